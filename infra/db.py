@@ -1,0 +1,41 @@
+"""Connections to PostgreSQL."""
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from infra.settings import Settings
+
+# A frozen or vanished client's locks come free: the kernel gives its connection up after 15 s, and the server
+# ends a transaction that does nothing for as long. Both are above OpenSearch's timeout (10 s).
+CONNECT = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,
+    "options": "-c idle_in_transaction_session_timeout=15s -c timezone=UTC",
+}
+
+
+def sqlalchemy_url(database_url: str) -> sa.URL:
+    """SQLAlchemy's form of a `postgresql://` address, with psycopg as its driver."""
+    return sa.make_url(database_url).set(drivername="postgresql+psycopg")
+
+
+def async_engine(settings: Settings) -> AsyncEngine:
+    """The API's connections; unusable ones are replaced before a request meets them."""
+    return create_async_engine(
+        sqlalchemy_url(settings.database_url),
+        pool_size=settings.database_pool,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        connect_args=CONNECT,
+    )
+
+
+def engine(settings: Settings, *, pool_size: int = 1) -> sa.Engine:
+    """Connections for workers and commands."""
+    return sa.create_engine(
+        sqlalchemy_url(settings.database_url), pool_size=pool_size, pool_pre_ping=True, connect_args=CONNECT
+    )

@@ -1,0 +1,68 @@
+"""Wake-ups for the indexer. They carry nothing: every one may be lost, and beat sends one each second as well."""
+
+from celery import Celery
+from kombu import Exchange, Queue
+from redis import Redis
+
+from infra.settings import Settings
+
+LIVE, REBUILD = "live", "rebuild"
+DRAIN = "indexer.drain"
+
+# While the mark stands, a wake-up is on its way, so no second is sent. The drain removes it before it looks for
+# work, so a change that found the mark is seen by that drain. It goes by itself should the wake-up be lost.
+MARK, MARK_SECONDS = "indexer:nudged", 2
+
+
+def celery(settings: Settings) -> Celery:
+    """The Celery application, as senders and workers both need it."""
+    app = Celery("indexer", broker=settings.redis_url)
+    app.conf.update(
+        # Through the nameless exchange a message goes straight to the list of its queue's name: nothing that
+        # FLUSHALL could remove has to be there first.
+        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in (LIVE, REBUILD)],
+        task_default_queue=LIVE,
+        task_default_exchange="",
+        task_default_routing_key=LIVE,
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_publish_retry=False,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            # Longer than any task runs, and the same everywhere.
+            "visibility_timeout": 3600,
+            "socket_timeout": 15,
+            "socket_connect_timeout": 2,
+            "health_check_interval": 10,
+        },
+    )
+    return app
+
+
+class Nudger:
+    """Wakes the indexer after a commit; never raises, and waits for Redis 50 ms at the most."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = Redis.from_url(
+            settings.redis_url, socket_timeout=0.05, socket_connect_timeout=0.05, retry=None
+        )
+        self._celery = celery(settings)
+        self._celery.conf.broker_transport_options |= {"socket_timeout": 0.05, "socket_connect_timeout": 0.05}
+
+    def nudge(self) -> bool:
+        """Send one wake-up unless one is on its way; False if Redis could not be reached."""
+        try:
+            if self._redis.set(MARK, "1", nx=True, ex=MARK_SECONDS):
+                self._celery.send_task(DRAIN, queue=LIVE, expires=60)
+        except Exception:  # noqa: BLE001 (whatever Redis and its client do, a lost wake-up must not fail a write)
+            return False
+        return True
+
+    def close(self) -> None:
+        self._redis.close()
+        self._celery.close()
