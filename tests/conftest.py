@@ -1,0 +1,18 @@
+"""What all tests share: the real servers."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from infra.local.servers import THROWAWAY, LocalServers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
+    """PostgreSQL, Valkey and OpenSearch on ports of their own, beside whatever else runs here."""
+    folder = tmp_path_factory.mktemp("servers")
+    with LocalServers(folder, THROWAWAY) as running:
+        yield running
+    for data in ("postgresql", "valkey", "opensearch"):
+        shutil.rmtree(folder / data, ignore_errors=True)
