@@ -129,9 +129,7 @@ def _alone(cache: Path) -> Iterator[None]:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / "lock").open("a")
     except PermissionError as error:
-        raise LocalError(
-            f"cannot write to the cache folder {cache}: set XDG_CACHE_HOME to another"
-        ) from error
+        raise LocalError(f"cannot write to the cache folder {cache}: set XDG_CACHE_HOME to another") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for remains in cache.glob(f"{UNPACKING}*"):
@@ -139,9 +137,7 @@ def _alone(cache: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(
-    artifact: Artifact, cache: Path, progress: Progress, repositories: Mapping[str, str] | None
-) -> Path:
+def _fetch(artifact: Artifact, cache: Path, progress: Progress, repositories: Mapping[str, str] | None) -> Path:
     file = cache / artifact.filename
     if not file.exists():
         # jgo writes to the final name from the start, so it gets a folder of its own until the end.
@@ -155,9 +151,7 @@ def _fetch(
     return file
 
 
-def _download(
-    artifact: Artifact, place: Path, progress: Progress, repositories: Mapping[str, str] | None
-) -> Path:
+def _download(artifact: Artifact, place: Path, progress: Progress, repositories: Mapping[str, str] | None) -> Path:
     context = MavenContext(
         resolver=PythonResolver(progress_callback=progress),
         repo_cache=place,

@@ -42,9 +42,7 @@ def find(environ: Mapping[str, str] = os.environ) -> Java:
     if chosen := environ.get("OPENSEARCH_JAVA_HOME"):
         java = Java.at(Path(chosen))
         if java is None:
-            raise LocalError(
-                f"OPENSEARCH_JAVA_HOME: no Java {OLDEST} or later at {chosen}; correct or unset it"
-            )
+            raise LocalError(f"OPENSEARCH_JAVA_HOME: no Java {OLDEST} or later at {chosen}; correct or unset it")
         return java
     for home in _usual_homes(environ):
         if java := Java.at(home):

@@ -134,9 +134,7 @@ class OpenSearch(Server):
     def _recommended_options(self) -> Iterator[str]:
         """Yield the lines of jvm.options that hold for this Java (`21-24:…`, `21-:…`, `21:…`, or all)."""
         for line in (self._home / "config" / "jvm.options").read_text().splitlines():
-            match = re.fullmatch(
-                r"(?:(?P<first>\d+)(?P<range>-)?(?P<last>\d+)?:)?(?P<option>-.+)", line.strip()
-            )
+            match = re.fullmatch(r"(?:(?P<first>\d+)(?P<range>-)?(?P<last>\d+)?:)?(?P<option>-.+)", line.strip())
             if not match or NOT_TAKEN_OVER.match(match["option"]):
                 continue
             first = int(match["first"] or 0)

@@ -74,9 +74,7 @@ class Postgres(Server):
     def ready(self) -> bool:
         try:
             with psycopg.connect(self._url("postgres"), connect_timeout=2, autocommit=True) as connection:
-                known = connection.execute(
-                    "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
-                ).fetchone()
+                known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
                 if not known:
                     connection.execute(f"CREATE DATABASE {DATABASE}")
         except psycopg.OperationalError:

@@ -130,9 +130,7 @@ class Process:
     def _telling_line(self) -> str:
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 50_000))
-            lines = [
-                line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()
-            ]
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if TELLING.search(line)] or lines or ["it printed nothing"]
         return telling[-1][:300]
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,7 @@ class LocalServers:
         keep_open: Sequence[int] = (),
         progress: artifacts.Progress = artifacts.unseen,
         tell: Callable[[Server], None] = lambda _: None,
+        working: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Prepare them.
 
@@ -57,6 +59,7 @@ class LocalServers:
             keep_open: file descriptors the servers inherit.
             progress: shows downloads.
             tell: called for each server as soon as it is ready.
+            working: the context of starting them, such as a display.
         """
         self._folder = folder
         self._profile = profile
@@ -68,6 +71,7 @@ class LocalServers:
         self._keep_open = keep_open
         self._progress = progress
         self._tell = tell
+        self._working = working
         self.running: dict[str, Server] = {}
         """Those started here, by the name of their address, in the order of starting."""
 
@@ -95,9 +99,10 @@ class LocalServers:
                 for name, make in self._makers().items():
                     if name not in self._given:
                         self.running[name] = make()
-                for server in self.running.values():
-                    server.spawn()
-                wait_ready(list(self.running.values()), tell=self._tell, movable=True)
+                with self._working():
+                    for server in self.running.values():
+                        server.spawn()
+                    wait_ready(list(self.running.values()), tell=self._tell, movable=True)
                 data_folder.write_private(self._notes, json.dumps(self.addresses))
         except BaseException:
             self.stop()
@@ -121,9 +126,7 @@ class LocalServers:
 
     def _makers(self) -> dict[str, Callable[[], Server]]:
         return {
-            "database_url": partial(
-                Postgres, self._folder, durable=self._profile.durable, keep_open=self._keep_open
-            ),
+            "database_url": partial(Postgres, self._folder, durable=self._profile.durable, keep_open=self._keep_open),
             "redis_url": partial(Valkey, self._folder, keep_open=self._keep_open),
             "opensearch_url": self._opensearch,
         }

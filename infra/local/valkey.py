@@ -37,9 +37,7 @@ class Valkey(Server):
             "stop-writes-on-bgsave-error": "no",  # a full disk must not stop wake-ups
             "maxmemory-policy": "noeviction",
         }
-        data_folder.write_private(
-            self._config, "".join(f"{name} {value}\n" for name, value in settings.items())
-        )
+        data_folder.write_private(self._config, "".join(f"{name} {value}\n" for name, value in settings.items()))
 
     def command(self) -> list[str]:
         (program,) = PROGRAMS.glob("*/valkey-server")

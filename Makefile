@@ -1,0 +1,39 @@
+# `make up` and `make test` need Python 3.11 or later, and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: up test lint lock
+.SILENT:
+
+up: $(INSTALLED)
+	exec $(BIN)/consumers up
+
+test: $(INSTALLED)
+	exec $(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Resolve the dependencies anew, for every platform, without a word about where they come from.
+lock: $(INSTALLED)
+	$(BIN)/python -m venv .venv/locking
+	.venv/locking/bin/python -m pip --quiet --disable-pip-version-check install uv
+	.venv/locking/bin/uv pip compile pyproject.toml --extra local --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--upgrade --quiet --output-file requirements.lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'Python 3.11 or later is needed: install one, and name it, such as `make PYTHON=python3.12 up`' >&2; exit 1; }
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo 'Python lacks its module venv: install it (Debian, Ubuntu: the package python3-venv)' >&2; exit 1; }
+	echo 'Installing what requirements.lock names into .venv …'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --require-hashes --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@

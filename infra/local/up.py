@@ -1,0 +1,88 @@
+"""`make up`: the servers, the schema, the first index, the API, the worker, and data to look at."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from infra import generations, migrate, sample
+from infra.local import ports
+from infra.local.display import Display, welcome
+from infra.local.errors import LocalError
+from infra.local.folder import full_disk_told, held, require_space
+from infra.local.servers import LocalServers
+from infra.local.services import Service, services, wait_until_ready
+from infra.local.signals import interrupting
+from infra.local.watch import keep_running
+from infra.settings import Settings, load, local_folder
+
+NOT_YET = {
+    "DATABASE_URL": "postgresql://",
+    "REDIS_URL": "redis://",
+    "OPENSEARCH_URL": "http://",
+}
+
+
+def up() -> None:
+    """Start everything on this machine, with sample data, until Ctrl-C.
+
+    Raises:
+        LocalError: what is wrong, and what to do about it.
+        SettingsError: a variable in the environment is wrong.
+    """
+    display = Display(Console())
+    settings = load(NOT_YET | os.environ)
+    folder = local_folder()
+    with interrupting():
+        try:
+            with held(folder, f"http://{settings.host}:{settings.port}") as lock, full_disk_told(folder):
+                _require_port(settings)
+                require_space(folder)
+                _run(folder, lock, display)
+        except KeyboardInterrupt:
+            display.line("Stopped.")
+
+
+def _require_port(settings: Settings) -> None:
+    if not ports.is_free(settings.port, settings.host):
+        other = settings.port + 1
+        raise LocalError(f"port {settings.port} is in use: choose another, such as `PORT={other} make up`")
+
+
+def _run(folder: Path, lock: int, display: Display) -> None:
+    with LocalServers(
+        folder,
+        keep_open=[lock],
+        progress=display.download,
+        tell=lambda server: display.line(f"{server.name} is ready"),
+        working=lambda: display.step("Starting the servers …"),
+    ) as servers:
+        settings = load(_with_addresses(servers.addresses))
+        with display.step("Bringing the database and the index up to date …"):
+            migrate.upgrade(settings.database_url)
+            generations.ensure(settings)
+        with _started(services(folder, settings, [lock])) as own:
+            with display.step("Starting the API and the worker …"):
+                wait_until_ready(own, settings)
+            with display.step("Looking after the sample data …"):
+                key = sample.ensure_demo(settings, folder)
+            welcome(settings, key, display.line)
+            keep_running([*servers.running.values(), *own], display.line)
+
+
+def _with_addresses(addresses: Mapping[str, str]) -> dict[str, str]:
+    return os.environ | {name.upper(): address for name, address in addresses.items()}
+
+
+@contextmanager
+def _started(processes: Sequence[Service]) -> Iterator[Sequence[Service]]:
+    """Keep them running; at the end stop the last one first, so that requests end before what serves them."""
+    try:
+        for process in processes:
+            process.spawn()
+        yield processes
+    finally:
+        for process in reversed(processes):
+            process.stop()
