@@ -48,9 +48,7 @@ class Nudger:
     """Wakes the indexer after a commit; never raises, and waits for Redis 50 ms at the most."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = Redis.from_url(
-            settings.redis_url, socket_timeout=0.05, socket_connect_timeout=0.05, retry=None
-        )
+        self._redis = Redis.from_url(settings.redis_url, socket_timeout=0.05, socket_connect_timeout=0.05, retry=None)
         self._celery = celery(settings)
         self._celery.conf.broker_transport_options |= {"socket_timeout": 0.05, "socket_connect_timeout": 0.05}
 

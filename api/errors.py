@@ -1,0 +1,127 @@
+"""The few errors of the API, each with its status, and how every failure becomes the contract's envelope."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from opensearchpy.exceptions import OpenSearchException
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+log = structlog.get_logger()
+
+RETRY_AFTER_SECONDS = 2
+
+
+class Fault(msgspec.Struct):
+    """One thing wrong with a request. `field` is a body's field (`[3].email` in a batch) or a parameter's name."""
+
+    field: str
+    message: str
+
+
+class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    error: str
+    message: str | None = None
+    details: Sequence[Fault] = ()
+    retry_after: int | None = None
+    request_id: str | None = None
+
+
+class Problem(Exception):  # noqa: N818 (what the sender is told, not a failure of ours)
+    """An answer other than success: raised anywhere below a route, rendered in one place."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        error: str,
+        *,
+        message: str | None = None,
+        details: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.status, self.error, self.message, self.details = status, error, message, details
+        self.headers = headers or {}
+
+
+def invalid(*faults: Fault, error: str = "Validation failed") -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
+
+
+def not_found(what: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, f"{what} not found")
+
+
+def unavailable(what: str) -> Problem:
+    """503: `what` is `Search` or `Database`."""
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"{what} unavailable",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+SENTENCES = {
+    HTTPStatus.BAD_REQUEST: "Validation failed",
+    HTTPStatus.NOT_FOUND: "Not found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "Method not allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request body too large",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Content-Type must be application/json",
+}
+
+
+def render(request: Request[Any, Any, Any], problem: Problem) -> Response[ErrorBody]:
+    body = ErrorBody(
+        error=problem.error,
+        message=problem.message,
+        details=problem.details,
+        request_id=request.scope["state"].get("request_id"),
+    )
+    return Response(body, status_code=problem.status, headers=dict(problem.headers), media_type=MediaType.JSON)
+
+
+def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorBody]:
+    status = HTTPStatus(error.status_code)
+    details: Sequence[Fault] = ()
+    if isinstance(error, ValidationException) and isinstance(error.extra, list):
+        details = [Fault(item.get("key", "body"), item["message"]) for item in error.extra]
+    sentence = SENTENCES.get(status, status.phrase.capitalize())
+    return render(request, Problem(status, sentence, details=details, headers=error.headers))
+
+
+def from_database(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
+    log.error("database_failed", request_id=request.scope["state"].get("request_id"), reason=type(error).__name__)
+    if isinstance(error, DBAPIError) and not _is_unreachable(error):
+        return from_bug(request, error)
+    return render(request, unavailable("Database"))
+
+
+def from_search(request: Request[Any, Any, Any], error: OpenSearchException) -> Response[ErrorBody]:
+    log.error("search_failed", request_id=request.scope["state"].get("request_id"), reason=str(error)[:500])
+    return render(request, unavailable("Search"))
+
+
+def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
+    log.error("request_failed", request_id=request.scope["state"].get("request_id"), exc_info=error)
+    return render(request, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"))
+
+
+def _is_unreachable(error: DBAPIError) -> bool:
+    """Whether the server is away, starting, stopping, full or busy, rather than the statement wrong."""
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or state[:2] in {"08", "25", "40", "53", "55", "57", "58"}
+
+
+HANDLERS: dict[Any, Any] = {
+    Problem: render,
+    HTTPException: from_framework,
+    DBAPIError: from_database,
+    PoolTimeoutError: from_database,
+    OpenSearchException: from_search,
+    Exception: from_bug,
+}

@@ -1,0 +1,79 @@
+"""Whether the service lives, and whether it can answer."""
+
+import asyncio
+
+import msgspec
+import sqlalchemy as sa
+from litestar import Controller, Response, get
+from litestar.datastructures import State
+from opensearchpy.exceptions import OpenSearchException
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from infra.documents import read_alias
+
+CHECK_SECONDS = 3.0
+OLDEST = sa.text("""
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::int
+    FROM outbox WHERE parked_at IS NULL AND lane = 'live'""")
+
+
+class Live(msgspec.Struct):
+    status: str = "ok"
+
+
+class Ready(msgspec.Struct, rename="camel"):
+    """`ok`, or `unavailable`; of each dependency and of the whole. The queue alone is not fatal: wake-ups are a
+    convenience. `indexLagMs` is the age of the oldest change that is not searchable yet, null if unknown.
+    """
+
+    status: str
+    database: str
+    search: str
+    queue: str
+    index_lag_ms: int | None
+
+
+class HealthController(Controller):
+    path = "/health"
+    tags = ("Service",)
+
+    @get("/live", summary="The process answers")
+    async def live(self) -> Live:
+        return Live()
+
+    @get("/ready", summary="Each dependency answers")
+    async def ready(self, state: State) -> Response[Ready]:
+        lag, search, queue = await asyncio.gather(_lag(state), _search(state), _queue(state))
+        up = lag is not None and search
+        body = Ready(_word(up), _word(lag is not None), _word(search), _word(queue), lag)
+        return Response(body, status_code=200 if up else 503)
+
+
+def _word(up: bool) -> str:  # noqa: FBT001 (there is nothing else it could mean)
+    return "ok" if up else "unavailable"
+
+
+async def _lag(state: State) -> int | None:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS), state.engine.connect() as connection:
+            return int((await connection.execute(OLDEST)).scalar_one())
+    except (SQLAlchemyError, TimeoutError):
+        return None
+
+
+async def _search(state: State) -> bool:
+    alias = read_alias(state.settings.index_prefix)
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return bool(await state.search.indices.exists_alias(name=alias))
+    except (OpenSearchException, TimeoutError):
+        return False
+
+
+async def _queue(state: State) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return bool(await state.redis.ping())
+    except (RedisError, OSError, TimeoutError):
+        return False

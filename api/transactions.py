@@ -1,0 +1,118 @@
+"""One request, one transaction: begun, repeated, committed and settled here, and nowhere else."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from litestar import Request
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
+from infra.queue import Nudger
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+ATTEMPTS = 3
+REPEATABLE = frozenset({"40001", "40P01", "23505"})
+"""Serialization failure, deadlock; and a unique violation, which the next attempt's own check puts into words."""
+
+BEGIN = sa.text("SELECT set_config('consumers.request_id', :request_id, true), pg_current_xact_id()::text")
+STATUS = sa.text("SELECT pg_xact_status(CAST(:xid AS xid8))")
+SETTLE_SECONDS = 2.0
+
+
+class Transactions:
+    """Runs the writes of requests."""
+
+    def __init__(self, engine: AsyncEngine, wake: Callable[[], None]) -> None:
+        self._engine, self._wake = engine, wake
+
+    async def run(self, request: Request[Any, Any, Any], work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Do `work` in a transaction and commit it; wake the indexer. `work` may run several times.
+
+        Returns what `work` did, once that is committed.
+
+        Raises:
+            Problem: 503 if the database is away or overrun; whatever `work` raises, with nothing stored.
+        """
+        request_id = request.scope["state"]["request_id"]
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                result = await self._once(request_id, work)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in REPEATABLE:
+                    raise
+                log.info(
+                    "transaction_repeated", request_id=request_id, attempt=attempt, reason=type(error.orig).__name__
+                )
+            else:
+                self._wake()
+                return result
+        raise unavailable("Database")
+
+    async def _once(self, request_id: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with self._engine.connect() as connection:
+            xid = (await connection.execute(BEGIN, {"request_id": request_id})).one()[1]
+            result = await work(connection)
+            try:
+                await connection.commit()
+            except DBAPIError:
+                await connection.invalidate()
+                if not await self._was_committed(xid):
+                    raise
+        return result
+
+    async def _was_committed(self, xid: str) -> bool:
+        """What became of a transaction whose COMMIT failed: the connection may have gone after it was done.
+
+        Raises:
+            Problem: 503 if the database cannot tell; the request may or may not have taken effect.
+        """
+        status = "in progress"
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS), self._engine.connect() as connection:
+                while status == "in progress":
+                    status = (await connection.execute(STATUS, {"xid": xid})).scalar_one()
+                    await asyncio.sleep(0.05)
+        except (TimeoutError, DBAPIError):
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "Database unavailable",
+                message="It is not known whether this took effect: retry with the same Idempotency-Key",
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            ) from None
+        return status == "committed"
+
+
+class Waker:
+    """Sends wake-ups from a thread of its own, so that no request waits for Redis; many become one."""
+
+    def __init__(self, nudger: Nudger) -> None:
+        self._nudger = nudger
+        self._wanted = threading.Event()
+        self._open = True
+        self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._wanted.set()
+
+    def close(self) -> None:
+        self._open = False
+        self._wanted.set()
+        self._thread.join(timeout=1)
+        self._nudger.close()
+
+    def _run(self) -> None:
+        reached = True
+        while self._wanted.wait() and self._open:
+            self._wanted.clear()
+            if (now := self._nudger.nudge()) != reached:
+                reached = now
+                log.warning("queue_reached" if reached else "queue_unreachable")

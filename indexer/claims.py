@@ -1,0 +1,119 @@
+"""Claiming, and giving up, rows of the outbox. All SQL of the drain is here."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from infra.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow
+from infra.generations import BARRIER
+
+ROWS = 1000
+"""Outbox rows of one round."""
+BULK_SHARE = 250
+"""Of these, at the most what the live lane must leave to imports, reindexing and repair."""
+ATTEMPTS = 5
+"""After so many failures of its own a document is parked."""
+
+
+class Claim(NamedTuple):
+    """The consumers of one round; for each the newest version the claimed rows name."""
+
+    rows: int
+    versions: dict[str, tuple[int, int]]
+    """consumer id → (environment id, version)"""
+    oldest_ms: float
+
+
+class Current(NamedTuple):
+    row: ConsumerRow
+    audience_ids: list[str]
+
+
+# A loose scan of the index: one step an environment, however long its queue is.
+ENVIRONMENTS = sa.text("""
+    WITH RECURSIVE waiting (environment_id) AS (
+        (SELECT environment_id FROM outbox WHERE parked_at IS NULL AND lane = :lane ORDER BY environment_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT o.environment_id FROM outbox o
+                WHERE o.parked_at IS NULL AND o.lane = :lane AND o.environment_id > w.environment_id
+                ORDER BY o.environment_id LIMIT 1)
+        FROM waiting w WHERE w.environment_id IS NOT NULL)
+    SELECT environment_id FROM waiting WHERE environment_id IS NOT NULL""")
+CLAIM = sa.text("""
+    SELECT o.seq, o.environment_id, o.consumer_id, o.version,
+           extract(epoch FROM clock_timestamp() - o.created_at)::float8 * 1000 AS age_ms
+    FROM unnest(CAST(:environments AS int[])) AS e (id) CROSS JOIN LATERAL (
+        SELECT * FROM outbox
+        WHERE parked_at IS NULL AND lane = :lane AND environment_id = e.id AND (retry_at IS NULL OR retry_at <= now())
+        ORDER BY seq LIMIT :each FOR UPDATE SKIP LOCKED) o
+    LIMIT :rows""")
+TARGET = sa.text("""
+    SELECT index_name, document_version FROM generations WHERE state = 'live'
+    AND pg_advisory_xact_lock_shared(:barrier) IS NOT NULL""")
+CURRENT = sa.text(f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.id = ANY(:ids)")
+FORGET = sa.text("""
+    DELETE FROM outbox WHERE seq IN (
+        SELECT o.seq FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[])) AS w (id, version)
+        JOIN outbox o ON o.consumer_id = w.id AND o.version <= w.version
+        FOR UPDATE OF o SKIP LOCKED)""")
+# The index is ahead of the database (restored, or tampered with): step over it.
+RAISE = sa.text("UPDATE consumers SET version = :version + 1 WHERE id = :id AND version < :version")
+RAISE_DELETED = sa.text("""
+    INSERT INTO outbox (environment_id, consumer_id, version, lane)
+    SELECT :environment_id, :id, :version + 1, 'live' WHERE NOT EXISTS (SELECT FROM consumers WHERE id = :id)""")
+FAILED = sa.text("""
+    UPDATE outbox SET attempts = attempts + 1, error = :error,
+        retry_at = now() + interval '1 second' * power(4, attempts),
+        parked_at = CASE WHEN attempts + 1 >= :attempts THEN now() END
+    WHERE consumer_id = :id AND version <= :version AND parked_at IS NULL""")
+
+
+def claim(connection: sa.Connection, rows: int = ROWS) -> Claim:
+    """Lock the next rows of the outbox: the live lane first, every environment its part."""
+    found = _claim_lane(connection, "live", rows - BULK_SHARE if rows > BULK_SHARE else rows)
+    found += _claim_lane(connection, "bulk", rows - len(found))
+    versions: dict[str, tuple[int, int]] = {}
+    for row in found:
+        if row.version > versions.get(row.consumer_id, (0, 0))[1]:
+            versions[row.consumer_id] = (row.environment_id, row.version)
+    return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0))
+
+
+def _claim_lane(connection: sa.Connection, lane: str, rows: int) -> list[sa.Row[tuple[int, int, str, int, float]]]:
+    environments = connection.execute(ENVIRONMENTS, {"lane": lane}).scalars().all()
+    if not environments or rows < 1:
+        return []
+    each = -(-rows // len(environments))
+    values = {"environments": list(environments), "lane": lane, "each": each, "rows": rows}
+    return list(connection.execute(CLAIM, values))
+
+
+def target(connection: sa.Connection) -> tuple[str, int] | None:
+    """The live generation's index and document version. Holds the barrier until the transaction ends."""
+    row = connection.execute(TARGET, {"barrier": BARRIER}).one_or_none()
+    return row and (row.index_name, row.document_version)
+
+
+def current(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Current]:
+    """The rows of consumers as they are now, by id; deleted ones are absent."""
+    rows = connection.execute(CURRENT, {"ids": list(ids)})
+    return {row[0]: Current(ConsumerRow._make(row[:-1]), row[-1]) for row in rows}
+
+
+def forget(connection: sa.Connection, written: dict[str, int]) -> None:
+    """Delete the rows of changes that are searchable now: those claimed, and all others up to these versions."""
+    connection.execute(FORGET, {"ids": list(written), "versions": list(written.values())})
+
+
+def step_over(connection: sa.Connection, environment_id: int, consumer_id: str, indexed: int) -> None:
+    """The index holds a version the database has not reached: make the next one newer still."""
+    values = {"environment_id": environment_id, "id": consumer_id, "version": indexed}
+    connection.execute(RAISE, values)
+    connection.execute(RAISE_DELETED, values)
+
+
+def record_failure(connection: sa.Connection, consumer_id: str, version: int, reason: str) -> None:
+    """A document was refused for what it is: try again later, and park it in the end."""
+    values = {"id": consumer_id, "version": version, "error": reason[:2000], "attempts": ATTEMPTS}
+    connection.execute(FAILED, values)
