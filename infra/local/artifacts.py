@@ -66,6 +66,10 @@ PLUGIN = (
         84_979,
         "53d7f2e28016022a9bffe6435c716471b902e972551067ca2d761c587892608e",
     ),
+)
+# ICU itself, and what offers it to Java as a source of locales. OpenSearch creates no index at all on a Java without
+# the Thai word breaks (as the packaged one is), so ICU provides them; it must then not be in the plugin a second time.
+LIBRARIES = (
     Artifact(
         "com.ibm.icu",
         "icu4j",
@@ -73,6 +77,14 @@ PLUGIN = (
         "jar",
         14_663_227,
         "b3640b9f416a4411fd33c59abbeea8fd57d024c23e1819bf9673220a97499fe3",
+    ),
+    Artifact(
+        "com.ibm.icu",
+        "icu4j-localespi",
+        "77.1",
+        "jar",
+        50_797,
+        "77d0da4f10c6158174cc3dafbb51356031a09e0fcaaf0432330afb4fb552cac9",
     ),
 )
 DESCRIPTOR = f"""\
@@ -83,7 +95,7 @@ java.version=21
 name=analysis-icu
 classname=org.opensearch.plugin.analysis.icu.AnalysisICUPlugin
 """
-EVERYTHING = (SERVER, *PLUGIN)
+EVERYTHING = (SERVER, *PLUGIN, *LIBRARIES)
 UNPACKING = ".unpacking-"
 
 
@@ -176,7 +188,7 @@ def _reason(error: requests.RequestException) -> str:
 def _unpack(files: list[Path], home: Path) -> None:
     """Unpack beside the final place and move it there whole."""
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=UNPACKING) as place:
-        server, *plugin = files
+        server, *jars = files
         with zipfile.ZipFile(server) as archive:
             for member in archive.infolist():
                 path = Path(archive.extract(member, place))
@@ -186,7 +198,7 @@ def _unpack(files: list[Path], home: Path) -> None:
         (unpacked,) = Path(place).iterdir()
         extension = unpacked / "plugins" / "analysis-icu"
         extension.mkdir()
-        for jar in plugin:
-            shutil.copy(jar, extension)
+        for number, jar in enumerate(jars):
+            shutil.copy(jar, extension if number < len(PLUGIN) else unpacked / "lib")
         (extension / "plugin-descriptor.properties").write_text(DESCRIPTOR)
         unpacked.replace(home)
