@@ -1,17 +1,20 @@
-"""The rules for a consumer's fields (contract.md §2): each takes what was sent and returns what is stored.
+"""The rules for the fields of consumers and orders (contract.md §2, §3).
 
-All raise `ValueError` with a sentence for the sender. The API and the importer share them.
+Each takes what was sent and returns what is stored; all raise `ValueError` with a sentence for the sender. The API
+and the importer share them.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
+from iso4217 import raw_table
 
 PHONE = re.compile(r"[0-9 +\-.()/x#]*")
 # Controls, and the code points Unicode reserves as never being characters.
@@ -20,6 +23,15 @@ UNPRINTABLE = re.compile(
     + "".join(f"{chr(p + 0xFFFE)}{chr(p + 0xFFFF)}" for p in range(0, 0x110000, 0x10000))
     + "]"
 )
+DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+AMOUNT_DIGITS, AMOUNT_DECIMALS = 15, 4
+CURRENCIES = frozenset(code for code in raw_table if code)
+RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+)
+# A day inside what Python can hold, so that no time zone makes a stored time unreadable.
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 METADATA_BYTES, METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_DEPTH = 16 * 1024, 50, 64, 5
 
 
@@ -54,9 +66,7 @@ def parse_phone(value: str, region: str | None = None) -> phonenumbers.PhoneNumb
         number = phonenumbers.parse(value, region)
     except phonenumbers.NumberParseException:
         return None
-    possible = (
-        phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
-    )
+    possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
     return number if possible and not number.extension else None
 
 
@@ -74,6 +84,42 @@ def external_id(value: str) -> str:
     if not 1 <= len(value) <= 255:  # noqa: PLR2004 (the contract's)
         raise ValueError("External ID must be 1 to 255 characters")
     return value
+
+
+def amount(value: str | Decimal) -> Decimal:
+    """The exact amount, with the decimals that were given."""
+    if isinstance(value, str) and not DECIMAL.fullmatch(value):
+        raise ValueError("must be a decimal number")
+    number = Decimal(value)
+    if not number.is_finite():
+        raise ValueError("must be a decimal number")
+    if number < 0:
+        raise ValueError("must be 0 or more")
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    if exponent < -AMOUNT_DECIMALS or max(len(digits) + exponent, 0) + max(-exponent, 0) > AMOUNT_DIGITS:
+        raise ValueError(f"must have at most {AMOUNT_DECIMALS} decimals and {AMOUNT_DIGITS} digits")
+    return abs(number.quantize(Decimal(1)) if exponent > 0 else number)
+
+
+def currency(value: str) -> str:
+    if value not in CURRENCIES:
+        raise ValueError("must be a currency code of ISO 4217")
+    return value
+
+
+def timestamp(value: str) -> datetime:
+    """The moment in UTC, its milliseconds truncated; a bare date is its midnight in UTC."""
+    if not RFC3339.fullmatch(value):
+        raise ValueError("must be a time of RFC 3339, such as 2024-11-01T10:00:00Z, or a date")
+    try:
+        moment = datetime.fromisoformat(value.upper())
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a time that exists") from None
+    if not EARLIEST <= moment <= LATEST:
+        raise ValueError("must be in the years 1 to 9999")
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def metadata(value: dict[str, Any]) -> dict[str, Any]:
