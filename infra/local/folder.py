@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from infra.local.errors import LocalError
 
@@ -22,21 +23,26 @@ LEFT_BEHIND_SECONDS = 20
 def held(folder: Path, address: str) -> Iterator[int]:
     """Make the folder and hold it for this process alone, noting who holds it and the address served.
 
-    Gives the lock's file descriptor. Children that inherit it keep the folder held until they have ended:
-    so a start right after a `kill -9` waits for the servers left dying, and never runs beside them.
+    Gives a file descriptor for the servers to inherit: as long as one of them has it open, the next start
+    waits. So a start right after a `kill -9` never runs beside servers that are still dying.
 
     Raises:
         LocalError: the folder is in use, belongs to another user, or cannot be made.
     """
     _make(folder)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _acquire(lock, folder)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()} {address}".encode(), 0)
-        yield lock
-    finally:
-        os.close(lock)
+    with (folder / "lock").open("a+") as mine, (folder / "lock.servers").open("a+") as theirs:
+        if not _locked(mine):
+            mine.seek(0)
+            raise LocalError(f"it already runs on {folder}: {mine.read()}; stop that one, or set LOCAL_DIR")
+        mine.truncate(0)
+        mine.write(f"process {os.getpid()}, {address}")
+        mine.flush()
+        deadline = time.monotonic() + LEFT_BEHIND_SECONDS
+        while not _locked(theirs):
+            if time.monotonic() > deadline:
+                raise LocalError(f"servers of an earlier start still use {folder}: end them, or set LOCAL_DIR")
+            time.sleep(0.1)
+        yield theirs.fileno()
 
 
 def _make(folder: Path) -> None:
@@ -51,29 +57,11 @@ def _make(folder: Path) -> None:
         )
 
 
-def _acquire(lock: int, folder: Path) -> None:
-    deadline = time.monotonic() + LEFT_BEHIND_SECONDS
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder, _, address = os.pread(lock, 1000, 0).decode().partition(" ")
-        if holder and _lives(int(holder)):
-            raise LocalError(
-                f"it already runs on {folder}: process {holder}, {address}; stop that one, or set LOCAL_DIR"
-            )
-        if time.monotonic() > deadline:
-            raise LocalError(f"servers of an earlier start still use {folder}: end them, or set LOCAL_DIR")
-        time.sleep(0.1)
-
-
-def _lives(pid: int) -> bool:
+def _locked(file: IO[str]) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except PermissionError:
-        return True
     return True
 
 

@@ -33,7 +33,7 @@ def up() -> None:
         SettingsError: a variable in the environment is wrong.
     """
     display = Display(Console())
-    settings = load(NOT_YET | os.environ)
+    settings = load(NOT_YET | {name: value for name, value in os.environ.items() if value})
     folder = local_folder()
     with interrupting():
         try:
