@@ -92,7 +92,7 @@ def request_ids(app: ASGIApp) -> ASGIApp:
     """Every answer has an `X-Request-Id`: the request's own if it is sane, else a new one."""
 
     async def with_id(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # type: ignore[comparison-overlap]  # lifespan comes too
             await app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")

@@ -1,6 +1,5 @@
 """Who calls: a bearer key, its environment, and what it may do (contract.md §1)."""
 
-import hashlib
 import time
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,6 +12,7 @@ from litestar.handlers import BaseRouteHandler
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.errors import Problem
+from infra import keys
 from infra.tables import api_keys, environments, organizations
 
 CACHE_SECONDS = 3.0
@@ -61,7 +61,7 @@ class Keys:
 
     async def caller(self, secret: str) -> Caller | None:
         """The key's caller, or None if there is no such key, or no longer."""
-        secret_hash = hashlib.sha256(secret.encode()).digest()
+        secret_hash = keys.secret_hash(secret)
         until, caller = self._known.get(secret_hash, (0.0, None))
         if until < time.monotonic():
             caller = await self._find(secret_hash)
@@ -84,8 +84,8 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: 
         raise Problem(HTTPStatus.UNAUTHORIZED, "Secret key required", headers=CHALLENGE)
     caller = None
     if scheme.lower() == "bearer" and secret.startswith(("sk_live_", "sk_test_")):
-        keys: Keys = connection.app.state.api_keys
-        caller = await keys.caller(secret)
+        known: Keys = connection.app.state.api_keys
+        caller = await known.caller(secret)
     if caller is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", headers=CHALLENGE)
     connection.scope["auth"] = caller

@@ -127,7 +127,8 @@ def convert_all(raw: Any, key: str, wanted: type[B], caller: Caller) -> list[B]:
         raw = []
     if len(raw) > MAX_BATCH:
         raise invalid(error=f"Max batch size is {MAX_BATCH}")
-    return reading.result([reading.struct(item, wanted, f"[{place}]") for place, item in enumerate(raw)])
+    items = [reading.struct(item, wanted, f"[{place}]") for place, item in enumerate(raw)]
+    return reading.result([item for item in items if item is not None])
 
 
 def parameters(request: Request[Any, Any, Any], wanted: type[B], caller: Caller) -> B:
@@ -167,7 +168,7 @@ class _Reading:
         if not isinstance(raw, dict):
             self.faults.append(Fault(path or "body", "Expected an object"))
             return None
-        before, values, fields = len(self.faults), {}, _fields(wanted)
+        before, values, fields = len(self.faults), {}, _fields(wanted)  # type: ignore[arg-type]  # a class is hashable
         ignored = wanted.read_only if issubclass(wanted, Body) else frozenset()
         for name in raw:
             if name not in fields and name not in ignored:
@@ -215,7 +216,7 @@ class _Kind(msgspec.Struct, frozen=True):
 
 
 @cache
-def _fields(wanted: type[Any]) -> Mapping[str, msgspec.structs.FieldInfo]:
+def _fields(wanted: Any) -> Mapping[str, msgspec.structs.FieldInfo]:
     return {field.encode_name: field for field in msgspec.structs.fields(wanted)}
 
 

@@ -169,7 +169,7 @@ def _consumer(row: ConsumerRow) -> Consumer:
         external_id=row.external_id,
         total_orders=row.total_orders,
         total_order_value=number(row.total_order_value),
-        last_order_at=row.last_order_at and time(row.last_order_at),
+        last_order_at=time(row.last_order_at) if row.last_order_at else None,
         created_at=time(row.created_at),
         updated_at=time(row.updated_at),
     )

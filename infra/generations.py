@@ -5,6 +5,7 @@ A change of a generation's state takes `BARRIER` exclusively; every drain holds 
 
 import sqlalchemy as sa
 import structlog
+from opensearchpy import OpenSearch
 
 from infra import db, documents, opensearch
 from infra.settings import Settings
@@ -36,7 +37,7 @@ def ensure(settings: Settings) -> None:
         client.close()
 
 
-def _create_first(connection: sa.Connection, client: opensearch.OpenSearch, prefix: str) -> None:
+def _create_first(connection: sa.Connection, client: OpenSearch, prefix: str) -> None:
     """Every row of the database is in the outbox still, for nothing was ever indexed: the drain fills it."""
     number = connection.execute(NEXT).scalar_one()
     while client.indices.exists(index=(name := documents.index_name(prefix, number))):

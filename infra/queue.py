@@ -1,7 +1,7 @@
 """Wake-ups for the indexer. They carry nothing: every one may be lost, and beat sends one each second as well."""
 
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 from redis import Redis
 
 from infra.settings import Settings
@@ -20,7 +20,7 @@ def celery(settings: Settings) -> Celery:
     app.conf.update(
         # Through the nameless exchange a message goes straight to the list of its queue's name: nothing that
         # FLUSHALL could remove has to be there first.
-        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in (LIVE, REBUILD)],
+        task_queues=[_queue(name) for name in (LIVE, REBUILD)],
         task_default_queue=LIVE,
         task_default_exchange="",
         task_default_routing_key=LIVE,
@@ -42,6 +42,10 @@ def celery(settings: Settings) -> Celery:
         },
     )
     return app
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, Exchange(""), routing_key=name)  # type: ignore[no-untyped-call]  # kombu is partly typed
 
 
 class Nudger:

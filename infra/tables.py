@@ -14,7 +14,7 @@ def _time(name: str, *, nullable: bool = False) -> sa.Column[object]:
 organizations = sa.Table(
     "organizations",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, sa.FetchedValue(), primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("region", sa.Text),
@@ -26,7 +26,7 @@ organizations = sa.Table(
 environments = sa.Table(
     "environments",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
     sa.Column("organization_id", sa.Text, nullable=False),
     sa.Column("mode", sa.Text, nullable=False),
     _time("created_at"),
@@ -34,7 +34,7 @@ environments = sa.Table(
 api_keys = sa.Table(
     "api_keys",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, sa.FetchedValue(), primary_key=True),
     sa.Column("environment_id", sa.Integer, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("secret_hash", sa.LargeBinary, nullable=False, unique=True),
@@ -48,7 +48,7 @@ api_keys = sa.Table(
 consumers = sa.Table(
     "consumers",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, sa.FetchedValue(), primary_key=True),
     sa.Column("environment_id", sa.Integer, nullable=False),
     sa.Column("email", sa.Text),
     sa.Column("email_key", sa.Text, sa.FetchedValue()),
@@ -66,7 +66,7 @@ consumers = sa.Table(
 orders = sa.Table(
     "orders",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, sa.FetchedValue(), primary_key=True),
     sa.Column("environment_id", sa.Integer, nullable=False),
     sa.Column("consumer_id", sa.Text, nullable=False),
     sa.Column("external_id", sa.Text),
@@ -84,7 +84,7 @@ orders = sa.Table(
 generations = sa.Table(
     "generations",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
     sa.Column("index_name", sa.Text, nullable=False, unique=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("document_version", sa.Integer, nullable=False),

@@ -7,6 +7,8 @@ import pytest
 
 from infra.local.servers import THROWAWAY, LocalServers
 
+pytest_plugins = ["tests.service"]
+
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:

@@ -1,0 +1,199 @@
+"""The service under test: real processes against the real servers, and accounts in it."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import httpx
+import psycopg
+import pytest
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+
+from infra import db, generations, keys, migrate, opensearch, organizations, settings
+from infra.keys import SCOPES
+from infra.local import ports
+from infra.local.servers import LocalServers
+from tests.waiting import wait_until
+
+_numbers = itertools.count(1)
+
+
+class Database(NamedTuple):
+    """A database with its index: migrated, with a first generation."""
+
+    settings: settings.Settings
+    engine: sa.Engine
+    search: OpenSearch
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "DATABASE_URL": self.settings.database_url,
+            "REDIS_URL": self.settings.redis_url,
+            "OPENSEARCH_URL": self.settings.opensearch_url,
+            "INDEX_PREFIX": self.settings.index_prefix,
+            "PORT": str(self.settings.port),
+        }
+
+    def documents(self, environment_id: int) -> dict[str, dict[str, object]]:
+        """All documents of an environment, tombstones too, by id."""
+        body = {"query": {"term": {"environmentId": str(environment_id)}}, "size": 10_000}
+        hits = self.search.search(index=f"{self.settings.index_prefix}-0*", body=body)["hits"]["hits"]
+        return {hit["_id"]: hit["_source"] for hit in hits}
+
+    def waiting(self, environment_id: int) -> int:
+        """Changes of an environment that may not be searchable yet."""
+        with self.engine.connect() as connection:
+            query = sa.text("SELECT count(*) FROM outbox WHERE environment_id = :id AND parked_at IS NULL")
+            return int(connection.execute(query, {"id": environment_id}).scalar_one())
+
+
+@contextmanager
+def new_database(servers: LocalServers) -> Iterator[Database]:
+    """A database and an index prefix of its own on the shared servers."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    address = servers.addresses["database_url"]
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    chosen = settings.load(
+        {
+            **{key.upper(): value for key, value in servers.addresses.items()},
+            "DATABASE_URL": sa.make_url(address).set(database=name).render_as_string(hide_password=False),
+            "INDEX_PREFIX": name.replace("_", "-"),
+            "PORT": str(ports.pick()),
+        }
+    )
+    migrate.upgrade(chosen.database_url)
+    generations.ensure(chosen)
+    engine, search = db.engine(chosen, pool_size=5), opensearch.client(chosen)
+    try:
+        yield Database(chosen, engine, search)
+    finally:
+        engine.dispose()
+        search.indices.delete(index=f"{chosen.index_prefix}-0*")
+        search.close()
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+class Service:
+    """API, worker and beat as processes, each of which a test may kill and start again."""
+
+    COMMANDS: dict[str, list[str]] = {  # noqa: RUF012 (a constant)
+        "api": ["granian", "--interface", "asgi", "--factory", "api.app:create_app", "--host", "127.0.0.1"],
+        "worker": ["celery", "-A", "indexer.worker", "worker", "-Q", "live", "-c", "1", "--without-gossip"],
+        "beat": ["celery", "-A", "indexer.worker", "beat", "-S", "celery.beat:Scheduler"],
+    }
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database, self._folder = database, folder
+        self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.database.settings.port}"
+
+    def start(self, name: str) -> None:
+        log = (self._folder / f"{name}.log").open("ab")
+        command = [sys.executable, "-m", *self.COMMANDS[name]]
+        if name == "api":
+            command += ["--port", str(self.database.settings.port), "--workers", "1", "--no-access-log"]
+        environ = os.environ | self.database.environ
+        process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
+        self._running[name] = (process, log)
+        if name == "api":
+            wait_until(self._answers, what="the API")
+
+    def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a process with all that it started; SIGKILL leaves it no time for anything."""
+        process, log = self._running.pop(name)
+        target = process.pid
+        if number == signal.SIGKILL:
+            os.killpg(target, number)
+        else:
+            process.send_signal(number)
+        process.wait(30)
+        log.close()
+
+    def log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()
+
+    def close(self) -> None:
+        for name in list(self._running):
+            self.stop(name)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/live").is_success
+        except httpx.TransportError:
+            return False
+
+
+class Account(NamedTuple):
+    """An organization of one test, with a key for each environment."""
+
+    name: str
+    live: httpx.Client
+    test: httpx.Client
+    live_environment: int
+    test_environment: int
+    database: Database
+
+    def settled(self) -> None:
+        """Wait until everything written is searchable."""
+        for environment in (self.live_environment, self.test_environment):
+            wait_until(lambda number=environment: not self.database.waiting(number), what="the index")  # type: ignore[misc]
+
+
+@contextmanager
+def new_account(service: Service, *, currency: str = "USD", region: str | None = None) -> Iterator[Account]:
+    """An organization with nothing in it; its clients carry keys with every scope."""
+    name = f"org {next(_numbers)}"
+    with service.database.engine.begin() as connection:
+        organizations.create(connection, name, currency=currency, region=region)
+        live = keys.create(connection, name, "live", scopes=SCOPES)
+        test = keys.create(connection, name, "test", scopes=SCOPES)
+        numbers = [organizations.environment_id(connection, name, mode) for mode in organizations.MODES]
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(
+                httpx.Client(
+                    base_url=f"{service.url}/api/v1", headers={"Authorization": f"Bearer {key.key}"}, timeout=30
+                )
+            )
+            for key in (live, test)
+        ]
+        yield Account(name, *clients, *numbers, service.database)
+
+
+@pytest.fixture(scope="session")
+def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The whole service, shared: a test that stops a part of it starts that again."""
+    with new_database(servers) as database:
+        running = Service(database, tmp_path_factory.mktemp("service"))
+        try:
+            for name in Service.COMMANDS:
+                running.start(name)
+            yield running
+        finally:
+            running.close()
+
+
+@pytest.fixture
+def account(service: Service) -> Iterator[Account]:
+    with new_account(service) as account:
+        yield account
+
+
+@pytest.fixture
+def quiet(servers: LocalServers) -> Iterator[Database]:
+    """A database that nobody drains but the test itself."""
+    with new_database(servers) as database:
+        yield database
