@@ -5,10 +5,15 @@ from importlib.util import find_spec
 
 import typer
 
+from infra.commands import setup
+from infra.commands.keys import key_app
+from infra.commands.organizations import org_app
+from infra.commands.transaction import DatabaseError
 from infra.local.errors import LocalError
+from infra.organizations import OrganizationError
 from infra.settings import SettingsError
 
-EXPECTED = (LocalError, SettingsError)
+EXPECTED = (DatabaseError, LocalError, OrganizationError, SettingsError)
 """Errors whose message is all that the caller needs."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -18,6 +23,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def consumers() -> None:
     """Run and look after the consumers service."""
 
+
+app.add_typer(org_app, name="org")
+app.add_typer(key_app, name="key")
+app.command("migrate")(setup.migrate_all)
+app.command()(setup.demo)
 
 # The servers are an extra: an image that holds only the service is installed without it.
 if find_spec("mirakuru"):
