@@ -1,0 +1,78 @@
+"""A chunk is a transaction. What collides is repeated, what the database refuses is singled out."""
+
+import psycopg
+from psycopg import errors, sql
+
+from infra.imports.kinds import Kind
+from infra.imports.rules import Environment, Row
+from infra.imports.staging import Db, Outcome
+
+ATTEMPTS = 5
+# An API request took the same e-mail address, or the same locks, at the same moment: the next look sees what it did.
+COLLISIONS = (errors.UniqueViolation, errors.DeadlockDetected, errors.SerializationFailure)
+CONSTRAINTS = {
+    "total_order_value_in_range": "amount: would take the consumer's totalOrderValue past 90,000,000,000,000",
+    "order_value_in_range": "amount: an order's value must be at most 90,000,000,000,000",
+    "consumers_email_unique": "email: Email already exists",
+    "consumers_external_id_unique": "externalId: External ID already exists",
+    "orders_external_id_unique": "externalId: External ID already exists",
+}
+# The staging table has no statistics and consumers may grow a thousandfold meanwhile: the indexes are always right.
+# Compiling a statement costs more than running it on one chunk.
+SETTINGS = """
+SELECT set_config('consumers.lane', 'bulk', true), set_config('enable_seqscan', 'off', true),
+    set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
+"""
+
+
+class Chunks:
+    """Stores chunk after chunk on a connection in autocommit mode."""
+
+    def __init__(self, connection: Db, kind: Kind, environment: Environment, *, dry_run: bool) -> None:
+        self._connection = connection
+        self._kind = kind
+        self._environment = environment
+        self._dry_run = dry_run
+        columns = sql.SQL(", ").join(map(sql.Identifier, ("row", *kind.fields.values(), "metadata")))
+        self._copy = sql.SQL("COPY staging ({}) FROM STDIN").format(columns)
+        kind.prepare(connection)
+
+    def store(self, rows: list[Row]) -> Outcome:
+        """Store these rows, or all but those the database refuses, each with its reason.
+
+        Raises:
+            psycopg.Error: the server is gone, or the locks could not be had in several attempts.
+        """
+        if not rows:
+            return Outcome()
+        try:
+            return self._attempts(rows)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            if len(rows) == 1:
+                (position, *_) = rows[0]
+                assert isinstance(position, int)
+                return Outcome(rejects={position: _reason(error)})
+        middle = len(rows) // 2
+        outcome = self.store(rows[:middle])
+        outcome.add(self.store(rows[middle:]))
+        return outcome
+
+    def _attempts(self, rows: list[Row]) -> Outcome:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._transaction(rows)
+            except COLLISIONS:
+                continue
+        return self._transaction(rows)
+
+    def _transaction(self, rows: list[Row]) -> Outcome:
+        with self._connection.transaction(force_rollback=self._dry_run):
+            self._connection.execute(SETTINGS)
+            with self._connection.cursor() as cursor, cursor.copy(self._copy) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return self._kind.store(self._connection, self._environment)
+
+
+def _reason(error: psycopg.Error) -> str:
+    return CONSTRAINTS.get(error.diag.constraint_name or "", error.diag.message_primary or "refused by the database")

@@ -1,0 +1,45 @@
+"""The rows that did not go in, with their lines and reasons, in a file that can be mended and imported."""
+
+import csv
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from infra.imports.columns import ERROR_COLUMNS
+from infra.imports.rows import Record
+
+
+class ErrorsFile:
+    """Made at the first rejected row; one of an earlier run is removed at once."""
+
+    def __init__(self, source: Path, header: Sequence[str]) -> None:
+        self.path = source.with_suffix(".errors.csv")
+        self._header = [name for name in header if name.strip() not in ERROR_COLUMNS]
+        self._dropped = {index for index, name in enumerate(header) if name.strip() in ERROR_COLUMNS}
+        self._stack = ExitStack()
+        self._write = self._open
+
+    def __enter__(self) -> Self:
+        self.path.unlink(missing_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def add(self, record: Record, reasons: str) -> None:
+        cells = record.cells
+        if len(cells) > 1:  # else it may be text that could not be split
+            cells = [cell for index, cell in enumerate(cells) if index not in self._dropped]
+        self._write([str(record.line), reasons, *cells])
+
+    def _open(self, row: list[str]) -> None:
+        # Line by line, so that an import that was killed leaves what it found.
+        file = self._stack.enter_context(self.path.open("w", encoding="utf-8", newline="", buffering=1))
+        writer = csv.writer(file)
+        writer.writerow([*ERROR_COLUMNS, *self._header])
+        writer.writerow(row)
+        self._write = writer.writerow

@@ -1,0 +1,158 @@
+"""Stores checked rows of orders: matched by externalId, inserted, updated or left as they are."""
+
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from psycopg import sql
+
+from infra.ids import new_ids
+from infra.imports.rules import REFERENCES, Environment, money_faults
+from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, email_key, metadata_faults, waves
+
+STAGING = sql.SQL("""
+CREATE TEMP TABLE staging (
+    row int PRIMARY KEY, consumer_id text COLLATE "C", consumer_external_id text COLLATE "C", email text,
+    external_id text COLLATE "C", status text, amount numeric, refunded_amount numeric, currency_code text,
+    base_amount numeric, placed_at timestamptz(3), metadata jsonb,
+    email_key text COLLATE "C" GENERATED ALWAYS AS ({email_key}) STORED,
+    order_id text COLLATE "C", owner_id text COLLATE "C"
+) ON COMMIT DELETE ROWS
+""")
+
+# All consumers whose totals may change, before any order.
+LOCK = """
+WITH touched AS MATERIALIZED (
+    SELECT c.id FROM staging s JOIN consumers c ON c.environment_id = %(environment)s AND c.id = s.consumer_id
+    UNION
+    SELECT c.id FROM staging s
+    JOIN consumers c ON c.environment_id = %(environment)s AND c.external_id = s.consumer_external_id
+    UNION
+    SELECT c.id FROM staging s JOIN consumers c ON c.environment_id = %(environment)s AND c.email_key = s.email_key
+    UNION
+    SELECT o.consumer_id FROM staging s
+    JOIN orders o ON o.environment_id = %(environment)s AND o.external_id = s.external_id
+)
+SELECT FROM touched t JOIN consumers c ON c.id = t.id ORDER BY c.id FOR NO KEY UPDATE OF c
+"""
+
+# Fill the staged rows up with what is stored, or with what a new order has by default.
+RESOLVE = sql.SQL("""
+UPDATE staging s SET
+    order_id = o.order_id, owner_id = coalesce(o.owner_id, o.named_id), status = o.status, amount = o.amount,
+    refunded_amount = o.refunded_amount, currency_code = o.currency_code, placed_at = o.placed_at,
+    metadata = o.metadata, base_amount = coalesce(s.base_amount, CASE
+        WHEN o.currency_code = %(currency)s THEN o.amount
+        WHEN (o.currency_code, o.amount) = (o.old_currency_code, o.old_amount) THEN o.old_base_amount END)
+FROM (
+    SELECT s.row, o.id AS order_id, o.consumer_id AS owner_id, coalesce(i.id, x.id, e.id) AS named_id,
+        coalesce(s.status, o.status, 'COMPLETED') AS status, coalesce(s.amount, o.amount) AS amount,
+        coalesce(s.refunded_amount, o.refunded_amount, 0) AS refunded_amount,
+        coalesce(s.currency_code, o.currency_code, %(currency)s) AS currency_code,
+        coalesce(s.placed_at, o.placed_at, present()) AS placed_at,
+        coalesce(coalesce(o.metadata, '{{}}') || s.metadata, o.metadata) AS metadata,
+        o.amount AS old_amount, o.currency_code AS old_currency_code, o.base_amount AS old_base_amount
+    FROM staging s
+    LEFT JOIN consumers i ON i.environment_id = %(environment)s AND i.id = s.consumer_id
+    LEFT JOIN consumers x ON x.environment_id = %(environment)s AND x.external_id = s.consumer_external_id
+    LEFT JOIN consumers e ON e.environment_id = %(environment)s AND e.email_key = s.email_key
+    LEFT JOIN orders o ON o.environment_id = %(environment)s AND o.external_id = s.external_id
+    WHERE s.row = ANY (%(rows)s)
+) o
+WHERE o.row = s.row
+RETURNING s.row, o.order_id, o.owner_id, o.named_id,
+    CASE WHEN s.consumer_id IS NOT NULL THEN 0 WHEN s.consumer_external_id IS NOT NULL THEN 1
+         WHEN s.email IS NOT NULL THEN 2 END,
+    s.amount, s.refunded_amount, s.base_amount, s.currency_code,
+    (SELECT metadata FROM (SELECT s.metadata) AS merged (metadata) WHERE {suspect})
+""").format(suspect=sql.SQL(SUSPECT_METADATA))
+
+UPDATE = """
+UPDATE orders o SET
+    status = s.status, amount = s.amount, refunded_amount = s.refunded_amount, currency_code = s.currency_code,
+    base_amount = s.base_amount, placed_at = s.placed_at, metadata = s.metadata
+FROM staging s
+WHERE s.row = ANY (%(rows)s) AND o.id = s.order_id AND
+    (o.status, o.amount, o.refunded_amount, o.currency_code, o.base_amount, o.placed_at, o.metadata) IS DISTINCT FROM
+    (s.status, s.amount, s.refunded_amount, s.currency_code, s.base_amount, s.placed_at, s.metadata)
+"""
+
+INSERT = """
+INSERT INTO orders (id, environment_id, consumer_id, external_id, status, amount, refunded_amount, currency_code,
+    base_amount, placed_at, metadata)
+SELECT m.id, %(environment)s, s.owner_id, s.external_id, s.status, s.amount, s.refunded_amount, s.currency_code,
+    s.base_amount, s.placed_at, s.metadata
+FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
+ORDER BY s.row
+"""
+
+
+class Resolved(NamedTuple):
+    """A row as its order would be."""
+
+    row: int
+    order_id: str | None
+    owner_id: str | None
+    """The stored order's consumer."""
+    named_id: str | None
+    """The consumer the row names."""
+    reference: int | None
+    """By which of `REFERENCES`."""
+    amount: Decimal | None
+    refunded_amount: Decimal
+    base_amount: Decimal | None
+    currency_code: str
+    metadata: dict[str, Any] | None
+    """Where it may be too much."""
+
+
+def prepare(connection: Db) -> None:
+    connection.execute(STAGING.format(email_key=email_key(connection)))
+
+
+def store(connection: Db, environment: Environment) -> Outcome:
+    """Store what was copied to the staging table, as if row after row."""
+    connection.execute(LOCK, {"environment": environment.id})
+    staged = connection.execute("SELECT row, external_id FROM staging ORDER BY row")
+    outcome = Outcome()
+    for rows in waves({row: (external_id,) for row, external_id in staged}):
+        outcome.add(_store_wave(connection, environment, rows))
+    return outcome
+
+
+def faults(row: Resolved, currency: str) -> list[str]:
+    """What is wrong with the order a row would lead to; `currency` is the environment's."""
+    found = []
+    if row.reference is not None and row.named_id is None:
+        found.append(f"{REFERENCES[row.reference]}: unknown consumer")
+    elif row.order_id is None and row.named_id is None:
+        found.append(f"one of {', '.join(REFERENCES)} must name a new order's consumer")
+    elif row.order_id is not None and row.named_id not in (None, row.owner_id):
+        assert row.reference is not None
+        found.append(f"{REFERENCES[row.reference]}: the order exists and keeps its consumer")
+    if row.amount is None:
+        found.append("amount: required for a new order")
+    elif row.base_amount is None:
+        found.append(f"baseAmount: required, since currencyCode is not {currency}")
+    local = row.currency_code == currency
+    found += money_faults(row.amount, row.refunded_amount, row.base_amount, local=local, currency=currency)
+    return found + metadata_faults(row.metadata)
+
+
+def _store_wave(connection: Db, environment: Environment, rows: list[int]) -> Outcome:
+    parameters = {"environment": environment.id, "currency": environment.currency, "rows": rows}
+    resolved = sorted(Resolved(*row) for row in connection.execute(RESOLVE, parameters))
+    outcome = Outcome()
+    new: list[int] = []
+    known: list[int] = []
+    for row in resolved:
+        if found := faults(row, environment.currency):
+            outcome.rejects[row.row] = "; ".join(found)
+        else:
+            (known if row.order_id else new).append(row.row)
+    if known:
+        outcome.updated = connection.execute(UPDATE, {"rows": known}).rowcount
+        outcome.unchanged = len(known) - outcome.updated
+    if new:
+        parameters = {"environment": environment.id, "rows": new, "ids": new_ids("ord_", len(new))}
+        outcome.inserted = connection.execute(INSERT, parameters).rowcount
+    return outcome

@@ -1,0 +1,160 @@
+"""Checks records by the rules of `infra.fields`; pure, so that many processes can do it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from functools import partial
+
+import msgspec
+
+from infra import fields
+from infra.imports.columns import METADATA, Columns
+from infra.imports.rows import Record
+
+Rule = Callable[[str], str]
+Row = tuple[int | str | None, ...]
+"""What is copied to the staging table: position in the chunk, fields in the kind's order, metadata as JSON."""
+
+STATUSES = ("CREATED", "COMPLETED", "CANCELLED", "REFUNDED")
+REFERENCES = ("consumerId", "consumerExternalId", "consumerEmail")
+
+
+class Environment(msgspec.Struct, frozen=True):
+    id: int
+    currency: str
+    region: str | None
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The rules of one kind of row; plain functions, since processes hand it on."""
+
+    rules: Callable[[Environment], dict[str, Rule]]
+    """By field, in the order of the staging table."""
+    faults: Callable[[Mapping[str, str], set[str], Environment], list[str]]
+    """What is wrong between fields: those right by themselves, the names of all that are not empty."""
+
+
+class Checked(msgspec.Struct):
+    rows: list[Row]
+    rejects: dict[int, str]
+    """Position in the chunk → all reasons."""
+
+
+def consumer_rules(environment: Environment) -> dict[str, Rule]:
+    return {
+        "externalId": fields.external_id,
+        "fullName": fields.full_name,
+        "email": fields.email,
+        "phone": partial(fields.phone, region=environment.region),
+    }
+
+
+def consumer_faults(_given: Mapping[str, str], present: set[str], _environment: Environment) -> list[str]:
+    if "externalId" in present or "email" in present:
+        return []
+    return ["externalId or email: one is required, or importing again would insert the row again"]
+
+
+def order_rules(_: Environment) -> dict[str, Rule]:
+    return {
+        "consumerId": fields.external_id,
+        "consumerExternalId": fields.external_id,
+        "consumerEmail": str,
+        "externalId": fields.external_id,
+        "status": _status,
+        "amount": _amount,
+        "refundedAmount": _amount,
+        "currencyCode": fields.currency,
+        "baseAmount": _amount,
+        "placedAt": _timestamp,
+    }
+
+
+def order_faults(given: Mapping[str, str], present: set[str], environment: Environment) -> list[str]:
+    faults = []
+    if "externalId" not in present:
+        faults.append("externalId: required, or importing again would insert the row again")
+    if len(present.intersection(REFERENCES)) > 1:
+        faults.append(f"only one of {', '.join(REFERENCES)} can name the consumer")
+    amounts = {name: Decimal(given[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in given}
+    return faults + money_faults(
+        amounts.get("amount"),
+        amounts.get("refundedAmount"),
+        amounts.get("baseAmount"),
+        local=given.get("currencyCode") == environment.currency,
+        currency=environment.currency,
+    )
+
+
+def money_faults(
+    amount: Decimal | None, refunded: Decimal | None, base: Decimal | None, *, local: bool, currency: str
+) -> list[str]:
+    """What is wrong between the amounts that are known (contract.md §3); `local`: in the environment's currency."""
+    faults = []
+    if amount is not None and refunded is not None and refunded > amount:
+        faults.append("refundedAmount: must be at most amount")
+    if local and amount is not None and base is not None and base != amount:
+        faults.append(f"baseAmount: must equal amount in {currency}")
+    return faults
+
+
+CONSUMERS = Rules(consumer_rules, consumer_faults)
+ORDERS = Rules(order_rules, order_faults)
+
+
+def check(kind: Rules, environment: Environment, columns: Columns, records: Iterable[Record]) -> Checked:
+    """Check a chunk. Empty cells are not given, and say nothing about what is stored."""
+    checked = Checked([], {})
+    rules = kind.rules(environment)
+    for position, record in enumerate(records):
+        if record.fault:
+            checked.rejects[position] = record.fault
+            continue
+        given: dict[str, str] = {}
+        faults = []
+        for index, name in columns.fields:
+            if cell := record.cells[index]:
+                try:
+                    given[name] = rules[name](_clean(cell))
+                except ValueError as error:
+                    faults.append(f"{name}: {error}")
+        present = {name for index, name in columns.fields if record.cells[index]}
+        faults += kind.faults(given, present, environment)
+        metadata, metadata_faults = _metadata(columns, record)
+        faults += metadata_faults
+        if faults:
+            checked.rejects[position] = "; ".join(faults)
+        else:
+            checked.rows.append((position, *map(given.get, rules), metadata))
+    return checked
+
+
+def _metadata(columns: Columns, record: Record) -> tuple[str | None, list[str]]:
+    """The cells that are not empty, as JSON text."""
+    given = {key: cell for index, key in columns.metadata if (cell := record.cells[index])}
+    faults = [f"{METADATA}{key}: must not contain NUL" for key, cell in given.items() if "\0" in cell]
+    if not given or faults:
+        return None, faults
+    try:
+        return msgspec.json.encode(fields.metadata(given)).decode(), []
+    except ValueError as error:
+        return None, [f"metadata: {error}"]
+
+
+def _clean(cell: str) -> str:
+    if "\0" in cell:
+        raise ValueError("must not contain NUL")
+    return cell
+
+
+def _status(value: str) -> str:
+    if value not in STATUSES:
+        raise ValueError(f"must be one of {', '.join(STATUSES)}")
+    return value
+
+
+def _amount(value: str) -> str:
+    return f"{fields.amount(value):f}"
+
+
+def _timestamp(value: str) -> str:
+    return fields.timestamp(value).isoformat()

@@ -1,0 +1,89 @@
+"""What storing consumers and storing orders share: the staging table's column for e-mail keys, waves, outcomes."""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from psycopg import Connection, sql
+
+from infra import fields
+
+Db = Connection[tuple[Any, ...]]
+
+
+class Outcome(msgspec.Struct):
+    """What became of some rows."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejects: dict[int, str] = msgspec.field(default_factory=dict)
+    """Position in the chunk → reason."""
+
+    def add(self, other: "Outcome") -> None:
+        self.inserted += other.inserted
+        self.updated += other.updated
+        self.unchanged += other.unchanged
+        self.rejects |= other.rejects
+
+
+def email_key(connection: Db) -> sql.SQL:
+    """How the table of consumers makes `email_key` from `email`: there is one lower-casing, and it is there."""
+    row = connection.execute(
+        """
+        SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+        JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        WHERE d.adrelid = 'consumers'::regclass AND a.attname = 'email_key'
+        """
+    ).fetchone()
+    assert row
+    return sql.SQL(row[0])
+
+
+# Metadata that may be too much once merged: text in the database is never shorter than what the rule measures.
+SUSPECT_METADATA = f"""
+    octet_length(metadata::text) > {fields.METADATA_BYTES}
+    OR (SELECT count(*) FROM jsonb_object_keys(metadata)) > {fields.METADATA_KEYS}
+"""
+
+
+def metadata_faults(merged: dict[str, Any] | None) -> list[str]:
+    """What is wrong with metadata after merging."""
+    if merged is None:
+        return []
+    try:
+        fields.metadata(merged)
+    except ValueError as error:
+        return [f"metadata: {error}, with what is stored"]
+    return []
+
+
+def waves(keys: Mapping[int, Sequence[Hashable]]) -> list[list[int]]:
+    """Split rows so that storing wave after wave is the same as storing row after row.
+
+    Rows that share a key, directly or through others, are in different waves, in their order.
+
+    Args:
+        keys: row → what it may touch; at least one each.
+    """
+    parent: dict[Hashable, Hashable] = {}
+
+    def group(key: Hashable) -> Hashable:
+        while (above := parent.setdefault(key, key)) != key:
+            parent[key] = key = parent[above]
+        return key
+
+    for row_keys in keys.values():
+        first = group(row_keys[0])
+        for key in row_keys[1:]:
+            parent[group(key)] = first
+    result: list[list[int]] = []
+    earlier: Counter[Hashable] = Counter()
+    for row, row_keys in keys.items():
+        of = group(row_keys[0])
+        if earlier[of] == len(result):
+            result.append([])
+        result[earlier[of]].append(row)
+        earlier[of] += 1
+    return result

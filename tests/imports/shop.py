@@ -1,0 +1,67 @@
+"""An organization, its live environment, and importing text as if it were a file."""
+
+import csv
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from infra.imports import kinds
+from infra.imports.rules import Environment
+from infra.imports.run import Counts, connect, find_environment, run
+from infra.imports.staging import Db
+
+
+class Shop:
+    """An environment, and what is in it."""
+
+    def __init__(self, connection: Db, url: str, folder: Path) -> None:
+        self.connection = connection
+        self.url = url
+        self.name = f"shop-{uuid4().hex}"
+        self.path = folder / "file.csv"
+        self.errors_path = folder / "file.errors.csv"
+        (organization,) = self.row(
+            "INSERT INTO organizations (name, currency, region) VALUES (%s, 'GBP', 'GB') RETURNING id", self.name
+        )
+        connection.execute(
+            "INSERT INTO environments (organization_id, mode) SELECT %s, unnest(ARRAY['live', 'test'])", (organization,)
+        )
+        self.environment: Environment = find_environment(connection, self.name, "live")
+
+    def imports(self, kind: kinds.Kind, text: str | bytes, **options: Any) -> Counts:
+        self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        options = {"processes": 0, **options}
+        # A connection of its own: the staging table lives as long as that.
+        with closing(connect(self.url)) as own:
+            return run(own, self.path, kind, self.environment, **options)
+
+    def consumers(self, text: str | bytes, **options: Any) -> Counts:
+        return self.imports(kinds.CONSUMERS, text, **options)
+
+    def orders(self, text: str | bytes, **options: Any) -> Counts:
+        return self.imports(kinds.ORDERS, text, **options)
+
+    def errors(self) -> list[list[str]]:
+        """Rows of the errors file without their original cells; empty if there is none."""
+        if not self.errors_path.exists():
+            return []
+        with self.errors_path.open(newline="") as file:
+            return [row[:2] for row in csv.reader(file)][1:]
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query.encode(), values or None).fetchall()
+
+    def row(self, query: str, *values: Any) -> tuple[Any, ...]:
+        (row,) = self.rows(query, *values)
+        return row
+
+    def stored(self, columns: str, table: str = "consumers") -> list[tuple[Any, ...]]:
+        """In the order of insertion."""
+        return self.rows(f"SELECT {columns} FROM {table} WHERE environment_id = %s ORDER BY id", self.environment.id)
+
+    def changes(self) -> int:
+        """Rows ever appended to the outbox: nothing here removes any."""
+        (count,) = self.row("SELECT count(*) FROM outbox WHERE environment_id = %s", self.environment.id)
+        assert isinstance(count, int)
+        return count

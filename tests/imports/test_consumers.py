@@ -1,0 +1,216 @@
+"""What an import of consumers does to those that are there."""
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infra.imports.run import Counts, connect
+from tests.imports.shop import Shop
+from tests.waiting import wait_until
+
+STATE = "external_id, email, phone, full_name, metadata"
+
+
+def test_importing_again_changes_no_version_and_tells_the_index_nothing(shop: Shop) -> None:
+    text = (
+        "externalId,email,phone,fullName,metadata.a,metadata.b\n"
+        "1,Ann@Shop.Example,020 7946 0018,Ann,x,\n,b@shop.example,,,,y\n3,,,C\u0301ann,,\n"
+    )
+    assert shop.consumers(text) == Counts(read=3, inserted=3)
+    before = shop.stored("id, version, updated_at, xmin::text")
+    changes = shop.changes()
+    assert shop.consumers(text) == Counts(read=3, unchanged=3)
+    assert shop.stored("id, version, updated_at, xmin::text") == before
+    assert shop.changes() == changes == 3
+    assert shop.stored(STATE)[0] == ("1", "Ann@shop.example", "+442079460018", "Ann", {"a": "x"})
+
+
+def test_changes_go_in_the_bulk_lane(shop: Shop) -> None:
+    shop.consumers("externalId\n1\n")
+    shop.consumers("externalId,fullName\n1,Ann\n")
+    lanes = shop.rows("SELECT lane FROM outbox WHERE environment_id = %s", shop.environment.id)
+    assert lanes == [("bulk",), ("bulk",)]
+
+
+def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
+    shop.consumers("externalId,email,fullName,metadata.a,metadata.b\n1,a@shop.example,Ann,x,y\n")
+    counts = shop.consumers("externalId,email,fullName,metadata.b,metadata.c\n1,,Anna,z,\n")
+    assert counts == Counts(read=1, updated=1)
+    assert shop.stored(STATE) == [("1", "a@shop.example", None, "Anna", {"a": "x", "b": "z"})]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param("9,A@SHOP.EXAMPLE", ("9", "A@shop.example"), id="email, ignoring case, without an externalId"),
+        pytest.param("8,a@shop.example", ("8", "a@shop.example"), id="email"),
+        pytest.param(",a@shop.example", (None, "a@shop.example"), id="email alone"),
+    ],
+)
+def test_a_consumer_is_found_by_email_and_takes_the_external_id(
+    shop: Shop, row: str, expected: tuple[str | None, str]
+) -> None:
+    shop.consumers("email\na@shop.example\n")
+    assert shop.consumers(f"externalId,email\n{row}\n").inserted == 0
+    assert shop.stored("external_id, email") == [expected]
+
+
+def test_a_row_that_means_two_consumers_is_an_error_row(shop: Shop) -> None:
+    shop.consumers("externalId,email\n1,a@shop.example\n2,b@shop.example\n,c@shop.example\n")
+    before = shop.stored("version")
+    counts = shop.consumers("externalId,email\n1,b@shop.example\n2,C@shop.example\n3,a@shop.example\n")
+    assert (counts.rejected, counts.unchanged) == (3, 0)
+    assert [line for line, _ in shop.errors()] == ["2", "3", "4"]
+    assert all(reason.startswith("email: Email already exists, on ") for _, reason in shop.errors())
+    assert shop.stored("version") == before
+
+
+def test_rows_without_external_id_and_email_are_refused(shop: Shop) -> None:
+    assert shop.consumers("externalId,email,fullName\n,,Ann\n,wrong,Bob\n").rejected == 2
+    assert [reason.split(":")[0] for _, reason in shop.errors()] == ["externalId or email", "email"]
+
+
+def test_metadata_that_is_too_much_only_once_merged_is_an_error_row(shop: Shop) -> None:
+    keys = ",".join(f"metadata.k{n}" for n in range(50))
+    shop.consumers(f"externalId,{keys}\n1{',x' * 50}\n2{',' * 50}\n")
+    shop.consumers("externalId,metadata.large\n2," + "é" * 8000 + "\n")
+    text = "externalId,metadata.more\n1,y\n2," + "é" * 300 + "\n3,y\n"
+    assert (shop.consumers(text).rejected, shop.consumers(text).unchanged) == (2, 1)
+    assert shop.errors() == [
+        ["2", "metadata: Metadata must have at most 50 keys, with what is stored"],
+        ["3", "metadata: Metadata must be at most 16 KiB, with what is stored"],
+    ]
+
+
+def test_dry_run_finds_what_a_run_would_and_stores_nothing(shop: Shop) -> None:
+    shop.consumers("externalId,fullName\n1,Ann\n2,Bob\n")
+    text = "externalId,fullName\n1,Ann\n2,Rob\n3,Cy\n4,\x07\n"
+    before, changes = shop.stored("*"), shop.changes()
+    found = shop.consumers(text, dry_run=True)
+    assert (found.inserted, found.updated, found.unchanged, found.rejected) == (1, 1, 1, 1)
+    assert shop.errors_path.exists()
+    assert (shop.stored("*"), shop.changes()) == (before, changes)
+    assert shop.consumers(text) == found
+
+
+def test_one_environment_does_not_see_the_other(new_shop: Callable[[], Shop]) -> None:
+    first, second = new_shop(), new_shop()
+    text = "externalId,email\n1,a@shop.example\n"
+    assert (first.consumers(text).inserted, second.consumers(text).inserted) == (1, 1)
+
+
+def test_an_address_taken_while_the_import_looked_loses_nothing_of_the_chunk(shop: Shop) -> None:
+    counts: list[Counts] = []
+    text = "externalId,email,fullName\n1,x@shop.example,X\n2,taken@shop.example,Late\n"
+    with closing(connect(shop.url)) as other:
+        with other.transaction():
+            other.execute(
+                "INSERT INTO consumers (environment_id, email, full_name) VALUES (%s, 'Taken@shop.example', 'Early')",
+                (shop.environment.id,),
+            )
+            importing = threading.Thread(target=lambda: counts.append(shop.consumers(text)))
+            importing.start()
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+            wait_until(lambda: shop.row(blocked, other.info.backend_pid) == (1,), what="the import to wait")
+        importing.join()
+    assert counts == [Counts(read=2, inserted=1, updated=1)]
+    assert sorted(shop.stored(STATE)) == [
+        ("1", "x@shop.example", None, "X", None),
+        ("2", "taken@shop.example", None, "Late", None),
+    ]
+
+
+def test_an_address_that_moves_while_the_import_waits_is_seen_where_it_is(shop: Shop) -> None:
+    shop.consumers("email\na@shop.example\n")
+    counts: list[Counts] = []
+    with closing(connect(shop.url)) as other:
+        with other.transaction():
+            other.execute(
+                "UPDATE consumers SET email = 'moved@shop.example' WHERE environment_id = %s", (shop.environment.id,)
+            )
+            text = "email,fullName\na@shop.example,New\n"
+            importing = threading.Thread(target=lambda: counts.append(shop.consumers(text)))
+            importing.start()
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+            wait_until(lambda: shop.row(blocked, other.info.backend_pid) == (1,), what="the import to wait")
+        importing.join()
+    assert counts == [Counts(read=1, inserted=1)]
+    assert shop.stored("email, full_name") == [("moved@shop.example", None), ("a@shop.example", "New")]
+
+
+Row = tuple[str, str, str, str, str]
+CELLS = st.tuples(
+    st.sampled_from(["", "x1", "x2", "x3"]),
+    st.sampled_from(["", "a@s.example", "A@s.example", "b@s.example", "B@S.example", "c@s.example", "wrong"]),
+    st.sampled_from(["", "Ann", "Bob"]),
+    st.sampled_from(["", "u", "v"]),
+    st.sampled_from(["", "w"]),
+)
+
+
+class Model:
+    """The rows applied one after another, by the rules as they are written down."""
+
+    def __init__(self) -> None:
+        self.stored: list[dict[str, str | dict[str, str]]] = []
+        self.counts = Counts()
+        self.lines: list[int] = []
+
+    def apply(self, line: int, row: Row) -> None:
+        external_id, email, name, u, w = row
+        self.counts.read += 1
+        domain = email.partition("@")[2]
+        given = {"external_id": external_id, "email": email.replace(domain, domain.lower()), "full_name": name}
+        new = {key: value for key, value in given.items() if value}
+        named = [c for c in self.stored if external_id and c.get("external_id") == external_id]
+        found = [c for c in self.stored if email and str(c.get("email", "")).lower() == email.lower()]
+        other = found and (found[0] not in named if named else external_id and found[0].get("external_id"))
+        if email == "wrong" or not (external_id or email) or other:
+            self.counts.rejected += 1
+            self.lines.append(line)
+            return
+        metadata = {key: value for key, value in {"u": u, "w": w}.items() if value}
+        target = next(iter(named + found), None)
+        before = None if target is None else dict(target)
+        if target is None:
+            target = {}
+            self.stored.append(target)
+        target.update(new)
+        if metadata:
+            old = target.get("metadata", {})
+            assert isinstance(old, dict)
+            target["metadata"] = old | metadata
+        self.counts.inserted += before is None
+        self.counts.updated += before is not None and before != target
+        self.counts.unchanged += before == target
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(CELLS, max_size=14), chunk_rows=st.integers(1, 15))
+def test_importing_in_chunks_equals_applying_the_rows_one_after_another(
+    new_shop: Callable[[], Shop], rows: list[Row], chunk_rows: int
+) -> None:
+    shop, model = new_shop(), Model()
+    for line, row in enumerate(rows, start=2):
+        if any(row):
+            model.apply(line, row)
+        else:
+            model.counts.read, model.counts.rejected = model.counts.read + 1, model.counts.rejected + 1
+            model.lines.append(line)
+    text = "\n".join(["externalId,email,fullName,metadata.u,metadata.w", *map(",".join, rows)])
+    counts = shop.consumers(text, chunk_rows=chunk_rows)
+    counts.errors_file = None
+    expected = [(c.get("external_id"), c.get("email"), c.get("full_name"), c.get("metadata")) for c in model.stored]
+    assert sorted(shop.stored("external_id, email, full_name, metadata"), key=str) == sorted(expected, key=str)
+    assert counts == model.counts
+    assert [int(line) for line, _ in shop.errors()] == model.lines
+    untold = shop.rows(
+        "SELECT id FROM consumers c WHERE environment_id = %s AND version <> "
+        "(SELECT max(version) FROM outbox o WHERE o.consumer_id = c.id)",
+        shop.environment.id,
+    )
+    assert untold == []

@@ -1,0 +1,126 @@
+"""What is read from files as people have them, and what is said about those that cannot be."""
+
+import pytest
+
+from infra.imports.rows import FIELD_CHARACTERS, ImportFailed
+from infra.imports.run import Counts
+from tests.imports.shop import Shop
+
+ROWS = 'externalId,fullName\n1,"José\nÅngström"\n2,Émile\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("externalId,fullName\n1,José\n2,Émile", id="no newline at the end"),
+        pytest.param("externalId,fullName\r\n1,José\r\n2,Émile\r\n", id="CRLF"),
+        pytest.param("externalId,fullName\r1,José\r2,Émile\r", id="CR"),
+        pytest.param("\ufeffexternalId,fullName\n1,José\n2,Émile\n", id="BOM"),
+        pytest.param('\ufeff"externalId", fullName \r\n"1","José"\r\n\r\n2,Émile\r\n\r\n', id="quotes, blank lines"),
+    ],
+)
+def test_the_same_rows_are_read_however_the_file_was_saved(shop: Shop, content: str) -> None:
+    assert shop.consumers(content) == Counts(read=2, inserted=2)
+    assert shop.stored("external_id, full_name") == [("1", "José"), ("2", "Émile")]
+    assert not shop.errors_path.exists()
+
+
+def test_errors_name_the_line_a_record_starts_on(shop: Shop) -> None:
+    counts = shop.consumers(
+        "externalId,metadata.note,email\r\n"
+        '1,"two\r\nlines",a@shop.example\r\n'
+        '2,"three\r\n\r\nlines",wrong\r\n'
+        "3,,wrong as well\r\n"
+        "4,x\r\n"
+        "5,x,e@shop.example,more\r\n"
+        "6,,f@shop.example\r\n"
+    )
+    assert (counts.read, counts.inserted, counts.rejected) == (6, 2, 4)
+    assert shop.errors() == [
+        ["4", "email: Invalid email format"],
+        ["7", "email: Invalid email format"],
+        ["8", "2 columns instead of 3"],
+        ["9", "4 columns instead of 3"],
+    ]
+
+
+def test_every_fault_of_a_row_is_told_at_once_beside_its_original_columns(shop: Shop) -> None:
+    shop.consumers('email,Note,phone,fullName\nno@,"a, ""b""",1,\x07\n', mapping={"Note": "metadata.note"})
+    assert shop.errors_path.read_text() == (
+        "errorLine,errorReasons,email,Note,phone,fullName\n"
+        "2,email: Invalid email format; phone: Invalid phone number; "
+        'fullName: Name must not contain control characters,no@,"a, ""b""",1,\x07\n'
+    )
+
+
+def test_a_mended_errors_file_can_be_imported_as_it_is(shop: Shop) -> None:
+    shop.consumers("externalId,email\n1,wrong\n2,b@shop.example\n")
+    assert shop.consumers(shop.errors_path.read_text().replace("wrong", "a@shop.example")).inserted == 1
+    assert shop.stored("external_id, email") == [("2", "b@shop.example"), ("1", "a@shop.example")]
+
+
+def test_no_errors_file_of_an_earlier_run_is_left(shop: Shop) -> None:
+    assert shop.consumers("email\nwrong\n").errors_file == str(shop.errors_path)
+    assert shop.consumers("email\nright@shop.example\n").errors_file is None
+    assert not shop.errors_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        pytest.param("1,a\0b", "fullName: must not contain NUL", id="NUL"),
+        pytest.param("1," + "x" * 300_000, "fullName: Name must be 1 to 255 characters", id="long field"),
+        pytest.param(
+            "1," + "x" * (FIELD_CHARACTERS + 1),
+            f"not readable as CSV (field larger than field limit ({FIELD_CHARACTERS}))",
+            id="huge field",
+        ),
+        pytest.param('1,"a"b', "not readable as CSV (',' expected after '\"')", id="text after a quote"),
+    ],
+)
+def test_a_row_that_cannot_be_read_stops_no_other(shop: Shop, row: str, reason: str) -> None:
+    counts = shop.consumers(f"externalId,fullName\n0,before\n{row}\n2,after\n")
+    assert (counts.inserted, counts.rejected) == (2, 1)
+    assert shop.errors() == [["3", reason]]
+
+
+def test_rows_swallowed_by_an_open_quote_are_told_and_never_stored(shop: Shop) -> None:
+    counts = shop.consumers('externalId,metadata.note\n1,a\n2,"b\n3,c\n4,d\n')
+    assert (counts.inserted, counts.rejected) == (1, 1)
+    ((line, reason),) = shop.errors()
+    assert (line, "lines 3 to 5" in reason, "quote" in reason) == ("3", True, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "The file is empty"),
+        (b"\xef\xbb\xbf\r\n\r\n", "The file is empty"),
+        (b"email\na@shop.example\nb\xe9@shop.example\n", "Line 3 is not UTF-8"),
+        ("email\na@shop.example\n".encode("utf-16"), "Line 1 is not UTF-8"),
+        (b"email\na@shop.example\n\xe2\x82", "Line 3 is not UTF-8"),
+        (b"email,mail,id\n", "'mail' is unknown; 'id' is unknown. Known are externalId, fullName, email, phone"),
+        (b"email,email\n", "two columns are 'email'"),
+        (b"metadata.a,metadata.a,email\n", "two columns are 'metadata.a'"),
+        (b"email,metadata.\n", "'metadata.' is unknown"),
+        (b"fullName,phone\n", "The file needs a column externalId or email"),
+        (b'"email\n', "not readable as CSV"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_says_why_and_stores_nothing(shop: Shop, content: bytes, message: str) -> None:
+    with pytest.raises(ImportFailed) as failure:
+        shop.consumers(content)
+    assert message in str(failure.value)
+    assert shop.stored("id") == []
+
+
+def test_a_file_with_a_header_only_is_an_import_of_nothing(shop: Shop) -> None:
+    assert shop.consumers("externalId,email\n") == Counts()
+
+
+def test_columns_are_mapped_and_ignored_by_header(shop: Shop) -> None:
+    mapping = {"E-mail = address": "email", "Notes": "", "Land": "metadata.country"}
+    shop.consumers("E-mail = address,Notes,Land\na@shop.example,x,NO\n", mapping=mapping)
+    assert shop.stored("email, metadata") == [("a@shop.example", {"country": "NO"})]
+    with pytest.raises(ImportFailed, match="--column names 'Notes', which is no column of the file"):
+        shop.consumers("email\n", mapping={"Notes": ""})
