@@ -68,7 +68,7 @@ def _plain(value: object) -> object:
 def _key(connection: sa.Connection, file: Path) -> str:
     """The key in the file, or else a new one put there."""
     if file.exists():
-        secret = file.read_text().strip()
+        secret = file.read_text("ascii", errors="replace").strip()
         if _opens_demo(keys.find(connection, secret)):
             return secret
     secret = keys.create(connection, NAME, MODE, name="sample data").key
