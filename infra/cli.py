@@ -9,6 +9,7 @@ from infra.commands import setup
 from infra.commands.keys import key_app
 from infra.commands.organizations import org_app
 from infra.commands.transaction import DatabaseError
+from infra.imports.command import app as import_app
 from infra.local.errors import LocalError
 from infra.organizations import OrganizationError
 from infra.settings import SettingsError
@@ -26,6 +27,7 @@ def consumers() -> None:
 
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
+app.add_typer(import_app, name="import")
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
 

@@ -42,8 +42,8 @@ DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Check everything, against the database too, and store nothing. Counts are as if each 5,000 rows "
-        "were the first; the errors file is written.",
+        help="Check everything, against the database too, and store nothing; the errors file is written. Rows are "
+        "judged by what is stored now, and by the few thousand before them.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
@@ -51,13 +51,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
 
 @app.callback()
 def import_() -> None:
-    """Import a CSV file (UTF-8; the first line names the columns), whatever its size.
+    """Import a CSV file (UTF-8; its first line names the columns).
 
-    Rows go in 5,000 at a time; running it again after any interruption completes it and changes nothing twice.
-    Rows that cannot go in are written to FILE.errors.csv with line and reasons, the others go in. That file can
-    be mended and imported as it is. An empty cell, like a missing column, says nothing: what is stored stays.
+    Rows go in 5,000 at a time. Running it again after any interruption
+    completes it, and changes nothing twice. An empty cell, like a missing
+    column, says nothing: what is stored stays.
 
-    Exit status: 0 every row is in; 1 some were rejected; 2 it could not start or go on; 130 interrupted.
+    Rows that cannot go in are written to FILE.errors.csv with line and
+    reasons, the others go in. That file can be mended and imported as it is.
+
+    Exit status: 0 every row is in; 1 some were rejected; 2 it could not
+    start or go on; 130 interrupted.
     """
 
 
@@ -72,8 +76,9 @@ def consumers(
 ) -> None:
     """Import consumers: externalId, fullName, email, phone and metadata.KEY.
 
-    A row is the consumer with its externalId, else the one with its email that has no other externalId, else a
-    new one. Every row needs one of the two. Metadata is merged key by key.
+    A row is the consumer with its externalId, else the one with its email
+    that has no other externalId, else a new one. Every row needs one of the
+    two. Metadata is merged key by key.
     """
     _import(kinds.CONSUMERS, file, org, mode, column, dry_run=dry_run, json=json)
 
@@ -89,12 +94,14 @@ def orders(
 ) -> None:
     """Import orders: externalId, the consumer, amount, and what else is known.
 
-    The consumer, which must exist, by one of consumerId, consumerExternalId and consumerEmail. Then status, amount,
-    refundedAmount, currencyCode, baseAmount (amount in the organization's currency, where that is another),
+    The consumer, which must exist, by one of consumerId, consumerExternalId
+    and consumerEmail. Then status, amount, refundedAmount, currencyCode,
+    baseAmount (amount in the organization's currency, where that is another),
     placedAt (RFC 3339, or a date) and metadata.KEY, with the API's defaults.
 
-    A row is the order with its externalId, else a new one. Every row needs an externalId, since without it importing
-    again would double the order. An order keeps its consumer.
+    A row is the order with its externalId, else a new one. Every row needs an
+    externalId, since without it importing again would double the order. An
+    order keeps its consumer.
     """
     _import(kinds.ORDERS, file, org, mode, column, dry_run=dry_run, json=json)
 
@@ -130,7 +137,7 @@ def _import(
     except (ImportFailed, settings.SettingsError, OSError) as error:
         _stop(str(error), FAILED)
     except psycopg.Error as error:
-        _stop(f"The database failed: {error}. {_stands(counts)}", FAILED)
+        _stop(f"The database failed: {str(error).splitlines()[0]}. {_stands(counts)}", FAILED)
     except KeyboardInterrupt:
         _stop(f"Interrupted. {_stands(counts)}", INTERRUPTED)
     typer.echo(msgspec.json.encode(counts).decode() if json else _summary(counts, meter, dry_run=dry_run))

@@ -31,10 +31,12 @@ class Shop:
 
     def imports(self, kind: kinds.Kind, text: str | bytes, **options: Any) -> Counts:
         self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        options = {"processes": 0, **options}
+        return self.import_file(kind, self.path, **{"processes": 0, **options})
+
+    def import_file(self, kind: kinds.Kind, path: Path, **options: Any) -> Counts:
         # A connection of its own: the staging table lives as long as that.
         with closing(connect(self.url)) as own:
-            return run(own, self.path, kind, self.environment, **options)
+            return run(own, path, kind, self.environment, **options)
 
     def consumers(self, text: str | bytes, **options: Any) -> Counts:
         return self.imports(kinds.CONSUMERS, text, **options)

@@ -1,0 +1,95 @@
+"""The command as it is run: by people, by scripts, and killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.local.servers import LocalServers
+from tests.imports.shop import Shop
+from tests.waiting import wait_until
+
+CONSUMERS = str(Path(sys.executable).with_name("consumers"))
+ROWS = 60_000
+CHUNK = 5_000
+
+
+@pytest.fixture
+def environ(servers: LocalServers, database_url: str) -> dict[str, str]:
+    addresses = {**servers.addresses, "database_url": database_url}
+    return {**os.environ, **{name.upper(): address for name, address in addresses.items()}}
+
+
+@pytest.fixture
+def large(shop: Shop) -> Path:
+    rows = (f"{n},person.{n}@shop.example,Person {n},+44 7400 {n:06}" for n in range(ROWS))
+    shop.path.write_text("\n".join(["externalId,email,fullName,phone", *rows]))
+    return shop.path
+
+
+def run(environ: dict[str, str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CONSUMERS, "import", *arguments], env=environ, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_exit_status_tells_scripts_what_became_of_the_rows(shop: Shop, environ: dict[str, str]) -> None:
+    options = ("--org", shop.name, "--column", "Name=fullName", "--column", "Notes=")
+    shop.path.write_text("externalId,Name,Notes\n1,Ann,x\n2,\x07,y\n")
+    done = run(environ, "consumers", shop.path, *options)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("2 rows read: 1 inserted, 0 updated, 0 unchanged, 1 rejected (")
+    assert str(shop.errors_path) in done.stdout
+    shop.path.write_text("externalId,Name,Notes\n1,Ann,x\n2,Bob,y\n")
+    done = run(environ, "consumers", shop.path, *options, "--json")
+    assert done.returncode == 0
+    counts = {"read": 2, "inserted": 1, "updated": 0, "unchanged": 1, "rejected": 0, "errors_file": None}
+    assert json.loads(done.stdout) == counts
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "message"),
+    [
+        ({}, ["--org", "nobody"], "There is no organization 'nobody'"),
+        ({}, ["--column", "fullName"], "--column takes HEADER=FIELD"),
+        ({"DATABASE_URL": "mysql://x"}, [], "DATABASE_URL is wrong"),
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, [], "The database failed: connection failed"),
+    ],
+)
+def test_what_stops_an_import_is_one_line_and_status_2(
+    shop: Shop, environ: dict[str, str], changed: dict[str, str], options: list[str], message: str
+) -> None:
+    shop.path.write_text("externalId\n1\n")
+    done = run({**environ, **changed}, "consumers", shop.path, "--org", shop.name, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+    assert shop.stored("id") == []
+
+
+@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_an_interrupted_import_leaves_whole_chunks_and_is_completed_by_running_it_again(
+    shop: Shop, environ: dict[str, str], large: Path, signal_number: signal.Signals, status: int
+) -> None:
+    process = subprocess.Popen(
+        [CONSUMERS, "import", "consumers", large, "--org", shop.name], env=environ, stdout=subprocess.PIPE
+    )
+    wait_until(lambda: len(shop.stored("1")) >= CHUNK, what="the first chunk")
+    process.send_signal(signal_number)
+    process.communicate(timeout=60)  # ends when its processes have ended too: they share the output
+    assert process.returncode == status
+    # A chunk being committed at that moment may still come in.
+    active = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    wait_until(lambda: shop.row(active) == (0,), what="its session to end")
+    stored = len(shop.stored("1"))
+    assert 0 < stored < ROWS
+    assert stored % CHUNK == 0
+    done = run(environ, "consumers", large, "--org", shop.name, "--json")
+    assert done.returncode == 0
+    counts = json.loads(done.stdout)
+    assert (counts["unchanged"], counts["inserted"]) == (stored, ROWS - stored)
+    assert len(shop.stored("1")) == shop.changes() == ROWS

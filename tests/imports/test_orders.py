@@ -1,0 +1,175 @@
+"""What an import of orders does to the orders and the totals of consumers that are there."""
+
+from decimal import Decimal
+
+import pytest
+
+from infra.imports.run import Counts
+from tests.imports.shop import Shop
+
+MONEY = "external_id, status, amount::text, refunded_amount::text, currency_code, base_amount::text"
+NO_TIME = "placedAt: must be a time of RFC 3339, such as 2024-11-01T10:00:00Z, or a date"
+TOTALS = "total_orders, total_order_value, last_order_at::text"
+
+
+@pytest.fixture(autouse=True)
+def consumers(shop: Shop) -> None:
+    shop.consumers("externalId,email\n1,a@shop.example\n2,b@shop.example\n")
+
+
+def test_an_order_is_stored_with_the_contracts_defaults(shop: Shop) -> None:
+    assert shop.orders("consumerExternalId,externalId,amount\n1,A,10.50\n") == Counts(read=1, inserted=1)
+    assert shop.stored(MONEY, "orders") == [("A", "COMPLETED", "10.50", "0", "GBP", "10.50")]
+    assert shop.stored("total_orders, total_order_value") == [(1, Decimal("10.5")), (0, 0)]
+
+
+def test_importing_again_changes_no_version_and_tells_the_index_nothing(shop: Shop) -> None:
+    text = (
+        "consumerEmail,externalId,amount,currencyCode,baseAmount,placedAt,status,refundedAmount,metadata.a\n"
+        "A@shop.example,A,10.50,,,2024-02-29,,,\n"
+        "b@shop.example,B,3,JPY,0.02,2024-03-01T12:00:00.9999+13:45,REFUNDED,3,x\n"
+    )
+    assert shop.orders(text) == Counts(read=2, inserted=2)
+    before, orders, changes = shop.stored("version"), shop.stored("updated_at, xmin::text", "orders"), shop.changes()
+    assert shop.orders(text) == Counts(read=2, unchanged=2)
+    assert (shop.stored("version"), shop.stored("updated_at, xmin::text", "orders")) == (before, orders)
+    assert shop.changes() == changes
+    assert shop.stored("placed_at::text", "orders") == [("2024-02-29 00:00:00+00",), ("2024-02-29 22:15:00.999+00",)]
+
+
+def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
+    shop.orders(
+        "consumerExternalId,externalId,amount,currencyCode,baseAmount,status,refundedAmount,placedAt\n"
+        "1,A,10,USD,8,REFUNDED,2,2024-01-01\n1,B,5,,,,,2024-01-01\n"
+    )
+    assert shop.orders("externalId,status\nA,COMPLETED\nB,\n") == Counts(read=2, updated=1, unchanged=1)
+    assert shop.orders("externalId,amount\nB,6\n") == Counts(read=1, updated=1)
+    assert shop.stored(MONEY, "orders") == [
+        ("A", "COMPLETED", "10", "2", "USD", "8"),
+        ("B", "COMPLETED", "6", "0", "GBP", "6"),
+    ]
+    assert shop.stored(TOTALS)[0] == (2, Decimal("12.4"), "2024-01-01 00:00:00+00")
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "reasons"),
+    [
+        ("consumerExternalId,amount", "1,-0.01", "amount: must be 0 or more"),
+        ("consumerExternalId,amount", "1,1e1x", "amount: must be a decimal number"),
+        ("consumerExternalId,amount", "1,NaN", "amount: must be a decimal number"),
+        ("consumerExternalId,amount", "1,1_000", "amount: must be a decimal number"),
+        ("consumerExternalId,amount", "1,0.00001", "amount: must have at most 4 decimals and 15 digits"),
+        ("consumerExternalId,amount", "1,123456789012.3456", "amount: must have at most 4 decimals and 15 digits"),
+        (
+            "consumerExternalId,amount",
+            "1,90000000000001",
+            "amount: an order's value must be at most 90,000,000,000,000",
+        ),
+        ("consumerExternalId", "1", "amount: required for a new order"),
+        ("amount", "1", "one of consumerId, consumerExternalId, consumerEmail must name a new order's consumer"),
+        ("consumerExternalId,amount", "9,1", "consumerExternalId: unknown consumer"),
+        ("consumerEmail,amount", "x@shop.example,1", "consumerEmail: unknown consumer"),
+        ("consumerId,amount", "cons_x,1", "consumerId: unknown consumer"),
+        (
+            "consumerExternalId,consumerEmail,amount",
+            "1,a@shop.example,1",
+            "only one of consumerId, consumerExternalId, consumerEmail can name the consumer",
+        ),
+        ("consumerExternalId,amount,refundedAmount", "1,1,1.01", "refundedAmount: must be at most amount"),
+        ("consumerExternalId,amount,currencyCode", "1,1,EUR", "baseAmount: required, since currencyCode is not GBP"),
+        ("consumerExternalId,amount,baseAmount", "1,1,2", "baseAmount: must equal amount in GBP"),
+        (
+            "consumerExternalId,amount,currencyCode,placedAt",
+            "1,1,XYZ,now",
+            f"currencyCode: must be a currency code of ISO 4217; {NO_TIME}",
+        ),
+        (
+            "consumerExternalId,amount,status",
+            "1,1,completed",
+            "status: must be one of CREATED, COMPLETED, CANCELLED, REFUNDED",
+        ),
+        ("consumerExternalId,amount,placedAt", "1,1,2023-02-29", "placedAt: must be a time that exists"),
+        ("consumerExternalId,amount,placedAt", "1,1,0001-01-01", "placedAt: must be in the years 1 to 9999"),
+        (
+            "consumerExternalId,amount,placedAt",
+            "1,1,9999-12-31T23:59:59-23:59",
+            "placedAt: must be a time that exists",
+        ),
+        (
+            "consumerExternalId,amount,placedAt",
+            "1,1,2024-01-01T10:00:00",
+            NO_TIME,
+        ),
+    ],
+)
+def test_an_order_against_the_rules_is_an_error_row_with_all_its_reasons(
+    shop: Shop, columns: str, cells: str, reasons: str
+) -> None:
+    assert shop.orders(f"externalId,{columns}\nA,{cells}\n").rejected == 1
+    assert shop.errors() == [["2", reasons]]
+    assert shop.stored("id", "orders") == []
+
+
+def test_an_order_without_external_id_is_refused_since_importing_again_would_double_it(shop: Shop) -> None:
+    assert shop.orders("consumerExternalId,externalId,amount\n1,,-1\n").rejected == 1
+    ((_, reasons),) = shop.errors()
+    assert reasons.startswith("amount: must be 0 or more; externalId: required")
+
+
+def test_an_order_keeps_its_consumer(shop: Shop) -> None:
+    shop.orders("consumerExternalId,externalId,amount\n1,A,1\n")
+    assert shop.orders("consumerExternalId,externalId,amount\n2,A,2\n").rejected == 1
+    assert shop.errors() == [["2", "consumerExternalId: the order exists and keeps its consumer"]]
+    assert shop.stored("amount", "orders") == [(1,)]
+
+
+def test_rules_between_fields_hold_for_what_is_stored_and_given_together(shop: Shop) -> None:
+    shop.orders(
+        "consumerExternalId,externalId,amount,refundedAmount,currencyCode,baseAmount\n"
+        "1,A,10,5,,\n1,B,10,,USD,8\n1,C,10,,USD,8\n"
+    )
+    shop.orders("externalId,amount,currencyCode\nA,4,\nB,11,\nC,,GBP\n")
+    assert shop.errors() == [
+        ["2", "refundedAmount: must be at most amount"],
+        ["3", "baseAmount: required, since currencyCode is not GBP"],
+    ]
+    assert shop.stored("external_id, base_amount", "orders") == [("A", 10), ("B", 8), ("C", 10)]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 3, 5000])
+def test_an_order_given_twice_ends_as_the_later_row_says(shop: Shop, chunk_rows: int) -> None:
+    text = (
+        "consumerExternalId,externalId,amount,placedAt,status\n1,A,1,2024-01-01,\n2,B,2,2024-01-02,\n"
+        "1,A,3,2024-01-03,\n2,A,9,,\n,A,,,CANCELLED\n1,A,4,2024-01-02,COMPLETED\n"
+    )
+    assert shop.orders(text, chunk_rows=chunk_rows).inserted == 2
+    assert [line for line, _ in shop.errors()] == ["5"]
+    assert shop.stored("external_id, amount, status", "orders") == [("A", 4, "COMPLETED"), ("B", 2, "COMPLETED")]
+    assert shop.stored(TOTALS) == [(1, 4, "2024-01-02 00:00:00+00"), (1, 2, "2024-01-02 00:00:00+00")]
+
+
+def test_an_order_that_would_take_a_total_past_its_limit_is_singled_out(shop: Shop) -> None:
+    most = 90_000_000_000_000
+    rows = [f"1,S{n},1" for n in range(50)]
+    text = "\n".join(
+        [
+            "consumerExternalId,externalId,amount",
+            *rows,
+            f"1,L1,{most - 50}",
+            "1,L2,1",
+            f"2,M,{most}",
+            *rows[:3],
+            "1,Z,0",
+        ]
+    )
+    counts = shop.orders(text)
+    assert (counts.inserted, counts.unchanged, counts.rejected) == (53, 3, 1)
+    assert shop.errors() == [["53", "amount: would take the consumer's totalOrderValue past 90,000,000,000,000"]]
+    assert shop.stored("total_orders, total_order_value") == [(52, most), (1, most)]
+
+
+def test_orders_go_to_their_own_environment_only(shop: Shop) -> None:
+    ((consumer_id, _),) = shop.stored("id, external_id")[:1]
+    other = Shop(shop.connection, shop.url, shop.path.parent)
+    assert other.orders(f"consumerId,externalId,amount\n{consumer_id},A,1\n").rejected == 1
+    assert shop.orders(f"consumerId,externalId,amount\n{consumer_id},A,1\n").inserted == 1
