@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -32,6 +32,13 @@ class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
     request_id: str | None = None
 
 
+class Placed(NamedTuple):
+    """A fault of one item of a batch."""
+
+    place: int
+    fault: Fault
+
+
 class Problem(Exception):  # noqa: N818 (what the sender is told, not a failure of ours)
     """An answer other than success: raised anywhere below a route, rendered in one place."""
 
@@ -51,6 +58,18 @@ class Problem(Exception):  # noqa: N818 (what the sender is told, not a failure 
 
 def invalid(*faults: Fault, error: str = "Validation failed") -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
+
+
+def refuse(faults: Sequence[Placed], *, batch: bool) -> None:
+    """Raise 400 if there are faults; in a batch each field is named with its item's place.
+
+    If all of them say the same of something that exists already, that is the sentence of the whole.
+    """
+    if not faults:
+        return
+    named = [Fault(f"[{place}].{fault.field}" if batch else fault.field, fault.message) for place, fault in faults]
+    exists = all(fault.message.endswith("already exists") for fault in named)
+    raise invalid(*named, error=named[0].message if exists else "Validation failed")
 
 
 def not_found(what: str) -> Problem:

@@ -4,25 +4,33 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 import structlog
-from litestar import Request
+from litestar import Request, Response
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from api import idempotency
+from api.answers import Answer
+from api.auth import Caller
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
 from infra.queue import Nudger
 
 log = structlog.get_logger()
-T = TypeVar("T")
+Work: TypeAlias = Callable[[AsyncConnection], Awaitable[Answer]]
 
 ATTEMPTS = 3
 REPEATABLE = frozenset({"40001", "40P01", "23505"})
 """Serialization failure, deadlock; and a unique violation, which the next attempt's own check puts into words."""
 
-BEGIN = sa.text("SELECT set_config('consumers.request_id', :request_id, true), pg_current_xact_id()::text")
+LOCK_TIMEOUT = "5s"
+"""How long a write waits for another that is at the same rows."""
+
+BEGIN = sa.text("""
+    SELECT set_config('consumers.request_id', :request_id, true), set_config('lock_timeout', :lock_timeout, true),
+           pg_current_xact_id()::text AS xid""")
 STATUS = sa.text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 SETTLE_SECONDS = 2.0
 
@@ -33,18 +41,19 @@ class Transactions:
     def __init__(self, engine: AsyncEngine, wake: Callable[[], None]) -> None:
         self._engine, self._wake = engine, wake
 
-    async def run(self, request: Request[Any, Any, Any], work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Do `work` in a transaction and commit it; wake the indexer. `work` may run several times.
+    async def run(self, request: Request[Any, Any, Any], caller: Caller, work: Work) -> Response[Any]:
+        """Do `work` in a transaction, commit it, and answer what it gave; wake the indexer. It may run several times.
 
-        Returns what `work` did, once that is committed.
+        With an `Idempotency-Key`, the outcome is stored in the same transaction, or replayed.
 
         Raises:
             Problem: 503 if the database is away or overrun; whatever `work` raises, with nothing stored.
         """
         request_id = request.scope["state"]["request_id"]
+        claim = await idempotency.claim_of(request, caller)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                result = await self._once(request_id, work)
+                answer = await self._once(request_id, claim, work)
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in REPEATABLE:
                     raise
@@ -53,20 +62,26 @@ class Transactions:
                 )
             else:
                 self._wake()
-                return result
+                return answer.response()
         raise unavailable("Database")
 
-    async def _once(self, request_id: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _once(self, request_id: str, claim: idempotency.Claim | None, work: Work) -> Answer:
         async with self._engine.connect() as connection:
-            xid = (await connection.execute(BEGIN, {"request_id": request_id})).one()[1]
-            result = await work(connection)
+            begun = await connection.execute(BEGIN, {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT})
+            xid = begun.one().xid
+            if claim and (replayed := await idempotency.take(connection, claim)):
+                return replayed
+            answer = await work(connection)
+            answer.headers["Consistency-Token"] = f"1-{xid}"
+            if claim:
+                await idempotency.store(connection, claim, answer)
             try:
                 await connection.commit()
             except DBAPIError:
                 await connection.invalidate()
                 if not await self._was_committed(xid):
                     raise
-        return result
+        return answer
 
     async def _was_committed(self, xid: str) -> bool:
         """What became of a transaction whose COMMIT failed: the connection may have gone after it was done.

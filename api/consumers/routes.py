@@ -3,35 +3,107 @@
 from typing import Any
 
 import msgspec
-from litestar import Controller, MediaType, Request, Response, get, post
+from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.datastructures import State
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.answers import Answer, array, etag, none_match, weak_etag
 from api.auth import Caller
 from api.consumers import query, reads, writes
+from api.consumers.included import included
 from api.consumers.reads import ConsumerPage
-from api.consumers.schemas import ListParameters, NewConsumer, SearchParameters
+from api.consumers.schemas import (
+    ConsumerChange,
+    ConsumerChangeItem,
+    GetParameters,
+    ListParameters,
+    NewConsumer,
+    SearchParameters,
+)
+from api.pages import Window
 from api.transactions import Transactions
 from api.validation import JSONBody, parameters
 from infra.documents import Consumer, ConsumerRow, consumer_json, read_alias
+
+READ, WRITE = {"scope": "read:consumers", "limit": "reads"}, {"scope": "write:consumers", "limit": "writes"}
+BATCH = WRITE | {"limit": "batch", "batch": "consumers"}
 
 
 class ConsumerController(Controller):
     path = "/consumers"
     tags = ("Consumers",)
 
-    @post("/", dto=JSONBody, return_dto=None, opt={"scope": "write:consumers"}, summary="Create a consumer")
+    @post("/", dto=JSONBody, return_dto=None, opt=WRITE, summary="Create a consumer")
     async def create(
         self, request: Request[Any, Any, Any], data: NewConsumer, caller: Caller, transactions: Transactions
     ) -> Response[Consumer]:
-        row = await transactions.run(request, lambda connection: writes.create(connection, caller, data))
-        return _consumer(row, status_code=201)
+        async def work(connection: AsyncConnection) -> Answer:
+            [row] = await writes.create(connection, caller, [data], batch=False)
+            return _answer(row, 201)
 
-    @get("/{consumer_id:str}", opt={"scope": "read:consumers"}, summary="Get a consumer")
-    async def fetch(self, consumer_id: str, caller: Caller, state: State) -> Response[Consumer]:
+        return await transactions.run(request, caller, work)
+
+    @post("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Create up to 500 consumers, all or none")
+    async def create_batch(
+        self, request: Request[Any, Any, Any], data: list[NewConsumer], caller: Caller, transactions: Transactions
+    ) -> Response[list[Consumer]]:
+        async def work(connection: AsyncConnection) -> Answer:
+            return _answers(await writes.create(connection, caller, data, batch=True), 201)
+
+        return await transactions.run(request, caller, work)
+
+    @put("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Change up to 500 consumers, all or none")
+    async def update_batch(
+        self,
+        request: Request[Any, Any, Any],
+        data: list[ConsumerChangeItem],
+        caller: Caller,
+        transactions: Transactions,
+    ) -> Response[list[Consumer]]:
+        async def work(connection: AsyncConnection) -> Answer:
+            return _answers(await writes.update_batch(connection, caller, data), 200)
+
+        return await transactions.run(request, caller, work)
+
+    @put("/{consumer_id:str}", dto=JSONBody, return_dto=None, opt=WRITE, summary="Change a consumer")
+    async def update(
+        self,
+        request: Request[Any, Any, Any],
+        consumer_id: str,
+        data: ConsumerChange,
+        caller: Caller,
+        transactions: Transactions,
+    ) -> Response[Consumer]:
+        async def work(connection: AsyncConnection) -> Answer:
+            return _answer(await writes.update(connection, caller, consumer_id, data, request.headers.get("if-match")))
+
+        return await transactions.run(request, caller, work)
+
+    @delete("/{consumer_id:str}", opt=WRITE, status_code=200, summary="Delete a consumer, its orders and memberships")
+    async def delete(
+        self, request: Request[Any, Any, Any], consumer_id: str, caller: Caller, transactions: Transactions
+    ) -> Response[Consumer]:
+        async def work(connection: AsyncConnection) -> Answer:
+            row = await writes.delete(connection, caller, consumer_id, request.headers.get("if-match"))
+            return Answer(200, consumer_json(row))
+
+        return await transactions.run(request, caller, work)
+
+    @get("/{consumer_id:str}", opt=READ, summary="Get a consumer, as it is now")
+    async def fetch(
+        self, request: Request[Any, Any, Any], consumer_id: str, caller: Caller, state: State
+    ) -> Response[Consumer]:
+        include = parameters(request, GetParameters, caller).include
         async with state.engine.connect() as connection:
-            return _consumer(await writes.get(connection, caller, consumer_id))
+            row = await writes.get(connection, caller, consumer_id)
+            more = await included(connection, caller, consumer_id, include) if include else b""
+        body = consumer_json(row)[:-1] + more + b"}"
+        tag = weak_etag(body) if include else etag(row.version)
+        if none_match(request.headers.get("if-none-match"), tag):
+            return Response(b"", status_code=304, headers={"ETag": tag})
+        return Answer(200, body, {"ETag": tag}).response()
 
-    @get("/", opt={"scope": "read:consumers"}, summary="List consumers")
+    @get("/", opt=READ, summary="List consumers")
     async def page(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[ConsumerPage]:
         asked = parameters(request, ListParameters, caller)
         rows = query.list_query(
@@ -45,7 +117,7 @@ class ConsumerController(Controller):
         question = ["list", caller.environment_id, asked.question()]
         return await _page(state, rows, order, asked.window(), question)
 
-    @get("/search", opt={"scope": "read:consumers"}, summary="Search consumers, best match first")
+    @get("/search", opt=READ, summary="Search consumers, best match first")
     async def search(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[ConsumerPage]:
         asked = parameters(request, SearchParameters, caller)
         rows = query.search_query(caller.environment_id, asked.q, caller.region)
@@ -54,17 +126,16 @@ class ConsumerController(Controller):
 
 
 async def _page(
-    state: State, rows: query.Clause, order: query.Order, window: reads.Window, question: list[Any]
+    state: State, rows: query.Clause, order: query.Order, window: Window, question: list[Any]
 ) -> Response[ConsumerPage]:
     alias = read_alias(state.settings.index_prefix)
     content = await reads.page(state.search, alias, rows, order, window, msgspec.json.encode(question))
-    return _json(content)
+    return Answer(200, content).response()
 
 
-def _consumer(row: ConsumerRow, status_code: int = 200) -> Response[Consumer]:
-    return _json(consumer_json(row), status_code)
+def _answer(row: ConsumerRow, status: int = 200) -> Answer:
+    return Answer(status, consumer_json(row), {"ETag": etag(row.version)})
 
 
-def _json(content: Any, status_code: int = 200) -> Response[Any]:
-    """An answer that is JSON already."""
-    return Response(content, status_code=status_code, media_type=MediaType.JSON)
+def _answers(rows: list[ConsumerRow], status: int) -> Answer:
+    return Answer(status, array([consumer_json(row) for row in rows]))

@@ -1,19 +1,15 @@
 """What a request may say of a consumer, and the pages a list answers with."""
 
-from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from api.auth import Caller
 from api.consumers.query import MAX_TEXT, MAX_WORDS, Direction, SortField, words
-from api.consumers.reads import Window
-from api.errors import Fault
+from api.pages import Moment, PageParameters, TwoWayParameters, text
 from api.validation import Body
 from infra import fields
 
-DEFAULT_SIZE = 20
+INCLUDABLE = frozenset({"audiences", "orders"})
 
 Email = Annotated[
     str,
@@ -73,6 +69,27 @@ class NewConsumer(Body):
     external_id: ExternalId | None = None
 
 
+class ConsumerChange(Body):
+    """What to change of a consumer: given fields change, omitted ones stay, null clears.
+
+    `metadata` is merged (RFC 7396): a null inside removes that key; null itself clears all.
+    """
+
+    read_only: ClassVar[frozenset[str]] = NewConsumer.read_only
+
+    email: Email | msgspec.UnsetType | None = msgspec.UNSET
+    phone: Phone | msgspec.UnsetType | None = msgspec.UNSET
+    full_name: FullName | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    external_id: ExternalId | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ConsumerChangeItem(ConsumerChange, kw_only=True):
+    """A change in a batch: of the consumer with this id."""
+
+    id: str
+
+
 Text = Annotated[
     str,
     msgspec.Meta(
@@ -83,20 +100,6 @@ Text = Annotated[
         extra={"check": lambda value, _: _words(value)},
     ),
 ]
-Moment = Annotated[
-    datetime,
-    msgspec.Meta(
-        description="RFC 3339, with any offset; a date alone is midnight UTC.",
-        extra={"parse": lambda value, _: fields.timestamp(text(value))},
-    ),
-]
-Size = Annotated[int, msgspec.Meta(ge=1, le=100)]
-
-
-def text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("Expected a string")
-    return value
 
 
 def _words(value: str) -> str:
@@ -108,46 +111,25 @@ def _words(value: str) -> str:
     return value
 
 
-class PageParameters(Body):
-    """Which page: `first` rows after a cursor."""
-
-    paging: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})
-
-    first: Size | None = None
-    after: str | None = None
-
-    def window(self) -> Window:
-        return Window(self.first or DEFAULT_SIZE, self.after)
-
-    def question(self) -> dict[str, Any]:
-        """What was asked, apart from which page of it: a cursor is good for one question."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in self.paging}
+def _include(value: Any) -> list[str]:
+    wanted = text(value).split(",")
+    if unknown := set(wanted) - INCLUDABLE:
+        raise ValueError(f"Unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(INCLUDABLE))}")
+    return wanted
 
 
-class ListParameters(PageParameters):
-    last: Size | None = None
-    before: str | None = None
+class GetParameters(Body):
+    """`include`: any comma list of `audiences` and `orders` (the 50 newest)."""
+
+    include: Annotated[list[str], msgspec.Meta(extra={"parse": lambda value, _: _include(value)})] = []
+
+
+class ListParameters(TwoWayParameters):
     search: Text | None = None
     sort_by: SortField = "createdAt"
     sort_dir: Direction = "desc"
     created_after: Moment | None = None
     created_before: Moment | None = None
-
-    def window(self) -> Window:
-        if self.last is not None or self.before is not None:
-            return Window(self.last or DEFAULT_SIZE, before=self.before, backward=True)
-        return super().window()
-
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        del caller
-        if self.first is not None and self.last is not None:
-            yield Fault("last", "Cannot be combined with first")
-        if self.after is not None and self.before is not None:
-            yield Fault("before", "Cannot be combined with after")
-        if self.first is not None and self.before is not None:
-            yield Fault("before", "Goes with last, not with first")
-        if self.last is not None and self.after is not None:
-            yield Fault("after", "Goes with first, not with last")
 
 
 class SearchParameters(PageParameters, kw_only=True):

@@ -1,40 +1,70 @@
 """The write path: consumers in PostgreSQL. The triggers of the data model do the rest (versions, outbox)."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
-from api.consumers.schemas import NewConsumer
-from api.errors import Fault, invalid, not_found
+from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
+from api.errors import Fault, Placed, Problem, not_found, refuse
+from infra import fields
 from infra.documents import COLUMNS, ConsumerRow
 from infra.ids import new_ids
 
+EMAIL_TAKEN, EXTERNAL_ID_TAKEN = "Email already exists", "External ID already exists"
+SETTABLE = ("email", "phone", "full_name", "metadata", "external_id")
+
+# A value is taken by another consumer, or by an earlier item of the same request.
 TAKEN = sa.text("""
-    SELECT EXISTS (SELECT FROM consumers WHERE environment_id = :environment_id
-                   AND email_key = lower(:email COLLATE pg_c_utf8)),
-           EXISTS (SELECT FROM consumers WHERE environment_id = :environment_id AND external_id = :external_id)""")
+    SELECT w.place,
+        w.key IS NOT NULL AND (
+            row_number() OVER (PARTITION BY w.key ORDER BY w.place) > 1
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id AND c.email_key = w.key
+                       AND c.id IS DISTINCT FROM w.id)) AS email,
+        w.external_id IS NOT NULL AND (
+            row_number() OVER (PARTITION BY w.external_id ORDER BY w.place) > 1
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id
+                       AND c.external_id = w.external_id AND c.id IS DISTINCT FROM w.id)) AS external_id
+    FROM (SELECT place, id, lower(email COLLATE pg_c_utf8) AS key, external_id
+          FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
+                      CAST(:external_ids AS text[])) AS g (place, id, email, external_id)) w""")
+GIVEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
+        CAST(:metadata AS jsonb[]), CAST(:external_id AS text[])) AS w (id, email, phone, full_name, metadata, external_id)"""
 INSERT = sa.text(f"""
-    INSERT INTO consumers AS c (id, environment_id, email, phone, full_name, metadata, external_id)
-    VALUES (:id, :environment_id, :email, :phone, :full_name, CAST(:metadata AS jsonb), :external_id)
-    RETURNING {COLUMNS}""")
+    INSERT INTO consumers AS c (environment_id, id, email, phone, full_name, metadata, external_id)
+    SELECT :environment_id, w.* FROM {GIVEN} RETURNING {COLUMNS}""")
+UPDATE = sa.text(f"""
+    UPDATE consumers c SET email = w.email, phone = w.phone, full_name = w.full_name, metadata = w.metadata,
+        external_id = w.external_id
+    FROM {GIVEN} WHERE c.environment_id = :environment_id AND c.id = w.id RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
+# In id order, as every write that touches consumers does: otherwise they wait for each other for ever.
+LOCK = sa.text(f"""
+    SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = ANY(:ids)
+    ORDER BY c.id FOR NO KEY UPDATE""")
+LOCK_TO_DELETE = sa.text(f"{GET.text} FOR UPDATE")
+DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id AND id = :id")
 
 
-async def create(connection: AsyncConnection, caller: Caller, new: NewConsumer) -> ConsumerRow:
-    """Insert a consumer.
+async def create(
+    connection: AsyncConnection, caller: Caller, new: Sequence[NewConsumer], *, batch: bool
+) -> list[ConsumerRow]:
+    """Insert consumers, all or none, and answer them in their order.
 
     Raises:
-        Problem: 400 if another consumer of the environment has its e-mail address or external id.
+        Problem: 400 naming every one whose e-mail address or external id another has.
     """
-    values = msgspec.structs.asdict(new) | {"environment_id": caller.environment_id}
-    if new.email is not None or new.external_id is not None:
-        refuse_taken(*(await connection.execute(TAKEN, values)).one())
-    [values["id"]] = new_ids("cons_", 1)
-    values["metadata"] = None if new.metadata is None else msgspec.json.encode(new.metadata).decode()
-    return ConsumerRow(*(await connection.execute(INSERT, values)).one())
+    if not new:
+        return []
+    refuse(await _taken(connection, caller, [(None, item.email, item.external_id) for item in new]), batch=batch)
+    values = [{name: getattr(item, name) for name in SETTABLE} for item in new]
+    for row, consumer_id in zip(values, new_ids("cons_", len(new)), strict=True):
+        row["id"] = consumer_id
+    return await _store(connection, INSERT, caller, values)
 
 
 async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> ConsumerRow:
@@ -44,18 +74,142 @@ async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> 
         Problem: 404 if the environment has no such consumer.
     """
     found = await connection.execute(GET, {"environment_id": caller.environment_id, "id": consumer_id})
-    row: Sequence[object] | None = found.one_or_none()
+    return _found(found.one_or_none())
+
+
+async def update(
+    connection: AsyncConnection, caller: Caller, consumer_id: str, change: ConsumerChange, if_match: str | None
+) -> ConsumerRow:
+    """Change a consumer.
+
+    Raises:
+        Problem: 404; 412 if it is not what `if_match` says; 400 for a value another consumer has.
+    """
+    rows = await _lock(connection, caller, [consumer_id])
+    row = _found(rows.get(consumer_id))
+    require_match(row, if_match)
+    [changed] = await _update(connection, caller, [(row, change)], batch=False)
+    return changed
+
+
+async def update_batch(
+    connection: AsyncConnection, caller: Caller, changes: Sequence[ConsumerChangeItem]
+) -> list[ConsumerRow]:
+    """Change consumers, all or none, and answer them in the request's order.
+
+    Raises:
+        Problem: 404 naming every id the environment does not have; 400 for other faults.
+    """
+    ids = [change.id for change in changes]
+    seen: set[str] = set()
+    repeated = [place for place, given in enumerate(ids) if given in seen or seen.add(given)]  # type: ignore[func-returns-value]  # adds, and is falsy
+    refuse([Placed(place, Fault("id", "Stands twice in this batch")) for place in repeated], batch=True)
+    rows = await _lock(connection, caller, ids)
+    if unknown := [
+        Fault(f"[{place}].id", "Consumer not found") for place, given in enumerate(ids) if given not in rows
+    ]:
+        raise Problem(HTTPStatus.NOT_FOUND, "Consumer not found", details=unknown)
+    return await _update(connection, caller, [(rows[change.id], change) for change in changes], batch=True)
+
+
+async def delete(connection: AsyncConnection, caller: Caller, consumer_id: str, if_match: str | None) -> ConsumerRow:
+    """Delete a consumer with its memberships and orders, and answer what it was.
+
+    Raises:
+        Problem: 404; 412 if it is not what `if_match` says.
+    """
+    values = {"environment_id": caller.environment_id, "id": consumer_id}
+    row = _found((await connection.execute(LOCK_TO_DELETE, values)).one_or_none())
+    require_match(row, if_match)
+    await connection.execute(DELETE, values)
+    return row
+
+
+def require_match(row: ConsumerRow, if_match: str | None) -> None:
+    """Raise 412 unless the consumer's entity tag is among those of an `If-Match` header (`*`: any)."""
+    if if_match is None or if_match.strip() == "*":
+        return
+    if f'"{row.version}"' not in {tag.strip() for tag in if_match.split(",")}:
+        raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=f'It is now "{row.version}"')
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """Apply a JSON merge patch (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
+async def _lock(connection: AsyncConnection, caller: Caller, ids: Sequence[str]) -> dict[str, ConsumerRow]:
+    rows = await connection.execute(LOCK, {"environment_id": caller.environment_id, "ids": list(ids)})
+    return {row[0]: ConsumerRow._make(row) for row in rows}
+
+
+async def _update(
+    connection: AsyncConnection, caller: Caller, changes: Sequence[tuple[ConsumerRow, ConsumerChange]], *, batch: bool
+) -> list[ConsumerRow]:
+    if not changes:
+        return []
+    values, faults = [], []
+    for place, (row, change) in enumerate(changes):
+        given = {name: value for name in SETTABLE if (value := getattr(change, name)) is not msgspec.UNSET}
+        now = {name: getattr(row, name) for name in SETTABLE} | {"id": row.id}
+        now["metadata"] = None if row.metadata is None else msgspec.json.decode(row.metadata)
+        try:
+            if given.get("metadata") is not None:
+                given["metadata"] = fields.metadata(merged(now["metadata"], given["metadata"]))
+        except ValueError as error:
+            faults.append(Placed(place, Fault("metadata", str(error))))
+        values.append(now | given)
+    taken = [(value["id"], value["email"], value["external_id"]) for value in values]
+    refuse(faults + await _taken(connection, caller, taken), batch=batch)
+    return await _store(connection, UPDATE, caller, values)
+
+
+async def _taken(
+    connection: AsyncConnection, caller: Caller, values: Sequence[tuple[str | None, str | None, str | None]]
+) -> list[Placed]:
+    ids, emails, external_ids = (list(column) for column in zip(*values, strict=True))
+    if not any(emails) and not any(external_ids):
+        return []
+    rows = await connection.execute(
+        TAKEN,
+        {
+            "environment_id": caller.environment_id,
+            "places": list(range(len(values))),
+            "ids": ids,
+            "emails": emails,
+            "external_ids": external_ids,
+        },
+    )
+    faults = []
+    for place, email, external_id in sorted(map(tuple, rows)):
+        if email:
+            faults.append(Placed(place, Fault("email", EMAIL_TAKEN)))
+        if external_id:
+            faults.append(Placed(place, Fault("externalId", EXTERNAL_ID_TAKEN)))
+    return faults
+
+
+async def _store(
+    connection: AsyncConnection, statement: sa.TextClause, caller: Caller, values: Sequence[dict[str, Any]]
+) -> list[ConsumerRow]:
+    columns: dict[str, Any] = {name: [value[name] for value in values] for name in ("id", *SETTABLE)}
+    columns["metadata"] = [
+        None if given is None else msgspec.json.encode(given).decode() for given in columns["metadata"]
+    ]
+    stored = await connection.execute(statement, columns | {"environment_id": caller.environment_id})
+    rows = {row[0]: ConsumerRow._make(row) for row in stored}
+    return [rows[consumer_id] for consumer_id in columns["id"]]
+
+
+def _found(row: Sequence[Any] | None) -> ConsumerRow:
     if row is None:
         raise not_found("Consumer")
     return ConsumerRow._make(row)
-
-
-def refuse_taken(email: bool, external_id: bool) -> None:  # noqa: FBT001 (two findings, in the query's order)
-    """Raise the contract's 400 for a value another consumer has."""
-    faults = []
-    if email:
-        faults.append(Fault("email", "Email already exists"))
-    if external_id:
-        faults.append(Fault("externalId", "External ID already exists"))
-    if faults:
-        raise invalid(*faults, error=faults[0].message)

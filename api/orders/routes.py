@@ -2,29 +2,79 @@
 
 from typing import Any
 
-from litestar import Controller, Request, post
+import msgspec
+from litestar import Controller, Request, Response, delete, get, post, put
+from litestar.datastructures import State
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.answers import Answer
 from api.auth import Caller
-from api.orders import writes
-from api.orders.schemas import NewOrder, Order
+from api.orders import lists, writes
+from api.orders.schemas import NewOrder, Order, OrderChange, OrderListParameters, OrderPage
 from api.transactions import Transactions
-from api.validation import JSONBody
+from api.validation import JSONBody, parameters
+
+READ, WRITE = {"scope": "read:orders", "limit": "reads"}, {"scope": "write:orders", "limit": "writes"}
+BATCH = WRITE | {"limit": "batch", "batch": "orders"}
 
 
 class OrderController(Controller):
     path = "/orders"
     tags = ("Orders",)
-    opt = {"scope": "write:orders"}  # noqa: RUF012 (Litestar's way)
 
-    @post("/", dto=JSONBody, return_dto=None, summary="Create an order")
+    @post("/", dto=JSONBody, return_dto=None, opt=WRITE, summary="Create an order")
     async def create(
         self, request: Request[Any, Any, Any], data: NewOrder, caller: Caller, transactions: Transactions
-    ) -> Order:
-        created = await transactions.run(request, lambda c: writes.create(c, caller, [data], batch=False))
-        return created[0]
+    ) -> Response[Order]:
+        async def work(connection: AsyncConnection) -> Answer:
+            [order] = await writes.create(connection, caller, [data], batch=False)
+            return _answer(order, 201)
 
-    @post("/batch", dto=JSONBody, return_dto=None, opt={"batch": "orders"}, summary="Create up to 500 orders")
+        return await transactions.run(request, caller, work)
+
+    @post("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Create up to 500 orders, all or none")
     async def create_batch(
         self, request: Request[Any, Any, Any], data: list[NewOrder], caller: Caller, transactions: Transactions
-    ) -> list[Order]:
-        return await transactions.run(request, lambda c: writes.create(c, caller, data, batch=True))
+    ) -> Response[list[Order]]:
+        async def work(connection: AsyncConnection) -> Answer:
+            return _answer(await writes.create(connection, caller, data, batch=True), 201)
+
+        return await transactions.run(request, caller, work)
+
+    @get("/", opt=READ, summary="List orders, newest first")
+    async def page(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[OrderPage]:
+        asked = parameters(request, OrderListParameters, caller)
+        async with state.engine.connect() as connection:
+            return _answer(await lists.page(connection, caller, asked)).response()
+
+    @get("/{order_id:str}", opt=READ, summary="Get an order")
+    async def fetch(self, order_id: str, caller: Caller, state: State) -> Response[Order]:
+        async with state.engine.connect() as connection:
+            return _answer(await writes.get(connection, caller, order_id)).response()
+
+    @put("/{order_id:str}", dto=JSONBody, return_dto=None, opt=WRITE, summary="Change an order")
+    async def update(
+        self,
+        request: Request[Any, Any, Any],
+        order_id: str,
+        data: OrderChange,
+        caller: Caller,
+        transactions: Transactions,
+    ) -> Response[Order]:
+        async def work(connection: AsyncConnection) -> Answer:
+            return _answer(await writes.update(connection, caller, order_id, data))
+
+        return await transactions.run(request, caller, work)
+
+    @delete("/{order_id:str}", opt=WRITE, status_code=200, summary="Delete an order")
+    async def delete(
+        self, request: Request[Any, Any, Any], order_id: str, caller: Caller, transactions: Transactions
+    ) -> Response[Order]:
+        async def work(connection: AsyncConnection) -> Answer:
+            return _answer(await writes.delete(connection, caller, order_id))
+
+        return await transactions.run(request, caller, work)
+
+
+def _answer(what: Any, status: int = 200) -> Answer:
+    return Answer(status, msgspec.json.encode(what))

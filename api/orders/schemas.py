@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from api.auth import Caller
-from api.consumers.schemas import ExternalId, Metadata, Moment
+from api.consumers.schemas import ExternalId, Metadata
 from api.errors import Fault
+from api.pages import Moment, PageInfo, TwoWayParameters
 from api.validation import Body
 from infra import fields
 
@@ -83,6 +84,37 @@ class NewOrder(Body, kw_only=True):
             yield Fault("baseAmount", f"Must equal amount in {caller.currency}")
 
 
+Unset = msgspec.UnsetType
+UNSET = msgspec.UNSET
+
+
+class OrderChange(Body):
+    """What to change of an order: given fields change, omitted ones stay, null clears. The consumer stays.
+
+    `metadata` is merged (RFC 7396). In the environment's currency `baseAmount` follows `amount`.
+    """
+
+    read_only: ClassVar[frozenset[str]] = NewOrder.read_only
+
+    amount: Amount | Unset = UNSET
+    consumer_id: str | Unset = UNSET
+    external_id: ExternalId | Unset | None = UNSET
+    status: Status | Unset = UNSET
+    refunded_amount: Amount | Unset = UNSET
+    currency_code: Currency | Unset = UNSET
+    base_amount: Amount | Unset = UNSET
+    items: Annotated[list[Item], msgspec.Meta(max_length=200)] | Unset | None = UNSET
+    metadata: dict[str, Any] | Unset | None = UNSET
+    placed_at: Moment | Unset = UNSET
+
+
+class OrderListParameters(TwoWayParameters):
+    consumer_id: str | None = None
+    status: Status | None = None
+    placed_after: Moment | None = None
+    placed_before: Moment | None = None
+
+
 class Order(msgspec.Struct, rename="camel"):
     """An order as the API shows it. Amounts are decimal strings."""
 
@@ -99,3 +131,8 @@ class Order(msgspec.Struct, rename="camel"):
     placed_at: str
     created_at: str
     updated_at: str
+
+
+class OrderPage(msgspec.Struct, rename="camel"):
+    data: list[Order]
+    page_info: PageInfo

@@ -10,15 +10,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
-from api.errors import Fault, invalid
-from api.orders.schemas import NewOrder, Order
+from api.consumers.writes import merged
+from api.errors import Fault, Placed, not_found, refuse
+from api.orders.schemas import NewOrder, Order, OrderChange
+from infra import fields
 from infra.documents import time
 from infra.ids import new_ids
 
 TOTAL_MAX = Decimal(90_000_000_000_000)
 COUNTING = frozenset({"CREATED", "COMPLETED"})
-COLUMNS = """id, consumer_id, external_id, status, amount::text, refunded_amount::text, currency_code,
-    base_amount::text, items::text, metadata::text, placed_at, created_at, updated_at"""
+COLUMNS = """o.id, o.consumer_id, o.external_id, o.status, o.amount::text, o.refunded_amount::text, o.currency_code,
+    o.base_amount::text, o.items::text, o.metadata::text, o.placed_at, o.created_at, o.updated_at"""
 
 FIND = sa.text("""
     SELECT w.place, c.id FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[])) AS w (place, id)
@@ -33,19 +35,33 @@ FIND = sa.text("""
 LOCK = sa.text("""
     SELECT id, total_order_value FROM consumers WHERE environment_id = :environment_id AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
-TAKEN = sa.text("SELECT external_id FROM orders WHERE environment_id = :environment_id AND external_id = ANY(:ids)")
-INSERT = sa.text(f"""
-    INSERT INTO orders (environment_id, id, consumer_id, external_id, status, amount, refunded_amount, currency_code,
-        base_amount, items, metadata, placed_at)
-    SELECT :environment_id, o.id, o.consumer_id, o.external_id, o.status, o.amount, o.refunded_amount,
-        o.currency_code, o.base_amount, o.items, o.metadata, coalesce(o.placed_at, present())
-    FROM unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
+TAKEN = sa.text("""
+    SELECT external_id FROM orders
+    WHERE environment_id = :environment_id AND external_id = ANY(:ids) AND id IS DISTINCT FROM CAST(:besides AS text)""")
+GIVEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
         CAST(:status AS text[]), CAST(:amount AS numeric[]), CAST(:refunded_amount AS numeric[]),
         CAST(:currency_code AS text[]), CAST(:base_amount AS numeric[]), CAST(:items AS jsonb[]),
         CAST(:metadata AS jsonb[]), CAST(:placed_at AS timestamptz[]))
-        AS o (id, consumer_id, external_id, status, amount, refunded_amount, currency_code, base_amount, items,
-              metadata, placed_at)
-    RETURNING {COLUMNS}""")
+        AS w (id, consumer_id, external_id, status, amount, refunded_amount, currency_code, base_amount, items,
+              metadata, placed_at)"""
+INSERT = sa.text(f"""
+    INSERT INTO orders AS o (environment_id, id, consumer_id, external_id, status, amount, refunded_amount,
+        currency_code, base_amount, items, metadata, placed_at)
+    SELECT :environment_id, w.id, w.consumer_id, w.external_id, w.status, w.amount, w.refunded_amount,
+        w.currency_code, w.base_amount, w.items, w.metadata, coalesce(w.placed_at, present())
+    FROM {GIVEN} RETURNING {COLUMNS}""")
+GET = sa.text(f"SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id = :environment_id AND o.id = :id")
+LOCK_ORDER = sa.text(f"{GET.text} FOR UPDATE")
+NEWEST = sa.text(f"""
+    SELECT {COLUMNS} FROM orders o WHERE o.environment_id = :environment_id AND o.consumer_id = :consumer_id
+    ORDER BY o.placed_at DESC, o.id DESC LIMIT :number""")
+UPDATE = sa.text(f"""
+    UPDATE orders o SET external_id = w.external_id, status = w.status, amount = w.amount,
+        refunded_amount = w.refunded_amount, currency_code = w.currency_code, base_amount = w.base_amount,
+        items = w.items, metadata = w.metadata, placed_at = w.placed_at
+    FROM {GIVEN} WHERE o.environment_id = :environment_id AND o.id = w.id RETURNING {COLUMNS}""")
+DELETE = sa.text("DELETE FROM orders WHERE environment_id = :environment_id AND id = :id")
+PAST_MAXIMUM = f"Would take the consumer's total past {TOTAL_MAX}"
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -68,20 +84,16 @@ async def create(connection: AsyncConnection, caller: Caller, new: Sequence[NewO
         return []
     locked = await _lock(connection, caller, new)
     faults = [
-        (place, Fault("consumerId" if order.consumer_id else "consumer", "Unknown consumer"))
+        Placed(place, Fault("consumerId" if order.consumer_id else "consumer", "Unknown consumer"))
         for place, order in enumerate(new)
         if place not in locked.ids
     ]
     faults += await _taken(connection, caller, new)
     faults += _overflows(new, locked)
-    if faults:
-        named = [Fault(f"[{place}].{fault.field}" if batch else fault.field, fault.message) for place, fault in faults]
-        sentences = {fault.message for fault in named}
-        taken = sentences == {"External ID already exists"}
-        raise invalid(*named, error=sentences.pop() if taken else "Validation failed")
+    refuse(faults, batch=batch)
     values = _columns(caller, new, locked)
     rows = {row[0]: row for row in await connection.execute(INSERT, values)}
-    return [_order(rows[order_id]) for order_id in values["id"]]
+    return [order_of(rows[order_id]) for order_id in values["id"]]
 
 
 async def _lock(connection: AsyncConnection, caller: Caller, new: Sequence[NewOrder]) -> Locked:
@@ -103,30 +115,120 @@ async def _lock(connection: AsyncConnection, caller: Caller, new: Sequence[NewOr
     return Locked({place: consumer_id for place, consumer_id in ids.items() if consumer_id in totals}, totals)
 
 
-async def _taken(connection: AsyncConnection, caller: Caller, new: Sequence[NewOrder]) -> list[tuple[int, Fault]]:
+async def _taken(
+    connection: AsyncConnection, caller: Caller, new: Sequence[NewOrder], *, besides: str | None = None
+) -> list[Placed]:
     given = [order.external_id for order in new if order.external_id is not None]
     if not given:
         return []
-    seen = set((await connection.execute(TAKEN, {"environment_id": caller.environment_id, "ids": given})).scalars())
+    values = {"environment_id": caller.environment_id, "ids": given, "besides": besides}
+    seen = set((await connection.execute(TAKEN, values)).scalars())
     faults = []
     for place, order in enumerate(new):
         if order.external_id in seen:
-            faults.append((place, Fault("externalId", "External ID already exists")))
+            faults.append(Placed(place, Fault("externalId", "External ID already exists")))
         elif order.external_id is not None:
             seen.add(order.external_id)
     return faults
 
 
-def _overflows(new: Sequence[NewOrder], locked: Locked) -> list[tuple[int, Fault]]:
+def _overflows(new: Sequence[NewOrder], locked: Locked) -> list[Placed]:
     places: dict[str, list[int]] = defaultdict(list)
     for place, consumer_id in locked.ids.items():
         places[consumer_id].append(place)
     return [
-        (place, Fault("amount", f"Would take the consumer's total past {TOTAL_MAX}"))
+        Placed(place, Fault("amount", PAST_MAXIMUM))
         for consumer_id, mine in places.items()
         if locked.totals[consumer_id] + sum(value(new[place]) for place in mine) > TOTAL_MAX
         for place in mine
     ]
+
+
+async def get(connection: AsyncConnection, caller: Caller, order_id: str) -> Order:
+    """Read an order.
+
+    Raises:
+        Problem: 404 if the environment has no such order.
+    """
+    return order_of(_found(await _one(connection, GET, caller, order_id)))
+
+
+async def update(connection: AsyncConnection, caller: Caller, order_id: str, change: OrderChange) -> Order:
+    """Change an order; its consumer's totals follow.
+
+    Raises:
+        Problem: 404; 400 for the faults of `create`, or if it names another consumer.
+    """
+    row, total = await _lock_order(connection, caller, order_id)
+    changed, faults = _changed(row, change, caller)
+    faults += await _taken(connection, caller, [changed], besides=order_id)
+    if total - row.value + value(changed) > TOTAL_MAX:
+        faults.append(Placed(0, Fault("amount", PAST_MAXIMUM)))
+    refuse(faults, batch=False)
+    values = _columns(caller, [changed], Locked({0: row.consumer_id}, {})) | {"id": [order_id]}
+    return order_of((await connection.execute(UPDATE, values)).one())
+
+
+async def delete(connection: AsyncConnection, caller: Caller, order_id: str) -> Order:
+    """Delete an order and answer what it was; its consumer's totals follow.
+
+    Raises:
+        Problem: 404.
+    """
+    row, _ = await _lock_order(connection, caller, order_id)
+    await connection.execute(DELETE, {"environment_id": caller.environment_id, "id": order_id})
+    return order_of(row)
+
+
+async def newest(connection: AsyncConnection, caller: Caller, consumer_id: str, number: int) -> list[Order]:
+    """A consumer's newest orders."""
+    values = {"environment_id": caller.environment_id, "consumer_id": consumer_id, "number": number}
+    return [order_of(row) for row in await connection.execute(NEWEST, values)]
+
+
+async def _lock_order(connection: AsyncConnection, caller: Caller, order_id: str) -> tuple[sa.Row[Any], Decimal]:
+    """The order, and its consumer's total, both locked: the consumer first."""
+    row = _found(await _one(connection, GET, caller, order_id))
+    locked = {"environment_id": caller.environment_id, "ids": [row.consumer_id]}
+    consumer = (await connection.execute(LOCK, locked)).one_or_none()
+    row = _found(consumer and await _one(connection, LOCK_ORDER, caller, order_id))
+    assert consumer is not None
+    return row, consumer.total_order_value
+
+
+async def _one(
+    connection: AsyncConnection, statement: sa.TextClause, caller: Caller, order_id: str
+) -> sa.Row[Any] | None:
+    return (
+        await connection.execute(statement, {"environment_id": caller.environment_id, "id": order_id})
+    ).one_or_none()
+
+
+def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:
+    if row is None:
+        raise not_found("Order")
+    return row
+
+
+def _changed(row: sa.Row[Any], change: OrderChange, caller: Caller) -> tuple[NewOrder, list[Placed]]:
+    """The order as it is to be, and what is wrong with that."""
+    given = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
+    now = {name: getattr(row, name) for name in ("consumer_id", "external_id", "status", "currency_code", "placed_at")}
+    now |= {name: Decimal(getattr(row, name)) for name in ("amount", "refunded_amount", "base_amount")}
+    now |= {name: getattr(row, name) and msgspec.json.decode(getattr(row, name)) for name in ("items", "metadata")}
+    faults = []
+    if given.get("metadata") is not None:
+        try:
+            given["metadata"] = fields.metadata(merged(now["metadata"], given["metadata"]))
+        except ValueError as error:
+            faults.append(Fault("metadata", str(error)))
+    if given.get("consumer_id", row.consumer_id) != row.consumer_id:
+        faults.append(Fault("consumerId", "An order stays with its consumer"))
+    revalued = {"amount", "currency_code"} & {name for name in given if given[name] != now[name]}
+    if revalued and "base_amount" not in given:
+        now["base_amount"] = None
+    changed = NewOrder(**now | given)
+    return changed, [Placed(0, fault) for fault in [*faults, *changed.faults(caller)]]
 
 
 def value(order: NewOrder) -> Decimal:
@@ -160,7 +262,7 @@ def _json(given: Any) -> str | None:
     return None if given is None else _encode(given).decode()
 
 
-def _order(row: sa.Row[Any]) -> Order:
+def order_of(row: sa.Row[Any]) -> Order:
     return Order(
         id=row.id,
         consumer_id=row.consumer_id,
