@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from ulid import ULID
 
 from api import documentation
+from api.audiences.routes import AudienceController
 from api.auth import Caller, Keys, authenticate
 from api.consumers.routes import ConsumerController
 from api.errors import HANDLERS
@@ -38,7 +39,7 @@ def create_app() -> ASGIApp:
     logs.configure(chosen.log_level)
     api = Router(
         "/api/v1",
-        route_handlers=[ConsumerController, OrderController],
+        route_handlers=[AudienceController, ConsumerController, OrderController],
         guards=[authenticate],
         dependencies={
             "caller": Provide(caller, sync_to_thread=False),

@@ -80,7 +80,7 @@ class ConsumerController(Controller):
         return await transactions.run(request, caller, work)
 
     @delete("/{consumer_id:str}", opt=WRITE, status_code=200, summary="Delete a consumer, its orders and memberships")
-    async def delete(
+    async def remove(
         self, request: Request[Any, Any, Any], consumer_id: str, caller: Caller, transactions: Transactions
     ) -> Response[Consumer]:
         async def work(connection: AsyncConnection) -> Answer:
@@ -100,7 +100,7 @@ class ConsumerController(Controller):
         body = consumer_json(row)[:-1] + more + b"}"
         tag = weak_etag(body) if include else etag(row.version)
         if none_match(request.headers.get("if-none-match"), tag):
-            return Response(b"", status_code=304, headers={"ETag": tag})
+            return Answer(304, b"", {"ETag": tag}).response()
         return Answer(200, body, {"ETag": tag}).response()
 
     @get("/", opt=READ, summary="List consumers")

@@ -121,7 +121,9 @@ def _include(value: Any) -> list[str]:
 class GetParameters(Body):
     """`include`: any comma list of `audiences` and `orders` (the 50 newest)."""
 
-    include: Annotated[list[str], msgspec.Meta(extra={"parse": lambda value, _: _include(value)})] = []
+    include: Annotated[list[str], msgspec.Meta(extra={"parse": lambda value, _: _include(value)})] = msgspec.field(
+        default_factory=list
+    )
 
 
 class ListParameters(TwoWayParameters):

@@ -23,7 +23,7 @@ TAKEN = sa.text("""
     SELECT w.place,
         w.key IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.key ORDER BY w.place) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id AND c.email_key = w.key
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id AND c.email_key = w.key COLLATE "C"
                        AND c.id IS DISTINCT FROM w.id)) AS email,
         w.external_id IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.external_id ORDER BY w.place) > 1

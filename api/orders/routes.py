@@ -67,7 +67,7 @@ class OrderController(Controller):
         return await transactions.run(request, caller, work)
 
     @delete("/{order_id:str}", opt=WRITE, status_code=200, summary="Delete an order")
-    async def delete(
+    async def remove(
         self, request: Request[Any, Any, Any], order_id: str, caller: Caller, transactions: Transactions
     ) -> Response[Order]:
         async def work(connection: AsyncConnection) -> Answer:

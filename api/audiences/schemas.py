@@ -1,0 +1,88 @@
+"""What a request may say of an audience and its members, and how they are shown (contract.md §4)."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from api.audiences.rules import MAX_RULES, Rule, problems
+from api.auth import Caller
+from api.consumers.schemas import Metadata
+from api.errors import Fault
+from api.pages import PageInfo
+from api.validation import Body
+from infra import fields
+
+AudienceType = Literal["STATIC", "SYNCED_LIST", "DYNAMIC"]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        description="1 to 255 characters after trimming.",
+        examples=["Big spenders"],
+        extra={"check": lambda value, _: fields.full_name(value)},
+    ),
+]
+Description = Annotated[str, msgspec.Meta(max_length=2000)]
+Rules = Annotated[list[Rule], msgspec.Meta(max_length=MAX_RULES)]
+ConsumerIds = Annotated[list[str], msgspec.Meta(max_length=10_000)]
+READ_ONLY = frozenset({"id", "createdAt", "updatedAt"})
+
+
+class NewAudience(Body, kw_only=True):
+    """An audience to create: stored members, or rules."""
+
+    read_only: ClassVar[frozenset[str]] = READ_ONLY
+
+    name: Name
+    type: AudienceType
+    description: Description | None = None
+    metadata: Metadata | None = None
+    rules: Rules | None = None
+
+    def faults(self, caller: Caller) -> Iterator[Fault]:
+        del caller
+        yield from problems(self.rules, self.type)
+
+
+class AudienceChange(Body):
+    """What to change of an audience: given fields change, omitted ones stay, null clears. Its type is fixed."""
+
+    read_only: ClassVar[frozenset[str]] = READ_ONLY
+
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    type: AudienceType | msgspec.UnsetType = msgspec.UNSET
+    description: Description | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    rules: Rules | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Members(Body, kw_only=True):
+    """Consumers by id, 10,000 at the most."""
+
+    consumer_ids: ConsumerIds
+
+
+class Audience(msgspec.Struct, rename="camel"):
+    """An audience as the API shows it."""
+
+    id: str
+    name: str
+    description: str | None
+    metadata: msgspec.Raw | None
+    type: str
+    rules: msgspec.Raw | None
+    created_at: str
+    updated_at: str
+
+
+class AudiencePage(msgspec.Struct, rename="camel"):
+    data: list[Audience]
+    page_info: PageInfo
+
+
+class MembersChanged(msgspec.Struct, rename="camel", omit_defaults=True):
+    """How many were added, removed, or (replacing all) both."""
+
+    audience_id: str
+    added_count: int | None = None
+    removed_count: int | None = None
