@@ -23,8 +23,8 @@ TAKEN = sa.text("""
     SELECT w.place,
         w.key IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.key ORDER BY w.place) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id AND c.email_key = w.key COLLATE "C"
-                       AND c.id IS DISTINCT FROM w.id)) AS email,
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id
+                       AND c.email_key = w.key COLLATE "C" AND c.id IS DISTINCT FROM w.id)) AS email,
         w.external_id IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.external_id ORDER BY w.place) > 1
             OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id
@@ -33,7 +33,8 @@ TAKEN = sa.text("""
           FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
                       CAST(:external_ids AS text[])) AS g (place, id, email, external_id)) w""")
 GIVEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
-        CAST(:metadata AS jsonb[]), CAST(:external_id AS text[])) AS w (id, email, phone, full_name, metadata, external_id)"""
+        CAST(:metadata AS jsonb[]), CAST(:external_id AS text[])) 
+        AS w (id, email, phone, full_name, metadata, external_id)"""
 INSERT = sa.text(f"""
     INSERT INTO consumers AS c (environment_id, id, email, phone, full_name, metadata, external_id)
     SELECT :environment_id, w.* FROM {GIVEN} RETURNING {COLUMNS}""")

@@ -37,7 +37,8 @@ LOCK = sa.text("""
     ORDER BY id FOR NO KEY UPDATE""")
 TAKEN = sa.text("""
     SELECT external_id FROM orders
-    WHERE environment_id = :environment_id AND external_id = ANY(:ids) AND id IS DISTINCT FROM CAST(:besides AS text)""")
+    WHERE environment_id = :environment_id AND external_id = ANY(:ids)
+      AND id IS DISTINCT FROM CAST(:besides AS text)""")
 GIVEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
         CAST(:status AS text[]), CAST(:amount AS numeric[]), CAST(:refunded_amount AS numeric[]),
         CAST(:currency_code AS text[]), CAST(:base_amount AS numeric[]), CAST(:items AS jsonb[]),
