@@ -33,7 +33,7 @@ TAKEN = sa.text("""
           FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
                       CAST(:external_ids AS text[])) AS g (place, id, email, external_id)) w""")
 GIVEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
-        CAST(:metadata AS jsonb[]), CAST(:external_id AS text[])) 
+        CAST(:metadata AS jsonb[]), CAST(:external_id AS text[]))
         AS w (id, email, phone, full_name, metadata, external_id)"""
 INSERT = sa.text(f"""
     INSERT INTO consumers AS c (environment_id, id, email, phone, full_name, metadata, external_id)
