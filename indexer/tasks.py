@@ -11,6 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
+from indexer import upkeep
 from indexer.drain import PlaceError, Round, drain_round
 from indexer.worker import SETTINGS, app
 from infra import db, opensearch, queue
@@ -55,3 +56,15 @@ def drain() -> None:
     except (PlaceError, OpenSearchException, DBAPIError) as error:
         # Nothing is lost: the rows are in the outbox, and beat calls again within a second.
         log.warning("drain_postponed", reason=f"{type(error).__name__}: {error}"[:500])
+
+
+@app.task(name=queue.UPKEEP)  # type: ignore[untyped-decorator]  # Celery ships no types
+def keep_up() -> None:
+    """Clear what nobody needs any more."""
+    try:
+        cleared = {"keys": upkeep.expire_keys(_engine()), "memberships": upkeep.clear_audiences(_engine())}
+    except DBAPIError as error:
+        log.warning("upkeep_postponed", reason=type(error).__name__)
+        return
+    if any(cleared.values()):
+        log.info("cleared", **cleared)

@@ -11,6 +11,7 @@ app.conf.update(
     beat_schedule={
         # What no wake-up told of is found this soon.
         "drain": {"task": queue.DRAIN, "schedule": 1.0, "options": {"queue": queue.LIVE, "expires": 5}},
+        "upkeep": {"task": queue.UPKEEP, "schedule": 5.0, "options": {"queue": queue.LIVE, "expires": 5}},
     },
     beat_max_loop_interval=1,
 )

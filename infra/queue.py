@@ -8,6 +8,7 @@ from infra.settings import Settings
 
 LIVE, REBUILD = "live", "rebuild"
 DRAIN = "indexer.drain"
+UPKEEP = "indexer.upkeep"
 
 # While the mark stands, a wake-up is on its way, so no second is sent. The drain removes it before it looks for
 # work, so a change that found the mark is seen by that drain. It goes by itself should the wake-up be lost.

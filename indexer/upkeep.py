@@ -1,0 +1,51 @@
+"""What is cleared in the background, in short transactions: expired keys, memberships of deleted audiences."""
+
+import sqlalchemy as sa
+
+ROWS = 1000
+"""Rows of one transaction."""
+
+EXPIRED = sa.text("""
+    DELETE FROM idempotency_keys WHERE (environment_id, key) IN (
+        SELECT environment_id, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours'
+        ORDER BY created_at LIMIT :rows FOR UPDATE SKIP LOCKED)""")
+BULK = sa.text("SELECT set_config('consumers.lane', 'bulk', true)")
+DELETED = sa.text("""
+    SELECT id FROM audiences WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED""")
+# The consumers first and in id order, as every write that touches them.
+MEMBERS = sa.text("""
+    SELECT c.id FROM consumers c JOIN audience_members m ON m.consumer_id = c.id WHERE m.audience_id = :id
+    ORDER BY c.id LIMIT :rows FOR NO KEY UPDATE OF c""")
+REMOVE = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:consumers)")
+GONE = sa.text("DELETE FROM audiences WHERE id = :id")
+
+
+def expire_keys(engine: sa.Engine) -> int:
+    """Delete idempotency keys older than a day; answer how many."""
+    deleted = 0
+    while True:
+        with engine.begin() as connection:
+            rows = connection.execute(EXPIRED, {"rows": ROWS}).rowcount
+        deleted += rows
+        if rows < ROWS:
+            return deleted
+
+
+def clear_audiences(engine: sa.Engine) -> int:
+    """Remove deleted audiences with their memberships, in lane bulk; answer how many memberships.
+
+    Until then they are invisible to requests. Safe to run in several places, and to be killed.
+    """
+    cleared = 0
+    while True:
+        with engine.begin() as connection:
+            connection.execute(BULK)
+            audience = connection.execute(DELETED).scalar_one_or_none()
+            if audience is None:
+                return cleared
+            members = list(connection.execute(MEMBERS, {"id": audience, "rows": ROWS}).scalars())
+            if members:
+                connection.execute(REMOVE, {"id": audience, "consumers": members})
+            else:
+                connection.execute(GONE, {"id": audience})
+        cleared += len(members)
