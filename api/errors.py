@@ -12,6 +12,8 @@ from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from infra.logs import kind
+
 log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 2
@@ -99,6 +101,7 @@ def render(request: Request[Any, Any, Any], problem: Problem) -> Response[ErrorB
         error=problem.error,
         message=problem.message,
         details=problem.details,
+        retry_after=int(problem.headers["Retry-After"]) if problem.status == HTTPStatus.TOO_MANY_REQUESTS else None,
         request_id=request.scope["state"].get("request_id"),
     )
     return Response(body, status_code=problem.status, headers=dict(problem.headers), media_type=MediaType.JSON)
@@ -114,14 +117,14 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
 
 
 def from_database(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
-    log.error("database_failed", request_id=request.scope["state"].get("request_id"), reason=type(error).__name__)
+    log.error("database_failed", request_id=request.scope["state"].get("request_id"), reason=kind(error))
     if isinstance(error, DBAPIError) and not _is_unreachable(error):
         return from_bug(request, error)
     return render(request, unavailable("Database"))
 
 
 def from_search(request: Request[Any, Any, Any], error: OpenSearchException) -> Response[ErrorBody]:
-    log.error("search_failed", request_id=request.scope["state"].get("request_id"), reason=str(error)[:500])
+    log.error("search_failed", request_id=request.scope["state"].get("request_id"), reason=kind(error))
     return render(request, unavailable("Search"))
 
 

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL."""
+"""Connections to PostgreSQL. An error of theirs never tells a statement's values: those are people's."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -31,11 +31,16 @@ def async_engine(settings: Settings) -> AsyncEngine:
         pool_timeout=5,
         pool_pre_ping=True,
         connect_args=CONNECT,
+        hide_parameters=True,
     )
 
 
 def engine(settings: Settings, *, pool_size: int = 1) -> sa.Engine:
     """Connections for workers and commands."""
     return sa.create_engine(
-        sqlalchemy_url(settings.database_url), pool_size=pool_size, pool_pre_ping=True, connect_args=CONNECT
+        sqlalchemy_url(settings.database_url),
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        connect_args=CONNECT,
+        hide_parameters=True,
     )

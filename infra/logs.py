@@ -1,9 +1,15 @@
-"""One line of JSON an event, on standard error."""
+"""One line of JSON an event, on standard error.
+
+No line holds a key, an e-mail address or a phone number. The messages of exceptions would: PostgreSQL quotes the row
+that breaks a rule, OpenSearch the value it cannot read. So of a failure only its kind and its place are written.
+"""
 
 import logging
 import sys
+import traceback
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
 
 
 def configure(level: str) -> None:
@@ -19,9 +25,34 @@ def configure(level: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            _exception,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
     )
+
+
+def kind(error: BaseException) -> str:
+    """What went wrong, without what it was about: the exception's type, and PostgreSQL's code and constraint."""
+    original = getattr(error, "orig", None) or error
+    diagnosis = getattr(original, "diag", None)
+    parts = (
+        type(original).__name__,
+        getattr(original, "sqlstate", None),
+        getattr(diagnosis, "constraint_name", None),
+        getattr(original, "status_code", None),
+    )
+    return " ".join(str(part) for part in parts if part)
+
+
+def _exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Render `exc_info`, an exception, as its kind and the calls that led there; likewise what caused it."""
+    error = event.pop("exc_info", None)
+    causes = []
+    while error is not None:
+        calls = traceback.extract_tb(error.__traceback__)
+        causes.append({"kind": kind(error), "calls": [f"{call.filename}:{call.lineno} {call.name}" for call in calls]})
+        error = error.__cause__ or error.__context__
+    return event | {"exception": causes} if causes else event

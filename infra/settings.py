@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Connections an API process keeps at the most."""
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,60}$")] = "consumers"
     """Start of every index and alias name, so that several services can share a cluster."""
+    limit_reads: Limit = 1000
+    """Requests a minute of an environment whose organization has no limits of its own; 0 is no limit."""
+    limit_writes: Limit = 500
+    limit_batch: Limit = 100
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
 
 
