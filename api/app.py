@@ -1,6 +1,6 @@
 """The API's process: settings, connections, routes."""
 
-import re
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,23 +10,23 @@ from litestar.config.compression import CompressionConfig
 from litestar.connection import Request
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp
 from redis.asyncio import Redis
-from ulid import ULID
 
 from api import documentation
 from api.audiences.routes import AudienceController
-from api.auth import Caller, Keys, authenticate
+from api.auth import Caller, Keys, authenticate, authorize
 from api.consumers.routes import ConsumerController
+from api.edge import edge
 from api.errors import HANDLERS
 from api.health import HealthController
+from api.limits import Limits, limit
+from api.metrics import Metrics, metrics
 from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
 from api.validation import MAX_BODY_BYTES
 from infra import db, logs, opensearch, settings
 from infra.queue import Nudger
-
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def create_app() -> ASGIApp:
@@ -40,24 +40,26 @@ def create_app() -> ASGIApp:
     api = Router(
         "/api/v1",
         route_handlers=[AudienceController, ConsumerController, OrderController],
-        guards=[authenticate],
+        guards=[authenticate, limit, authorize],
+        # For what the framework adds by itself, the answers to OPTIONS.
+        opt={"limit": "reads"},
         dependencies={
             "caller": Provide(caller, sync_to_thread=False),
             "transactions": Provide(transactions, sync_to_thread=False),
         },
     )
+    counted = Metrics()
     app = Litestar(
-        route_handlers=[api, HealthController, documentation.assets()],
+        route_handlers=[api, HealthController, metrics, documentation.assets()],
         exception_handlers=HANDLERS,
         lifespan=[connections],
-        state=State({"settings": chosen}),
+        state=State({"settings": chosen, "metrics": counted}),
         openapi_config=documentation.CONFIG,
         compression_config=CompressionConfig(backend="gzip"),
         request_max_body_size=MAX_BODY_BYTES,
         pdb_on_exception=False,
     )
-    # Around all of it: what no route answers has a request id too.
-    return request_ids(app)
+    return edge(app, counted)
 
 
 @asynccontextmanager
@@ -66,14 +68,19 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     chosen = app.state.settings
     app.state.engine = db.async_engine(chosen)
     app.state.search = opensearch.reader(chosen)
-    app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1)
+    app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
+    app.state.metrics.watch(app.state.engine)
+    app.state.limits = Limits(chosen, app.state.redis)
     app.state.api_keys = Keys(app.state.engine)
+    uses = asyncio.create_task(app.state.api_keys.keep_uses())
     waker = Waker(Nudger(chosen))
     app.state.transactions = Transactions(app.state.engine, waker.wake)
     try:
         yield
     finally:
+        uses.cancel()
         waker.close()
+        await app.state.api_keys.store_uses()
         await app.state.redis.aclose()
         await app.state.search.close()
         await app.state.engine.dispose()
@@ -87,24 +94,3 @@ def caller(request: Request[Any, Any, Any]) -> Caller:
 def transactions(state: State) -> Transactions:
     found: Transactions = state.transactions
     return found
-
-
-def request_ids(app: ASGIApp) -> ASGIApp:
-    """Every answer has an `X-Request-Id`: the request's own if it is sane, else a new one."""
-
-    async def with_id(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # type: ignore[comparison-overlap]  # lifespan comes too
-            await app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if SANE_REQUEST_ID.fullmatch(given) else f"req_{ULID()}"
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        await app(scope, receive, send_with_id)
-
-    return with_id

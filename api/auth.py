@@ -1,5 +1,6 @@
 """Who calls: a bearer key, its environment, and what it may do (contract.md §1)."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -7,24 +8,37 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.errors import Problem
 from infra import keys
+from infra.logs import kind
 from infra.tables import api_keys, environments, organizations
+
+log = structlog.get_logger()
 
 CACHE_SECONDS = 3.0
 """A key that was revoked stops working this soon."""
 CACHE_KEYS = 10_000
+FLUSH_SECONDS = 60.0
+"""Last uses of keys are stored this often; until then they are remembered."""
+STORE_SECONDS = 2.0
+"""The process may be ending: it must not wait for the database any longer."""
 
 FIND_KEY = (
     sa.select(
         environments.c.id.label("environment_id"),
+        environments.c.mode,
         organizations.c.id.label("organization_id"),
         organizations.c.currency,
         organizations.c.region,
+        organizations.c.limit_reads,
+        organizations.c.limit_writes,
+        organizations.c.limit_batch,
         api_keys.c.id.label("key_id"),
         api_keys.c.scopes,
         api_keys.c.expires_at,
@@ -34,15 +48,25 @@ FIND_KEY = (
     .join(organizations, organizations.c.id == environments.c.organization_id)
     .where(api_keys.c.secret_hash == sa.bindparam("secret_hash"))
 )
+# A key that another process is storing just now is left to it.
+STORE_USES = sa.text("""
+    WITH used AS (
+        SELECT u.id, u.at FROM unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS u (id, at)
+        JOIN api_keys k ON k.id = u.id WHERE k.last_used_at IS NULL OR k.last_used_at < u.at
+        FOR NO KEY UPDATE OF k SKIP LOCKED)
+    UPDATE api_keys k SET last_used_at = used.at FROM used WHERE k.id = used.id""")
 
 
 class Caller(msgspec.Struct, frozen=True):
     """The environment a request works in: all that it may see."""
 
     environment_id: int
+    mode: str
     organization_id: str
     currency: str
     region: str | None
+    limits: dict[str, int | None]
+    """Requests a minute by category; None is the service's default, 0 is no limit."""
     key_id: str
     scopes: frozenset[str]
     expires_at: datetime | None
@@ -58,6 +82,7 @@ class Keys:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._known: dict[bytes, tuple[float, Caller | None]] = {}
+        self._used: dict[str, datetime] = {}
 
     async def caller(self, secret: str) -> Caller | None:
         """The key's caller, or None if there is no such key, or no longer."""
@@ -68,16 +93,42 @@ class Keys:
             if len(self._known) >= CACHE_KEYS:
                 self._known.clear()
             self._known[secret_hash] = (time.monotonic() + CACHE_SECONDS, caller)
-        return caller if caller and caller.is_valid() else None
+        if caller is None or not caller.is_valid():
+            return None
+        self._used[caller.key_id] = datetime.now(UTC)
+        return caller
+
+    async def keep_uses(self) -> None:
+        """Store the last uses now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            await self.store_uses()
+
+    async def store_uses(self) -> None:
+        """Store when each key was last used. Should that fail, it is for the next time."""
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            async with asyncio.timeout(STORE_SECONDS), self._engine.begin() as connection:
+                await connection.execute(STORE_USES, {"ids": list(used), "times": list(used.values())})
+        except (SQLAlchemyError, TimeoutError) as error:
+            log.warning("key_uses_postponed", reason=kind(error))
+            self._used = used | self._used
 
     async def _find(self, secret_hash: bytes) -> Caller | None:
         async with self._engine.connect() as connection:
-            row = (await connection.execute(FIND_KEY, {"secret_hash": secret_hash})).one_or_none()
-        return row and Caller(**dict(row._mapping, scopes=frozenset(row.scopes)))  # noqa: SLF001 (its public name)
+            row = (await connection.execute(FIND_KEY, {"secret_hash": secret_hash})).mappings().one_or_none()
+        if row is None:
+            return None
+        values = dict(row, scopes=frozenset(row["scopes"]))
+        limits = {category: values.pop(f"limit_{category}") for category in ("reads", "writes", "batch")}
+        return Caller(**values, limits=limits)
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Guard of every route of the API; the route names the scope it needs as `opt["scope"]`."""
+    """Guard of every route of the API: who is it?"""
+    del handler
     scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
     secret = secret.strip()
     if scheme.lower() == "bearer" and secret.startswith("pk_"):
@@ -89,6 +140,13 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: 
     if caller is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", headers=CHALLENGE)
     connection.scope["auth"] = caller
+
+
+async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Guard of every route of the API, after `authenticate`; the route names the scope it needs as `opt["scope"]`."""
+    if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]  # it is HTTP's
+        return
+    caller: Caller = connection.scope["auth"]
     if (scope := handler.opt["scope"]) not in caller.scopes:
         raise Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=f"This key lacks the scope {scope}")
 

@@ -55,4 +55,6 @@ def _exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         calls = traceback.extract_tb(error.__traceback__)
         causes.append({"kind": kind(error), "calls": [f"{call.filename}:{call.lineno} {call.name}" for call in calls]})
         error = error.__cause__ or error.__context__
-    return event | {"exception": causes} if causes else event
+    if causes:
+        event["exception"] = causes
+    return event

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -23,6 +23,7 @@ from infra.local.servers import LocalServers
 from tests.waiting import wait_until
 
 _numbers = itertools.count(1)
+NO_LIMITS = {"reads": 0, "writes": 0, "batch": 0}
 
 
 class Database(NamedTuple):
@@ -153,24 +154,27 @@ class Account(NamedTuple):
 
 
 @contextmanager
-def new_account(service: Service, *, currency: str = "USD", region: str | None = None) -> Iterator[Account]:
+def new_account(
+    service: Service, *, currency: str = "USD", region: str | None = None, limits: Mapping[str, int] = NO_LIMITS
+) -> Iterator[Account]:
     """An organization with nothing in it; its clients carry keys with every scope."""
     name = f"org {next(_numbers)}"
     with service.database.engine.begin() as connection:
         organizations.create(connection, name, currency=currency, region=region)
+        organizations.limit(connection, name, dict(limits))
         live = keys.create(connection, name, "live", scopes=SCOPES)
         test = keys.create(connection, name, "test", scopes=SCOPES)
         numbers = [organizations.environment_id(connection, name, mode) for mode in organizations.MODES]
     with ExitStack() as stack:
-        clients = [
+        live_client, test_client = (
             stack.enter_context(
                 httpx.Client(
                     base_url=f"{service.url}/api/v1", headers={"Authorization": f"Bearer {key.key}"}, timeout=30
                 )
             )
             for key in (live, test)
-        ]
-        yield Account(name, *clients, *numbers, service.database)
+        )
+        yield Account(name, live_client, test_client, numbers[0], numbers[1], service.database)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,74 @@
+"""The outermost layer: what every answer has, also one that no route gave.
+
+A request id, the headers of the rate limit, one line in the log, and its place in the metrics.
+"""
+
+import re
+import time
+from typing import cast
+
+import structlog
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from ulid import ULID
+
+from api.metrics import Metrics
+
+log = structlog.get_logger()
+
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+CLIENT_GONE = 499
+"""The status logged where no answer was begun."""
+
+
+def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
+    """Put the layer around an application."""
+
+    async def serve(any_scope: Scope, receive: Receive, send: Send) -> None:
+        if any_scope["type"] != "http":  # type: ignore[comparison-overlap]  # lifespan comes too
+            await app(any_scope, receive, send)
+            return
+        scope = cast("HTTPScope", any_scope)
+        started, status = time.perf_counter(), CLIENT_GONE
+        request_id = _request_id(scope)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                window = state.get("window")
+                limits = window.headers() if window else []
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *limits]
+            await send(message)
+
+        try:
+            await app(scope, receive, send_with_headers)
+        finally:
+            _record(scope, metrics, status, time.perf_counter() - started)
+
+    return serve
+
+
+def _request_id(scope: HTTPScope) -> str:
+    """The request's own id if it is sane, else a new one."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    return given if SANE_REQUEST_ID.fullmatch(given) else f"req_{ULID()}"
+
+
+def _record(scope: HTTPScope, metrics: Metrics, status: int, seconds: float) -> None:
+    caller, window = scope.get("auth"), scope["state"].get("window")
+    method, route = scope["method"], scope.get("path_template")
+    if window and window.exceeded:
+        metrics.limited(window.category)
+    metrics.request(method, route, status, seconds)
+    log.info(
+        "request",
+        request_id=scope["state"]["request_id"],
+        organization=caller and caller.organization_id,
+        environment=caller and caller.mode,
+        method=method[:16],
+        route=route,
+        status=status,
+        milliseconds=round(seconds * 1000, 1),
+    )
