@@ -13,7 +13,6 @@ from litestar.di import Provide
 from litestar.types import ASGIApp
 from redis.asyncio import Redis
 
-from api import documentation
 from api.audiences.routes import AudienceController
 from api.auth import Caller, Keys, authenticate, authorize
 from api.consumers.routes import ConsumerController
@@ -22,9 +21,10 @@ from api.errors import HANDLERS
 from api.health import HealthController
 from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
+from api.openapi import routes as documentation
 from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
-from api.validation import MAX_BODY_BYTES
+from api.validation import MAX_BODY_BYTES, Body, parameters
 from infra import db, logs, opensearch, settings
 from infra.queue import Nudger
 
@@ -45,16 +45,17 @@ def create_app() -> ASGIApp:
         opt={"limit": "reads"},
         dependencies={
             "caller": Provide(caller, sync_to_thread=False),
+            "asked": Provide(asked, sync_to_thread=False),
             "transactions": Provide(transactions, sync_to_thread=False),
         },
     )
     counted = Metrics()
     app = Litestar(
-        route_handlers=[api, HealthController, metrics, documentation.assets()],
+        route_handlers=[api, HealthController, metrics, *documentation.ROUTES],
         exception_handlers=HANDLERS,
         lifespan=[connections],
         state=State({"settings": chosen, "metrics": counted}),
-        openapi_config=documentation.CONFIG,
+        openapi_config=None,
         compression_config=CompressionConfig(backend="gzip"),
         request_max_body_size=MAX_BODY_BYTES,
         pdb_on_exception=False,
@@ -89,6 +90,12 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
 def caller(request: Request[Any, Any, Any]) -> Caller:
     found: Caller = request.scope["auth"]
     return found
+
+
+def asked(request: Request[Any, Any, Any], caller: Caller) -> Body:
+    """What the query asks for, as the type the route gives its parameter of this name."""
+    wanted: type[Body] = request.route_handler.parsed_fn_signature.parameters["asked"].annotation
+    return parameters(request, wanted, caller)
 
 
 def transactions(state: State) -> Transactions:

@@ -6,6 +6,7 @@ import msgspec
 import sqlalchemy as sa
 from litestar import Controller, Response, get
 from litestar.datastructures import State
+from litestar.openapi.datastructures import ResponseSpec
 from opensearchpy.exceptions import OpenSearchException
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -42,7 +43,7 @@ class HealthController(Controller):
     async def live(self) -> Live:
         return Live()
 
-    @get("/ready", summary="Each dependency answers")
+    @get("/ready", summary="Each dependency answers", responses={503: ResponseSpec(Ready, generate_examples=False)})
     async def ready(self, state: State) -> Response[Ready]:
         lag, search, queue = await asyncio.gather(_lag(state), _search(state), _queue(state))
         up = lag is not None and search

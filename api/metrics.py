@@ -43,7 +43,8 @@ OUTBOX = sa.text("""
             WHERE parked_at IS NULL AND (o.lane, o.environment_id) > (h.lane, h.environment_id)
             ORDER BY lane, environment_id, seq LIMIT 1) next)
     SELECT l.lane,
-        (SELECT count(*) FROM (SELECT FROM outbox o WHERE o.lane = l.lane AND parked_at IS NULL LIMIT :most) AS waiting),
+        (SELECT count(*) FROM (
+            SELECT FROM outbox o WHERE o.lane = l.lane AND parked_at IS NULL LIMIT :most) AS waiting),
         (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(h.created_at)), 0)::float8
          FROM heads h WHERE h.lane = l.lane) AS age,
         (SELECT count(*) FROM (

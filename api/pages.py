@@ -20,6 +20,7 @@ Moment = Annotated[
     msgspec.Meta(
         description="RFC 3339, with any offset; a date alone is midnight UTC.",
         extra={"parse": lambda value, _: fields.timestamp(text(value))},
+        extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]},
     ),
 ]
 

@@ -14,9 +14,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request
-from litestar._openapi.schema_generation import SchemaCreator
 from litestar.dto import AbstractDTO
-from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 from msgspec import inspect
 
@@ -53,13 +51,6 @@ class JSONBody(AbstractDTO[Any]):
     ) -> None:
         del backend_cls
         cls._types[handler_id] = field_definition.annotation
-
-    @classmethod
-    def create_openapi_schema(
-        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: SchemaCreator
-    ) -> Reference | Schema:
-        del handler_id
-        return schema_creator.for_field_definition(field_definition)
 
     @classmethod
     def generate_field_definitions(cls, model_type: type[Any]) -> Any:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import phonenumbers
@@ -46,20 +46,24 @@ class ConsumerRow(NamedTuple):
     updated_at: datetime
 
 
-class Consumer(msgspec.Struct, rename="camel"):
-    """A consumer as the API shows it (contract.md §2)."""
+JSONObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+Time = Annotated[str, msgspec.Meta(examples=["2024-11-01T10:00:00.000Z"], extra_json_schema={"format": "date-time"})]
 
-    id: str
+
+class Consumer(msgspec.Struct, rename="camel"):
+    """A consumer as the API shows it."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^cons_[0-9A-HJKMNP-TV-Z]{26}$")]
     email: str | None
     phone: str | None
     full_name: str | None
-    metadata: msgspec.Raw | None
+    metadata: JSONObject | None
     external_id: str | None
     total_orders: int
     total_order_value: Decimal | int
-    last_order_at: str | None
-    created_at: str
-    updated_at: str
+    last_order_at: Time | None
+    created_at: Time
+    updated_at: Time
 
 
 class Document(msgspec.Struct, rename="camel"):

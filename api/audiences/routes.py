@@ -13,7 +13,7 @@ from api.audiences.schemas import Audience, AudienceChange, AudiencePage, Member
 from api.auth import Caller
 from api.pages import TwoWayParameters
 from api.transactions import Transactions
-from api.validation import JSONBody, parameters
+from api.validation import JSONBody
 
 READ, WRITE = {"scope": "read:audiences", "limit": "reads"}, {"scope": "write:audiences", "limit": "writes"}
 
@@ -25,8 +25,7 @@ class AudienceController(Controller):
     tags = ("Audiences",)
 
     @get("/", opt=READ, summary="List audiences, newest first")
-    async def page(self, request: AnyRequest, caller: Caller, state: State) -> Response[AudiencePage]:
-        asked = parameters(request, TwoWayParameters, caller)
+    async def page(self, asked: TwoWayParameters, caller: Caller, state: State) -> Response[AudiencePage]:
         async with state.engine.connect() as connection:
             return _answer(await lists.page(connection, caller, asked)).response()
 

@@ -12,6 +12,7 @@ from api.errors import Fault
 from api.pages import PageInfo
 from api.validation import Body
 from infra import fields
+from infra.documents import JSONObject, Time
 
 AudienceType = Literal["STATIC", "SYNCED_LIST", "DYNAMIC"]
 Name = Annotated[
@@ -20,6 +21,7 @@ Name = Annotated[
         description="1 to 255 characters after trimming.",
         examples=["Big spenders"],
         extra={"check": lambda value, _: fields.full_name(value)},
+        extra_json_schema={"minLength": 1},
     ),
 ]
 Description = Annotated[str, msgspec.Meta(max_length=2000)]
@@ -62,17 +64,23 @@ class Members(Body, kw_only=True):
     consumer_ids: ConsumerIds
 
 
+AudienceId = Annotated[str, msgspec.Meta(pattern="^aud_[0-9A-HJKMNP-TV-Z]{26}$")]
+StoredRules = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/Rule"}})
+]
+
+
 class Audience(msgspec.Struct, rename="camel"):
     """An audience as the API shows it."""
 
-    id: str
+    id: AudienceId
     name: str
     description: str | None
-    metadata: msgspec.Raw | None
-    type: str
-    rules: msgspec.Raw | None
-    created_at: str
-    updated_at: str
+    metadata: JSONObject | None
+    type: AudienceType
+    rules: StoredRules | None
+    created_at: Time
+    updated_at: Time
 
 
 class AudiencePage(msgspec.Struct, rename="camel"):

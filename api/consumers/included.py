@@ -6,8 +6,11 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.audiences.schemas import AudienceId, AudienceType
 from api.auth import Caller
+from api.orders.schemas import Order
 from api.orders.writes import newest
+from infra.documents import Consumer
 
 AUDIENCES = sa.text("""
     SELECT a.id, a.name, a.type FROM audience_members m JOIN audiences a ON a.id = m.audience_id
@@ -17,9 +20,16 @@ NEWEST_ORDERS = 50
 
 
 class AudienceReference(msgspec.Struct):
-    id: str
+    id: AudienceId
     name: str
-    type: str
+    type: AudienceType
+
+
+class ConsumerIncluding(Consumer):
+    """A consumer with what `include` asked for: its audiences by name, its 50 newest orders."""
+
+    audiences: list[AudienceReference] | msgspec.UnsetType = msgspec.UNSET
+    orders: list[Order] | msgspec.UnsetType = msgspec.UNSET
 
 
 async def included(connection: AsyncConnection, caller: Caller, consumer_id: str, include: Sequence[str]) -> bytes:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.answers import Answer, array, etag, none_match, weak_etag
 from api.auth import Caller
 from api.consumers import query, reads, writes
-from api.consumers.included import included
+from api.consumers.included import ConsumerIncluding, included
 from api.consumers.reads import ConsumerPage
 from api.consumers.schemas import (
     ConsumerChange,
@@ -22,7 +22,7 @@ from api.consumers.schemas import (
 )
 from api.pages import Window
 from api.transactions import Transactions
-from api.validation import JSONBody, parameters
+from api.validation import JSONBody
 from infra.documents import Consumer, ConsumerRow, consumer_json, read_alias
 
 READ, WRITE = {"scope": "read:consumers", "limit": "reads"}, {"scope": "write:consumers", "limit": "writes"}
@@ -91,9 +91,9 @@ class ConsumerController(Controller):
 
     @get("/{consumer_id:str}", opt=READ, summary="Get a consumer, as it is now")
     async def fetch(
-        self, request: Request[Any, Any, Any], consumer_id: str, caller: Caller, state: State
-    ) -> Response[Consumer]:
-        include = parameters(request, GetParameters, caller).include
+        self, request: Request[Any, Any, Any], consumer_id: str, asked: GetParameters, caller: Caller, state: State
+    ) -> Response[ConsumerIncluding]:
+        include = asked.include
         async with state.engine.connect() as connection:
             row = await writes.get(connection, caller, consumer_id)
             more = await included(connection, caller, consumer_id, include) if include else b""
@@ -104,8 +104,7 @@ class ConsumerController(Controller):
         return Answer(200, body, {"ETag": tag}).response()
 
     @get("/", opt=READ, summary="List consumers")
-    async def page(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[ConsumerPage]:
-        asked = parameters(request, ListParameters, caller)
+    async def page(self, asked: ListParameters, caller: Caller, state: State) -> Response[ConsumerPage]:
         rows = query.list_query(
             caller.environment_id,
             search=asked.search,
@@ -118,8 +117,7 @@ class ConsumerController(Controller):
         return await _page(state, rows, order, asked.window(), question)
 
     @get("/search", opt=READ, summary="Search consumers, best match first")
-    async def search(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[ConsumerPage]:
-        asked = parameters(request, SearchParameters, caller)
+    async def search(self, asked: SearchParameters, caller: Caller, state: State) -> Response[ConsumerPage]:
         rows = query.search_query(caller.environment_id, asked.q, caller.region)
         question = ["search", caller.environment_id, asked.question()]
         return await _page(state, rows, query.search_order(), asked.window(), question)

@@ -18,6 +18,7 @@ Email = Annotated[
         description="A valid address. Kept as sent, with its domain in lower case; unique ignoring case.",
         examples=["jose@example.com"],
         extra={"check": lambda value, _: fields.email(value)},
+        extra_json_schema={"format": "idn-email"},
     ),
 ]
 Phone = Annotated[
@@ -28,6 +29,7 @@ Phone = Annotated[
         "national one of the organization's region; else as sent.",
         examples=["+442079460000"],
         extra={"check": lambda value, caller: fields.phone(value, caller.region)},
+        extra_json_schema={"minLength": 3, "pattern": r"^[0-9 +\-.()/x#]*$"},
     ),
 ]
 FullName = Annotated[
@@ -36,6 +38,7 @@ FullName = Annotated[
         description="1 to 255 characters after trimming, in Unicode's NFC.",
         examples=["José García"],
         extra={"check": lambda value, _: fields.full_name(value)},
+        extra_json_schema={"minLength": 1},
     ),
 ]
 Metadata = Annotated[
@@ -43,6 +46,7 @@ Metadata = Annotated[
     msgspec.Meta(
         description="At most 16 KiB, 50 keys of 64 characters, 5 levels deep.",
         extra={"check": lambda value, _: fields.metadata(value)},
+        extra_json_schema={"maxProperties": 50, "propertyNames": {"maxLength": 64}},
     ),
 ]
 ExternalId = Annotated[
@@ -51,6 +55,7 @@ ExternalId = Annotated[
         description="1 to 255 characters; unique.",
         examples=["customer-17850"],
         extra={"check": lambda value, _: fields.external_id(value)},
+        extra_json_schema={"minLength": 1, "maxLength": 255},
     ),
 ]
 
@@ -118,12 +123,20 @@ def _include(value: Any) -> list[str]:
     return wanted
 
 
+Include = Annotated[
+    list[str],
+    msgspec.Meta(
+        description="What else to answer of a consumer, separated by commas.",
+        extra={"parse": lambda value, _: _include(value)},
+        extra_json_schema={"items": {"enum": sorted(INCLUDABLE)}},
+    ),
+]
+
+
 class GetParameters(Body):
     """`include`: any comma list of `audiences` and `orders` (the 50 newest)."""
 
-    include: Annotated[list[str], msgspec.Meta(extra={"parse": lambda value, _: _include(value)})] = msgspec.field(
-        default_factory=list
-    )
+    include: Include = msgspec.field(default_factory=list)
 
 
 class ListParameters(TwoWayParameters):

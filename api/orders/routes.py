@@ -12,7 +12,7 @@ from api.auth import Caller
 from api.orders import lists, writes
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderListParameters, OrderPage
 from api.transactions import Transactions
-from api.validation import JSONBody, parameters
+from api.validation import JSONBody
 
 READ, WRITE = {"scope": "read:orders", "limit": "reads"}, {"scope": "write:orders", "limit": "writes"}
 BATCH = WRITE | {"limit": "batch", "batch": "orders"}
@@ -42,8 +42,7 @@ class OrderController(Controller):
         return await transactions.run(request, caller, work)
 
     @get("/", opt=READ, summary="List orders, newest first")
-    async def page(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[OrderPage]:
-        asked = parameters(request, OrderListParameters, caller)
+    async def page(self, asked: OrderListParameters, caller: Caller, state: State) -> Response[OrderPage]:
         async with state.engine.connect() as connection:
             return _answer(await lists.page(connection, caller, asked)).response()
 

@@ -12,6 +12,7 @@ from api.errors import Fault
 from api.pages import Moment, PageInfo, TwoWayParameters
 from api.validation import Body
 from infra import fields
+from infra.documents import JSONObject, Time
 
 
 def _amount(value: Any) -> Decimal:
@@ -26,6 +27,10 @@ Amount = Annotated[
         description="0 or more, at most 4 decimals and 15 digits; a number or a string.",
         examples=["149.99"],
         extra={"parse": lambda value, _: _amount(value)},
+        extra_json_schema={
+            "minimum": 0,
+            "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$",
+        },
     ),
 ]
 Currency = Annotated[
@@ -115,22 +120,28 @@ class OrderListParameters(TwoWayParameters):
     placed_before: Moment | None = None
 
 
+AmountText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}(\.[0-9]{1,4})?$", examples=["149.99"])]
+Items = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/Item"}})
+]
+
+
 class Order(msgspec.Struct, rename="camel"):
     """An order as the API shows it. Amounts are decimal strings."""
 
-    id: str
-    consumer_id: str
+    id: Annotated[str, msgspec.Meta(pattern="^ord_[0-9A-HJKMNP-TV-Z]{26}$")]
+    consumer_id: Annotated[str, msgspec.Meta(pattern="^cons_[0-9A-HJKMNP-TV-Z]{26}$")]
     external_id: str | None
-    status: str
-    amount: str
-    refunded_amount: str
-    currency_code: str
-    base_amount: str
-    items: msgspec.Raw | None
-    metadata: msgspec.Raw | None
-    placed_at: str
-    created_at: str
-    updated_at: str
+    status: Status
+    amount: AmountText
+    refunded_amount: AmountText
+    currency_code: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    base_amount: AmountText
+    items: Items | None
+    metadata: JSONObject | None
+    placed_at: Time
+    created_at: Time
+    updated_at: Time
 
 
 class OrderPage(msgspec.Struct, rename="camel"):

@@ -1,0 +1,66 @@
+"""What a route says of itself: the source of the OpenAPI document."""
+
+from typing import Any, NamedTuple, get_args, get_origin
+
+from litestar import Response
+from litestar.handlers import HTTPRouteHandler
+
+from api.validation import Body
+from infra.documents import Consumer
+
+
+class Endpoint(NamedTuple):
+    """One method of one path."""
+
+    path: str
+    method: str
+    handler: HTTPRouteHandler
+
+    @property
+    def resource(self) -> str:
+        """In the plural, as in its path."""
+        return self.path.removeprefix("/api/v1").split("/")[1]
+
+    @property
+    def name(self) -> str:
+        """Unique, and lasting: clients are generated from it."""
+        words = self.handler.fn.__name__.split("_")
+        if self.is_authenticated:
+            words = [self.resource, *words]
+        return words[0] + "".join(word.capitalize() for word in words[1:])
+
+    @property
+    def is_authenticated(self) -> bool:
+        return "scope" in self.handler.opt
+
+    @property
+    def is_write(self) -> bool:
+        return self.handler.opt.get("limit") in {"writes", "batch"}
+
+    @property
+    def has_path_parameter(self) -> bool:
+        return "{" in self.path
+
+    @property
+    def asked(self) -> type[Body] | None:
+        """What the query may hold."""
+        found: type[Body] | None = self._parameter("asked")
+        return found
+
+    @property
+    def body(self) -> Any:
+        return self._parameter("data")
+
+    @property
+    def answer(self) -> Any:
+        found = self.handler.parsed_fn_signature.return_type.annotation
+        return get_args(found)[0] if get_origin(found) is Response else found
+
+    @property
+    def is_of_consumer(self) -> bool:
+        """Whether the answer is one consumer, which has a version."""
+        return isinstance(self.answer, type) and issubclass(self.answer, Consumer)
+
+    def _parameter(self, name: str) -> Any:
+        found = self.handler.parsed_fn_signature.parameters.get(name)
+        return found and found.annotation

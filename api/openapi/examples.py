@@ -1,0 +1,104 @@
+"""Examples of what is sent and answered. A test sends each, and checks each against its schema."""
+
+from http import HTTPStatus
+from typing import Any
+
+from api.audiences.schemas import Audience, AudienceChange, AudiencePage, Members, MembersChanged, NewAudience
+from api.consumers.included import ConsumerIncluding
+from api.consumers.reads import ConsumerPage
+from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
+from api.errors import SENTENCES
+from api.orders.schemas import NewOrder, Order, OrderChange, OrderPage
+from infra.documents import Consumer
+
+CONSUMER_ID, ORDER_ID, AUDIENCE_ID = (f"{prefix}_01JBK3Q8X5W5V0B6T1R2M3N4P5" for prefix in ("cons", "ord", "aud"))
+TIME = "2024-11-01T10:00:00.000Z"
+TIMES = {"createdAt": TIME, "updatedAt": TIME}
+PAGE = {"startCursor": "q2Zr…", "endCursor": "q2Zr…", "hasNextPage": False, "hasPreviousPage": False}
+
+GIVEN = {
+    "email": "jose@example.com",
+    "phone": "+442079460000",
+    "fullName": "José García",
+    "metadata": {"tier": "gold"},
+    "externalId": "customer-17850",
+}
+CONSUMER = {
+    "id": CONSUMER_ID,
+    **GIVEN,
+    "totalOrders": 2,
+    "totalOrderValue": 1234.5,
+    "lastOrderAt": TIME,
+    **TIMES,
+}
+ITEMS = [{"productId": "85123A", "variantId": None, "quantity": 6, "unitAmount": "2.55"}]
+ORDER = {
+    "id": ORDER_ID,
+    "consumerId": CONSUMER_ID,
+    "externalId": "order-536365",
+    "status": "COMPLETED",
+    "amount": "149.99",
+    "refundedAmount": "0",
+    "currencyCode": "USD",
+    "baseAmount": "149.99",
+    "items": ITEMS,
+    "metadata": None,
+    "placedAt": TIME,
+    **TIMES,
+}
+RULES = [{"field": "totalOrderValue", "operator": "GREATER_THAN", "values": [1000]}]
+AUDIENCE = {
+    "id": AUDIENCE_ID,
+    "name": "Big spenders",
+    "description": None,
+    "metadata": None,
+    "type": "DYNAMIC",
+    "rules": RULES,
+    **TIMES,
+}
+
+EXAMPLES: dict[Any, Any] = {
+    NewConsumer: GIVEN,
+    ConsumerChange: {"fullName": "José García Núñez", "metadata": {"tier": None}},
+    ConsumerChangeItem: {"id": CONSUMER_ID, "phone": None},
+    Consumer: CONSUMER,
+    list[Consumer]: [CONSUMER],
+    ConsumerIncluding: CONSUMER | {"audiences": [{"id": AUDIENCE_ID, "name": "Big spenders", "type": "DYNAMIC"}]},
+    ConsumerPage: {"data": [CONSUMER], "pageInfo": PAGE},
+    NewOrder: {"consumer": {"externalId": "customer-17850"}, "amount": "149.99", "items": ITEMS},
+    OrderChange: {"status": "REFUNDED", "refundedAmount": "149.99"},
+    Order: ORDER,
+    list[Order]: [ORDER],
+    OrderPage: {"data": [ORDER], "pageInfo": PAGE},
+    NewAudience: {"name": "Big spenders", "type": "DYNAMIC", "rules": RULES},
+    AudienceChange: {"name": "Biggest spenders"},
+    Audience: AUDIENCE,
+    AudiencePage: {"data": [AUDIENCE], "pageInfo": PAGE},
+    Members: {"consumerIds": [CONSUMER_ID]},
+    MembersChanged: {"audienceId": AUDIENCE_ID, "addedCount": 1},
+}
+
+ERRORS: dict[HTTPStatus, dict[str, Any]] = {
+    HTTPStatus.UNAUTHORIZED: {"error": "Authentication required"},
+    HTTPStatus.FORBIDDEN: {"error": "Forbidden", "message": "This key lacks the scope write:consumers"},
+    HTTPStatus.CONFLICT: {"error": "Conflict", "message": "This Idempotency-Key was used for another request"},
+    HTTPStatus.PRECONDITION_FAILED: {"error": "Precondition failed", "message": 'It is now "1048577"'},
+    HTTPStatus.TOO_MANY_REQUESTS: {"error": "Rate limit exceeded", "retryAfter": 30},
+    HTTPStatus.INTERNAL_SERVER_ERROR: {"error": "Internal server error"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"error": "Database unavailable"},
+}
+FAULTS = [{"field": "email", "message": "Invalid email format"}]
+
+
+def error_example(status: HTTPStatus, resource: str) -> dict[str, Any]:
+    """An example of an error.
+
+    Args:
+        status: of the answer.
+        resource: whose routes answer it, in the plural.
+    """
+    if status == HTTPStatus.NOT_FOUND:
+        return {"error": f"{resource.removesuffix('s').capitalize()} not found"}
+    if status == HTTPStatus.BAD_REQUEST:
+        return {"error": SENTENCES[status], "details": FAULTS}
+    return ERRORS.get(status) or {"error": SENTENCES[status]}

@@ -1,0 +1,45 @@
+"""The API's own documentation: `/openapi.json`, and Swagger UI at `/docs`, whole without any network."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from litestar import Litestar, MediaType, Request, Router, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.static_files import create_static_files_router
+
+from api.openapi.document import document
+
+ASSETS = "/docs/assets"
+PAGE = SwaggerRenderPlugin(
+    js_url=f"{ASSETS}/swagger-ui-bundle.js",
+    css_url=f"{ASSETS}/swagger-ui.css",
+    standalone_preset_js_url=f"{ASSETS}/swagger-ui-standalone-preset.js",
+    favicon=f'<link rel="icon" href="{ASSETS}/favicon-32x32.png">',
+)
+
+
+@cache
+def of(app: Litestar) -> dict[str, Any]:
+    """The application's document, built when it is first asked for."""
+    return document(app.routes)
+
+
+@get("/openapi.json", tags=["Service"], summary="This document", sync_to_thread=False)
+def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    return of(request.app)
+
+
+@get(
+    "/docs", tags=["Service"], summary="This document, to read and try", media_type=MediaType.HTML, sync_to_thread=False
+)
+def docs(request: Request[Any, Any, Any]) -> bytes:
+    return PAGE.render(request, of(request.app))
+
+
+ROUTES: list[HTTPRouteHandler | Router] = [
+    openapi,
+    docs,
+    create_static_files_router(path=ASSETS, directories=[str(files("swagger_ui") / "static")], include_in_schema=False),
+]
