@@ -14,7 +14,7 @@ from api.consumers.writes import merged
 from api.errors import Fault, Placed, invalid, not_found, refuse
 from infra import fields
 from infra.documents import time
-from infra.ids import new_ids
+from infra.ids import is_id, new_ids
 
 COLUMNS = "a.id, a.name, a.description, a.metadata::text, a.type, a.rules::text, a.created_at, a.updated_at"
 MINE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
@@ -175,7 +175,7 @@ async def _found(
     connection: AsyncConnection, statement: sa.TextClause, caller: Caller, audience_id: str
 ) -> sa.Row[Any]:
     values = {"environment_id": caller.environment_id, "id": audience_id}
-    row = (await connection.execute(statement, values)).one_or_none()
+    row = (await connection.execute(statement, values)).one_or_none() if is_id("aud_", audience_id) else None
     if row is None:
         raise not_found("Audience")
     return row

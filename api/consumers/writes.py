@@ -13,7 +13,7 @@ from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsume
 from api.errors import Fault, Placed, Problem, not_found, refuse
 from infra import fields
 from infra.documents import COLUMNS, ConsumerRow
-from infra.ids import new_ids
+from infra.ids import is_id, new_ids
 
 EMAIL_TAKEN, EXTERNAL_ID_TAKEN = "Email already exists", "External ID already exists"
 SETTABLE = ("email", "phone", "full_name", "metadata", "external_id")
@@ -74,6 +74,7 @@ async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> 
     Raises:
         Problem: 404 if the environment has no such consumer.
     """
+    _require_id(consumer_id)
     found = await connection.execute(GET, {"environment_id": caller.environment_id, "id": consumer_id})
     return _found(found.one_or_none())
 
@@ -86,6 +87,7 @@ async def update(
     Raises:
         Problem: 404; 412 if it is not what `if_match` says; 400 for a value another consumer has.
     """
+    _require_id(consumer_id)
     rows = await _lock(connection, caller, [consumer_id])
     row = _found(rows.get(consumer_id))
     require_match(row, if_match)
@@ -119,6 +121,7 @@ async def delete(connection: AsyncConnection, caller: Caller, consumer_id: str, 
     Raises:
         Problem: 404; 412 if it is not what `if_match` says.
     """
+    _require_id(consumer_id)
     values = {"environment_id": caller.environment_id, "id": consumer_id}
     row = _found((await connection.execute(LOCK_TO_DELETE, values)).one_or_none())
     require_match(row, if_match)
@@ -208,6 +211,11 @@ async def _store(
     stored = await connection.execute(statement, columns | {"environment_id": caller.environment_id})
     rows = {row[0]: ConsumerRow._make(row) for row in stored}
     return [rows[consumer_id] for consumer_id in columns["id"]]
+
+
+def _require_id(given: str) -> None:
+    if not is_id("cons_", given):
+        raise not_found("Consumer")
 
 
 def _found(row: Sequence[Any] | None) -> ConsumerRow:

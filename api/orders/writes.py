@@ -15,7 +15,7 @@ from api.errors import Fault, Placed, not_found, refuse
 from api.orders.schemas import NewOrder, Order, OrderChange
 from infra import fields
 from infra.documents import time
-from infra.ids import new_ids
+from infra.ids import is_id, new_ids
 
 TOTAL_MAX = Decimal(90_000_000_000_000)
 COUNTING = frozenset({"CREATED", "COMPLETED"})
@@ -200,6 +200,8 @@ async def _lock_order(connection: AsyncConnection, caller: Caller, order_id: str
 async def _one(
     connection: AsyncConnection, statement: sa.TextClause, caller: Caller, order_id: str
 ) -> sa.Row[Any] | None:
+    if not is_id("ord_", order_id):
+        return None
     return (
         await connection.execute(statement, {"environment_id": caller.environment_id, "id": order_id})
     ).one_or_none()
