@@ -145,7 +145,7 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: 
 async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Guard of every route of the API, after `authenticate`; the route names the scope it needs as `opt["scope"]`."""
     if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]  # it is HTTP's
-        return
+        return  # It tells the methods alone.
     caller: Caller = connection.scope["auth"]
     if (scope := handler.opt["scope"]) not in caller.scopes:
         raise Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=f"This key lacks the scope {scope}")

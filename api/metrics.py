@@ -153,7 +153,7 @@ def _lives(pid: int) -> bool:
     return False
 
 
-@get("/metrics", tags=["Service"], summary="Metrics for Prometheus")
+@get("/metrics", tags=["Service"], summary="Metrics for Prometheus", media_type=CONTENT_TYPE_LATEST)
 async def metrics(state: State) -> Response[bytes]:
     found: Metrics = state.metrics
-    return Response(await found.text(state.engine), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(await found.text(state.engine))

@@ -190,6 +190,8 @@ class _Reading:
             if kind.parse and raw is not None:
                 return kind.parse(raw, self._caller)
             value = msgspec.convert(raw, wanted, strict=not self._from_text)
+            if value is None and self._from_text:  # `null` is a text like any other
+                raise ValueError("Invalid value")
             return kind.check(value, self._caller) if kind.check and value is not None else value
         except ValueError as error:  # msgspec.ValidationError is one
             self.faults.append(Fault(path, str(error).partition(" - at `$")[0]))

@@ -10,7 +10,6 @@ from inspect import cleandoc
 from typing import Any
 
 import msgspec
-from litestar import MediaType
 from litestar.routes import BaseRoute, HTTPRoute
 
 from api.errors import RETRY_AFTER_SECONDS, ErrorBody
@@ -19,7 +18,7 @@ from api.openapi.examples import EXAMPLES, error_example
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
 from api.validation import MAX_BATCH, Body
 
-JSON = MediaType.JSON.value
+JSON = "application/json"
 SCHEMAS = "#/components/schemas/{name}"
 DESCRIPTION = f"""\
 Every error is the same envelope, and every answer has an `X-Request-Id`. What no route answers is a 404, an unknown
@@ -93,7 +92,7 @@ def _corrected(schema: Any) -> Any:
 def _closed(kind: type[Body], schema: Document) -> Document:
     """Nothing else may be said, but what an answer tells may be sent back."""
     ignored = {name: {"description": "Read-only: ignored."} for name in sorted(kind.read_only)}
-    return {"properties": schema["properties"] | ignored, "additionalProperties": False}
+    return {"properties": ignored | schema["properties"], "additionalProperties": False}
 
 
 def _operation(endpoint: Endpoint, schema_of: Callable[[Any], Document], components: Document) -> Document:
@@ -166,7 +165,7 @@ def _responses(endpoint: Endpoint, schema_of: Callable[[Any], Document]) -> Docu
 
 
 def _answer(endpoint: Endpoint, status: int, kind: Any, schema_of: Callable[[Any], Document]) -> Document:
-    media = str(endpoint.handler.media_type or JSON)
+    media = str(getattr(endpoint.handler.media_type, "value", endpoint.handler.media_type) or JSON).partition(";")[0]
     content: Document = {"schema": {"type": "string"} if kind is bytes else schema_of(kind)}
     if kind in EXAMPLES:
         content["example"] = EXAMPLES[kind]

@@ -32,7 +32,11 @@ def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
 
 
 @get(
-    "/docs", tags=["Service"], summary="This document, to read and try", media_type=MediaType.HTML, sync_to_thread=False
+    "/docs",
+    tags=["Service"],
+    summary="This document, to read and try",
+    media_type=MediaType.HTML.value,
+    sync_to_thread=False,
 )
 def docs(request: Request[Any, Any, Any]) -> bytes:
     return PAGE.render(request, of(request.app))
