@@ -12,6 +12,8 @@ ROWS = 1000
 """Outbox rows of one round."""
 BULK_SHARE = 250
 """Of these, at the most what the live lane must leave to imports, reindexing and repair."""
+REQUESTS = 20
+"""Ids of requests that a round names in the log at the most."""
 ATTEMPTS = 5
 """After so many failures of its own a document is parked."""
 
@@ -23,6 +25,8 @@ class Claim(NamedTuple):
     versions: dict[str, tuple[int, int]]
     """consumer id → (environment id, version)"""
     oldest_ms: float
+    requests: list[str]
+    """Ids of the requests that made the changes, for the log: some, if there are many."""
 
 
 class Current(NamedTuple):
@@ -41,7 +45,7 @@ ENVIRONMENTS = sa.text("""
         FROM waiting w WHERE w.environment_id IS NOT NULL)
     SELECT environment_id FROM waiting WHERE environment_id IS NOT NULL""")
 CLAIM = sa.text("""
-    SELECT o.seq, o.environment_id, o.consumer_id, o.version,
+    SELECT o.seq, o.environment_id, o.consumer_id, o.version, o.request_id,
            extract(epoch FROM clock_timestamp() - o.created_at)::float8 * 1000 AS age_ms
     FROM unnest(CAST(:environments AS int[])) AS e (id) CROSS JOIN LATERAL (
         SELECT * FROM outbox
@@ -77,10 +81,13 @@ def claim(connection: sa.Connection, rows: int = ROWS) -> Claim:
     for row in found:
         if row.version > versions.get(row.consumer_id, (0, 0))[1]:
             versions[row.consumer_id] = (row.environment_id, row.version)
-    return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0))
+    requests = list(dict.fromkeys(row.request_id for row in found if row.request_id))[:REQUESTS]
+    return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0), requests)
 
 
-def _claim_lane(connection: sa.Connection, lane: str, rows: int) -> list[sa.Row[tuple[int, int, str, int, float]]]:
+def _claim_lane(
+    connection: sa.Connection, lane: str, rows: int
+) -> list[sa.Row[tuple[int, int, str, int, str | None, float]]]:
     environments = connection.execute(ENVIRONMENTS, {"lane": lane}).scalars().all()
     if not environments or rows < 1:
         return []

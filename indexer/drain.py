@@ -6,6 +6,7 @@ forgets the rows. Killed anywhere, it happens again; versions settle every race 
 
 import re
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ class Round(NamedTuple):
     failed: int = 0
     milliseconds: int = 0
     oldest_ms: int = 0
+    requests: Sequence[str] = ()
 
 
 class Written(NamedTuple):
@@ -96,6 +98,7 @@ def drain_round(connection: sa.Connection, client: OpenSearch, rows: int = claim
         failed,
         round((time.monotonic() - started) * 1000),
         round(claim.oldest_ms),
+        claim.requests,
     )
 
 
@@ -161,8 +164,10 @@ def _settle(connection: sa.Connection, batch: list[Written], items: list[Item]) 
         elif item.status == DOCUMENT_FAULT:
             failed += 1
             claims.record_failure(connection, written.consumer_id, written.version, reason)
-            log.error("document_refused", consumer=written.consumer_id, version=written.version, reason=reason)
+            # The reason quotes what was sent; it stands in the outbox, for those who may see that.
+            kind = item.error and item.error.type
+            log.error("document_refused", consumer=written.consumer_id, version=written.version, kind=kind)
         else:
-            raise PlaceError(f"a document was answered {item.status}: {reason}")
+            raise PlaceError(f"a document was answered {item.status} {item.error.type if item.error else ''}")
     claims.forget(connection, done)
     return conflicts, failed

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from indexer import upkeep
 from indexer.drain import PlaceError, Round, drain_round
 from indexer.worker import SETTINGS, app
-from infra import db, opensearch, queue
+from infra import db, logs, opensearch, queue
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ def drain() -> None:
                 log.info("drained", **done._asdict())
     except (PlaceError, OpenSearchException, DBAPIError) as error:
         # Nothing is lost: the rows are in the outbox, and beat calls again within a second.
-        log.warning("drain_postponed", reason=f"{type(error).__name__}: {error}"[:500])
+        log.warning("drain_postponed", reason=str(error) if isinstance(error, PlaceError) else logs.kind(error))
 
 
 @app.task(name=queue.UPKEEP)  # type: ignore[untyped-decorator]  # Celery ships no types
