@@ -1,0 +1,119 @@
+"""The running service against its own OpenAPI document."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+
+from tests.service import Account, Service
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+@pytest.fixture(scope="module")
+def document(service: Service) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{service.url}/openapi.json").raise_for_status().json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f"{verb.upper()} {path}": said for path, verbs in document["paths"].items() for verb, said in verbs.items()}
+
+
+def test_every_answer_is_as_documented_whatever_is_sent(account: Account, service: Service) -> None:
+    key = account.live.headers["authorization"]
+    command = [f"{sys.prefix}/bin/schemathesis", "--config-file", str(CONFIG), "run", f"{service.url}/openapi.json"]
+    options = ["--header", f"Authorization: {key}", "--checks", "all", "--continue-on-failure", "--no-color"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, cwd=CONFIG.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_endpoint_of_the_contract_is_documented(document: dict[str, Any]) -> None:
+    resources = {"consumers": ["", "/batch", "/search", "/{}"], "orders": ["", "/batch", "/{}"]}
+    resources["audiences"] = ["", "/{}", "/{}/members"]
+    paths = {f"/api/v1/{name}{rest}" for name, places in resources.items() for rest in places}
+    paths |= {"/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"}
+    assert paths <= {re.sub(r"\{\w+\}", "{}", path) for path in document["paths"]}
+
+
+def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None:
+    contents = [
+        content
+        for said in operations(document).values()
+        for part in [said.get("requestBody", {}), *said["responses"].values()]
+        for content in part.get("content", {}).values()
+        if "example" in content
+    ]
+    assert len(contents) > 100
+    for content in contents:
+        schema = json.loads(json.dumps(content["schema"]).replace("#/components/", "#/$defs/components/"))
+        defs = json.loads(json.dumps(document["components"]).replace("#/components/", "#/$defs/components/"))
+        validator = jsonschema_rs.validator_for({**schema, "$defs": {"components": defs}}, validate_formats=True)
+        validator.validate(content["example"])
+
+
+def test_every_example_of_a_body_is_accepted(document: dict[str, Any], account: Account) -> None:
+    said = operations(document)
+
+    def example(operation: str) -> Any:
+        return said[operation]["requestBody"]["content"]["application/json"]["example"]
+
+    api = account.live
+    consumer = api.post("/consumers", json=example("POST /api/v1/consumers"))
+    order = api.post("/orders", json=example("POST /api/v1/orders"))
+    audience = api.post("/audiences", json=example("POST /api/v1/audiences"))
+    static = api.post("/audiences", json={"name": "Friends", "type": "SYNCED_LIST"})
+    ids = [answer.raise_for_status().json()["id"] for answer in (consumer, order, audience, static)]
+    changes = {
+        f"/consumers/{ids[0]}": "/consumers/{consumer_id}",
+        f"/orders/{ids[1]}": "/orders/{order_id}",
+        f"/audiences/{ids[2]}": "/audiences/{audience_id}",
+    }
+    for path, template in changes.items():
+        api.put(path, json=example(f"PUT /api/v1{template}")).raise_for_status()
+    batch = [item | {"id": ids[0]} for item in example("PUT /api/v1/consumers/batch")]
+    api.put("/consumers/batch", json=batch).raise_for_status()
+    for verb in ("POST", "PUT", "DELETE"):
+        assert list(example(f"{verb} /api/v1/audiences/{{audience_id}}/members")) == ["consumerIds"]
+        answer = api.request(verb, f"/audiences/{ids[3]}/members", json={"consumerIds": [ids[0]]})
+        assert answer.status_code == 200, answer.text
+
+
+def test_every_authenticated_operation_tells_its_errors_and_headers(document: dict[str, Any]) -> None:
+    for name, said in operations(document).items():
+        if "/api/v1/" not in name:
+            continue
+        assert {"401", "403", "429", "500", "503"} <= said["responses"].keys(), name
+        assert said["security"] == [{"key": []}], name
+        for status, response in said["responses"].items():
+            assert "X-Request-Id" in response["headers"], (name, status)
+            assert ("X-RateLimit-Reset" in response["headers"]) == (status != "401"), (name, status)
+
+
+def test_documentation_is_whole_without_a_network(service: Service) -> None:
+    page = httpx.get(f"{service.url}/docs").raise_for_status().text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(assets) == 4
+    for asset in assets:
+        assert asset.startswith("/docs/assets/")
+        assert httpx.get(f"{service.url}{asset}").raise_for_status().content
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/docs/nothing", "/api/v1/nothing", "/api/v1/consumers/a/b"])
+def test_unknown_path_is_a_404_in_the_envelope(service: Service, path: str) -> None:
+    answer = httpx.get(f"{service.url}{path}")
+    assert (answer.status_code, answer.json()["error"]) == (404, "Not found")
+    assert answer.headers["x-request-id"] == answer.json()["requestId"]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "HEAD", "TRACE", "OPTIONS"])
+def test_allow_names_exactly_the_methods_of_a_path(account: Account, method: str) -> None:
+    answer = account.live.request(method, "/consumers/x")
+    assert answer.status_code == (204 if method == "OPTIONS" else 405)
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "PUT", "DELETE", "OPTIONS"}

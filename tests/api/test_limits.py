@@ -1,0 +1,178 @@
+"""Rate limits, per organization, environment and minute (contract.md §1)."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import httpx
+import pytest
+import redis
+import sqlalchemy as sa
+
+from infra import keys, organizations
+from infra.local.servers import LocalServers
+from tests.service import Account, Service, new_account
+from tests.waiting import wait_until
+
+HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+Trouble = AbstractContextManager[None]
+LIMITS = {"reads": 20, "writes": 10, "batch": 5}
+
+
+@pytest.fixture
+def limited(service: Service) -> Iterator[Account]:
+    with new_account(service, limits=LIMITS) as account:
+        # Within one minute of the clock a test sees one window.
+        wait_until(lambda: time.time() % 60 < 50, what="a fresh minute")
+        yield account
+
+
+def told(answer: httpx.Response) -> tuple[int, int, int]:
+    limit, remaining, reset = (int(answer.headers[name]) for name in HEADERS)
+    return limit, remaining, reset
+
+
+def has_limits(answer: httpx.Response) -> bool:
+    return any(name in answer.headers for name in HEADERS)
+
+
+def test_headers_count_down_to_the_end_of_the_minute(limited: Account) -> None:
+    answers = [told(limited.live.get("/orders")) for _ in range(3)]
+    assert [remaining for _, remaining, _ in answers] == [19, 18, 17]
+    for limit, _, reset in answers:
+        assert limit == LIMITS["reads"]
+        assert reset % 60 == 0
+        assert 0 < reset - time.time() <= 60
+
+
+def test_request_over_the_limit_is_refused_until_the_minute_ends(limited: Account) -> None:
+    for _ in range(LIMITS["writes"]):
+        assert limited.live.post("/consumers", json={}).status_code == 201
+    refused = limited.live.post("/consumers", content=b"not even JSON")
+    assert refused.status_code == 429
+    seconds = int(refused.headers["retry-after"])
+    assert 0 < seconds <= 60
+    assert refused.json() == {
+        "error": "Rate limit exceeded",
+        "retryAfter": seconds,
+        "requestId": refused.headers["x-request-id"],
+    }
+    limit, remaining, reset = told(refused)
+    assert (limit, remaining) == (LIMITS["writes"], 0)
+    assert abs(reset - time.time() - seconds) <= 1.5
+    assert limited.live.get("/orders").status_code == 200
+
+
+def test_refused_write_is_not_done(limited: Account) -> None:
+    statuses = [limited.live.post("/consumers", json={}).status_code for _ in range(LIMITS["writes"] + 3)]
+    assert statuses.count(201) == LIMITS["writes"]
+    with limited.database.engine.connect() as connection:
+        count = sa.text("SELECT count(*) FROM consumers WHERE environment_id = :id")
+        assert connection.execute(count, {"id": limited.live_environment}).scalar_one() == LIMITS["writes"]
+
+
+def test_batch_counts_only_as_batch(limited: Account) -> None:
+    first, second = (limited.live.post("/consumers/batch", json=[{}, {}]) for _ in range(2))
+    assert (told(first)[:2], told(second)[:2]) == ((5, 4), (5, 3))
+    assert told(limited.live.post("/consumers", json={}))[:2] == (10, 9)
+    assert told(limited.live.post("/orders/batch", json=[]))[:2] == (5, 2)
+
+
+def test_environments_are_counted_apart(limited: Account) -> None:
+    assert told(limited.live.get("/orders"))[1] == 19
+    assert told(limited.test.get("/orders"))[1] == 19
+    assert told(limited.live.get("/orders"))[1] == 18
+
+
+def test_keys_of_one_environment_share_its_limit(limited: Account) -> None:
+    with limited.database.engine.begin() as connection:
+        other = keys.create(connection, limited.name, "live").key
+    assert told(limited.live.get("/orders"))[1] == 19
+    assert told(limited.live.get("/orders", headers={"Authorization": f"Bearer {other}"}))[1] == 18
+
+
+def test_organization_without_limits_of_its_own_has_the_service_s(service: Service) -> None:
+    with new_account(service, limits={}) as account:
+        assert told(account.live.get("/orders"))[0] == 1000
+        assert told(account.live.post("/consumers", json={}))[0] == 500
+        assert told(account.live.post("/consumers/batch", json=[]))[0] == 100
+
+
+def test_limit_of_zero_is_none(account: Account) -> None:
+    assert not has_limits(account.live.get("/orders"))
+
+
+def test_changed_limit_holds_within_seconds(limited: Account) -> None:
+    assert told(limited.live.get("/orders"))[0] == 20
+    with limited.database.engine.begin() as connection:
+        organizations.limit(connection, limited.name, {"reads": 0})
+    wait_until(lambda: not has_limits(limited.live.get("/orders")), timeout=5, what="the new limit")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("GET", "/consumers/none", b"", 404),
+        ("GET", "/consumers?first=0", b"", 400),
+        ("POST", "/consumers", b"{", 400),
+        ("POST", "/consumers", b'{"email": 1}', 400),
+        ("OPTIONS", "/consumers", b"", 204),
+    ],
+)
+def test_every_authenticated_answer_tells_the_limit(
+    limited: Account, method: str, path: str, content: bytes, status: int
+) -> None:
+    answer = limited.live.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status
+    assert told(answer)[1] == told(answer)[0] - 1
+
+
+def test_answers_without_content_tell_the_limit(limited: Account) -> None:
+    created = limited.live.post("/consumers", json={})
+    unchanged = limited.live.get(
+        f"/consumers/{created.json()['id']}", headers={"If-None-Match": created.headers["etag"]}
+    )
+    assert unchanged.status_code == 304
+    assert told(unchanged)[:2] == (20, 19)
+
+
+def test_forbidden_request_counts_and_unauthenticated_does_not(limited: Account) -> None:
+    with limited.database.engine.begin() as connection:
+        narrow = keys.create(connection, limited.name, "live", scopes=["read:orders"]).key
+    forbidden = limited.live.post("/consumers", json={}, headers={"Authorization": f"Bearer {narrow}"})
+    assert (forbidden.status_code, told(forbidden)[:2]) == (403, (10, 9))
+    unknown = limited.live.get("/orders", headers={"Authorization": "Bearer sk_live_unknown"})
+    assert unknown.status_code == 401
+    assert not has_limits(unknown)
+
+
+@contextmanager
+def killed(servers: LocalServers) -> Iterator[None]:
+    servers.valkey.kill()
+    yield
+    servers.valkey.restart()
+
+
+@contextmanager
+def hanging(servers: LocalServers) -> Iterator[None]:
+    with redis.Redis.from_url(servers.addresses["redis_url"]) as admin:
+        admin.client_pause(60_000)
+        yield
+        admin.client_unpause()
+
+
+@pytest.mark.parametrize("trouble", [killed, hanging])
+def test_without_redis_requests_pass_uncounted_and_are_counted_again_once_it_is_back(
+    limited: Account, service: Service, servers: LocalServers, trouble: Callable[[LocalServers], Trouble]
+) -> None:
+    def lines(event: str) -> int:
+        return service.log("api").count(f'"event": "{event}"')
+
+    before = {event: lines(event) for event in ("limits_unreachable", "limits_reached")}
+    assert has_limits(limited.live.get("/orders"))
+    with trouble(servers):
+        answers = [limited.live.get("/orders/none") for _ in range(LIMITS["reads"] + 10)]
+        assert {answer.status_code for answer in answers} == {404}
+        assert not any(has_limits(answer) for answer in answers)
+    wait_until(lambda: has_limits(limited.live.get("/orders")), what="the limits")
+    assert {event: lines(event) - number for event, number in before.items()} == dict.fromkeys(before, 1)

@@ -1,0 +1,125 @@
+"""What the logs say of a request: one line, and nothing about whom."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.service import Account, Service
+from tests.waiting import wait_until
+
+FIELDS = {
+    "event",
+    "level",
+    "timestamp",
+    "request_id",
+    "organization",
+    "environment",
+    "method",
+    "route",
+    "status",
+    "milliseconds",
+}
+
+
+def lines(service: Service, process: str, request_id: str) -> list[dict[str, Any]]:
+    """The lines of a log that name a request."""
+    found = [line for line in service.log(process).splitlines() if request_id in line]
+    return [json.loads(line[line.index("{") :]) for line in found]
+
+
+def organization_id(account: Account) -> str:
+    with account.database.engine.connect() as connection:
+        query = sa.text("SELECT organization_id FROM environments WHERE id = :id")
+        found: str = connection.execute(query, {"id": account.live_environment}).scalar_one()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "status"),
+    [
+        ("GET", "/api/v1/consumers/secret@example.com", "/api/v1/consumers/{consumer_id}", 404),
+        ("GET", "/api/v1/consumers?search=secret@example.com", "/api/v1/consumers", 200),
+        ("GET", "/api/v1/consumers/search?q=s", "/api/v1/consumers/search", 400),
+        ("POST", "/api/v1/consumers", "/api/v1/consumers", 415),
+        ("HEAD", "/api/v1/consumers", None, 405),
+        ("OPTIONS", "/api/v1/consumers", "/api/v1/consumers", 204),
+        ("GET", "/nothing/secret@example.com", None, 404),
+        ("GET", "/health/live", "/health/live", 200),
+    ],
+)
+def test_request_is_one_line(
+    account: Account, service: Service, method: str, path: str, route: str | None, status: int
+) -> None:
+    request_id = f"test-{uuid4()}"
+    headers = {"X-Request-Id": request_id, "Authorization": account.test.headers["authorization"]}
+    answer = httpx.request(method, f"{service.url}{path}", headers=headers)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (status, request_id)
+    [line] = wait_until(lambda: lines(service, "api", request_id), what="the line")
+    authenticated = route is not None and route.startswith("/api/")
+    assert line.keys() == FIELDS
+    assert (line["method"], line["route"], line["status"]) == (method, route, status)
+    assert line["organization"] == (organization_id(account) if authenticated else None)
+    assert line["environment"] == ("test" if authenticated else None)
+    assert 0 <= line["milliseconds"] < 10_000
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "{}", "a\x7f"])
+def test_request_id_that_is_not_sane_is_replaced(service: Service, given: str) -> None:
+    answer = httpx.get(f"{service.url}/health/live", headers={"X-Request-Id": given})
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_request_id_travels_to_the_worker(account: Account, service: Service) -> None:
+    request_id = f"test-{uuid4()}"
+    account.live.post("/consumers", json={}, headers={"X-Request-Id": request_id}).raise_for_status()
+    account.settled()
+    drained = wait_until(lambda: lines(service, "worker", request_id), what="the worker's line")
+    assert any(line["event"] == "drained" and request_id in line["requests"] for line in drained)
+
+
+def test_logs_hold_no_key_address_or_phone_number(account: Account, service: Service) -> None:
+    mark = uuid4().hex[:12]
+    email, phone, name = f"{mark}@example.com", "+442079460123", f"Name{mark}"
+    secret = account.live.headers["authorization"].removeprefix("Bearer ")
+    api = account.live
+    created = api.post("/consumers", json={"email": email, "phone": phone, "fullName": name}).json()
+    api.post("/consumers", json={"email": email})
+    api.post("/consumers", json={"email": f"{email} ", "phone": f"{phone}?"})
+    api.post("/consumers/batch", json=[{"email": email}, {"phone": phone}])
+    api.post("/consumers", content=f'{{"email": "{email}"', headers={"Content-Type": "application/json"})
+    api.get("/consumers", params={"search": email})
+    api.get("/consumers/search", params={"q": phone, "email": email})
+    api.get(f"/consumers/{email}")
+    api.post("/orders", json={"consumer": {"email": email}, "amount": "1"})
+    api.get("/orders", headers={"Authorization": f"Bearer sk_live_{mark}"})
+    api.put(f"/consumers/{created['id']}", json={"phone": "+442079460124"})
+    account.settled()
+    for process in ("api", "worker", "beat"):
+        log = service.log(process)
+        found = [word for word in (mark, phone, phone[3:], "79460124", secret, secret[8:]) if word in log]
+        assert not found, (process, found)
+
+
+def test_failure_tells_its_kind_and_place_but_no_values(account: Account, service: Service) -> None:
+    mark, request_id = uuid4().hex[:12], f"test-{uuid4()}"
+    rule = f"no_{mark}"
+    with account.database.engine.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE consumers ADD CONSTRAINT {rule} CHECK (full_name <> 'Name{mark}')"))
+    try:
+        body = {"email": f"{mark}@example.com", "fullName": f"Name{mark}"}
+        answer = account.live.post("/consumers", json=body, headers={"X-Request-Id": request_id})
+    finally:
+        with account.database.engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE consumers DROP CONSTRAINT {rule}"))
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "Internal server error", "requestId": request_id}
+    failed = [line for line in lines(service, "api", request_id) if line["event"] == "request_failed"]
+    assert failed[0]["exception"][0]["kind"] == f"CheckViolation 23514 {rule}"
+    assert any("api/consumers/writes.py" in call for call in failed[0]["exception"][0]["calls"])
+    log = service.log("api")
+    assert f"Name{mark}" not in log
+    assert f"{mark}@" not in log

@@ -1,0 +1,77 @@
+"""What Prometheus reads."""
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service import Account, Service, new_account
+from tests.waiting import wait_until
+
+
+def metrics(service: Service) -> dict[tuple[str, ...], float]:
+    """Values by name and label values, these in the order of their names."""
+    answer = httpx.get(f"{service.url}/metrics").raise_for_status()
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_requests_are_counted_by_route_method_and_status(account: Account, service: Service) -> None:
+    before = metrics(service)
+    for number in range(3):
+        account.live.get(f"/orders/none{number}")
+    account.live.request("BREW", "/orders")
+    now = metrics(service)
+    route = "/api/v1/orders/{order_id}"
+    counted = ("consumers_requests_total", "GET", route, "404")
+    timed = ("consumers_request_seconds_count", "GET", route)
+    for key in (counted, timed):
+        assert now[key] - before.get(key, 0) == 3, key
+    other = ("consumers_requests_total", "other", "none", "405")
+    assert now[other] - before.get(other, 0) == 1
+    assert not any("none0" in label for key in now for label in key)
+
+
+def test_refused_requests_are_counted_by_category(service: Service) -> None:
+    key = ("consumers_rate_limited_requests_total", "batch")
+    before = metrics(service).get(key, 0)
+    with new_account(service, limits={"batch": 1}) as account:
+        statuses = [account.live.post("/consumers/batch", json=[]).status_code for _ in range(5)]
+    assert metrics(service)[key] - before == statuses.count(429)
+    assert 429 in statuses
+
+
+def test_no_label_tells_anything_of_a_tenant(account: Account, service: Service) -> None:
+    created = account.live.post("/consumers", json={"email": "label@example.com"}).json()
+    account.live.get(f"/consumers/{created['id']}", params={"include": "orders"})
+    text = httpx.get(f"{service.url}/metrics").text
+    assert not [word for word in (created["id"], "label@", "sk_live", account.name, "org_") if word in text]
+
+
+@pytest.mark.parametrize(("lane", "parked"), [("live", False), ("bulk", False), ("live", True)])
+def test_outbox_is_shown_by_lane(service: Service, account: Account, lane: str, *, parked: bool) -> None:
+    service.stop("worker")
+    try:
+        with account.database.engine.begin() as connection:
+            row = """INSERT INTO outbox (environment_id, consumer_id, version, lane, created_at, parked_at)
+                SELECT :id, 'cons_none', 1, :lane, now() - interval '90 seconds', CASE WHEN :parked THEN now() END
+                FROM generate_series(1, 3)"""
+            connection.execute(sa.text(row), {"id": account.live_environment, "lane": lane, "parked": parked})
+        found = metrics(service)
+        assert found["consumers_database_up",] == 1
+        assert found["consumers_outbox_parked", lane] == (3 if parked else 0)
+        assert found["consumers_outbox_waiting", lane] == (0 if parked else 3)
+        assert (90 <= found["consumers_outbox_oldest_seconds", lane] < 150) == (not parked)
+    finally:
+        with account.database.engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM outbox WHERE consumer_id = 'cons_none'"))
+        service.start("worker")
+
+
+def test_connections_in_use_return_to_none(account: Account, service: Service) -> None:
+    account.live.get("/orders")
+    wait_until(lambda: metrics(service)["consumers_database_connections_in_use",] == 0, what="the connections")
