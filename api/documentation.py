@@ -2,6 +2,8 @@
 
 from importlib.resources import files
 
+from litestar import Response
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -10,10 +12,18 @@ from litestar.static_files import create_static_files_router
 
 ASSETS = "/docs/assets"
 
+
+def found(response: Response[bytes]) -> Response[bytes]:
+    """Litestar serves a page of its own for every other path: those are answered as the rest of the API is."""
+    if response.status_code == NotFoundException.status_code:
+        raise NotFoundException
+    return response
+
+
 CONFIG = OpenAPIConfig(
     title="Consumers API",
     version="1",
-    path="/",
+    openapi_router=Router("/", route_handlers=[], include_in_schema=False, after_request=found),
     components=Components(
         security_schemes={"key": SecurityScheme(type="http", scheme="bearer", description="`sk_live_…` or `sk_test_…`")}
     ),

@@ -1,5 +1,6 @@
 """The write path: consumers in PostgreSQL. The triggers of the data model do the rest (versions, outbox)."""
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -12,6 +13,7 @@ from api.errors import Fault, invalid, not_found
 from infra.documents import COLUMNS, ConsumerRow
 from infra.ids import new_ids
 
+ID = re.compile(r"cons_[0-9A-Z]{26}")
 TAKEN = sa.text("""
     SELECT EXISTS (SELECT FROM consumers WHERE environment_id = :environment_id
                    AND email_key = lower(:email COLLATE pg_c_utf8)),
@@ -43,6 +45,8 @@ async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> 
     Raises:
         Problem: 404 if the environment has no such consumer.
     """
+    if not ID.fullmatch(consumer_id):  # PostgreSQL would not even take all that a path may hold
+        raise not_found("Consumer")
     found = await connection.execute(GET, {"environment_id": caller.environment_id, "id": consumer_id})
     row: Sequence[object] | None = found.one_or_none()
     if row is None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
 from api.errors import Fault, invalid
-from api.orders.schemas import NewOrder, Order
+from api.orders.schemas import Item, NewOrder, Order
 from infra.documents import time
 from infra.ids import new_ids
 
@@ -48,6 +48,8 @@ INSERT = sa.text(f"""
     RETURNING {COLUMNS}""")
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
+# jsonb keeps no order of keys: read back into the type, they stand in the contract's.
+_items = msgspec.json.Decoder(list[Item]).decode
 
 
 class Locked(NamedTuple):
@@ -68,7 +70,7 @@ async def create(connection: AsyncConnection, caller: Caller, new: Sequence[NewO
         return []
     locked = await _lock(connection, caller, new)
     faults = [
-        (place, Fault("consumerId" if order.consumer_id else "consumer", "Unknown consumer"))
+        (place, Fault("consumer" if order.consumer_id is None else "consumerId", "Unknown consumer"))
         for place, order in enumerate(new)
         if place not in locked.ids
     ]
@@ -170,7 +172,7 @@ def _order(row: sa.Row[Any]) -> Order:
         refunded_amount=row.refunded_amount,
         currency_code=row.currency_code,
         base_amount=row.base_amount,
-        items=row.items and msgspec.Raw(row.items.encode()),
+        items=row.items and msgspec.Raw(_encode(_items(row.items))),
         metadata=row.metadata and msgspec.Raw(row.metadata.encode()),
         placed_at=time(row.placed_at),
         created_at=time(row.created_at),
