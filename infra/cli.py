@@ -9,8 +9,8 @@ from infra.commands import setup
 from infra.commands.keys import key_app
 from infra.commands.organizations import org_app
 from infra.commands.transaction import DatabaseError
-from infra.imports.command import app as import_app
 from infra.generations import SearchError
+from infra.imports.command import app as import_app
 from infra.local.errors import LocalError
 from infra.organizations import OrganizationError
 from infra.settings import SettingsError

@@ -42,7 +42,8 @@ def ensure(settings: Settings) -> None:
             elif live.mapping_digest != documents.MAPPING_DIGEST:
                 log.warning("mapping_differs", index=live.index_name, advice="consumers index rebuild")
     except OpenSearchException as error:
-        raise SearchError(f"OpenSearch at {settings.opensearch_url} cannot be used: {_line(error)}") from error
+        # Not the address: it may hold a password.
+        raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_line(error)}") from error
     finally:
         engine.dispose()
         client.close()
