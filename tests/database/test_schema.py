@@ -9,7 +9,8 @@ from tests.database.conftest import Environment
 
 COLUMNS = """
     SELECT a.attname,
-        format_type(coalesce(nullif(t.typbasetype, 0), t.oid), coalesce(nullif(a.atttypmod, -1), t.typtypmod)), NOT a.attnotnull, a.atthasdef OR a.attidentity <> ''
+        format_type(coalesce(nullif(t.typbasetype, 0), t.oid), coalesce(nullif(a.atttypmod, -1), t.typtypmod)),
+        NOT a.attnotnull, a.atthasdef OR a.attidentity <> ''
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
     WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
 

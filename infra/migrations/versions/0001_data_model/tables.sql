@@ -92,9 +92,11 @@ CREATE TABLE consumers (
     created_at moment NOT NULL DEFAULT present(),
     updated_at moment NOT NULL DEFAULT present(),
     UNIQUE (environment_id, id),
-    CONSTRAINT consumers_email_unique UNIQUE (environment_id, email_key),
     CONSTRAINT consumers_external_id_unique UNIQUE (environment_id, external_id)
 ) WITH (fillfactor = 90);
+-- Partial, and so no key that another table could refer to: PostgreSQL takes a generated column for changed by every
+-- update of a table with a BEFORE trigger, and would lock the whole row against the orders that refer to it.
+CREATE UNIQUE INDEX consumers_email_unique ON consumers (environment_id, email_key) WHERE email_key IS NOT NULL;
 
 CREATE TABLE orders (
     id text COLLATE "C" PRIMARY KEY DEFAULT new_id('ord_'),
