@@ -131,14 +131,14 @@ def test_commit_of_unknown_outcome_is_said_to_be_unknown(environment: Environmen
 
     async def kill_and_close(connection: AsyncConnection) -> None:
         pid = await backend(connection)
-        closing.execute(allow.format(sql.Identifier(address.database or ""), sql.Literal(False)))
+        closing.execute(allow.format(sql.Identifier(address.database or ""), sql.SQL("false")))
         assert environment.value("SELECT pg_terminate_backend(%s, 5000)", pid)
 
     with psycopg.connect(elsewhere, autocommit=True) as closing:
         try:
             outcome = write(environment, kill_and_close)
         finally:
-            closing.execute(allow.format(sql.Identifier(address.database or ""), sql.Literal(True)))
+            closing.execute(allow.format(sql.Identifier(address.database or ""), sql.SQL("true")))
     assert isinstance(outcome.result, Problem)
     assert outcome.result.status == 503
     assert "Idempotency-Key" in (outcome.result.message or "")
