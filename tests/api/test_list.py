@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -62,7 +63,8 @@ def test_walk_to_the_end_and_back_meets_every_row_once_in_order(crowd: Account, 
 def test_walk_may_turn_round_anywhere_with_any_page_size(crowd: Account, sort: str, direction: str) -> None:
     chance = random.Random(f"{sort} {direction}")
     expected = truth(crowd, sort, direction)
-    begin, end, cursors = 0, 0, {"endCursor": None, "startCursor": None}
+    begin, end = 0, 0
+    cursors: dict[str, Any] = {"endCursor": None, "startCursor": None}
     for _ in range(40):
         size = chance.choice([1, 2, 20, 77, 100])
         if begin == 0 or chance.random() < 0.7:
