@@ -79,3 +79,22 @@ def test_search_engine_that_is_away_parks_and_loses_nothing(pipeline: Pipeline) 
     assert pipeline.failures() == [(0, False, None)]
     pipeline.drain()
     assert pipeline.visible() == {consumer}
+
+
+def test_vanished_index_is_never_made_anew_without_its_mapping(pipeline: Pipeline) -> None:
+    """Even where the cluster makes indices by itself, as it does by default."""
+    consumer = pipeline.consumer()
+    cluster, name = pipeline.database.search.cluster, documents.write_alias(pipeline.index_name)
+    alias("remove")(pipeline)
+    cluster.put_settings(body={"transient": {"action.auto_create_index": True}})
+    try:
+        with pytest.raises(PlaceError):
+            pipeline.round()
+        assert not pipeline.database.search.indices.exists(index=name)
+    finally:
+        cluster.put_settings(body={"transient": {"action.auto_create_index": None}})
+        if pipeline.database.search.indices.exists(index=name):
+            pipeline.database.search.indices.delete(index=name)
+    alias("add")(pipeline)
+    pipeline.drain()
+    assert pipeline.visible() == {consumer}
