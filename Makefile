@@ -4,6 +4,9 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+COMPILE := .venv/locking/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url --quiet
+
 .PHONY: up test lint lock
 .SILENT:
 
@@ -23,9 +26,9 @@ lint: $(INSTALLED)
 lock: $(INSTALLED)
 	$(BIN)/python -m venv .venv/locking
 	.venv/locking/bin/python -m pip --quiet --disable-pip-version-check install uv
-	.venv/locking/bin/uv pip compile pyproject.toml --extra local --group dev --universal \
-		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
-		--upgrade --quiet --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra local --group dev --upgrade --output-file requirements.lock
+	$(COMPILE) pyproject.toml --constraint requirements.lock --output-file infra/docker/service.lock
+	echo hatchling | $(COMPILE) - --constraint requirements.lock --output-file infra/docker/build.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -111,6 +111,8 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
     status = HTTPStatus(error.status_code)
     details: Sequence[Fault] = ()
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
+        if any(item.get("key") == "data" for item in error.extra):  # the one fault the framework finds by itself
+            return render(request, Problem(status, "Invalid JSON", message="The body is empty"))
         details = [Fault(item.get("key", "body"), item["message"]) for item in error.extra]
     sentence = SENTENCES.get(status, status.phrase.capitalize())
     return render(request, Problem(status, sentence, details=details, headers=error.headers))

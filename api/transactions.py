@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 import structlog
 from litestar import Request, Response
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api import idempotency
@@ -89,20 +90,20 @@ class Transactions:
         Raises:
             Problem: 503 if the database cannot tell; the request may or may not have taken effect.
         """
-        status = "in progress"
-        try:
+        status: str | None = "in progress"
+        with suppress(TimeoutError, SQLAlchemyError):
             async with asyncio.timeout(SETTLE_SECONDS), self._engine.connect() as connection:
                 while status == "in progress":
                     status = (await connection.execute(STATUS, {"xid": xid})).scalar_one()
                     await asyncio.sleep(0.05)
-        except (TimeoutError, DBAPIError):
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "Database unavailable",
-                message="It is not known whether this took effect: retry with the same Idempotency-Key",
-                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-            ) from None
-        return status == "committed"
+        if status in {"committed", "aborted"}:
+            return status == "committed"
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "Database unavailable",
+            message="It is not known whether this took effect: retry with the same Idempotency-Key",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
 
 
 class Waker:

@@ -130,15 +130,15 @@ def parameters(request: Request[Any, Any, Any], wanted: type[B], caller: Caller)
     """
     reading = _Reading(caller, unknown="Unknown parameter", from_text=True)
     raw: dict[str, Any] = {}
-    try:
-        pairs = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
-    except ValueError:
-        raise invalid(error="Query must be UTF-8, percent-encoded") from None
-    for name, text in pairs:
+    query = request.scope["query_string"].decode("utf-8", "surrogateescape")
+    for given, text in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
+        name = given.encode("utf-8", "replace").decode()
         if name in raw:
             reading.faults.append(Fault(name, "Given twice"))
         if "\0" in text:
             reading.faults.append(Fault(name, "NUL is not allowed"))
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            reading.faults.append(Fault(name, "Must be UTF-8, percent-encoded"))
         raw[name] = text
     return reading.result(reading.struct(raw, wanted, ""))
 
@@ -161,20 +161,20 @@ class _Reading:
             return None
         before, values, fields = len(self.faults), {}, _fields(wanted)  # type: ignore[arg-type]  # a class is hashable
         ignored = wanted.read_only if issubclass(wanted, Body) else frozenset()
-        for name in raw:
-            if name not in fields and name not in ignored:
-                self.faults.append(Fault(_join(path, name), self._unknown))
         for name, field in fields.items():
             if name in raw:
                 values[field.name] = self._value(raw[name], field.type, _join(path, name))
             elif field.required:
                 self.faults.append(Fault(_join(path, name), "Required"))
-        if len(self.faults) > before:
-            return None
-        value = wanted(**values)
+        right = len(self.faults) == before
+        # Between parameters, what is wrong with one says nothing of the others.
+        readable = self._from_text and all(field.name in values for field in fields.values() if field.required)
+        value = wanted(**values) if right or readable else None
         if isinstance(value, Body):
             found = value.faults(self._caller)
             self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in found)
+        unknown = [name for name in raw if name not in fields and name not in ignored]
+        self.faults.extend(Fault(_join(path, name), self._unknown) for name in unknown)
         return value
 
     def _value(self, raw: Any, wanted: Any, path: str) -> Any:
@@ -227,7 +227,7 @@ def _kind(wanted: Any) -> _Kind:
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    return f"{path}.{name}" if path and name else path or name
 
 
 def _has_nul(value: Any) -> bool:

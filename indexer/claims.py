@@ -1,7 +1,8 @@
 """Claiming, and giving up, rows of the outbox. All SQL of the drain is here."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -14,8 +15,13 @@ BULK_SHARE = 250
 """Of these, at the most what the live lane must leave to imports, reindexing and repair."""
 REQUESTS = 20
 """Ids of requests that a round names in the log at the most."""
+HIGHEST = 1 << 62
+"""A row's version stays below; what the index holds above it can never be stepped over."""
 ATTEMPTS = 5
 """After so many failures of its own a document is parked."""
+
+
+ClaimedRow: TypeAlias = sa.Row[tuple[int, int, str, int, str | None, float]]
 
 
 class Claim(NamedTuple):
@@ -47,9 +53,10 @@ ENVIRONMENTS = sa.text("""
 CLAIM = sa.text("""
     SELECT o.seq, o.environment_id, o.consumer_id, o.version, o.request_id,
            extract(epoch FROM clock_timestamp() - o.created_at)::float8 * 1000 AS age_ms
-    FROM unnest(CAST(:environments AS int[])) AS e (id) CROSS JOIN LATERAL (
+    FROM unnest(CAST(:environments AS int[]), CAST(:after AS bigint[])) AS e (id, after) CROSS JOIN LATERAL (
         SELECT * FROM outbox
-        WHERE parked_at IS NULL AND lane = :lane AND environment_id = e.id AND (retry_at IS NULL OR retry_at <= now())
+        WHERE parked_at IS NULL AND lane = :lane AND environment_id = e.id AND seq > e.after
+            AND (retry_at IS NULL OR retry_at <= now())
         ORDER BY seq LIMIT :each FOR UPDATE SKIP LOCKED) o
     LIMIT :rows""")
 TARGET = sa.text("""
@@ -70,7 +77,8 @@ FAILED = sa.text("""
     UPDATE outbox SET attempts = attempts + 1, error = :error,
         retry_at = now() + interval '1 second' * power(4, attempts),
         parked_at = CASE WHEN attempts + 1 >= :attempts THEN now() END
-    WHERE consumer_id = :id AND version <= :version AND parked_at IS NULL""")
+    WHERE seq IN (SELECT seq FROM outbox WHERE consumer_id = :id AND version <= :version AND parked_at IS NULL
+                  FOR UPDATE SKIP LOCKED)""")
 
 
 def claim(connection: sa.Connection, rows: int = ROWS) -> Claim:
@@ -85,15 +93,20 @@ def claim(connection: sa.Connection, rows: int = ROWS) -> Claim:
     return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0), requests)
 
 
-def _claim_lane(
-    connection: sa.Connection, lane: str, rows: int
-) -> list[sa.Row[tuple[int, int, str, int, str | None, float]]]:
-    environments = connection.execute(ENVIRONMENTS, {"lane": lane}).scalars().all()
-    if not environments or rows < 1:
-        return []
-    each = -(-rows // len(environments))
-    values = {"environments": list(environments), "lane": lane, "each": each, "rows": rows}
-    return list(connection.execute(CLAIM, values))
+def _claim_lane(connection: sa.Connection, lane: str, rows: int) -> list[ClaimedRow]:
+    found: list[ClaimedRow] = []
+    after = dict.fromkeys(connection.execute(ENVIRONMENTS, {"lane": lane}).scalars(), 0)
+    # What environments with little to do leave over goes to those with more.
+    while after and len(found) < rows:
+        left = rows - len(found)
+        each = -(-left // len(after))
+        values = {"environments": list(after), "after": list(after.values()), "lane": lane, "each": each, "rows": left}
+        part = connection.execute(CLAIM, values).all()
+        found += part
+        taken = Counter(row.environment_id for row in part)
+        last = {row.environment_id: row.seq for row in part}
+        after = {number: last[number] for number, count in taken.items() if count == each}
+    return found
 
 
 def target(connection: sa.Connection) -> tuple[str, int] | None:

@@ -90,7 +90,7 @@ def drain_round(connection: sa.Connection, client: OpenSearch, rows: int = claim
             raise PlaceError("the round took too long before its write")
         items = _write(client, documents.write_alias(index), batch)
         _refresh(client, index)
-        conflicts, failed = _settle(connection, batch, items)
+        conflicts, failed = _settle(connection, claim, batch, items)
     return Round(
         claim.rows,
         len(batch),
@@ -148,20 +148,25 @@ def _refresh(client: OpenSearch, index: str) -> None:
         raise PlaceError(f"a refresh failed on {shards['failed']} of {shards['total']} shards")
 
 
-def _settle(connection: sa.Connection, batch: list[Written], items: list[Item]) -> tuple[int, int]:
+def _indexed(reason: str) -> int | None:
+    """The version a refused document met in the index; None if it is one that no row can pass."""
+    found = CURRENT_VERSION.search(reason)
+    return int(found[1]) if found and int(found[1]) < claims.HIGHEST else None
+
+
+def _settle(connection: sa.Connection, claim: claims.Claim, batch: list[Written], items: list[Item]) -> tuple[int, int]:
     """Forget what is searchable now; the rest stays, to be written again. Returns conflicts and failures."""
     done: dict[str, int] = {}
-    conflicts = failed = 0
+    ahead: list[tuple[Written, int]] = []
+    failed = 0
     for written, item in zip(batch, items, strict=True):
         reason = f"{item.error.type}: {item.error.reason}" if item.error else ""
         if item.status < 300:  # noqa: PLR2004 (HTTP's successes)
-            done[written.consumer_id] = written.version
-        elif item.status == CONFLICT:
-            conflicts += 1
-            if found := CURRENT_VERSION.search(reason):
-                claims.step_over(connection, written.environment_id, written.consumer_id, int(found[1]))
-            done[written.consumer_id] = written.version
-        elif item.status == DOCUMENT_FAULT:
+            done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
+        elif item.status == CONFLICT and (indexed := _indexed(reason)) is not None:
+            ahead.append((written, indexed))
+            done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
+        elif item.status in {CONFLICT, DOCUMENT_FAULT}:
             failed += 1
             claims.record_failure(connection, written.consumer_id, written.version, reason)
             # The reason quotes what was sent; it stands in the outbox, for those who may see that.
@@ -170,4 +175,7 @@ def _settle(connection: sa.Connection, batch: list[Written], items: list[Item]) 
         else:
             raise PlaceError(f"a document was answered {item.status} {item.error.type if item.error else ''}")
     claims.forget(connection, done)
-    return conflicts, failed
+    # Only now: a version that is raised leaves a row of its own.
+    for written, indexed in ahead:
+        claims.step_over(connection, written.environment_id, written.consumer_id, indexed)
+    return len(ahead), failed

@@ -9,12 +9,13 @@ from infra.commands import setup
 from infra.commands.keys import key_app
 from infra.commands.organizations import org_app
 from infra.commands.transaction import DatabaseError
+from infra.generations import SearchError
 from infra.imports.command import app as import_app
 from infra.local.errors import LocalError
 from infra.organizations import OrganizationError
 from infra.settings import SettingsError
 
-EXPECTED = (DatabaseError, LocalError, OrganizationError, SettingsError)
+EXPECTED = (DatabaseError, LocalError, OrganizationError, SearchError, SettingsError)
 """Errors whose message is all that the caller needs."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -13,7 +13,9 @@ CONNECT = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 15_000,
-    "options": "-c idle_in_transaction_session_timeout=15s -c timezone=UTC",
+    # A database may have other defaults; a drain must see what was committed after its claim.
+    "options": "-c idle_in_transaction_session_timeout=15s -c timezone=UTC"
+    " -c default_transaction_isolation=read\\ committed",
 }
 
 

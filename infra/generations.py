@@ -6,6 +6,7 @@ A change of a generation's state takes `BARRIER` exclusively; every drain holds 
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException, TransportError
 
 from infra import db, documents, opensearch
 from infra.settings import Settings
@@ -21,8 +22,16 @@ ADD = sa.text("""
     VALUES (:index_name, 'live', :document_version, :mapping_digest, present())""")
 
 
+class SearchError(Exception):
+    """OpenSearch cannot be used; the message is one line for the person who needs it."""
+
+
 def ensure(settings: Settings) -> None:
-    """Create the first generation, unless there is one. Safe at every start, by many processes at once."""
+    """Create the first generation, unless there is one. Safe at every start, by many processes at once.
+
+    Raises:
+        SearchError: OpenSearch cannot be used; one line for the person who started this.
+    """
     engine = db.engine(settings)
     client = opensearch.client(settings)
     try:
@@ -32,9 +41,17 @@ def ensure(settings: Settings) -> None:
                 _create_first(connection, client, settings.index_prefix)
             elif live.mapping_digest != documents.MAPPING_DIGEST:
                 log.warning("mapping_differs", index=live.index_name, advice="consumers index rebuild")
+    except OpenSearchException as error:
+        # Not the address: it may hold a password.
+        raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_line(error)}") from error
     finally:
         engine.dispose()
         client.close()
+
+
+def _line(error: OpenSearchException) -> str:
+    reason = error.error if isinstance(error, TransportError) and error.status_code != "N/A" else type(error).__name__
+    return str(reason).partition("\n")[0]
 
 
 def _create_first(connection: sa.Connection, client: OpenSearch, prefix: str) -> None:

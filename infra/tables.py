@@ -80,6 +80,8 @@ orders = sa.Table(
     _time("placed_at"),
     _time("created_at"),
     _time("updated_at"),
+    sa.Column("counts", sa.Boolean, sa.FetchedValue(), nullable=False),
+    sa.Column("value", sa.Numeric, sa.FetchedValue(), nullable=False),
 )
 generations = sa.Table(
     "generations",

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -165,16 +165,12 @@ def new_account(
         live = keys.create(connection, name, "live", scopes=SCOPES)
         test = keys.create(connection, name, "test", scopes=SCOPES)
         numbers = [organizations.environment_id(connection, name, mode) for mode in organizations.MODES]
-    with ExitStack() as stack:
-        live_client, test_client = (
-            stack.enter_context(
-                httpx.Client(
-                    base_url=f"{service.url}/api/v1", headers={"Authorization": f"Bearer {key.key}"}, timeout=30
-                )
-            )
-            for key in (live, test)
-        )
+    with _client(service, live.key) as live_client, _client(service, test.key) as test_client:
         yield Account(name, live_client, test_client, numbers[0], numbers[1], service.database)
+
+
+def _client(service: Service, key: str) -> httpx.Client:
+    return httpx.Client(base_url=f"{service.url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
 
 @pytest.fixture(scope="session")

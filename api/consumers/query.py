@@ -119,8 +119,13 @@ def _units(text: str) -> list[list[str]]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a query, of any width."""
-    return unicodedata.normalize("NFKC", text).split()
+    """The words of a query, of any width. Punctuation by itself (`Smith & Sons`) is no word, unless it is all."""
+    given = unicodedata.normalize("NFKC", text).split()
+    return [word for word in given if not all(map(_is_punctuation, word))] or given
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] == "P" or unicodedata.category(character) in {"Sm", "Sc", "Sk"}
 
 
 def _every(units: list[list[str]], match: Callable[[str, str | None], Clause], region: str | None) -> Clause:

@@ -18,6 +18,8 @@ from infra.documents import JSONObject, Time
 def _amount(value: Any) -> Decimal:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise ValueError("Expected a decimal, as a number or a string")
+    if isinstance(value, float) and value.is_integer():  # 1e14 has 15 digits, though Python writes one more
+        value = int(value)
     return fields.amount(str(value))
 
 
@@ -43,8 +45,8 @@ ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 class Item(Body, kw_only=True):
     product_id: ShortText
-    quantity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
     variant_id: ShortText | None = None
+    quantity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
     unit_amount: Amount | None = None
 
 

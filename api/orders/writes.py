@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.auth import Caller
 from api.consumers.writes import merged
 from api.errors import Fault, Placed, not_found, refuse
-from api.orders.schemas import NewOrder, Order, OrderChange
+from api.orders.schemas import Item, NewOrder, Order, OrderChange
 from infra import fields
 from infra.documents import time
 from infra.ids import is_id, new_ids
@@ -65,6 +65,8 @@ DELETE = sa.text("DELETE FROM orders WHERE environment_id = :environment_id AND 
 PAST_MAXIMUM = f"Would take the consumer's total past {TOTAL_MAX}"
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
+# jsonb keeps no order of keys: read back into the type, they stand in the contract's.
+_items = msgspec.json.Decoder(list[Item]).decode
 
 
 class Locked(NamedTuple):
@@ -85,7 +87,7 @@ async def create(connection: AsyncConnection, caller: Caller, new: Sequence[NewO
         return []
     locked = await _lock(connection, caller, new)
     faults = [
-        Placed(place, Fault("consumerId" if order.consumer_id else "consumer", "Unknown consumer"))
+        Placed(place, Fault("consumer" if order.consumer_id is None else "consumerId", "Unknown consumer"))
         for place, order in enumerate(new)
         if place not in locked.ids
     ]
@@ -275,7 +277,7 @@ def order_of(row: sa.Row[Any]) -> Order:
         refunded_amount=row.refunded_amount,
         currency_code=row.currency_code,
         base_amount=row.base_amount,
-        items=row.items and msgspec.Raw(row.items.encode()),
+        items=row.items and msgspec.Raw(_encode(_items(row.items))),
         metadata=row.metadata and msgspec.Raw(row.metadata.encode()),
         placed_at=time(row.placed_at),
         created_at=time(row.created_at),

@@ -3,8 +3,8 @@
 The database finds and locks what the rows match, `decide` says what becomes of each, the database does it.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from psycopg import sql
 
@@ -19,25 +19,29 @@ CREATE TEMP TABLE staging (
 ) ON COMMIT DELETE ROWS
 """)
 
-# Consumers changed while the lock was waited for are looked at again, so that what returns is locked and matches.
-# One that another session makes matching only now is met as a unique violation, and the chunk begins anew.
-MATCH = sql.SQL("""
-WITH candidates AS MATERIALIZED (
-    SELECT s.row, c.id FROM staging s
-    JOIN consumers c ON c.environment_id = %(environment)s AND c.external_id = s.external_id
+# A consumer that was changed while its lock was waited for is returned as it is now, and may match no more. One that
+# another session makes matching only now is met as a unique violation, and the chunk begins anew.
+MATCH = """
+SELECT id, external_id, email_key FROM consumers
+WHERE id = ANY (ARRAY (
+    SELECT c.id FROM staging s CROSS JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND external_id = s.external_id LIMIT 1) c
     WHERE s.row = ANY (%(rows)s)
     UNION
-    SELECT s.row, c.id FROM staging s
-    JOIN consumers c ON c.environment_id = %(environment)s AND c.email_key = s.email_key
+    SELECT c.id FROM staging s CROSS JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND email_key = s.email_key LIMIT 1) c
     WHERE s.row = ANY (%(rows)s)
-)
-SELECT s.row, c.id, c.external_id, CASE WHEN s.metadata IS NOT NULL THEN (
-    SELECT metadata FROM (SELECT coalesce(c.metadata, '{{}}') || s.metadata) AS merged (metadata)
-    WHERE {suspect}) END
-FROM candidates k
-JOIN staging s ON s.row = k.row
-JOIN consumers c ON c.id = k.id AND (c.external_id = s.external_id OR c.email_key = s.email_key)
-ORDER BY c.id FOR NO KEY UPDATE OF c
+))
+ORDER BY id FOR NO KEY UPDATE
+"""
+
+METADATA = sql.SQL("""
+SELECT row, metadata FROM (
+    SELECT s.row, coalesce(c.metadata, '{{}}') || s.metadata AS metadata
+    FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
+    JOIN consumers c ON c.id = m.id AND c.id = ANY (%(ids)s)
+) merged
+WHERE {suspect}
 """).format(suspect=sql.SQL(SUSPECT_METADATA))
 
 UPDATE = """
@@ -46,7 +50,8 @@ UPDATE consumers c SET
     email = coalesce(s.email, c.email), phone = coalesce(s.phone, c.phone),
     metadata = coalesce(coalesce(c.metadata, '{}') || s.metadata, c.metadata)
 FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
-WHERE c.id = m.id AND (c.external_id, c.full_name, c.email, c.phone, c.metadata) IS DISTINCT FROM (
+WHERE c.id = m.id AND c.id = ANY (%(ids)s) AND
+    (c.external_id, c.full_name, c.email, c.phone, c.metadata) IS DISTINCT FROM (
     coalesce(s.external_id, c.external_id), coalesce(s.full_name, c.full_name), coalesce(s.email, c.email),
     coalesce(s.phone, c.phone), coalesce(coalesce(c.metadata, '{}') || s.metadata, c.metadata))
 """
@@ -59,12 +64,19 @@ ORDER BY s.row
 """
 
 
-class Match(NamedTuple):
-    row: int
+class Given(NamedTuple):
+    """What a row says its consumer is known by; at least one of the two."""
+
+    external_id: str | None
+    email_key: str | None
+
+
+class Stored(NamedTuple):
+    """A consumer that is locked."""
+
     id: str
     external_id: str | None
-    merged: dict[str, Any] | None
-    """Metadata after merging, where it may be too much."""
+    email_key: str | None
 
 
 def prepare(connection: Db) -> None:
@@ -73,54 +85,54 @@ def prepare(connection: Db) -> None:
 
 def store(connection: Db, environment: Environment) -> Outcome:
     """Store what was copied to the staging table, as if row after row."""
-    keys: dict[int, list[tuple[str, str]]] = {}
-    given: dict[int, str | None] = {}
     staged = connection.execute("SELECT row, external_id, email_key FROM staging ORDER BY row")
-    for row, external_id, key in staged:
-        given[row] = external_id
-        keys[row] = [("externalId", external_id)] if external_id else []
-        keys[row] += [("email", key)] if key else []
-    matches = _match(connection, environment, list(keys))
-    for match in matches:
-        keys[match.row].append(("id", match.id))
+    given = {row: Given(*keys) for row, *keys in staged}
+    matches = _match(connection, environment, given)
+    keys = {
+        row: [key for key in enumerate(of) if key[1]] + [("id", stored.id) for stored in matches[row]]
+        for row, of in given.items()
+    }
     outcome = Outcome()
     for number, rows in enumerate(waves(keys)):
+        wave = {row: given[row] for row in rows}
         if number > 0:  # what the waves before it stored may match now
-            matches = _match(connection, environment, rows)
-        outcome.add(_store_wave(connection, environment, {row: given[row] for row in rows}, matches))
+            matches = _match(connection, environment, wave)
+        outcome.add(_store_wave(connection, environment, wave, matches))
     return outcome
 
 
-def decide(external_id: str | None, matches: Sequence[Match]) -> tuple[str | None, str | None]:
+def decide(given: Given, matches: Sequence[Stored]) -> tuple[str | None, str | None]:
     """The id of the consumer to update, or why the row cannot go in; neither: it is a new one."""
     if not matches:
         return None, None
     if len(matches) > 1:
         return None, "email: Email already exists, on another consumer than the externalId names"
-    match = matches[0]
-    if external_id and match.external_id and match.external_id != external_id:
+    stored = matches[0]
+    if given.external_id and stored.external_id and stored.external_id != given.external_id:
         return None, "email: Email already exists, on a consumer with another externalId"
-    faults = metadata_faults(match.merged)
-    return match.id, "; ".join(faults) or None
+    return stored.id, None
 
 
-def _match(connection: Db, environment: Environment, rows: list[int]) -> list[Match]:
-    parameters = {"environment": environment.id, "rows": rows}
-    return [Match(*found) for found in connection.execute(MATCH, parameters)]
+def _match(connection: Db, environment: Environment, given: Mapping[int, Given]) -> dict[int, list[Stored]]:
+    """Lock the consumers that rows name, in the order of their ids; by row, those that still match."""
+    parameters = {"environment": environment.id, "rows": list(given)}
+    locked = [Stored(*row) for row in connection.execute(MATCH, parameters)]
+    by_external_id: dict[str | None, Stored] = {stored.external_id: stored for stored in locked if stored.external_id}
+    by_email: dict[str | None, Stored] = {stored.email_key: stored for stored in locked if stored.email_key}
+    return {
+        row: list(dict.fromkeys(filter(None, (by_external_id.get(of.external_id), by_email.get(of.email_key)))))
+        for row, of in given.items()
+    }
 
 
 def _store_wave(
-    connection: Db, environment: Environment, given: dict[int, str | None], matches: Sequence[Match]
+    connection: Db, environment: Environment, given: Mapping[int, Given], matches: Mapping[int, Sequence[Stored]]
 ) -> Outcome:
-    found: dict[int, list[Match]] = {row: [] for row in given}
-    for match in matches:
-        if match.row in found:
-            found[match.row].append(match)
     outcome = Outcome()
     new: list[int] = []
     known: dict[int, str] = {}
-    for row, external_id in given.items():
-        target, fault = decide(external_id, found[row])
+    for row, of in given.items():
+        target, fault = decide(of, matches[row])
         if fault:
             outcome.rejects[row] = fault
         elif target:
@@ -128,10 +140,18 @@ def _store_wave(
         else:
             new.append(row)
     if known:
-        parameters = {"rows": list(known), "ids": list(known.values())}
-        outcome.updated = connection.execute(UPDATE, parameters).rowcount
+        for row, merged in connection.execute(METADATA, _pairs(known)):
+            if faults := metadata_faults(merged):
+                outcome.rejects[row] = "; ".join(faults)
+                del known[row]
+        outcome.updated = connection.execute(UPDATE, _pairs(known)).rowcount
         outcome.unchanged = len(known) - outcome.updated
     if new:
-        parameters = {"rows": new, "ids": new_ids("cons_", len(new))}
-        outcome.inserted = connection.execute(INSERT, parameters | {"environment": environment.id}).rowcount
+        ids = new_ids("cons_", len(new))
+        parameters = {"environment": environment.id, "rows": new, "ids": ids}
+        outcome.inserted = connection.execute(INSERT, parameters).rowcount
     return outcome
+
+
+def _pairs(known: Mapping[int, str]) -> dict[str, list[int] | list[str]]:
+    return {"rows": list(known), "ids": list(known.values())}

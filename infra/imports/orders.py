@@ -21,18 +21,23 @@ CREATE TEMP TABLE staging (
 
 # All consumers whose totals may change, before any order.
 LOCK = """
-WITH touched AS MATERIALIZED (
-    SELECT c.id FROM staging s JOIN consumers c ON c.environment_id = %(environment)s AND c.id = s.consumer_id
+SELECT FROM consumers
+WHERE id = ANY (ARRAY (
+    SELECT c.id FROM staging s CROSS JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND id = s.consumer_id LIMIT 1) c
     UNION
-    SELECT c.id FROM staging s
-    JOIN consumers c ON c.environment_id = %(environment)s AND c.external_id = s.consumer_external_id
+    SELECT c.id FROM staging s CROSS JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND external_id = s.consumer_external_id
+        LIMIT 1) c
     UNION
-    SELECT c.id FROM staging s JOIN consumers c ON c.environment_id = %(environment)s AND c.email_key = s.email_key
+    SELECT c.id FROM staging s CROSS JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND email_key = s.email_key LIMIT 1) c
     UNION
-    SELECT o.consumer_id FROM staging s
-    JOIN orders o ON o.environment_id = %(environment)s AND o.external_id = s.external_id
-)
-SELECT FROM touched t JOIN consumers c ON c.id = t.id ORDER BY c.id FOR NO KEY UPDATE OF c
+    SELECT o.consumer_id FROM staging s CROSS JOIN LATERAL (
+        SELECT consumer_id FROM orders WHERE environment_id = %(environment)s AND external_id = s.external_id
+        LIMIT 1) o
+))
+ORDER BY id FOR NO KEY UPDATE
 """
 
 # Fill the staged rows up with what is stored, or with what a new order has by default.
@@ -52,10 +57,18 @@ FROM (
         coalesce(coalesce(o.metadata, '{{}}') || s.metadata, o.metadata) AS metadata,
         o.amount AS old_amount, o.currency_code AS old_currency_code, o.base_amount AS old_base_amount
     FROM staging s
-    LEFT JOIN consumers i ON i.environment_id = %(environment)s AND i.id = s.consumer_id
-    LEFT JOIN consumers x ON x.environment_id = %(environment)s AND x.external_id = s.consumer_external_id
-    LEFT JOIN consumers e ON e.environment_id = %(environment)s AND e.email_key = s.email_key
-    LEFT JOIN orders o ON o.environment_id = %(environment)s AND o.external_id = s.external_id
+    LEFT JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND id = s.consumer_id LIMIT 1
+    ) i ON true
+    LEFT JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND external_id = s.consumer_external_id LIMIT 1
+    ) x ON true
+    LEFT JOIN LATERAL (
+        SELECT id FROM consumers WHERE environment_id = %(environment)s AND email_key = s.email_key LIMIT 1
+    ) e ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM orders WHERE environment_id = %(environment)s AND external_id = s.external_id LIMIT 1
+    ) o ON true
     WHERE s.row = ANY (%(rows)s)
 ) o
 WHERE o.row = s.row
@@ -71,7 +84,8 @@ UPDATE orders o SET
     status = s.status, amount = s.amount, refunded_amount = s.refunded_amount, currency_code = s.currency_code,
     base_amount = s.base_amount, placed_at = s.placed_at, metadata = s.metadata
 FROM staging s
-WHERE s.row = ANY (%(rows)s) AND o.id = s.order_id AND
+WHERE s.row = ANY (%(rows)s) AND o.id = s.order_id
+    AND o.id = ANY (ARRAY (SELECT order_id FROM staging WHERE row = ANY (%(rows)s))) AND
     (o.status, o.amount, o.refunded_amount, o.currency_code, o.base_amount, o.placed_at, o.metadata) IS DISTINCT FROM
     (s.status, s.amount, s.refunded_amount, s.currency_code, s.base_amount, s.placed_at, s.metadata)
 """

@@ -8,11 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psycopg
+
 from infra.local.errors import LocalError
 from infra.local.process import Process
 from infra.settings import ROOT, Settings
 
 READY_SECONDS = 120.0
+CATCH_UP_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 
@@ -26,13 +29,12 @@ class Service(Process):
         folder: Path,
         settings: Settings,
         *,
-        death_signal: signal.Signals = signal.SIGTERM,
+        death_signal: signal.Signals = signal.SIGKILL,
         keep_open: Sequence[int] = (),
     ) -> None:
         super().__init__(name, folder / "log" / f"{name}.log", keep_open)
         self._arguments = arguments
         self._settings = settings
-        # Not SIGKILL: each has children of its own, which only it can end.
         self.death_signal = death_signal
 
     def command(self) -> list[str]:
@@ -62,10 +64,12 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
         *("--log-level", settings.log_level, "--respawn-failed-workers", "--workers-kill-timeout", "5"),
     )
     return [
-        # Told to quit, a worker ends at once; a drain that is cut off is repeated.
-        Service("worker", worker, folder, settings, death_signal=signal.SIGQUIT, keep_open=keep_open),
+        # Without its broker, a worker that is asked to end may hang for ever; killed, its children follow
+        # by themselves within two seconds. A drain that is cut off is repeated.
+        Service("worker", worker, folder, settings, keep_open=keep_open),
         Service("beat", beat, folder, settings, keep_open=keep_open),
-        Service("api", api, folder, settings, keep_open=keep_open),
+        # The API's children would stay without the one that listens for them to end.
+        Service("api", api, folder, settings, death_signal=signal.SIGTERM, keep_open=keep_open),
     ]
 
 
@@ -83,6 +87,16 @@ def wait_until_ready(processes: Sequence[Service], settings: Settings) -> None:
         if time.monotonic() > deadline:
             raise LocalError(f"the API is not ready after {READY_SECONDS:.0f} seconds; its log: {processes[-1].log}")
         time.sleep(POLL_SECONDS)
+
+
+def wait_until_searchable(settings: Settings) -> None:
+    """Wait until no change is on its way to the index, so that what is shown next finds it; a minute at most."""
+    deadline = time.monotonic() + CATCH_UP_SECONDS
+    with psycopg.connect(settings.database_url, autocommit=True) as connection:
+        while connection.execute("SELECT EXISTS (SELECT FROM outbox)").fetchone() == (True,):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(POLL_SECONDS)
 
 
 def _ready(settings: Settings) -> bool:

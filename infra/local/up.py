@@ -13,7 +13,7 @@ from infra.local.display import Display, welcome
 from infra.local.errors import LocalError
 from infra.local.folder import full_disk_told, held, require_space
 from infra.local.servers import LocalServers
-from infra.local.services import Service, services, wait_until_ready
+from infra.local.services import Service, services, wait_until_ready, wait_until_searchable
 from infra.local.signals import interrupting
 from infra.local.watch import keep_running
 from infra.settings import Settings, load, local_folder
@@ -68,6 +68,7 @@ def _run(folder: Path, lock: int, display: Display) -> None:
                 wait_until_ready(own, settings)
             with display.step("Looking after the sample data …"):
                 key = sample.ensure_demo(settings, folder)
+                wait_until_searchable(settings)
             welcome(settings, key, display.line)
             keep_running([*servers.running.values(), *own], display.line)
 

@@ -67,9 +67,9 @@ def truth() -> dict[str, Totals]:
 
 def walk(account: Account, **parameters: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    cursor = None
+    cursor: str | None = None
     while True:
-        after = {"after": cursor} if cursor else {}
+        after: dict[str, str] = {"after": cursor} if cursor else {}
         page = account.live.get("/consumers", params={"first": "100", **parameters, **after}).json()
         rows += page["data"]
         cursor = page["pageInfo"]["endCursor"]
@@ -99,11 +99,11 @@ def test_lists_by_number_and_last_order_are_those_computed_from_the_files(
 ) -> None:
     rows = walk(shop, sortBy=sort, sortDir=direction)
     expected = truth()
-    value = (lambda one: one.orders) if sort == "totalOrders" else (lambda one: one.last or "")
+    value = {customer: one.orders if sort == "totalOrders" else one.last or "" for customer, one in expected.items()}
     ids = {row["externalId"]: row["id"] for row in rows}
     ranking = sorted(
-        (customer for customer in expected if value(expected[customer]) != ""),
-        key=lambda customer: (value(expected[customer]), ids[customer]),
+        (customer for customer in expected if value[customer] != ""),
+        key=lambda customer: (value[customer], ids[customer]),
         reverse=direction == "desc",
     )
     nulls = sorted(expected.keys() - set(ranking), key=ids.__getitem__, reverse=direction == "desc")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,21 @@ import pytest
 import redis
 
 from infra.settings import ROOT
+from tests.local.processes import processes_of
 from tests.waiting import wait_until
 
 Running = dict[str, dict[str, Any]]
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+@contextmanager
+def start(folder: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.local.parent", str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as parent:
+        try:
+            yield parent
+        finally:
+            parent.kill()
 
 
 def running(parent: subprocess.Popen[str]) -> Running:
@@ -33,19 +40,6 @@ def running(parent: subprocess.Popen[str]) -> Running:
     assert line, parent.stderr and parent.stderr.read()
     said: Running = json.loads(line)
     return said
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Find the processes that name the folder, or work in it."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (
-                str(folder).encode() in (process / "cmdline").read_bytes()
-                or folder in (process / "cwd").readlink().parents
-            ):
-                found.append(int(process.name))
-    return found
 
 
 def end(parent: subprocess.Popen[str], number: int) -> tuple[str, str]:
@@ -62,7 +56,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def parent(folder: Path) -> Iterator[subprocess.Popen[str]]:
     with start(folder) as started:
         yield started
-        started.kill()
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +118,6 @@ def test_no_process_outlives_a_killed_parent_and_the_next_start_has_the_data(
         with psycopg.connect(said["addresses"]["database_url"]) as connection:
             assert connection.execute("SELECT value FROM kept").fetchone() == (42,)
         assert index_exists(said["addresses"]["opensearch_url"])
-        after.kill()
     wait_until(lambda: not processes_of(folder), what="the end of all processes")
 
 
@@ -133,7 +125,7 @@ def test_no_process_outlives_a_killed_parent_and_the_next_start_has_the_data(
 def test_a_signal_while_starting_stops_what_was_started(folder: Path, number: signal.Signals) -> None:
     log = folder / "log" / "opensearch.log"
     with start(folder) as parent:
-        wait_until(lambda: processes_of(folder / "log") and log.exists(), what="OpenSearch")
+        wait_until(lambda: processes_of(log), what="OpenSearch")
         output, error = end(parent, number)
     assert (parent.returncode, output, error) == (0, "Stopped.\n", "")
     assert not processes_of(folder)

@@ -11,6 +11,9 @@ RETURN prefix || (
 CREATE FUNCTION present() RETURNS timestamptz LANGUAGE sql VOLATILE
 RETURN date_trunc('milliseconds', clock_timestamp());
 
+-- Nothing stands outside the years that every reader of a time can hold, 'infinity' neither.
+CREATE DOMAIN moment AS timestamptz(3) CHECK (VALUE BETWEEN '0001-01-02Z' AND '9999-12-30Z');
+
 -- What an order is worth: base × (amount − refunded) / amount, half-even to 4 decimals, if it counts at all.
 CREATE FUNCTION order_value(status text, amount numeric, refunded numeric, base numeric)
 RETURNS numeric LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
@@ -39,14 +42,14 @@ CREATE TABLE organizations (
     limit_reads int CHECK (limit_reads >= 0),
     limit_writes int CHECK (limit_writes >= 0),
     limit_batch int CHECK (limit_batch >= 0),
-    created_at timestamptz(3) NOT NULL DEFAULT present()
+    created_at moment NOT NULL DEFAULT present()
 );
 
 CREATE TABLE environments (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     organization_id text COLLATE "C" NOT NULL REFERENCES organizations,
     mode text NOT NULL CHECK (mode IN ('live', 'test')),
-    created_at timestamptz(3) NOT NULL DEFAULT present(),
+    created_at moment NOT NULL DEFAULT present(),
     UNIQUE (organization_id, mode)
 );
 
@@ -58,10 +61,10 @@ CREATE TABLE api_keys (
     -- The secret's first characters, to tell keys apart in a list.
     hint text NOT NULL,
     scopes text[] NOT NULL,
-    created_at timestamptz(3) NOT NULL DEFAULT present(),
-    expires_at timestamptz(3),
-    revoked_at timestamptz(3),
-    last_used_at timestamptz(3)
+    created_at moment NOT NULL DEFAULT present(),
+    expires_at moment,
+    revoked_at moment,
+    last_used_at moment
 );
 CREATE INDEX ON api_keys (environment_id);
 
@@ -79,17 +82,21 @@ CREATE TABLE consumers (
     full_name text CHECK (length(full_name) BETWEEN 1 AND 255),
     metadata jsonb CHECK (jsonb_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 32768),
     external_id text COLLATE "C" CHECK (length(external_id) BETWEEN 1 AND 255),
+    -- Counted by the triggers, whatever a statement says.
     total_orders int NOT NULL DEFAULT 0,
     total_order_value numeric NOT NULL DEFAULT 0
         CONSTRAINT total_order_value_in_range CHECK (total_order_value BETWEEN 0 AND 90000000000000),
-    last_order_at timestamptz(3),
-    version bigint NOT NULL DEFAULT nextval('consumer_first_version'),
-    created_at timestamptz(3) NOT NULL DEFAULT present() CHECK (created_at BETWEEN '0001-01-02Z' AND '9999-12-30Z'),
-    updated_at timestamptz(3) NOT NULL DEFAULT present(),
+    last_order_at moment,
+    -- Room above, so that any version can be stepped over.
+    version bigint NOT NULL DEFAULT nextval('consumer_first_version') CHECK (version BETWEEN 1 AND 4611686018427387904),
+    created_at moment NOT NULL DEFAULT present(),
+    updated_at moment NOT NULL DEFAULT present(),
     UNIQUE (environment_id, id),
-    CONSTRAINT consumers_email_unique UNIQUE (environment_id, email_key),
     CONSTRAINT consumers_external_id_unique UNIQUE (environment_id, external_id)
 ) WITH (fillfactor = 90);
+-- Partial, and so no key that another table could refer to: PostgreSQL takes a generated column for changed by every
+-- update of a table with a BEFORE trigger, and would lock the whole row against the orders that refer to it.
+CREATE UNIQUE INDEX consumers_email_unique ON consumers (environment_id, email_key) WHERE email_key IS NOT NULL;
 
 CREATE TABLE orders (
     id text COLLATE "C" PRIMARY KEY DEFAULT new_id('ord_'),
@@ -98,14 +105,16 @@ CREATE TABLE orders (
     external_id text COLLATE "C" CHECK (length(external_id) BETWEEN 1 AND 255),
     status text NOT NULL DEFAULT 'COMPLETED' CHECK (status IN ('CREATED', 'COMPLETED', 'CANCELLED', 'REFUNDED')),
     amount numeric NOT NULL CHECK (amount >= 0 AND amount < 1e15 AND scale(trim_scale(amount)) <= 4),
-    refunded_amount numeric NOT NULL DEFAULT 0 CHECK (refunded_amount BETWEEN 0 AND amount),
+    refunded_amount numeric NOT NULL DEFAULT 0
+        CHECK (refunded_amount BETWEEN 0 AND amount AND scale(trim_scale(refunded_amount)) <= 4),
     currency_code text NOT NULL CHECK (currency_code ~ '^[A-Z]{3}$'),
-    base_amount numeric NOT NULL CHECK (base_amount >= 0 AND base_amount < 1e15),
+    base_amount numeric NOT NULL
+        CHECK (base_amount >= 0 AND base_amount < 1e15 AND scale(trim_scale(base_amount)) <= 4),
     items jsonb CHECK (jsonb_typeof(items) = 'array'),
     metadata jsonb CHECK (jsonb_typeof(metadata) = 'object'),
-    placed_at timestamptz(3) NOT NULL DEFAULT present() CHECK (placed_at BETWEEN '0001-01-02Z' AND '9999-12-30Z'),
-    created_at timestamptz(3) NOT NULL DEFAULT present(),
-    updated_at timestamptz(3) NOT NULL DEFAULT present(),
+    placed_at moment NOT NULL DEFAULT present(),
+    created_at moment NOT NULL DEFAULT present(),
+    updated_at moment NOT NULL DEFAULT present(),
     counts boolean NOT NULL GENERATED ALWAYS AS (status IN ('CREATED', 'COMPLETED')) STORED,
     value numeric NOT NULL
         GENERATED ALWAYS AS (order_value(status, amount, refunded_amount, base_amount)) STORED
@@ -127,8 +136,8 @@ CREATE TABLE audiences (
     metadata jsonb CHECK (jsonb_typeof(metadata) = 'object'),
     type text NOT NULL CHECK (type IN ('STATIC', 'SYNCED_LIST', 'DYNAMIC')),
     rules jsonb CHECK ((type = 'DYNAMIC') = (rules IS NOT NULL)),
-    created_at timestamptz(3) NOT NULL DEFAULT present(),
-    updated_at timestamptz(3) NOT NULL DEFAULT present(),
+    created_at moment NOT NULL DEFAULT present(),
+    updated_at moment NOT NULL DEFAULT present(),
     UNIQUE (environment_id, id)
 );
 
@@ -136,7 +145,7 @@ CREATE TABLE audience_members (
     environment_id int NOT NULL,
     audience_id text COLLATE "C" NOT NULL,
     consumer_id text COLLATE "C" NOT NULL,
-    added_at timestamptz(3) NOT NULL DEFAULT present(),
+    added_at moment NOT NULL DEFAULT present(),
     PRIMARY KEY (audience_id, consumer_id),
     FOREIGN KEY (environment_id, audience_id) REFERENCES audiences (environment_id, id) ON DELETE CASCADE,
     FOREIGN KEY (environment_id, consumer_id) REFERENCES consumers (environment_id, id) ON DELETE CASCADE
@@ -147,8 +156,8 @@ CREATE INDEX ON audience_members (consumer_id);
 CREATE TABLE outbox (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     environment_id int NOT NULL,
-    consumer_id text COLLATE "C" NOT NULL,
-    version bigint NOT NULL,
+    consumer_id text COLLATE "C" NOT NULL CHECK (octet_length(consumer_id) = 31),
+    version bigint NOT NULL CHECK (version > 0),
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     lane text NOT NULL CHECK (lane IN ('live', 'bulk')),
     request_id text,
@@ -173,8 +182,8 @@ CREATE TABLE generations (
     state text NOT NULL CHECK (state IN ('filling', 'refreshed', 'live', 'kept', 'dropped')),
     document_version int NOT NULL,
     mapping_digest text NOT NULL,
-    created_at timestamptz(3) NOT NULL DEFAULT present(),
-    live_at timestamptz(3)
+    created_at moment NOT NULL DEFAULT present(),
+    live_at moment
 );
 CREATE UNIQUE INDEX one_generation_under_construction ON generations ((true)) WHERE state IN ('filling', 'refreshed');
 CREATE UNIQUE INDEX one_live_generation ON generations ((true)) WHERE state = 'live';
@@ -186,7 +195,7 @@ CREATE TABLE idempotency_keys (
     status smallint NOT NULL,
     headers jsonb NOT NULL,
     body bytea NOT NULL,
-    created_at timestamptz(3) NOT NULL DEFAULT present(),
+    created_at moment NOT NULL DEFAULT present(),
     PRIMARY KEY (environment_id, key)
 );
 CREATE INDEX ON idempotency_keys (created_at);

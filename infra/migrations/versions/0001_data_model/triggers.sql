@@ -1,3 +1,5 @@
+-- Tables are named with their schema: a session's temporary table of the same name must not swallow a change.
+
 -- A consumer's version moves by itself whenever anything its readers see changes, whatever the statement says.
 -- It may be raised further on purpose (memberships, an index found ahead), never lowered.
 CREATE FUNCTION consumers_version() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -5,14 +7,24 @@ BEGIN
     IF NEW.id <> OLD.id OR NEW.environment_id <> OLD.environment_id THEN
         RAISE EXCEPTION 'a consumer keeps its id and its environment' USING ERRCODE = 'restrict_violation';
     END IF;
+    -- Only the orders' trigger changes totals. A statement that tries has them counted anew.
+    IF pg_trigger_depth() = 1 AND (NEW.total_orders, NEW.total_order_value, NEW.last_order_at)
+        IS DISTINCT FROM (OLD.total_orders, OLD.total_order_value, OLD.last_order_at)
+    THEN
+        SELECT count(*), coalesce(sum(o.value), 0), max(o.placed_at)
+        INTO NEW.total_orders, NEW.total_order_value, NEW.last_order_at
+        FROM public.orders o WHERE o.consumer_id = NEW.id AND o.counts;
+    END IF;
+    -- Metadata is compared as it is stored: 1.0 equals 1.00, but readers see the difference.
     IF NEW.version > OLD.version OR
-       (NEW.email, NEW.phone, NEW.full_name, NEW.metadata, NEW.external_id,
+       (NEW.email, NEW.phone, NEW.full_name, NEW.external_id,
         NEW.total_orders, NEW.total_order_value, NEW.last_order_at, NEW.created_at) IS DISTINCT FROM
-       (OLD.email, OLD.phone, OLD.full_name, OLD.metadata, OLD.external_id,
-        OLD.total_orders, OLD.total_order_value, OLD.last_order_at, OLD.created_at)
+       (OLD.email, OLD.phone, OLD.full_name, OLD.external_id,
+        OLD.total_orders, OLD.total_order_value, OLD.last_order_at, OLD.created_at) OR
+       ROW(NEW.metadata)::record *<> ROW(OLD.metadata)::record
     THEN
         NEW.version := greatest(OLD.version + 1, NEW.version);
-        NEW.updated_at := present();
+        NEW.updated_at := public.present();
     ELSE
         NEW.version := OLD.version;
         NEW.updated_at := OLD.updated_at;
@@ -21,6 +33,17 @@ BEGIN
 END $$;
 CREATE TRIGGER consumers_version BEFORE UPDATE ON consumers FOR EACH ROW EXECUTE FUNCTION consumers_version();
 
+CREATE FUNCTION consumers_untold() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.total_orders := 0;
+    NEW.total_order_value := 0;
+    NEW.last_order_at := NULL;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER consumers_untold BEFORE INSERT ON consumers FOR EACH ROW
+    WHEN (NEW.total_orders <> 0 OR NEW.total_order_value <> 0 OR NEW.last_order_at IS NOT NULL)
+    EXECUTE FUNCTION consumers_untold();
+
 -- Append-only: an upserted "dirty" row would make a writer wait for the indexer that holds it.
 CREATE FUNCTION consumers_to_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -28,14 +51,14 @@ DECLARE
     request text := nullif(current_setting('consumers.request_id', true), '');
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO outbox (environment_id, consumer_id, version, lane, request_id)
+        INSERT INTO public.outbox (environment_id, consumer_id, version, lane, request_id)
         SELECT n.environment_id, n.id, n.version, lane, request FROM new_rows n;
     ELSIF TG_OP = 'UPDATE' THEN
-        INSERT INTO outbox (environment_id, consumer_id, version, lane, request_id)
+        INSERT INTO public.outbox (environment_id, consumer_id, version, lane, request_id)
         SELECT n.environment_id, n.id, n.version, lane, request
         FROM new_rows n JOIN old_rows o ON o.id = n.id WHERE n.version <> o.version;
     ELSE
-        INSERT INTO outbox (environment_id, consumer_id, version, lane, request_id)
+        INSERT INTO public.outbox (environment_id, consumer_id, version, lane, request_id)
         SELECT o.environment_id, o.id, o.version + 1, lane, request FROM old_rows o;
     END IF;
     RETURN NULL;
@@ -52,7 +75,7 @@ BEGIN
     IF NEW.id <> OLD.id OR NEW.environment_id <> OLD.environment_id THEN
         RAISE EXCEPTION 'an order keeps its id and its environment' USING ERRCODE = 'restrict_violation';
     END IF;
-    NEW.updated_at := present();
+    NEW.updated_at := public.present();
     RETURN NEW;
 END $$;
 CREATE TRIGGER orders_touch BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION orders_touch();
@@ -85,11 +108,11 @@ BEGIN
     IF ids IS NULL THEN
         RETURN NULL;
     END IF;
-    PERFORM FROM consumers WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
-    UPDATE consumers c SET
+    PERFORM FROM public.consumers WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE public.consumers c SET
         total_orders = c.total_orders + d.n,
         total_order_value = c.total_order_value + d.v,
-        last_order_at = (SELECT o.placed_at FROM orders o WHERE o.consumer_id = c.id AND o.counts
+        last_order_at = (SELECT o.placed_at FROM public.orders o WHERE o.consumer_id = c.id AND o.counts
                          ORDER BY o.placed_at DESC LIMIT 1)
     FROM unnest(ids, numbers, amounts) AS d (id, n, v) WHERE c.id = d.id;
     RETURN NULL;
@@ -111,8 +134,8 @@ BEGIN
     ELSE
         SELECT array_agg(DISTINCT consumer_id) INTO ids FROM old_rows;
     END IF;
-    PERFORM FROM consumers WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
-    UPDATE consumers SET version = version + 1 WHERE id = ANY (ids);
+    PERFORM FROM public.consumers WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE public.consumers SET version = version + 1 WHERE id = ANY (ids);
     RETURN NULL;
 END $$;
 CREATE TRIGGER members_inserted AFTER INSERT ON audience_members
@@ -131,10 +154,11 @@ CREATE TRIGGER consumers_truncate BEFORE TRUNCATE ON consumers EXECUTE FUNCTION 
 CREATE TRIGGER orders_truncate BEFORE TRUNCATE ON orders EXECUTE FUNCTION refuse('Use DELETE.');
 CREATE TRIGGER audiences_truncate BEFORE TRUNCATE ON audiences EXECUTE FUNCTION refuse('Use DELETE.');
 CREATE TRIGGER members_truncate BEFORE TRUNCATE ON audience_members EXECUTE FUNCTION refuse('Use DELETE.');
+CREATE TRIGGER outbox_truncate BEFORE TRUNCATE ON outbox EXECUTE FUNCTION refuse('Its rows are changes on their way.');
 
 CREATE FUNCTION audiences_touch() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.updated_at := present();
+    NEW.updated_at := public.present();
     RETURN NEW;
 END $$;
 CREATE TRIGGER audiences_touch BEFORE UPDATE ON audiences FOR EACH ROW EXECUTE FUNCTION audiences_touch();

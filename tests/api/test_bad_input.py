@@ -1,0 +1,190 @@
+"""Whatever is sent, it is refused in words or stored as sent: never a 5xx, and nothing stays of what was refused."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.service import Account, Service, new_account
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def target(service: Service) -> Iterator[Account]:
+    with new_account(service) as account:
+        yield account
+
+
+def count(account: Account) -> int:
+    with account.database.engine.connect() as connection:
+        query = sa.text("SELECT count(*) FROM consumers WHERE environment_id IN (:live, :test)")
+        environments = {"live": account.live_environment, "test": account.test_environment}
+        return int(connection.execute(query, environments).scalar_one())
+
+
+def refused(account: Account, answer: httpx.Response, before: int) -> None:
+    assert answer.status_code == 400, answer.text[:500]
+    assert answer.json()["requestId"] == answer.headers["X-Request-Id"]
+    assert count(account) == before
+
+
+def number(text: str) -> bytes:
+    return b'{"metadata": {"n": %b}}' % text.encode()
+
+
+BROKEN = {
+    "nothing": b"",
+    "white space": b" \n",
+    "cut off": b'{"fullName": "Some',
+    "cut off after a key": b'{"fullName"',
+    "trailing comma": b'{"fullName": "A",}',
+    "two values": b'{"fullName": "A"} {}',
+    "single quotes": b"{'fullName': 'A'}",
+    "comment": b'{"fullName": "A" /* */}',
+    "byte order mark": b"\xef\xbb\xbf{}",
+    "UTF-16": '{"fullName": "A"}'.encode("utf-16"),
+    "Latin-1": b'{"fullName": "Jos\xe9"}',
+    "overlong UTF-8": b'{"fullName": "\xc0\xaf"}',
+    "encoded surrogate": b'{"fullName": "\xed\xa0\x80"}',
+    "lone surrogate": b'{"fullName": "\\ud800"}',
+    "lone low surrogate": b'{"metadata": {"\\udc00": 1}}',
+    "surrogates the wrong way round": b'{"externalId": "\\udc00\\ud800"}',
+    "NUL": b'{"fullName": "a\\u0000b"}',
+    "NUL in a key": b'{"metadata": {"a\\u0000": 1}}',
+    "NUL deep inside": b'{"metadata": {"a": [{"b": "\\u0000"}]}}',
+    "raw NUL": b'{"fullName": "a\x00b"}',
+    "raw control character": b'{"fullName": "a\nb"}',
+    "repeated key": b'{"fullName": "A", "fullName": "B"}',
+    "repeated key deep inside": b'{"metadata": {"a": {"b": 1, "b": 1}}}',
+    "repeated key by escape": b'{"fullName": "A", "full\\u004eame": "B"}',
+    "arrays without end": b"[" * 100_000,
+    "objects without end": b'{"metadata":' * 100_000,
+    "deep but closed": b'{"metadata": {"a": ' + b"[" * 5000 + b"]" * 5000 + b"}}",
+    **{
+        text: number(text)
+        for text in ("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "01", "+1", ".5", "1.", "0x1")
+    },
+    "5000 digits": number("1" * 5000),
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("path", ["/consumers", "/orders", "/orders/batch"])
+def test_what_is_not_strictly_json_is_a_400(target: Account, path: str, body: bytes) -> None:
+    before = count(target)
+    refused(target, target.live.post(path, content=body, headers=JSON), before)
+
+
+ODD: list[Any] = [None, True, 0, -1, 2**63, 10**400, 1.5, "", "x", [], [[]], {}, {"a": None}, {"$ne": None}]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: json.dumps(value)[:20])
+@pytest.mark.parametrize("path", ["/consumers", "/orders", "/orders/batch"])
+def test_value_of_another_type_anywhere_is_never_a_5xx(target: Account, path: str, value: Any) -> None:
+    fields = {
+        "/consumers": ["email", "phone", "fullName", "metadata", "externalId", "id", "totalOrders", "nope"],
+        "/orders": [
+            *("consumerId", "consumer", "externalId", "status", "amount", "refundedAmount", "currencyCode"),
+            *("baseAmount", "items", "metadata", "placedAt", "nope"),
+        ],
+        "/orders/batch": ["orders", "nope"],
+    }[path]
+    bodies = [value, *({field: value} for field in fields), dict.fromkeys(fields, value), [value, {"amount": value}]]
+    for body in bodies:
+        before = count(target)
+        answer = target.live.post(path, content=json.dumps(body), headers=JSON)
+        assert answer.status_code in {201, 400}, (body, answer.text)
+        assert count(target) == before + (answer.status_code == 201 and path == "/consumers")
+
+
+def ask(account: Account, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict[str, Any]]:
+    """Send a path as it stands: clients would mend it."""
+    address = account.live.base_url
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
+    try:
+        connection.putrequest("GET", path)
+        connection.putheader("Authorization", account.live.headers["Authorization"])
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        *("%00", "cons_%00", "%ff%fe", "%ED%A0%80", "%zz", "%", "%25", "a%2Fb", "..%2f..%2fetc%2fpasswd", "%0a", "%20"),
+        *("cons_", "CONS_01HZXW0000000000000000000A", "cons_01HZXW0000000000000000000a", "x" * 7000, "'%20OR%201=1--"),
+        *("%F0%9F%98%80", "ord_01HZXW0000000000000000000A", "*", "undefined", "null", "-1", "1e400"),
+    ],
+)
+def test_strange_id_is_a_404(target: Account, identifier: str) -> None:
+    status, content = ask(target, f"/api/v1/consumers/{identifier}")
+    assert status == 404
+    assert content["error"] in {"Consumer not found", "Not found"}
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("search=%ff%fe", {"search"}),
+        ("search=%ED%A0%80x", {"search"}),
+        ("search=a%00b", {"search"}),
+        ("after=%00", {"after"}),
+        ("%00=1&%ff=2", {"\0", "?"}),
+        ("first=1&first=1", {"first"}),
+        ("first=1&FIRST=2", {"FIRST"}),
+        ("first[]=1", {"first[]"}),
+        ("first=", {"first"}),
+        ("first=%EF%BC%91", {"first"}),
+        ("first=99999999999999999999", {"first"}),
+        ("first=-1", {"first"}),
+        ("first=1_0", {"first"}),
+        ("first=NaN&last=Infinity", {"first", "last"}),
+        ("first=%zz", {"first"}),
+        ("sortBy=%zz&sortDir=", {"sortBy", "sortDir"}),
+        ("sortBy=_score", {"sortBy"}),
+        ("createdAfter=2024-01-01T00:00:00+01:00", {"createdAfter"}),
+        ("createdAfter=0000-01-01&createdBefore=99999-01-01", {"createdAfter", "createdBefore"}),
+        ("search=" + "x" * 10_000, {"search"}),
+        ("=1", {""}),
+        ("x", {"x"}),
+        ("&".join(f"p{n}=1" for n in range(500)), {f"p{n}" for n in range(500)}),
+    ],
+)
+def test_odd_query_is_a_400_naming_its_parameters(target: Account, query: str, fields: set[str]) -> None:
+    status, content = ask(target, f"/api/v1/consumers?{query}")
+    assert status == 400
+    assert {fault["field"] for fault in content["details"]} == fields
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?", "?&&", "?search=%zz%zz", "?search=a%2Bb", "?search=%F0%9F%98%80%F0%9F%98%80"]
+)
+def test_query_that_is_only_unusual_is_answered(target: Account, query: str) -> None:
+    assert ask(target, f"/api/v1/consumers{query}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("Accept", b"\xff\xfe"),
+        ("Accept", b"text/html"),
+        ("Accept-Encoding", b"\xe9, gzip;q=zero, *"),
+        ("Cookie", b"\xff=\xfe; ;;==;"),
+        ("Content-Type", b"\xff\xfe"),
+        ("X-Request-Id", b"\xff" * 500),
+        ("If-None-Match", b"\xff"),
+        ("Accept-Language", b"x" * 7000),
+    ],
+)
+def test_odd_header_does_no_harm(target: Account, header: tuple[str, bytes]) -> None:
+    assert ask(target, "/api/v1/consumers", header)[0] == 200

@@ -1,0 +1,110 @@
+"""Batches of orders: all or nothing, in the order of the request, every fault by its place."""
+
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.service import Account
+
+LIMIT = 500
+
+
+@pytest.fixture
+def buyers(account: Account) -> list[str]:
+    people = [{"externalId": name} for name in ("b0", "b1")]
+    return [account.live.post("/consumers", json=person).json()["id"] for person in people]
+
+
+def send(account: Account, body: Any) -> httpx.Response:
+    return account.live.post("/orders/batch", json=body)
+
+
+def faults(answer: httpx.Response) -> dict[str, str]:
+    assert answer.status_code == 400, answer.text
+    return {fault["field"]: fault["message"] for fault in answer.json()["details"]}
+
+
+def stored(account: Account) -> int:
+    with account.database.engine.connect() as connection:
+        query = sa.text("SELECT count(*) FROM orders WHERE environment_id = :id")
+        return int(connection.execute(query, {"id": account.live_environment}).scalar_one())
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_batch_is_answered_in_the_order_of_the_request(
+    account: Account,
+    buyers: list[str],
+    wrapped: bool,  # noqa: FBT001
+) -> None:
+    orders = [{"consumerId": buyers[n % 2], "amount": n, "externalId": str(n)} for n in range(LIMIT)]
+    answer = send(account, {"orders": orders} if wrapped else orders)
+    assert answer.status_code == 201
+    assert [order["externalId"] for order in answer.json()] == [order["externalId"] for order in orders]
+    ids = [order["id"] for order in answer.json()]
+    assert ids == sorted(ids)
+    consumers = [account.live.get(f"/consumers/{buyer}").json() for buyer in buyers]
+    assert [(one["totalOrders"], one["totalOrderValue"]) for one in consumers] == [(250, 62250), (250, 62500)]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("item", [{}, None, {"amount": "wrong"}])
+def test_more_than_500_are_refused(account: Account, item: Any, wrapped: bool) -> None:  # noqa: FBT001
+    body = [item] * (LIMIT + 1)
+    answer = send(account, {"orders": body} if wrapped else body)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "Max batch size is 500"
+
+
+@pytest.mark.parametrize("body", [[], {"orders": []}])
+def test_empty_batch_is_answered_by_an_empty_array(account: Account, body: Any) -> None:
+    answer = send(account, body)
+    assert (answer.status_code, answer.text) == (201, "[]")
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, {"orders"}),
+        ({"orders": None}, {"orders"}),
+        ({"orders": {"amount": 1}}, {"orders"}),
+        ({"consumers": []}, {"consumers", "orders"}),
+        ({"orders": [], "dryRun": True}, {"dryRun"}),
+        (5, {"orders"}),
+        ("[]", {"orders"}),
+    ],
+)
+def test_body_that_is_no_batch_is_refused(account: Account, body: Any, fields: set[str]) -> None:
+    assert faults(send(account, body)).keys() == fields
+
+
+def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account, buyers: list[str]) -> None:
+    right = {"consumerId": buyers[0], "amount": 1}
+    body = [right, 5, None, right | {"amount": -1, "status": "?"}, {"amount": 1}, right | {"totl": 1}, [], right]
+    expected = {"[1]", "[2]", "[3].amount", "[3].status", "[4].consumerId", "[5].totl", "[6]"}
+    assert faults(send(account, body)).keys() == expected
+    assert stored(account) == 0
+
+
+def test_what_only_the_database_knows_is_named_by_place_too_and_nothing_is_stored(
+    account: Account, buyers: list[str]
+) -> None:
+    right = {"consumerId": buyers[0], "amount": 1}
+    assert send(account, [right | {"externalId": "taken"}]).status_code == 201
+    body = [
+        right | {"externalId": "twin"},
+        right | {"externalId": "taken"},
+        {"consumerId": "cons_x", "amount": 1},
+        right | {"externalId": "twin"},
+        {"consumer": {"email": "nobody@example.com"}, "amount": 1},
+        right,
+    ]
+    assert faults(send(account, body)) == {
+        "[1].externalId": "External ID already exists",
+        "[2].consumerId": "Unknown consumer",
+        "[3].externalId": "External ID already exists",
+        "[4].consumer": "Unknown consumer",
+    }
+    assert stored(account) == 1
+    assert account.live.get(f"/consumers/{buyers[0]}").json()["totalOrders"] == 1

@@ -1,0 +1,206 @@
+"""What holds for every answer: who may ask, how it is told no, and what comes along."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from infra import keys
+from tests.service import Account, Service
+
+LIST = "/api/v1/consumers"
+
+
+@contextmanager
+def client(service: Service, secret: str | None) -> Iterator[httpx.Client]:
+    headers = {} if secret is None else {"Authorization": secret}
+    with httpx.Client(base_url=service.url, headers=headers, timeout=30) as made:
+        yield made
+
+
+@pytest.mark.parametrize("path", [LIST, f"{LIST}/cons_1", f"{LIST}/search?q=x"])
+@pytest.mark.parametrize(
+    ("authorization", "error"),
+    [
+        (None, "Authentication required"),
+        ("", "Authentication required"),
+        ("Bearer", "Authentication required"),
+        ("Basic c2tfbGl2ZTo=", "Authentication required"),
+        ("sk_live_nothing", "Authentication required"),
+        ("Bearer sk_live_nothing", "Authentication required"),
+        ("Bearer sk_test_" + "x" * 5000, "Authentication required"),
+        ("Bearer sk_live_é\xff", "Authentication required"),
+        ("Bearer pk_live_anything", "Secret key required"),
+    ],
+)
+def test_request_without_a_secret_key_is_401(
+    service: Service, path: str, authorization: str | None, error: str
+) -> None:
+    with client(service, None) as anonymous:
+        headers = [] if authorization is None else [("Authorization", authorization.encode("latin-1"))]
+        answer = anonymous.get(path, headers=headers)  # type: ignore[arg-type]  # bytes are what goes over the wire
+    assert answer.status_code == 401
+    assert answer.json() == {"error": error, "requestId": answer.headers["X-Request-Id"]}
+
+
+@pytest.mark.parametrize("state", ["revoked", "expired"])
+def test_key_that_is_no_longer_valid_is_401(service: Service, account: Account, state: str) -> None:
+    with account.database.engine.begin() as connection:
+        later = datetime.now(UTC) + timedelta(days=1)
+        key = keys.create(connection, account.name, "live", expires_at=later)
+        if state == "revoked":
+            keys.revoke(connection, key.id)
+        else:
+            past = sa.text("UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE id = :id")
+            connection.execute(past, {"id": key.id})
+    with client(service, f"Bearer {key.key}") as late:
+        assert late.get(LIST).json()["error"] == "Authentication required"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", LIST, "read:consumers"),
+        ("GET", f"{LIST}/cons_1", "read:consumers"),
+        ("GET", f"{LIST}/search?q=xx", "read:consumers"),
+        ("POST", LIST, "write:consumers"),
+        ("POST", "/api/v1/orders", "write:orders"),
+        ("POST", "/api/v1/orders/batch", "write:orders"),
+    ],
+)
+def test_key_without_the_scope_is_403_and_the_scope_is_named(
+    service: Service, account: Account, method: str, path: str, scope: str
+) -> None:
+    others = [one for one in keys.SCOPES if one not in {scope, keys.ADMIN}]
+    with account.database.engine.begin() as connection:
+        key = keys.create(connection, account.name, "live", scopes=others)
+    with client(service, f"Bearer {key.key}") as limited:
+        answer = limited.request(method, path, content="not even JSON" if method == "POST" else None)
+    assert answer.status_code == 403
+    assert answer.json()["error"] == "Forbidden"
+    assert scope in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api/v1", "/api/v1/nothing", f"{LIST}/a/b", "/health/x", "/docs/x", "/x/y"]
+)
+def test_unknown_path_is_404_in_the_envelope(service: Service, path: str) -> None:
+    answer = httpx.get(service.url + path)
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "Not found", "requestId": answer.headers["X-Request-Id"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("DELETE", LIST), ("PATCH", LIST), ("PUT", "/api/v1/orders/batch"), ("POST", "/health/live"), ("BREW", LIST)],
+)
+def test_other_method_is_405_and_says_which_there_are(account: Account, method: str, path: str) -> None:
+    answer = account.live.request(method, urljoin(str(account.live.base_url), path))
+    assert answer.status_code == 405
+    assert answer.json()["error"] == "Method not allowed"
+    assert answer.headers["Allow"]
+    assert answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "a/b;c=d"]
+)
+@pytest.mark.parametrize("path", ["/consumers", "/orders", "/orders/batch"])
+def test_body_of_another_kind_is_415(account: Account, path: str, kind: str) -> None:
+    answer = account.live.post(path, content=b"{}", headers={"Content-Type": kind})
+    assert answer.status_code == 415
+    assert answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+)
+def test_json_under_any_of_its_names_is_taken(account: Account, kind: str) -> None:
+    assert account.live.post("/consumers", content=b"{}", headers={"Content-Type": kind}).status_code == 201
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_over_10_mib_is_413(account: Account, chunked: bool) -> None:  # noqa: FBT001
+    body = b'{"metadata": {"a": "' + b"x" * 10 * 1024 * 1024 + b'"}}'
+    pieces = (body[place : place + 65536] for place in range(0, len(body), 65536))
+    headers = {"Content-Type": "application/json"}
+    answer = account.live.post("/consumers", content=pieces if chunked else body, headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["error"] == "Request body too large"
+
+
+@pytest.mark.parametrize("path", [LIST, "/nothing", f"{LIST}/cons_1", f"{LIST}?first=0", "/health/live", "/docs"])
+def test_sane_request_id_is_kept_and_any_other_replaced(account: Account, path: str) -> None:
+    address = urljoin(str(account.live.base_url), path)
+    assert account.live.get(address, headers={"X-Request-Id": "mine-1.2:3_4"}).headers["X-Request-Id"] == "mine-1.2:3_4"
+    for bad in (b"", b"a b", b"x" * 129, b"\xe9", b"<script>", b"a\tb"):
+        made = account.live.get(address, headers=[(b"X-Request-Id", bad)]).headers["X-Request-Id"]
+        assert made.encode("latin-1") != bad
+        assert made.startswith("req_")
+
+
+@pytest.fixture
+def failing(account: Account) -> Iterator[str]:
+    """The name of a consumer at which the database fails: at its insert, or not before its commit."""
+    name = f"Boom {account.live_environment}"
+    with account.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"""
+            CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'the secret inside'; END $$;
+            CREATE TRIGGER boom BEFORE INSERT ON consumers FOR EACH ROW
+                WHEN (NEW.full_name = '{name} now') EXECUTE FUNCTION boom();
+            CREATE CONSTRAINT TRIGGER late_boom AFTER INSERT ON consumers DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+                WHEN (NEW.full_name = '{name} at commit') EXECUTE FUNCTION boom()""")
+    yield name
+    with account.database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP FUNCTION boom CASCADE")
+
+
+@pytest.mark.parametrize("moment", ["now", "at commit"])
+def test_failing_insert_or_commit_is_a_500_that_tells_nothing_and_stores_nothing(
+    account: Account, failing: str, moment: str
+) -> None:
+    answer = account.live.post("/consumers", json={"fullName": f"{failing} {moment}"})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "Internal server error", "requestId": answer.headers["X-Request-Id"]}
+    account.settled()
+    assert account.live.get("/consumers").json()["data"] == []
+
+
+def test_answer_is_compressed_for_those_who_accept_it(account: Account) -> None:
+    for _ in range(10):
+        account.live.post("/consumers", json={"fullName": "Somebody"})
+    account.settled()
+    plain = account.live.get("/consumers", headers={"Accept-Encoding": "identity"})
+    packed = account.live.get("/consumers", headers={"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert packed.headers["Vary"] == "Accept-Encoding"
+    assert packed.content == plain.content
+
+
+def test_no_other_site_may_use_it_from_a_browser(account: Account) -> None:
+    answer = account.live.get("/consumers", headers={"Origin": "https://example.com"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_health_says_what_works(service: Service) -> None:
+    assert httpx.get(f"{service.url}/health/live").json() == {"status": "ok"}
+    ready: dict[str, Any] = httpx.get(f"{service.url}/health/ready").json()
+    assert ready.pop("indexLagMs") >= 0
+    assert ready == dict.fromkeys(("status", "database", "search", "queue"), "ok")
+
+
+def test_documentation_needs_no_other_server(service: Service) -> None:
+    document = httpx.get(f"{service.url}/openapi.json").json()
+    assert {"/api/v1/consumers", "/api/v1/orders/batch", "/health/ready"} <= document["paths"].keys()
+    shown = httpx.get(f"{service.url}/docs").text
+    assert "//" not in shown.split("SwaggerUIBundle")[0].replace("</", "")
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js", "favicon-32x32.png"):
+        assert f'"/docs/assets/{asset}"' in shown
+        assert httpx.get(f"{service.url}/docs/assets/{asset}").is_success

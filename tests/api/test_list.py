@@ -1,0 +1,193 @@
+"""The list is PostgreSQL's ORDER BY, whichever way one walks it."""
+
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.api.walking import forward, ids, page, walk, walk_back
+from tests.service import Account, Service, new_account
+
+ROWS = 10_000
+FILL = sa.text("""
+    INSERT INTO consumers (environment_id, email, full_name, created_at, total_orders, total_order_value, last_order_at)
+    SELECT :environment,
+        CASE WHEN n % 5 > 0 THEN
+            (ARRAY['Ann', 'ann.', 'bob+', 'Éva', 'zoë', 'o''', 'Ωmega', '_'])[1 + n % 8] || n || '@Example.com' END,
+        'Somebody q' || n % 7,
+        '2024-01-01Z'::timestamptz + (n * 7919 % 40) * interval '1.001 s',
+        n % 4,
+        (ARRAY[0, 0.0001, 0.0002, 10, 9.9999, 1234.5, 89999999999999.9999, 90000000000000])[1 + n * 31 % 8],
+        CASE WHEN n % 3 > 0 THEN (ARRAY['0001-01-02Z', '1969-12-31T23:59:59.999Z', '1970-01-01Z',
+            '2024-02-29T12:00:00.5Z', '9999-12-30Z'])[1 + n % 5]::timestamptz END
+    FROM generate_series(1, :rows) AS n""")
+COLUMNS = {
+    "createdAt": "created_at",
+    "email": 'email_key COLLATE "C"',
+    "lastOrderAt": "last_order_at",
+    "totalOrderValue": "total_order_value",
+    "totalOrders": "total_orders",
+}
+orders = pytest.mark.parametrize(("sort", "direction"), [(sort, way) for sort in COLUMNS for way in ("asc", "desc")])
+
+
+@pytest.fixture(scope="module")
+def crowd(service: Service) -> Iterator[Account]:
+    """Some thousand consumers with many ties, nulls and extremes."""
+    with new_account(service) as account:
+        with account.database.engine.begin() as connection:
+            for environment, rows in ((account.live_environment, ROWS), (account.test_environment, ROWS // 10)):
+                connection.execute(FILL, {"environment": environment, "rows": rows})
+        account.settled()
+        yield account
+
+
+def truth(account: Account, sort: str, direction: str, where: str = "true") -> list[str]:
+    query = f"""SELECT id FROM consumers WHERE environment_id = :environment AND {where}
+        ORDER BY {COLUMNS[sort]} {direction} NULLS LAST, id {direction}"""
+    with account.database.engine.connect() as connection:
+        return list(connection.execute(sa.text(query), {"environment": account.live_environment}).scalars())
+
+
+@orders
+def test_walk_to_the_end_and_back_meets_every_row_once_in_order(crowd: Account, sort: str, direction: str) -> None:
+    expected = truth(crowd, sort, direction)
+    assert walk(crowd.live, sortBy=sort, sortDir=direction) == expected
+    assert walk_back(crowd.live, sortBy=sort, sortDir=direction) == expected
+
+
+@orders
+def test_walk_may_turn_round_anywhere_with_any_page_size(crowd: Account, sort: str, direction: str) -> None:
+    chance = random.Random(f"{sort} {direction}")
+    expected = truth(crowd, sort, direction)
+    begin, end = 0, 0
+    cursors: dict[str, Any] = {"endCursor": None, "startCursor": None}
+    for _ in range(40):
+        size = chance.choice([1, 2, 20, 77, 100])
+        if begin == 0 or chance.random() < 0.7:
+            cursor = {"after": cursors["endCursor"]} if cursors["endCursor"] else {}
+            content = page(crowd.live, sortBy=sort, sortDir=direction, first=size, **cursor)
+            begin, end = end, min(end + size, len(expected))
+            flags = (end < len(expected), bool(cursor))
+        else:
+            before = cursors["startCursor"]
+            content = page(crowd.live, sortBy=sort, sortDir=direction, last=size, before=before)
+            begin, end = max(begin - size, 0), begin
+            flags = (True, begin > 0)
+        cursors = content["pageInfo"]
+        assert ids(content) == expected[begin:end]
+        assert (cursors["hasNextPage"], cursors["hasPreviousPage"]) == flags
+
+
+def test_page_without_parameters_is_the_20_newest(crowd: Account) -> None:
+    assert ids(page(crowd.live)) == truth(crowd, "createdAt", "desc")[:20]
+
+
+def test_page_from_the_end_comes_in_the_order_of_the_list(crowd: Account) -> None:
+    content = page(crowd.live, last=5)
+    assert ids(content) == truth(crowd, "createdAt", "desc")[-5:]
+    assert content["pageInfo"]["hasNextPage"] is False
+    assert content["pageInfo"]["hasPreviousPage"] is True
+
+
+def test_page_before_a_cursor_has_20_rows_unless_told(crowd: Account) -> None:
+    cursor = page(crowd.live, last=1)["pageInfo"]["startCursor"]
+    assert ids(page(crowd.live, before=cursor)) == truth(crowd, "createdAt", "desc")[-21:-1]
+
+
+def test_page_after_the_last_row_is_empty_with_null_cursors(crowd: Account) -> None:
+    cursor = page(crowd.live, last=1)["pageInfo"]["endCursor"]
+    assert page(crowd.live, after=cursor) == {
+        "data": [],
+        "pageInfo": {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": True},
+    }
+
+
+def test_list_of_nobody_is_an_empty_page(account: Account) -> None:
+    nothing = {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": False}
+    for parameters in ({}, {"last": 5}, {"search": "nobody"}, {"sortBy": "email"}):
+        assert page(account.live, **parameters) == {"data": [], "pageInfo": nothing}
+
+
+def test_rows_of_the_list_are_those_of_the_single_answers_byte_for_byte(crowd: Account) -> None:
+    answer = crowd.live.get("/consumers", params={"sortBy": "totalOrderValue", "first": 5})
+    rows = [crowd.live.get(f"/consumers/{row['id']}").text for row in answer.json()["data"]]
+    assert answer.text.startswith('{"data":[' + ",".join(rows) + '],"pageInfo":')
+
+
+@pytest.mark.parametrize(
+    ("window", "where"),
+    [
+        ({"createdAfter": "2024-01-01T00:00:05.005Z"}, "created_at >= '2024-01-01T00:00:05.005Z'"),
+        ({"createdBefore": "2024-01-01T00:00:05.005Z"}, "created_at < '2024-01-01T00:00:05.005Z'"),
+        ({"createdAfter": "2024-01-01T02:00:05.006+02:00"}, "created_at >= '2024-01-01T00:00:05.006Z'"),
+        ({"createdAfter": "2024-01-01"}, "true"),
+        ({"createdBefore": "2024-01-01"}, "false"),
+        (
+            {"createdAfter": "2024-01-01T00:00:01.001Z", "createdBefore": "2024-01-01T00:00:03.003Z"},
+            "created_at >= '2024-01-01T00:00:01.001Z' AND created_at < '2024-01-01T00:00:03.003Z'",
+        ),
+        ({"createdAfter": "2024-01-01T00:00:03Z", "createdBefore": "2024-01-01T00:00:01Z"}, "false"),
+    ],
+)
+def test_window_of_creation_begins_with_its_moment_and_ends_before_it(
+    crowd: Account, window: dict[str, str], where: str
+) -> None:
+    assert walk(crowd.live, **window) == truth(crowd, "createdAt", "desc", where)
+
+
+def test_search_is_a_filter_of_the_list_in_its_order(crowd: Account) -> None:
+    found = walk(crowd.live, search="somebody q3", sortBy="email", sortDir="asc")
+    assert found == truth(crowd, "email", "asc", "full_name = 'Somebody q3'")
+    assert walk_back(crowd.live, search="somebody q3", sortBy="email", sortDir="asc") == found
+
+
+def test_environments_never_see_each_other(crowd: Account) -> None:
+    live, test = (set(walk(client, sortBy="totalOrders")) for client in (crowd.live, crowd.test))
+    assert live == set(truth(crowd, "totalOrders", "desc"))
+    assert live.isdisjoint(test)
+    assert set(walk(crowd.test, search="somebody")) == test
+    assert crowd.test.get(f"/consumers/{min(live)}").status_code == 404
+
+
+@pytest.mark.parametrize("parameters", [{}, {"sortBy": "totalOrders", "sortDir": "asc"}, {"search": "somebody"}])
+def test_unchanged_row_is_neither_lost_nor_repeated_while_others_come_go_and_change(
+    account: Account, parameters: dict[str, str]
+) -> None:
+    engine, environment = account.database.engine, {"environment": account.live_environment}
+    with engine.begin() as connection:
+        connection.execute(FILL, environment | {"rows": 300})
+    account.settled()
+    change = sa.text("""
+        WITH gone AS (DELETE FROM consumers WHERE id IN
+            (SELECT id FROM consumers WHERE environment_id = :environment AND metadata = '{}' LIMIT 5)),
+        moved AS (UPDATE consumers SET total_orders = total_orders + 1
+            WHERE environment_id = :environment AND metadata = '{"moves": true}')
+        INSERT INTO consumers (environment_id, full_name, metadata, total_orders)
+        SELECT :environment, 'Somebody New', CASE n % 9 WHEN 0 THEN '{"moves": true}' ELSE '{}' END::jsonb, n % 4
+        FROM generate_series(1, 9) AS n""")
+    over = threading.Event()
+
+    def storm() -> None:
+        while not over.is_set():
+            with engine.begin() as connection:
+                connection.execute(change, environment)
+
+    unchanged = truth(account, "createdAt", "desc")
+    thread = threading.Thread(target=storm)
+    thread.start()
+    try:
+        met: list[str] = []
+        for content in forward(account.live, first=7, **parameters):
+            met += ids(content)
+            if len(met) > 20 * len(unchanged):
+                break  # the storm makes rows faster than they are read
+    finally:
+        over.set()
+        thread.join()
+    stayed = set(unchanged)
+    order = truth(account, {"sortBy": "createdAt", **parameters}["sortBy"], parameters.get("sortDir", "desc"))
+    assert [row for row in met if row in stayed] == [row for row in order if row in stayed]

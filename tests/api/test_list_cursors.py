@@ -1,0 +1,140 @@
+"""Cursors: good for one list, as they were given out, for a day."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from api import cursors
+from api.consumers.schemas import ListParameters
+from tests.api.walking import page
+from tests.service import Account, Service, new_account
+
+ASKED = {"sortBy": "email", "sortDir": "asc", "search": "somebody", "createdAfter": "2020-01-01"}
+
+
+@pytest.fixture(scope="module")
+def few(service: Service) -> Iterator[Account]:
+    with new_account(service) as account:
+        insert = sa.text("""
+            INSERT INTO consumers (environment_id, email, full_name)
+            SELECT e, n || '@example.com', 'Somebody' FROM unnest(ARRAY[:live, :test]) e, generate_series(1, 5) AS n""")
+        with account.database.engine.begin() as connection:
+            connection.execute(insert, {"live": account.live_environment, "test": account.test_environment})
+        account.settled()
+        yield account
+
+
+def refused(account: Account, **parameters: Any) -> str:
+    """Assert that the list answers 400, naming the cursor's parameter; give what it says of it."""
+    answer = account.live.get("/consumers", params=parameters)
+    assert answer.status_code == 400, (parameters, answer.text)
+    content = answer.json()
+    assert content["error"] == "Validation failed"
+    [fault] = content["details"]
+    assert fault["field"] == ("before" if "before" in parameters else "after")
+    return str(fault["message"])
+
+
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_cursor_damaged_in_any_character_is_refused(few: Account, name: str) -> None:
+    cursor = page(few.live, **ASKED)["pageInfo"]["endCursor"]
+    assert few.live.get("/consumers", params=ASKED | {name: cursor}).status_code == 200
+    for place, character in enumerate(cursor):
+        other = "A" if character != "A" else "B"
+        refused(few, **ASKED, **{name: cursor[:place] + other + cursor[place + 1 :]})
+
+
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_cut_off_or_lengthened_cursor_is_refused(few: Account, name: str) -> None:
+    cursor = page(few.live, **ASKED)["pageInfo"]["endCursor"]
+    for length in range(len(cursor)):
+        refused(few, **ASKED, **{name: cursor[:length]})
+    for ending in ("A", "=", "==", " ", "\n", "é", "😀", "%"):
+        refused(few, **ASKED, **{name: cursor + ending})
+
+
+@pytest.mark.parametrize("cursor", ["", "null", "undefined", "cons_01HZXW0000000000000000000", "W10", "x" * 5000])
+def test_what_never_was_a_cursor_is_refused(few: Account, cursor: str) -> None:
+    refused(few, after=cursor)
+    refused(few, before=cursor)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sortBy": "createdAt"},
+        {"sortBy": "fullName"},
+        {"sortDir": "desc"},
+        {"search": "somebod"},
+        {"search": None},
+        {"createdAfter": "2020-01-02"},
+        {"createdAfter": None},
+        {"createdBefore": "2999-01-01"},
+    ],
+)
+def test_cursor_of_another_list_is_refused(few: Account, other: dict[str, Any]) -> None:
+    ends = page(few.live, **ASKED)["pageInfo"]
+    asked = {name: value for name, value in (ASKED | other).items() if value is not None}
+    refused(few, **asked, after=ends["endCursor"])
+    refused(few, **asked, before=ends["startCursor"])
+
+
+def test_cursor_of_another_environment_is_refused(few: Account) -> None:
+    refused(few, **ASKED, after=page(few.test, **ASKED)["pageInfo"]["endCursor"])
+
+
+def test_cursor_of_a_search_is_refused_by_the_list_and_the_other_way_round(few: Account) -> None:
+    found = few.live.get("/consumers/search", params={"q": "somebody", "first": 2}).json()
+    refused(few, search="somebody", after=found["pageInfo"]["endCursor"])
+    listed = page(few.live, search="somebody")["pageInfo"]["endCursor"]
+    answer = few.live.get("/consumers/search", params={"q": "somebody", "after": listed})
+    assert answer.status_code == 400
+    assert [fault["field"] for fault in answer.json()["details"]] == ["after"]
+
+
+def test_cursor_goes_with_another_page_size_and_the_other_way_of_travel(few: Account) -> None:
+    cursor = page(few.live, **ASKED, first=2)["pageInfo"]["endCursor"]
+    assert len(page(few.live, **ASKED, first=100, after=cursor)["data"]) == 3
+    assert len(page(few.live, **ASKED, last=100, before=cursor)["data"]) == 1
+
+
+@pytest.mark.parametrize(("age", "status"), [(23.9, 200), (24.1, 400), (10_000, 400)])
+def test_cursor_lives_for_a_day(few: Account, age: float, status: int) -> None:
+    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().question()])
+    values = cursors.decode(asked, page(few.live, first=1)["pageInfo"]["endCursor"])
+    old = cursors.encode(asked, values, now=time.time() - age * 3600)
+    assert few.live.get("/consumers", params={"after": old}).status_code == status
+    if status == 400:
+        assert refused(few, after=old) == "Cursor has expired"
+
+
+@pytest.mark.parametrize(
+    ("asked", "faults"),
+    [
+        ({"first": 1, "last": 1}, {"last"}),
+        ({"after": "a", "before": "b"}, {"before"}),
+        ({"first": 0}, {"first"}),
+        ({"first": 101}, {"first"}),
+        ({"last": "many"}, {"last"}),
+        ({"sortBy": "phone"}, {"sortBy"}),
+        ({"sortBy": "totalordervalue"}, {"sortBy"}),
+        ({"sortDir": "up"}, {"sortDir"}),
+        ({"search": "a"}, {"search"}),
+        ({"search": " a "}, {"search"}),
+        ({"createdAfter": "yesterday", "createdBefore": "2024-02-30"}, {"createdAfter", "createdBefore"}),
+        ({"page": 2, "limit": 5}, {"page", "limit"}),
+        ({"first": [1, 1]}, {"first"}),
+        (
+            {"first": 1, "last": 2, "sortBy": "x", "sortDir": "y", "search": "z", "createdAfter": "-", "nope": 1},
+            {"last", "sortBy", "sortDir", "search", "createdAfter", "nope"},
+        ),
+    ],
+)
+def test_all_wrong_parameters_are_named_at_once(few: Account, asked: dict[str, Any], faults: set[str]) -> None:
+    answer = few.live.get("/consumers", params=asked)
+    assert answer.status_code == 400
+    assert {fault["field"] for fault in answer.json()["details"]} == faults

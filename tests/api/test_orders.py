@@ -1,0 +1,248 @@
+"""An order is stored and shown as contract.md §3 says, and the totals follow exactly."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service import Account
+
+FIELDS = [
+    *("id", "consumerId", "externalId", "status", "amount", "refundedAmount", "currencyCode", "baseAmount"),
+    *("items", "metadata", "placedAt", "createdAt", "updatedAt"),
+]
+
+
+@pytest.fixture
+def buyer(account: Account) -> str:
+    created = account.live.post("/consumers", json={"email": "Buyer@example.com", "externalId": "b1"})
+    return str(created.json()["id"])
+
+
+def send(account: Account, **fields: Any) -> httpx.Response:
+    return account.live.post("/orders", json=fields)
+
+
+def create(account: Account, **fields: Any) -> dict[str, Any]:
+    answer = send(account, **fields)
+    assert answer.status_code == 201, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def faults(answer: httpx.Response) -> dict[str, str]:
+    assert answer.status_code == 400, answer.text
+    return {fault["field"]: fault["message"] for fault in answer.json()["details"]}
+
+
+def totals(account: Account, consumer: str) -> tuple[int, str, str | None]:
+    """The totals as a consumer's JSON has them: the value as it is written there."""
+    answer = account.live.get(f"/consumers/{consumer}")
+    [value] = re.findall(r'"totalOrderValue":([^,]+)', answer.text)
+    return answer.json()["totalOrders"], value, answer.json()["lastOrderAt"]
+
+
+def test_order_has_all_its_fields_in_order_and_its_defaults(account: Account, buyer: str) -> None:
+    order = create(account, consumerId=buyer, amount=149.99)
+    assert list(order) == FIELDS
+    assert re.fullmatch(r"ord_[0-7][0-9A-HJKMNP-TV-Z]{25}", order["id"])
+    assert {name: order[name] for name in FIELDS[1:10]} == {
+        "consumerId": buyer,
+        "externalId": None,
+        "status": "COMPLETED",
+        "amount": "149.99",
+        "refundedAmount": "0",
+        "currencyCode": "USD",
+        "baseAmount": "149.99",
+        "items": None,
+        "metadata": None,
+    }
+    assert order["createdAt"] == order["updatedAt"]
+
+
+def test_items_are_answered_whole_and_in_the_documented_order(account: Account, buyer: str) -> None:
+    items = [{"unitAmount": 3.5, "quantity": 2, "productId": "p"}, {"productId": "q", "variantId": "v", "quantity": 1}]
+    order = create(account, consumerId=buyer, amount=7, items=items, metadata={"b": 1, "a": [2.50]})
+    assert [list(item.items()) for item in order["items"]] == [
+        [("productId", "p"), ("variantId", None), ("quantity", 2), ("unitAmount", "3.5")],
+        [("productId", "q"), ("variantId", "v"), ("quantity", 1), ("unitAmount", None)],
+    ]
+    assert order["metadata"] == {"a": [2.5], "b": 1}
+
+
+@pytest.mark.parametrize("consumer", [{"email": "bUYER@EXAMPLE.com"}, {"externalId": "b1"}])
+def test_order_names_its_consumer_by_what_the_sender_knows(
+    account: Account, buyer: str, consumer: dict[str, str]
+) -> None:
+    assert create(account, consumer=consumer, amount=1)["consumerId"] == buyer
+
+
+@pytest.mark.parametrize(
+    ("named", "field"),
+    [
+        ({}, "consumerId"),
+        ({"consumerId": None, "consumer": None}, "consumerId"),
+        ({"consumerId": ""}, "consumerId"),
+        ({"consumerId": "cons_00000000000000000000000000"}, "consumerId"),
+        ({"consumerId": "b1"}, "consumerId"),
+        ({"consumerId": 5}, "consumerId"),
+        ({"consumerId": "b1", "consumer": {"externalId": "b1"}}, "consumerId"),
+        ({"consumer": {}}, "consumer"),
+        ({"consumer": {"email": "buyer@example.com", "externalId": "b1"}}, "consumer"),
+        ({"consumer": {"email": "nobody@example.com"}}, "consumer"),
+        ({"consumer": {"externalId": "B1"}}, "consumer"),
+        ({"consumer": "b1"}, "consumer"),
+        ({"consumer": {"id": "b1"}}, "consumer.id"),
+    ],
+)
+def test_unknown_or_unclear_consumer_is_refused_on_its_field(
+    account: Account, buyer: str, named: dict[str, Any], field: str
+) -> None:
+    assert field in faults(send(account, amount=1, **named))
+    assert totals(account, buyer) == (0, "0", None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("0", "0"), ('"0.0001"', "0.0001"), ("0.1", "0.1"), ('"149.90"', "149.90"), ("1e2", "100"), ("100.0", "100"),
+        ("1e14", "100000000000000"), ('"99999999999.9999"', "99999999999.9999"), ("99999999999.999", "99999999999.999"),
+        ("999999999999999", "999999999999999"), ('"007"', "7"), ("-0.0", "0"),
+    ],
+)  # fmt: skip
+def test_amount_is_exact_as_number_or_string(account: Account, buyer: str, sent: str, stored: str) -> None:
+    body = f'{{"consumerId": "{buyer}", "status": "CANCELLED", "amount": {sent}}}'
+    answer = account.live.post("/orders", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["amount"] == answer.json()["baseAmount"] == stored
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [
+        *(-1, "-0.0001", 0.00001, "1.23456", "1000000000000000", 1e15, "123456789012.1234", "1e400", 10**400),
+        *("", "x", "NaN", "Infinity", "1,5", " 1", "1\n", "１", "0x1", "1_0", True, None, [], {}),
+    ],
+)
+def test_wrong_amount_is_refused(account: Account, buyer: str, amount: Any) -> None:
+    assert faults(send(account, consumerId=buyer, amount=amount)).keys() == {"amount"}
+
+
+def test_all_faults_of_an_order_are_named_at_once(account: Account, buyer: str) -> None:
+    body = {
+        "consumerId": 5,
+        "amount": "x",
+        "refundedAmount": -1,
+        "status": "completed",
+        "currencyCode": "usd",
+        "baseAmount": [],
+        "items": [{"productId": "", "quantity": 1.5, "price": 1}, 5],
+        "metadata": [],
+        "placedAt": "soon",
+        "externalId": "",
+        "total": 1,
+    }
+    expected = (body.keys() - {"items"}) | {
+        *("items[0].productId", "items[0].quantity", "items[0].price", "items[1]"),
+    }
+    assert faults(send(account, **body)).keys() == expected
+    assert totals(account, buyer) == (0, "0", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"amount": 5, "refundedAmount": "5.0001"}, "refundedAmount"),
+        ({"amount": 5, "currencyCode": "EUR"}, "baseAmount"),
+        ({"amount": 5, "baseAmount": 4}, "baseAmount"),
+        ({"amount": 5, "currencyCode": "USD", "baseAmount": "5.0001"}, "baseAmount"),
+        ({"amount": 5, "items": [{"productId": "p", "quantity": 1}] * 201}, "items"),
+        ({"amount": 5, "read": 1}, "read"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(
+    account: Account, buyer: str, fields: dict[str, Any], field: str
+) -> None:
+    assert faults(send(account, consumerId=buyer, **fields)).keys() == {field}
+
+
+@pytest.mark.parametrize(
+    ("orders", "number", "value"),
+    [
+        ([{"amount": 0.1}, {"amount": 0.2}], 2, "0.3"),
+        ([{"amount": "1234.50"}], 1, "1234.5"),
+        ([{"amount": 1}] * 3, 3, "3"),
+        ([{"amount": 10, "refundedAmount": "2.5"}], 1, "7.5"),
+        ([{"amount": 10, "refundedAmount": 10}], 1, "0"),
+        ([{"amount": 0}], 1, "0"),
+        ([{"amount": 10, "status": "CREATED"}, {"amount": 5}], 2, "15"),
+        ([{"amount": 10, "status": "CANCELLED"}, {"amount": 5, "status": "REFUNDED"}], 0, "0"),
+        ([{"amount": 200, "currencyCode": "JPY", "baseAmount": "1.33"}], 1, "1.33"),
+        ([{"amount": 3, "refundedAmount": 1, "currencyCode": "EUR", "baseAmount": 1}], 1, "0.6667"),
+        ([{"amount": 8, "refundedAmount": 7, "currencyCode": "EUR", "baseAmount": "0.0004"}], 1, "0"),
+        ([{"amount": 8, "refundedAmount": 5, "currencyCode": "EUR", "baseAmount": "0.0004"}], 1, "0.0002"),
+        ([{"amount": 0, "currencyCode": "EUR", "baseAmount": 5}], 1, "0"),
+        ([{"amount": "89999999999999.5"}, {"amount": "0.5"}], 2, "90000000000000"),
+        ([{"amount": "9999999999999.99"}, {"amount": "0.0099"}], 2, "9999999999999.9999"),
+    ],
+)
+def test_totals_are_exact(account: Account, buyer: str, orders: list[dict[str, Any]], number: int, value: str) -> None:
+    for place, order in enumerate(orders):
+        create(account, consumerId=buyer, placedAt=f"2024-01-0{place + 1}", **order)
+    newest = f"2024-01-0{len(orders)}T00:00:00.000Z" if number else None
+    assert totals(account, buyer) == (number, value, newest)
+    account.settled()
+    single = account.live.get(f"/consumers/{buyer}").text
+    assert single in account.live.get("/consumers", params={"sortBy": "totalOrderValue"}).text
+
+
+def test_total_past_its_limit_is_refused_and_nothing_changes(account: Account, buyer: str) -> None:
+    create(account, consumerId=buyer, amount="90000000000000")
+    before = totals(account, buyer)
+    assert faults(send(account, consumerId=buyer, amount="0.0001")).keys() == {"amount"}
+    batch = [{"consumerId": buyer, "amount": 0}, {"consumerId": buyer, "amount": 1}]
+    assert "[1].amount" in faults(account.live.post("/orders/batch", json=batch))
+    assert totals(account, buyer) == before
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("2024-11-01T10:00:00.9996Z", "2024-11-01T10:00:00.999Z"),
+        ("2024-11-01", "2024-11-01T00:00:00.000Z"),
+        ("2024-11-01T10:00:00+02:00", "2024-11-01T08:00:00.000Z"),
+        ("2024-11-01T10:00:00.123456789-23:59", "2024-11-02T09:59:00.123Z"),
+        ("2024-11-01t10:00:00z", "2024-11-01T10:00:00.000Z"),
+        ("0001-01-02T00:00:00Z", "0001-01-02T00:00:00.000Z"),
+        ("1969-12-31T23:59:59.999Z", "1969-12-31T23:59:59.999Z"),
+    ],
+)
+def test_time_is_answered_in_utc_with_its_milliseconds_truncated(
+    account: Account, buyer: str, sent: str, stored: str
+) -> None:
+    assert create(account, consumerId=buyer, amount=1, placedAt=sent)["placedAt"] == stored
+    assert totals(account, buyer)[2] == stored
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        *("", "now", "2024-02-30", "2024-11-01T10:00:00", "2024-11-01T24:00:00Z", "2024-11-01T10:00:00+24:00"),
+        *("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "20241101", 1730455200, True),
+    ],
+)
+def test_wrong_time_is_refused(account: Account, buyer: str, sent: Any) -> None:
+    assert faults(send(account, consumerId=buyer, amount=1, placedAt=sent)).keys() == {"placedAt"}
+
+
+def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: Account, buyer: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(5):
+            bodies = [{"consumerId": buyer, "amount": 1, "externalId": f"twin {turn}"}] * 8
+            answers = list(pool.map(lambda body: account.live.post("/orders", json=body), bodies))
+            assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
+            errors = {answer.json()["error"] for answer in answers if answer.status_code == 400}
+            assert errors == {"External ID already exists"}
+    assert totals(account, buyer)[:2] == (5, "5")

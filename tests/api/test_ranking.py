@@ -1,0 +1,94 @@
+"""The order of what `q` finds: by tiers, then the more recent order, then the newer consumer."""
+
+from typing import Any
+
+import pytest
+
+from tests.service import Account
+
+
+def filled(account: Account, people: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Create the consumers in this order; their names by id."""
+    names = {account.live.post("/consumers", json=person).json()["id"]: name for name, person in people.items()}
+    account.settled()
+    return names
+
+
+def found(account: Account, names: dict[str, str], **parameters: str) -> list[str]:
+    answer = account.live.get("/consumers/search", params=parameters)
+    assert answer.status_code == 200, answer.text
+    return [names[row["id"]] for row in answer.json()["data"]]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_tiers_come_in_their_order_whatever_the_order_of_creation(account: Account, turned: bool) -> None:  # noqa: FBT001
+    people = {
+        "identity": {"externalId": "marina"},
+        "whole name": {"fullName": "Marína"},
+        "whole word": {"fullName": "Aldo Marina Costa"},
+        "word start": {"fullName": "Marinara Sauce"},
+        "typo": {"fullName": "Martina Costa"},
+        "nobody": {"fullName": "Somebody Else"},
+    }
+    tiers = list(people)[:-1]
+    names = filled(account, dict(reversed(people.items())) if turned else people)
+    assert found(account, names, q="marina") == tiers
+
+
+@pytest.mark.parametrize(
+    ("person", "text"),
+    [
+        ({"email": "ann.lee@example.com"}, "Ann.Lee@example.com"),
+        ({"phone": "+12025550143"}, "(202) 555-0143"),
+        ({"phone": "+12025550143"}, "001 202 555 0143"),
+        ({"externalId": "Ann Lee"}, "ann lee"),
+    ],
+)
+def test_whole_address_number_or_external_id_comes_first(account: Account, person: dict[str, Any], text: str) -> None:
+    rivals = {
+        "extended address": {"email": "ann.lee@example.com.au"},
+        "longer number": {"phone": "+1202555014300"},
+        "name": {"fullName": "Ann Lee"},
+    }
+    names = filled(account, {"whole": person, **rivals})
+    assert found(account, names, q=text)[0] == "whole"
+
+
+def test_ties_are_broken_by_the_more_recent_order_and_then_by_the_newer_consumer(account: Account) -> None:
+    days = {
+        "none, older": None,
+        "none, newer": None,
+        "old": "2001-01-01",
+        "recent": "2024-01-01",
+        "same day": "2001-01-01",
+    }
+    names = filled(account, {name: {"fullName": "Paul Tie"} for name in days})
+    ids = {name: one for one, name in names.items()}
+    for name, day in days.items():
+        if day:
+            order = {"consumerId": ids[name], "amount": 1, "placedAt": day}
+            assert account.live.post("/orders", json=order).status_code == 201
+    account.settled()
+    expected = ["recent", "same day", "old", "none, newer", "none, older"]
+    assert found(account, names, q="paul") == expected
+    assert found(account, names, q="pual") == expected
+
+
+def test_search_is_walked_by_its_cursors_without_loss_or_repetition(account: Account) -> None:
+    people = {str(n): {"fullName": ["Walker", "Walkers", "Wolker", "A Walker"][n % 4]} for n in range(30)}
+    names = filled(account, people)
+    whole = found(account, names, q="walker", first="100")
+    met: list[str] = []
+    cursor: dict[str, Any] = {}
+    while True:
+        content = account.live.get("/consumers/search", params={"q": "walker", "first": 7, **cursor}).json()
+        met += [names[row["id"]] for row in content["data"]]
+        if not content["pageInfo"]["endCursor"]:
+            break
+        cursor = {"after": content["pageInfo"]["endCursor"]}
+    assert met == whole
+    assert len(set(met)) == 30
+
+
+def test_search_without_anything_to_search_is_refused(account: Account) -> None:
+    assert account.live.get("/consumers/search").status_code == 400

@@ -1,0 +1,170 @@
+"""A request's transaction: what commits is answered, what does not leaves nothing, and the answer is never a guess."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from litestar import Request
+from psycopg import sql
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from api.answers import Answer
+from api.auth import Caller
+from api.errors import Problem
+from api.transactions import ATTEMPTS, Transactions
+from infra.db import sqlalchemy_url
+from tests.database.conftest import Environment
+
+REQUEST = cast("Request[Any, Any, Any]", SimpleNamespace(method="PUT", scope={"state": {"request_id": "r1"}}))
+
+
+class Outcome(SimpleNamespace):
+    woken: int
+    attempts: int
+    result: str | Exception
+
+
+def write(environment: Environment, *interferences: Callable[[AsyncConnection], Awaitable[object]]) -> Outcome:
+    """Insert a consumer as a request would; on the nth attempt, after the insert, the nth interference happens."""
+    caller = cast("Caller", SimpleNamespace(environment_id=environment.id))
+    outcome = Outcome(woken=0, attempts=0, result="")
+
+    def wake() -> None:
+        outcome.woken += 1
+
+    async def work(connection: AsyncConnection) -> Answer:
+        insert = sa.text("INSERT INTO consumers (environment_id) VALUES (:e) RETURNING id")
+        consumer = str((await connection.execute(insert, {"e": environment.id})).scalar_one())
+        outcome.attempts += 1
+        if outcome.attempts <= len(interferences):
+            await interferences[outcome.attempts - 1](connection)
+        return Answer(201, consumer.encode())
+
+    async def run() -> str | Exception:
+        engine = create_async_engine(sqlalchemy_url(environment.url), pool_size=2)
+        try:
+            answer = await Transactions(engine, wake).run(REQUEST, caller, work)
+            return bytes(answer.content).decode()
+        except (Problem, DBAPIError) as error:
+            return error
+        finally:
+            await engine.dispose()
+
+    outcome.result = asyncio.run(run())
+    return outcome
+
+
+def stored(environment: Environment) -> list[str]:
+    return [row[0] for row in environment.rows("SELECT id FROM consumers WHERE environment_id = %s", environment.id)]
+
+
+async def backend(connection: AsyncConnection) -> int:
+    return int((await connection.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+def killed_by(environment: Environment) -> Callable[[AsyncConnection], Awaitable[None]]:
+    """The server ends the session, after the last statement and before COMMIT."""
+
+    async def kill(connection: AsyncConnection) -> None:
+        pid = await backend(connection)
+        assert environment.value("SELECT pg_terminate_backend(%s, 5000)", pid)
+
+    return kill
+
+
+def failing(state: str) -> Callable[[AsyncConnection], Awaitable[None]]:
+    async def fail(connection: AsyncConnection) -> None:
+        await connection.execute(sa.text(f"DO $$ BEGIN RAISE EXCEPTION 'made' USING ERRCODE = '{state}'; END $$"))
+
+    return fail
+
+
+async def refused_at_commit(connection: AsyncConnection) -> None:
+    """A constraint that PostgreSQL looks at only when the transaction commits."""
+    await connection.execute(sa.text("CREATE TABLE late (n int UNIQUE)"))
+    await connection.execute(sa.text("CREATE TABLE later (n int REFERENCES late (n) DEFERRABLE INITIALLY DEFERRED)"))
+    await connection.execute(sa.text("INSERT INTO later VALUES (1)"))
+
+
+def test_commit_is_the_answer_and_wakes_the_indexer(environment: Environment) -> None:
+    outcome = write(environment)
+    assert stored(environment) == [outcome.result]
+    assert environment.rows("SELECT request_id FROM outbox WHERE environment_id = %s", environment.id) == [("r1",)]
+    assert outcome.woken == 1
+
+
+def test_failing_commit_is_an_error_and_stores_nothing(environment: Environment) -> None:
+    outcome = write(environment, refused_at_commit)
+    assert isinstance(outcome.result, IntegrityError)
+    assert (stored(environment), environment.changes(), outcome.woken) == ([], [], 0)
+
+
+def test_connection_lost_before_commit_is_an_error_and_stores_nothing(environment: Environment) -> None:
+    outcome = write(environment, killed_by(environment))
+    assert isinstance(outcome.result, DBAPIError)
+    assert (stored(environment), environment.changes(), outcome.woken) == ([], [], 0)
+
+
+def test_commit_whose_answer_was_lost_is_answered_as_what_it_is(environment: Environment) -> None:
+    """The transaction is committed under the client's feet, and then its connection goes."""
+
+    async def commit_and_kill(connection: AsyncConnection) -> None:
+        pid = await backend(connection)
+        raw = await connection.get_raw_connection()
+        driver = cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
+        await driver.execute("COMMIT")
+        assert environment.value("SELECT pg_terminate_backend(%s, 5000)", pid)
+        # The next statement of SQLAlchemy's is its own COMMIT, which finds nobody.
+
+    outcome = write(environment, commit_and_kill)
+    assert stored(environment) == [outcome.result]
+    assert outcome.woken == 1
+
+
+def test_commit_of_unknown_outcome_is_said_to_be_unknown(environment: Environment) -> None:
+    """After the connection is lost nobody can be asked."""
+
+    address = sa.make_url(environment.url)
+    elsewhere = address.set(database="postgres").render_as_string(hide_password=False)
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+
+    async def kill_and_close(connection: AsyncConnection) -> None:
+        pid = await backend(connection)
+        closing.execute(allow.format(sql.Identifier(address.database or ""), sql.SQL("false")))
+        assert environment.value("SELECT pg_terminate_backend(%s, 5000)", pid)
+
+    with psycopg.connect(elsewhere, autocommit=True) as closing:
+        try:
+            outcome = write(environment, kill_and_close)
+        finally:
+            closing.execute(allow.format(sql.Identifier(address.database or ""), sql.SQL("true")))
+    assert isinstance(outcome.result, Problem)
+    assert outcome.result.status == 503
+    assert "Idempotency-Key" in (outcome.result.message or "")
+    assert outcome.woken == 0
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "23505"])
+def test_conflict_between_transactions_repeats_the_whole_of_it(environment: Environment, state: str) -> None:
+    outcome = write(environment, *[failing(state)] * (ATTEMPTS - 1))
+    assert outcome.attempts == ATTEMPTS
+    assert stored(environment) == [outcome.result]
+    assert len(environment.changes()) == 1
+
+
+def test_conflict_that_stays_is_an_unavailable_database(environment: Environment) -> None:
+    outcome = write(environment, *[failing("40001")] * ATTEMPTS)
+    assert isinstance(outcome.result, Problem)
+    assert (outcome.result.status, outcome.attempts) == (503, ATTEMPTS)
+    assert (stored(environment), environment.changes(), outcome.woken) == ([], [], 0)
+
+
+def test_other_failure_is_not_repeated(environment: Environment) -> None:
+    outcome = write(environment, failing("22000"))
+    assert isinstance(outcome.result, DBAPIError)
+    assert (stored(environment), outcome.attempts) == ([], 1)

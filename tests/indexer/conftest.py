@@ -1,0 +1,97 @@
+"""A database that nobody but the test drains."""
+
+from collections.abc import Iterator
+from typing import Any, LiteralString, NamedTuple
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+
+from indexer import claims
+from indexer.drain import Round, drain_round
+from infra import documents, opensearch
+from tests.service import Database
+
+
+class Pipeline(NamedTuple):
+    """An environment, and the drain's two ends."""
+
+    database: Database
+    writer: OpenSearch
+    environment: int
+
+    @property
+    def index_name(self) -> str:
+        return documents.index_name(self.database.settings.index_prefix, 1)
+
+    def run(self, statement: LiteralString, **values: Any) -> Any:
+        """Run a statement in a transaction of its own; gives what it returns, as rows."""
+        with self.database.engine.begin() as connection:
+            result = connection.execute(sa.text(statement), {"e": self.environment} | values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def consumer(self, name: str = "A Consumer") -> str:
+        insert: LiteralString = "INSERT INTO consumers (environment_id, full_name) VALUES (:e, :name) RETURNING id"
+        return str(self.run(insert, name=name)[0][0])
+
+    def rename(self, consumer_id: str, name: str) -> None:
+        self.run("UPDATE consumers SET full_name = :name WHERE id = :id", id=consumer_id, name=name)
+
+    def delete(self, consumer_id: str) -> None:
+        self.run("DELETE FROM consumers WHERE id = :id", id=consumer_id)
+
+    def version(self, consumer_id: str) -> int:
+        return int(self.run("SELECT version FROM consumers WHERE id = :id", id=consumer_id)[0][0])
+
+    def round(self, rows: int = claims.ROWS) -> Round:
+        with self.database.engine.connect() as connection:
+            return drain_round(connection, self.writer, rows)
+
+    def drain(self) -> None:
+        """Rounds until nothing is to be done at once."""
+        while self.round().rows:
+            pass
+
+    def waiting(self) -> int:
+        return int(self.run("SELECT count(*) FROM outbox")[0][0])
+
+    def failures(self) -> list[tuple[int, bool, str | None]]:
+        """Attempts, whether parked, and the reason, of every outbox row."""
+        rows = self.run("SELECT attempts, parked_at IS NOT NULL, error FROM outbox ORDER BY seq")
+        return [tuple(row) for row in rows]
+
+    def source(self, consumer_id: str) -> bytes:
+        """The bytes of a document."""
+        answer: Any = self.writer.get(index=self.index_name, id=consumer_id)
+        return bytes(msgspec.json.decode(answer, type=dict[str, msgspec.Raw])["_source"])
+
+    def indexed(self, consumer_id: str) -> Any:
+        return msgspec.json.decode(self.source(consumer_id))
+
+    def write_by_hand(self, consumer_id: str, version: int, source: bytes) -> int:
+        """What a drain that comes too late would send; gives OpenSearch's status."""
+        params: dict[str, Any] = {"version": version, "version_type": "external_gte", "ignore": 409}
+        answer: Any = self.writer.index(index=self.index_name, id=consumer_id, body=source, params=params)
+        self.writer.indices.refresh(index=self.index_name)
+        return int(msgspec.json.decode(answer).get("status", 200))
+
+    def visible(self) -> set[str]:
+        """What readers find."""
+        alias = documents.read_alias(self.database.settings.index_prefix)
+        hits = self.database.search.search(index=alias, body={"size": 10_000})["hits"]["hits"]
+        return {hit["_id"] for hit in hits}
+
+
+@pytest.fixture
+def pipeline(quiet: Database) -> Iterator[Pipeline]:
+    with quiet.engine.begin() as connection:
+        number = connection.execute(
+            sa.text(
+                """WITH o AS (INSERT INTO organizations (name) VALUES ('Shop') RETURNING id)
+                INSERT INTO environments (organization_id, mode) SELECT id, 'live' FROM o RETURNING id"""
+            )
+        ).scalar_one()
+    writer = opensearch.writer(quiet.settings)
+    yield Pipeline(quiet, writer, number)
+    writer.close()

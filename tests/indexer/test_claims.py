@@ -1,0 +1,76 @@
+"""Which rows a round takes: no two drains the same, and no one's change waits for another's queue."""
+
+from typing import LiteralString
+
+import sqlalchemy as sa
+
+from indexer import claims
+from tests.indexer.conftest import Pipeline
+
+FILL: LiteralString = """
+    INSERT INTO outbox (environment_id, consumer_id, version, lane)
+    SELECT env, 'cons_' || lpad((env * 1000000 + n + CASE :lane WHEN 'bulk' THEN 500000 ELSE 0 END)::text, 26, '0'),
+        1, :lane
+    FROM generate_series(CAST(:first AS int), :last) AS env, generate_series(1, :each) AS n"""
+
+
+def claimed(pipeline: Pipeline, rows: int = claims.ROWS) -> dict[int, int]:
+    """How many rows a round takes of each environment."""
+    with pipeline.database.engine.connect() as connection, connection.begin():
+        numbers = [environment for environment, _ in claims.claim(connection, rows).versions.values()]
+    return {number: numbers.count(number) for number in sorted(set(numbers))}
+
+
+def test_drains_at_once_take_different_rows(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="live", first=1, last=3, each=1000)
+    engine = pipeline.database.engine
+    with engine.connect() as one, engine.connect() as other, one.begin(), other.begin():
+        taken = [set(claims.claim(connection).versions) for connection in (one, other)]
+    assert not taken[0] & taken[1]
+    assert len(taken[0]) == len(taken[1]) == claims.ROWS - claims.BULK_SHARE
+
+
+def test_every_environment_has_its_part_of_a_round(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="live", first=1, last=1, each=5000)
+    pipeline.run(FILL, lane="live", first=2, last=5, each=200)
+    assert claimed(pipeline) == dict.fromkeys(range(1, 6), 150)
+
+
+def test_what_some_leave_over_others_use(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="live", first=1, last=1, each=5000)
+    pipeline.run(FILL, lane="live", first=2, last=50, each=1)
+    taken = claimed(pipeline)
+    assert [taken[number] for number in range(2, 51)] == [1] * 49
+    assert taken[1] == claims.ROWS - claims.BULK_SHARE - 49
+
+
+def test_import_holds_up_neither_its_own_environments_changes_nor_is_held_up_by_any(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="bulk", first=1, last=1, each=5000)
+    pipeline.run(FILL, lane="live", first=1, last=1, each=1)
+    pipeline.run("UPDATE outbox SET environment_id = 2 WHERE lane = 'live'")
+    assert claimed(pipeline) == {1: claims.ROWS - 1, 2: 1}
+    pipeline.run(FILL, lane="live", first=3, last=3, each=5000)
+    assert claimed(pipeline) == {1: claims.BULK_SHARE, 2: 1, 3: claims.ROWS - claims.BULK_SHARE - 1}
+
+
+def test_parked_rows_and_those_to_be_tried_later_are_not_taken(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="live", first=1, last=1, each=5)
+    pipeline.run("UPDATE outbox SET parked_at = now() WHERE seq % 5 = 0")
+    pipeline.run("UPDATE outbox SET retry_at = now() + interval '1 hour' WHERE seq % 5 = 1")
+    pipeline.run("UPDATE outbox SET retry_at = now() - interval '1 hour' WHERE seq % 5 = 2")
+    assert claimed(pipeline) == {1: 3}
+
+
+def test_claim_reads_about_what_it_takes_however_long_the_queues_are(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="live", first=1, last=50, each=4000)
+    pipeline.run("ANALYZE outbox")
+    values = {"environments": list(range(1, 51)), "after": [0] * 50, "lane": "live", "each": 15, "rows": 750}
+    explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claims.CLAIM.text}")
+    with pipeline.database.engine.connect() as connection:
+        [plan] = connection.execute(explain, values).scalar_one()
+        environments = connection.execute(
+            sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claims.ENVIRONMENTS.text}"), {"lane": "live"}
+        ).scalar_one()
+    assert plan["Plan"]["Actual Rows"] == 750
+    assert plan["Plan"]["Shared Hit Blocks"] < 10 * 750
+    assert environments[0]["Plan"]["Shared Hit Blocks"] < 10 * 50

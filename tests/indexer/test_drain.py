@@ -1,0 +1,163 @@
+"""One round of the drain: index = database, whatever was there before, and nothing forgotten too early."""
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from indexer import claims
+from infra import documents
+from tests.indexer.conftest import Pipeline
+
+POISON = '{"a": 1e16000}'
+"""JSON with a number that PostgreSQL holds and OpenSearch refuses to parse."""
+
+
+def test_row_becomes_exactly_its_document(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer("Zoë")
+    pipeline.run(
+        "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m='{"b": 1.50, "a": {}}'
+    )
+    pipeline.round()
+    with pipeline.database.engine.connect() as connection:
+        found = claims.current(connection, [consumer])[consumer]
+    assert pipeline.source(consumer) == documents.document(found.row, found.audience_ids)
+    assert pipeline.waiting() == 0
+
+
+def test_membership_reaches_the_document(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    [(audience,)] = pipeline.run(
+        """WITH a AS (INSERT INTO audiences (environment_id, name, type) VALUES (:e, 'A', 'STATIC') RETURNING id)
+        INSERT INTO audience_members (environment_id, audience_id, consumer_id)
+        SELECT :e, id, :c FROM a RETURNING audience_id""",
+        c=consumer,
+    )
+    pipeline.drain()
+    assert pipeline.indexed(consumer)["audienceIds"] == [audience]
+    pipeline.run("DELETE FROM audiences WHERE id = :a", a=audience)
+    pipeline.drain()
+    assert pipeline.indexed(consumer)["audienceIds"] == []
+
+
+def test_deleted_consumer_is_a_tombstone_that_readers_do_not_see(pipeline: Pipeline) -> None:
+    gone, left = pipeline.consumer(), pipeline.consumer()
+    pipeline.round()
+    version = pipeline.version(gone)
+    pipeline.delete(gone)
+    pipeline.round()
+    tombstone = pipeline.indexed(gone)
+    assert (tombstone["deleted"], tombstone["version"]) == (True, version + 1)
+    assert pipeline.visible() == {left}
+    assert pipeline.waiting() == 0
+
+
+def test_deleted_consumer_stays_deleted_when_an_older_write_arrives_late(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    pipeline.round()
+    old, version = pipeline.source(consumer), pipeline.version(consumer)
+    pipeline.delete(consumer)
+    pipeline.round()
+    assert pipeline.write_by_hand(consumer, version, old) == 409
+    assert pipeline.visible() == set()
+
+
+def test_reinserted_consumer_stands_above_its_tombstone(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    pipeline.run("UPDATE consumers SET version = version + 100000000 WHERE id = :id", id=consumer)
+    pipeline.delete(consumer)
+    pipeline.drain()
+    # However often it was changed: here more often than first versions are apart.
+    pipeline.run("INSERT INTO consumers (id, environment_id, full_name) VALUES (:id, :e, 'Again')", id=consumer)
+    pipeline.drain()
+    assert pipeline.indexed(consumer)["fullName"] == "Again"
+    assert pipeline.visible() == {consumer}
+
+
+@pytest.mark.parametrize("change", ["rename", "delete"])
+def test_index_ahead_of_the_database_is_overtaken(pipeline: Pipeline, change: str) -> None:
+    """As after the database was restored to an earlier time."""
+    consumer = pipeline.consumer()
+    pipeline.round()
+    ahead = pipeline.version(consumer) + 1000
+    lie = msgspec.json.encode({"id": consumer, "environmentId": str(pipeline.environment), "deleted": False})
+    assert pipeline.write_by_hand(consumer, ahead, lie) == 200
+    if change == "rename":
+        pipeline.rename(consumer, "True")
+    else:
+        pipeline.delete(consumer)
+    pipeline.drain()
+    assert pipeline.indexed(consumer)["version"] > ahead
+    assert pipeline.visible() == ({consumer} if change == "rename" else set())
+    assert pipeline.waiting() == 0
+
+
+def test_version_in_the_index_that_no_row_can_pass_holds_up_nobody_else(pipeline: Pipeline) -> None:
+    consumer, other = pipeline.consumer(), pipeline.consumer()
+    lie = msgspec.json.encode({"id": consumer, "environmentId": "0", "deleted": True})
+    assert pipeline.write_by_hand(consumer, 2**63 - 2, lie) == 200
+    pipeline.drain()
+    assert pipeline.visible() == {other}
+    [(attempts, _, reason)] = pipeline.failures()
+    assert attempts == 1
+    assert "version conflict" in (reason or "")
+
+
+def test_record_of_a_version_the_row_never_had_does_not_keep_the_drain_busy(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    pipeline.run(
+        "INSERT INTO outbox (environment_id, consumer_id, version, lane) VALUES (:e, :id, 1 << 40, 'live')", id=consumer
+    )
+    pipeline.round()
+    assert pipeline.round().rows == 0
+    assert pipeline.waiting() == 0
+
+
+def test_document_that_is_refused_is_retried_then_parked_and_the_others_go_on(pipeline: Pipeline) -> None:
+    poisoned, healthy = pipeline.consumer(), pipeline.consumer()
+    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
+    for attempt in range(1, claims.ATTEMPTS + 1):
+        pipeline.drain()
+        assert pipeline.visible() == {healthy}
+        assert [row[:2] for row in pipeline.failures()] == [(attempt, attempt == claims.ATTEMPTS)] * 2
+        pipeline.run("UPDATE outbox SET retry_at = now()")
+    assert "mapper_parsing_exception" in (pipeline.failures()[0][2] or "")
+    assert pipeline.round().rows == 0
+    # Mended, it is searchable, and nothing remains of its failures.
+    pipeline.run("UPDATE consumers SET metadata = NULL WHERE id = :id", id=poisoned)
+    pipeline.drain()
+    assert pipeline.visible() == {healthy, poisoned}
+    assert pipeline.waiting() == 0
+
+
+def test_many_failing_rows_at_the_head_leave_room_for_the_others(pipeline: Pipeline) -> None:
+    pipeline.run("INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, 5000)")
+    pipeline.run("UPDATE outbox SET attempts = 1, retry_at = now() + interval '1 hour'")
+    healthy = pipeline.consumer()
+    assert pipeline.round().rows == 1
+    assert pipeline.visible() == {healthy}
+
+
+def test_what_another_drain_wrote_is_searchable_before_its_record_goes(pipeline: Pipeline) -> None:
+    """Every item is a 409, for another drain wrote something newer and was killed before its refresh."""
+    consumer = pipeline.consumer("Before")
+    pipeline.drain()
+    pipeline.rename(consumer, "After")
+    with pipeline.database.engine.connect() as connection:
+        found = claims.current(connection, [consumer])[consumer]
+    newer = found.row._replace(version=found.row.version + 1)
+    params = {"version": str(newer.version), "version_type": "external_gte"}
+    pipeline.writer.index(index=pipeline.index_name, id=consumer, body=documents.document(newer, []), params=params)
+    assert pipeline.round().conflicts == 1
+    body = {"query": {"match": {"fullName": "after"}}}
+    assert pipeline.database.search.count(index=pipeline.index_name, body=body)["count"] == 1
+
+
+def test_change_committed_later_under_an_earlier_number_is_found(pipeline: Pipeline) -> None:
+    with pipeline.database.engine.connect() as slow, slow.begin():
+        insert = sa.text("INSERT INTO consumers (environment_id) VALUES (:e) RETURNING id")
+        early = slow.execute(insert, {"e": pipeline.environment}).scalar_one()
+        late = pipeline.consumer()
+        pipeline.drain()
+        assert pipeline.visible() == {late}
+    pipeline.drain()
+    assert pipeline.visible() == {early, late}

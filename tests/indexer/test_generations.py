@@ -1,0 +1,61 @@
+"""The first generation: made once, as declared, and never on top of another database's."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import sqlalchemy as sa
+
+from infra import documents, generations
+from tests.indexer.conftest import Pipeline
+
+
+def leaves(properties: dict[str, Any]) -> dict[str, Any]:
+    """A mapping as OpenSearch shows it: what is a default anyway is left out, numbers and flags are themselves."""
+    defaults = {"index_options": "positions", "search_analyzer": None}
+    found: dict[str, Any] = {}
+    for name, value in properties.items():
+        kept = {key: option for key, option in value.items() if key not in {"fields", "properties"}}
+        if kept.get("type") == "object" and name == "row":
+            kept = {"type": "object", "enabled": kept["enabled"]}
+        kept = {key: option for key, option in kept.items() if defaults.get(key, ...) != option}
+        found[name] = kept | ({"fields": leaves(value["fields"])} if "fields" in value else {})
+    return found
+
+
+def test_live_mapping_is_the_declared_one_and_strict(pipeline: Pipeline) -> None:
+    mapping = pipeline.database.search.indices.get_mapping(index=pipeline.index_name)[pipeline.index_name]["mappings"]
+    assert mapping["dynamic"] == "strict"
+    assert mapping["_meta"] == documents.MAPPING["_meta"]
+    assert leaves(mapping["properties"]) == leaves(documents.MAPPING["properties"])
+
+
+def test_field_that_is_not_declared_is_refused(pipeline: Pipeline) -> None:
+    assert pipeline.write_by_hand("x", 1, b'{"id": "x"}') == 200
+    params = {"ignore": 400}
+    answer: Any = pipeline.writer.index(index=pipeline.index_name, id="y", body=b'{"unknown": 1}', params=params)
+    assert "strict_dynamic_mapping_exception" in answer
+
+
+def test_many_that_start_at_once_make_one_generation(pipeline: Pipeline) -> None:
+    pipeline.run("DELETE FROM generations")
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(generations.ensure, [pipeline.database.settings] * 6))
+    rows = pipeline.run("SELECT index_name, state FROM generations")
+    assert len(rows) == 1
+    alias = documents.read_alias(pipeline.database.settings.index_prefix)
+    assert list(pipeline.database.search.indices.get_alias(name=alias)) == [rows[0][0]]
+
+
+def test_index_left_by_another_database_is_stepped_round(pipeline: Pipeline) -> None:
+    left = pipeline.consumer()
+    pipeline.drain()
+    pipeline.run("DELETE FROM generations")
+    generations.ensure(pipeline.database.settings)
+    [(index,)] = pipeline.run("SELECT index_name FROM generations")
+    assert index == documents.index_name(pipeline.database.settings.index_prefix, 2)
+    assert pipeline.visible() == set()
+    pipeline.rename(left, "Here")
+    pipeline.drain()
+    assert pipeline.visible() == {left}
+    with pipeline.database.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one() == 0

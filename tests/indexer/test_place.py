@@ -1,0 +1,100 @@
+"""The index is away: the drain waits, counts nothing against any document, and loses nothing."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import pytest
+from opensearchpy.exceptions import OpenSearchException
+
+from indexer import claims
+from indexer.drain import PlaceError, drain_round
+from infra import documents, opensearch
+from tests.indexer.conftest import Pipeline
+
+
+class Fault(NamedTuple):
+    begin: Callable[[Pipeline], object]
+    end: Callable[[Pipeline], object]
+
+
+def block(value: bool | None) -> Callable[[Pipeline], object]:  # noqa: FBT001 (the setting's value)
+    settings = {"index.blocks.read_only_allow_delete": value}
+    return lambda pipeline: pipeline.database.search.indices.put_settings(index=pipeline.index_name, body=settings)
+
+
+def alias(act: str) -> Callable[[Pipeline], object]:
+    def change(pipeline: Pipeline) -> None:
+        one = {"index": pipeline.index_name, "alias": documents.write_alias(pipeline.index_name)}
+        pipeline.database.search.indices.update_aliases(body={"actions": [{act: one}]})
+
+    return change
+
+
+FAULTS = {
+    "missing alias": Fault(alias("remove"), alias("add")),
+    "closed index": Fault(
+        lambda p: p.database.search.indices.close(index=p.index_name),
+        lambda p: p.database.search.indices.open(index=p.index_name),
+    ),
+    # What OpenSearch does itself when the disk is nearly full.
+    "full disk": Fault(block(True), block(None)),  # noqa: FBT003 (the setting's value)
+    "no live generation": Fault(
+        lambda p: p.run("UPDATE generations SET state = 'kept'"),
+        lambda p: p.run("UPDATE generations SET state = 'live'"),
+    ),
+    "newer generation": Fault(
+        lambda p: p.run("UPDATE generations SET document_version = document_version + 1"),
+        lambda p: p.run("UPDATE generations SET document_version = document_version - 1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_place_that_fails_parks_and_loses_nothing(pipeline: Pipeline, fault: Fault) -> None:
+    changed, gone = pipeline.consumer(), pipeline.consumer()
+    pipeline.drain()
+    pipeline.rename(changed, "Changed")
+    pipeline.delete(gone)
+    fault.begin(pipeline)
+    for _ in range(claims.ATTEMPTS + 1):
+        with pytest.raises((PlaceError, OpenSearchException)):
+            pipeline.round()
+    assert pipeline.failures() == [(0, False, None)] * 2
+    fault.end(pipeline)
+    pipeline.drain()
+    assert pipeline.visible() == {changed}
+    assert pipeline.indexed(changed)["fullName"] == "Changed"
+    assert pipeline.waiting() == 0
+
+
+def test_search_engine_that_is_away_parks_and_loses_nothing(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
+    away = opensearch.writer(nobody)
+    for _ in range(claims.ATTEMPTS + 1):
+        with pytest.raises(OpenSearchException), pipeline.database.engine.connect() as connection:
+            drain_round(connection, away)
+    away.close()
+    assert pipeline.failures() == [(0, False, None)]
+    pipeline.drain()
+    assert pipeline.visible() == {consumer}
+
+
+def test_vanished_index_is_never_made_anew_without_its_mapping(pipeline: Pipeline) -> None:
+    """Even where the cluster makes indices by itself, as it does by default."""
+    consumer = pipeline.consumer()
+    cluster, name = pipeline.database.search.cluster, documents.write_alias(pipeline.index_name)
+    alias("remove")(pipeline)
+    cluster.put_settings(body={"transient": {"action.auto_create_index": True}})
+    try:
+        with pytest.raises(PlaceError):
+            pipeline.round()
+        assert not pipeline.database.search.indices.exists(index=name)
+    finally:
+        cluster.put_settings(body={"transient": {"action.auto_create_index": None}})
+        if pipeline.database.search.indices.exists(index=name):
+            pipeline.database.search.indices.delete(index=name)
+    alias("add")(pipeline)
+    pipeline.drain()
+    assert pipeline.visible() == {consumer}

@@ -1,0 +1,107 @@
+"""Rows become documents: golden cases."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from infra import documents
+from infra.documents import ConsumerRow
+
+ROW = ConsumerRow(
+    id="cons_01HZXW0000000000000000000A",
+    environment_id=7,
+    version=3,
+    email="José@example.com",
+    email_key="josé@example.com",
+    phone="+442079460958",
+    full_name="José",
+    metadata='{"b": 1.10, "a": 12345678901234567890}',
+    external_id="X1",
+    total_orders=2,
+    total_order_value=Decimal("1234.5000"),
+    last_order_at=datetime(2024, 11, 1, 10, tzinfo=UTC),
+    created_at=datetime(1, 1, 2, 3, 4, 5, 6000, tzinfo=UTC),
+    updated_at=datetime(2024, 11, 1, 10, 0, 0, 999999, tzinfo=UTC),
+)
+NOBODY = ROW._replace(
+    email=None,
+    email_key=None,
+    phone=None,
+    full_name=None,
+    metadata=None,
+    external_id=None,
+    total_orders=0,
+    total_order_value=Decimal(0),
+    last_order_at=None,
+)
+SHOWN = (
+    '{"id":"cons_01HZXW0000000000000000000A","email":"José@example.com","phone":"+442079460958","fullName":"José",'
+    '"metadata":{"b": 1.10, "a": 12345678901234567890},"externalId":"X1","totalOrders":2,"totalOrderValue":1234.5,'
+    '"lastOrderAt":"2024-11-01T10:00:00.000Z","createdAt":"0001-01-02T03:04:05.006Z",'
+    '"updatedAt":"2024-11-01T10:00:00.999Z"}'
+)
+
+
+def test_consumer_is_shown_byte_for_byte() -> None:
+    assert documents.consumer_json(ROW).decode() == SHOWN
+
+
+def test_document_holds_the_answer_as_it_is_shown_and_the_values_it_is_found_by() -> None:
+    text = documents.document(ROW, ["aud_1"])
+    assert text.startswith(b'{"row":' + SHOWN.encode() + b",")
+    document = msgspec.json.decode(text)
+    del document["row"]
+    assert document == {
+        "id": ROW.id,
+        "environmentId": "7",
+        "version": 3,
+        "deleted": False,
+        "email": "josé@example.com",
+        "phone": "+442079460958",
+        "phoneDigits": ["442079460958", "02079460958", "2079460958"],
+        "fullName": "José",
+        "externalId": "X1",
+        "totalOrders": 2,
+        "totalOrderValue": 12_345_000,
+        "lastOrderAt": "2024-11-01T10:00:00.000Z",
+        "createdAt": "0001-01-02T03:04:05.006Z",
+        "updatedAt": "2024-11-01T10:00:00.999Z",
+        "audienceIds": ["aud_1"],
+    }
+
+
+def test_nulls_of_a_document_are_present() -> None:
+    document: dict[str, Any] = json.loads(documents.document(NOBODY, []))
+    assert [name for name, value in document.items() if value is None] == [
+        *("email", "phone", "fullName", "externalId", "lastOrderAt"),
+    ]
+    assert document.keys() <= documents.MAPPING["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("0", "0"), ("0.0000", "0"), ("1234.5000", "1234.5"), ("0.3", "0.3"), ("0.0001", "0.0001"), ("100", "100"),
+     ("90000000000000.0000", "90000000000000"), ("89999999999999.9999", "89999999999999.9999")],
+)  # fmt: skip
+def test_money_is_shown_exactly_and_indexed_as_whole_units(value: str, shown: str) -> None:
+    row = ROW._replace(total_order_value=Decimal(value))
+    assert f'"totalOrderValue":{shown},'.encode() in documents.consumer_json(row)
+    indexed = msgspec.json.decode(documents.document(row, []))["totalOrderValue"]
+    assert indexed == Decimal(value) * 10_000
+
+
+@pytest.mark.parametrize(
+    ("phone", "digits"),
+    [
+        ("+12025550143", ["12025550143", "2025550143"]),
+        ("+442079460958", ["442079460958", "02079460958", "2079460958"]),
+        ("123-45 x9", ["123459"]),
+        ("+999", ["999"]),
+    ],
+)
+def test_phone_is_found_by_its_international_and_national_digits(phone: str, digits: list[str]) -> None:
+    assert documents.phone_digits(phone) == digits

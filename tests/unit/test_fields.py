@@ -1,0 +1,83 @@
+"""The rules for fields, by vectors."""
+
+import csv
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra import fields
+from infra.settings import ROOT
+
+PHONES = ROOT.parent / "shared" / "data" / "phones" / "example_numbers.csv"
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not PHONES.exists(), reason="the folder shared/data is not beside the project")
+def test_every_example_number_becomes_e164_in_its_region_and_abroad() -> None:
+    with PHONES.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    # Canada's 310-1234 works in Canada alone, so it is no international number.
+    numbers = [row for row in rows if row["valid"] == "1" and row["e164"] != "+13101234"]
+    assert len(numbers) > 1000
+    for row in numbers:
+        assert fields.phone(row["international"]) == row["e164"]
+        assert fields.phone(row["e164"], "US") == row["e164"]
+        if not row["region"].isdigit():
+            assert fields.phone(row["national"], row["region"]) == row["e164"], row
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("A.b+C@EXAMPLE.Com", "A.b+C@example.com"),
+        ("José@Exämple.COM", "José@exämple.com"),
+        ("伊@郵件.商務", "伊@郵件.商務"),
+    ],
+)
+def test_email_keeps_its_local_part_and_lowers_its_domain(sent: str, stored: str) -> None:
+    assert fields.email(sent) == stored
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [("  José ", "José"), ("Jose\u0301", "José"), ("\u3000田中\u2003", "田中"), ("a" * 255, "a" * 255), ("한", "한")],
+)
+def test_name_is_trimmed_and_composed(sent: str, stored: str) -> None:
+    assert fields.full_name(sent) == stored
+
+
+@given(st.decimals(0, Decimal("99999999999.9999"), places=4))
+def test_amount_is_what_was_written(value: Decimal) -> None:
+    assert fields.amount(str(value)) == value
+    assert fields.amount(value) == value
+
+
+@given(st.text(max_size=20))
+def test_amount_of_any_text_is_a_decimal_in_its_range_or_refused(text: str) -> None:
+    try:
+        value = fields.amount(text)
+    except ValueError:
+        return
+    assert 0 <= value < 10**15
+    assert value == round(value, 4)
+
+
+@given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.timezones()))  # noqa: DTZ001
+def test_time_in_any_zone_is_that_moment_in_utc_without_microseconds(moment: datetime) -> None:
+    if moment.utcoffset() and moment.strftime("%z")[5:]:
+        return  # an offset with seconds, as in the 19th century, is not RFC 3339
+    read = fields.timestamp(moment.isoformat())
+    assert read.tzinfo is UTC
+    assert read == moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
+    for rule in (fields.email, fields.phone, fields.full_name, fields.external_id, fields.amount, fields.timestamp):
+        try:
+            rule(text)
+        except ValueError as error:
+            assert str(error)  # noqa: PT017 (most texts raise, some do not)

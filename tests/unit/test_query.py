@@ -1,0 +1,67 @@
+"""Query building: which words there are, and what a page asks for."""
+
+from typing import Any
+
+import pytest
+
+from api.consumers import query
+from api.consumers.query import Direction, SortField
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("José  García", ["José", "García"]),
+        ("Ｊｏｓｅ\u3000\u00a0Ｇ", ["Jose", "G"]),
+        ("Smith & Sons", ["Smith", "Sons"]),
+        ("020 - 7946", ["020", "7946"]),
+        ("O'Brien, Pat.", ["O'Brien,", "Pat."]),
+        ("a@b.com", ["a@b.com"]),
+        ("⭐ star", ["⭐", "star"]),
+        ("-- &", ["--", "&"]),
+        ("", []),
+    ],
+)
+def test_words_are_what_is_between_spaces_without_lone_punctuation(text: str, expected: list[str]) -> None:
+    assert query.words(text) == expected
+
+
+SORTS: list[SortField] = ["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+def test_order_is_total_and_a_backward_page_asks_for_its_mirror(sort: SortField, direction: Direction) -> None:
+    order = query.list_order(1, sort, direction)
+    assert order.clauses[-1] == {"id": direction}
+    there = query.page({}, order, 10, None)["sort"]
+    back = query.page({}, order, 10, None, backward=True)["sort"]
+    assert [list(clause) for clause in there] == [list(clause) for clause in back]
+    turned = {"asc": "desc", "desc": "asc"}
+    assert [turned[way] for clause in there for way in clause.values()] == [
+        way for clause in back for way in clause.values()
+    ]
+
+
+def test_page_asks_for_one_row_more_and_begins_after_the_place() -> None:
+    order = query.list_order(7, "createdAt", "desc")
+    body = query.page({"match_all": {}}, order, 20, [5, "cons_1"])
+    assert (body["size"], body["search_after"]) == (21, ["7", 5, "cons_1"])
+    assert len(body["search_after"]) == len(body["sort"])
+    assert "search_after" not in query.page({}, order, 20, None)
+
+
+def _rows(search: str | None) -> Any:
+    return query.list_query(7, search=search, region=None, created_after=None, created_before=None)
+
+
+@pytest.mark.parametrize("body", [_rows(None), _rows("jose"), query.search_query(7, "jose", None)])
+def test_every_query_is_held_to_its_environment(body: dict[str, Any]) -> None:
+    assert body["bool"]["filter"][0] == {"term": {"environmentId": "7"}}
+
+
+def test_list_scores_nothing_and_search_scores_by_constants_alone() -> None:
+    assert _rows("jose garcia")["bool"].keys() == {"filter"}
+    [tiers] = query.search_query(7, "jose garcia", None)["bool"]["must"]
+    scores = [tier["constant_score"]["boost"] for tier in tiers["dis_max"]["queries"]]
+    assert scores == sorted(set(scores))
