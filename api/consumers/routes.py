@@ -18,6 +18,7 @@ from infra.documents import Consumer, ConsumerRow, consumer_json, read_alias
 class ConsumerController(Controller):
     path = "/consumers"
     tags = ("Consumers",)
+    opt = {"scope": "read:consumers"}  # noqa: RUF012 (Litestar's way; also what OPTIONS asks for)
 
     @post("/", dto=JSONBody, return_dto=None, opt={"scope": "write:consumers"}, summary="Create a consumer")
     async def create(
@@ -26,12 +27,12 @@ class ConsumerController(Controller):
         row = await transactions.run(request, lambda connection: writes.create(connection, caller, data))
         return _consumer(row, status_code=201)
 
-    @get("/{consumer_id:str}", opt={"scope": "read:consumers"}, summary="Get a consumer")
+    @get("/{consumer_id:str}", summary="Get a consumer")
     async def fetch(self, consumer_id: str, caller: Caller, state: State) -> Response[Consumer]:
         async with state.engine.connect() as connection:
             return _consumer(await writes.get(connection, caller, consumer_id))
 
-    @get("/", opt={"scope": "read:consumers"}, summary="List consumers")
+    @get("/", summary="List consumers")
     async def page(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[ConsumerPage]:
         asked = parameters(request, ListParameters, caller)
         rows = query.list_query(
@@ -45,7 +46,7 @@ class ConsumerController(Controller):
         question = ["list", caller.environment_id, asked.question()]
         return await _page(state, rows, order, asked.window(), question)
 
-    @get("/search", opt={"scope": "read:consumers"}, summary="Search consumers, best match first")
+    @get("/search", summary="Search consumers, best match first")
     async def search(self, request: Request[Any, Any, Any], caller: Caller, state: State) -> Response[ConsumerPage]:
         asked = parameters(request, SearchParameters, caller)
         rows = query.search_query(caller.environment_id, asked.q, caller.region)
