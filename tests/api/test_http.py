@@ -124,6 +124,14 @@ def test_json_under_any_of_its_names_is_taken(account: Account, kind: str) -> No
     assert account.live.post("/consumers", content=b"{}", headers={"Content-Type": kind}).status_code == 201
 
 
+@pytest.mark.parametrize("path", ["/consumers", "/consumers/cons_1", "/consumers/search", "/orders", "/orders/batch"])
+def test_options_names_the_methods_to_those_with_a_key(account: Account, path: str) -> None:
+    answer = account.live.options(path)
+    assert (answer.status_code, answer.text) == (204, "")
+    assert "OPTIONS" in answer.headers["Allow"]
+    assert httpx.options(urljoin(str(account.live.base_url), path.lstrip("/"))).status_code == 401
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_over_10_mib_is_413(account: Account, chunked: bool) -> None:  # noqa: FBT001
     body = b'{"metadata": {"a": "' + b"x" * 10 * 1024 * 1024 + b'"}}'
