@@ -62,16 +62,23 @@ def invalid(*faults: Fault, error: str = "Validation failed") -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
 
 
-def refuse(faults: Sequence[Placed], *, batch: bool) -> None:
+def refuse(faults: Sequence[Placed], early: Sequence[Fault] = (), *, batch: bool) -> None:
     """Raise 400 if there are faults; in a batch each field is named with its item's place.
 
     If all of them say the same of something that exists already, that is the sentence of the whole.
+
+    Args:
+        faults: found in the database.
+        early: found in the body by itself.
+        batch: whether places are to be named.
     """
-    if not faults:
-        return
-    named = [Fault(f"[{place}].{fault.field}" if batch else fault.field, fault.message) for place, fault in faults]
-    exists = all(fault.message.endswith("already exists") for fault in named)
-    raise invalid(*named, error=named[0].message if exists else "Validation failed")
+    named = [
+        *early,
+        *(Fault(f"[{place}].{fault.field}" if batch else fault.field, fault.message) for place, fault in faults),
+    ]
+    if named:
+        exists = all(fault.message.endswith("already exists") for fault in named)
+        raise invalid(*named, error=named[0].message if exists else "Validation failed")
 
 
 def not_found(what: str) -> Problem:

@@ -70,9 +70,24 @@ class JSONBody(AbstractDTO[Any]):
         caller = cast("Caller", connection.scope["auth"])
         raw, handler = parse(value), connection.route_handler
         wanted = self._types[handler.handler_id]
+        reading = _Reading(caller)
+        data: Any
         if batch := handler.opt.get("batch"):
-            return convert_all(raw, batch, wanted.__args__[0], caller)
-        return convert(raw, wanted, caller)
+            data = reading.items(raw, batch, wanted.__args__[0])
+        else:
+            data = reading.struct(raw, wanted, "")
+        if reading.faults and (data is None or "faults" not in handler.opt):
+            raise invalid(*reading.faults)
+        connection.scope["state"]["faults"] = reading.faults
+        return data
+
+
+def early_faults(request: Request[Any, Any, Any]) -> list[Fault]:
+    """What is wrong with a body by itself, for routes that go on to what is wrong with it in the database: their `opt`
+    says `faults`. The faulty fields are unset; of a batch, items that could not be read at all are None.
+    """
+    found: list[Fault] = request.scope["state"]["faults"]
+    return found
 
 
 def parse(body: bytes) -> Any:
@@ -91,35 +106,6 @@ def parse(body: bytes) -> Any:
         message = "JSON is nested too deep" if isinstance(error, RecursionError) else str(error)
         raise Problem(HTTPStatus.BAD_REQUEST, "Invalid JSON", message=message) from None
     return value
-
-
-def convert(raw: Any, wanted: type[B], caller: Caller) -> B:
-    """One checked body.
-
-    Raises:
-        Problem: 400 with all faults.
-    """
-    reading = _Reading(caller)
-    return reading.result(reading.struct(raw, wanted, ""))
-
-
-def convert_all(raw: Any, key: str, wanted: type[B], caller: Caller) -> list[B]:
-    """The checked items of a batch, which is a bare array or an object with the array under `key`.
-
-    Raises:
-        Problem: 400 with all faults of all items, or if there are more than 500.
-    """
-    reading = _Reading(caller)
-    if isinstance(raw, dict):
-        reading.faults += [Fault(name, "Unknown field") for name in raw if name != key]
-        raw = raw.get(key)
-    if not isinstance(raw, list):
-        reading.faults.append(Fault(key, "Expected an array"))
-        raw = []
-    if len(raw) > MAX_BATCH:
-        raise invalid(error=f"Max batch size is {MAX_BATCH}")
-    items = [reading.struct(item, wanted, f"[{place}]") for place, item in enumerate(raw)]
-    return reading.result([item for item in items if item is not None])
 
 
 def parameters(request: Request[Any, Any, Any], wanted: type[B], caller: Caller) -> B:
@@ -155,22 +141,41 @@ class _Reading:
             raise invalid(*self.faults)
         return value
 
+    def items(self, raw: Any, key: str, wanted: type[S]) -> list[S | None]:
+        """The items of a batch, which is a bare array or an object with the array under `key`.
+
+        Raises:
+            Problem: 400 if there is no array, or more than 500 items in it.
+        """
+        if isinstance(raw, dict):
+            self.faults += [Fault(name, self._unknown) for name in raw if name != key]
+            raw = raw.get(key)
+        if not isinstance(raw, list):
+            raise invalid(*self.faults, Fault(key, "Expected an array"))
+        if len(raw) > MAX_BATCH:
+            raise invalid(error=f"Max batch size is {MAX_BATCH}")
+        return [self.struct(item, wanted, f"[{place}]") for place, item in enumerate(raw)]
+
     def struct(self, raw: Any, wanted: type[S], path: str) -> S | None:
         if not isinstance(raw, dict):
             self.faults.append(Fault(path or "body", "Expected an object"))
             return None
-        before, values, fields = len(self.faults), {}, _fields(wanted)  # type: ignore[arg-type]  # a class is hashable
+        values, fields = {}, _fields(wanted)  # type: ignore[arg-type]  # a class is hashable
         ignored = wanted.read_only if issubclass(wanted, Body) else frozenset()
+        faulty = set()
         for name, field in fields.items():
+            before = len(self.faults)
             if name in raw:
                 values[field.name] = self._value(raw[name], field.type, _join(path, name))
             elif field.required:
                 self.faults.append(Fault(_join(path, name), "Required"))
-        right = len(self.faults) == before
-        # Between parameters, what is wrong with one says nothing of the others.
-        readable = self._from_text and all(field.name in values for field in fields.values() if field.required)
-        value = wanted(**values) if right or readable else None
-        if isinstance(value, Body):
+            if len(self.faults) > before:
+                faulty.add(name)
+                values.pop(field.name, None)
+        # What is wrong with one parameter says nothing of the others; of a body's fields it may.
+        readable = not any(fields[name].required for name in faulty)
+        value = wanted(**values) if readable else None
+        if isinstance(value, Body) and (self._from_text or not faulty):
             found = value.faults(self._caller)
             self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in found)
         unknown = [name for name in raw if name not in fields and name not in ignored]

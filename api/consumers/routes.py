@@ -22,23 +22,24 @@ from api.consumers.schemas import (
 )
 from api.pages import Window
 from api.transactions import Transactions
-from api.validation import JSONBody
+from api.validation import JSONBody, early_faults
 from infra.documents import Consumer, ConsumerRow, consumer_json, read_alias
 
 READ, WRITE = {"scope": "read:consumers", "limit": "reads"}, {"scope": "write:consumers", "limit": "writes"}
-BATCH = WRITE | {"limit": "batch", "batch": "consumers"}
+BODY = WRITE | {"faults": "with the database's"}
+BATCH = BODY | {"limit": "batch", "batch": "consumers"}
 
 
 class ConsumerController(Controller):
     path = "/consumers"
     tags = ("Consumers",)
 
-    @post("/", dto=JSONBody, return_dto=None, opt=WRITE, summary="Create a consumer")
+    @post("/", dto=JSONBody, return_dto=None, opt=BODY, summary="Create a consumer")
     async def create(
         self, request: Request[Any, Any, Any], data: NewConsumer, caller: Caller, transactions: Transactions
     ) -> Response[Consumer]:
         async def work(connection: AsyncConnection) -> Answer:
-            [row] = await writes.create(connection, caller, [data], batch=False)
+            [row] = await writes.create(connection, caller, [data], early_faults(request), batch=False)
             return _answer(row, 201)
 
         return await transactions.run(request, caller, work)
@@ -48,7 +49,7 @@ class ConsumerController(Controller):
         self, request: Request[Any, Any, Any], data: list[NewConsumer], caller: Caller, transactions: Transactions
     ) -> Response[list[Consumer]]:
         async def work(connection: AsyncConnection) -> Answer:
-            return _answers(await writes.create(connection, caller, data, batch=True), 201)
+            return _answers(await writes.create(connection, caller, data, early_faults(request), batch=True), 201)
 
         return await transactions.run(request, caller, work)
 
@@ -61,11 +62,11 @@ class ConsumerController(Controller):
         transactions: Transactions,
     ) -> Response[list[Consumer]]:
         async def work(connection: AsyncConnection) -> Answer:
-            return _answers(await writes.update_batch(connection, caller, data), 200)
+            return _answers(await writes.update_batch(connection, caller, data, early_faults(request)), 200)
 
         return await transactions.run(request, caller, work)
 
-    @put("/{consumer_id:str}", dto=JSONBody, return_dto=None, opt=WRITE, summary="Change a consumer")
+    @put("/{consumer_id:str}", dto=JSONBody, return_dto=None, opt=BODY, summary="Change a consumer")
     async def update(
         self,
         request: Request[Any, Any, Any],
@@ -75,7 +76,9 @@ class ConsumerController(Controller):
         transactions: Transactions,
     ) -> Response[Consumer]:
         async def work(connection: AsyncConnection) -> Answer:
-            return _answer(await writes.update(connection, caller, consumer_id, data, request.headers.get("if-match")))
+            if_match = request.headers.get("if-match")
+            row = await writes.update(connection, caller, consumer_id, data, early_faults(request), if_match)
+            return _answer(row)
 
         return await transactions.run(request, caller, work)
 

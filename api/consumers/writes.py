@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
@@ -16,6 +16,9 @@ from infra.documents import COLUMNS, ConsumerRow
 from infra.ids import is_id, new_ids
 
 EMAIL_TAKEN, EXTERNAL_ID_TAKEN = "Email already exists", "External ID already exists"
+Taken: TypeAlias = tuple[str | None, str | None, str | None]
+"""What may be taken: the id of whose it is, an e-mail address and an external id."""
+NOTHING: Taken = (None, None, None)
 SETTABLE = ("email", "phone", "full_name", "metadata", "external_id")
 
 # A value is taken by another consumer, or by an earlier item of the same request.
@@ -52,17 +55,30 @@ DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id A
 
 
 async def create(
-    connection: AsyncConnection, caller: Caller, new: Sequence[NewConsumer], *, batch: bool
+    connection: AsyncConnection,
+    caller: Caller,
+    new: Sequence[NewConsumer | None],
+    early: Sequence[Fault],
+    *,
+    batch: bool,
 ) -> list[ConsumerRow]:
     """Insert consumers, all or none, and answer them in their order.
 
+    Args:
+        connection: in the request's transaction.
+        caller: whose consumers they are.
+        new: the consumers; None where an item could not be read.
+        early: what is wrong with them by themselves.
+        batch: whether faults name their item.
+
     Raises:
-        Problem: 400 naming every one whose e-mail address or external id another has.
+        Problem: 400 naming these faults, and every value that another consumer has.
     """
-    if not new:
-        return []
-    refuse(await _taken(connection, caller, [(None, item.email, item.external_id) for item in new]), batch=batch)
+    given = [(None, item.email, item.external_id) if item else NOTHING for item in new]
+    refuse(await _taken(connection, caller, given), early, batch=batch)
     values = [{name: getattr(item, name) for name in SETTABLE} for item in new]
+    if not values:
+        return []
     for row, consumer_id in zip(values, new_ids("cons_", len(new)), strict=True):
         row["id"] = consumer_id
     return await _store(connection, INSERT, caller, values)
@@ -80,7 +96,12 @@ async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> 
 
 
 async def update(
-    connection: AsyncConnection, caller: Caller, consumer_id: str, change: ConsumerChange, if_match: str | None
+    connection: AsyncConnection,
+    caller: Caller,
+    consumer_id: str,
+    change: ConsumerChange,
+    early: Sequence[Fault],
+    if_match: str | None,
 ) -> ConsumerRow:
     """Change a consumer.
 
@@ -91,28 +112,35 @@ async def update(
     rows = await _lock(connection, caller, [consumer_id])
     row = _found(rows.get(consumer_id))
     require_match(row, if_match)
-    [changed] = await _update(connection, caller, [(row, change)], batch=False)
+    [changed] = await _update(connection, caller, [(row, change)], early, batch=False)
     return changed
 
 
 async def update_batch(
-    connection: AsyncConnection, caller: Caller, changes: Sequence[ConsumerChangeItem]
+    connection: AsyncConnection, caller: Caller, changes: Sequence[ConsumerChangeItem | None], early: Sequence[Fault]
 ) -> list[ConsumerRow]:
     """Change consumers, all or none, and answer them in the request's order.
 
     Raises:
-        Problem: 404 naming every id the environment does not have; 400 for other faults.
+        Problem: 404 naming every id the environment does not have; 400 for other faults, which then name those too.
     """
-    ids = [change.id for change in changes]
-    seen: set[str] = set()
-    repeated = [place for place, given in enumerate(ids) if given in seen or seen.add(given)]  # type: ignore[func-returns-value]  # adds, and is falsy
-    refuse([Placed(place, Fault("id", "Stands twice in this batch")) for place in repeated], batch=True)
-    rows = await _lock(connection, caller, ids)
-    if unknown := [
-        Fault(f"[{place}].id", "Consumer not found") for place, given in enumerate(ids) if given not in rows
-    ]:
+    ids = [change.id if change else None for change in changes]
+    rows = await _lock(connection, caller, [given for given in ids if given is not None])
+    faults, seen = list(early), set()
+    for place, given in enumerate(ids):
+        if given in seen:
+            faults.append(Fault(f"[{place}].id", "Stands twice in this batch"))
+        elif given is not None:
+            seen.add(given)
+    unknown = [
+        Fault(f"[{place}].id", "Consumer not found")
+        for place, given in enumerate(ids)
+        if given is not None and given not in rows
+    ]
+    if unknown and not faults:
         raise Problem(HTTPStatus.NOT_FOUND, "Consumer not found", details=unknown)
-    return await _update(connection, caller, [(rows[change.id], change) for change in changes], batch=True)
+    pairs = [(rows.get(change.id) if change else None, change) for change in changes]
+    return await _update(connection, caller, pairs, [*faults, *unknown], batch=True)
 
 
 async def delete(connection: AsyncConnection, caller: Caller, consumer_id: str, if_match: str | None) -> ConsumerRow:
@@ -156,12 +184,20 @@ async def _lock(connection: AsyncConnection, caller: Caller, ids: Sequence[str])
 
 
 async def _update(
-    connection: AsyncConnection, caller: Caller, changes: Sequence[tuple[ConsumerRow, ConsumerChange]], *, batch: bool
+    connection: AsyncConnection,
+    caller: Caller,
+    changes: Sequence[tuple[ConsumerRow | None, ConsumerChange | None]],
+    early: Sequence[Fault],
+    *,
+    batch: bool,
 ) -> list[ConsumerRow]:
-    if not changes:
-        return []
-    values, faults = [], []
+    values: list[dict[str, Any]] = []
+    faults: list[Placed] = []
+    taken: list[Taken] = []
     for place, (row, change) in enumerate(changes):
+        if row is None or change is None:
+            taken.append(NOTHING)
+            continue
         given = {name: value for name in SETTABLE if (value := getattr(change, name)) is not msgspec.UNSET}
         now = {name: getattr(row, name) for name in SETTABLE} | {"id": row.id}
         now["metadata"] = None if row.metadata is None else msgspec.json.decode(row.metadata)
@@ -171,15 +207,13 @@ async def _update(
         except ValueError as error:
             faults.append(Placed(place, Fault("metadata", str(error))))
         values.append(now | given)
-    taken = [(value["id"], value["email"], value["external_id"]) for value in values]
-    refuse(faults + await _taken(connection, caller, taken), batch=batch)
-    return await _store(connection, UPDATE, caller, values)
+        taken.append((row.id, values[-1]["email"], values[-1]["external_id"]))
+    refuse(faults + await _taken(connection, caller, taken), early, batch=batch)
+    return await _store(connection, UPDATE, caller, values) if values else []
 
 
-async def _taken(
-    connection: AsyncConnection, caller: Caller, values: Sequence[tuple[str | None, str | None, str | None]]
-) -> list[Placed]:
-    ids, emails, external_ids = (list(column) for column in zip(*values, strict=True))
+async def _taken(connection: AsyncConnection, caller: Caller, values: Sequence[Taken]) -> list[Placed]:
+    ids, emails, external_ids = ([value[column] for value in values] for column in range(3))
     if not any(emails) and not any(external_ids):
         return []
     rows = await connection.execute(
