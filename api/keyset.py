@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.errors import Fault, invalid
 from api.pages import PageInfo, Window
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Key = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*\Z")]
 
 
 async def newest_first(
@@ -35,7 +39,7 @@ async def newest_first(
     moment, key = keys
     if place := window.place(question, len(keys)):
         select += f" AND ({moment}, {key}) {'>' if window.backward else '<'} (:place_time, :place_id)"
-        values = values | {"place_time": _moment(place[0], window), "place_id": place[1]}
+        values = values | dict(zip(("place_time", "place_id"), _place(place, window), strict=True))
     direction = "ASC" if window.backward else "DESC"
     select += f" ORDER BY {moment} {direction}, {key} {direction} LIMIT :size"
     rows = (await connection.execute(sa.text(select), values | {"size": window.size + 1})).all()
@@ -48,8 +52,8 @@ async def newest_first(
     return rows, window.info(question, places, more=more)
 
 
-def _moment(given: Any, window: Window) -> datetime:
+def _place(given: list[Any], window: Window) -> tuple[datetime, str]:
     try:
-        return datetime.fromisoformat(given)
-    except (TypeError, ValueError):
+        return msgspec.convert(given, tuple[Moment, Key])
+    except msgspec.ValidationError:
         raise invalid(Fault("before" if window.backward else "after", "Invalid cursor")) from None

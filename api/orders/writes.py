@@ -169,6 +169,8 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, cha
         faults.append(Placed(0, Fault("amount", PAST_MAXIMUM)))
     refuse(faults, batch=False)
     values = _columns(caller, [changed], Locked({0: row.consumer_id}, {})) | {"id": [order_id]}
+    # Not by way of Python, whose numbers are shorter than the database's.
+    values |= {name: [getattr(row, name)] for name in ("items", "metadata") if getattr(change, name) is msgspec.UNSET}
     return order_of((await connection.execute(UPDATE, values)).one())
 
 

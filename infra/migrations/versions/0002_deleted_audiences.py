@@ -16,5 +16,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Without the column they would be back.
+    op.execute("DELETE FROM audiences WHERE deleted_at IS NOT NULL")
     op.execute("DROP INDEX audiences_by_time, audiences_deleted")
     op.execute("ALTER TABLE audiences DROP COLUMN deleted_at")

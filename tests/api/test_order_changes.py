@@ -1,0 +1,279 @@
+"""An order that is read, changed and deleted, and the totals that follow (contract.md §3)."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.api.ordering import change, consumer, faults, order, read, totals, without_time
+from tests.service import Account
+
+ITEMS = [{"productId": "p", "variantId": None, "quantity": 2, "unitAmount": "3.50"}]
+FULL = {
+    "amount": "10.50",
+    "refundedAmount": "0.5",
+    "currencyCode": "EUR",
+    "baseAmount": "21.00",
+    "externalId": "x1",
+    "status": "CREATED",
+    "items": ITEMS,
+    "metadata": {"a": 1, "b": {"c": [1.5, None, "é"], "d": True}},
+    "placedAt": "2024-01-02T03:04:05.006Z",
+}
+UNKNOWN = "ord_00000000000000000000000000"
+
+
+@pytest.fixture
+def buyer(account: Account) -> str:
+    return consumer(account, externalId="b1")
+
+
+@pytest.fixture
+def full(account: Account, buyer: str) -> dict[str, Any]:
+    return order(account, buyer, **FULL)
+
+
+def test_order_is_read_as_it_was_answered(account: Account, full: dict[str, Any]) -> None:
+    assert account.live.get(f"/orders/{full['id']}").json() == full
+    assert list(read(account, full["id"])) == list(full)
+    assert {name: full[name] for name in FULL} == FULL
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"externalId": "x2"},
+        {"status": "CANCELLED"},
+        {"refundedAmount": "10.50"},
+        {"amount": "99.9999", "baseAmount": "1"},
+        {"baseAmount": "0"},
+        {"currencyCode": "JPY", "baseAmount": "3"},
+        {"items": []},
+        {"items": [{"productId": "q", "variantId": "v", "quantity": 0, "unitAmount": None}]},
+        {"placedAt": "1999-12-31T23:59:59.999Z"},
+        {"externalId": None},
+        {"items": None},
+        {"metadata": None},
+    ],
+    ids=str,
+)
+def test_given_fields_change_and_omitted_ones_stay(
+    account: Account, full: dict[str, Any], given: dict[str, Any]
+) -> None:
+    changed = change(account, full["id"], **given)
+    assert without_time(changed) == without_time(full) | given
+    assert changed["updatedAt"] >= full["updatedAt"]
+    assert read(account, full["id"]) == changed
+
+
+def test_change_of_nothing_changes_nothing(account: Account, full: dict[str, Any]) -> None:
+    assert without_time(change(account, full["id"])) == without_time(full)
+
+
+def test_omitted_json_stays_as_it_is_stored(account: Account, full: dict[str, Any]) -> None:
+    stored = '{"a": 1.50, "b": 0.10000000000000000000000001}'
+    with account.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE orders SET metadata = %s WHERE id = %s", (stored, full["id"]))
+    change(account, full["id"], status="CANCELLED")
+    assert f'"metadata":{stored}' in account.live.get(f"/orders/{full['id']}").text
+
+
+@pytest.mark.parametrize("currency", ["USD", "EUR"])
+def test_what_was_read_can_be_sent_back_and_changes_nothing(account: Account, buyer: str, currency: str) -> None:
+    amounts = {"currencyCode": currency, "baseAmount": FULL["amount"]}
+    found = read(account, order(account, buyer, **FULL | amounts)["id"])
+    before = account.live.get(f"/consumers/{buyer}")
+    assert without_time(change(account, found["id"], **found)) == without_time(found)
+    after = account.live.get(f"/consumers/{buyer}")
+    assert (after.text, after.headers["ETag"]) == (before.text, before.headers["ETag"])
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ({}, {"a": 1, "b": {"c": 2, "d": 3}}),
+        ({"a": 5}, {"a": 5, "b": {"c": 2, "d": 3}}),
+        ({"a": None}, {"b": {"c": 2, "d": 3}}),
+        ({"b": {"c": None, "e": {"f": None, "g": 1}}}, {"a": 1, "b": {"d": 3, "e": {"g": 1}}}),
+        ({"b": [None]}, {"a": 1, "b": [None]}),
+        ({"a": {"x": None}}, {"a": {}, "b": {"c": 2, "d": 3}}),
+        ({"a": None, "b": None}, {}),
+        ({"nobody": None}, {"a": 1, "b": {"c": 2, "d": 3}}),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_metadata_is_merged(account: Account, buyer: str, patch: Any, expected: Any) -> None:
+    made = order(account, buyer, metadata={"a": 1, "b": {"c": 2, "d": 3}})
+    assert change(account, made["id"], metadata=patch)["metadata"] == expected
+
+
+def test_metadata_is_merged_into_none_and_held_to_its_limits(account: Account, buyer: str) -> None:
+    made = order(account, buyer)
+    keys = {f"k{number}": "v" for number in range(50)}
+    assert change(account, made["id"], metadata=keys | {"gone": None})["metadata"] == keys
+    answer = account.live.put(f"/orders/{made['id']}", json={"metadata": {"one more": 1}, "status": "CANCELLED"})
+    assert faults(answer).keys() == {"metadata"}
+    assert read(account, made["id"])["status"] == "COMPLETED"
+
+
+def test_order_stays_with_its_consumer(account: Account, buyer: str, full: dict[str, Any]) -> None:
+    other = consumer(account)
+    assert change(account, full["id"], consumerId=buyer)["consumerId"] == buyer
+    for wrong in (other, "cons_00000000000000000000000000", "", None, 5):
+        answer = account.live.put(f"/orders/{full['id']}", json={"consumerId": wrong, "status": "CANCELLED"})
+        assert faults(answer).keys() == {"consumerId"}
+    assert "consumer" in faults(account.live.put(f"/orders/{full['id']}", json={"consumer": {"externalId": "b1"}}))
+    assert read(account, full["id"])["status"] == "CREATED"
+
+
+@pytest.mark.parametrize(
+    ("fields", "given", "expected"),
+    [
+        ({"amount": 10}, {"amount": 12}, {"amount": "12", "baseAmount": "12"}),
+        ({"amount": 10}, {"amount": 12, "baseAmount": "12.0"}, {"amount": "12", "baseAmount": "12.0"}),
+        ({"amount": 10}, {"amount": 12, "baseAmount": 10}, {"baseAmount"}),
+        ({"amount": 10}, {"baseAmount": 11}, {"baseAmount"}),
+        ({"amount": 10}, {"currencyCode": "EUR"}, {"baseAmount"}),
+        ({"amount": 10}, {"currencyCode": "EUR", "baseAmount": 11}, {"amount": "10", "baseAmount": "11"}),
+        ({"amount": 10, "currencyCode": "EUR", "baseAmount": 11}, {"amount": 12}, {"baseAmount"}),
+        ({"amount": 10, "currencyCode": "EUR", "baseAmount": 11}, {"amount": "10.0"}, {"baseAmount": "11"}),
+        ({"amount": 10, "currencyCode": "EUR", "baseAmount": 11}, {"currencyCode": "JPY"}, {"baseAmount"}),
+        ({"amount": 10, "currencyCode": "EUR", "baseAmount": 11}, {"currencyCode": "USD"}, {"baseAmount": "10"}),
+        ({"amount": 10, "currencyCode": "EUR", "baseAmount": 11}, {"status": "REFUNDED"}, {"baseAmount": "11"}),
+        ({"amount": 10}, {"refundedAmount": "10.0001"}, {"refundedAmount"}),
+        ({"amount": 10}, {"refundedAmount": 10}, {"refundedAmount": "10"}),
+        ({"amount": 10, "refundedAmount": 5}, {"amount": "4.9999"}, {"refundedAmount"}),
+        ({"amount": 10, "refundedAmount": 5}, {"amount": 4, "refundedAmount": 4}, {"refundedAmount": "4"}),
+        ({"amount": 10}, {"amount": 0}, {"amount": "0", "baseAmount": "0"}),
+    ],
+)  # fmt: skip
+def test_amounts_go_together(
+    account: Account, buyer: str, fields: dict[str, Any], given: dict[str, Any], expected: Any
+) -> None:
+    made = order(account, buyer, **fields)
+    answer = account.live.put(f"/orders/{made['id']}", json=given)
+    if isinstance(expected, set):
+        assert faults(answer).keys() == expected
+        assert read(account, made["id"]) == made
+    else:
+        assert {name: answer.json()[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "field", ["amount", "consumerId", "status", "refundedAmount", "currencyCode", "baseAmount", "placedAt"]
+)
+def test_what_an_order_must_have_cannot_be_cleared(account: Account, full: dict[str, Any], field: str) -> None:
+    answer = account.live.put(f"/orders/{full['id']}", json={field: None, "externalId": None})
+    assert faults(answer).keys() == {field}
+    assert read(account, full["id"]) == full
+
+
+def test_all_faults_of_a_change_are_named_at_once(account: Account, full: dict[str, Any]) -> None:
+    wrong = {"amount": "x", "status": "DONE", "items": [{"productId": "p"}], "metadata": 1, "placedAt": "soon", "a": 1}
+    answer = account.live.put(f"/orders/{full['id']}", json=wrong)
+    assert faults(answer).keys() == (wrong.keys() - {"items"}) | {"items[0].quantity"}
+    assert read(account, full["id"]) == full
+
+
+def test_external_id_of_another_is_refused_and_the_own_one_may_be_repeated(account: Account, buyer: str) -> None:
+    first, second = (order(account, buyer, externalId=name) for name in ("one", "two"))
+    assert change(account, first["id"], externalId="one")["externalId"] == "one"
+    answer = account.live.put(f"/orders/{first['id']}", json={"externalId": "two"})
+    assert faults(answer) == {"externalId": "External ID already exists"}
+    assert answer.json()["error"] == "External ID already exists"
+    change(account, second["id"], externalId=None)
+    assert change(account, first["id"], externalId="two")["externalId"] == "two"
+    assert order(account, buyer, externalId="one")["externalId"] == "one"
+
+
+def test_external_id_of_a_deleted_order_is_free_again(account: Account, full: dict[str, Any], buyer: str) -> None:
+    deleted = account.live.delete(f"/orders/{full['id']}")
+    assert (deleted.status_code, deleted.json()) == (200, full)
+    assert order(account, buyer, externalId="x1")["externalId"] == "x1"
+
+
+@pytest.mark.parametrize(
+    ("given", "number", "value", "newest"),
+    [
+        ({"amount": "12.34"}, 2, "13.34", 2),
+        ({"refundedAmount": "0.0001"}, 2, "10.9999", 2),
+        ({"status": "CREATED"}, 2, "11", 2),
+        ({"status": "CANCELLED"}, 1, "1", 1),
+        ({"status": "REFUNDED"}, 1, "1", 1),
+        ({"currencyCode": "EUR", "baseAmount": 3, "refundedAmount": "3.3333"}, 2, "3", 2),  # 2.00001, and the other's 1
+        ({"placedAt": "2024-01-04"}, 2, "11", 4),
+        ({"placedAt": "2023-12-31T23:59:59.999Z"}, 2, "11", 1),
+        ({"amount": 0}, 2, "1", 2),
+    ],
+)
+def test_totals_follow_a_change(
+    account: Account, buyer: str, given: dict[str, Any], number: int, value: str, newest: int
+) -> None:
+    order(account, buyer, amount=1, placedAt="2024-01-01")
+    changed = order(account, buyer, placedAt="2024-01-02")
+    change(account, changed["id"], **given)
+    assert totals(account, buyer) == (number, Decimal(value), f"2024-01-0{newest}T00:00:00.000Z")
+    account.settled()
+    assert account.live.get(f"/consumers/{buyer}").text in account.live.get("/consumers").text
+
+
+def test_totals_follow_deletes_and_returns(account: Account, buyer: str) -> None:
+    days = [order(account, buyer, amount=day, placedAt=f"2024-01-0{day}") for day in (1, 3, 2)]
+    account.live.delete(f"/orders/{days[1]['id']}")
+    assert totals(account, buyer) == (2, Decimal(3), "2024-01-02T00:00:00.000Z")
+    change(account, days[2]["id"], status="REFUNDED")
+    assert totals(account, buyer) == (1, Decimal(1), "2024-01-01T00:00:00.000Z")
+    account.live.delete(f"/orders/{days[0]['id']}")
+    assert totals(account, buyer) == (0, Decimal(0), None)
+    change(account, days[2]["id"], status="COMPLETED")
+    assert totals(account, buyer) == (1, Decimal(2), "2024-01-02T00:00:00.000Z")
+
+
+@pytest.mark.parametrize(
+    ("before", "given"),
+    [
+        ({"amount": 1}, {"amount": "1.0002"}),
+        ({"amount": 2, "status": "CANCELLED"}, {"status": "CREATED"}),
+        ({"amount": 2, "refundedAmount": 1}, {"refundedAmount": "0.5"}),
+        ({"amount": 2, "currencyCode": "EUR", "baseAmount": 1}, {"baseAmount": "1.0002"}),
+        ({"amount": 1}, {"amount": "999999999999999"}),
+    ],
+)
+def test_change_that_takes_the_total_past_its_limit_is_refused(
+    account: Account, buyer: str, before: dict[str, Any], given: dict[str, Any]
+) -> None:
+    changed = order(account, buyer, **before)
+    order(account, buyer, amount="89999999999999")
+    was = totals(account, buyer)
+    assert faults(account.live.put(f"/orders/{changed['id']}", json=given)).keys() == {"amount"}
+    assert (totals(account, buyer), read(account, changed["id"])) == (was, changed)
+
+
+def test_total_may_reach_its_limit_exactly(account: Account, buyer: str) -> None:
+    changed = order(account, buyer, amount="0.5")
+    order(account, buyer, amount="89999999999999")
+    change(account, changed["id"], amount=1)
+    assert totals(account, buyer)[1] == 90_000_000_000_000
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "given", [UNKNOWN, UNKNOWN.lower(), "ord_", "%00", "%ff", "%F0%9F%98%80", "'", UNKNOWN + "0", "x" * 2000, "ord_%0a"]
+)
+def test_unknown_order_is_404(account: Account, method: str, given: str) -> None:
+    answer = account.live.request(method, f"/orders/{given}", json={} if method == "PUT" else None)
+    assert (answer.status_code, answer.json()["error"]) == (404, "Order not found")
+
+
+def test_deleted_order_is_404(account: Account, full: dict[str, Any]) -> None:
+    assert account.live.delete(f"/orders/{full['id']}").status_code == 200
+    for method in ("GET", "PUT", "DELETE"):
+        answer = account.live.request(method, f"/orders/{full['id']}", json={} if method == "PUT" else None)
+        assert (answer.status_code, answer.json()["error"]) == (404, "Order not found")
+
+
+def test_orders_go_with_their_consumer(account: Account, full: dict[str, Any], buyer: str) -> None:
+    account.live.delete(f"/consumers/{buyer}")
+    assert account.live.get(f"/orders/{full['id']}").status_code == 404
+    assert order(account, consumer(account), externalId="x1")["externalId"] == "x1"

@@ -1,0 +1,201 @@
+"""Pages of orders: filtered, newest first, both ways (contract.md §3)."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from api import cursors
+from api.orders.schemas import OrderListParameters
+from tests.api.ordering import faults
+from tests.service import Account, Service, new_account
+
+DAY = "2024-01-05T00:00:00.000Z"
+UNKNOWN = "cons_00000000000000000000000000"
+
+
+class Shop(NamedTuple):
+    account: Account
+    buyers: list[str]
+
+
+@pytest.fixture(scope="module")
+def shop(service: Service) -> Iterator[Shop]:
+    """Of three buyers 150 orders, in ten moments; as many in the test environment."""
+    buyers = sa.text("""
+        INSERT INTO consumers (environment_id, external_id)
+        SELECT :e, n FROM generate_series(1, 3) AS n RETURNING id""")
+    orders = sa.text("""
+        INSERT INTO orders (environment_id, consumer_id, status, amount, base_amount, currency_code, placed_at)
+        SELECT :e, (CAST(:buyers AS text[]))[1 + n % 3], (ARRAY['CREATED', 'COMPLETED', 'CANCELLED'])[1 + n / 7 % 3],
+            n, n, 'USD', timestamptz '2024-01-01Z' + interval '1 day' * (n * 7 % 10)
+        FROM generate_series(1, 150) AS n""")
+    with new_account(service) as account:
+        with account.database.engine.begin() as connection:
+            for environment in (account.test_environment, account.live_environment):
+                made = list(connection.execute(buyers, {"e": environment}).scalars())
+                connection.execute(orders, {"e": environment, "buyers": made})
+        yield Shop(account, made)
+
+
+def page(shop: Shop, **parameters: Any) -> dict[str, Any]:
+    answer = shop.account.live.get("/orders", params=parameters)
+    assert answer.status_code == 200, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def ids(content: dict[str, Any]) -> list[str]:
+    return [row["id"] for row in content["data"]]
+
+
+def stored(shop: Shop, condition: str) -> list[str]:
+    """What PostgreSQL itself gives for it, in the list's order."""
+    query = sa.text(f"""
+        SELECT id FROM orders WHERE environment_id = :e AND {condition} ORDER BY placed_at DESC, id COLLATE "C" DESC""")
+    with shop.account.database.engine.connect() as connection:
+        values = {"e": shop.account.live_environment, "buyer": shop.buyers[1]}
+        return list(
+            connection.execute(query, {name: values[name] for name in values if f":{name}" in query.text}).scalars()
+        )
+
+
+QUESTIONS: list[tuple[dict[str, str], str]] = [
+    ({}, "true"),
+    ({"consumerId": "1"}, "consumer_id = :buyer"),
+    ({"status": "CANCELLED"}, "status = 'CANCELLED'"),
+    ({"status": "REFUNDED"}, "false"),
+    ({"placedAfter": "2024-01-05"}, "placed_at >= '2024-01-05Z'"),
+    ({"placedBefore": "2024-01-05T02:00:00+02:00"}, "placed_at < '2024-01-05Z'"),
+    ({"placedAfter": DAY, "placedBefore": "2024-01-05T00:00:00.001Z"}, "placed_at = '2024-01-05Z'"),
+    ({"placedAfter": DAY, "placedBefore": DAY}, "false"),
+    (
+        {"consumerId": "1", "status": "COMPLETED", "placedAfter": "2024-01-02", "placedBefore": "2024-01-09"},
+        "consumer_id = :buyer AND status = 'COMPLETED' AND placed_at >= '2024-01-02Z' AND placed_at < '2024-01-09Z'",
+    ),
+]
+
+
+@pytest.mark.parametrize("size", [7, 50, 100])
+@pytest.mark.parametrize(("asked", "condition"), QUESTIONS)
+def test_walks_both_ways_meet_every_order_once_in_order(
+    shop: Shop, asked: dict[str, str], condition: str, size: int
+) -> None:
+    asked = asked | ({"consumerId": shop.buyers[1]} if "consumerId" in asked else {})
+    expected = stored(shop, condition)
+    for step, turn, end, flags in (
+        ("first", "after", "endCursor", ("hasNextPage", "hasPreviousPage")),
+        ("last", "before", "startCursor", ("hasPreviousPage", "hasNextPage")),
+    ):
+        met: list[str] = []
+        cursor: dict[str, str] = {}
+        while (content := page(shop, **asked, **{step: size}, **cursor))["data"]:
+            met = met + ids(content) if step == "first" else ids(content) + met
+            info = content["pageInfo"]
+            assert (info[flags[0]], info[flags[1]]) == (len(met) < len(expected), bool(cursor))
+            cursor = {turn: info[end]}
+        assert met == expected
+        ends = content["pageInfo"]
+        assert (ends["startCursor"], ends["endCursor"], ends[flags[0]]) == (None, None, False)
+
+
+def test_page_has_twenty_orders_unless_told_otherwise(shop: Shop) -> None:
+    content = page(shop)
+    assert list(content) == ["data", "pageInfo"]
+    assert ids(content) == stored(shop, "true")[:20]
+    single = shop.account.live.get(f"/orders/{content['data'][0]['id']}").json()
+    assert content["data"][0] == single
+
+
+def test_turning_back_meets_the_page_before(shop: Shop) -> None:
+    first = page(shop, first=10)
+    second = page(shop, first=10, after=first["pageInfo"]["endCursor"])
+    back = page(shop, last=10, before=second["pageInfo"]["startCursor"])
+    assert (ids(back), back["pageInfo"]["hasPreviousPage"]) == (ids(first), False)
+    assert ids(page(shop, after=first["pageInfo"]["endCursor"])) == stored(shop, "true")[10:30]
+    assert ids(page(shop, before=second["pageInfo"]["endCursor"])) == stored(shop, "true")[:19]
+
+
+def test_list_is_current_and_a_walk_loses_no_unchanged_order(shop: Shop, account: Account) -> None:
+    buyer = account.live.post("/consumers", json={}).json()["id"]
+    made = [
+        account.live.post("/orders", json={"consumerId": buyer, "amount": 1, "placedAt": DAY}).json() for _ in range(6)
+    ]
+    mine = shop._replace(account=account)
+    first = page(mine, first=2)
+    assert ids(first) == [made[5]["id"], made[4]["id"]]
+    account.live.delete(f"/orders/{made[4]['id']}")  # the very row the cursor stands for
+    account.live.post("/orders", json={"consumerId": buyer, "amount": 1, "placedAt": "2024-01-06"})
+    rest = page(mine, after=first["pageInfo"]["endCursor"])
+    assert ids(rest) == [row["id"] for row in reversed(made[:4])]
+
+
+def test_unknown_consumer_or_one_of_another_environment_has_no_orders(shop: Shop) -> None:
+    foreign = shop.account.test.get("/consumers").json()["data"][0]["id"]
+    for consumer_id in (foreign, UNKNOWN, "x", "é", "%", ""):
+        content = page(shop, consumerId=consumer_id)
+        info = {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": False}
+        assert content == {"data": [], "pageInfo": info}
+
+
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_cursor_of_another_list_is_refused(shop: Shop, name: str) -> None:
+    cursor = page(shop, status="CREATED")["pageInfo"]["endCursor"]
+    account = shop.account
+    same = {"status": "CREATED", name: cursor}
+    assert account.live.get("/orders", params=same).status_code == 200
+    for other in (
+        {},
+        {"status": "COMPLETED"},
+        {"status": "CREATED", "consumerId": shop.buyers[0]},
+        {"placedAfter": DAY},
+    ):
+        assert faults(account.live.get("/orders", params=other | {name: cursor})).keys() == {name}
+    assert faults(account.test.get("/orders", params=same)).keys() == {name}
+    for path in ("/audiences", "/consumers"):
+        assert faults(account.live.get(path, params={name: cursor})).keys() == {name}
+
+
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_damaged_cursor_is_refused(shop: Shop, name: str) -> None:
+    cursor = page(shop)["pageInfo"]["endCursor"]
+    damaged = [cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :] for place in range(60)]
+    for wrong in [*damaged, cursor[:-1], cursor + "A", "", "null", "é", "x" * 3000, cursor.lower()]:
+        assert faults(shop.account.live.get("/orders", params={name: wrong})).keys() == {name}
+
+
+ID = "ord_01HZXW0000000000000000000A"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        [], [DAY], [DAY, ID, ID], [5, ID], [DAY, 5], ["soon", ID], [DAY, "\0"], [DAY, ""], ["2024-01-05", ID],
+        ["2024-01-05T00:00:00", ID], [DAY, "é"], [1.5, 2.5],
+    ],
+)  # fmt: skip
+def test_forged_cursor_is_refused(shop: Shop, place: list[Any]) -> None:
+    """The checksum keeps mistakes away, not those who read the code."""
+    question = msgspec.json.encode(["orders", shop.account.live_environment, OrderListParameters().question()])
+    assert shop.account.live.get("/orders", params={"after": cursors.encode(question, [DAY, ID])}).status_code == 200
+    for name in ("after", "before"):
+        parameters = {name: cursors.encode(question, place)}
+        assert faults(shop.account.live.get("/orders", params=parameters)).keys() == {name}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fields"),
+    [
+        ({"first": 0}, {"first"}),
+        ({"first": 101, "status": "completed"}, {"first", "status"}),
+        ({"last": "x", "placedAfter": "soon", "placedBefore": ""}, {"last", "placedAfter", "placedBefore"}),
+        ({"first": 1, "last": 1}, {"last"}),
+        ({"sortBy": "amount", "consumerid": "x", "q": "y"}, {"sortBy", "consumerid", "q"}),
+        ({"consumerId": "\0"}, {"consumerId"}),
+        ({"placedAfter": "2024-02-30"}, {"placedAfter"}),
+    ],
+)
+def test_wrong_parameters_are_named_all_at_once(shop: Shop, parameters: dict[str, Any], fields: set[str]) -> None:
+    assert faults(shop.account.live.get("/orders", params=parameters)).keys() == fields
