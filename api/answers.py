@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 import msgspec
-from litestar import MediaType, Response
+from litestar import MediaType, Request, Response
 
 
 class Answer(msgspec.Struct):
@@ -34,9 +34,19 @@ def weak_etag(body: bytes) -> str:
     return f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
 
 
-def none_match(header: str | None, tag: str) -> bool:
-    """Whether an `If-None-Match` header names the tag, so that nothing need be sent."""
-    if header is None:
+def tags(request: Request[Any, Any, Any], header: str) -> set[str] | None:
+    """The entity tags a conditional header names, or its `*`; None without it. Several such headers are as one."""
+    given = request.headers.getall(header, [])
+    return {tag.strip() for tag in ",".join(given).split(",")} if given else None
+
+
+def is_match(known: set[str] | None, tag: str) -> bool:
+    """Whether an `If-Match` allows a write of what has this tag: a weak one says too little."""
+    return known is None or known == {"*"} or tag in known
+
+
+def is_none_match(known: set[str] | None, tag: str) -> bool:
+    """Whether an `If-None-Match` names the tag, so that nothing need be sent."""
+    if known is None:
         return False
-    known = {given.strip().removeprefix("W/") for given in header.split(",")}
-    return header.strip() == "*" or tag.removeprefix("W/") in known
+    return known == {"*"} or tag.removeprefix("W/") in {one.removeprefix("W/") for one in known}

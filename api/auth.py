@@ -87,12 +87,13 @@ class Keys:
     async def caller(self, secret: str) -> Caller | None:
         """The key's caller, or None if there is no such key, or no longer."""
         secret_hash = keys.secret_hash(secret)
-        until, caller = self._known.get(secret_hash, (0.0, None))
-        if until < time.monotonic():
+        asked, (until, caller) = time.monotonic(), self._known.get(secret_hash, (0.0, None))
+        if until < asked:
             caller = await self._find(secret_hash)
             if len(self._known) >= CACHE_KEYS:
                 self._known.clear()
-            self._known[secret_hash] = (time.monotonic() + CACHE_SECONDS, caller)
+            # The time the answer took counts: it may tell how things were at its beginning.
+            self._known[secret_hash] = (asked + CACHE_SECONDS, caller)
         if caller is None or not caller.is_valid():
             return None
         self._used[caller.key_id] = datetime.now(UTC)

@@ -62,7 +62,6 @@ class Transactions:
                     "transaction_repeated", request_id=request_id, attempt=attempt, reason=type(error.orig).__name__
                 )
             else:
-                self._wake()
                 return answer.response()
         raise unavailable("Database")
 
@@ -82,6 +81,7 @@ class Transactions:
                 await connection.invalidate()
                 if not await self._was_committed(xid):
                     raise
+        self._wake()
         return answer
 
     async def _was_committed(self, xid: str) -> bool:

@@ -36,6 +36,7 @@ RFC3339 = re.compile(
 # A day inside what Python can hold, so that no time zone makes a stored time unreadable.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 METADATA_BYTES, METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_DEPTH = 16 * 1024, 50, 64, 5
+TOO_DEEP = f"Metadata must be at most {METADATA_DEPTH} levels deep"
 
 
 def email(value: str) -> str:
@@ -147,7 +148,7 @@ def metadata(value: dict[str, Any]) -> dict[str, Any]:
     size = len(msgspec.json.encode(value))
     for depth, item in _containers(value):
         if depth > METADATA_DEPTH:
-            raise ValueError(f"Metadata must be at most {METADATA_DEPTH} levels deep")
+            raise ValueError(TOO_DEEP)
         size += sum(_written_out(number) for number in item if isinstance(number, float))
     if size > METADATA_BYTES:
         raise ValueError("Metadata must be at most 16 KiB")

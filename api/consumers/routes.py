@@ -7,7 +7,7 @@ from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.answers import Answer, array, etag, none_match, weak_etag
+from api.answers import Answer, array, etag, is_none_match, tags, weak_etag
 from api.auth import Caller
 from api.consumers import query, reads, writes
 from api.consumers.included import ConsumerIncluding, included
@@ -76,7 +76,7 @@ class ConsumerController(Controller):
         transactions: Transactions,
     ) -> Response[Consumer]:
         async def work(connection: AsyncConnection) -> Answer:
-            if_match = request.headers.get("if-match")
+            if_match = tags(request, "if-match")
             row = await writes.update(connection, caller, consumer_id, data, early_faults(request), if_match)
             return _answer(row)
 
@@ -87,7 +87,7 @@ class ConsumerController(Controller):
         self, request: Request[Any, Any, Any], consumer_id: str, caller: Caller, transactions: Transactions
     ) -> Response[Consumer]:
         async def work(connection: AsyncConnection) -> Answer:
-            row = await writes.delete(connection, caller, consumer_id, request.headers.get("if-match"))
+            row = await writes.delete(connection, caller, consumer_id, tags(request, "if-match"))
             return Answer(200, consumer_json(row))
 
         return await transactions.run(request, caller, work)
@@ -98,11 +98,13 @@ class ConsumerController(Controller):
     ) -> Response[ConsumerIncluding]:
         include = asked.include
         async with state.engine.connect() as connection:
+            if include:  # the consumer and what belongs to it, as they are at one moment
+                await connection.execution_options(isolation_level="REPEATABLE READ")
             row = await writes.get(connection, caller, consumer_id)
             more = await included(connection, caller, consumer_id, include) if include else b""
         body = consumer_json(row)[:-1] + more + b"}"
         tag = weak_etag(body) if include else etag(row.version)
-        if none_match(request.headers.get("if-none-match"), tag):
+        if is_none_match(tags(request, "if-none-match"), tag):
             return Answer(304, b"", {"ETag": tag}).response()
         return Answer(200, body, {"ETag": tag}).response()
 

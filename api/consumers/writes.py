@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.answers import etag, is_match
 from api.auth import Caller
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.errors import Fault, Placed, Problem, not_found, refuse
@@ -101,7 +102,7 @@ async def update(
     consumer_id: str,
     change: ConsumerChange,
     early: Sequence[Fault],
-    if_match: str | None,
+    if_match: set[str] | None,
 ) -> ConsumerRow:
     """Change a consumer.
 
@@ -133,7 +134,7 @@ async def update_batch(
         elif given is not None:
             seen.add(given)
     unknown = [
-        Fault(f"[{place}].id", "Consumer not found")
+        Fault(f"[{place}].id", f"Unknown consumer {given[:64]}")
         for place, given in enumerate(ids)
         if given is not None and given not in rows
     ]
@@ -143,7 +144,9 @@ async def update_batch(
     return await _update(connection, caller, pairs, [*faults, *unknown], batch=True)
 
 
-async def delete(connection: AsyncConnection, caller: Caller, consumer_id: str, if_match: str | None) -> ConsumerRow:
+async def delete(
+    connection: AsyncConnection, caller: Caller, consumer_id: str, if_match: set[str] | None
+) -> ConsumerRow:
     """Delete a consumer with its memberships and orders, and answer what it was.
 
     Raises:
@@ -157,24 +160,28 @@ async def delete(connection: AsyncConnection, caller: Caller, consumer_id: str, 
     return row
 
 
-def require_match(row: ConsumerRow, if_match: str | None) -> None:
-    """Raise 412 unless the consumer's entity tag is among those of an `If-Match` header (`*`: any)."""
-    if if_match is None or if_match.strip() == "*":
-        return
-    if f'"{row.version}"' not in {tag.strip() for tag in if_match.split(",")}:
-        raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=f'It is now "{row.version}"')
+def require_match(row: ConsumerRow, if_match: set[str] | None) -> None:
+    """Raise 412 unless the consumer is what an `If-Match` header says."""
+    if not is_match(if_match, tag := etag(row.version)):
+        raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=f"It is now {tag}")
 
 
-def merged(target: Any, patch: Any) -> Any:
-    """Apply a JSON merge patch (RFC 7396)."""
+def merged(target: Any, patch: Any, depth: int = 1) -> Any:
+    """Apply a JSON merge patch (RFC 7396) to metadata.
+
+    Raises:
+        ValueError: what it makes is too deep; the rest of its limits are for the caller to check.
+    """
     if not isinstance(patch, dict):
         return patch
+    if depth > fields.METADATA_DEPTH:
+        raise ValueError(fields.TOO_DEEP)
     result = dict(target) if isinstance(target, dict) else {}
     for name, value in patch.items():
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = merged(result.get(name), value)
+            result[name] = merged(result.get(name), value, depth + 1)
     return result
 
 
@@ -200,14 +207,17 @@ async def _update(
             continue
         given = {name: value for name in SETTABLE if (value := getattr(change, name)) is not msgspec.UNSET}
         now = {name: getattr(row, name) for name in SETTABLE} | {"id": row.id}
-        now["metadata"] = None if row.metadata is None else msgspec.json.decode(row.metadata)
+        now["metadata"] = None if row.metadata is None else msgspec.Raw(row.metadata.encode())
         try:
             if given.get("metadata") is not None:
-                given["metadata"] = fields.metadata(merged(now["metadata"], given["metadata"]))
+                before = msgspec.json.decode(row.metadata or "{}")
+                given["metadata"] = fields.metadata(merged(before, given["metadata"]))
         except ValueError as error:
             faults.append(Placed(place, Fault("metadata", str(error))))
         values.append(now | given)
-        taken.append((row.id, values[-1]["email"], values[-1]["external_id"]))
+        # What an item does not change is taken from nobody, though another item may want it.
+        new = {name: given[name] for name in ("email", "external_id") if given.get(name) not in {None, now[name]}}
+        taken.append((row.id, new.get("email"), new.get("external_id")))
     refuse(faults + await _taken(connection, caller, taken), early, batch=batch)
     return await _store(connection, UPDATE, caller, values) if values else []
 

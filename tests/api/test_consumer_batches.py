@@ -1,0 +1,225 @@
+"""Batches of consumers: all or nothing, in the order of the request, every fault by its place."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.calls import count, create, faults
+from tests.service import Account, Service, new_account
+
+LIMIT = 500
+EMAIL, EXTERNAL_ID = "Email already exists", "External ID already exists"
+UNKNOWN = "cons_00000000000000000000000000"
+
+Items = list[dict[str, Any]]
+
+
+def send(account: Account, method: str, body: Any) -> httpx.Response:
+    return account.live.request(method, "/consumers/batch", json=body)
+
+
+def several(account: Account, number: int, **fields: str) -> Items:
+    """So many consumers; `{}` in a field's text becomes the number of each."""
+    items = [{name: text.format(n) for name, text in fields.items()} for n in range(number)]
+    answer = send(account, "POST", items)
+    assert answer.status_code == 201, answer.text
+    content: Items = answer.json()
+    return content
+
+
+def unchanged(account: Account, before: Items) -> bool:
+    rows = [account.live.get(f"/consumers/{one['id']}").json() for one in before]
+    return rows == before and count(account) == len(before)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_batch_is_answered_in_the_order_of_the_request(account: Account, wrapped: bool) -> None:  # noqa: FBT001
+    people = [{"externalId": f"{n * 7919 % LIMIT:03}", "email": f"{n}@example.com"} for n in range(LIMIT)]
+    created = send(account, "POST", {"consumers": people} if wrapped else people)
+    assert created.status_code == 201
+    assert [{name: one[name] for name in ("externalId", "email")} for one in created.json()] == people
+    ids = [one["id"] for one in created.json()]
+    assert ids == sorted(set(ids))
+    backwards = [{"id": one["id"], "fullName": one["externalId"]} for one in reversed(created.json())]
+    changed = send(account, "PUT", {"consumers": backwards} if wrapped else backwards)
+    assert changed.status_code == 200
+    assert [one["id"] for one in changed.json()] == ids[::-1]
+    assert all(one["fullName"] == one["externalId"] for one in changed.json())
+    account.settled()
+    assert len(account.database.documents(account.live_environment)) == LIMIT
+
+
+def test_batch_of_one_is_as_one_request(account: Account) -> None:
+    [created] = several(account, 1, email="a@example.com")
+    assert account.live.get(f"/consumers/{created['id']}").json() == created
+    given = created | {"phone": "+44 20 7946 0958", "metadata": {"a": 1}}
+    [changed] = send(account, "PUT", [given]).json()
+    assert changed == given | {"phone": "+442079460958", "updatedAt": changed["updatedAt"]}
+    [again] = send(account, "PUT", [changed]).json()
+    assert again == changed
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("item", [{}, None, {"email": "wrong"}, {"id": UNKNOWN}])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_more_than_500_are_refused(account: Account, method: str, item: Any, wrapped: bool) -> None:  # noqa: FBT001
+    body = [item] * (LIMIT + 1)
+    answer = send(account, method, {"consumers": body} if wrapped else body)
+    assert (answer.status_code, answer.json()["error"]) == (400, "Max batch size is 500")
+    assert count(account) == 0
+
+
+@pytest.mark.parametrize(("method", "status"), [("POST", 201), ("PUT", 200)])
+@pytest.mark.parametrize("body", [[], {"consumers": []}])
+def test_empty_batch_is_answered_by_an_empty_array(account: Account, method: str, status: int, body: Any) -> None:
+    answer = send(account, method, body)
+    assert (answer.status_code, answer.text) == (status, "[]")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, {"consumers"}),
+        ({"consumers": None}, {"consumers"}),
+        ({"consumers": {}}, {"consumers"}),
+        ({"orders": []}, {"consumers", "orders"}),
+        ({"consumers": [], "dryRun": True}, {"dryRun"}),
+        (5, {"consumers"}),
+        ("[]", {"consumers"}),
+        ([[]], {"[0]"}),
+    ],
+)
+def test_body_that_is_no_batch_is_refused(account: Account, method: str, body: Any, fields: set[str]) -> None:
+    assert faults(send(account, method, body)).keys() == fields
+
+
+def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account) -> None:
+    right = {"fullName": "A"}
+    body = [right, 5, None, {"email": "x", "phone": "y"}, {"fullname": ""}, [], {"metadata": {"k" * 65: 1}}, right]
+    expected = {"[1]", "[2]", "[3].email", "[3].phone", "[4].fullname", "[5]", "[6].metadata"}
+    answer = send(account, "POST", body)
+    assert faults(answer).keys() == expected
+    assert answer.json()["error"] == "Validation failed"
+    assert count(account) == 0
+
+
+def test_every_faulty_change_is_named_and_nothing_is_changed(account: Account) -> None:
+    before = several(account, 4, fullName="Person {}")
+    ids = [one["id"] for one in before]
+    body = [
+        {"id": ids[0], "fullName": "B"},
+        {"fullName": "C"},
+        {"id": ids[1], "email": "x"},
+        {"id": 5},
+        {"id": ids[2], "metadata": {str(n): n for n in range(51)}},
+        {"id": ids[3], "nope": 1},
+        {"id": None},
+    ]
+    expected = {"[1].id", "[2].email", "[3].id", "[4].metadata", "[5].nope", "[6].id"}
+    assert faults(send(account, "PUT", body)).keys() == expected
+    assert unchanged(account, before)
+
+
+def test_repeated_and_taken_values_are_named_together(account: Account) -> None:
+    before = several(account, 1, email="Taken@example.com", externalId="taken")
+    body: Items = [
+        {"email": "new@example.com", "externalId": "TAKEN"},
+        {"email": "TAKEN@example.com"},
+        {"email": "NEW@EXAMPLE.com", "externalId": "n"},
+        {"email": None, "externalId": None},
+        {"externalId": "taken"},
+        {"email": "Éa@example.com", "externalId": "n"},
+        {"email": "éa@example.com"},
+        {},
+    ]
+    answer = send(account, "POST", body)
+    expected = {"[1].email": EMAIL, "[2].email": EMAIL, "[6].email": EMAIL}
+    assert faults(answer) == expected | {"[4].externalId": EXTERNAL_ID, "[5].externalId": EXTERNAL_ID}
+    mixed = send(account, "POST", [*body, {"phone": "x"}, {"email": "taken@example.com", "phone": "x"}])
+    assert faults(mixed).keys() == faults(answer).keys() | {"[8].phone", "[9].email", "[9].phone"}
+    assert mixed.json()["error"] == "Validation failed"
+    assert unchanged(account, before)
+
+
+@pytest.mark.parametrize("field", ["email", "externalId"])
+def test_only_the_item_that_takes_is_named_not_the_one_it_takes_from(account: Account, field: str) -> None:
+    before = several(account, 2, email="{}@example.com", externalId="{}@example.com")
+    body = [{"id": before[0]["id"], field: before[1][field]}, {"id": before[1]["id"], "fullName": "B"}]
+    for order in (body, body[::-1]):
+        assert list(faults(send(account, "PUT", order))) == [f"[{order.index(body[0])}].{field}"]
+    assert unchanged(account, before)
+
+
+@pytest.mark.parametrize("field", ["email", "externalId"])
+def test_values_cannot_be_swapped_in_one_batch(account: Account, field: str) -> None:
+    before = several(account, 3, email="{}@example.com", externalId="{}@example.com")
+    swap = [{"id": before[n]["id"], field: before[(n + 1) % 3][field]} for n in range(3)]
+    assert faults(send(account, "PUT", swap)).keys() == {f"[{n}].{field}" for n in range(3)}
+    assert unchanged(account, before)
+
+
+def test_unknown_ids_are_all_named_and_nothing_is_changed(account: Account, service: Service) -> None:
+    before = several(account, 1, fullName="A")
+    with new_account(service) as other:
+        foreign = [create(client)["id"] for client in (account.test, other.live)]
+        ids = [UNKNOWN, before[0]["id"], *foreign, "cons_1", "", "x" * 5000, "ord_00000000000000000000000000"]
+        answer = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
+        assert answer.json()["error"] == "Consumer not found"
+        said = faults(answer, 404)
+        assert list(said) == [f"[{n}].id" for n in range(len(ids)) if n != 1]
+        assert all(ids[n][:64] in said[f"[{n}].id"] for n in range(len(ids)) if n != 1)
+        assert other.live.get(f"/consumers/{foreign[1]}").json()["fullName"] is None
+    assert account.test.get(f"/consumers/{foreign[0]}").json()["fullName"] is None
+    assert unchanged(account, before)
+
+
+def test_one_id_twice_is_refused(account: Account) -> None:
+    before = several(account, 2, fullName="Person {}")
+    ids = [before[n]["id"] for n in (0, 1, 0, 0)]
+    answer = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
+    assert list(faults(answer)) == ["[2].id", "[3].id"]
+    assert unchanged(account, before)
+
+
+@pytest.mark.parametrize("field", ["email", "externalId"])
+def test_of_simultaneous_batches_with_the_same_values_one_is_stored(account: Account, field: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            items = [{field: f"{n}.{turn}@example.com"} for n in range(50)]
+            answers = list(pool.map(lambda body: send(account, "POST", body), [items, items[::-1]] * 4))
+            assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
+            for answer in answers:
+                assert answer.status_code == 201 or len(faults(answer)) == 50
+    assert count(account) == 500
+
+
+def test_simultaneous_changes_of_the_same_consumers_do_not_stop_each_other(account: Account) -> None:
+    ids = [one["id"] for one in several(account, 50, email="{}@example.com")]
+    with ThreadPoolExecutor(4) as pool:
+        for turn in range(20):
+            items = [{"id": one, "fullName": f"Turn {turn}"} for one in ids]
+            bodies = [items, items[::-1], items[10:], items[::-2]]
+            answers = list(pool.map(lambda body: send(account, "PUT", body), bodies))
+            assert [answer.status_code for answer in answers] == [200] * 4
+
+
+def test_simultaneous_changes_to_the_same_values_are_told_apart(account: Account) -> None:
+    ids = [one["id"] for one in several(account, 40, email="{}@example.com")]
+    with ThreadPoolExecutor(2) as pool:
+        for turn in range(10):
+            wanted = [f"{n}.{turn}@example.com" for n in range(20)]
+            pairs = [(ids[:20], wanted), (ids[20:], wanted[::-1])]
+            bodies = [[{"id": one, "email": new} for one, new in zip(*pair, strict=True)] for pair in pairs]
+            answers = list(pool.map(lambda body: send(account, "PUT", body), bodies))
+            assert sorted(answer.status_code for answer in answers) == [200, 400]
+
+
+def test_only_what_differs_moves(account: Account) -> None:
+    before = several(account, 3, fullName="Person {}")
+    body = [{"id": one["id"], "fullName": name} for one, name in zip(before, ("A", "Person 1", "C"), strict=True)]
+    after = send(account, "PUT", body).json()
+    same = [new["updatedAt"] == old["updatedAt"] for new, old in zip(after, before, strict=True)]
+    assert same == [False, True, False]

@@ -1,0 +1,236 @@
+"""A consumer is changed and deleted as contract.md §2 says, and its versions tell who saw what."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.calls import count, create, faults, join
+from tests.service import Account, Service, new_account
+
+GIVEN: dict[str, Any] = {
+    "email": "José@example.com",
+    "phone": "+442079460958",
+    "fullName": "José García",
+    "metadata": {"tier": "gold", "n": {"a": 1, "b": [1, None]}},
+    "externalId": "crm/1",
+}
+UNKNOWN = "cons_00000000000000000000000000"
+
+
+@pytest.fixture
+def jose(account: Account) -> dict[str, Any]:
+    return create(account.live, **GIVEN)
+
+
+def put(account: Account, consumer: dict[str, Any], **fields: Any) -> httpx.Response:
+    return account.live.put(f"/consumers/{consumer['id']}", json=fields)
+
+
+def fetch(account: Account, consumer: dict[str, Any], **options: Any) -> httpx.Response:
+    return account.live.get(f"/consumers/{consumer['id']}", **options)
+
+
+@pytest.mark.parametrize("field", GIVEN)
+def test_given_field_changes_and_omitted_ones_stay(account: Account, jose: dict[str, Any], field: str) -> None:
+    new = {
+        "email": "Pepe@Example.COM",
+        "phone": "+1 202 555 0143",
+        "fullName": " Pepe ",
+        "metadata": {"tier": "lead"},
+        "externalId": "crm/2",
+    }
+    kept = {
+        "email": "Pepe@example.com",
+        "phone": "+12025550143",
+        "fullName": "Pepe",
+        "metadata": GIVEN["metadata"] | {"tier": "lead"},
+        "externalId": "crm/2",
+    }
+    answer = put(account, jose, **{field: new[field]})
+    assert answer.status_code == 200
+    assert answer.json() == jose | {field: kept[field], "updatedAt": answer.json()["updatedAt"]}
+    assert answer.json()["updatedAt"] >= jose["updatedAt"]
+    assert fetch(account, jose).text == answer.text
+    assert answer.headers["ETag"] == fetch(account, jose).headers["ETag"]
+    account.settled()
+    assert answer.text in account.live.get("/consumers").text
+
+
+@pytest.mark.parametrize("field", GIVEN)
+def test_null_clears(account: Account, jose: dict[str, Any], field: str) -> None:
+    answer = put(account, jose, **{field: None})
+    assert answer.json() == jose | {field: None, "updatedAt": answer.json()["updatedAt"]}
+
+
+def test_get_edit_put_changes_what_was_edited_alone(account: Account, jose: dict[str, Any]) -> None:
+    answer = put(account, jose, **(fetch(account, jose).json() | {"fullName": "Pepe", "totalOrders": 99}))
+    assert answer.json() == jose | {"fullName": "Pepe", "updatedAt": answer.json()["updatedAt"]}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {},
+        {"f": 0.1, "whole": 1.0, "tiny": 5e-324, "large": 1e308, "zero": -0.0},
+        {"big": 2**64, "bigger": 10**40, "negative": -(2**63) - 1},
+        {"deep": {"a": {"b": {"c": {}}}}, "list": [None, {"a": None}], "text": "\u2028\u0001é😀"},
+    ],
+)
+def test_sending_back_what_was_answered_changes_nothing(account: Account, metadata: Any) -> None:
+    created = account.live.post("/consumers", json=GIVEN | {"metadata": metadata})
+    before = fetch(account, created.json())
+    account.settled()
+    bodies: list[Any] = [
+        before.json(),
+        {},
+        {"fullName": f" {GIVEN['fullName']} "},
+        {"metadata": {}} if metadata else {},
+    ]
+    for body in bodies:
+        again = put(account, created.json(), **body)
+        assert (again.text, again.headers["ETag"]) == (before.text, created.headers["ETag"])
+        assert account.database.waiting(account.live_environment) == 0
+
+
+def test_metadata_written_by_hand_survives_a_change_of_something_else(account: Account, jose: dict[str, Any]) -> None:
+    by_hand = '{"amount": 1.50, "precise": 0.1234567890123456789012}'
+    with account.database.engine.begin() as connection:
+        update = "UPDATE consumers SET metadata = %s WHERE id = %s"
+        connection.exec_driver_sql(update, (by_hand, jose["id"]))
+    assert by_hand in put(account, jose, fullName="Pepe").text
+
+
+@pytest.mark.parametrize(
+    ("before", "patch", "after"),
+    [
+        ({"a": 1}, {"a": 2}, {"a": 2}),
+        ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        ({"a": 1, "b": 2}, {"a": None}, {"b": 2}),
+        ({"a": 1}, {"b": None}, {"a": 1}),
+        ({"a": 1}, {"a": None}, {}),
+        ({"a": [1, {"b": 2}]}, {"a": [{"b": None}]}, {"a": [{"b": None}]}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": None, "d": {"e": 3}}}, {"a": {"c": 2, "d": {"e": 3}}}),
+        ({"a": 1}, {"a": {"b": 1, "c": None}}, {"a": {"b": 1}}),
+        ({"a": {"b": 1}}, {"a": 1}, {"a": 1}),
+        ({"a": {"b": {"c": {"d": 1}}}}, {"a": {"b": {"c": {"d": None}}}}, {"a": {"b": {"c": {}}}}),
+        (None, {"a": {"b": None}}, {"a": {}}),
+        (None, {"a": None}, {}),
+        ({"a": 1}, None, None),
+        ({"": 1, "a.b": 2}, {"": 3}, {"": 3, "a.b": 2}),
+    ],
+)
+def test_metadata_is_merged_by_rfc_7396(account: Account, before: Any, patch: Any, after: Any) -> None:
+    created = create(account.live, metadata=before)
+    answer = put(account, created, metadata=patch)
+    assert (answer.status_code, answer.json()["metadata"]) == (200, after)
+    assert fetch(account, created).json()["metadata"] == after
+
+
+@pytest.mark.parametrize(
+    ("before", "patch", "allowed"),
+    [
+        ({str(n): n for n in range(50)}, {"x": 1}, False),
+        ({str(n): n for n in range(50)}, {"x": 1, "0": None}, True),
+        ({str(n): n for n in range(50)}, {f"x{n}": None for n in range(500)}, True),
+        ({"a": "x" * 10_000}, {"b": "x" * 10_000}, False),
+        ({"a": "x" * 10_000}, {"b": "x" * 10_000, "a": None}, True),
+        ({"a": {"b": {"c": {}}}}, {"a": {"b": {"c": {"d": {"e": 1}}}}}, True),
+        ({"a": {"b": {"c": {}}}}, {"a": {"b": {"c": {"d": {"e": {}}}}}}, False),
+        ({"a": 1}, {"a": {"b": {"c": {"d": {"e": {"f": None}}}}}}, False),
+        (None, {"k" * 65: 1}, False),
+        (None, {"k" * 65: None}, True),
+        (None, [], False),
+        ({"a": 1}, "text", False),
+    ],
+)
+def test_limits_of_metadata_hold_for_what_the_merge_makes(
+    account: Account,
+    before: Any,
+    patch: Any,
+    allowed: bool,  # noqa: FBT001
+) -> None:
+    created = create(account.live, metadata=before)
+    answer = put(account, created, metadata=patch)
+    if allowed:
+        assert answer.status_code == 200
+    else:
+        assert list(faults(answer)) == ["metadata"]
+        assert fetch(account, created).json() == created
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize(("opening", "closing"), [('{"a":', "}"), ("[", "]")])
+def test_metadata_of_any_depth_is_a_400(
+    account: Account, jose: dict[str, Any], method: str, opening: str, closing: str
+) -> None:
+    path = "/consumers" if method == "POST" else f"/consumers/{jose['id']}"
+    headers = {"Content-Type": "application/json"}
+    for depth in [*range(6, 900, 97), *range(900, 1010, 3)]:
+        body = '{"metadata": {"a": ' + opening * depth + ("1" if opening != "[" else "") + closing * depth + "}}"
+        answer = account.live.request(method, path, content=body, headers=headers)
+        assert answer.status_code == 400, depth
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("email", "TAKEN@example.com", "Email already exists"),
+        ("externalId", "taken", "External ID already exists"),
+    ],
+)
+def test_value_of_another_consumer_is_refused_in_words(
+    account: Account, jose: dict[str, Any], field: str, value: str, error: str
+) -> None:
+    create(account.live, email="Taken@example.com", externalId="taken")
+    create(account.test, email="only-in-test@example.com")
+    answer = put(account, jose, **{field: value, "fullName": "Pepe"})
+    assert faults(answer) == {field: error}
+    assert answer.json()["error"] == error
+    assert fetch(account, jose).json() == jose
+    assert put(account, jose, email="only-in-test@example.com").status_code == 200
+
+
+def test_own_values_may_be_repeated_in_another_case_too(account: Account, jose: dict[str, Any]) -> None:
+    answer = put(account, jose, email="JOSÉ@EXAMPLE.com", externalId=GIVEN["externalId"])
+    assert (answer.status_code, answer.json()["email"]) == (200, "JOSÉ@example.com")
+
+
+def test_phone_is_read_by_the_region_of_the_organization(service: Service) -> None:
+    with new_account(service, region="GB") as british:
+        created = create(british.live, phone="123")
+        assert put(british, created, phone="020 7946 0958").json()["phone"] == "+442079460958"
+
+
+def test_every_fault_is_named_and_nothing_is_changed(account: Account, jose: dict[str, Any]) -> None:
+    wrong = {"email": "x", "phone": "x", "fullName": "", "metadata": 1, "externalId": "", "fullname": "x", "id ": 1}
+    assert faults(put(account, jose, **wrong)).keys() == wrong.keys()
+    assert fetch(account, jose).json() == jose
+
+
+@pytest.mark.parametrize("consumer_id", [UNKNOWN, "cons_1", "%00", "ord_00000000000000000000000000"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_unknown_consumer_is_404(account: Account, method: str, consumer_id: str) -> None:
+    answer = account.live.request(method, f"/consumers/{consumer_id}", json={} if method == "PUT" else None)
+    assert (answer.status_code, answer.json()["error"]) == (404, "Consumer not found")
+
+
+def test_deleted_consumer_is_answered_once_and_all_of_it_is_gone(account: Account, jose: dict[str, Any]) -> None:
+    order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
+    audience = join(account.live, jose["id"])
+    last = fetch(account, jose)
+    deleted = account.live.delete(f"/consumers/{jose['id']}")
+    assert (deleted.status_code, deleted.text) == (200, last.text)
+    assert account.live.delete(f"/consumers/{jose['id']}").status_code == 404
+    for answer in (fetch(account, jose), put(account, jose), account.live.get(f"/orders/{order['id']}")):
+        assert answer.status_code == 404
+    assert [count(account, name) for name in ("consumers", "orders", "audience_members")] == [0, 0, 0]
+    assert account.live.get(f"/audiences/{audience}").status_code == 200
+    account.settled()
+    assert account.live.get("/consumers").json()["data"] == []
+    again = create(account.live, **GIVEN)
+    assert again["id"] != jose["id"]
+    account.settled()
+    assert json.loads(account.live.get("/consumers").text)["data"] == [again]

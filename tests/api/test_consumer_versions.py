@@ -1,0 +1,191 @@
+"""Conditional requests and `include` (contract.md §1, §2): a tag stands for exactly what was answered."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.calls import count, create, faults, join
+from tests.service import Account
+
+STALE = ['"1"', '"0", "1"', "1", "garbage", '"', ",", "W/*", '"*"', '*, "1"', '"1"' * 500]
+
+
+@pytest.fixture
+def jose(account: Account) -> dict[str, Any]:
+    return create(account.live, fullName="José", email="jose@example.com")
+
+
+def fetch(account: Account, consumer: dict[str, Any], **options: Any) -> httpx.Response:
+    return account.live.get(f"/consumers/{consumer['id']}", **options)
+
+
+def tag(account: Account, consumer: dict[str, Any], include: str | None = None) -> str:
+    return str(fetch(account, consumer, params={"include": include} if include else None).headers["ETag"])
+
+
+def change(account: Account, method: str, consumer: dict[str, Any], *if_match: str) -> httpx.Response:
+    body = {"fullName": "Pepe"} if method == "PUT" else None
+    headers = [(b"If-Match", value.encode()) for value in if_match]
+    return account.live.request(method, f"/consumers/{consumer['id']}", json=body, headers=headers)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("header", ["{}", "*", '"1", {}', '{},"1"', 'W/"1" , {} ,'])
+def test_write_that_names_the_version_is_done(account: Account, jose: dict[str, Any], method: str, header: str) -> None:
+    assert change(account, method, jose, header.format(tag(account, jose))).status_code == 200
+
+
+def test_tags_may_come_in_several_headers(account: Account, jose: dict[str, Any]) -> None:
+    several = [("If-None-Match", one) for one in ('"1"', tag(account, jose))]
+    assert fetch(account, jose, headers=several).status_code == 304
+    assert change(account, "PUT", jose, '"1"', tag(account, jose)).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("header", [*STALE, "W/{}", "{}x", "é"])
+def test_write_that_names_another_version_is_412_and_changes_nothing(
+    account: Account, jose: dict[str, Any], method: str, header: str
+) -> None:
+    before = fetch(account, jose)
+    answer = change(account, method, jose, header.format(before.headers["ETag"]))
+    assert (answer.status_code, answer.json()["error"]) == (412, "Precondition failed")
+    assert (fetch(account, jose).text, tag(account, jose)) == (before.text, before.headers["ETag"])
+
+
+def test_of_many_who_change_one_version_one_wins(account: Account, jose: dict[str, Any]) -> None:
+    known = tag(account, jose)
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sorted(pool.map(lambda _: change(account, "PUT", jose, known).status_code, range(8)))
+    assert statuses == [200] + [412] * 7
+
+
+@pytest.mark.parametrize("include", [None, "audiences", "orders,audiences"])
+@pytest.mark.parametrize("header", ["{}", "*", '"1", {}', "W/{}", '{}, "x"'])
+def test_what_the_sender_has_is_not_sent_again(
+    account: Account, jose: dict[str, Any], include: str | None, header: str
+) -> None:
+    params = {"include": include} if include else None
+    known = tag(account, jose, include)
+    assert known.startswith("W/") == (include is not None)
+    header = header.format(known).replace("W/W/", "W/")
+    answer = fetch(account, jose, params=params, headers={"If-None-Match": header})
+    assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", known)
+
+
+@pytest.mark.parametrize("header", STALE)
+def test_what_the_sender_has_not_is_sent(account: Account, jose: dict[str, Any], header: str) -> None:
+    assert fetch(account, jose, headers={"If-None-Match": header}).json() == jose
+
+
+def test_unknown_consumer_is_404_whatever_the_condition(account: Account) -> None:
+    for name in ("If-None-Match", "If-Match"):
+        for method in ("GET", "DELETE"):
+            path = "/consumers/cons_00000000000000000000000000"
+            assert account.live.request(method, path, headers={name: "*"}).status_code == 404
+
+
+def test_version_moves_with_orders_and_memberships(account: Account, jose: dict[str, Any]) -> None:
+    known = {tag(account, jose)}
+    order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
+    known.add(tag(account, jose))
+    account.live.put(f"/orders/{order['id']}", json={"amount": 6}).raise_for_status()
+    known.add(tag(account, jose))
+    account.live.delete(f"/orders/{order['id']}").raise_for_status()
+    known.add(tag(account, jose))
+    audience = join(account.live, jose["id"])
+    known.add(tag(account, jose))
+    body = {"consumerIds": [jose["id"]]}
+    assert account.live.request("DELETE", f"/audiences/{audience}/members", json=body).json()["removedCount"] == 1
+    known.add(tag(account, jose))
+    assert len(known) == 6
+    assert fetch(account, jose).json()["updatedAt"] >= jose["updatedAt"]
+    account.live.request("DELETE", f"/audiences/{audience}/members", json=body).raise_for_status()
+    assert tag(account, jose) in known
+
+
+def test_digest_moves_with_what_is_included(account: Account, jose: dict[str, Any]) -> None:
+    everything = "audiences,orders"
+    known = [tag(account, jose, everything)]
+    order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
+    known.append(tag(account, jose, everything))
+    # Neither moves the consumer's own version.
+    version = tag(account, jose)
+    account.live.put(f"/orders/{order['id']}", json={"externalId": "o1"}).raise_for_status()
+    known.append(tag(account, jose, everything))
+    assert tag(account, jose) == version
+    audience = join(account.live, jose["id"])
+    known.append(tag(account, jose, everything))
+    account.live.put(f"/audiences/{audience}", json={"name": "Foes"}).raise_for_status()
+    known.append(tag(account, jose, everything))
+    assert len(set(known)) == len(known)
+    assert tag(account, jose, "orders,audiences") == known[-1]
+
+
+@pytest.mark.parametrize(
+    ("include", "fields"),
+    [
+        ("orders", ["orders"]),
+        ("audiences", ["audiences"]),
+        ("audiences,orders", ["audiences", "orders"]),
+        ("orders,audiences,orders", ["audiences", "orders"]),
+    ],
+)
+def test_include_adds_what_it_names(account: Account, jose: dict[str, Any], include: str, fields: list[str]) -> None:
+    orders = [
+        create(account.live, "/orders", consumerId=jose["id"], amount=n, placedAt=f"2024-01-{n:02}") for n in (1, 3, 2)
+    ]
+    friends, best = (join(account.live, jose["id"], name) for name in ("Friends", "Best friends"))
+    answer = fetch(account, jose, params={"include": include})
+    plain = fetch(account, jose).json()
+    expected = {
+        "audiences": [
+            {"id": best, "name": "Best friends", "type": "STATIC"},
+            {"id": friends, "name": "Friends", "type": "STATIC"},
+        ],
+        "orders": [orders[1], orders[2], orders[0]],
+    }
+    assert answer.json() == plain | {name: expected[name] for name in fields}
+    assert list(answer.json()) == [*plain, *fields]
+
+
+def test_the_50_newest_orders_are_included(account: Account, jose: dict[str, Any]) -> None:
+    batch = [{"consumerId": jose["id"], "amount": n, "placedAt": f"2024-01-01T00:00:{n:02}Z"} for n in range(51)]
+    account.live.post("/orders/batch", json=batch).raise_for_status()
+    amounts = [order["amount"] for order in fetch(account, jose, params={"include": "orders"}).json()["orders"]]
+    assert amounts == [str(n) for n in range(50, 0, -1)]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("include=nothing", "include"),
+        ("include=orders,nothing", "include"),
+        ("include=", "include"),
+        ("include=orders,", "include"),
+        ("include=Orders", "include"),
+        ("include=orders, audiences", "include"),
+        ("include=orders&include=audiences", "include"),
+        ("includes=orders", "includes"),
+        ("fields=id", "fields"),
+    ],
+)
+def test_anything_else_included_is_a_400(account: Account, jose: dict[str, Any], query: str, field: str) -> None:
+    assert list(faults(account.live.get(f"/consumers/{jose['id']}?{query}"))) == [field]
+
+
+def test_what_is_included_is_of_one_moment(account: Account, jose: dict[str, Any]) -> None:
+    """The totals of an answer are those of its orders, while others write."""
+
+    def write(number: int) -> None:
+        create(account.live, "/orders", consumerId=jose["id"], amount=number)
+
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(write, number) for number in range(40)]
+        while not all(one.done() for one in writing):
+            seen = fetch(account, jose, params={"include": "orders,audiences"}).json()
+            assert len(seen["orders"]) == seen["totalOrders"]
+        for one in writing:
+            one.result()
+    assert count(account, "orders") == 40

@@ -1,0 +1,249 @@
+"""`Idempotency-Key` on every POST: the first success is what every repetition is answered (contract.md §1)."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from tests.api.calls import count, create, faults, stored
+from tests.service import Account
+
+KEY = "Idempotency-Key"
+OUTCOME = ("etag", "consistency-token", "content-type")
+
+
+def post(account: Account, path: str, body: Any, key: str, name: str = KEY) -> httpx.Response:
+    return account.live.post(path, json=body, headers=[(name.encode(), key.encode("latin-1"))])
+
+
+def said(answer: httpx.Response) -> tuple[int, str, dict[str, str | None]]:
+    """What a repetition is to say again."""
+    return answer.status_code, answer.text, {name: answer.headers.get(name) for name in OUTCOME}
+
+
+def is_replay(answer: httpx.Response) -> bool:
+    return "true" in answer.headers.get_list("Idempotent-Replayed")
+
+
+def rows(account: Account) -> dict[str, list[str]]:
+    return stored(account.database, account.live_environment)
+
+
+@pytest.fixture
+def buyer(account: Account) -> str:
+    return str(create(account.live, externalId="buyer")["id"])
+
+
+@pytest.fixture
+def friends(account: Account) -> str:
+    return str(create(account.live, "/audiences", name="Friends", type="STATIC")["id"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/consumers", {"email": "a@example.com", "metadata": {"a": [1.5, "é"]}}),
+        ("/consumers/batch", [{"email": "a@example.com"}, {"email": "b@example.com"}]),
+        ("/consumers/batch", []),
+        ("/orders", {"consumer": {"externalId": "buyer"}, "amount": "1.50", "externalId": "o1"}),
+        ("/orders/batch", {"orders": [{"consumer": {"externalId": "buyer"}, "amount": 1, "externalId": "o1"}]}),
+        ("/audiences", {"name": "Friends", "type": "STATIC"}),
+        ("/audiences/{friends}/members", {"consumerIds": ["{buyer}"]}),
+    ],
+)
+@pytest.mark.parametrize("names", [(KEY, KEY), ("X-Idempotency-Key", KEY), ("idempotency-key", "x-idempotency-key")])
+def test_repetition_is_answered_the_first_outcome_and_does_nothing(
+    account: Account, buyer: str, friends: str, path: str, body: Any, names: tuple[str, str]
+) -> None:
+    path = path.format(friends=friends)
+    if path.endswith("members"):
+        body = {"consumerIds": [buyer]}
+    first = post(account, path, body, "k1", names[0])
+    assert first.is_success, first.text
+    assert not is_replay(first)
+    before = rows(account)
+    account.settled()
+    for _ in range(2):
+        again = post(account, path, body, "k1", names[1])
+        assert is_replay(again)
+        assert said(again) == said(first)
+        assert again.headers["X-Request-Id"] != first.headers["X-Request-Id"]
+        assert account.database.waiting(account.live_environment) == 0
+    assert rows(account) == before
+
+
+def test_outcome_is_replayed_as_it_was_though_the_world_moved_on(account: Account) -> None:
+    first = post(account, "/consumers", {"email": "a@example.com"}, "k1")
+    account.live.delete(f"/consumers/{first.json()['id']}").raise_for_status()
+    assert said(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == said(first)
+    assert count(account) == 0
+
+
+def test_corrected_body_may_follow_a_refusal_under_the_same_key(account: Account) -> None:
+    create(account.live, email="taken@example.com")
+    wrongs: list[Any] = [{"email": "x"}, {"email": "Taken@example.com"}, {"mail": "x"}, []]
+    for wrong in wrongs:
+        for _ in range(2):
+            refused = post(account, "/consumers", wrong, "k1")
+            assert (refused.status_code, is_replay(refused)) == (400, False)
+    assert not rows(account)["idempotency_keys"]
+    first = post(account, "/consumers", {"email": "a@example.com"}, "k1")
+    assert first.status_code == 201
+    assert said(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == said(first)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/consumers", {"fullName": "B"}),
+        ("/consumers", {"fullName": "A", "phone": None}),
+        ("/consumers", {"email": "taken@example.com"}),
+        ("/consumers/batch", [{"fullName": "A"}]),
+        ("/audiences", {"name": "A", "type": "STATIC"}),
+        ("/orders", {"consumer": {"externalId": "x"}, "amount": 1}),
+    ],
+)
+def test_key_of_another_request_is_409_and_nothing_is_done(account: Account, path: str, body: Any) -> None:
+    create(account.live, email="taken@example.com", externalId="x")
+    post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
+    before = rows(account)
+    answer = post(account, path, body, "k1")
+    assert (answer.status_code, answer.json()["error"]) == (409, "Conflict")
+    assert "Idempotency-Key" in answer.json()["message"]
+    assert rows(account) == before
+
+
+def test_key_means_nothing_to_other_methods(account: Account) -> None:
+    first = post(account, "/consumers", {"fullName": "A"}, "k1")
+    path, headers = f"/consumers/{first.json()['id']}", {KEY: "k1"}
+    for name in ("B", "C"):
+        assert account.live.put(path, json={"fullName": name}, headers=headers).json()["fullName"] == name
+    assert account.live.get(path, headers=headers).json()["fullName"] == "C"
+    assert [account.live.delete(path, headers=headers).status_code for _ in range(2)] == [200, 404]
+
+
+@pytest.mark.parametrize("path", ["/consumers", "/consumers/batch", "/orders", "/audiences"])
+def test_of_concurrent_twins_one_writes_and_all_are_answered_the_same(account: Account, buyer: str, path: str) -> None:
+    bodies: dict[str, Any] = {
+        "/consumers": {"email": "a@example.com"},
+        "/consumers/batch": [{"externalId": str(n)} for n in range(100)],
+        "/orders": {"consumerId": buyer, "amount": 1},
+        "/audiences": {"name": "A", "type": "STATIC"},
+    }
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(3):
+            before = {name: len(of) for name, of in rows(account).items()}
+            body = bodies[path] if path != "/consumers" else {"email": f"{turn}@example.com"}
+            if path == "/consumers/batch":
+                body = [{"externalId": f"{turn}.{n}"} for n in range(100)]
+            answers = list(pool.map(lambda key, body=body: post(account, path, body, key), [f"k{turn}"] * 8))
+            assert len({(answer.text, answer.headers["consistency-token"]) for answer in answers}) == 1
+            assert [answer.status_code for answer in answers] == [201] * 8
+            assert sorted(map(is_replay, answers)) == [False] + [True] * 7
+            more = {name: len(of) - before[name] for name, of in rows(account).items() if len(of) > before[name]}
+            table = path.split("/")[1]
+            assert more == {table: 100 if path.endswith("batch") else 1, "idempotency_keys": 1}
+
+
+@pytest.mark.parametrize(
+    "key", ["k", "x" * 255, "a b", "a,b", '"quoted"', "{}[];=\\'%00%s", "\xe9\xff\x80", "a\tb", "0", "null"]
+)
+def test_key_may_be_any_text_of_255_characters(account: Account, key: str) -> None:
+    first = post(account, "/consumers", {}, key)
+    assert first.status_code == 201
+    assert said(post(account, "/consumers", {}, key)) == said(first)
+    assert not is_replay(post(account, "/consumers", {}, key[:-1] + "~"))
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "x" * 5000])
+@pytest.mark.parametrize("name", [KEY, "X-Idempotency-Key"])
+def test_key_of_another_length_is_a_400(account: Account, name: str, key: str) -> None:
+    answer = post(account, "/consumers", {}, key, name)
+    assert list(faults(answer)) == ["Idempotency-Key"]
+    assert count(account) == 0
+
+
+def test_keys_differ_by_case(account: Account) -> None:
+    ids = {post(account, "/consumers", {}, key).json()["id"] for key in ("key", "KEY", "Key")}
+    assert len(ids) == 3
+
+
+def test_each_environment_has_keys_of_its_own(account: Account) -> None:
+    answers = [client.post("/consumers", json={}, headers={KEY: "k1"}) for client in (account.live, account.test)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert not any(map(is_replay, answers))
+    assert answers[0].json()["id"] != answers[1].json()["id"]
+    other = account.test.post("/consumers", json={"fullName": "A"}, headers={KEY: "k1"})
+    assert other.status_code == 409
+
+
+def age(account: Account, hours: float) -> None:
+    with account.database.engine.begin() as connection:
+        older = sa.text(
+            "UPDATE idempotency_keys SET created_at = created_at - make_interval(secs => :s) WHERE environment_id = :id"
+        )
+        connection.execute(older, {"s": hours * 3600, "id": account.live_environment})
+
+
+def test_key_is_new_again_after_24_hours(account: Account) -> None:
+    first = post(account, "/consumers", {"fullName": "A"}, "k1")
+    age(account, 23.9)
+    assert said(post(account, "/consumers", {"fullName": "A"}, "k1")) == said(first)
+    age(account, 0.2)
+    assert post(account, "/consumers", {"email": "x"}, "k1").status_code == 400
+    second = post(account, "/consumers", {"fullName": "B"}, "k1")
+    assert (second.status_code, is_replay(second)) == (201, False)
+    assert said(post(account, "/consumers", {"fullName": "B"}, "k1")) == said(second)
+    assert post(account, "/consumers", {"fullName": "A"}, "k1").status_code == 409
+
+
+def test_of_concurrent_twins_on_an_old_key_one_writes(account: Account) -> None:
+    post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
+    age(account, 25)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda key: post(account, "/consumers", {"fullName": "B"}, key), ["k1"] * 8))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.text for answer in answers}) == 1
+    assert count(account) == 2
+
+
+@pytest.fixture
+def refused_commits(account: Account) -> Iterator[str]:
+    """A name of consumers that the database takes, until they are committed."""
+    name = f"Late {account.live_environment}"
+    with account.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"""
+            CREATE FUNCTION too_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'late'; END $$;
+            CREATE CONSTRAINT TRIGGER too_late AFTER INSERT ON consumers DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+                WHEN (NEW.full_name = '{name}') EXECUTE FUNCTION too_late()""")
+    yield name
+    with account.database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP FUNCTION too_late CASCADE")
+
+
+def test_failing_commit_leaves_no_key(account: Account, refused_commits: str) -> None:
+    for _ in range(2):
+        answer = post(account, "/consumers", {"fullName": refused_commits}, "k1")
+        assert (answer.status_code, is_replay(answer)) == (500, False)
+    assert not any(stored(account.database, account.live_environment, "consumers", "idempotency_keys").values())
+    assert account.database.waiting(account.live_environment) == 0
+    first = post(account, "/consumers", {"fullName": "On time"}, "k1")
+    assert (first.status_code, is_replay(first)) == (201, False)
+
+
+def test_twin_of_a_request_that_does_not_end_is_told_to_wait(account: Account) -> None:
+    """The first is somebody's open transaction that holds the key."""
+    with psycopg.connect(account.database.settings.database_url) as first:
+        claim = """INSERT INTO idempotency_keys (environment_id, key, fingerprint, status, headers, body)
+                   VALUES (%s, 'k1', '', 0, '{}', '')"""
+        first.execute(claim, (account.live_environment,))
+        twin = post(account, "/consumers", {}, "k1")
+        assert (twin.status_code, twin.json()["error"]) == (409, "Conflict")
+        assert int(twin.headers["Retry-After"]) > 0
+        assert post(account, "/consumers", {}, "k2").status_code == 201
+        first.rollback()
+    assert post(account, "/consumers", {}, "k1").status_code == 201

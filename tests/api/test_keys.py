@@ -1,0 +1,166 @@
+"""Who may ask, for how long, and what (contract.md §1 "Authentication")."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from infra import keys
+from infra.keys import NewKey
+from tests.service import Account, Service
+from tests.waiting import wait_until
+
+AUTHENTICATION, SECRET = "Authentication required", "Secret key required"
+REVOKED_SECONDS = 5
+
+
+def new_key(account: Account, **options: Any) -> NewKey:
+    with account.database.engine.begin() as connection:
+        return keys.create(connection, account.name, "live", **options)
+
+
+@contextmanager
+def client(service: Service, key: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{service.url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30) as made:
+        yield made
+
+
+def is_refused(asking: httpx.Client) -> bool:
+    answer = asking.get("/orders")
+    assert answer.status_code in {200, 401}
+    return answer.status_code == 401 and answer.json()["error"] == AUTHENTICATION
+
+
+def test_revoked_key_stops_working_within_seconds(service: Service, account: Account) -> None:
+    key = new_key(account)
+    with client(service, key.key) as asking:
+        assert not is_refused(asking)
+        with account.database.engine.begin() as connection:
+            keys.revoke(connection, key.id)
+        wait_until(lambda: is_refused(asking), timeout=REVOKED_SECONDS, what="the key's end")
+        assert is_refused(asking)
+
+
+def test_rotated_key_gives_way_to_the_new_one(service: Service, account: Account) -> None:
+    key = new_key(account, scopes=["read:orders"])
+    with client(service, key.key) as asking:
+        assert not is_refused(asking)
+        with account.database.engine.begin() as connection:
+            new = keys.rotate(connection, key.id)
+        with client(service, new.key) as renewed:
+            assert not is_refused(renewed)
+        wait_until(lambda: is_refused(asking), timeout=REVOKED_SECONDS, what="the old key's end")
+
+
+def test_key_expires_when_it_said_it_would(service: Service, account: Account) -> None:
+    expires = datetime.now(UTC) + timedelta(seconds=2)
+    with client(service, new_key(account, expires_at=expires).key) as asking:
+        wait_until(lambda: is_refused(asking), timeout=10, what="the key's expiry")
+    assert datetime.now(UTC) >= expires
+
+
+def test_key_works_from_the_moment_it_is_created(service: Service, account: Account) -> None:
+    for _ in range(5):
+        with client(service, new_key(account).key) as asking:
+            assert not is_refused(asking)
+
+
+def test_use_of_a_key_is_remembered_once_the_service_ends(service: Service, account: Account) -> None:
+    used, unused = new_key(account), new_key(account)
+    started = datetime.now(UTC)
+
+    def last_use(key: NewKey) -> datetime | None:
+        with account.database.engine.connect() as connection:
+            [found] = [one for one in keys.every(connection, account.name) if one.id == key.id]
+        return found.last_used_at
+
+    with client(service, used.key) as asking:
+        for _ in range(3):
+            assert not is_refused(asking)
+    with client(service, unused.key[:-1]) as asking:
+        assert is_refused(asking)
+    service.stop("api")
+    service.start("api")
+    found = wait_until(lambda: last_use(used), what="the key's last use")
+    assert found
+    assert abs(found - started) < timedelta(minutes=2)
+    assert last_use(unused) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("", "Bearer", "Bearer ", "{}", "Basic {}", "Token {}", "Bearer{}", "Bearer\t{}", "Bearer:{}", "Bearer '{}'"),
+        *("Bearer {} x", "Bearer {},", "Bearer {}x", "Bearer x{}", "Bearer Bearer {}", "Bearer token={}"),
+        *("Bearer sk_", "Bearer sk_live_", "Bearer sk_test_", "Bearer null", "Bearer \xff", "Bearer SK_LIVE_x"),
+        *("pk_live_x", "Basic pk_live_x", "Bearer PK_live_x", "Bearer rk_live_x", "Bearer " + "x" * 7000),
+    ],
+)
+def test_malformed_header_is_401(service: Service, account: Account, header: str) -> None:
+    headers = [(b"Authorization", header.format(new_key(account).key).strip().encode("latin-1"))]
+    answer = httpx.get(f"{service.url}/api/v1/orders", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json() == {"error": AUTHENTICATION, "requestId": answer.headers["X-Request-Id"]}
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
+def test_scheme_may_be_written_in_any_case(service: Service, account: Account, scheme: str) -> None:
+    headers = {"Authorization": f"{scheme} {new_key(account).key}"}
+    assert httpx.get(f"{service.url}/api/v1/orders", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["pk_live_x", "pk_test_x", "pk_", "pk_live_" + "x" * 5000])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_publishable_key_is_told_to_be_no_secret(service: Service, method: str, key: str) -> None:
+    with client(service, key) as asking:
+        answer = asking.request(method, "/consumers", content=b"{")
+    assert (answer.status_code, answer.json()["error"]) == (401, SECRET)
+
+
+def test_key_of_one_mode_does_not_pass_for_the_other(service: Service, account: Account) -> None:
+    with client(service, new_key(account).key.replace("sk_live_", "sk_test_")) as asking:
+        assert is_refused(asking)
+
+
+def operations(service: Service) -> list[tuple[str, str]]:
+    paths = httpx.get(f"{service.url}/openapi.json").json()["paths"]
+    return [(verb.upper(), path) for path, verbs in paths.items() for verb in verbs if path.startswith("/api/v1/")]
+
+
+def scope_of(method: str, path: str) -> str:
+    return f"{'read' if method == 'GET' else 'write'}:{path.split('/')[3]}"
+
+
+def test_every_endpoint_wants_its_scope_and_no_other(service: Service, account: Account) -> None:
+    asked = operations(service)
+    assert len(asked) >= 20
+    for scope in sorted({scope_of(*operation) for operation in asked}):
+        without = new_key(account, scopes=[one for one in keys.SCOPES if one not in {scope, keys.ADMIN}])
+        only = new_key(account, scopes=[scope])
+        for method, path in asked:
+            if scope_of(method, path) != scope:
+                continue
+            address = path.removeprefix("/api/v1").replace("{", "").replace("}", "")
+            with client(service, without.key) as asking:
+                answer = asking.request(method, address, content=b"not even JSON")
+                assert answer.status_code == 403, (method, path)
+                assert answer.json()["error"] == "Forbidden"
+                assert scope in answer.json()["message"]
+            with client(service, only.key) as asking:
+                assert asking.request(method, address, content=b"not even JSON").status_code not in {401, 403}
+
+
+def test_refused_key_changes_nothing(service: Service, account: Account) -> None:
+    reading = new_key(account, scopes=["read:consumers"])
+    with client(service, reading.key) as asking:
+        for _ in range(3):
+            assert asking.post("/consumers", json={}, headers={"Idempotency-Key": "k"}).status_code == 403
+    with account.database.engine.connect() as connection:
+        for table in ("consumers", "idempotency_keys"):
+            query = sa.text(f"SELECT count(*) FROM {table} WHERE environment_id = :id")
+            assert connection.execute(query, {"id": account.live_environment}).scalar_one() == 0
