@@ -1,7 +1,7 @@
 """The rules of dynamic audiences: what makes sense for which field (contract.md §4). Pure functions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -36,6 +36,7 @@ NONE = frozenset({"EXISTS", "NOT_EXISTS"})
 ORDERED = COMPARING | {"BETWEEN"}
 MAX_RULES, MAX_VALUES, MAX_VALUE_LENGTH = 50, 100, 255
 METADATA = "metadata."
+MAX_FIELD_LENGTH = len(METADATA) + fields.METADATA_DEPTH * (fields.METADATA_KEY_LENGTH + 1)
 
 
 def _text(value: Value) -> str:
@@ -47,13 +48,9 @@ def _text(value: Value) -> str:
 def _number(value: Value) -> Decimal:
     if isinstance(value, bool):
         raise ValueError("Expected a number")
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise ValueError("Expected a number") from None
-    if not number.is_finite():
+    if not fields.DECIMAL.fullmatch(text := str(value)):
         raise ValueError("Expected a number")
-    return number
+    return Decimal(text)
 
 
 def _moment(value: Value) -> Any:
@@ -91,7 +88,7 @@ FIELDS = {
 class Rule(Body, kw_only=True):
     """One condition. Rules of one group must all hold; any group suffices."""
 
-    field: Annotated[str, msgspec.Meta(max_length=330, examples=["totalOrderValue"])]
+    field: Annotated[str, msgspec.Meta(max_length=MAX_FIELD_LENGTH, examples=["totalOrderValue"])]
     operator: Operator
     values: Annotated[list[Value], msgspec.Meta(max_length=MAX_VALUES)] = msgspec.field(default_factory=list)
     group_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None

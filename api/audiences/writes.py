@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.audiences.rules import problems
+from api.audiences.rules import Rule, problems
 from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
 from api.auth import Caller
 from api.consumers.writes import merged
@@ -15,6 +15,9 @@ from api.errors import Fault, Placed, invalid, not_found, refuse
 from infra import fields
 from infra.documents import time
 from infra.ids import is_id, new_ids
+
+# jsonb keeps no order of keys: read back into the type, they stand in the contract's.
+_rules = msgspec.json.Decoder(list[Rule]).decode
 
 COLUMNS = "a.id, a.name, a.description, a.metadata::text, a.type, a.rules::text, a.created_at, a.updated_at"
 MINE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
@@ -188,7 +191,7 @@ def audience_of(row: sa.Row[Any]) -> Audience:
         description=row.description,
         metadata=msgspec.Raw(row.metadata.encode()) if row.metadata else None,
         type=row.type,
-        rules=msgspec.Raw(row.rules.encode()) if row.rules else None,
+        rules=msgspec.Raw(msgspec.json.encode(_rules(row.rules))) if row.rules else None,
         created_at=time(row.created_at),
         updated_at=time(row.updated_at),
     )

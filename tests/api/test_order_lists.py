@@ -172,8 +172,8 @@ ID = "ord_01HZXW0000000000000000000A"
 @pytest.mark.parametrize(
     "place",
     [
-        [], [DAY], [DAY, ID, ID], [5, ID], [DAY, 5], ["soon", ID], [DAY, "\0"], [DAY, ""], ["2024-01-05", ID],
-        ["2024-01-05T00:00:00", ID], [DAY, "é"], [1.5, 2.5],
+        [], [DAY], [DAY, ID, ID], [5, ID], [DAY, 5], ["soon", ID], [DAY, "\0"], ["2024-01-05", ID],
+        ["2024-01-05T00:00:00", ID], [1.5, 2.5],
     ],
 )  # fmt: skip
 def test_forged_cursor_is_refused(shop: Shop, place: list[Any]) -> None:

@@ -1,0 +1,130 @@
+"""A rule that makes no sense for its field is refused when it is written (contract.md §4)."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.ordering import faults
+from tests.service import Account
+
+MOMENT, LATER = "2024-01-01", "2024-11-01T10:00:00+02:00"
+TEXT_FIELDS = ["email", "phone", "fullName", "externalId"]
+NUMBER_FIELDS = ["totalOrders", "totalOrderValue"]
+TIME_FIELDS = ["lastOrderAt", "createdAt"]
+COMPARING = ["GREATER_THAN", "GREATER_THAN_OR_EQUAL", "LESS_THAN", "LESS_THAN_OR_EQUAL", "BETWEEN"]
+CONTAINING = ["CONTAINS", "NOT_CONTAINS"]
+OPERATORS = ["EQUALS", "NOT_EQUALS", *COMPARING, *CONTAINING, "IN", "NOT_IN", "EXISTS", "NOT_EXISTS"]
+EDGE = "metadata." + ".".join(["k" * 64] * 5)
+
+
+def send(account: Account, *rules: dict[str, Any]) -> Any:
+    return account.live.post("/audiences", json={"name": "A", "type": "DYNAMIC", "rules": rules})
+
+
+def values(field: str, operator: str) -> list[Any]:
+    one, two = {"T": ("a", "b"), "N": (1, 2.5), "M": (MOMENT, LATER)}[
+        "M" if field in TIME_FIELDS else "N" if field in NUMBER_FIELDS or operator in COMPARING else "T"
+    ]
+    count = {"EXISTS": 0, "NOT_EXISTS": 0, "BETWEEN": 2, "IN": 2, "NOT_IN": 2}.get(operator, 1)
+    return [one, two][:count]
+
+
+@pytest.mark.parametrize("field", [*TEXT_FIELDS, *NUMBER_FIELDS, *TIME_FIELDS, "metadata.a", "metadata.a.b", EDGE])
+def test_operator_is_taken_where_it_suits_its_field(account: Account, field: str) -> None:
+    rules = [{"field": field, "operator": operator, "values": values(field, operator)} for operator in OPERATORS]
+    senseless = COMPARING if field in TEXT_FIELDS else [] if field.startswith("metadata.") else CONTAINING
+    refused = {f"rules[{place}].operator" for place, rule in enumerate(rules) if rule["operator"] in senseless}
+    if refused:
+        assert faults(send(account, *rules)).keys() == refused
+    sensible = [rule for rule in rules if rule["operator"] not in senseless]
+    answer = send(account, *sensible)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["rules"] == [rule | {"groupId": None} for rule in sensible]
+
+
+@pytest.mark.parametrize(
+    ("field", "operator", "given"),
+    [
+        ("totalOrders", "EQUALS", "5"),
+        ("totalOrderValue", "LESS_THAN", "1234.50"),
+        ("totalOrderValue", "LESS_THAN", -1e22),
+        ("totalOrders", "EQUALS", 12345678901234567890),
+        ("metadata.a", "GREATER_THAN", "-1.5e3"),
+        ("metadata.a", "EQUALS", True),
+        ("metadata.a", "EQUALS", ""),
+        ("metadata.é 💥", "EQUALS", "x"),
+        ("metadata.metadata", "CONTAINS", "%_\\*"),
+        ("email", "CONTAINS", " "),
+        ("email", "EQUALS", "a" * 255),
+        ("createdAt", "EQUALS", "2024-11-01T10:00:00.9996Z"),
+    ],
+)
+def test_sensible_value_is_taken(account: Account, field: str, operator: str, given: Any) -> None:
+    answer = send(account, {"field": field, "operator": operator, "values": [given]})
+    assert answer.status_code == 201, answer.text
+    [rule] = answer.json()["rules"]
+    assert (rule["field"], rule["values"]) == (field, [given])
+
+
+@pytest.mark.parametrize(
+    ("field", "operator", "given", "fault"),
+    [
+        ("email", "EQUALS", [], "values"),
+        ("email", "EQUALS", ["a", "b"], "values"),
+        ("email", "EXISTS", ["a"], "values"),
+        ("email", "IN", [], "values"),
+        ("email", "IN", ["a"] * 101, "values"),
+        ("email", "IN", ["a", 5, "", "b" * 256], {"values[1]", "values[2]", "values[3]"}),
+        ("email", "EQUALS", [None], "values"),
+        ("email", "EQUALS", [["a"]], "values"),
+        ("email", "EQUALS", [{}], "values"),
+        ("email", "EQUALS", "a", "values"),
+        ("email", "EQUALS", None, "values"),
+        ("fullName", "EQUALS", [True], "values[0]"),
+        ("totalOrders", "BETWEEN", [1], "values"),
+        ("totalOrders", "BETWEEN", [2, 1], "values"),
+        ("totalOrders", "BETWEEN", [1, 2, 3], "values"),
+        ("totalOrderValue", "BETWEEN", ["10", "9.5"], "values"),
+        ("totalOrders", "EQUALS", ["five"], "values[0]"),
+        ("totalOrders", "EQUALS", [""], "values[0]"),
+        ("totalOrders", "EQUALS", [" 5"], "values[0]"),
+        ("totalOrders", "EQUALS", ["1_0"], "values[0]"),
+        ("totalOrders", "EQUALS", ["٣"], "values[0]"),
+        ("totalOrders", "EQUALS", ["NaN"], "values[0]"),
+        ("totalOrders", "EQUALS", ["-Infinity"], "values[0]"),
+        ("totalOrders", "EQUALS", ["1e999999999"], "values[0]"),
+        ("totalOrders", "EQUALS", [True], "values[0]"),
+        ("lastOrderAt", "EQUALS", ["yesterday"], "values[0]"),
+        ("lastOrderAt", "EQUALS", [1730455200], "values[0]"),
+        ("createdAt", "BETWEEN", [LATER, MOMENT], "values"),
+        ("createdAt", "BETWEEN", [LATER, "2024-02-30"], "values[1]"),
+        ("metadata.a", "LESS_THAN", ["x"], "values[0]"),
+        ("metadata.a", "BETWEEN", ["a", "b"], {"values[0]", "values[1]"}),
+        ("metadata.a", "CONTAINS", [5], "values[0]"),
+        ("metadata.a", "CONTAINS", [""], "values[0]"),
+        ("metadata", "EXISTS", [], "field"),
+        ("metadata.", "EXISTS", [], "field"),
+        ("metadata.a..b", "EXISTS", [], "field"),
+        ("metadata.a.b.c.d.e.f", "EXISTS", [], "field"),
+        ("metadata." + "x" * 400, "EXISTS", [], "field"),
+        ("Email", "EXISTS", [], "field"),
+        ("id", "EXISTS", [], "field"),
+        ("updatedAt", "EXISTS", [], "field"),
+        ("", "EXISTS", [], "field"),
+        (5, "EXISTS", [], "field"),
+        ("email", "equals", ["a"], "operator"),
+        ("email", None, ["a"], "operator"),
+    ],
+)  # fmt: skip
+def test_senseless_rule_is_refused_at_its_place(
+    account: Account, field: Any, operator: Any, given: Any, fault: str | set[str]
+) -> None:
+    sound = {"field": "email", "operator": "EXISTS"}
+    answer = send(account, sound, {"field": field, "operator": operator, "values": given}, sound)
+    assert faults(answer).keys() == {f"rules[1].{name}" for name in ([fault] if isinstance(fault, str) else fault)}
+
+
+@pytest.mark.parametrize("group", ["", "g" * 65, 5, []])
+def test_wrong_group_is_refused(account: Account, group: Any) -> None:
+    answer = send(account, {"field": "email", "operator": "EXISTS", "groupId": group})
+    assert faults(answer).keys() == {"rules[0].groupId"}
