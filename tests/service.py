@@ -101,11 +101,12 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.database.settings.port}"
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *, workers: int = 1) -> None:
         log = (self._folder / f"{name}.log").open("ab")
         command = [sys.executable, "-m", *self.COMMANDS[name]]
         if name == "api":
-            command += ["--port", str(self.database.settings.port), "--workers", "1", "--no-access-log"]
+            command += ["--port", str(self.database.settings.port), "--workers", str(workers), "--no-access-log"]
+            command += ["--respawn-failed-workers", "--workers-kill-timeout", "5"]
         environ = os.environ | self.database.environ
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
         self._running[name] = (process, log)

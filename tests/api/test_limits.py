@@ -1,12 +1,13 @@
 """Rate limits, per organization, environment and minute (contract.md §1)."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 import pytest
-import redis
 import sqlalchemy as sa
 
 from infra import keys, organizations
@@ -149,16 +150,19 @@ def test_forbidden_request_counts_and_unauthenticated_does_not(limited: Account)
 @contextmanager
 def killed(servers: LocalServers) -> Iterator[None]:
     servers.valkey.kill()
-    yield
-    servers.valkey.restart()
+    try:
+        yield
+    finally:
+        servers.valkey.start()
 
 
 @contextmanager
 def hanging(servers: LocalServers) -> Iterator[None]:
-    with redis.Redis.from_url(servers.addresses["redis_url"]) as admin:
-        admin.client_pause(60_000)
+    os.kill(servers.valkey.pid, signal.SIGSTOP)
+    try:
         yield
-        admin.client_unpause()
+    finally:
+        os.kill(servers.valkey.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("trouble", [killed, hanging])

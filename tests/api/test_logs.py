@@ -44,7 +44,7 @@ def organization_id(account: Account) -> str:
         ("GET", "/api/v1/consumers/secret@example.com", "/api/v1/consumers/{consumer_id}", 404),
         ("GET", "/api/v1/consumers?search=secret@example.com", "/api/v1/consumers", 200),
         ("GET", "/api/v1/consumers/search?q=s", "/api/v1/consumers/search", 400),
-        ("POST", "/api/v1/consumers", "/api/v1/consumers", 415),
+        ("POST", "/api/v1/consumers", "/api/v1/consumers", 400),
         ("HEAD", "/api/v1/consumers", None, 405),
         ("OPTIONS", "/api/v1/consumers", "/api/v1/consumers", 204),
         ("GET", "/nothing/secret@example.com", None, 404),
@@ -67,7 +67,7 @@ def test_request_is_one_line(
     assert 0 <= line["milliseconds"] < 10_000
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "{}", "a\x7f"])
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "{}", "a/b"])
 def test_request_id_that_is_not_sane_is_replaced(service: Service, given: str) -> None:
     answer = httpx.get(f"{service.url}/health/live", headers={"X-Request-Id": given})
     assert answer.headers["x-request-id"].startswith("req_")

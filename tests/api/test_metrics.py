@@ -1,12 +1,34 @@
 """What Prometheus reads."""
 
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
 import httpx
 import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service import Account, Service, new_account
+from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
+
+
+@pytest.fixture
+def workers(quiet: Database, tmp_path: Path) -> Iterator[Service]:
+    """An API of several processes."""
+    service = Service(quiet, tmp_path)
+    service.start("api", workers=3)
+    yield service
+    service.close()
+
+
+def pids(service: Service) -> list[int]:
+    """Of the processes that were started, once the last of them serves."""
+    log = service.log("api")
+    spawned = re.findall(r"Spawning worker-\d+ with PID: (\d+)", log)
+    return [int(pid) for pid in spawned] if log.count("Started worker") == len(spawned) else []
 
 
 def metrics(service: Service) -> dict[tuple[str, ...], float]:
@@ -75,3 +97,15 @@ def test_outbox_is_shown_by_lane(service: Service, account: Account, lane: str, 
 def test_connections_in_use_return_to_none(account: Account, service: Service) -> None:
     account.live.get("/orders")
     wait_until(lambda: metrics(service)["consumers_database_connections_in_use",] == 0, what="the connections")
+
+
+def test_whichever_process_is_asked_tells_of_all_also_of_one_that_was_killed(workers: Service) -> None:
+    key = ("consumers_requests_total", "GET", "/health/ready", "200")
+    for _ in range(40):
+        # Each on a connection of its own: any process may take it.
+        httpx.get(f"{workers.url}/health/ready").raise_for_status()
+    assert {metrics(workers)[key] for _ in range(20)} == {40}
+    first = wait_until(lambda: pids(workers), what="the workers")
+    os.kill(first[0], signal.SIGKILL)
+    wait_until(lambda: len(pids(workers)) > len(first), what="the worker that takes its place")
+    assert {metrics(workers)[key] for _ in range(20)} == {40}
