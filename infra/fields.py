@@ -35,6 +35,7 @@ RFC3339 = re.compile(
 )
 # A day inside what Python can hold, so that no time zone makes a stored time unreadable.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+INVISIBLE_MARKS = frozenset(map(chr, [0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
 METADATA_BYTES, METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_DEPTH = 16 * 1024, 50, 64, 5
 TOO_DEEP = f"Metadata must be at most {METADATA_DEPTH} levels deep"
 
@@ -91,11 +92,17 @@ def parse_phone(value: str, region: str | None = None) -> phonenumbers.PhoneNumb
 def full_name(value: str) -> str:
     """The name in Unicode's NFC, without white space around it."""
     name = unicodedata.normalize("NFC", value).strip()
-    if not 1 <= len(name) <= 255:  # noqa: PLR2004 (the contract's)
+    # A name of nothing but characters that order ignores would sort among those without a name.
+    if not 1 <= len(name) <= 255 or all(map(_is_invisible, name)):  # noqa: PLR2004 (the contract's)
         raise ValueError("Name must be 1 to 255 characters")
     if UNPRINTABLE.search(name):
         raise ValueError("Name must not contain control characters")
     return name
+
+
+def _is_invisible(character: str) -> bool:
+    """Formatting, white space, and the selectors and joiners that only act on a neighbour."""
+    return unicodedata.category(character) in {"Cf", "Zs", "Zl", "Zp"} or character in INVISIBLE_MARKS
 
 
 def external_id(value: str) -> str:

@@ -1,6 +1,7 @@
 """What all tests share: the real servers."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from infra.local.servers import THROWAWAY, LocalServers
 
 pytest_plugins = ["tests.service"]
+
+# A shell that runs this in the background has SIGINT ignored, and so would every process a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

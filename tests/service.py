@@ -121,7 +121,11 @@ class Service:
             os.killpg(target, number)
         else:
             process.send_signal(number)
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(target, signal.SIGKILL)
+            process.wait()
         log.close()
 
     def log(self, name: str) -> str:

@@ -81,3 +81,9 @@ def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
             rule(text)
         except ValueError as error:
             assert str(error)  # noqa: PT017 (most texts raise, some do not)
+
+
+@pytest.mark.parametrize("name", ["\u200b", "\u00ad\u2060", "\ufe0f", "\u034f \u200d"])
+def test_name_of_invisible_characters_is_none_at_all(name: str) -> None:
+    with pytest.raises(ValueError, match="1 to 255"):
+        fields.full_name(name)
