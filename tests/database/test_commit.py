@@ -23,13 +23,33 @@ from tests.database.conftest import Environment
 REQUEST = cast("Request[Any, Any, Any]", SimpleNamespace(method="PUT", scope={"state": {"request_id": "r1"}}))
 
 
+async def _body() -> bytes:
+    return b"{}"
+
+
+KEYED = cast(
+    "Request[Any, Any, Any]",
+    SimpleNamespace(
+        method="POST",
+        scope=REQUEST.scope,
+        headers={"idempotency-key": "k"},
+        url=SimpleNamespace(path="/consumers"),
+        body=_body,
+    ),
+)
+
+
 class Outcome(SimpleNamespace):
     woken: int
     attempts: int
     result: str | Exception
 
 
-def write(environment: Environment, *interferences: Callable[[AsyncConnection], Awaitable[object]]) -> Outcome:
+def write(
+    environment: Environment,
+    *interferences: Callable[[AsyncConnection], Awaitable[object]],
+    request: Request[Any, Any, Any] = REQUEST,
+) -> Outcome:
     """Insert a consumer as a request would; on the nth attempt, after the insert, the nth interference happens."""
     caller = cast("Caller", SimpleNamespace(environment_id=environment.id))
     outcome = Outcome(woken=0, attempts=0, result="")
@@ -48,7 +68,7 @@ def write(environment: Environment, *interferences: Callable[[AsyncConnection], 
     async def run() -> str | Exception:
         engine = create_async_engine(sqlalchemy_url(environment.url), pool_size=2)
         try:
-            answer = await Transactions(engine, wake).run(REQUEST, caller, work)
+            answer = await Transactions(engine, wake).run(request, caller, work)
             return bytes(answer.content).decode()
         except (Problem, DBAPIError) as error:
             return error
@@ -168,3 +188,22 @@ def test_other_failure_is_not_repeated(environment: Environment) -> None:
     outcome = write(environment, failing("22000"))
     assert isinstance(outcome.result, DBAPIError)
     assert (stored(environment), outcome.attempts) == ([], 1)
+
+
+def test_repetition_neither_works_nor_wakes(environment: Environment) -> None:
+    first, again = (write(environment, request=KEYED) for _ in range(2))
+    assert again.result == first.result
+    assert (first.attempts, first.woken) == (1, 1)
+    assert (again.attempts, again.woken) == (0, 0)
+    assert stored(environment) == [first.result]
+
+
+@pytest.mark.parametrize("interfering", [refused_at_commit, failing("22000"), failing("40001")])
+def test_failure_leaves_no_key(
+    environment: Environment, interfering: Callable[[AsyncConnection], Awaitable[object]]
+) -> None:
+    outcome = write(environment, *[interfering] * ATTEMPTS, request=KEYED)
+    assert isinstance(outcome.result, DBAPIError | Problem)
+    assert environment.rows("SELECT FROM idempotency_keys WHERE environment_id = %s", environment.id) == []
+    later = write(environment, request=KEYED)
+    assert (stored(environment), later.attempts) == ([later.result], 1)
