@@ -171,7 +171,7 @@ def test_unknown_audience_is_404_everywhere(account: Account, given: str) -> Non
 
 
 def assert_unknown(account: Account, given: str) -> None:
-    bodies = {"PUT": {}, "GET": None, "DELETE": None}
+    bodies: dict[str, Any] = {"PUT": {}, "GET": None, "DELETE": None}
     answers = [account.live.request(method, f"/audiences/{given}", json=body) for method, body in bodies.items()]
     answers += [members(account, method, given, ["nobody"]) for method in ("POST", "PUT", "DELETE")]
     assert [(answer.status_code, answer.json()["error"]) for answer in answers] == [(404, "Audience not found")] * 6

@@ -1,0 +1,211 @@
+"""Stored members of audiences, and what their consumers show of it (contract.md §4)."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.gathering import audience, audiences_of, members, people, stored_members
+from tests.api.ordering import faults
+from tests.service import Account
+from tests.waiting import wait_until
+
+UNKNOWN = "cons_00000000000000000000000000"
+METHODS = ["POST", "PUT", "DELETE"]
+
+
+@pytest.mark.parametrize("audience_type", ["STATIC", "SYNCED_LIST"])
+def test_members_are_added_and_removed_and_only_changes_count(account: Account, audience_type: str) -> None:
+    made = audience(account, audience_type)["id"]
+    one, two, three = people(account, 3)
+    for method, ids, count, left in (
+        ("POST", [], 0, set()),
+        ("POST", [two, one, two], 2, {one, two}),
+        ("POST", [one, three], 1, {one, two, three}),
+        ("POST", [one], 0, {one, two, three}),
+        ("DELETE", [two, two, one], 2, {three}),
+        ("DELETE", [two], 0, {three}),
+        ("DELETE", [], 0, {three}),
+    ):
+        answer = members(account, method, made, ids)
+        assert answer.status_code == 200, answer.text
+        name = "addedCount" if method == "POST" else "removedCount"
+        assert list(answer.json().items()) == [("audienceId", made), (name, count)]
+        assert stored_members(account, made) == left
+
+
+def test_members_of_a_synced_list_are_replaced(account: Account) -> None:
+    made = audience(account, "SYNCED_LIST")["id"]
+    one, two, three = people(account, 3)
+    for ids, added, removed in (([two, one, one], 2, 0), ([two, three], 1, 1), ([three, two], 0, 0), ([], 0, 2)):
+        answer = members(account, "PUT", made, ids)
+        assert answer.json() == {"audienceId": made, "addedCount": added, "removedCount": removed}
+        assert stored_members(account, made) == set(ids)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_consumers_are_named_and_nothing_is_stored(account: Account, method: str) -> None:
+    made = audience(account, "SYNCED_LIST")["id"]
+    known = people(account, 2)
+    [foreign] = people(account, 1, account.test_environment)
+    gone = people(account, 1)
+    account.live.delete(f"/consumers/{gone[0]}")
+    members(account, "POST", made, known[:1])
+    answer = members(account, method, made, [known[1], UNKNOWN, foreign, *gone, "", "é💥", known[0].lower(), known[0]])
+    found = faults(answer)
+    assert found.keys() == {f"consumerIds[{place}]" for place in range(1, 7)}
+    assert UNKNOWN in found["consumerIds[1]"]
+    assert foreign in found["consumerIds[2]"]
+    assert stored_members(account, made) == {known[0]}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_members_are_at_most_10000(account: Account, method: str) -> None:
+    made = audience(account, "SYNCED_LIST")["id"]
+    ids = people(account, 10_000)
+    assert faults(members(account, method, made, [*ids, ids[0]])).keys() == {"consumerIds"}
+    members(account, "POST", made, ids if method == "DELETE" else [])
+    answer = members(account, method, made, ids)
+    assert answer.status_code == 200, answer.text
+    assert len(stored_members(account, made)) == (0 if method == "DELETE" else 10_000)
+    unknown = [UNKNOWN[:-5] + f"{number:05}" for number in range(10_000)]
+    assert len(faults(members(account, method, made, unknown))) == 10_000
+
+
+@pytest.mark.parametrize(("audience_type", "methods"), [("DYNAMIC", METHODS), ("STATIC", ["PUT"])])
+def test_members_that_do_not_suit_the_type_are_refused(
+    account: Account, audience_type: str, methods: list[str]
+) -> None:
+    made = audience(account, audience_type)["id"]
+    for method in methods:
+        answer = members(account, method, made, people(account, 1))
+        assert answer.status_code == 400, answer.text
+        assert audience_type.lower().partition("_")[0] in answer.text.lower() or "SYNCED_LIST" in answer.text
+    assert stored_members(account, made) == set()
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, {"consumerIds"}),
+        ({"consumerIds": None}, {"consumerIds"}),
+        ({"consumerIds": UNKNOWN}, {"consumerIds"}),
+        ({"consumerIds": [5, None]}, {"consumerIds"}),
+        ({"consumerIds": [], "ids": []}, {"ids"}),
+        ([], {"body"}),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_wrong_body_is_refused(account: Account, method: str, body: Any, fields: set[str]) -> None:
+    made = audience(account, "SYNCED_LIST")["id"]
+    assert faults(account.live.request(method, f"/audiences/{made}/members", json=body)).keys() == fields
+
+
+def test_consumer_moves_with_its_memberships_and_its_document_follows(account: Account) -> None:
+    first, second = sorted(audience(account, kind)["id"] for kind in ("SYNCED_LIST", "SYNCED_LIST"))
+    person, bystander = people(account, 2)
+    steps: list[tuple[str, str, list[str], list[str]]] = [
+        ("POST", second, [person], [second]),
+        ("PUT", first, [person, bystander], [first, second]),
+        ("PUT", second, [], [first]),
+        ("DELETE", first, [person], []),
+    ]
+    for method, where, ids, expected in steps:
+        before = account.live.get(f"/consumers/{person}")
+        assert members(account, method, where, ids).status_code == 200
+        after = account.live.get(f"/consumers/{person}")
+        assert int(after.headers["ETag"].strip('"')) == int(before.headers["ETag"].strip('"')) + 1
+        assert after.json()["updatedAt"] >= before.json()["updatedAt"]
+        assert members(account, method, where, ids).status_code == 200  # which changes nothing
+        assert account.live.get(f"/consumers/{person}").headers["ETag"] == after.headers["ETag"]
+        account.settled()
+        document = account.database.documents(account.live_environment)[person]
+        assert document["audienceIds"] == expected
+        assert f'"{document["version"]}"' == after.headers["ETag"]
+
+
+def test_included_audiences_are_ordered_by_name_then_id(account: Account) -> None:
+    [person] = people(account, 1)
+    assert audiences_of(account, person) == []
+    names = ["b", "a", "b", "B", "é", "a b", "Ä", "b"]
+    made = [audience(account, ("STATIC", "SYNCED_LIST")[place % 2], name) for place, name in enumerate(names)]
+    for one in reversed(made):
+        members(account, "POST", one["id"], [person])
+    audience(account, "STATIC", "not mine")
+    shown = [{name: one[name] for name in ("id", "name", "type")} for one in made]
+    assert audiences_of(account, person) == sorted(shown, key=lambda one: (one["name"], one["id"]))
+    renamed = account.live.put(f"/audiences/{made[0]['id']}", json={"name": "A first"}).json()
+    before = account.live.get(f"/consumers/{person}", params={"include": "audiences"})
+    assert before.json()["audiences"][0]["name"] == renamed["name"]
+    account.live.delete(f"/audiences/{made[0]['id']}")
+    assert made[0]["id"] not in [one["id"] for one in audiences_of(account, person)]
+    changed = account.live.get(
+        f"/consumers/{person}", params={"include": "audiences"}, headers={"If-None-Match": before.headers["ETag"]}
+    )
+    assert changed.status_code == 200
+
+
+def test_document_follows_the_deletion_of_an_audience(account: Account) -> None:
+    gone, left = (audience(account)["id"] for _ in range(2))
+    person = people(account, 1)
+    for one in (gone, left):
+        members(account, "POST", one, person)
+    account.live.delete(f"/audiences/{gone}")
+    wait_until(lambda: not stored_members(account, gone), what="the memberships' end")
+    account.settled()
+    assert account.database.documents(account.live_environment)[person[0]]["audienceIds"] == [left]
+
+
+def test_membership_ends_with_its_consumer(account: Account) -> None:
+    made = audience(account)["id"]
+    staying, leaving = people(account, 2)
+    members(account, "POST", made, [staying, leaving])
+    assert account.live.delete(f"/consumers/{leaving}").status_code == 200
+    assert stored_members(account, made) == {staying}
+
+
+def test_of_simultaneous_replacements_one_is_left_whole(account: Account) -> None:
+    made = audience(account, "SYNCED_LIST")["id"]
+    ids = people(account, 40)
+    lists = [ids[:30], ids[10:], ids[::2], ids[1::2]]
+    with ThreadPoolExecutor(len(lists)) as pool:
+        for _ in range(20):
+            answers = list(pool.map(lambda some: members(account, "PUT", made, some), lists))
+            assert [answer.status_code for answer in answers] == [200] * len(lists)
+            assert sorted(stored_members(account, made)) in [sorted(some) for some in lists]
+
+
+def test_additions_and_deletes_of_their_consumers_at_once_never_fail(account: Account) -> None:
+    first, second = (audience(account, "SYNCED_LIST")["id"] for _ in range(2))
+    staying = people(account, 5)
+
+    def compete(number: int) -> httpx.Response:
+        if number < 2:
+            return account.live.delete(f"/consumers/{leaving[number]}")
+        order = [*staying, *leaving] if number % 2 else [*reversed(leaving), *staying]
+        return members(account, METHODS[number % 3], (first, second)[number // 2 % 2], order)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            leaving = people(account, 2)
+            answers = list(pool.map(compete, range(8)))
+            assert [answer.status_code for answer in answers[:2]] == [200, 200]
+            assert {answer.status_code for answer in answers[2:]} <= {200, 400}
+            assert not (stored_members(account, first) | stored_members(account, second)) & set(leaving)
+
+
+def test_additions_and_the_delete_of_their_audience_at_once_never_fail(account: Account) -> None:
+    ids = people(account, 20)
+
+    def compete(number: int) -> httpx.Response:
+        if number == 2:
+            return account.live.delete(f"/audiences/{leaving}")
+        return members(account, "POST", leaving, ids[number:])
+
+    with ThreadPoolExecutor(5) as pool:
+        for _ in range(20):
+            leaving = audience(account)["id"]
+            answers = list(pool.map(compete, range(5)))
+            assert answers.pop(2).status_code == 200
+            assert {answer.status_code for answer in answers} <= {200, 404}

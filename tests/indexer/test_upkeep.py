@@ -1,0 +1,108 @@
+"""What is cleared in the background goes in short transactions, and whatever is killed, in the end."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from indexer import upkeep
+from tests.indexer.conftest import Pipeline
+from tests.waiting import wait_until
+
+NUMBER = 2500
+CLEAR = "from indexer import upkeep; from infra import db, settings; upkeep.clear_audiences(db.engine(settings.load()))"
+
+
+def deleted_audience(pipeline: Pipeline, number: int) -> str:
+    """A deleted audience of so many consumers, who are all in another one too."""
+    [(gone,)] = pipeline.run(
+        """WITH c AS (INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, :number) RETURNING id),
+        a AS (INSERT INTO audiences (environment_id, name, type, deleted_at)
+              VALUES (:e, 'Gone', 'STATIC', now()), (:e, 'Left', 'STATIC', NULL) RETURNING id, name),
+        m AS (INSERT INTO audience_members (environment_id, audience_id, consumer_id) SELECT :e, a.id, c.id FROM a, c)
+        SELECT id FROM a WHERE name = 'Gone'""",
+        number=number,
+    )
+    return str(gone)
+
+
+def members(pipeline: Pipeline, audience: str) -> int:
+    return int(pipeline.run("SELECT count(*) FROM audience_members WHERE audience_id = :a", a=audience)[0][0])
+
+
+def exists(pipeline: Pipeline, audience: str) -> bool:
+    return bool(pipeline.run("SELECT FROM audiences WHERE id = :a", a=audience))
+
+
+def test_memberships_of_a_deleted_audience_go_in_short_transactions_of_lane_bulk(pipeline: Pipeline) -> None:
+    gone = deleted_audience(pipeline, NUMBER)
+    pipeline.drain()
+    assert upkeep.clear_audiences(pipeline.database.engine) == NUMBER
+    assert (members(pipeline, gone), exists(pipeline, gone)) == (0, False)
+    changes = pipeline.run("SELECT lane, count(*) FROM outbox GROUP BY xid, lane ORDER BY 2 DESC")
+    assert changes == [("bulk", 1000), ("bulk", 1000), ("bulk", 500)]
+    pipeline.drain()
+    [(left,)] = pipeline.run("SELECT id FROM audiences")
+    documents = pipeline.database.documents(pipeline.environment)
+    assert [document["audienceIds"] for document in documents.values()] == [[left]] * NUMBER
+    assert upkeep.clear_audiences(pipeline.database.engine) == 0
+
+
+def test_one_call_clears_a_part_so_that_drains_wait_shortly(pipeline: Pipeline) -> None:
+    gone = deleted_audience(pipeline, 5500)
+    assert [upkeep.clear_audiences(pipeline.database.engine) for _ in range(3)] == [5000, 500, 0]
+    assert not exists(pipeline, gone)
+
+
+def test_clearing_killed_half_way_is_ended_by_another(pipeline: Pipeline) -> None:
+    gone = deleted_audience(pipeline, NUMBER)
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    environ = os.environ | pipeline.database.environ
+    with pipeline.database.engine.begin() as connection:
+        # Somebody is at one of the second thousand.
+        held = "(SELECT id FROM consumers ORDER BY id OFFSET 1500 LIMIT 1)"
+        connection.exec_driver_sql(f"SELECT FROM consumers WHERE id = {held} FOR UPDATE")
+        with subprocess.Popen([sys.executable, "-c", CLEAR], env=environ) as killed:
+            wait_until(lambda: pipeline.run(waiting), what="the clearing to wait")
+            assert upkeep.clear_audiences(pipeline.database.engine) == 0, "the audience is its own while it lives"
+            killed.kill()
+    assert (members(pipeline, gone), exists(pipeline, gone)) == (NUMBER - 1000, True)
+
+    def ended() -> bool:
+        upkeep.clear_audiences(pipeline.database.engine)
+        return not exists(pipeline, gone)
+
+    wait_until(ended, what="the memberships' end")
+    assert members(pipeline, gone) == 0
+    [changes] = pipeline.run("SELECT count(*), count(DISTINCT consumer_id) FROM outbox WHERE lane = 'bulk'")
+    assert changes == (NUMBER, NUMBER)
+
+
+def test_clearing_in_several_places_at_once_does_each_membership_once(pipeline: Pipeline) -> None:
+    gone = [deleted_audience(pipeline, 300) for _ in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        cleared = list(pool.map(upkeep.clear_audiences, [pipeline.database.engine] * 4))
+    assert sum(cleared) + upkeep.clear_audiences(pipeline.database.engine) == 900
+    assert not any(exists(pipeline, audience) for audience in gone)
+
+
+@pytest.mark.parametrize("number", [0, 1, 1000])
+def test_deleted_audience_of_any_size_goes(pipeline: Pipeline, number: int) -> None:
+    gone = deleted_audience(pipeline, number)
+    assert upkeep.clear_audiences(pipeline.database.engine) == number
+    assert not exists(pipeline, gone)
+
+
+def test_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:
+    insert = """INSERT INTO idempotency_keys (environment_id, key, fingerprint, status, headers, body, created_at)
+        SELECT :e, age || n, '', 200, '{}', '', now() - CAST(age AS interval)
+        FROM generate_series(1, :number) AS n, (VALUES ('24 hours 1 second'), ('23 hours 59 minutes')) AS a (age)"""
+    pipeline.run(insert, number=NUMBER)
+    with pipeline.database.engine.begin() as connection:
+        # One is being replaced at this moment: it is left to whoever does that.
+        connection.exec_driver_sql("SELECT FROM idempotency_keys WHERE key = '24 hours 1 second7' FOR UPDATE")
+        assert upkeep.expire_keys(pipeline.database.engine) == NUMBER - 1
+    assert upkeep.expire_keys(pipeline.database.engine) == 1
+    assert pipeline.run("SELECT count(*), min(left(key, 2)) FROM idempotency_keys") == [(NUMBER, "23")]
