@@ -114,7 +114,8 @@ async def update(
     _require_id(consumer_id)
     rows = await _lock(connection, caller, [consumer_id])
     row = _found(rows.get(consumer_id))
-    require_match(row, if_match)
+    if not early:  # what is wrong anyway is told so, whatever its condition (RFC 9110, 13.2.1)
+        require_match(row, if_match)
     [changed] = await _update(connection, caller, [(row, change)], early, batch=False)
     return changed
 

@@ -54,6 +54,11 @@ def test_write_that_names_another_version_is_412_and_changes_nothing(
     assert (fetch(account, jose).text, tag(account, jose)) == (before.text, before.headers["ETag"])
 
 
+def test_wrong_body_is_told_so_whatever_its_condition(account: Account, jose: dict[str, Any]) -> None:
+    answer = account.live.put(f"/consumers/{jose['id']}", json={"email": "x"}, headers={"If-Match": '"1"'})
+    assert list(faults(answer)) == ["email"]
+
+
 def test_of_many_who_change_one_version_one_wins(account: Account, jose: dict[str, Any]) -> None:
     known = tag(account, jose)
     with ThreadPoolExecutor(8) as pool:

@@ -94,6 +94,7 @@ class Two(NamedTuple):
 
     owner: Account
     owned: Names
+    other: Account
     intruder: httpx.Client
     own: Names
 
@@ -117,7 +118,7 @@ class Two(NamedTuple):
 def two(service: Service, request: pytest.FixtureRequest) -> Iterator[Two]:
     with new_account(service) as owner, new_account(service) as other:
         intruder = owner.test if request.param == "other mode" else other.live
-        yield Two(owner, fill(owner.live, "owned"), intruder, fill(intruder, "own"))
+        yield Two(owner, fill(owner.live, "owned"), other, intruder, fill(intruder, "own"))
 
 
 def belongings(account: Account) -> tuple[Any, Any]:
@@ -175,7 +176,8 @@ def test_what_is_unique_is_so_in_its_environment_alone(two: Two) -> None:
 
 
 def test_lists_hold_nothing_foreign(two: Two) -> None:
-    two.owner.settled()
+    for account in (two.owner, two.other):
+        account.settled()
     for path in ("/consumers", "/consumers?search=owned", "/consumers/search?q=owned", "/orders", "/audiences"):
         text = two.intruder.get(path).raise_for_status().text
         assert not [value for value in two.owned if value in text]
