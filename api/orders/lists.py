@@ -5,8 +5,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
 from api.keyset import newest_first
+from api.orders.rows import COLUMNS, order_of
 from api.orders.schemas import OrderListParameters, OrderPage
-from api.orders.writes import COLUMNS, order_of
 
 CONDITIONS = {
     "consumer_id": "o.consumer_id = :consumer_id",

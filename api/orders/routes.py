@@ -12,22 +12,23 @@ from api.auth import Caller
 from api.orders import lists, writes
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderListParameters, OrderPage
 from api.transactions import Transactions
-from api.validation import JSONBody
+from api.validation import JSONBody, early_faults
 
 READ, WRITE = {"scope": "read:orders", "limit": "reads"}, {"scope": "write:orders", "limit": "writes"}
-BATCH = WRITE | {"limit": "batch", "batch": "orders"}
+BODY = WRITE | {"faults": "with the database's"}
+BATCH = BODY | {"limit": "batch", "batch": "orders"}
 
 
 class OrderController(Controller):
     path = "/orders"
     tags = ("Orders",)
 
-    @post("/", dto=JSONBody, return_dto=None, opt=WRITE, summary="Create an order")
+    @post("/", dto=JSONBody, return_dto=None, opt=BODY, summary="Create an order")
     async def create(
         self, request: Request[Any, Any, Any], data: NewOrder, caller: Caller, transactions: Transactions
     ) -> Response[Order]:
         async def work(connection: AsyncConnection) -> Answer:
-            [order] = await writes.create(connection, caller, [data], batch=False)
+            [order] = await writes.create(connection, caller, [data], early_faults(request), batch=False)
             return _answer(order, 201)
 
         return await transactions.run(request, caller, work)
@@ -37,7 +38,7 @@ class OrderController(Controller):
         self, request: Request[Any, Any, Any], data: list[NewOrder], caller: Caller, transactions: Transactions
     ) -> Response[list[Order]]:
         async def work(connection: AsyncConnection) -> Answer:
-            return _answer(await writes.create(connection, caller, data, batch=True), 201)
+            return _answer(await writes.create(connection, caller, data, early_faults(request), batch=True), 201)
 
         return await transactions.run(request, caller, work)
 
@@ -51,7 +52,7 @@ class OrderController(Controller):
         async with state.engine.connect() as connection:
             return _answer(await writes.get(connection, caller, order_id)).response()
 
-    @put("/{order_id:str}", dto=JSONBody, return_dto=None, opt=WRITE, summary="Change an order")
+    @put("/{order_id:str}", dto=JSONBody, return_dto=None, opt=BODY, summary="Change an order")
     async def update(
         self,
         request: Request[Any, Any, Any],
@@ -61,7 +62,7 @@ class OrderController(Controller):
         transactions: Transactions,
     ) -> Response[Order]:
         async def work(connection: AsyncConnection) -> Answer:
-            return _answer(await writes.update(connection, caller, order_id, data))
+            return _answer(await writes.update(connection, caller, order_id, data, early_faults(request)))
 
         return await transactions.run(request, caller, work)
 

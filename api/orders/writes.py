@@ -1,7 +1,7 @@
 """The write path: orders in PostgreSQL. Totals follow by trigger, in the same transaction."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any, NamedTuple
 
@@ -12,15 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.auth import Caller
 from api.consumers.writes import merged
 from api.errors import Fault, Placed, not_found, refuse
-from api.orders.schemas import Item, NewOrder, Order, OrderChange
+from api.orders.rows import COLUMNS, encode, order_of
+from api.orders.schemas import NewOrder, Order, OrderChange
 from infra import fields
-from infra.documents import time
 from infra.ids import is_id, new_ids
 
 TOTAL_MAX = Decimal(90_000_000_000_000)
 COUNTING = frozenset({"CREATED", "COMPLETED"})
-COLUMNS = """o.id, o.consumer_id, o.external_id, o.status, o.amount::text, o.refunded_amount::text, o.currency_code,
-    o.base_amount::text, o.items::text, o.metadata::text, o.placed_at, o.created_at, o.updated_at"""
 
 FIND = sa.text("""
     SELECT w.place, c.id FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[])) AS w (place, id)
@@ -45,12 +43,14 @@ GIVEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:exter
         CAST(:metadata AS jsonb[]), CAST(:placed_at AS timestamptz[]))
         AS w (id, consumer_id, external_id, status, amount, refunded_amount, currency_code, base_amount, items,
               metadata, placed_at)"""
+# In one order of the unique values: otherwise batches that share some wait for each other, until one is aborted.
+# All of a batch are placed at one moment, whatever that order.
 INSERT = sa.text(f"""
     INSERT INTO orders AS o (environment_id, id, consumer_id, external_id, status, amount, refunded_amount,
         currency_code, base_amount, items, metadata, placed_at)
     SELECT :environment_id, w.id, w.consumer_id, w.external_id, w.status, w.amount, w.refunded_amount,
-        w.currency_code, w.base_amount, w.items, w.metadata, coalesce(w.placed_at, present())
-    FROM {GIVEN} RETURNING {COLUMNS}""")
+        w.currency_code, w.base_amount, w.items, w.metadata, coalesce(w.placed_at, (SELECT present()))
+    FROM {GIVEN} ORDER BY w.external_id COLLATE "C" RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id = :environment_id AND o.id = :id")
 LOCK_ORDER = sa.text(f"{GET.text} FOR UPDATE")
 NEWEST = sa.text(f"""
@@ -64,10 +64,6 @@ UPDATE = sa.text(f"""
 DELETE = sa.text("DELETE FROM orders WHERE environment_id = :environment_id AND id = :id")
 PAST_MAXIMUM = f"Would take the consumer's total past {TOTAL_MAX}"
 
-_encode = msgspec.json.Encoder(decimal_format="string").encode
-# jsonb keeps no order of keys: read back into the type, they stand in the contract's.
-_items = msgspec.json.Decoder(list[Item]).decode
-
 
 class Locked(NamedTuple):
     """The consumers of a request's orders, by the order's place; and the locked ones' totals, by id."""
@@ -76,39 +72,55 @@ class Locked(NamedTuple):
     totals: dict[str, Decimal]
 
 
-async def create(connection: AsyncConnection, caller: Caller, new: Sequence[NewOrder], *, batch: bool) -> list[Order]:
+async def create(
+    connection: AsyncConnection,
+    caller: Caller,
+    given: Sequence[NewOrder | None],
+    early: Sequence[Fault],
+    *,
+    batch: bool,
+) -> list[Order]:
     """Insert orders, all or none, and answer them in their order.
 
+    Args:
+        connection: in the request's transaction.
+        caller: whose orders they are.
+        given: the orders; None where an item could not be read.
+        early: what is wrong with them by themselves.
+        batch: whether faults name their item.
+
     Raises:
-        Problem: 400 naming every order whose consumer is unknown, whose external id is taken, or that would take a
-            consumer's total past 9·10¹³.
+        Problem: 400 naming these faults, and every order whose consumer is unknown, whose external id is taken, or
+            that would take a consumer's total past 9·10¹³.
     """
-    if not new:
-        return []
-    locked = await _lock(connection, caller, new)
+    orders = {place: order for place, order in enumerate(given) if order}
+    locked = await _lock(connection, caller, orders)
     faults = [
         Placed(place, Fault("consumer" if order.consumer_id is None else "consumerId", "Unknown consumer"))
-        for place, order in enumerate(new)
-        if place not in locked.ids
+        for place, order in orders.items()
+        if place not in locked.ids and (order.consumer_id, order.consumer) != (None, None)
     ]
-    faults += await _taken(connection, caller, new)
-    faults += _overflows(new, locked)
-    refuse(faults, batch=batch)
+    faults += await _taken(connection, caller, orders)
+    faults += [] if early else _overflows(orders, locked)
+    refuse(faults, early, batch=batch)
+    new = list(orders.values())
+    if not new:
+        return []
     values = _columns(caller, new, locked)
     rows = {row[0]: row for row in await connection.execute(INSERT, values)}
     return [order_of(rows[order_id]) for order_id in values["id"]]
 
 
-async def _lock(connection: AsyncConnection, caller: Caller, new: Sequence[NewOrder]) -> Locked:
+async def _lock(connection: AsyncConnection, caller: Caller, new: Mapping[int, NewOrder]) -> Locked:
     environment = {"environment_id": caller.environment_id}
     found = await connection.execute(
         FIND,
         environment
         | {
-            "places": list(range(len(new))),
-            "ids": [order.consumer_id for order in new],
-            "emails": [order.consumer.email if order.consumer else None for order in new],
-            "external_ids": [order.consumer.external_id if order.consumer else None for order in new],
+            "places": list(new),
+            "ids": [order.consumer_id for order in new.values()],
+            "emails": [order.consumer.email if order.consumer else None for order in new.values()],
+            "external_ids": [order.consumer.external_id if order.consumer else None for order in new.values()],
         },
     )
     ids = {row.place: row.id for row in found}
@@ -119,15 +131,15 @@ async def _lock(connection: AsyncConnection, caller: Caller, new: Sequence[NewOr
 
 
 async def _taken(
-    connection: AsyncConnection, caller: Caller, new: Sequence[NewOrder], *, besides: str | None = None
+    connection: AsyncConnection, caller: Caller, new: Mapping[int, NewOrder], *, besides: str | None = None
 ) -> list[Placed]:
-    given = [order.external_id for order in new if order.external_id is not None]
+    given = [order.external_id for order in new.values() if order.external_id is not None]
     if not given:
         return []
     values = {"environment_id": caller.environment_id, "ids": given, "besides": besides}
     seen = set((await connection.execute(TAKEN, values)).scalars())
     faults = []
-    for place, order in enumerate(new):
+    for place, order in new.items():
         if order.external_id in seen:
             faults.append(Placed(place, Fault("externalId", "External ID already exists")))
         elif order.external_id is not None:
@@ -135,7 +147,7 @@ async def _taken(
     return faults
 
 
-def _overflows(new: Sequence[NewOrder], locked: Locked) -> list[Placed]:
+def _overflows(new: Mapping[int, NewOrder], locked: Locked) -> list[Placed]:
     places: dict[str, list[int]] = defaultdict(list)
     for place, consumer_id in locked.ids.items():
         places[consumer_id].append(place)
@@ -156,18 +168,20 @@ async def get(connection: AsyncConnection, caller: Caller, order_id: str) -> Ord
     return order_of(_found(await _one(connection, GET, caller, order_id)))
 
 
-async def update(connection: AsyncConnection, caller: Caller, order_id: str, change: OrderChange) -> Order:
+async def update(
+    connection: AsyncConnection, caller: Caller, order_id: str, change: OrderChange, early: Sequence[Fault]
+) -> Order:
     """Change an order; its consumer's totals follow.
 
     Raises:
         Problem: 404; 400 for the faults of `create`, or if it names another consumer.
     """
     row, total = await _lock_order(connection, caller, order_id)
-    changed, faults = _changed(row, change, caller)
-    faults += await _taken(connection, caller, [changed], besides=order_id)
-    if total - row.value + value(changed) > TOTAL_MAX:
+    changed, faults = _changed(row, change, caller, early)
+    faults += await _taken(connection, caller, {0: changed}, besides=order_id)
+    if not early and total - row.value + value(changed) > TOTAL_MAX:
         faults.append(Placed(0, Fault("amount", PAST_MAXIMUM)))
-    refuse(faults, batch=False)
+    refuse(faults, early, batch=False)
     values = _columns(caller, [changed], Locked({0: row.consumer_id}, {})) | {"id": [order_id]}
     # Not by way of Python, whose numbers are shorter than the database's.
     values |= {name: [getattr(row, name)] for name in ("items", "metadata") if getattr(change, name) is msgspec.UNSET}
@@ -217,8 +231,10 @@ def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:
     return row
 
 
-def _changed(row: sa.Row[Any], change: OrderChange, caller: Caller) -> tuple[NewOrder, list[Placed]]:
-    """The order as it is to be, and what is wrong with that."""
+def _changed(
+    row: sa.Row[Any], change: OrderChange, caller: Caller, early: Sequence[Fault]
+) -> tuple[NewOrder, list[Placed]]:
+    """The order as it is to be, and what is wrong with that (between its fields only if each by itself is right)."""
     given = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
     now = {name: getattr(row, name) for name in ("consumer_id", "external_id", "status", "currency_code", "placed_at")}
     now |= {name: Decimal(getattr(row, name)) for name in ("amount", "refunded_amount", "base_amount")}
@@ -235,7 +251,8 @@ def _changed(row: sa.Row[Any], change: OrderChange, caller: Caller) -> tuple[New
     if revalued and "base_amount" not in given:
         now["base_amount"] = None
     changed = NewOrder(**now | given)
-    return changed, [Placed(0, fault) for fault in [*faults, *changed.faults(caller)]]
+    faults += [] if early else changed.faults(caller)
+    return changed, [Placed(0, fault) for fault in faults]
 
 
 def value(order: NewOrder) -> Decimal:
@@ -266,22 +283,4 @@ def _columns(caller: Caller, new: Sequence[NewOrder], locked: Locked) -> dict[st
 
 
 def _json(given: Any) -> str | None:
-    return None if given is None else _encode(given).decode()
-
-
-def order_of(row: sa.Row[Any]) -> Order:
-    return Order(
-        id=row.id,
-        consumer_id=row.consumer_id,
-        external_id=row.external_id,
-        status=row.status,
-        amount=row.amount,
-        refunded_amount=row.refunded_amount,
-        currency_code=row.currency_code,
-        base_amount=row.base_amount,
-        items=row.items and msgspec.Raw(_encode(_items(row.items))),
-        metadata=row.metadata and msgspec.Raw(row.metadata.encode()),
-        placed_at=time(row.placed_at),
-        created_at=time(row.created_at),
-        updated_at=time(row.updated_at),
-    )
+    return None if given is None else encode(given).decode()

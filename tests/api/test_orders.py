@@ -246,3 +246,30 @@ def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: A
             errors = {answer.json()["error"] for answer in answers if answer.status_code == 400}
             assert errors == {"External ID already exists"}
     assert totals(account, buyer)[:2] == (5, "5")
+
+
+def test_what_only_the_database_knows_is_named_together_with_the_other_faults(account: Account, buyer: str) -> None:
+    known = create(account, consumerId=buyer, amount=1, externalId="x1")
+    wrong = {"externalId": "x1", "status": "DONE", "placedAt": "soon"}
+    answer = send(account, consumerId="nobody", amount=1, **wrong)
+    assert faults(answer).keys() == {"consumerId", *wrong}
+    assert answer.json()["error"] == "Validation failed"
+    other = create(account, consumerId=buyer, amount=1)
+    assert faults(account.live.put(f"/orders/{other['id']}", json=wrong)).keys() == wrong.keys()
+    missing = f"/orders/{known['id'][:-5]}00000"
+    assert account.live.put(missing, json=wrong).status_code == 404
+    batch = [5, {"consumerId": buyer, "amount": "x"}, {"consumerId": "nobody", "amount": 1}, {"amount": 1} | wrong]
+    fields = {"[0]", "[1].amount", "[2].consumerId", *(f"[3].{name}" for name in wrong)}
+    assert faults(account.live.post("/orders/batch", json=batch)).keys() == fields
+
+
+def test_batches_that_share_external_ids_in_any_order_never_fail(account: Account, buyer: str) -> None:
+    others = [account.live.post("/consumers", json={}).json()["id"] for _ in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        for turn in range(10):
+            batches = [
+                [{"consumerId": one, "amount": 1, "externalId": f"{turn} {number}"} for number in numbers]
+                for one, numbers in zip([buyer, *others], [range(99), range(98, -1, -1)] * 2, strict=True)
+            ]
+            answers = list(pool.map(lambda batch: account.live.post("/orders/batch", json=batch), batches))
+            assert sorted(answer.status_code for answer in answers) == [201, 400, 400, 400]
