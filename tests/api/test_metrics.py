@@ -80,7 +80,7 @@ def test_outbox_is_shown_by_lane(service: Service, account: Account, lane: str, 
     try:
         with account.database.engine.begin() as connection:
             row = """INSERT INTO outbox (environment_id, consumer_id, version, lane, created_at, parked_at)
-                SELECT :id, 'cons_none', 1, :lane, now() - interval '90 seconds', CASE WHEN :parked THEN now() END
+                SELECT :id, 'cons_00000000000000000000000000', 1, :lane, now() - interval '90 seconds', CASE WHEN :parked THEN now() END
                 FROM generate_series(1, 3)"""
             connection.execute(sa.text(row), {"id": account.live_environment, "lane": lane, "parked": parked})
         found = metrics(service)
