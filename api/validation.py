@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -166,14 +166,14 @@ class _Reading:
         for name, field in fields.items():
             before = len(self.faults)
             if name in raw:
-                values[field.name] = self._value(raw[name], field.type, _join(path, name))
-            elif field.required:
+                values[field.info.name] = self._value(raw[name], field, _join(path, name))
+            elif field.info.required:
                 self.faults.append(Fault(_join(path, name), "Required"))
             if len(self.faults) > before:
                 faulty.add(name)
-                values.pop(field.name, None)
+                values.pop(field.info.name, None)
         # What is wrong with one parameter says nothing of the others; of a body's fields it may.
-        readable = not any(fields[name].required for name in faulty)
+        readable = not any(fields[name].info.required for name in faulty)
         value = wanted(**values) if readable else None
         if isinstance(value, Body) and (self._from_text or not faulty):
             found = value.faults(self._caller)
@@ -182,8 +182,8 @@ class _Reading:
         self.faults.extend(Fault(_join(path, name), self._unknown) for name in unknown)
         return value
 
-    def _value(self, raw: Any, wanted: Any, path: str) -> Any:
-        kind = _kind(wanted)
+    def _value(self, raw: Any, field: "_Field", path: str) -> Any:
+        kind = field.kind
         if raw is not None and kind.struct:
             return self.struct(raw, kind.struct, path)
         if isinstance(raw, list) and kind.item:
@@ -194,7 +194,7 @@ class _Reading:
         try:
             if kind.parse and raw is not None:
                 return kind.parse(raw, self._caller)
-            value = msgspec.convert(raw, wanted, strict=not self._from_text)
+            value = msgspec.convert(raw, field.info.type, strict=not self._from_text)
             if value is None and self._from_text:  # `null` is a text like any other
                 raise ValueError("Invalid value")
             return kind.check(value, self._caller) if kind.check and value is not None else value
@@ -213,12 +213,16 @@ class _Kind(msgspec.Struct, frozen=True):
     max_items: int | None = None
 
 
-@cache
-def _fields(wanted: Any) -> Mapping[str, msgspec.structs.FieldInfo]:
-    return {field.encode_name: field for field in msgspec.structs.fields(wanted)}
+class _Field(NamedTuple):
+    info: msgspec.structs.FieldInfo
+    kind: _Kind
 
 
 @cache
+def _fields(wanted: Any) -> Mapping[str, _Field]:
+    return {info.encode_name: _Field(info, _kind(info.type)) for info in msgspec.structs.fields(wanted)}
+
+
 def _kind(wanted: Any) -> _Kind:
     kind = inspect.type_info(wanted)
     for part in kind.types if isinstance(kind, inspect.UnionType) else (kind,):

@@ -39,10 +39,13 @@ TAKEN = sa.text("""
 GIVEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
         CAST(:metadata AS jsonb[]), CAST(:external_id AS text[]))
         AS w (id, email, phone, full_name, metadata, external_id)"""
+# One moment for all of a batch, so that ids alone decide their order.
+NOW = "date_trunc('milliseconds', now())"
 # In one order of the unique values: otherwise batches that share some wait for each other, until one is aborted.
 INSERT = sa.text(f"""
-    INSERT INTO consumers AS c (environment_id, id, email, phone, full_name, metadata, external_id)
-    SELECT :environment_id, w.* FROM {GIVEN}
+    INSERT INTO consumers AS c
+        (environment_id, id, email, phone, full_name, metadata, external_id, created_at, updated_at)
+    SELECT :environment_id, w.*, {NOW}, {NOW} FROM {GIVEN}
     ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" RETURNING {COLUMNS}""")
 UPDATE = sa.text(f"""
     UPDATE consumers c SET email = w.email, phone = w.phone, full_name = w.full_name, metadata = w.metadata,
