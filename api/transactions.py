@@ -106,13 +106,17 @@ class Transactions:
         )
 
 
+PACE_SECONDS = 0.08
+"""Time between two wake-ups: changes that come meanwhile share the next, and one refresh of the index."""
+
+
 class Waker:
     """Sends wake-ups from a thread of its own, so that no request waits for Redis; many become one."""
 
     def __init__(self, nudger: Nudger) -> None:
         self._nudger = nudger
         self._wanted = threading.Event()
-        self._open = True
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
         self._thread.start()
 
@@ -120,15 +124,16 @@ class Waker:
         self._wanted.set()
 
     def close(self) -> None:
-        self._open = False
+        self._closed.set()
         self._wanted.set()
         self._thread.join(timeout=1)
         self._nudger.close()
 
     def _run(self) -> None:
         reached = True
-        while self._wanted.wait() and self._open:
+        while self._wanted.wait() and not self._closed.is_set():
             self._wanted.clear()
             if (now := self._nudger.nudge()) != reached:
                 reached = now
                 log.warning("queue_reached" if reached else "queue_unreachable")
+            self._closed.wait(PACE_SECONDS)

@@ -11,13 +11,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from indexer import upkeep
+from indexer import claims, upkeep
 from indexer.drain import PlaceError, Round, drain_round
 from indexer.worker import SETTINGS, app
 from infra import db, logs, opensearch, queue
 
 log = structlog.get_logger()
 
+FULL = claims.ROWS // 4
+"""Rows of a round after which there may be more."""
 TASK_SECONDS = 20.0
 """A task ends after this long even if there is more to do; the next one goes on."""
 
@@ -46,9 +48,11 @@ def drain() -> None:
     except RedisError as error:
         log.warning("queue_unreachable", reason=type(error).__name__)
     started = time.monotonic()
-    done = Round(rows=1)
+    done = Round(rows=FULL)
     try:
-        while done.rows and time.monotonic() - started < TASK_SECONDS:
+        # A round that took all there was is the last: what came meanwhile sent a wake-up of its own, and waits for it
+        # together with what comes next. A round a change would refresh the index for each.
+        while done.rows >= FULL and time.monotonic() - started < TASK_SECONDS:
             with _engine().connect() as connection:
                 done = drain_round(connection, _client())
             if done.rows:
