@@ -26,6 +26,7 @@ from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
 from api.validation import MAX_BODY_BYTES, Body, parameters
 from infra import db, logs, opensearch, settings
+from infra.freshness import Freshness
 from infra.queue import Nudger
 
 
@@ -88,12 +89,16 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.api_keys = Keys(app.state.engine)
     uses = asyncio.create_task(app.state.api_keys.keep_uses())
     waker = Waker(Nudger(chosen))
-    app.state.transactions = Transactions(app.state.engine, waker.wake)
+    tickers = db.async_engine(chosen, pool_size=2, autocommit=True)
+    app.state.freshness = Freshness(tickers)
+    app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)
     try:
         yield
     finally:
         uses.cancel()
         waker.close()
+        await app.state.freshness.close()
+        await tickers.dispose()
         await app.state.api_keys.store_uses()
         await app.state.redis.aclose()
         await app.state.search.close()

@@ -20,6 +20,7 @@ from api.errors import Fault, Problem, invalid
 
 HEADERS = ("idempotency-key", "x-idempotency-key")
 MAX_LENGTH = 255
+REPLAYED = "Idempotent-Replayed"
 LOCK_NOT_AVAILABLE = "55P03"
 
 CLAIM = sa.text("""
@@ -79,7 +80,7 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     if stored.fingerprint != claim.fingerprint:
         raise _conflict("This Idempotency-Key was used for another request")
     headers = msgspec.json.decode(stored.headers, type=dict[str, str])
-    return Answer(stored.status, stored.body, headers | {"Idempotent-Replayed": "true"})
+    return Answer(stored.status, stored.body, headers | {REPLAYED: "true"})
 
 
 async def store(connection: AsyncConnection, claim: Claim, answer: Answer) -> None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import sqlalchemy as sa
 import structlog
@@ -13,14 +13,20 @@ from litestar import Request, Response
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api import idempotency
+from api import current, idempotency
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
+from infra.freshness import Freshness, token, xid_of
 from infra.queue import Nudger
 
 log = structlog.get_logger()
 Work: TypeAlias = Callable[[AsyncConnection], Awaitable[Answer]]
+
+
+class Wake(Protocol):
+    def __call__(self, *, now: bool = False) -> None: ...
+
 
 ATTEMPTS = 3
 REPEATABLE = frozenset({"40001", "40P01", "23505"})
@@ -39,13 +45,14 @@ SETTLE_SECONDS = 2.0
 class Transactions:
     """Runs the writes of requests."""
 
-    def __init__(self, engine: AsyncEngine, wake: Callable[[], None]) -> None:
-        self._engine, self._wake = engine, wake
+    def __init__(self, engine: AsyncEngine, wake: Wake, freshness: Freshness) -> None:
+        self._engine, self._wake, self._freshness = engine, wake, freshness
 
     async def run(self, request: Request[Any, Any, Any], caller: Caller, work: Work) -> Response[Any]:
         """Do `work` in a transaction, commit it, and answer what it gave; wake the indexer. It may run several times.
 
-        With an `Idempotency-Key`, the outcome is stored in the same transaction, or replayed.
+        With an `Idempotency-Key`, the outcome is stored in the same transaction, or replayed. With `Prefer: wait`, the
+        answer comes once it is searchable, or after that time.
 
         Raises:
             Problem: 503 if the database is away or overrun; whatever `work` raises, with nothing stored.
@@ -62,8 +69,16 @@ class Transactions:
                     "transaction_repeated", request_id=request_id, attempt=attempt, reason=type(error.orig).__name__
                 )
             else:
-                return answer.response()
+                return await self._told(request, caller, answer)
         raise unavailable("Database")
+
+    async def _told(self, request: Request[Any, Any, Any], caller: Caller, answer: Answer) -> Response[Any]:
+        """What the client hears of the index, once the transaction is over."""
+        if idempotency.REPLAYED not in answer.headers:
+            self._wake(now=current.preferences_of(request).wait is not None)
+        xid = xid_of(answer.headers[current.TOKEN])
+        answer.headers |= await current.searchable(request, caller, self._freshness, xid)
+        return answer.response()
 
     async def _once(self, request_id: str, claim: idempotency.Claim | None, work: Work) -> Answer:
         async with self._engine.connect() as connection:
@@ -72,7 +87,7 @@ class Transactions:
             if claim and (replayed := await idempotency.take(connection, claim)):
                 return replayed
             answer = await work(connection)
-            answer.headers["Consistency-Token"] = f"1-{xid}"
+            answer.headers[current.TOKEN] = token(xid)
             if claim:
                 await idempotency.store(connection, claim, answer)
             try:
@@ -81,7 +96,6 @@ class Transactions:
                 await connection.invalidate()
                 if not await self._was_committed(xid):
                     raise
-        self._wake()
         return answer
 
     async def _was_committed(self, xid: str) -> bool:
@@ -115,25 +129,29 @@ class Waker:
 
     def __init__(self, nudger: Nudger) -> None:
         self._nudger = nudger
-        self._wanted = threading.Event()
-        self._closed = threading.Event()
+        self._wanted, self._urgent = threading.Event(), threading.Event()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
+    def wake(self, *, now: bool = False) -> None:
+        """Send one soon; `now`: somebody waits for it."""
+        if now:
+            self._urgent.set()
         self._wanted.set()
 
     def close(self) -> None:
-        self._closed.set()
-        self._wanted.set()
+        self._closed = True
+        self.wake(now=True)
         self._thread.join(timeout=1)
         self._nudger.close()
 
     def _run(self) -> None:
         reached = True
-        while self._wanted.wait() and not self._closed.is_set():
+        while self._wanted.wait() and not self._closed:
+            self._urgent.clear()
             self._wanted.clear()
             if (now := self._nudger.nudge()) != reached:
                 reached = now
                 log.warning("queue_reached" if reached else "queue_unreachable")
-            self._closed.wait(PACE_SECONDS)
+            self._urgent.wait(PACE_SECONDS)

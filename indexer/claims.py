@@ -11,8 +11,6 @@ from infra.generations import BARRIER
 
 ROWS = 1000
 """Outbox rows of one round."""
-BULK_SHARE = 250
-"""Of these, at the most what the live lane must leave to imports, reindexing and repair."""
 REQUESTS = 20
 """Ids of requests that a round names in the log at the most."""
 HIGHEST = 1 << 62
@@ -63,6 +61,10 @@ TARGET = sa.text("""
     SELECT index_name, document_version FROM generations WHERE state = 'live'
     AND pg_advisory_xact_lock_shared(:barrier) IS NOT NULL""")
 CURRENT = sa.text(f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.id = ANY(:ids)")
+# What is in the index as it is in the database, so that writing it again changes nothing.
+SETTLED = sa.text(f"""
+    SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c
+    WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.consumer_id = c.id) LIMIT :rows""")
 FORGET = sa.text("""
     DELETE FROM outbox WHERE seq IN (
         SELECT o.seq FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[])) AS w (id, version)
@@ -81,19 +83,8 @@ FAILED = sa.text("""
                   FOR UPDATE SKIP LOCKED)""")
 
 
-def claim(connection: sa.Connection, rows: int = ROWS) -> Claim:
-    """Lock the next rows of the outbox: the live lane first, every environment its part."""
-    found = _claim_lane(connection, "live", rows - BULK_SHARE if rows > BULK_SHARE else rows)
-    found += _claim_lane(connection, "bulk", rows - len(found))
-    versions: dict[str, tuple[int, int]] = {}
-    for row in found:
-        if row.version > versions.get(row.consumer_id, (0, 0))[1]:
-            versions[row.consumer_id] = (row.environment_id, row.version)
-    requests = list(dict.fromkeys(row.request_id for row in found if row.request_id))[:REQUESTS]
-    return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0), requests)
-
-
-def _claim_lane(connection: sa.Connection, lane: str, rows: int) -> list[ClaimedRow]:
+def claim(connection: sa.Connection, lane: str, rows: int = ROWS) -> Claim:
+    """Lock the next rows of a lane, every environment its part."""
     found: list[ClaimedRow] = []
     after = dict.fromkeys(connection.execute(ENVIRONMENTS, {"lane": lane}).scalars(), 0)
     # What environments with little to do leave over goes to those with more.
@@ -106,7 +97,12 @@ def _claim_lane(connection: sa.Connection, lane: str, rows: int) -> list[Claimed
         taken = Counter(row.environment_id for row in part)
         last = {row.environment_id: row.seq for row in part}
         after = {number: last[number] for number, count in taken.items() if count == each}
-    return found
+    versions: dict[str, tuple[int, int]] = {}
+    for row in found:
+        if row.version > versions.get(row.consumer_id, (0, 0))[1]:
+            versions[row.consumer_id] = (row.environment_id, row.version)
+    requests = list(dict.fromkeys(row.request_id for row in found if row.request_id))[:REQUESTS]
+    return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0), requests)
 
 
 def target(connection: sa.Connection) -> tuple[str, int] | None:
@@ -119,6 +115,12 @@ def current(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Current]
     """The rows of consumers as they are now, by id; deleted ones are absent."""
     rows = connection.execute(CURRENT, {"ids": list(ids)})
     return {row[0]: Current(ConsumerRow._make(row[:-1]), row[-1]) for row in rows}
+
+
+def settled(connection: sa.Connection, rows: int) -> list[Current]:
+    """Some consumers of which no change is on its way."""
+    found = connection.execute(SETTLED, {"rows": rows})
+    return [Current(ConsumerRow._make(row[:-1]), row[-1]) for row in found]
 
 
 def forget(connection: sa.Connection, written: dict[str, int]) -> None:

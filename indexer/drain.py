@@ -4,31 +4,28 @@ One round claims rows, reads their consumers as they are *now*, writes those, ma
 forgets the rows. Killed anywhere, it happens again; versions settle every race between drains.
 """
 
-import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException
+from sqlalchemy.exc import DBAPIError
 
 from indexer import claims
-from infra import documents
+from indexer.bulk import Item, PlaceError, Written, refresh, write
+from infra import documents, logs
 
 log = structlog.get_logger()
 
 ROUND_SECONDS = 8.0
 """A round older than this is given up before it writes: its locks may be gone, and its rows old."""
-MAX_BYTES = 8 * 1024 * 1024
-CONFLICT, DOCUMENT_FAULT = 409, 400
-CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
-
-
-class PlaceError(Exception):
-    """The index cannot be written just now, whatever the documents."""
+CONTROLS = 5
+"""Documents of others that are tried where all were refused."""
 
 
 class Round(NamedTuple):
@@ -41,34 +38,24 @@ class Round(NamedTuple):
     requests: Sequence[str] = ()
 
 
-class Written(NamedTuple):
-    environment_id: int
+class Failure(NamedTuple):
+    """A document that cannot be written for what it is."""
+
     consumer_id: str
     version: int
-    source: bytes
+    reason: str
+    """It may quote the document: for those who may read the outbox, not for the log."""
 
 
-class ItemError(msgspec.Struct):
-    type: str = ""
-    reason: str = ""
-
-
-class Item(msgspec.Struct):
-    status: int
-    error: ItemError | None = None
-
-
-class BulkAnswer(msgspec.Struct):
-    items: list[dict[str, Item]] = []
-
-
-def drain_round(connection: sa.Connection, client: OpenSearch, rows: int = claims.ROWS) -> Round:
+def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live", rows: int = claims.ROWS) -> Round:
     """One round, in one transaction.
 
     Args:
         connection: not in a transaction.
         client: whose answers are JSON text.
-        rows: how many outbox rows to take at the most.
+        lane: `live` or `bulk`.
+        rows: how many outbox rows to take at the most. A single one that fails however, while documents of others can
+            be written, has itself to blame.
 
     Raises:
         PlaceError, OpenSearchException: the index is away; nothing was forgotten or counted against a document.
@@ -76,7 +63,7 @@ def drain_round(connection: sa.Connection, client: OpenSearch, rows: int = claim
     """
     started = time.monotonic()
     with connection.begin():
-        claim = claims.claim(connection, rows)
+        claim = claims.claim(connection, lane, rows)
         if not claim.rows:
             return Round()
         generation = claims.target(connection)
@@ -85,12 +72,12 @@ def drain_round(connection: sa.Connection, client: OpenSearch, rows: int = claim
         index, document_version = generation
         if document_version > documents.DOCUMENT_VERSION:
             raise PlaceError(f"{index} was built by newer code than this worker's")
-        batch = _documents(connection, claim)
+        batch, failures = _documents(connection, claim)
         if time.monotonic() - started > ROUND_SECONDS:
             raise PlaceError("the round took too long before its write")
-        items = _write(client, documents.write_alias(index), batch)
-        _refresh(client, index)
-        conflicts, failed = _settle(connection, claim, batch, items)
+        items = _write(connection, client, index, batch)
+        refresh(client, index)
+        conflicts, failed = _settle(connection, claim, batch, items, failures)
     return Round(
         claim.rows,
         len(batch),
@@ -102,80 +89,98 @@ def drain_round(connection: sa.Connection, client: OpenSearch, rows: int = claim
     )
 
 
-def _documents(connection: sa.Connection, claim: claims.Claim) -> list[Written]:
+def _documents(connection: sa.Connection, claim: claims.Claim) -> tuple[list[Written], list[Failure]]:
     """What the index should say of each claimed consumer: its row, or that it is gone."""
-    rows = claims.current(connection, list(claim.versions))
+    rows, failures = _current(connection, claim)
+    if failures:
+        return [], failures
     now = datetime.now(UTC)
     batch = []
     for consumer_id, (environment_id, version) in claim.versions.items():
-        if found := rows.get(consumer_id):
-            source = documents.document(found.row, found.audience_ids)
-            batch.append(Written(found.row.environment_id, consumer_id, found.row.version, source))
-        else:
+        if not (found := rows.get(consumer_id)):
             source = documents.tombstone(consumer_id, environment_id, version, now)
             batch.append(Written(environment_id, consumer_id, version, source))
-    return batch
+            continue
+        try:
+            source = documents.document(found.row, found.audience_ids)
+        except Exception as error:  # noqa: BLE001 (whatever it is about this row, the others go on)
+            failures.append(Failure(consumer_id, found.row.version, f"{type(error).__name__}: {error}"))
+        else:
+            batch.append(Written(found.row.environment_id, consumer_id, found.row.version, source))
+    return batch, failures
 
 
-def _write(client: OpenSearch, alias: str, batch: list[Written]) -> list[Item]:
-    """Send the documents; an older one never replaces a newer. Answers an item a document, in order."""
-    items: list[Item] = []
-    part: list[bytes] = []
-    size = 0
-    for written in batch:
-        action = {"_id": written.consumer_id, "version": written.version, "version_type": "external_gte"}
-        part += [msgspec.json.encode({"index": action}), written.source]
-        size += len(written.source)
-        if size >= MAX_BYTES:
-            items += _bulk(client, alias, part)
-            part, size = [], 0
-    return items + _bulk(client, alias, part) if part else items
+def _current(connection: sa.Connection, claim: claims.Claim) -> tuple[dict[str, claims.Current], list[Failure]]:
+    """The rows; a single one that cannot be read, though the claim could be, is a failure of its own."""
+    if len(claim.versions) > 1:
+        return claims.current(connection, list(claim.versions)), []
+    [(consumer_id, (_, version))] = claim.versions.items()
+    try:
+        with connection.begin_nested():
+            return claims.current(connection, [consumer_id]), []
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return {}, [Failure(consumer_id, version, logs.kind(error))]
 
 
-def _bulk(client: OpenSearch, alias: str, lines: list[bytes]) -> list[Item]:
-    answer: Any = client.bulk(
-        body=b"\n".join(lines) + b"\n",
-        index=alias,
-        params={"require_alias": "true", "filter_path": "items.*.status,items.*.error.type,items.*.error.reason"},
-    )
-    return [item["index"] for item in msgspec.json.decode(answer, type=BulkAnswer).items]
+def _write(connection: sa.Connection, client: OpenSearch, index: str, batch: list[Written]) -> list[Item]:
+    """Write the documents, and tell those that are refused for what they are from a place that refuses all."""
+    alias = documents.write_alias(index)
+    try:
+        items = write(client, alias, batch)
+    except OpenSearchException as error:
+        if len(batch) > 1 or not _accepts_others(connection, client, alias):
+            raise
+        return [Item.refused(logs.kind(error))]
+    if any(item.is_elsewhere for item in items):
+        raise PlaceError(next(item.kind for item in items if item.is_elsewhere))
+    doubtful = [item for item in items if item.is_refused]
+    if doubtful and len(doubtful) == len(items):
+        others = _accepts_others(connection, client, alias)
+        # Without any other document to try, OpenSearch's word counts: a 400 is about what was sent.
+        if others is False or (others is None and any(item.is_broken for item in doubtful)):
+            raise PlaceError(f"every document is refused: {doubtful[0].kind}")
+    return items
 
 
-def _refresh(client: OpenSearch, index: str) -> None:
-    answer: Any = client.indices.refresh(index=index)
-    shards = msgspec.json.decode(answer)["_shards"]
-    if shards["failed"] or not shards["successful"]:
-        raise PlaceError(f"a refresh failed on {shards['failed']} of {shards['total']} shards")
+def _accepts_others(connection: sa.Connection, client: OpenSearch, alias: str) -> bool | None:
+    """Whether documents of consumers that are in the index can be written again; None if there are none."""
+    batch = []
+    for row, audience_ids in claims.settled(connection, CONTROLS):
+        with suppress(Exception):
+            batch.append(Written(row.environment_id, row.id, row.version, documents.document(row, audience_ids)))
+    if not batch:
+        return None
+    try:
+        return any(item.is_written for item in write(client, alias, batch))
+    except OpenSearchException:
+        return False
 
 
-def _indexed(reason: str) -> int | None:
-    """The version a refused document met in the index; None if it is one that no row can pass."""
-    found = CURRENT_VERSION.search(reason)
-    return int(found[1]) if found and int(found[1]) < claims.HIGHEST else None
-
-
-def _settle(connection: sa.Connection, claim: claims.Claim, batch: list[Written], items: list[Item]) -> tuple[int, int]:
+def _settle(
+    connection: sa.Connection,
+    claim: claims.Claim,
+    batch: list[Written],
+    items: list[Item],
+    failures: list[Failure],
+) -> tuple[int, int]:
     """Forget what is searchable now; the rest stays, to be written again. Returns conflicts and failures."""
     done: dict[str, int] = {}
     ahead: list[tuple[Written, int]] = []
-    failed = 0
     for written, item in zip(batch, items, strict=True):
-        reason = f"{item.error.type}: {item.error.reason}" if item.error else ""
-        if item.status < 300:  # noqa: PLR2004 (HTTP's successes)
-            done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
-        elif item.status == CONFLICT and (indexed := _indexed(reason)) is not None:
-            ahead.append((written, indexed))
-            done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
-        elif item.status in {CONFLICT, DOCUMENT_FAULT}:
-            failed += 1
-            claims.record_failure(connection, written.consumer_id, written.version, reason)
-            # The reason quotes what was sent; it stands in the outbox, for those who may see that.
-            kind = item.error and item.error.type
-            log.error("document_refused", consumer=written.consumer_id, version=written.version, kind=kind)
-        else:
-            raise PlaceError(f"a document was answered {item.status} {item.error.type if item.error else ''}")
+        if item.is_refused or item.indexed_version(claims.HIGHEST) is None:
+            failures.append(Failure(written.consumer_id, written.version, item.reason))
+            continue
+        done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
+        if item.is_conflict:
+            ahead.append((written, item.indexed_version(claims.HIGHEST) or 0))
+    for failure in failures:
+        claims.record_failure(connection, *failure)
+        kind = failure.reason.partition(":")[0]
+        log.error("document_refused", consumer=failure.consumer_id, version=failure.version, kind=kind)
     claims.forget(connection, done)
     # Only now: a version that is raised leaves a row of its own.
     for written, indexed in ahead:
         claims.step_over(connection, written.environment_id, written.consumer_id, indexed)
-    return len(ahead), failed
+    return len(ahead), len(failures)

@@ -1,37 +1,33 @@
 """What the worker does. Tasks carry no data: they look into the database for what there is to do."""
 
-import time
 from functools import cache
 
 import sqlalchemy as sa
 import structlog
-from opensearchpy import OpenSearch
-from opensearchpy.exceptions import OpenSearchException
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from indexer import claims, upkeep
-from indexer.drain import PlaceError, Round, drain_round
+from indexer import upkeep
+from indexer.drainer import Drainer
 from indexer.worker import SETTINGS, app
-from infra import db, logs, opensearch, queue
+from infra import db, opensearch, queue
 
 log = structlog.get_logger()
 
-FULL = claims.ROWS // 4
-"""Rows of a round after which there may be more."""
-TASK_SECONDS = 20.0
+TASK_SECONDS = 10.0
 """A task ends after this long even if there is more to do; the next one goes on."""
 
 
 @cache
-def _engine() -> sa.Engine:
-    return db.engine(SETTINGS)
+def _drainer(lane: str) -> Drainer:
+    # Each process that drains is seen by its name in the database (`infra.activity`).
+    return Drainer(db.engine(SETTINGS, name=lane), opensearch.writer(SETTINGS), lane)
 
 
 @cache
-def _client() -> OpenSearch:
-    return opensearch.writer(SETTINGS)
+def _engine() -> sa.Engine:
+    return db.engine(SETTINGS, name="upkeep")
 
 
 @cache
@@ -47,19 +43,13 @@ def drain() -> None:
         _redis().delete(queue.MARK)
     except RedisError as error:
         log.warning("queue_unreachable", reason=type(error).__name__)
-    started = time.monotonic()
-    done = Round(rows=FULL)
-    try:
-        # A round that took all there was is the last: what came meanwhile sent a wake-up of its own, and waits for it
-        # together with what comes next. A round a change would refresh the index for each.
-        while done.rows >= FULL and time.monotonic() - started < TASK_SECONDS:
-            with _engine().connect() as connection:
-                done = drain_round(connection, _client())
-            if done.rows:
-                log.info("drained", **done._asdict())
-    except (PlaceError, OpenSearchException, DBAPIError) as error:
-        # Nothing is lost: the rows are in the outbox, and beat calls again within a second.
-        log.warning("drain_postponed", reason=str(error) if isinstance(error, PlaceError) else logs.kind(error))
+    _drainer(queue.LIVE).catch_up(TASK_SECONDS)
+
+
+@app.task(name=queue.DRAIN_BULK)  # type: ignore[untyped-decorator]  # Celery ships no types
+def drain_bulk() -> None:
+    """Index what nobody waits for: imports, repairs, the members of deleted audiences."""
+    _drainer(queue.BULK).catch_up(TASK_SECONDS)
 
 
 @app.task(name=queue.UPKEEP)  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -1,17 +1,39 @@
 """The Celery application: `celery -A indexer.worker worker`, `celery -A indexer.worker beat`."""
 
+from typing import Any
+
+from celery.signals import beat_init, worker_ready
+
+from indexer import poller, supervision
 from infra import logs, queue, settings
 
 SETTINGS = settings.load()
 logs.configure(SETTINGS.log_level)
 
 app = queue.celery(SETTINGS)
+
+
+def _each(seconds: float, task: str, name: str) -> dict[str, Any]:
+    return {"task": task, "schedule": seconds, "options": {"queue": name, "expires": 5}}
+
+
 app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
         # What no wake-up told of is found this soon.
-        "drain": {"task": queue.DRAIN, "schedule": 1.0, "options": {"queue": queue.LIVE, "expires": 5}},
-        "upkeep": {"task": queue.UPKEEP, "schedule": 5.0, "options": {"queue": queue.LIVE, "expires": 5}},
+        "drain": _each(1.0, queue.DRAIN, queue.LIVE),
+        "drain_bulk": _each(1.0, queue.DRAIN_BULK, queue.BULK),
+        "upkeep": _each(5.0, queue.UPKEEP, queue.BULK),
     },
     beat_max_loop_interval=1,
 )
+
+
+@beat_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
+def _poll(**_: Any) -> None:
+    poller.start(SETTINGS)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types
+def _supervise(**_: Any) -> None:
+    supervision.start(SETTINGS, list(app.amqp.queues.consume_from))

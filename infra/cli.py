@@ -31,6 +31,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(import_app, name="import")
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
+app.command()(setup.alive)
 
 # The servers are an extra: an image that holds only the service is installed without it.
 if find_spec("mirakuru"):

@@ -1,8 +1,11 @@
 """Connections to PostgreSQL. An error of theirs never tells a statement's values: those are people's."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from infra.activity import application_name
 from infra.settings import Settings
 
 # A frozen or vanished client's locks come free: the kernel gives its connection up after 15 s, and the server
@@ -24,25 +27,28 @@ def sqlalchemy_url(database_url: str) -> sa.URL:
     return sa.make_url(database_url).set(drivername="postgresql+psycopg")
 
 
-def async_engine(settings: Settings) -> AsyncEngine:
+def async_engine(settings: Settings, *, pool_size: int | None = None, autocommit: bool = False) -> AsyncEngine:
     """The API's connections; unusable ones are replaced before a request meets them."""
+    level: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
     return create_async_engine(
         sqlalchemy_url(settings.database_url),
-        pool_size=settings.database_pool,
+        pool_size=pool_size or settings.database_pool,
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
         connect_args=CONNECT,
         hide_parameters=True,
+        **level,
     )
 
 
-def engine(settings: Settings, *, pool_size: int = 1) -> sa.Engine:
-    """Connections for workers and commands."""
+def engine(settings: Settings, *, pool_size: int = 1, name: str | None = None) -> sa.Engine:
+    """Connections for workers and commands; those of a part of the indexer carry its name (`infra.activity`)."""
+    named = {"application_name": application_name(name)} if name else {}
     return sa.create_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,
         pool_pre_ping=True,
-        connect_args=CONNECT,
+        connect_args=CONNECT | named,
         hide_parameters=True,
     )

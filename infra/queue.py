@@ -6,13 +6,16 @@ from redis import Redis
 
 from infra.settings import Settings
 
-LIVE, REBUILD = "live", "rebuild"
-DRAIN = "indexer.drain"
+LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
+"""Queues: what people wait for, and what they do not. The first two are named as the outbox's lanes."""
+DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP = "indexer.upkeep"
 
 # While the mark stands, a wake-up is on its way, so no second is sent. The drain removes it before it looks for
 # work, so a change that found the mark is seen by that drain. It goes by itself should the wake-up be lost.
 MARK, MARK_SECONDS = "indexer:nudged", 2
+
+TASK_LIMIT_SECONDS = 90
 
 
 def celery(settings: Settings) -> Celery:
@@ -21,13 +24,15 @@ def celery(settings: Settings) -> Celery:
     app.conf.update(
         # Through the nameless exchange a message goes straight to the list of its queue's name: nothing that
         # FLUSHALL could remove has to be there first.
-        task_queues=[_queue(name) for name in (LIVE, REBUILD)],
+        task_queues=[_queue(name) for name in (LIVE, BULK, REBUILD)],
         task_default_queue=LIVE,
         task_default_exchange="",
         task_default_routing_key=LIVE,
         task_ignore_result=True,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
+        # A task that hangs, whatever in, is ended with its process; another takes the rows.
+        task_time_limit=TASK_LIMIT_SECONDS,
         task_publish_retry=False,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,

@@ -84,13 +84,17 @@ def new_database(servers: LocalServers) -> Iterator[Database]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+CELERY = ("celery", "-A", "indexer.worker")
+
+
 class Service:
     """API, worker and beat as processes, each of which a test may kill and start again."""
 
     COMMANDS: dict[str, list[str]] = {  # noqa: RUF012 (a constant)
         "api": ["granian", "--interface", "asgi", "--factory", "api.app:create_app", "--host", "127.0.0.1"],
-        "worker": ["celery", "-A", "indexer.worker", "worker", "-Q", "live", "-c", "1", "--without-gossip"],
-        "beat": ["celery", "-A", "indexer.worker", "beat", "-S", "celery.beat:Scheduler"],
+        "worker": [*CELERY, "worker", "-Q", "live", "-c", "1", "-n", "live@%h", "--without-gossip"],
+        "background": [*CELERY, "worker", "-Q", "bulk", "-c", "1", "-n", "bulk@%h", "--without-gossip"],
+        "beat": [*CELERY, "beat", "-S", "celery.beat:Scheduler"],
     }
 
     def __init__(self, database: Database, folder: Path) -> None:

@@ -7,6 +7,7 @@ from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api import current
 from api.answers import Answer, array, etag, is_none_match, tags, weak_etag
 from api.auth import Caller
 from api.consumers import query, reads, writes
@@ -26,6 +27,7 @@ from api.validation import JSONBody, early_faults
 from infra.documents import Consumer, ConsumerRow, consumer_json, read_alias
 
 READ, WRITE = {"scope": "read:consumers", "limit": "reads"}, {"scope": "write:consumers", "limit": "writes"}
+INDEXED = READ | {"from": "index"}
 BODY = WRITE | {"faults": "with the database's"}
 BATCH = BODY | {"limit": "batch", "batch": "consumers"}
 
@@ -108,8 +110,10 @@ class ConsumerController(Controller):
             return Answer(304, b"", {"ETag": tag}).response()
         return Answer(200, body, {"ETag": tag}).response()
 
-    @get("/", opt=READ, summary="List consumers")
-    async def page(self, asked: ListParameters, caller: Caller, state: State) -> Response[ConsumerPage]:
+    @get("/", opt=INDEXED, summary="List consumers")
+    async def page(
+        self, request: Request[Any, Any, Any], asked: ListParameters, caller: Caller, state: State
+    ) -> Response[ConsumerPage]:
         rows = query.list_query(
             caller.environment_id,
             search=asked.search,
@@ -119,21 +123,33 @@ class ConsumerController(Controller):
         )
         order = query.list_order(caller.environment_id, asked.sort_by, asked.sort_dir)
         question = ["list", caller.environment_id, asked.question()]
-        return await _page(state, rows, order, asked.window(), question)
+        return await _page(request, caller, state, rows, order, asked.window(), question)
 
-    @get("/search", opt=READ, summary="Search consumers, best match first")
-    async def search(self, asked: SearchParameters, caller: Caller, state: State) -> Response[ConsumerPage]:
+    @get("/search", opt=INDEXED, summary="Search consumers, best match first")
+    async def search(
+        self, request: Request[Any, Any, Any], asked: SearchParameters, caller: Caller, state: State
+    ) -> Response[ConsumerPage]:
         rows = query.search_query(caller.environment_id, asked.q, caller.region)
         question = ["search", caller.environment_id, asked.question()]
-        return await _page(state, rows, query.search_order(), asked.window(), question)
+        return await _page(request, caller, state, rows, query.search_order(), asked.window(), question)
 
 
 async def _page(
-    state: State, rows: query.Clause, order: query.Order, window: Window, question: list[Any]
+    request: Request[Any, Any, Any],
+    caller: Caller,
+    state: State,
+    rows: query.Clause,
+    order: query.Order,
+    window: Window,
+    question: list[Any],
 ) -> Response[ConsumerPage]:
     alias = read_alias(state.settings.index_prefix)
-    content = await reads.page(state.search, alias, rows, order, window, msgspec.json.encode(question))
-    return Answer(200, content).response()
+
+    async def search() -> bytes:
+        return await reads.page(state.search, alias, rows, order, window, msgspec.json.encode(question))
+
+    content, headers = await current.read(request, caller, state.freshness, search)
+    return Answer(200, content, headers).response()
 
 
 def _answer(row: ConsumerRow, status: int = 200) -> Answer:

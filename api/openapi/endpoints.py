@@ -38,6 +38,10 @@ class Endpoint(NamedTuple):
         return self.handler.opt.get("limit") in {"writes", "batch"}
 
     @property
+    def is_from_index(self) -> bool:
+        return self.handler.opt.get("from") == "index"
+
+    @property
     def has_path_parameter(self) -> bool:
         return "{" in self.path
 

@@ -32,11 +32,31 @@ ANSWER = {
     "WWW-Authenticate": _header("The scheme a key is sent with.", TEXT, "Bearer", required=True),
     "ETag": _header("The version of the consumer; of more than one row, a weak digest.", TEXT, '"1048576"'),
     "Consistency-Token": _header("Stands for this write: give it to a read that must contain it.", TEXT, "1-78340"),
+    "Index-State": _header(
+        "With `Prefer: wait`: whether this write is searchable.", {"enum": ["searchable", "pending"]}, "searchable"
+    ),
+    "Index-Stale": _header("The write of the `Consistency-Token` is not in this answer.", {"const": "true"}, "true"),
+    "Index-Lag-Ms": _header(
+        "The age of the oldest change that is not searchable yet, in milliseconds; 0 if there is none.", COUNT, 0
+    ),
+    "Preference-Applied": _header("What was heeded of `Prefer`.", TEXT, "wait=2"),
     "Idempotent-Replayed": _header(
         "The outcome of an earlier request with the same `Idempotency-Key`.", {"const": "true"}, "true"
     ),
 }
 REQUEST = {
+    "Consistency-Token": _parameter(
+        "Consistency-Token",
+        "A write the answer must contain: waits until it is in the index, 2 seconds unless `Prefer: wait` says so.",
+        {"type": "string", "pattern": "^1-(0|[1-9][0-9]{0,17})$"},
+        "1-78340",
+    ),
+    "Prefer": _parameter(
+        "Prefer",
+        "`wait=n`, 0 to 10 seconds. With a token, `handling=strict` answers 503 rather than without that write.",
+        TEXT,
+        "wait=2",
+    ),
     "Idempotency-Key": _parameter(
         "Idempotency-Key", "The first success with a key is replayed for 24 hours.", KEY, "order-17850-paid"
     ),
@@ -58,6 +78,10 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
         names += ["Idempotency-Key", "X-Idempotency-Key"]
     if endpoint.is_of_consumer and endpoint.has_path_parameter:
         names += ["If-None-Match" if endpoint.method == "GET" else "If-Match"]
+    if endpoint.is_from_index:
+        names += ["Consistency-Token", "Prefer"]
+    if endpoint.is_write:
+        names += ["Prefer"]
     return [{"$ref": f"#/components/parameters/{name}"} for name in names]
 
 
@@ -73,5 +97,8 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
     if status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         names += ["Retry-After"]
     if endpoint.is_write and status < HTTPStatus.BAD_REQUEST:
+        names += ["Index-State", "Preference-Applied"]
         names += ["Consistency-Token"] + ["Idempotent-Replayed"] * (endpoint.method == "POST")
+    if endpoint.is_from_index and status == HTTPStatus.OK:
+        names += ["Index-Lag-Ms", "Index-Stale", "Preference-Applied"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -1,8 +1,13 @@
-"""`consumers migrate` and `consumers demo`: what a new deployment runs once, and every later one again."""
+"""`consumers migrate` and `consumers demo`: what a new deployment runs once, and every later one again.
+
+And `consumers alive`, by which a container is known to work.
+"""
+
+from typing import Annotated, Literal
 
 import typer
 
-from infra import generations, migrate, sample
+from infra import activity, db, generations, migrate, sample
 from infra.commands.transaction import database_told
 from infra.settings import load, local_folder
 
@@ -20,3 +25,15 @@ def demo() -> None:
     with database_told():
         key = sample.ensure_demo(load(), local_folder())
     typer.echo(key)
+
+
+def alive(
+    part: Annotated[Literal["live", "bulk", "clock"], typer.Argument(help="A worker's lane, or beat's poller.")],
+    within: Annotated[float, typer.Option(help="Seconds.", min=1)] = 30,
+) -> None:
+    """Tell by the exit code whether a part of the indexer has looked into the database lately."""
+    with database_told(), db.engine(load()).connect() as connection:
+        seconds = activity.silence(connection, part)
+    if seconds is None or seconds > within:
+        typer.echo(f"{part} is silent" + ("" if seconds is None else f" for {seconds:.0f} seconds"), err=True)
+        raise typer.Exit(1)

@@ -80,6 +80,10 @@ class Process:
     def running(self) -> bool:
         return self._executor is not None and self._executor.running()
 
+    def stuck(self) -> str | None:
+        """Say what shows that it runs and does nothing, if something does."""
+        return None
+
     def spawn(self) -> None:
         """Start it without waiting until it works.
 

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psycopg
+import redis
+from sqlalchemy.exc import SQLAlchemyError
 
+from infra import activity, db
 from infra.local.errors import LocalError
 from infra.local.process import Process
 from infra.settings import ROOT, Settings
@@ -17,6 +20,10 @@ from infra.settings import ROOT, Settings
 READY_SECONDS = 120.0
 CATCH_UP_SECONDS = 60.0
 POLL_SECONDS = 0.05
+STARTING_SECONDS = 30.0
+LOOK_SECONDS = 3.0
+SILENT_SECONDS = 12.0
+"""After a process has been seen to do nothing for so long it is replaced; one that waits for OpenSearch stops at 10."""
 
 
 class Service(Process):
@@ -48,14 +55,64 @@ class Service(Process):
         return ROOT
 
 
+class Indexer(Service):
+    """A process that looks into the database each second, or is replaced."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: Path,
+        settings: Settings,
+        *,
+        part: str,
+        keep_open: Sequence[int] = (),
+    ) -> None:
+        super().__init__(name, arguments, folder, settings, keep_open=keep_open)
+        self._part = part
+        self._engine = db.engine(settings)
+        self._look_at = 0.0
+        self._silent_since: float | None = None
+
+    def spawn(self) -> None:
+        super().spawn()
+        self._look_at, self._silent_since = time.monotonic() + STARTING_SECONDS, None
+
+    def stuck(self) -> str | None:
+        if (now := time.monotonic()) < self._look_at:
+            return None
+        self._look_at = now + LOOK_SECONDS
+        if not self._silent():
+            self._silent_since = None
+            return None
+        self._silent_since = self._silent_since or now
+        silent = now - self._silent_since
+        return f"does nothing for {silent:.0f} seconds" if silent >= SILENT_SECONDS else None
+
+    def _silent(self) -> bool:
+        """Whether it could work and does not: without database or queue it has an excuse."""
+        try:
+            with redis.Redis.from_url(self._settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as queue:
+                queue.ping()
+            with self._engine.connect() as connection:
+                seconds = activity.silence(connection, self._part)
+        except (redis.RedisError, SQLAlchemyError):
+            return False
+        return seconds is None or seconds > LOOK_SECONDS
+
+
 def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list[Service]:
     """Describe the processes, in the order in which they are started."""
     celery = ("celery", "-A", "indexer.worker")
     quiet = ("--loglevel", settings.log_level)
-    worker = (
-        *(*celery, "worker", "-Q", "live", "-c", str(settings.worker_processes)),
-        *("--without-gossip", "--without-mingle", *quiet),
-    )
+    workers = {
+        name: (
+            *(*celery, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(settings.worker_processes)),
+            *("--without-gossip", "--without-mingle", *quiet),
+        )
+        # What people wait for never stands behind what they do not.
+        for name, queues in (("live", "live"), ("bulk", "bulk,rebuild"))
+    }
     # This scheduler keeps no file; every entry is due at once after a restart, which is harmless.
     beat = (*celery, "beat", "-S", "celery.beat:Scheduler", "--pidfile=", *quiet)
     api = (
@@ -66,8 +123,8 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
     return [
         # Without its broker, a worker that is asked to end may hang for ever; killed, its children follow
         # by themselves within two seconds. A drain that is cut off is repeated.
-        Service("worker", worker, folder, settings, keep_open=keep_open),
-        Service("beat", beat, folder, settings, keep_open=keep_open),
+        *(Service(f"worker-{name}", worker, folder, settings, keep_open=keep_open) for name, worker in workers.items()),
+        Indexer("beat", beat, folder, settings, part="clock", keep_open=keep_open),
         # The API's children would stay without the one that listens for them to end.
         Service("api", api, folder, settings, death_signal=signal.SIGTERM, keep_open=keep_open),
     ]

@@ -1,4 +1,4 @@
-"""Starting again what dies."""
+"""Starting again what dies, and what runs and does nothing."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,12 +24,19 @@ class _Watched:
         if self._due is not None:
             if now >= self._due:
                 self._start(now, tell)
-        elif not self._process.running():
-            if now - self._started > STABLE_SECONDS:
-                self._pause = FIRST_PAUSE_SECONDS
-            tell(f"{self._process.name} ended, {self._process.ending()}; starting it again")
-            self._due = now + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+            return
+        if now - self._started > STABLE_SECONDS:
+            self._pause = FIRST_PAUSE_SECONDS
+        if not self._process.running():
+            self._restart(now, f"ended, {self._process.ending()}", tell)
+        elif reason := self._process.stuck():
+            self._process.kill()
+            self._restart(now, reason, tell)
+
+    def _restart(self, now: float, reason: str, tell: Callable[[str], None]) -> None:
+        tell(f"{self._process.name} {reason}; starting it again")
+        self._due = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def _start(self, now: float, tell: Callable[[str], None]) -> None:
         try:
@@ -44,11 +51,11 @@ class _Watched:
 
 
 def keep_running(processes: Sequence[Process], tell: Callable[[str], None]) -> NoReturn:
-    """Start again whichever of them dies, on the port and data it had, until interrupted.
+    """Start again whichever of them dies or hangs, on the port and data it had, until interrupted.
 
     Args:
         processes: running ones.
-        tell: gets a line for each that died.
+        tell: gets a line for each that did.
     """
     watched = [_Watched(process) for process in processes]
     while True:

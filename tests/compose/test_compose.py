@@ -36,6 +36,7 @@ def filled_in(value: Any) -> Any:
 COMPOSE: dict[str, Any] = filled_in(yaml.safe_load((settings.ROOT / "compose.yaml").read_text("utf-8")))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = {name: service for name, service in SERVICES.items() if service["image"] == OWN_IMAGE}
+INDEXER = ("worker-live", "worker-bulk", "beat")
 LOCK = re.compile(r"^[\w.-]+==.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -45,10 +46,10 @@ def locked(file: Path) -> set[str]:
 
 
 def test_it_has_every_part() -> None:
-    assert set(SERVICES) == {"postgres", "valkey", "opensearch", "migrate", "demo", "api", "worker", "beat"}
+    assert set(SERVICES) == {"postgres", "valkey", "opensearch", "migrate", "demo", "api", *INDEXER}
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "beat"])
+@pytest.mark.parametrize("name", ["api", *INDEXER])
 def test_processes_are_started_as_make_up_starts_them(name: str) -> None:
     environment = {**OWN[name]["environment"], "HOST": "0.0.0.0", "PORT": "8000"}
     processes = services(Path(), settings.load(environment), [])
@@ -64,7 +65,7 @@ def test_what_runs_to_its_end_is_a_command(name: str) -> None:
     assert subcommand in commands
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "beat"])
+@pytest.mark.parametrize("name", ["api", *INDEXER])
 def test_nothing_serves_before_the_schema_and_the_index_are_there(name: str) -> None:
     waits = {waited: how["condition"] for waited, how in OWN[name]["depends_on"].items()}
     assert waits["migrate"] == "service_completed_successfully"

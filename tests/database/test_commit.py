@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from litestar import Request
+from litestar.datastructures import Headers
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -18,9 +19,13 @@ from api.auth import Caller
 from api.errors import Problem
 from api.transactions import ATTEMPTS, Transactions
 from infra.db import sqlalchemy_url
+from infra.freshness import Freshness
 from tests.database.conftest import Environment
 
-REQUEST = cast("Request[Any, Any, Any]", SimpleNamespace(method="PUT", scope={"state": {"request_id": "r1"}}))
+REQUEST = cast(
+    "Request[Any, Any, Any]",
+    SimpleNamespace(method="PUT", scope={"state": {"request_id": "r1"}}, headers=Headers()),
+)
 
 
 async def _body() -> bytes:
@@ -32,7 +37,7 @@ KEYED = cast(
     SimpleNamespace(
         method="POST",
         scope=REQUEST.scope,
-        headers={"idempotency-key": "k"},
+        headers=Headers({"idempotency-key": "k"}),
         url=SimpleNamespace(path="/consumers"),
         body=_body,
     ),
@@ -54,7 +59,8 @@ def write(
     caller = cast("Caller", SimpleNamespace(environment_id=environment.id))
     outcome = Outcome(woken=0, attempts=0, result="")
 
-    def wake() -> None:
+    def wake(*, now: bool = False) -> None:
+        assert not now
         outcome.woken += 1
 
     async def work(connection: AsyncConnection) -> Answer:
@@ -68,7 +74,7 @@ def write(
     async def run() -> str | Exception:
         engine = create_async_engine(sqlalchemy_url(environment.url), pool_size=2)
         try:
-            answer = await Transactions(engine, wake).run(request, caller, work)
+            answer = await Transactions(engine, wake, Freshness(engine)).run(request, caller, work)
             return bytes(answer.content).decode()
         except (Problem, DBAPIError) as error:
             return error

@@ -44,13 +44,13 @@ class Pipeline(NamedTuple):
     def version(self, consumer_id: str) -> int:
         return int(self.run("SELECT version FROM consumers WHERE id = :id", id=consumer_id)[0][0])
 
-    def round(self, rows: int = claims.ROWS) -> Round:
+    def round(self, lane: str = "live", rows: int = claims.ROWS) -> Round:
         with self.database.engine.connect() as connection:
-            return drain_round(connection, self.writer, rows)
+            return drain_round(connection, self.writer, lane, rows)
 
     def drain(self) -> None:
         """Rounds until nothing is to be done at once."""
-        while self.round().rows:
+        while self.round("live").rows or self.round("bulk").rows:
             pass
 
     def waiting(self) -> int:

@@ -12,7 +12,7 @@ STEPS = {
     "aimed": (claims, "target"),
     "read": (drain, "_documents"),
     "written": (drain, "_write"),
-    "refreshed": (drain, "_refresh"),
+    "refreshed": (drain, "refresh"),
     "forgotten": (claims, "forget"),
 }
 

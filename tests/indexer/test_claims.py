@@ -14,10 +14,10 @@ FILL: LiteralString = """
     FROM generate_series(CAST(:first AS int), :last) AS env, generate_series(1, :each) AS n"""
 
 
-def claimed(pipeline: Pipeline, rows: int = claims.ROWS) -> dict[int, int]:
+def claimed(pipeline: Pipeline, lane: str = "live", rows: int = claims.ROWS) -> dict[int, int]:
     """How many rows a round takes of each environment."""
     with pipeline.database.engine.connect() as connection, connection.begin():
-        numbers = [environment for environment, _ in claims.claim(connection, rows).versions.values()]
+        numbers = [environment for environment, _ in claims.claim(connection, lane, rows).versions.values()]
     return {number: numbers.count(number) for number in sorted(set(numbers))}
 
 
@@ -25,15 +25,15 @@ def test_drains_at_once_take_different_rows(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=3, each=1000)
     engine = pipeline.database.engine
     with engine.connect() as one, engine.connect() as other, one.begin(), other.begin():
-        taken = [set(claims.claim(connection).versions) for connection in (one, other)]
+        taken = [set(claims.claim(connection, "live").versions) for connection in (one, other)]
     assert not taken[0] & taken[1]
-    assert len(taken[0]) == len(taken[1]) == claims.ROWS - claims.BULK_SHARE
+    assert len(taken[0]) == len(taken[1]) == claims.ROWS
 
 
 def test_every_environment_has_its_part_of_a_round(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=1, each=5000)
     pipeline.run(FILL, lane="live", first=2, last=5, each=200)
-    assert claimed(pipeline) == dict.fromkeys(range(1, 6), 150)
+    assert claimed(pipeline) == dict.fromkeys(range(1, 6), 200)
 
 
 def test_what_some_leave_over_others_use(pipeline: Pipeline) -> None:
@@ -41,16 +41,14 @@ def test_what_some_leave_over_others_use(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=2, last=50, each=1)
     taken = claimed(pipeline)
     assert [taken[number] for number in range(2, 51)] == [1] * 49
-    assert taken[1] == claims.ROWS - claims.BULK_SHARE - 49
+    assert taken[1] == claims.ROWS - 49
 
 
-def test_import_holds_up_neither_its_own_environments_changes_nor_is_held_up_by_any(pipeline: Pipeline) -> None:
-    pipeline.run(FILL, lane="bulk", first=1, last=1, each=5000)
+def test_an_import_and_single_changes_are_in_different_lanes(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="bulk", first=1, last=2, each=5000)
     pipeline.run(FILL, lane="live", first=1, last=1, each=1)
-    pipeline.run("UPDATE outbox SET environment_id = 2 WHERE lane = 'live'")
-    assert claimed(pipeline) == {1: claims.ROWS - 1, 2: 1}
-    pipeline.run(FILL, lane="live", first=3, last=3, each=5000)
-    assert claimed(pipeline) == {1: claims.BULK_SHARE, 2: 1, 3: claims.ROWS - claims.BULK_SHARE - 1}
+    assert claimed(pipeline, "live") == {1: 1}
+    assert claimed(pipeline, "bulk") == {1: claims.ROWS // 2, 2: claims.ROWS // 2}
 
 
 def test_parked_rows_and_those_to_be_tried_later_are_not_taken(pipeline: Pipeline) -> None:

@@ -8,7 +8,8 @@ import pytest
 from opensearchpy.exceptions import OpenSearchException
 
 from indexer import claims
-from indexer.drain import PlaceError, drain_round
+from indexer.bulk import PlaceError
+from indexer.drain import drain_round
 from infra import documents, opensearch
 from tests.indexer.conftest import Pipeline
 

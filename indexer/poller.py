@@ -1,0 +1,59 @@
+"""The drain that needs no queue: where the worker is silent, whatever the reason, the clock's process does its work."""
+
+import threading
+import time
+
+import sqlalchemy as sa
+import structlog
+
+from indexer.drainer import Drainer
+from infra import activity, db, logs, opensearch, queue
+from infra.settings import Settings
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 1.0
+SILENT_SECONDS = 4.0
+"""The worker looks for changes each second, or each second one while the index is away."""
+TURN_SECONDS = 1.0
+"""A lane is drained so long at a time, so that neither waits for the other."""
+
+
+class Poller:
+    """Drains the lanes that nobody else does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = db.engine(settings, name="clock")
+        client = opensearch.writer(settings)
+        self._drainers = {lane: Drainer(self._engine, client, lane) for lane in (queue.LIVE, queue.BULK)}
+        self._silent: set[str] = set()
+
+    def run(self) -> None:
+        """Poll for ever."""
+        while True:
+            if not self.poll():
+                time.sleep(POLL_SECONDS)
+
+    def poll(self) -> bool:
+        """Look once; tell whether there is more to do at once."""
+        try:
+            with self._engine.connect() as connection:
+                silent = {lane for lane in self._drainers if _is_silent(connection, lane)}
+        except sa.exc.DBAPIError as error:
+            log.warning("poll_postponed", reason=logs.kind(error))
+            return False
+        for lane in silent ^ self._silent:
+            log.warning("worker_silent" if lane in silent else "worker_heard", lane=lane)
+        self._silent = silent
+        more = [self._drainers[lane].catch_up(TURN_SECONDS) for lane in silent]
+        return any(more)
+
+
+def _is_silent(connection: sa.Connection, lane: str) -> bool:
+    seconds = activity.silence(connection, lane)
+    return seconds is None or seconds > SILENT_SECONDS
+
+
+def start(settings: Settings) -> None:
+    """Poll in a thread of its own, until the process ends."""
+    threading.Thread(target=Poller(settings).run, name="poller", daemon=True).start()
