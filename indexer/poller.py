@@ -5,6 +5,8 @@ import time
 
 import sqlalchemy as sa
 import structlog
+from redis import Redis
+from redis.exceptions import RedisError
 
 from indexer.drainer import Drainer
 from infra import activity, db, logs, opensearch, queue
@@ -26,6 +28,7 @@ class Poller:
         self._engine = db.engine(settings, name="clock")
         client = opensearch.writer(settings)
         self._drainers = {lane: Drainer(self._engine, client, lane) for lane in (queue.LIVE, queue.BULK)}
+        self._redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
         self._silent: set[str] = set()
 
     def run(self) -> None:
@@ -45,8 +48,17 @@ class Poller:
         for lane in silent ^ self._silent:
             log.warning("worker_silent" if lane in silent else "worker_heard", lane=lane)
         self._silent = silent
+        if silent:
+            self._heal_queue()
         more = [self._drainers[lane].catch_up(TURN_SECONDS) for lane in silent]
         return any(more)
+
+    def _heal_queue(self) -> None:
+        try:
+            if wrong := queue.heal(self._redis):
+                log.error("queue_healed", keys=wrong)
+        except RedisError:
+            pass  # it is away, which is why nobody is heard
 
 
 def _is_silent(connection: sa.Connection, lane: str) -> bool:

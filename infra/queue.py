@@ -16,6 +16,8 @@ UPKEEP = "indexer.upkeep"
 MARK, MARK_SECONDS = "indexer:nudged", 2
 
 TASK_LIMIT_SECONDS = 90
+TYPES = {LIVE: b"list", BULK: b"list", REBUILD: b"list", "unacked": b"hash", "unacked_index": b"zset", MARK: b"string"}
+"""What is kept in Redis, by us and by Celery for us."""
 
 
 def celery(settings: Settings) -> Celery:
@@ -52,6 +54,24 @@ def celery(settings: Settings) -> Celery:
 
 def _queue(name: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name)  # type: ignore[no-untyped-call]  # kombu is partly typed
+
+
+def heal(redis: Redis) -> list[str]:
+    """Remove keys of ours that hold something else, over which a worker would stumble for ever; give their names.
+
+    Raises:
+        RedisError: Redis is away.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        for name in TYPES:
+            pipeline.type(name)
+        found = pipeline.execute()
+    wrong = [
+        name for (name, expected), kind in zip(TYPES.items(), found, strict=True) if kind not in {expected, b"none"}
+    ]
+    if wrong:
+        redis.delete(*wrong)
+    return wrong
 
 
 class Nudger:
