@@ -48,6 +48,7 @@ ENVIRONMENTS = sa.text("""
                 ORDER BY o.environment_id LIMIT 1)
         FROM waiting w WHERE w.environment_id IS NOT NULL)
     SELECT environment_id FROM waiting WHERE environment_id IS NOT NULL""")
+WAITING = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at IS NULL)")
 CLAIM = sa.text("""
     SELECT o.seq, o.environment_id, o.consumer_id, o.version, o.request_id,
            extract(epoch FROM clock_timestamp() - o.created_at)::float8 * 1000 AS age_ms
@@ -103,6 +104,11 @@ def claim(connection: sa.Connection, lane: str, rows: int = ROWS) -> Claim:
             versions[row.consumer_id] = (row.environment_id, row.version)
     requests = list(dict.fromkeys(row.request_id for row in found if row.request_id))[:REQUESTS]
     return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0), requests)
+
+
+def waiting(connection: sa.Connection, lane: str) -> bool:
+    """Whether a lane has something to do."""
+    return bool(connection.execute(WAITING, {"lane": lane}).scalar_one())
 
 
 def target(connection: sa.Connection) -> tuple[str, int] | None:

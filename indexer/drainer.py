@@ -5,16 +5,18 @@ import time
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
+from sqlalchemy.exc import SQLAlchemyError
 
 from indexer import claims
 from indexer.bulk import PlaceError
 from indexer.drain import Round, drain_round
-from infra import logs
+from infra import logs, queue
 
 log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 2.0
 """Between attempts at a place that fails. The longest bounds how late the index follows after its return."""
+LOOK_SECONDS = 0.02
 ENOUGH = 4
 """A round that finds less than this part of what it could take is the last: what came meanwhile sent a wake-up."""
 
@@ -38,7 +40,20 @@ class Drainer:
             asked = self._rows
             if (done := self._round()) and done.rows * ENOUGH < asked:
                 return False
+            if done and self._lane == queue.BULK:
+                self._give_way(done.milliseconds / 1000)
         return time.monotonic() >= until
+
+    def _give_way(self, seconds: float) -> None:
+        """While somebody waits for the other lane, leave it the machine as long as the last round had it."""
+        until = time.monotonic() + seconds
+        try:
+            with self._engine.connect() as connection:
+                while time.monotonic() < until and claims.waiting(connection, queue.LIVE):
+                    connection.rollback()
+                    time.sleep(LOOK_SECONDS)
+        except SQLAlchemyError as error:
+            self._fail(error)
 
     def _round(self) -> Round | None:
         try:
