@@ -134,11 +134,10 @@ def forget(connection: sa.Connection, written: dict[str, int]) -> None:
     connection.execute(FORGET, {"ids": list(written), "versions": list(written.values())})
 
 
-def step_over(connection: sa.Connection, environment_id: int, consumer_id: str, indexed: int) -> None:
-    """The index holds a version the database has not reached: make the next one newer still."""
+def step_over(connection: sa.Connection, environment_id: int, consumer_id: str, indexed: int) -> bool:
+    """If the index holds a version the database has not reached, make the next one newer still; tell whether it did."""
     values = {"environment_id": environment_id, "id": consumer_id, "version": indexed}
-    connection.execute(RAISE, values)
-    connection.execute(RAISE_DELETED, values)
+    return any(connection.execute(statement, values).rowcount for statement in (RAISE, RAISE_DELETED))
 
 
 def record_failure(connection: sa.Connection, consumer_id: str, version: int, reason: str) -> None:

@@ -167,20 +167,20 @@ def _settle(
 ) -> tuple[int, int]:
     """Forget what is searchable now; the rest stays, to be written again. Returns conflicts and failures."""
     done: dict[str, int] = {}
-    ahead: list[tuple[Written, int]] = []
+    conflicts = 0
     for written, item in zip(batch, items, strict=True):
-        if item.is_refused or item.indexed_version(claims.HIGHEST) is None:
+        indexed = item.indexed_version(claims.HIGHEST)
+        if item.is_refused or indexed is None:
             failures.append(Failure(written.consumer_id, written.version, item.reason))
             continue
-        done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
-        if item.is_conflict:
-            ahead.append((written, item.indexed_version(claims.HIGHEST) or 0))
+        conflicts += item.is_conflict
+        # Where the index is ahead, this change is not in it: its row stays until a newer version is.
+        place = (written.environment_id, written.consumer_id)
+        if not (item.is_conflict and claims.step_over(connection, *place, indexed)):
+            done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
     for failure in failures:
         claims.record_failure(connection, *failure)
         kind = failure.reason.partition(":")[0]
         log.error("document_refused", consumer=failure.consumer_id, version=failure.version, kind=kind)
     claims.forget(connection, done)
-    # Only now: a version that is raised leaves a row of its own.
-    for written, indexed in ahead:
-        claims.step_over(connection, written.environment_id, written.consumer_id, indexed)
-    return len(ahead), len(failures)
+    return conflicts, len(failures)

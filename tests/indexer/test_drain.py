@@ -85,6 +85,9 @@ def test_index_ahead_of_the_database_is_overtaken(pipeline: Pipeline, change: st
         pipeline.rename(consumer, "True")
     else:
         pipeline.delete(consumer)
+    [(seq,)] = pipeline.run("SELECT seq FROM outbox")
+    assert pipeline.round().conflicts == 1
+    assert (seq,) in pipeline.run("SELECT seq FROM outbox"), "it is not in the index, and must not seem to be"
     pipeline.drain()
     assert pipeline.indexed(consumer)["version"] > ahead
     assert pipeline.visible() == ({consumer} if change == "rename" else set())
