@@ -28,9 +28,10 @@ class Wake(Protocol):
     def __call__(self, *, now: bool = False) -> None: ...
 
 
-ATTEMPTS = 3
-REPEATABLE = frozenset({"40001", "40P01", "23505"})
-"""Serialization failure, deadlock; and a unique violation, which the next attempt's own check puts into words."""
+UNIQUE_VIOLATION = "23505"
+ATTEMPTS = {"40001": 3, "40P01": 3, UNIQUE_VIOLATION: 10}
+"""How often work is done at the most, by what it fails with: serialization failure, deadlock; and a unique violation,
+which the next attempt's own look-up puts into words, unless what was in the way has gone meanwhile."""
 
 LOCK_TIMEOUT = "5s"
 """How long a write waits for another that is at the same rows."""
@@ -48,29 +49,41 @@ class Transactions:
     def __init__(self, engine: AsyncEngine, wake: Wake, freshness: Freshness) -> None:
         self._engine, self._wake, self._freshness = engine, wake, freshness
 
-    async def run(self, request: Request[Any, Any, Any], caller: Caller, work: Work) -> Response[Any]:
+    async def run(
+        self, request: Request[Any, Any, Any], caller: Caller, work: Work, *, again: Work | None = None
+    ) -> Response[Any]:
         """Do `work` in a transaction, commit it, and answer what it gave; wake the indexer. It may run several times.
 
         With an `Idempotency-Key`, the outcome is stored in the same transaction, or replayed. With `Prefer: wait`, the
         answer comes once it is searchable, or after that time.
+
+        Args:
+            request: whose id and `Idempotency-Key` count.
+            caller: in whose environment.
+            work: what to do. It may leave it to the database to find values that are taken.
+            again: done instead once that failed; what is taken it puts into words.
 
         Raises:
             Problem: 503 if the database is away or overrun; whatever `work` raises, with nothing stored.
         """
         request_id = request.scope["state"]["request_id"]
         claim = await idempotency.claim_of(request, caller)
-        for attempt in range(1, ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 answer = await self._once(request_id, claim, work)
             except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in REPEATABLE:
+                state = getattr(error.orig, "sqlstate", None)
+                if state not in ATTEMPTS:
                     raise
-                log.info(
-                    "transaction_repeated", request_id=request_id, attempt=attempt, reason=type(error.orig).__name__
-                )
+                if attempt >= ATTEMPTS[state]:
+                    raise unavailable("Database") from error
+                tell = log.debug if state == UNIQUE_VIOLATION else log.info
+                tell("transaction_repeated", request_id=request_id, attempt=attempt, reason=type(error.orig).__name__)
+                work = again or work
             else:
                 return await self._told(request, caller, answer)
-        raise unavailable("Database")
 
     async def _told(self, request: Request[Any, Any, Any], caller: Caller, answer: Answer) -> Response[Any]:
         """What the client hears of the index, once the transaction is over."""

@@ -21,6 +21,10 @@ CONNECT = {
     " -c default_transaction_isolation=read\\ committed",
 }
 
+UNFORESEEN_ENVIRONMENT = "(SELECT CAST(:environment_id AS int))"
+"""The environment of a statement that works on many rows, hidden from the planner: one that is newer than the table's
+statistics it would take for empty, and read it whole, even once for each row of a batch."""
+
 
 def sqlalchemy_url(database_url: str) -> sa.URL:
     """SQLAlchemy's form of a `postgresql://` address, with psycopg as its driver."""

@@ -13,6 +13,7 @@ from api.auth import Caller
 from api.consumers.writes import merged
 from api.errors import Fault, Placed, invalid, not_found, refuse
 from infra import fields
+from infra.db import UNFORESEEN_ENVIRONMENT
 from infra.documents import time
 from infra.ids import is_id, new_ids
 
@@ -36,8 +37,8 @@ UPDATE = sa.text(f"""
 # It is gone at once; the indexer clears its memberships, however many.
 DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {MINE} AND a.id = :id")
 
-LOCK_CONSUMERS = sa.text("""
-    SELECT id FROM consumers WHERE environment_id = :environment_id AND id = ANY(:ids)
+LOCK_CONSUMERS = sa.text(f"""
+    SELECT id FROM consumers WHERE environment_id = {UNFORESEEN_ENVIRONMENT} AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
 MEMBERS = sa.text("SELECT consumer_id FROM audience_members WHERE audience_id = :id")
 ADD = sa.text("""

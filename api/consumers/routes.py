@@ -1,5 +1,6 @@
 """The consumers' endpoints (contract.md §2)."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -40,20 +41,22 @@ class ConsumerController(Controller):
     async def create(
         self, request: Request[Any, Any, Any], data: NewConsumer, caller: Caller, transactions: Transactions
     ) -> Response[Consumer]:
-        async def work(connection: AsyncConnection) -> Answer:
-            [row] = await writes.create(connection, caller, [data], early_faults(request), batch=False)
+        async def work(connection: AsyncConnection, *, look: bool = False) -> Answer:
+            [row] = await writes.create(connection, caller, [data], early_faults(request), batch=False, look=look)
             return _answer(row, 201)
 
-        return await transactions.run(request, caller, work)
+        return await transactions.run(request, caller, work, again=partial(work, look=True))
 
     @post("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Create up to 500 consumers, all or none")
     async def create_batch(
         self, request: Request[Any, Any, Any], data: list[NewConsumer], caller: Caller, transactions: Transactions
     ) -> Response[list[Consumer]]:
-        async def work(connection: AsyncConnection) -> Answer:
-            return _answers(await writes.create(connection, caller, data, early_faults(request), batch=True), 201)
+        async def work(connection: AsyncConnection, *, look: bool = False) -> Answer:
+            return _answers(
+                await writes.create(connection, caller, data, early_faults(request), batch=True, look=look), 201
+            )
 
-        return await transactions.run(request, caller, work)
+        return await transactions.run(request, caller, work, again=partial(work, look=True))
 
     @put("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Change up to 500 consumers, all or none")
     async def update_batch(

@@ -13,6 +13,7 @@ from api.auth import Caller
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.errors import Fault, Placed, Problem, not_found, refuse
 from infra import fields
+from infra.db import UNFORESEEN_ENVIRONMENT
 from infra.documents import COLUMNS, ConsumerRow
 from infra.ids import is_id, new_ids
 
@@ -23,15 +24,15 @@ NOTHING: Taken = (None, None, None)
 SETTABLE = ("email", "phone", "full_name", "metadata", "external_id")
 
 # A value is taken by another consumer, or by an earlier item of the same request.
-TAKEN = sa.text("""
+TAKEN = sa.text(f"""
     SELECT w.place,
         w.key IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.key ORDER BY w.place) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
                        AND c.email_key = w.key COLLATE "C" AND c.id IS DISTINCT FROM w.id)) AS email,
         w.external_id IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.external_id ORDER BY w.place) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = :environment_id
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
                        AND c.external_id = w.external_id AND c.id IS DISTINCT FROM w.id)) AS external_id
     FROM (SELECT place, id, lower(email COLLATE pg_c_utf8) AS key, external_id
           FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
@@ -50,11 +51,11 @@ INSERT = sa.text(f"""
 UPDATE = sa.text(f"""
     UPDATE consumers c SET email = w.email, phone = w.phone, full_name = w.full_name, metadata = w.metadata,
         external_id = w.external_id
-    FROM {GIVEN} WHERE c.environment_id = :environment_id AND c.id = w.id RETURNING {COLUMNS}""")
+    FROM {GIVEN} WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT} AND c.id = w.id RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
 # In id order, as every write that touches consumers does: otherwise they wait for each other for ever.
 LOCK = sa.text(f"""
-    SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = ANY(:ids)
+    SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT} AND c.id = ANY(:ids)
     ORDER BY c.id FOR NO KEY UPDATE""")
 LOCK_TO_DELETE = sa.text(f"{GET.text} FOR UPDATE")
 DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id AND id = :id")
@@ -67,6 +68,7 @@ async def create(
     early: Sequence[Fault],
     *,
     batch: bool,
+    look: bool,
 ) -> list[ConsumerRow]:
     """Insert consumers, all or none, and answer them in their order.
 
@@ -76,12 +78,15 @@ async def create(
         new: the consumers; None where an item could not be read.
         early: what is wrong with them by themselves.
         batch: whether faults name their item.
+        look: whether to look for values that are taken, before the unique indexes find them.
 
     Raises:
         Problem: 400 naming these faults, and every value that another consumer has.
+        IntegrityError: such a value, if they were not looked for.
     """
-    given = [(None, item.email, item.external_id) if item else NOTHING for item in new]
-    refuse(await _taken(connection, caller, given), early, batch=batch)
+    if look or early:
+        given = [(None, item.email, item.external_id) if item else NOTHING for item in new]
+        refuse(await _taken(connection, caller, given), early, batch=batch)
     values = [{name: getattr(item, name) for name in SETTABLE} for item in new]
     if not values:
         return []

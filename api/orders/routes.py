@@ -1,5 +1,6 @@
 """The orders' endpoints (contract.md §3)."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,20 +28,22 @@ class OrderController(Controller):
     async def create(
         self, request: Request[Any, Any, Any], data: NewOrder, caller: Caller, transactions: Transactions
     ) -> Response[Order]:
-        async def work(connection: AsyncConnection) -> Answer:
-            [order] = await writes.create(connection, caller, [data], early_faults(request), batch=False)
+        async def work(connection: AsyncConnection, *, look: bool = False) -> Answer:
+            [order] = await writes.create(connection, caller, [data], early_faults(request), batch=False, look=look)
             return _answer(order, 201)
 
-        return await transactions.run(request, caller, work)
+        return await transactions.run(request, caller, work, again=partial(work, look=True))
 
     @post("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Create up to 500 orders, all or none")
     async def create_batch(
         self, request: Request[Any, Any, Any], data: list[NewOrder], caller: Caller, transactions: Transactions
     ) -> Response[list[Order]]:
-        async def work(connection: AsyncConnection) -> Answer:
-            return _answer(await writes.create(connection, caller, data, early_faults(request), batch=True), 201)
+        async def work(connection: AsyncConnection, *, look: bool = False) -> Answer:
+            return _answer(
+                await writes.create(connection, caller, data, early_faults(request), batch=True, look=look), 201
+            )
 
-        return await transactions.run(request, caller, work)
+        return await transactions.run(request, caller, work, again=partial(work, look=True))
 
     @get("/", opt=READ, summary="List orders, newest first")
     async def page(self, asked: OrderListParameters, caller: Caller, state: State) -> Response[OrderPage]:

@@ -15,27 +15,32 @@ from api.errors import Fault, Placed, not_found, refuse
 from api.orders.rows import COLUMNS, encode, order_of
 from api.orders.schemas import NewOrder, Order, OrderChange
 from infra import fields
+from infra.db import UNFORESEEN_ENVIRONMENT
 from infra.ids import is_id, new_ids
 
 TOTAL_MAX = Decimal(90_000_000_000_000)
 COUNTING = frozenset({"CREATED", "COMPLETED"})
 
-FIND = sa.text("""
-    SELECT w.place, c.id FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[])) AS w (place, id)
-    JOIN consumers c ON c.environment_id = :environment_id AND c.id = w.id
-    UNION ALL
-    SELECT w.place, c.id FROM unnest(CAST(:places AS int[]), CAST(:emails AS text[])) AS w (place, email)
-    JOIN consumers c ON c.environment_id = :environment_id AND c.email_key = lower(w.email COLLATE pg_c_utf8)
-    UNION ALL
-    SELECT w.place, c.id FROM unnest(CAST(:places AS int[]), CAST(:external_ids AS text[])) AS w (place, external_id)
-    JOIN consumers c ON c.environment_id = :environment_id AND c.external_id = w.external_id""")
+# One look-up a row, by the index of what is given.
+FIND = sa.text(f"""
+    SELECT w.place, CASE
+        WHEN w.id IS NOT NULL THEN
+            (SELECT c.id FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT} AND c.id = w.id)
+        WHEN w.email IS NOT NULL THEN
+            (SELECT c.id FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
+             AND c.email_key = lower(w.email COLLATE pg_c_utf8) COLLATE "C")
+        ELSE
+            (SELECT c.id FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
+             AND c.external_id = w.external_id) END AS id
+    FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]), CAST(:external_ids AS text[]))
+        AS w (place, id, email, external_id)""")
 # Always before any child row, and in id order: otherwise orders and deletes wait for each other for ever.
-LOCK = sa.text("""
-    SELECT id, total_order_value FROM consumers WHERE environment_id = :environment_id AND id = ANY(:ids)
+LOCK = sa.text(f"""
+    SELECT id, total_order_value FROM consumers WHERE environment_id = {UNFORESEEN_ENVIRONMENT} AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
-TAKEN = sa.text("""
+TAKEN = sa.text(f"""
     SELECT external_id FROM orders
-    WHERE environment_id = :environment_id AND external_id = ANY(:ids)
+    WHERE environment_id = {UNFORESEEN_ENVIRONMENT} AND external_id = ANY(:ids)
       AND id IS DISTINCT FROM CAST(:besides AS text)""")
 GIVEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
         CAST(:status AS text[]), CAST(:amount AS numeric[]), CAST(:refunded_amount AS numeric[]),
@@ -79,6 +84,7 @@ async def create(
     early: Sequence[Fault],
     *,
     batch: bool,
+    look: bool,
 ) -> list[Order]:
     """Insert orders, all or none, and answer them in their order.
 
@@ -88,10 +94,12 @@ async def create(
         given: the orders; None where an item could not be read.
         early: what is wrong with them by themselves.
         batch: whether faults name their item.
+        look: whether to look for external ids that are taken, before the unique index finds them.
 
     Raises:
         Problem: 400 naming these faults, and every order whose consumer is unknown, whose external id is taken, or
             that would take a consumer's total past 9·10¹³.
+        IntegrityError: such an external id, if they were not looked for.
     """
     orders = {place: order for place, order in enumerate(given) if order}
     locked = await _lock(connection, caller, orders)
@@ -100,8 +108,9 @@ async def create(
         for place, order in orders.items()
         if place not in locked.ids and (order.consumer_id, order.consumer) != (None, None)
     ]
-    faults += await _taken(connection, caller, orders)
     faults += [] if early else _overflows(orders, locked)
+    if look or early or faults:
+        faults += await _taken(connection, caller, orders)
     refuse(faults, early, batch=batch)
     new = list(orders.values())
     if not new:
@@ -123,7 +132,7 @@ async def _lock(connection: AsyncConnection, caller: Caller, new: Mapping[int, N
             "external_ids": [order.consumer.external_id if order.consumer else None for order in new.values()],
         },
     )
-    ids = {row.place: row.id for row in found}
+    ids = {row.place: row.id for row in found if row.id is not None}
     rows = await connection.execute(LOCK, environment | {"ids": list(set(ids.values()))})
     totals = {row.id: row.total_order_value for row in rows}
     # One that was deleted between the two statements is unknown.

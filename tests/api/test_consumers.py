@@ -189,6 +189,23 @@ def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: A
             assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {error}
 
 
+def test_taken_email_is_told_so_though_its_owner_comes_and_goes(account: Account) -> None:
+    """What stood in the way of an insert may be gone when the words for it are looked up."""
+
+    def come_and_go(name: str) -> set[tuple[int, str | None]]:
+        said = set()
+        for _ in range(40):
+            answer = account.live.post("/consumers", json={"email": "one@example.com", "fullName": name})
+            said.add((answer.status_code, answer.json().get("error")))
+            if answer.status_code == 201:
+                account.live.delete(f"/consumers/{answer.json()['id']}").raise_for_status()
+        return said
+
+    with ThreadPoolExecutor(6) as pool:
+        said = set().union(*pool.map(come_and_go, "ABCDEF"))
+    assert said == {(201, None), (400, "Email already exists")}
+
+
 def test_consumer_of_another_environment_or_organization_is_unknown(service: Service, account: Account) -> None:
     created = create(account.live, email="a@example.com")
     with new_account(service) as other:

@@ -1,0 +1,85 @@
+"""What a statement of a batch reads is its own rows, whatever the planner believes of the environment."""
+
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from api.audiences.writes import LOCK_CONSUMERS
+from api.consumers import writes as consumers
+from api.orders import writes as orders
+from infra.db import sqlalchemy_url
+from tests.database.conftest import Environment, new_environment
+
+ROWS, BATCH = 3000, 20
+PAGES_OF_AN_ITEM = 20
+"""A few of an index and one of the table, several times over; reading the environment takes hundreds for all."""
+
+
+@pytest.fixture(scope="module")
+def unknown(database_url: str) -> tuple[Environment, dict[str, list[str]]]:
+    """An environment that grew after the last ANALYZE, and what a few of its consumers are known by."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        old, new = (Environment(database_url, new_environment(connection), connection) for _ in range(2))
+        for environment in (old, new):
+            environment.run(
+                """INSERT INTO consumers (environment_id, email, external_id)
+                   SELECT %s, g || '@example.com', 'x' || g FROM generate_series(1, %s) g""",
+                environment.id,
+                ROWS,
+            )
+            environment.run(
+                """INSERT INTO orders (environment_id, consumer_id, external_id, amount, currency_code, base_amount)
+                   SELECT environment_id, id, external_id, 1, 'USD', 1 FROM consumers WHERE environment_id = %s""",
+                environment.id,
+            )
+            if environment is old:
+                environment.run("VACUUM ANALYZE consumers, orders")
+        rows = new.rows(
+            "SELECT id, email, external_id FROM consumers WHERE environment_id = %s LIMIT %s", new.id, BATCH
+        )
+    return new, dict(zip(("ids", "emails", "external_ids"), map(list, zip(*rows, strict=True)), strict=True))
+
+
+NONE, FREE = [None] * BATCH, [f"free {n}" for n in range(BATCH)]
+PLACES = list(range(BATCH))
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        (consumers.TAKEN, {"places": PLACES, "ids": "ids", "emails": FREE, "external_ids": FREE}),
+        (consumers.TAKEN, {"places": PLACES, "ids": NONE, "emails": "emails", "external_ids": "external_ids"}),
+        (consumers.LOCK, {"ids": "ids"}),
+        (orders.FIND, {"places": PLACES, "ids": "ids", "emails": NONE, "external_ids": NONE}),
+        (orders.FIND, {"places": PLACES, "ids": NONE, "emails": "emails", "external_ids": NONE}),
+        (orders.FIND, {"places": PLACES, "ids": NONE, "emails": NONE, "external_ids": "external_ids"}),
+        (orders.LOCK, {"ids": "ids"}),
+        (orders.TAKEN, {"ids": "external_ids", "besides": None}),
+        (LOCK_CONSUMERS, {"ids": "ids"}),
+    ],
+)
+def test_batch_in_an_environment_newer_than_the_statistics_reads_only_its_rows(
+    unknown: tuple[Environment, dict[str, list[str]]], statement: sa.TextClause, values: dict[str, Any]
+) -> None:
+    environment, known = unknown
+    given = {name: known[value] if isinstance(value, str) else value for name, value in values.items()}
+    engine = sa.create_engine(sqlalchemy_url(environment.url))
+    with engine.connect() as connection:
+        explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}")
+        [done] = connection.execute(explain, {"environment_id": environment.id} | given).scalar_one()
+    engine.dispose()
+    pages = done["Plan"]["Shared Hit Blocks"] + done["Plan"]["Shared Read Blocks"]
+    assert 0 < pages <= BATCH * PAGES_OF_AN_ITEM
+
+
+def test_change_of_a_batch_finds_its_rows_by_their_ids(unknown: tuple[Environment, dict[str, list[str]]]) -> None:
+    environment, known = unknown
+    given = dict.fromkeys(("email", "phone", "full_name", "metadata", "external_id"), NONE) | {"id": known["ids"]}
+    engine = sa.create_engine(sqlalchemy_url(environment.url))
+    with engine.connect() as connection:
+        explain = sa.text(f"EXPLAIN {consumers.UPDATE.text}")
+        plan = connection.execute(explain, {"environment_id": environment.id} | given).scalars().all()
+    engine.dispose()
+    assert any("Index Cond" in line and "id = (w.id)" in line for line in plan), plan
