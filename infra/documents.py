@@ -12,6 +12,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import phonenumbers
 
+from infra.phones import plain
+
 DOCUMENT_VERSION = 1
 """Moves with every change of what a document holds. A worker never writes a generation newer than this."""
 
@@ -151,6 +153,8 @@ def phone_digits(phone: str) -> list[str]:
     >>> phone_digits("+447400123456")
     ['447400123456', '07400123456', '7400123456']
     """
+    if found := plain(phone):
+        return list(dict.fromkeys(found.digits()))
     forms = [phone]
     if phone.startswith("+"):
         try:

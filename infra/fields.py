@@ -17,6 +17,8 @@ import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from iso4217 import raw_table
 
+from infra.phones import plain
+
 # What any rule takes before the @: at most 64 characters, the words between single dots.
 PLAIN_LOCAL = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*")
 PHONE = re.compile(r"[0-9 +\-.()/x#]*")
@@ -75,6 +77,8 @@ def phone(value: str, region: str | None = None) -> str:
     """
     if len(value) > 32 or not PHONE.fullmatch(value) or sum(map(str.isdigit, value)) < 3:  # noqa: PLR2004 (the contract's)
         raise ValueError("Invalid phone number")
+    if plain(value):
+        return value
     number = parse_phone(value, region)
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if number else value
 
