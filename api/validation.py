@@ -84,7 +84,8 @@ class JSONBody(AbstractDTO[Any]):
 
 def early_faults(request: Request[Any, Any, Any]) -> list[Fault]:
     """What is wrong with a body by itself, for routes that go on to what is wrong with it in the database: their `opt`
-    says `faults`. The faulty fields are unset; of a batch, items that could not be read at all are None.
+    says `faults`. The faulty fields are unset, also those that a type requires; of a batch, items that are no objects
+    are None.
     """
     found: list[Fault] = request.scope["state"]["faults"]
     return found
@@ -172,9 +173,9 @@ class _Reading:
             if len(self.faults) > before:
                 faulty.add(name)
                 values.pop(field.info.name, None)
+        missing = {fields[name].info.name: msgspec.UNSET for name in faulty if fields[name].info.required}
+        value = None if missing and self._from_text else wanted(**values, **missing)
         # What is wrong with one parameter says nothing of the others; of a body's fields it may.
-        readable = not any(fields[name].info.required for name in faulty)
-        value = wanted(**values) if readable else None
         if isinstance(value, Body) and (self._from_text or not faulty):
             found = value.faults(self._caller)
             self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in found)

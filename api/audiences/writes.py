@@ -12,7 +12,6 @@ from api.audiences.schemas import Audience, AudienceChange, Members, MembersChan
 from api.auth import Caller
 from api.consumers.writes import merged
 from api.errors import Fault, Placed, invalid, not_found, refuse
-from infra import fields
 from infra.db import UNFORESEEN_ENVIRONMENT
 from infra.documents import time
 from infra.ids import is_id, new_ids
@@ -85,8 +84,7 @@ async def update(connection: AsyncConnection, caller: Caller, audience_id: str, 
         given["rules"] = _json(given["rules"])
     if given.get("metadata") is not None:
         try:
-            before = msgspec.json.decode(row.metadata) if row.metadata else None
-            given["metadata"] = _json(fields.metadata(merged(before, given["metadata"])))
+            given["metadata"] = _json(merged(row.metadata, given["metadata"]))
         except ValueError as error:
             faults.append(Fault("metadata", str(error)))
     refuse([Placed(0, fault) for fault in faults], batch=False)

@@ -136,7 +136,7 @@ async def update_batch(
     Raises:
         Problem: 404 naming every id the environment does not have; 400 for other faults, which then name those too.
     """
-    ids = [change.id if change else None for change in changes]
+    ids = [change.id if change and isinstance(change.id, str) else None for change in changes]
     rows = await _lock(connection, caller, [given for given in ids if given is not None])
     faults, seen = list(early), set()
     for place, given in enumerate(ids):
@@ -177,22 +177,31 @@ def require_match(row: ConsumerRow, if_match: set[str] | None) -> None:
         raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=f"It is now {tag}")
 
 
-def merged(target: Any, patch: Any, depth: int = 1) -> Any:
-    """Apply a JSON merge patch (RFC 7396) to metadata.
+def merged(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
+    """Apply a JSON merge patch (RFC 7396) to stored metadata. What it does not name stays as it is written: numbers
+    of the database's are longer than Python's.
 
     Raises:
-        ValueError: what it makes is too deep; the rest of its limits are for the caller to check.
+        ValueError: what it makes is past a limit of metadata.
     """
+    result = msgspec.Raw(msgspec.json.encode(_merged(msgspec.Raw((stored or "{}").encode()), patch)))
+    fields.metadata(msgspec.json.decode(result))
+    return result
+
+
+def _merged(target: msgspec.Raw | None, patch: Any, depth: int = 1) -> Any:
     if not isinstance(patch, dict):
         return patch
     if depth > fields.METADATA_DEPTH:
         raise ValueError(fields.TOO_DEEP)
-    result = dict(target) if isinstance(target, dict) else {}
+    result: dict[str, Any] = {}
+    if target and bytes(target).startswith(b"{"):
+        result = msgspec.json.decode(target, type=dict[str, msgspec.Raw])
     for name, value in patch.items():
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = merged(result.get(name), value, depth + 1)
+            result[name] = _merged(result.get(name), value, depth + 1)
     return result
 
 
@@ -221,8 +230,7 @@ async def _update(
         now["metadata"] = None if row.metadata is None else msgspec.Raw(row.metadata.encode())
         try:
             if given.get("metadata") is not None:
-                before = msgspec.json.decode(row.metadata or "{}")
-                given["metadata"] = fields.metadata(merged(before, given["metadata"]))
+                given["metadata"] = merged(row.metadata, given["metadata"])
         except ValueError as error:
             faults.append(Placed(place, Fault("metadata", str(error))))
         values.append(now | given)

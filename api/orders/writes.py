@@ -14,7 +14,6 @@ from api.consumers.writes import merged
 from api.errors import Fault, Placed, not_found, refuse
 from api.orders.rows import COLUMNS, encode, order_of
 from api.orders.schemas import NewOrder, Order, OrderChange
-from infra import fields
 from infra.db import UNFORESEEN_ENVIRONMENT
 from infra.ids import is_id, new_ids
 
@@ -251,7 +250,7 @@ def _changed(
     faults = []
     if given.get("metadata") is not None:
         try:
-            given["metadata"] = fields.metadata(merged(now["metadata"], given["metadata"]))
+            given["metadata"] = merged(row.metadata, given["metadata"])
         except ValueError as error:
             faults.append(Fault("metadata", str(error)))
     if given.get("consumer_id", row.consumer_id) != row.consumer_id:

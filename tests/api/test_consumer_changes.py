@@ -103,6 +103,20 @@ def test_metadata_written_by_hand_survives_a_change_of_something_else(account: A
     assert by_hand in put(account, jose, fullName="Pepe").text
 
 
+def test_numbers_of_metadata_that_a_change_does_not_name_stay_as_they_are_written(
+    account: Account, jose: dict[str, Any]
+) -> None:
+    order = create(account.live, "/orders", consumerId=jose["id"], amount=1)
+    audience = create(account.live, "/audiences", name="A", type="STATIC")
+    by_hand = '{"a": {"b": 1.00, "c": [1.50]}, "n": 123456789012345678901234567890}'
+    expected = '{"a": {"b": 1.00, "c": [1.50], "d": 2}, "n": 123456789012345678901234567890}'
+    for table, made in {"consumers": jose, "orders": order, "audiences": audience}.items():
+        with account.database.engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE {table} SET metadata = %s WHERE id = %s", (by_hand, made["id"]))
+        changed = account.live.put(f"/{table}/{made['id']}", json={"metadata": {"a": {"d": 2}, "x": None}})
+        assert f'"metadata":{expected}' in changed.text
+
+
 @pytest.mark.parametrize(
     ("before", "patch", "after"),
     [

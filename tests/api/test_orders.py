@@ -254,12 +254,22 @@ def test_what_only_the_database_knows_is_named_together_with_the_other_faults(ac
     answer = send(account, consumerId="nobody", amount=1, **wrong)
     assert faults(answer).keys() == {"consumerId", *wrong}
     assert answer.json()["error"] == "Validation failed"
+    nobody = {"consumer": {"email": "nobody@example.com"}} | wrong
+    for amounts in ({"amount": "x"}, {"amount": -1}, {}):
+        assert faults(send(account, **amounts, **nobody)).keys() == {"amount", *nobody}
     other = create(account, consumerId=buyer, amount=1)
     assert faults(account.live.put(f"/orders/{other['id']}", json=wrong)).keys() == wrong.keys()
     missing = f"/orders/{known['id'][:-5]}00000"
     assert account.live.put(missing, json=wrong).status_code == 404
-    batch = [5, {"consumerId": buyer, "amount": "x"}, {"consumerId": "nobody", "amount": 1}, {"amount": 1} | wrong]
-    fields = {"[0]", "[1].amount", "[2].consumerId", *(f"[3].{name}" for name in wrong)}
+    batch = [
+        5,
+        {"consumerId": buyer, "amount": "x"},
+        {"consumerId": "nobody", "amount": 1},
+        {"amount": 1} | wrong,
+        nobody,
+    ]
+    fields = {"[0]", "[1].amount", "[2].consumerId", *(f"[3].{name}" for name in wrong), "[4].amount"}
+    fields |= {f"[4].{name}" for name in nobody}
     assert faults(account.live.post("/orders/batch", json=batch)).keys() == fields
 
 
