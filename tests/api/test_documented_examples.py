@@ -1,0 +1,323 @@
+"""The contract, replayed by a plain HTTP client: status, headers and every field of each answer, in its order.
+
+Ids and times of now are written `…`; what one case alone shows stands with the tests of its subject.
+"""
+
+import http.client
+import json
+import re
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+
+from infra import keys, organizations
+from tests.service import Account, Service
+
+NOW = r'"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'
+PLACED = "2024-11-01T10:00:00.000Z"
+UNKNOWN = {kind: f"{kind}_01J00000000000000000000000" for kind in ("cons", "ord", "aud")}
+CONSUMER = {
+    "id": "cons_…",
+    "email": None,
+    "phone": None,
+    "fullName": None,
+    "metadata": None,
+    "externalId": None,
+    "totalOrders": 0,
+    "totalOrderValue": 0,
+    "lastOrderAt": None,
+    "createdAt": "…",
+    "updatedAt": "…",
+}
+JOSE = {
+    "email": "jose@example.com",
+    "phone": "+442079460958",
+    "fullName": "José García",
+    "metadata": {"tier": "gold"},
+    "externalId": "crm-1",
+}
+ORDER = {
+    "id": "ord_…",
+    "consumerId": "cons_…",
+    "externalId": None,
+    "status": "COMPLETED",
+    "amount": "149.99",
+    "refundedAmount": "0",
+    "currencyCode": "USD",
+    "baseAmount": "149.99",
+    "items": None,
+    "metadata": None,
+    "placedAt": "…",
+    "createdAt": "…",
+    "updatedAt": "…",
+}
+AUDIENCE: dict[str, Any] = {
+    "id": "aud_…",
+    "name": "Best",
+    "description": None,
+    "metadata": None,
+    "type": "STATIC",
+    "rules": None,
+    "createdAt": "…",
+    "updatedAt": "…",
+}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    def is_as(self, expected: Any) -> bool:
+        """Whether it is this JSON, its fields in this order, but for ids and for times of now."""
+        without = re.sub(NOW, '"…"', re.sub(f'"{PLACED}"', '"placed"', self.text))
+        without = re.sub(r'"(cons|ord|aud)_[0-9A-HJKMNP-TV-Z]{26}"', r'"\1_…"', without)
+        without = re.sub(r'"req_\w{26}"', '"req_…"', without)
+        wanted = json.dumps(expected).replace(f'"{PLACED}"', '"placed"')
+        assert json.dumps(json.loads(without)) == wanted
+        return True
+
+
+class Client(NamedTuple):
+    address: str
+    key: str
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection(self.address, timeout=30)
+        sent = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        all_headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, f"/api/v1{path}", sent, all_headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return Answer(answer.status, answer.headers, text)
+
+
+@pytest.fixture
+def client(service: Service, account: Account) -> Client:
+    with account.database.engine.begin() as connection:
+        organizations.limit(connection, account.name, {"reads": 1000, "writes": 500, "batch": 100})
+        key = keys.create(connection, account.name, "live", name="plain").key
+    return Client(urlsplit(service.url).netloc, key)
+
+
+def created(client: Client, path: str, **fields: Any) -> str:
+    answer = client.ask("POST", path, fields)
+    assert answer.status == 201, answer.text
+    return str(answer.json["id"])
+
+
+def test_single_consumer(client: Client) -> None:
+    made = client.ask("POST", "/consumers", JOSE | {"phone": "+44 20 7946 0958", "fullName": " José García "})
+    assert made.status == 201
+    assert made.is_as(CONSUMER | JOSE)
+    path = f"/consumers/{made.json['id']}"
+    got = client.ask("GET", path)
+    assert (got.status, got.text, got.headers["ETag"]) == (200, made.text, made.headers["ETag"])
+    changed = client.ask("PUT", path, {"fullName": "Pepe", "phone": None, "metadata": {"vip": True}})
+    assert changed.status == 200
+    expected = JOSE | {"phone": None, "fullName": "Pepe", "metadata": {"vip": True, "tier": "gold"}}
+    assert changed.is_as(CONSUMER | expected)
+    gone = client.ask("DELETE", path)
+    assert (gone.status, gone.text) == (200, changed.text)
+    assert client.ask("DELETE", path).status == 404
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_batches_of_consumers_in_both_forms(client: Client, wrapped: bool) -> None:  # noqa: FBT001
+    def body(items: list[Any]) -> Any:
+        return {"consumers": items} if wrapped else items
+
+    made = client.ask("POST", "/consumers/batch", body([JOSE, {"email": "b@example.com"}]))
+    assert made.status == 201
+    assert made.is_as([CONSUMER | JOSE, CONSUMER | {"email": "b@example.com"}])
+    first, second = (one["id"] for one in made.json)
+    changed = client.ask("PUT", "/consumers/batch", body([{"id": second, "fullName": "B"}, {"id": first}]))
+    assert changed.status == 200
+    assert changed.is_as([CONSUMER | {"email": "b@example.com", "fullName": "B"}, CONSUMER | JOSE])
+    assert [one["id"] for one in changed.json] == [second, first]
+
+
+@pytest.mark.parametrize("reference", [{"email": "JOSE@example.com"}, {"externalId": "crm-1"}])
+def test_orders_by_what_the_sender_knows_of_the_consumer(client: Client, reference: dict[str, str]) -> None:
+    buyer = created(client, "/consumers", **JOSE)
+    item = {"productId": "p1", "variantId": None, "quantity": 2, "unitAmount": "74.995"}
+    fields = {"externalId": "o-1", "items": [item], "metadata": {"a": 1}, "placedAt": PLACED}
+    made = client.ask("POST", "/orders", {"consumer": reference, "amount": 149.99} | fields)
+    assert made.status == 201
+    assert made.is_as(ORDER | fields)
+    assert made.json["consumerId"] == buyer
+    path = f"/orders/{made.json['id']}"
+    assert client.ask("GET", path).text == made.text
+    changed = client.ask("PUT", path, {"status": "REFUNDED", "refundedAmount": "149.99", "items": None})
+    expected = ORDER | fields | {"status": "REFUNDED", "refundedAmount": "149.99", "items": None}
+    assert changed.is_as(expected)
+    assert client.ask("DELETE", path).text == changed.text
+    batch = [{"consumerId": buyer, "amount": "149.99", "placedAt": PLACED}, {"consumer": reference, "amount": "1.50"}]
+    for body in (batch, {"orders": batch}):
+        several = client.ask("POST", "/orders/batch", body)
+        assert several.status == 201
+        second = ORDER | {"amount": "1.50", "baseAmount": "1.50"}
+        assert several.is_as([ORDER | {"placedAt": PLACED}, second])
+    shown = client.ask("GET", f"/consumers/{buyer}?include=orders")
+    assert (shown.json["totalOrders"], shown.json["totalOrderValue"]) == (4, 302.98)
+    assert list(shown.json) == [*CONSUMER, "orders"]
+    assert [one["amount"] for one in shown.json["orders"]] == ["1.50", "1.50", "149.99", "149.99"]
+
+
+def test_list_of_orders(client: Client) -> None:
+    buyer, other = created(client, "/consumers"), created(client, "/consumers")
+    days = [created(client, "/orders", consumerId=buyer, amount=n, placedAt=f"2024-11-0{n}") for n in (1, 2, 3)]
+    created(client, "/orders", consumerId=other, amount=4, status="CANCELLED", placedAt="2024-11-02")
+
+    def found(query: str) -> list[str]:
+        answer = client.ask("GET", f"/orders?{query}")
+        assert answer.status == 200, answer.text
+        assert list(answer.json) == ["data", "pageInfo"]
+        return [one["id"] for one in answer.json["data"]]
+
+    assert found(f"consumerId={buyer}") == days[::-1]
+    assert found("placedAfter=2024-11-02&placedBefore=2024-11-03&status=COMPLETED") == [days[1]]
+    page = client.ask("GET", f"/orders?consumerId={buyer}&first=1").json
+    info = page["pageInfo"]
+    assert list(info) == ["startCursor", "endCursor", "hasNextPage", "hasPreviousPage"]
+    assert (info["hasNextPage"], info["hasPreviousPage"]) == (True, False)
+    assert found(f"consumerId={buyer}&first=2&after={info['endCursor']}") == days[1::-1]
+    assert found(f"consumerId={buyer}&last=2") == days[1::-1]
+    nothing = client.ask("GET", "/orders?status=REFUNDED")
+    info = {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": False}
+    assert nothing.is_as({"data": [], "pageInfo": info})
+
+
+def test_audiences_of_each_type_and_their_members(client: Client) -> None:
+    rules = [
+        {"field": "totalOrderValue", "operator": "GREATER_THAN", "values": [100], "groupId": "a"},
+        {"field": "metadata.tier", "operator": "IN", "values": ["gold", "silver"], "groupId": "a"},
+        {"field": "email", "operator": "EXISTS", "values": [], "groupId": None},
+    ]
+    kinds: dict[str, dict[str, Any]] = {
+        "STATIC": {},
+        "DYNAMIC": {"rules": rules},
+        "SYNCED_LIST": {"description": "d"},
+    }
+    for kind, more in kinds.items():
+        made = client.ask("POST", "/audiences", {"name": "Best", "type": kind, **more})
+        assert made.status == 201
+        assert made.is_as(AUDIENCE | {"type": kind} | more)
+        assert client.ask("GET", f"/audiences/{made.json['id']}").text == made.text
+    newest = client.ask("GET", "/audiences").json
+    assert list(newest) == ["data", "pageInfo"]
+    assert [one["type"] for one in newest["data"]] == ["SYNCED_LIST", "DYNAMIC", "STATIC"]
+    path, ids = f"/audiences/{made.json['id']}/members", [created(client, "/consumers") for _ in range(3)]
+    for method, given, counts in (
+        ("POST", ids[:2], {"addedCount": 2}),
+        ("PUT", ids[1:], {"addedCount": 1, "removedCount": 1}),
+        ("DELETE", ids, {"removedCount": 2}),
+    ):
+        answer = client.ask(method, path, {"consumerIds": given})
+        assert answer.status == 200
+        assert answer.is_as({"audienceId": "aud_…", **counts})
+
+
+ERROR = {"requestId": "req_…"}
+EMAIL = {"field": "email", "message": "Invalid email format"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "expected"),
+    [
+        ("POST", "/consumers", {"email": "x"}, 400, {"error": "Validation failed", "details": [EMAIL]}),
+        (
+            "POST",
+            "/consumers",
+            {"email": "JOSE@example.com"},
+            400,
+            {
+                "error": "Email already exists",
+                "details": [{"field": "email", "message": "Email already exists"}],
+            },
+        ),
+        (
+            "POST",
+            "/consumers",
+            {"externalId": "crm-1"},
+            400,
+            {
+                "error": "External ID already exists",
+                "details": [{"field": "externalId", "message": "External ID already exists"}],
+            },
+        ),
+        (
+            "POST",
+            "/consumers/batch",
+            [{}, {}, {}, {"email": "x"}],
+            400,
+            {"error": "Validation failed", "details": [EMAIL | {"field": "[3].email"}]},
+        ),
+        ("POST", "/consumers/batch", [{}] * 501, 400, {"error": "Max batch size is 500"}),
+        ("POST", "/orders/batch", {"orders": [{}] * 501}, 400, {"error": "Max batch size is 500"}),
+        ("GET", f"/consumers/{UNKNOWN['cons']}", None, 404, {"error": "Consumer not found"}),
+        ("PUT", f"/consumers/{UNKNOWN['cons']}", {}, 404, {"error": "Consumer not found"}),
+        ("DELETE", f"/orders/{UNKNOWN['ord']}", None, 404, {"error": "Order not found"}),
+        ("GET", f"/audiences/{UNKNOWN['aud']}", None, 404, {"error": "Audience not found"}),
+        ("GET", "/nothing", None, 404, {"error": "Not found"}),
+        ("PATCH", "/consumers", {}, 405, {"error": "Method not allowed"}),
+    ],
+)
+def test_error_is_in_the_envelope(
+    client: Client, method: str, path: str, body: Any, status: int, expected: dict[str, Any]
+) -> None:
+    created(client, "/consumers", **JOSE)
+    answer = client.ask(method, path, body)
+    assert answer.status == status
+    assert answer.is_as(expected | ERROR)
+    assert answer.json["requestId"] == answer.headers["X-Request-Id"]
+
+
+def test_errors_of_headers_are_in_the_envelope(client: Client, account: Account) -> None:
+    path = f"/consumers/{created(client, '/consumers')}"
+    for key, sentence in {"sk_live_x": "Authentication required", "pk_live_x": "Secret key required"}.items():
+        answer = client._replace(key=key).ask("GET", path)
+        assert answer.status == 401
+        assert answer.is_as({"error": sentence} | ERROR)
+    with account.database.engine.begin() as connection:
+        reader = keys.create(connection, account.name, "live", scopes=["read:consumers"]).key
+    answer = client._replace(key=reader).ask("POST", "/consumers", {})
+    assert answer.status == 403
+    assert answer.is_as({"error": "Forbidden", "message": "This key lacks the scope write:consumers"} | ERROR)
+    answer = client.ask("PUT", path, {"fullName": "A"}, If_Match='"1"')
+    tag = client.ask("GET", path).headers["ETag"]
+    assert answer.status == 412
+    assert answer.is_as({"error": "Precondition failed", "message": f"It is now {tag}"} | ERROR)
+    answer = client.ask("POST", "/consumers", b"{}", Content_Type="text/plain")
+    assert answer.status == 415
+    assert answer.is_as({"error": "Content-Type must be application/json"} | ERROR)
+    answer = client.ask("POST", "/consumers", b"", Content_Length=str(10 * 1024 * 1024 + 1))
+    assert answer.status == 413
+    assert answer.is_as({"error": "Request body too large"} | ERROR)
+
+
+def test_headers(client: Client) -> None:
+    first = client.ask("POST", "/consumers", {}, Idempotency_Key="k", X_Request_Id="mine-1")
+    again = client.ask("POST", "/consumers", {}, Idempotency_Key="k")
+    assert (first.status, again.status, again.text) == (201, 201, first.text)
+    assert first.headers["X-Request-Id"] == "mine-1"
+    assert (first.headers["Idempotent-Replayed"], again.headers["Idempotent-Replayed"]) == (None, "true")
+    for name in ("ETag", "Consistency-Token"):
+        assert first.headers[name]
+        assert first.headers[name] == again.headers[name]
+    assert re.fullmatch(r'"\d+"', first.headers["ETag"])
+    assert (first.headers["X-RateLimit-Limit"], first.headers["X-RateLimit-Remaining"]) == ("500", "499")
+    assert re.fullmatch(r"\d{10}", first.headers["X-RateLimit-Reset"])
+    other = client.ask("POST", "/consumers", {"fullName": "A"}, X_Idempotency_Key="k")
+    assert other.status == 409
+    message = "This Idempotency-Key was used for another request"
+    assert other.is_as({"error": "Conflict", "message": message} | ERROR)
+    unchanged = client.ask("GET", f"/consumers/{first.json['id']}", If_None_Match=first.headers["ETag"])
+    assert (unchanged.status, unchanged.text) == (304, "")
