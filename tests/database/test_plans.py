@@ -58,6 +58,10 @@ PLACES = list(range(BATCH))
         (orders.LOCK, {"ids": "ids"}),
         (orders.TAKEN, {"ids": "external_ids", "besides": None}),
         (LOCK_CONSUMERS, {"ids": "ids"}),
+        (
+            consumers.UPDATE,
+            dict.fromkeys(("email", "phone", "full_name", "metadata", "external_id"), NONE) | {"id": "ids"},
+        ),
     ],
 )
 def test_batch_in_an_environment_newer_than_the_statistics_reads_only_its_rows(
@@ -70,16 +74,8 @@ def test_batch_in_an_environment_newer_than_the_statistics_reads_only_its_rows(
         explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}")
         [done] = connection.execute(explain, {"environment_id": environment.id} | given).scalar_one()
     engine.dispose()
-    pages = done["Plan"]["Shared Hit Blocks"] + done["Plan"]["Shared Read Blocks"]
+    plan = done["Plan"]
+    if plan["Node Type"] == "ModifyTable":  # what finds the rows; changing them costs what it costs
+        [plan] = [part for part in plan["Plans"] if part["Parent Relationship"] == "Outer"]
+    pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     assert 0 < pages <= BATCH * PAGES_OF_AN_ITEM
-
-
-def test_change_of_a_batch_finds_its_rows_by_their_ids(unknown: tuple[Environment, dict[str, list[str]]]) -> None:
-    environment, known = unknown
-    given = dict.fromkeys(("email", "phone", "full_name", "metadata", "external_id"), NONE) | {"id": known["ids"]}
-    engine = sa.create_engine(sqlalchemy_url(environment.url))
-    with engine.connect() as connection:
-        explain = sa.text(f"EXPLAIN {consumers.UPDATE.text}")
-        plan = connection.execute(explain, {"environment_id": environment.id} | given).scalars().all()
-    engine.dispose()
-    assert any("Index Cond" in line and "id = (w.id)" in line for line in plan), plan
