@@ -48,10 +48,11 @@ INSERT = sa.text(f"""
         (environment_id, id, email, phone, full_name, metadata, external_id, created_at, updated_at)
     SELECT :environment_id, w.*, {NOW}, {NOW} FROM {GIVEN}
     ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" RETURNING {COLUMNS}""")
+# By their ids, whatever the planner believes of the environment: no index has it plus nothing.
 UPDATE = sa.text(f"""
     UPDATE consumers c SET email = w.email, phone = w.phone, full_name = w.full_name, metadata = w.metadata,
         external_id = w.external_id
-    FROM {GIVEN} WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT} AND c.id = w.id RETURNING {COLUMNS}""")
+    FROM {GIVEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
 # In id order, as every write that touches consumers does: otherwise they wait for each other for ever.
 LOCK = sa.text(f"""
