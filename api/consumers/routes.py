@@ -103,8 +103,8 @@ class ConsumerController(Controller):
     ) -> Response[ConsumerIncluding]:
         include = asked.include
         async with state.engine.connect() as connection:
-            if include:  # the consumer and what belongs to it, as they are at one moment
-                await connection.execution_options(isolation_level="REPEATABLE READ")
+            # With what belongs to it, the consumer is read as they all are at one moment.
+            await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")
             row = await writes.get(connection, caller, consumer_id)
             more = await included(connection, caller, consumer_id, include) if include else b""
         body = consumer_json(row)[:-1] + more + b"}"
