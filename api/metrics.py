@@ -6,11 +6,9 @@ the same for all workers of a server, also for one that takes a dead one's place
 No label holds anything of a tenant's; routes are templates.
 """
 
-import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,37 +17,13 @@ from litestar import Response, get
 from litestar.datastructures import State
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.index_metrics import IndexCollector, figures
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-LANES = ("live", "bulk")
-MOST = 100_000
-"""Waiting rows are counted up to here: a scrape must stay cheap when there are most of them."""
-SCRAPE_SECONDS = 2.0
-
-# The oldest of a lane is found by one step an environment, however many rows wait.
-OUTBOX = sa.text("""
-    WITH RECURSIVE heads AS (
-        (SELECT lane, environment_id, created_at FROM outbox WHERE parked_at IS NULL
-         ORDER BY lane, environment_id, seq LIMIT 1)
-        UNION ALL
-        SELECT next.* FROM heads h CROSS JOIN LATERAL (
-            SELECT lane, environment_id, created_at FROM outbox o
-            WHERE parked_at IS NULL AND (o.lane, o.environment_id) > (h.lane, h.environment_id)
-            ORDER BY lane, environment_id, seq LIMIT 1) next)
-    SELECT l.lane,
-        (SELECT count(*) FROM (
-            SELECT FROM outbox o WHERE o.lane = l.lane AND parked_at IS NULL LIMIT :most) AS waiting),
-        (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(h.created_at)), 0)::float8
-         FROM heads h WHERE h.lane = l.lane) AS age,
-        (SELECT count(*) FROM (
-            SELECT FROM outbox o WHERE o.lane = l.lane AND parked_at IS NOT NULL LIMIT :most) AS parked) AS parked
-    FROM unnest(CAST(:lanes AS text[])) AS l (lane)""")
 
 
 class Metrics:
@@ -96,39 +70,8 @@ class Metrics:
         """All that is known just now, of every process of this server, and of the indexer."""
         everything = CollectorRegistry()
         MultiProcessCollector(everything, path=str(self._folder))  # type: ignore[no-untyped-call]  # partly typed
-        everything.register(_Outbox(await _outbox(engine)))
+        everything.register(IndexCollector(await figures(engine)))
         return generate_latest(everything)
-
-
-class _Outbox(Collector):
-    """What waits to be indexed; nothing is said of it while the database is away."""
-
-    def __init__(self, lanes: list[tuple[str, int, float, int]] | None) -> None:
-        self._lanes = lanes
-
-    def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("consumers_database_up", "Whether the database answers.", self._lanes is not None)
-        if self._lanes is None:
-            return
-        waiting = GaugeMetricFamily(
-            "consumers_outbox_waiting", f"Changes that may not be searchable yet, up to {MOST}.", labels=["lane"]
-        )
-        oldest = GaugeMetricFamily("consumers_outbox_oldest_seconds", "Age of the oldest of them.", labels=["lane"])
-        parked = GaugeMetricFamily("consumers_outbox_parked", f"Changes given up, up to {MOST}.", labels=["lane"])
-        for lane, rows, age, given_up in self._lanes:
-            waiting.add_metric([lane], rows)
-            oldest.add_metric([lane], age)
-            parked.add_metric([lane], given_up)
-        yield from (waiting, oldest, parked)
-
-
-async def _outbox(engine: AsyncEngine) -> list[tuple[str, int, float, int]] | None:
-    try:
-        async with asyncio.timeout(SCRAPE_SECONDS), engine.connect() as connection:
-            rows = await connection.execute(OUTBOX, {"lanes": list(LANES), "most": MOST})
-            return [(row[0], row[1], row[2], row[3]) for row in rows]
-    except (SQLAlchemyError, TimeoutError):
-        return None
 
 
 def _folder() -> Path:

@@ -16,7 +16,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 
-from indexer import claims
+from indexer import claims, counters
 from indexer.bulk import Item, PlaceError, Written, refresh, write
 from infra import documents, logs
 
@@ -77,12 +77,13 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
             raise PlaceError("the round took too long before its write")
         items = _write(connection, client, index, batch)
         refresh(client, index)
-        conflicts, failed = _settle(connection, claim, batch, items, failures)
+        done = _settle(connection, claim, batch, items, failures)
+        counters.record(connection, lane, done)
     return Round(
         claim.rows,
         len(batch),
-        conflicts,
-        failed,
+        done.conflicts,
+        done.failures,
         round((time.monotonic() - started) * 1000),
         round(claim.oldest_ms),
         claim.requests,
@@ -164,16 +165,17 @@ def _settle(
     batch: list[Written],
     items: list[Item],
     failures: list[Failure],
-) -> tuple[int, int]:
-    """Forget what is searchable now; the rest stays, to be written again. Returns conflicts and failures."""
+) -> counters.Done:
+    """Forget what is searchable now; the rest stays, to be written again."""
     done: dict[str, int] = {}
-    conflicts = 0
+    taken = conflicts = 0
     for written, item in zip(batch, items, strict=True):
         indexed = item.indexed_version(claims.HIGHEST)
         if item.is_refused or indexed is None:
             failures.append(Failure(written.consumer_id, written.version, item.reason))
             continue
         conflicts += item.is_conflict
+        taken += not item.is_conflict
         # Where the index is ahead, this change is not in it: its row stays until a newer version is.
         place = (written.environment_id, written.consumer_id)
         if not (item.is_conflict and claims.step_over(connection, *place, indexed)):
@@ -182,5 +184,4 @@ def _settle(
         claims.record_failure(connection, *failure)
         kind = failure.reason.partition(":")[0]
         log.error("document_refused", consumer=failure.consumer_id, version=failure.version, kind=kind)
-    claims.forget(connection, done)
-    return conflicts, len(failures)
+    return counters.Done(taken, conflicts, len(failures), claims.forget(connection, done))

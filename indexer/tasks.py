@@ -56,7 +56,11 @@ def drain_bulk() -> None:
 def keep_up() -> None:
     """Clear what nobody needs any more."""
     try:
-        cleared = {"keys": upkeep.expire_keys(_engine()), "memberships": upkeep.clear_audiences(_engine())}
+        cleared = {
+            "keys": upkeep.expire_keys(_engine()),
+            "memberships": upkeep.clear_audiences(_engine()),
+            "counters": upkeep.fold_counters(_engine()),
+        }
     except DBAPIError as error:
         log.warning("upkeep_postponed", reason=type(error).__name__)
         return

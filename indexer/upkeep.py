@@ -1,6 +1,10 @@
-"""What is cleared in the background, in short transactions: expired keys, memberships of deleted audiences."""
+"""What is cleared in the background, in short transactions: expired keys, memberships of deleted audiences, the
+counters of workers that ended.
+"""
 
 import sqlalchemy as sa
+
+from indexer import counters
 
 ROWS = 1000
 """Rows of one transaction."""
@@ -53,3 +57,9 @@ def clear_audiences(engine: sa.Engine) -> int:
                 connection.execute(GONE, {"id": audience})
         cleared += len(members)
     return cleared
+
+
+def fold_counters(engine: sa.Engine) -> int:
+    """Add together the counters of sessions that were silent for an hour; answer how many rows that were."""
+    with engine.begin() as connection:
+        return counters.fold(connection, ROWS)

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
+from infra.counters import BOUNDS
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
 
@@ -90,7 +92,7 @@ def test_outbox_is_shown_by_lane(service: Service, account: Account, lane: str, 
             connection.execute(sa.text(row), values)
         found = metrics(service)
         assert found["consumers_database_up",] == 1
-        more = {name: found[name, lane] - before[name, lane] for name, _ in [key for key in found if lane in key]}
+        more = {key[0]: found[key] - before[key] for key in found if key[1:] == (lane,)}
         assert more["consumers_outbox_parked"] == (3 if parked else 0)
         assert more["consumers_outbox_waiting"] == (0 if parked else 3)
         assert (90 <= found["consumers_outbox_oldest_seconds", lane] < 150) == (not parked)
@@ -98,6 +100,48 @@ def test_outbox_is_shown_by_lane(service: Service, account: Account, lane: str, 
         with account.database.engine.begin() as connection:
             connection.execute(sa.text("DELETE FROM outbox WHERE consumer_id = :id"), {"id": NOBODY})
         service.start("worker")
+
+
+WAITING = [("consumers_outbox_waiting", lane) for lane in ("live", "bulk")]
+
+
+def delays(found: dict[tuple[str, ...], float], lane: str) -> dict[float, float]:
+    """How many changes were searchable within so many seconds."""
+    name = "consumers_commit_to_searchable_seconds_bucket"
+    return {float(key[2]): value for key, value in found.items() if key[:2] == (name, lane)}
+
+
+def test_what_the_indexer_does_is_counted_by_lane(account: Account, service: Service) -> None:
+    # An earlier test's changes may wait still.
+    wait_until(lambda: not any(map(metrics(service).get, WAITING)), what="the index")
+    before = metrics(service)
+    for number in range(3):
+        account.live.post("/consumers", json={"fullName": f"Counted {number}"})
+    account.settled()
+    now = metrics(service)
+    more = {key[0]: now[key] - before[key] for key in now if key[1:] == ("live",)}
+    for name in ("indexed_changes_total", "indexed_documents_total", "commit_to_searchable_seconds_count"):
+        assert more[f"consumers_{name}"] == 3, name
+    for name in ("index_version_conflicts_total", "index_document_failures_total"):
+        assert more[f"consumers_{name}"] == 0, name
+    assert more["consumers_commit_to_searchable_seconds_sum"] > 0
+    found, earlier = delays(now, "live"), delays(before, "live")
+    assert list(found) == [*BOUNDS, float("inf")]
+    assert found[float("inf")] - earlier[float("inf")] == 3
+    assert sorted(found.values()) == list(found.values())
+    assert all(now[key] == before[key] for key in now if key[1:] == ("bulk",))
+
+
+def test_nothing_is_said_of_the_index_while_the_database_is_away(quiet: Database, tmp_path: Path) -> None:
+    nowhere = msgspec.structs.replace(quiet.settings, database_url="postgresql://nobody@127.0.0.1:9/none")
+    service = Service(quiet._replace(settings=nowhere), tmp_path)
+    service.start("api")
+    try:
+        found = metrics(service)
+    finally:
+        service.close()
+    assert found["consumers_database_up",] == 0
+    assert not [key for key in found if "outbox" in key[0] or "index" in key[0]]
 
 
 def test_connections_in_use_return_to_none(account: Account, service: Service) -> None:

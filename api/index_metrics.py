@@ -1,0 +1,82 @@
+"""What `/metrics` tells of the index: what waits, and what was done, as the database knows it."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra.counters import BOUNDS, Totals, totals
+from infra.outbox import MOST, Waiting, waiting
+
+SCRAPE_SECONDS = 2.0
+GAUGES = {
+    "waiting": ("consumers_outbox_waiting", f"Changes that may not be searchable yet, up to {MOST}."),
+    "oldest_seconds": ("consumers_outbox_oldest_seconds", "Age of the oldest of them."),
+    "parked": ("consumers_outbox_parked", f"Changes given up, up to {MOST}."),
+}
+COUNTERS = {
+    "changes": ("consumers_indexed_changes", "Changes that became searchable."),
+    "documents": ("consumers_indexed_documents", "Documents the index took."),
+    "conflicts": ("consumers_index_version_conflicts", "Documents not taken, for the index held newer ones."),
+    "failures": ("consumers_index_document_failures", "Documents refused for what they are, at each attempt."),
+}
+LABELS = ("lane",)
+EDGES = (*map(floatToGoString, BOUNDS), "+Inf")
+
+
+class Figures(NamedTuple):
+    waiting: list[Waiting]
+    done: list[Totals]
+
+
+async def figures(engine: AsyncEngine) -> Figures | None:
+    """Ask the database; None if it is away, or too slow."""
+    try:
+        async with asyncio.timeout(SCRAPE_SECONDS), engine.connect() as connection:
+            return await connection.run_sync(_figures)
+    except (SQLAlchemyError, TimeoutError):
+        return None
+
+
+def _figures(connection: sa.Connection) -> Figures:
+    return Figures(waiting(connection), totals(connection))
+
+
+class IndexCollector(Collector):
+    """Shows the figures; nothing is said of the index while the database is away."""
+
+    def __init__(self, found: Figures | None) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._found
+        yield GaugeMetricFamily("consumers_database_up", "Whether the database answers.", found is not None)
+        if found is None:
+            return
+        for field, (name, text) in GAUGES.items():
+            yield _each(GaugeMetricFamily(name, text, labels=LABELS), found.waiting, field)
+        for field, (name, text) in COUNTERS.items():
+            yield _each(CounterMetricFamily(name, text, labels=LABELS), found.done, field)
+        delays = HistogramMetricFamily(
+            "consumers_commit_to_searchable_seconds", "From a change to its being searchable.", labels=LABELS
+        )
+        for lane in found.done:
+            delays.add_metric(
+                [lane.lane], list(zip(EDGES, accumulate(lane.delay_buckets), strict=True)), lane.delay_seconds
+            )
+        yield delays
+
+
+def _each(
+    family: GaugeMetricFamily | CounterMetricFamily, lanes: Iterable[Waiting | Totals], field: str
+) -> GaugeMetricFamily | CounterMetricFamily:
+    for lane in lanes:
+        family.add_metric([lane.lane], getattr(lane, field))
+    return family

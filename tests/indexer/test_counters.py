@@ -1,0 +1,214 @@
+"""The indexer's counters say what is in the index, whoever wrote it, and whatever became of that process."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from opensearchpy.exceptions import OpenSearchException
+
+from indexer import claims, counters, upkeep
+from indexer.drain import drain_round
+from infra import opensearch
+from infra.counters import BOUNDS, ENDED, Totals, totals, workers
+from tests.indexer.conftest import Pipeline
+from tests.indexer.test_drain import POISON
+
+
+def counted(pipeline: Pipeline, lane: str = "live") -> Totals:
+    with pipeline.database.engine.connect() as connection:
+        [found] = [total for total in totals(connection) if total.lane == lane]
+    return found
+
+
+def numbers(total: Totals) -> tuple[int, int, int, int, int]:
+    return total.rounds, total.changes, total.documents, total.conflicts, total.failures
+
+
+def rows(pipeline: Pipeline) -> list[tuple[str, str]]:
+    return [tuple(row) for row in pipeline.run("SELECT worker, lane FROM indexer_counters ORDER BY 1, 2")]
+
+
+def silent(pipeline: Pipeline) -> None:
+    """Let an hour pass."""
+    pipeline.run("UPDATE indexer_counters SET updated_at = updated_at - interval '61 minutes'")
+
+
+def test_nothing_is_counted_before_anything_is_done(pipeline: Pipeline) -> None:
+    assert pipeline.round().rows == 0
+    assert numbers(counted(pipeline)) == (0, 0, 0, 0, 0)
+    assert counted(pipeline).delay_buckets == [0] * (len(BOUNDS) + 1)
+    assert rows(pipeline) == []
+
+
+def test_every_change_is_counted_once_though_one_document_brings_several(pipeline: Pipeline) -> None:
+    first, second = pipeline.consumer(), pipeline.consumer()
+    pipeline.rename(first, "Again")
+    pipeline.delete(second)
+    assert pipeline.round().rows == 4
+    assert numbers(counted(pipeline)) == (1, 4, 2, 0, 0)
+    pipeline.consumer()
+    pipeline.round()
+    assert numbers(counted(pipeline)) == (2, 5, 3, 0, 0)
+    assert numbers(counted(pipeline, "bulk")) == (0, 0, 0, 0, 0)
+
+
+def test_changes_are_counted_by_their_own_lane_whichever_brought_them(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    pipeline.run("UPDATE outbox SET lane = 'bulk'")
+    pipeline.rename(consumer, "Live")
+    assert pipeline.round("live").rows == 1
+    assert numbers(counted(pipeline, "live")) == (1, 1, 1, 0, 0)
+    assert numbers(counted(pipeline, "bulk")) == (0, 1, 0, 0, 0)
+    assert pipeline.waiting() == 0
+
+
+def test_conflict_is_counted_and_not_taken_for_a_document_that_was_written(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    lie = msgspec.json.encode({"id": consumer, "environmentId": str(pipeline.environment), "deleted": False})
+    assert pipeline.write_by_hand(consumer, pipeline.version(consumer) + 1000, lie) == 200
+    pipeline.consumer()
+    pipeline.round()
+    assert numbers(counted(pipeline)) == (1, 2, 1, 1, 0)
+
+
+def test_each_failure_of_a_document_is_counted_and_its_change_when_it_is_mended(pipeline: Pipeline) -> None:
+    poisoned = pipeline.consumer()
+    pipeline.consumer()
+    pipeline.drain()
+    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
+    for attempt in range(1, claims.ATTEMPTS + 1):
+        pipeline.round()
+        assert numbers(counted(pipeline)) == (1 + attempt, 2, 2, 0, attempt)
+        pipeline.run("UPDATE outbox SET retry_at = now()")
+    pipeline.run("UPDATE consumers SET metadata = NULL WHERE id = :id", id=poisoned)
+    pipeline.drain()
+    assert numbers(counted(pipeline))[1:] == (4, 3, 0, claims.ATTEMPTS)
+
+
+@pytest.mark.parametrize(("age", "bound"), [(-60, 0.025), (31, 60.0), (100, 300.0), (400, None)])
+def test_delay_is_from_the_change_to_its_being_searchable(pipeline: Pipeline, age: int, bound: float | None) -> None:
+    """The first is of a clock that was set back."""
+    pipeline.consumer()
+    pipeline.run("UPDATE outbox SET created_at = clock_timestamp() + :age * interval '-1 second'", age=age)
+    pipeline.round()
+    found = counted(pipeline)
+    expected = [int(each == bound) for each in (*BOUNDS, None)]
+    assert found.delay_buckets == expected
+    assert found.delay_seconds >= max(age, 0)
+
+
+def test_round_that_is_rolled_back_counts_nothing(pipeline: Pipeline) -> None:
+    pipeline.consumer()
+    nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
+    away = opensearch.writer(nobody)
+    with pytest.raises(OpenSearchException), pipeline.database.engine.connect() as connection:
+        drain_round(connection, away)
+    away.close()
+    assert numbers(counted(pipeline)) == (0, 0, 0, 0, 0)
+
+
+def test_round_whose_commit_is_lost_counts_nothing_and_its_repetition_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.consumer()
+    with monkeypatch.context() as patch:
+        patch.setattr(counters, "record", then_ended(counters.record))
+        with pytest.raises(sa.exc.DBAPIError):
+            pipeline.round()
+    assert (numbers(counted(pipeline)), pipeline.waiting()) == ((0, 0, 0, 0, 0), 1)
+    pipeline.round()
+    assert (numbers(counted(pipeline)), pipeline.waiting()) == ((1, 1, 1, 0, 0), 0)
+
+
+def then_ended(step: Callable[..., None]) -> Callable[..., None]:
+    """The session is ended after it, as by the server's shutdown."""
+
+    def ended(connection: sa.Connection, *given: Any) -> None:
+        step(connection, *given)
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    return ended
+
+
+def test_drains_at_once_do_not_wait_for_each_other(pipeline: Pipeline) -> None:
+    done = counters.Done(1, 0, 0, {"live": [5], "bulk": [7]})
+    engine = pipeline.database.engine
+    with engine.connect() as one, engine.connect() as other:
+        for connection in (one, other):
+            connection.execute(sa.text("SET lock_timeout = '1ms'"))
+            connection.commit()
+        for _ in range(2):
+            with one.begin(), other.begin():
+                counters.record(one, "live", done)
+                counters.record(other, "bulk", done)
+    assert numbers(counted(pipeline, "live")) == (2, 4, 2, 0, 0)
+    assert len(rows(pipeline)) == 4
+
+
+def test_counters_of_silent_workers_become_one_row_and_the_sums_stay(pipeline: Pipeline) -> None:
+    engine = pipeline.database.engine
+    for round_number in range(2):
+        sessions = [engine.connect() for _ in range(3)]
+        for number, connection in enumerate(sessions):
+            with connection.begin():
+                delays = {"live": [10**number, 10**9 + round_number], "bulk": [3 * 10**8]}
+                counters.record(connection, "live", counters.Done(2, number, 1, delays))
+        for connection in sessions:
+            connection.invalidate()
+            connection.close()
+        before = {lane: counted(pipeline, lane) for lane in ("live", "bulk")}
+        silent(pipeline)
+        assert upkeep.fold_counters(engine) == 6
+        assert rows(pipeline) == [(ENDED, "bulk"), (ENDED, "live")]
+        for lane, was in before.items():
+            now = counted(pipeline, lane)
+            assert msgspec.structs.replace(now, updated_at=was.updated_at) == was
+            assert now.updated_at is not None
+        assert upkeep.fold_counters(engine) == 0
+    assert counted(pipeline).changes == 12
+    with engine.connect() as connection:
+        assert workers(connection) == []
+
+
+def test_counters_of_a_worker_at_work_are_left_to_it(pipeline: Pipeline) -> None:
+    pipeline.consumer()
+    pipeline.round()
+    assert upkeep.fold_counters(pipeline.database.engine) == 0
+    silent(pipeline)
+    pipeline.consumer()
+    pipeline.round()
+    assert upkeep.fold_counters(pipeline.database.engine) == 0
+    silent(pipeline)
+    with pipeline.database.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT FROM indexer_counters FOR UPDATE")
+        assert upkeep.fold_counters(pipeline.database.engine) == 0
+    assert upkeep.fold_counters(pipeline.database.engine) == 1
+    pipeline.consumer()
+    pipeline.round()
+    assert numbers(counted(pipeline)) == (3, 3, 3, 0, 0)
+
+
+def test_folding_in_several_places_while_drains_count_loses_nothing(pipeline: Pipeline) -> None:
+    engine = pipeline.database.engine
+
+    def work(number: int) -> int:
+        if number % 2:
+            return upkeep.fold_counters(engine)
+        with engine.begin() as connection:
+            counters.record(connection, "live", counters.Done(1, 0, 0, {"live": [1]}))
+            connection.execute(
+                sa.text(
+                    "UPDATE indexer_counters SET updated_at = updated_at - interval '2 hours'"
+                    " WHERE worker LIKE '%/' || pg_backend_pid()"
+                )
+            )
+        return 0
+
+    with ThreadPoolExecutor(4) as pool:
+        folded = sum(pool.map(work, range(200)))
+    assert folded > 0
+    assert numbers(counted(pipeline)) == (100, 100, 100, 0, 0)
+    assert sum(counted(pipeline).delay_buckets) == 100

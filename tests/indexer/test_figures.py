@@ -1,0 +1,46 @@
+"""What waits and what was given up is told cheaply, however long the queues are."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from infra import outbox
+from tests.indexer.conftest import Pipeline
+from tests.indexer.test_claims import FILL
+
+
+def told(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
+    """Waiting and parked rows by lane."""
+    with pipeline.database.engine.connect() as connection:
+        return {lane.lane: (lane.waiting, lane.parked) for lane in outbox.waiting(connection)}
+
+
+def test_each_lane_is_told_of_also_one_with_nothing_in_it(pipeline: Pipeline) -> None:
+    assert told(pipeline) == {"live": (0, 0), "bulk": (0, 0)}
+    pipeline.run(FILL, lane="bulk", first=1, last=3, each=4)
+    pipeline.run("UPDATE outbox SET parked_at = now() WHERE environment_id = 2")
+    pipeline.run(FILL, lane="live", first=7, last=7, each=1)
+    assert told(pipeline) == {"live": (1, 0), "bulk": (8, 4)}
+
+
+def test_oldest_is_the_oldest_of_all_environments(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="live", first=1, last=5, each=2)
+    pipeline.run("UPDATE outbox SET created_at = now() - environment_id % 4 * interval '1 hour'")
+    pipeline.run("UPDATE outbox SET created_at = now() - interval '1 day', parked_at = now() WHERE environment_id = 5")
+    with pipeline.database.engine.connect() as connection:
+        live, bulk = outbox.waiting(connection)
+    assert 3 * 3600 <= live.oldest_seconds < 4 * 3600
+    assert bulk.oldest_seconds == 0
+
+
+def test_telling_reads_little_of_a_long_queue(pipeline: Pipeline) -> None:
+    pipeline.run(FILL, lane="bulk", first=1, last=20, each=10_000)
+    pipeline.run(FILL, lane="live", first=1, last=1, each=3)
+    pipeline.run("UPDATE outbox SET parked_at = now() WHERE seq % 70000 = 0")
+    engine = pipeline.database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE outbox")
+        [(pages,)] = connection.exec_driver_sql("SELECT pg_relation_size('outbox') / 8192")
+        explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {outbox.WAITING.text}")
+        plan: Any = connection.execute(explain, {"most": 1000}).scalar_one()
+    assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < pages / 4
