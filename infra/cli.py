@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import typer
 
 from infra.commands import setup
+from infra.commands.index import index_app
 from infra.commands.keys import key_app
 from infra.commands.organizations import org_app
 from infra.commands.transaction import DatabaseError
@@ -29,6 +30,7 @@ def consumers() -> None:
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(import_app, name="import")
+app.add_typer(index_app, name="index")
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
 app.command()(setup.alive)

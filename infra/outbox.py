@@ -40,9 +40,12 @@ PARKED = sa.text("""
     FROM outbox o LEFT JOIN environments e ON e.id = o.environment_id
     LEFT JOIN organizations org ON org.id = e.organization_id
     WHERE o.parked_at IS NOT NULL ORDER BY o.parked_at DESC, o.seq DESC LIMIT :rows""")
-RETRY = """
+RETRY = sa.text("""
     UPDATE outbox SET attempts = 0, retry_at = NULL, parked_at = NULL, error = NULL WHERE seq IN (
-        SELECT seq FROM outbox WHERE parked_at IS NOT NULL {chosen} FOR UPDATE SKIP LOCKED)"""
+        SELECT seq FROM outbox WHERE parked_at IS NOT NULL
+            AND (CAST(:environment_id AS int) IS NULL OR environment_id = :environment_id)
+            AND (CAST(:ids AS text[]) IS NULL OR consumer_id = ANY(:ids))
+        FOR UPDATE SKIP LOCKED)""")
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -80,16 +83,13 @@ def parked(connection: sa.Connection, rows: int) -> list[Parked]:
     return [msgspec.convert(row, Parked, from_attributes=True) for row in found]
 
 
-def retry(connection: sa.Connection, *, environment_id: int | None = None, ids: Sequence[str] = ()) -> int:
+def retry(connection: sa.Connection, *, environment_id: int | None, ids: Sequence[str] | None) -> int:
     """Let the drain try again what was given up, as if for the first time; answer how many rows.
 
     Args:
         connection: in a transaction.
-        environment_id: of this one alone.
-        ids: of these consumers alone.
+        environment_id: of this one alone, if given.
+        ids: of these consumers alone, if given.
     """
-    chosen = "AND environment_id = :environment_id " if environment_id is not None else ""
-    chosen += "AND consumer_id = ANY(:ids)" if ids else ""
-    values = {"environment_id": environment_id} if environment_id is not None else {}
-    query = sa.text(RETRY.format(chosen=chosen))
-    return connection.execute(query, values | ({"ids": list(ids)} if ids else {})).rowcount
+    values = {"environment_id": environment_id, "ids": None if ids is None else list(ids)}
+    return connection.execute(RETRY, values).rowcount

@@ -1,22 +1,12 @@
 """The command `consumers`, on a database of its own."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import pytest
 
-from infra.cli import main
 from infra.local.servers import LocalServers
+from tests.commands import Consumers, commands
 from tests.service import Database, new_database
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Consumers = Callable[..., Said]
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +17,4 @@ def database(servers: LocalServers) -> Iterator[Database]:
 
 @pytest.fixture
 def consumers(database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
-    for name, value in database.environ.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr("sys.argv", ["consumers", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        code = ended.value.code
-        return Said(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return run
+    return commands(database, monkeypatch, capsys)

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from infra.keys import DEFAULT_SCOPES, SCOPES
-from tests.organizations.conftest import Consumers
+from tests.commands import Consumers
 from tests.service import Database
 
 

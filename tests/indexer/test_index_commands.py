@@ -1,0 +1,268 @@
+"""`consumers index …`: what stands in the way of the index, and trying again."""
+
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from indexer import claims
+from infra import documents, outbox, queue
+from infra.status import PARKED
+from tests.commands import Consumers, commands
+from tests.indexer.conftest import Pipeline
+from tests.indexer.test_drain import POISON
+
+CLOSED = "127.0.0.1:9"
+
+
+@pytest.fixture
+def consumers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
+    return commands(pipeline.database, monkeypatch, capsys)
+
+
+def status(consumers: Consumers) -> Any:
+    said = consumers("index", "status", "--json")
+    assert (said.code, said.err) == (0, "")
+    return json.loads(said.out)
+
+
+def externally_named(pipeline: Pipeline, name: str) -> str:
+    [(consumer,)] = pipeline.run(
+        "INSERT INTO consumers (environment_id, external_id) VALUES (:e, :name) RETURNING id", name=name
+    )
+    return str(consumer)
+
+
+def park(pipeline: Pipeline) -> None:
+    """Rounds until what is refused is given up."""
+    for _ in range(claims.ATTEMPTS):
+        pipeline.drain()
+        pipeline.run("UPDATE outbox SET retry_at = now()")
+
+
+def other_environment(pipeline: Pipeline) -> Pipeline:
+    [(number,)] = pipeline.run(
+        "INSERT INTO environments (organization_id, mode) SELECT id, 'test' FROM organizations RETURNING id"
+    )
+    return pipeline._replace(environment=number)
+
+
+@pytest.fixture
+def narrow(pipeline: Pipeline) -> Pipeline:
+    """Somebody changed the index: numbers alone are external ids now. Closing it away and opening it mends that."""
+    search, name = pipeline.database.search, pipeline.index_name
+    mapping = documents.MAPPING["properties"] | {"externalId": {"type": "long"}}
+    search.indices.delete(index=name)
+    create_index(pipeline, mapping)
+    return pipeline
+
+
+def create_index(pipeline: Pipeline, properties: dict[str, Any]) -> None:
+    name, prefix = pipeline.index_name, pipeline.database.settings.index_prefix
+    pipeline.database.search.indices.create(
+        index=name,
+        body={
+            "settings": documents.INDEX_SETTINGS,
+            "mappings": documents.MAPPING | {"properties": properties},
+            "aliases": {
+                documents.write_alias(name): {},
+                documents.read_alias(prefix): {"filter": {"term": {"deleted": False}}},
+            },
+        },
+    )
+
+
+def mend(pipeline: Pipeline) -> None:
+    pipeline.database.search.indices.delete(index=pipeline.index_name)
+    create_index(pipeline, documents.MAPPING["properties"])
+
+
+def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consumers: Consumers) -> None:
+    for _ in range(3):
+        pipeline.consumer()
+    pipeline.round()
+    pipeline.consumer()
+    found = status(consumers)
+    [generation] = found["generations"]
+    assert generation.pop("bytes") > 0
+    assert generation.pop("liveAt")
+    assert generation == {
+        "indexName": pipeline.index_name,
+        "state": "live",
+        "documentVersion": documents.DOCUMENT_VERSION,
+        "isAsDeclared": True,
+        "index": "open",
+        "documents": 3,
+        "aliases": ["read", "write"],
+    }
+    live, bulk = found["waiting"]
+    assert (live["lane"], live["waiting"], live["parked"]) == ("live", 1, 0)
+    assert (bulk["lane"], bulk["waiting"], bulk["oldestSeconds"]) == ("bulk", 0, 0)
+    assert [(lane["lane"], lane["changes"]) for lane in found["done"]] == [("live", 3), ("bulk", 0)]
+    assert [(worker["lane"], worker["rounds"], worker["changes"]) for worker in found["workers"]] == [("live", 1, 3)]
+    assert found["parts"] == [{"part": part, "silentSeconds": None} for part in ("live", "bulk", "clock")]
+    assert (found["search"], found["parked"]) == ("ok", [])
+    table = consumers("index", "status").out
+    assert pipeline.index_name in table
+    assert "as declared" in table
+
+
+@pytest.mark.parametrize("away", ["OPENSEARCH_URL", "REDIS_URL"])
+def test_status_tells_the_rest_while_a_server_is_away(
+    pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    pipeline.consumer()
+    monkeypatch.setenv(away, f"{'redis' if away == 'REDIS_URL' else 'http'}://{CLOSED}")
+    found = status(consumers)
+    assert found["waiting"][0]["waiting"] == 1
+    [generation] = found["generations"]
+    assert generation["state"] == "live"
+    unknown = away == "OPENSEARCH_URL"
+    assert found["search"].startswith("unreachable: Connection") == unknown
+    assert (generation["index"] is None) == unknown
+    said = consumers("index", "status")
+    assert (said.code, said.err) == (0, "")
+    assert ("unreachable" in said.out) == unknown
+
+
+@pytest.mark.parametrize(
+    ("harm", "field", "expected"),
+    [
+        ("delete", "index", "missing"),
+        ("close", "index", "close"),
+        ("alias", "aliases", ["write"]),
+        ("mapping", "isAsDeclared", False),
+    ],
+)
+def test_status_shows_what_is_wrong_with_the_index(
+    pipeline: Pipeline, consumers: Consumers, harm: str, field: str, expected: object
+) -> None:
+    indices, name = pipeline.database.search.indices, pipeline.index_name
+    {
+        "delete": lambda: indices.delete(index=name),
+        "close": lambda: indices.close(index=name),
+        "alias": lambda: indices.delete_alias(
+            index=name, name=documents.read_alias(pipeline.database.settings.index_prefix)
+        ),
+        "mapping": lambda: pipeline.run("UPDATE generations SET mapping_digest = 'another'"),
+    }[harm]()
+    [generation] = status(consumers)["generations"]
+    assert generation[field] == expected
+    assert ("differs: consumers index rebuild" in consumers("index", "status").out) == (harm == "mapping")
+
+
+def test_parked_change_is_shown_with_its_reason_in_one_line_that_does_nothing(
+    pipeline: Pipeline, consumers: Consumers
+) -> None:
+    consumer = pipeline.consumer()
+    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m=POISON)
+    pipeline.run("DELETE FROM outbox WHERE version < (SELECT version FROM consumers)")
+    park(pipeline)
+    [parked] = status(consumers)["parked"]
+    assert (parked["consumerId"], parked["organization"], parked["mode"]) == (consumer, "Shop", "live")
+    assert (parked["version"], parked["attempts"]) == (pipeline.version(consumer), claims.ATTEMPTS)
+    assert parked["reason"].startswith("mapper_parsing_exception: ")
+    pipeline.run("UPDATE outbox SET error = :error", error="first\nsecond \x1b[31m\u202e" + "x" * 500)
+    [line] = [line for line in consumers("index", "status").out.splitlines() if line.startswith(consumer)]
+    assert "Shop:live" in line
+    assert "first second [31m xxx" in line
+    assert "x" * 150 in line
+    assert "x" * 201 not in line
+
+
+def test_latest_parked_changes_are_shown_and_the_others_counted(pipeline: Pipeline, consumers: Consumers) -> None:
+    pipeline.run("INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, :n)", n=PARKED + 5)
+    pipeline.run("UPDATE outbox SET parked_at = now() - seq * interval '1 minute', error = 'it'")
+    found = status(consumers)
+    latest = [row[0] for row in pipeline.run("SELECT consumer_id FROM outbox ORDER BY parked_at DESC")]
+    assert [row["consumerId"] for row in found["parked"]] == latest[:PARKED]
+    assert found["waiting"][0]["parked"] == PARKED + 5
+    assert "5 more" in consumers("index", "status").out
+
+
+def test_what_was_parked_is_in_the_index_once_its_cause_is_mended_and_it_is_tried_again(
+    narrow: Pipeline, consumers: Consumers
+) -> None:
+    refused = externally_named(narrow, "not a number")
+    park(narrow)
+    assert narrow.failures()[0][:2] == (claims.ATTEMPTS, True)
+    mend(narrow)
+    narrow.drain()
+    assert narrow.visible() == set()
+    assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": True}
+    assert narrow.failures() == [(0, False, None)]
+    narrow.drain()
+    assert narrow.visible() == {refused}
+    assert narrow.waiting() == 0
+    assert consumers("index", "retry-parked").out == "0 parked changes will be tried again.\n"
+
+
+def test_change_whose_cause_stays_is_parked_again(narrow: Pipeline, consumers: Consumers) -> None:
+    externally_named(narrow, "not a number")
+    park(narrow)
+    consumers("index", "retry-parked")
+    park(narrow)
+    assert narrow.failures()[0][:2] == (claims.ATTEMPTS, True)
+
+
+def test_what_is_tried_again_can_be_chosen(pipeline: Pipeline, consumers: Consumers) -> None:
+    other = other_environment(pipeline)
+    mine, second, theirs = pipeline.consumer(), pipeline.consumer(), other.consumer()
+    choices = {
+        ("--environment", "Shop:test"): {theirs},
+        ("--environment", "Shop:live"): {mine, second},
+        ("--id", mine, "--id", theirs): {mine, theirs},
+        ("--environment", "Shop:live", "--id", mine, "--id", theirs): {mine},
+        ("--id", "cons_unknown"): set(),
+        (): {mine, second, theirs},
+    }
+    for options, expected in choices.items():
+        pipeline.run("UPDATE outbox SET attempts = 5, retry_at = now(), parked_at = now(), error = 'it'")
+        said = json.loads(consumers("index", "retry-parked", *options, "--json").out)
+        freed = {row[0] for row in pipeline.run("SELECT consumer_id FROM outbox WHERE parked_at IS NULL")}
+        assert (freed, said["retried"]) == (expected, len(expected)), options
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "problem"),
+    [
+        ("Shop", 2, "live or test"),
+        ("Shop:staging", 2, "live or test"),
+        (":live", 2, "name"),
+        ("None:live", 1, "'None'"),
+    ],
+)
+def test_environment_that_is_none_is_refused(
+    pipeline: Pipeline, consumers: Consumers, place: str, code: int, problem: str
+) -> None:
+    pipeline.consumer()
+    pipeline.run("UPDATE outbox SET parked_at = now()")
+    said = consumers("index", "retry-parked", "--environment", place)
+    assert said.code == code
+    assert problem in said.err
+    assert pipeline.run("SELECT count(*) FROM outbox WHERE parked_at IS NULL") == [(0,)]
+
+
+def test_change_that_is_being_written_is_left_to_its_drain(pipeline: Pipeline, consumers: Consumers) -> None:
+    consumer, _ = pipeline.consumer(), pipeline.consumer()
+    pipeline.run("UPDATE outbox SET parked_at = now()")
+    with pipeline.database.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT FROM outbox WHERE consumer_id = %s FOR UPDATE", (consumer,))
+        assert json.loads(consumers("index", "retry-parked", "--json").out)["retried"] == 1
+
+
+def test_the_indexer_is_woken_if_it_can_be(
+    pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.consumer()
+    pipeline.run("UPDATE outbox SET parked_at = now()")
+    with redis.Redis.from_url(pipeline.database.settings.redis_url) as shared:
+        shared.delete(queue.MARK)
+        assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": True}
+        assert shared.exists(queue.MARK)
+    pipeline.run("UPDATE outbox SET parked_at = now()")
+    monkeypatch.setenv("REDIS_URL", f"redis://{CLOSED}")
+    assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": False}
+    with pipeline.database.engine.connect() as connection:
+        assert [lane.parked for lane in outbox.waiting(connection)] == [0, 0]
