@@ -89,7 +89,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.api_keys = Keys(app.state.engine)
     uses = asyncio.create_task(app.state.api_keys.keep_uses())
     waker = Waker(Nudger(chosen))
-    tickers = db.async_engine(chosen, pool_size=2, autocommit=True)
+    tickers = db.watching_engine(chosen)
     app.state.freshness = Freshness(tickers)
     app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)
     try:

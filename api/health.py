@@ -3,7 +3,6 @@
 import asyncio
 
 import msgspec
-import sqlalchemy as sa
 from litestar import Controller, Response, get
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
@@ -12,11 +11,9 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.documents import read_alias
+from infra.outbox import OLDEST_LIVE
 
 CHECK_SECONDS = 3.0
-OLDEST = sa.text("""
-    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::int
-    FROM outbox WHERE parked_at IS NULL AND lane = 'live'""")
 
 
 class Live(msgspec.Struct):
@@ -58,7 +55,7 @@ def _word(up: bool) -> str:  # noqa: FBT001 (there is nothing else it could mean
 async def _lag(state: State) -> int | None:
     try:
         async with asyncio.timeout(CHECK_SECONDS), state.engine.connect() as connection:
-            return int((await connection.execute(OLDEST)).scalar_one())
+            return int((await connection.execute(OLDEST_LIVE)).scalar_one())
     except (SQLAlchemyError, TimeoutError):
         return None
 

@@ -9,6 +9,7 @@ from opensearchpy import OpenSearch
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of the documents in one request, about."""
+ANSWERED = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 CONFLICT, DOCUMENT_FAULT, SERVER_FAULT = 409, 400, 500
 CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
@@ -24,9 +25,14 @@ class Written(NamedTuple):
     source: bytes
 
 
+class Cause(msgspec.Struct):
+    reason: str = ""
+
+
 class ItemError(msgspec.Struct):
     type: str = ""
     reason: str = ""
+    caused_by: Cause | None = None
 
 
 class Item(msgspec.Struct):
@@ -69,7 +75,10 @@ class Item(msgspec.Struct):
 
     @property
     def reason(self) -> str:
-        return f"{self.error.type}: {self.error.reason}" if self.error else ""
+        if not self.error:
+            return ""
+        cause = f" ({self.error.caused_by.reason})" if self.error.caused_by else ""
+        return f"{self.error.type}: {self.error.reason}{cause}"
 
     def indexed_version(self, highest: int) -> int | None:
         """The version a conflicting document met in the index, 0 without a conflict; None from `highest` on."""
@@ -122,6 +131,6 @@ def _bulk(client: OpenSearch, alias: str, lines: list[bytes]) -> list[Item]:
     answer: Any = client.bulk(
         body=b"\n".join(lines) + b"\n",
         index=alias,
-        params={"require_alias": "true", "filter_path": "items.*.status,items.*.error.type,items.*.error.reason"},
+        params={"require_alias": "true", "filter_path": ANSWERED},
     )
     return [item["index"] for item in msgspec.json.decode(answer, type=_Answer).items]

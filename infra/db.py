@@ -8,6 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from infra.activity import application_name
 from infra.settings import Settings
 
+OPTIONS = (
+    # A database may have other defaults; a drain must see what was committed after its claim.
+    "-c idle_in_transaction_session_timeout=15s -c timezone=UTC -c default_transaction_isolation=read\\ committed"
+)
+# The outbox, and what imports stage, are empty at one moment and huge at the next. A plan that was kept from the empty
+# one goes through all of it for each row of it: a burst of 30,000 changes then takes minutes instead of seconds.
+FRESH_PLANS = f"{OPTIONS} -c plan_cache_mode=force_custom_plan"
+# Nothing of the indexer runs so long, unless something is wrong with it.
+BOUNDED = f"{FRESH_PLANS} -c statement_timeout=20s"
 # A frozen or vanished client's locks come free: the kernel gives its connection up after 15 s, and the server
 # ends a transaction that does nothing for as long. Both are above OpenSearch's timeout (10 s).
 CONNECT = {
@@ -16,9 +25,7 @@ CONNECT = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 15_000,
-    # A database may have other defaults; a drain must see what was committed after its claim.
-    "options": "-c idle_in_transaction_session_timeout=15s -c timezone=UTC"
-    " -c default_transaction_isolation=read\\ committed",
+    "options": FRESH_PLANS,
 }
 
 UNFORESEEN_ENVIRONMENT = "(SELECT CAST(:environment_id AS int))"
@@ -31,24 +38,33 @@ def sqlalchemy_url(database_url: str) -> sa.URL:
     return sa.make_url(database_url).set(drivername="postgresql+psycopg")
 
 
-def async_engine(settings: Settings, *, pool_size: int | None = None, autocommit: bool = False) -> AsyncEngine:
-    """The API's connections; unusable ones are replaced before a request meets them."""
-    level: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+def async_engine(settings: Settings) -> AsyncEngine:
+    """The API's connections for requests; unusable ones are replaced before a request meets them."""
+    # Each request's statements are few and short, so planning them anew would show.
+    return _async_engine(settings, settings.database_pool, {"options": OPTIONS})
+
+
+def watching_engine(settings: Settings) -> AsyncEngine:
+    """The API's connections to look at the outbox with, apart from those that requests may use up; no transactions."""
+    return _async_engine(settings, 2, {"options": BOUNDED}, isolation_level="AUTOCOMMIT")
+
+
+def _async_engine(settings: Settings, pool_size: int, connect: dict[str, str], **more: Any) -> AsyncEngine:
     return create_async_engine(
         sqlalchemy_url(settings.database_url),
-        pool_size=pool_size or settings.database_pool,
+        pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
-        connect_args=CONNECT,
+        connect_args=CONNECT | connect,
         hide_parameters=True,
-        **level,
+        **more,
     )
 
 
 def engine(settings: Settings, *, pool_size: int = 1, name: str | None = None) -> sa.Engine:
     """Connections for workers and commands; those of a part of the indexer carry its name (`infra.activity`)."""
-    named = {"application_name": application_name(name)} if name else {}
+    named = {"application_name": application_name(name), "options": BOUNDED} if name else {}
     return sa.create_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,

@@ -34,6 +34,17 @@ WAITING = sa.text(
         SELECT lane FROM outbox WHERE parked_at IS NOT NULL ORDER BY environment_id, created_at LIMIT :most)"""
     + " UNION ALL ".join(_LANE.format(lane=lane) for lane in LANES)
 )
+OLDEST_LIVE = sa.text("""
+    WITH RECURSIVE heads AS (
+        (SELECT environment_id, created_at FROM outbox WHERE parked_at IS NULL AND lane = 'live'
+         ORDER BY environment_id, seq LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM heads h CROSS JOIN LATERAL (
+            SELECT environment_id, created_at FROM outbox o
+            WHERE parked_at IS NULL AND lane = 'live' AND o.environment_id > h.environment_id
+            ORDER BY environment_id, seq LIMIT 1) next)
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::bigint FROM heads""")
+"""Age in milliseconds of the oldest live change of all environments; 0 if there is none."""
 PARKED = sa.text("""
     SELECT o.consumer_id, org.name AS organization, e.mode, o.version, o.attempts, o.error AS reason, o.created_at,
         o.parked_at

@@ -68,6 +68,8 @@ async def _search(client: AsyncOpenSearch, alias: str, body: query.Clause) -> Fo
     try:
         answer = await client.search(index=alias, body=body, params={"allow_partial_search_results": "false"})
     except RequestError as error:
+        if "index_closed" in str(error):
+            raise
         # Of what a request can bring here, only these may be more, or other, than OpenSearch takes.
         if "too_many" in str(error):
             raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="The search text is too long") from None

@@ -5,6 +5,7 @@ from typing import LiteralString
 import sqlalchemy as sa
 
 from indexer import claims
+from infra import db
 from tests.indexer.conftest import Pipeline
 
 FILL: LiteralString = """
@@ -72,3 +73,23 @@ def test_claim_reads_about_what_it_takes_however_long_the_queues_are(pipeline: P
     assert plan["Plan"]["Actual Rows"] == 750
     assert plan["Plan"]["Shared Hit Blocks"] < 10 * 750
     assert environments[0]["Plan"]["Shared Hit Blocks"] < 10 * 50
+
+
+def test_a_burst_after_silence_is_not_worked_off_by_the_plans_of_an_empty_table(pipeline: Pipeline) -> None:
+    """A session keeps its plans; that for an empty outbox goes through all of it for every row of it."""
+    forget = claims.FORGET.text.replace(":ids", "$1").replace(":versions", "$2")
+    ids = [f"cons_{number:026}" for number in range(1, 501)]
+    values = f"'{{{','.join(ids)}}}', array_fill(1::bigint, ARRAY[{len(ids)}])"
+    execute = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE forget ({values})".replace(":", r"\:"))
+    engine = db.engine(pipeline.database.settings, name="live")
+    with pipeline.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM ANALYZE outbox"))
+    with engine.connect() as session:
+        session.execute(sa.text(f"PREPARE forget (text[], bigint[]) AS {forget}"))
+        for _ in range(12):  # from the sixth on, PostgreSQL may keep a plan for good
+            session.execute(execute)
+        session.commit()
+        pipeline.run(FILL, lane="live", first=0, last=0, each=3000)
+        [done] = session.execute(execute).scalar_one()
+    engine.dispose()
+    assert done["Plan"]["Shared Hit Blocks"] < 10 * len(ids)
