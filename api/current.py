@@ -18,7 +18,12 @@ TOKEN = "Consistency-Token"  # noqa: S105 (a header's name)
 LONGEST_WAIT = 10
 DEFAULT_WAIT = 2
 RETRY_AFTER_SECONDS = 1
-PREFERENCE = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*("[^"]*"|[^\s";,]*))?\s*(?:;[^,]*)?')
+PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
+"""Between commas; those in quotes separate nothing."""
+PREFERENCE = re.compile(
+    r'\s*+([!#$%&\'*+.^_`|~0-9A-Za-z-]++)\s*+(?:=\s*+("(?:[^"\\]|\\.)*+"|[^\s";,]*+)\s*+)?+(?:;.*)?'
+)
+"""Without backtracking: a header of thousands of spaces would hold up the event loop for seconds."""
 
 
 class Preferences(NamedTuple):
@@ -37,7 +42,7 @@ class Preferences(NamedTuple):
 def preferences(values: list[str]) -> Preferences:
     """Read the `Prefer` headers of a request; of a preference given twice the first counts."""
     given: dict[str, str] = {}
-    for part in ",".join(values).split(","):
+    for part in (part for value in values for part in PART.findall(value)):
         if found := PREFERENCE.fullmatch(part):
             given.setdefault(found[1].lower(), (found[2] or "").strip('"'))
     wait = given.get("wait", "")

@@ -132,6 +132,17 @@ class Service:
             process.wait()
         log.close()
 
+    @contextmanager
+    def without(self, *names: str) -> Iterator[None]:
+        """These are stopped for so long, and started again."""
+        for name in names:
+            self.stop(name)
+        try:
+            yield
+        finally:
+            for name in names:
+                self.start(name)
+
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
 

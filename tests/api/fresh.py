@@ -1,0 +1,97 @@
+"""Every way to write, and what an answer says of the index."""
+
+import json
+from string import Template
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.api.calls import create
+from tests.service import Account
+
+TOKEN = "Consistency-Token"
+FUTURE = f"1-{2**63 - 1}"
+"""No database has given out so many transactions."""
+
+WRITES: dict[str, tuple[str, str, Any]] = {
+    "consumer": ("POST", "/consumers", {"fullName": "New"}),
+    "change": ("PUT", "/consumers/$consumer", {"fullName": "Changed"}),
+    "delete": ("DELETE", "/consumers/$consumer", None),
+    "batch": ("POST", "/consumers/batch", [{"fullName": "One"}, {"fullName": "Other"}]),
+    "change of a batch": ("PUT", "/consumers/batch", [{"id": "$consumer", "fullName": "Changed"}]),
+    "order": ("POST", "/orders", {"consumerId": "$consumer", "amount": 5}),
+    "orders": ("POST", "/orders/batch", [{"consumerId": "$consumer", "amount": 5}]),
+    "change of an order": ("PUT", "/orders/$order", {"amount": 7}),
+    "delete of an order": ("DELETE", "/orders/$order", None),
+    "audience": ("POST", "/audiences", {"name": "New", "type": "STATIC"}),
+    "change of an audience": ("PUT", "/audiences/$audience", {"name": "Changed"}),
+    "delete of an audience": ("DELETE", "/audiences/$audience", None),
+    "members": ("POST", "/audiences/$audience/members", {"consumerIds": ["$consumer"]}),
+    "other members": ("PUT", "/audiences/$audience/members", {"consumerIds": ["$consumer"]}),
+    "fewer members": ("DELETE", "/audiences/$audience/members", {"consumerIds": ["$member"]}),
+}
+READS = {"list": ("/consumers", {}), "search": ("/consumers/search", {"q": "nobody"})}
+
+
+class Shop(NamedTuple):
+    """An account with one of everything, and every write that can be made of it."""
+
+    account: Account
+    ids: dict[str, str]
+
+    def write(self, kind: str, **headers: str) -> httpx.Response:
+        method, path, body = WRITES[kind]
+        content = None if body is None else Template(json.dumps(body)).substitute(self.ids)
+        answer = self.account.live.request(
+            method,
+            Template(path).substitute(self.ids),
+            content=content,
+            headers={"Content-Type": "application/json"} | headers,
+        )
+        assert answer.is_success, answer.text
+        return answer
+
+
+@pytest.fixture
+def shop(account: Account) -> Shop:
+    consumer, member = (str(create(account.live)["id"]) for _ in range(2))
+    order = str(create(account.live, "/orders", consumerId=consumer, amount=1)["id"])
+    audience = str(create(account.live, "/audiences", name="Old", type="SYNCED_LIST")["id"])
+    account.live.post(f"/audiences/{audience}/members", json={"consumerIds": [member]}).raise_for_status()
+    return Shop(account, {"consumer": consumer, "member": member, "order": order, "audience": audience})
+
+
+def read(
+    client: httpx.Client, token: str | None, prefer: str | None = None, kind: str = "list", **parameters: Any
+) -> httpx.Response:
+    """A page, read with a token."""
+    path, given = READS[kind]
+    headers = {name: value for name, value in ((TOKEN, token), ("Prefer", prefer)) if value is not None}
+    return client.get(path, params=given | parameters, headers=headers)
+
+
+def seen(answer: httpx.Response) -> list[str]:
+    """The consumers of a page that is current."""
+    assert answer.status_code == 200, answer.text
+    assert "Index-Stale" not in answer.headers
+    return [row["id"] for row in answer.json()["data"]]
+
+
+def is_stale(client: httpx.Client, token: str) -> bool:
+    answer = read(client, token, "wait=0")
+    assert answer.status_code == 200, answer.text
+    return "Index-Stale" in answer.headers
+
+
+def lag(client: httpx.Client, kind: str = "list") -> int:
+    return int(read(client, None, kind=kind).headers["Index-Lag-Ms"])
+
+
+def by_hand(account: Account, statement: str, lane: str = "live", **values: Any) -> str:
+    """Run a statement in a transaction of its own, and give the token of what it wrote."""
+    with account.database.engine.begin() as connection:
+        connection.execute(sa.text("SELECT set_config('consumers.lane', :lane, true)"), {"lane": lane})
+        connection.execute(sa.text(statement), {"e": account.live_environment} | values)
+        return f"1-{connection.execute(sa.text('SELECT pg_current_xact_id()::text')).scalar_one()}"

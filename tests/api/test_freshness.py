@@ -1,0 +1,191 @@
+"""Reading one's own writes, while the index follows (contract.md §1)."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.api.calls import create, faults
+from tests.api.fresh import FUTURE, READS, TOKEN, WRITES, Shop, by_hand, is_stale, lag, read, seen
+from tests.api.fresh import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.service import Account, Service
+from tests.waiting import wait_until
+
+POISON = '{"a": 1e16000}'
+"""JSON with a number that PostgreSQL holds and OpenSearch refuses to parse."""
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_write_that_waits_answers_once_it_is_searchable(shop: Shop, kind: str) -> None:
+    answer = shop.write(kind, Prefer="wait=10")
+    assert answer.headers["Index-State"] == "searchable"
+    assert answer.headers["Preference-Applied"] == "wait=10"
+    assert not is_stale(shop.account.live, answer.headers[TOKEN])
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_write_that_does_not_wait_names_itself_and_says_nothing_of_the_index(shop: Shop, kind: str) -> None:
+    answer = shop.write(kind)
+    assert answer.headers[TOKEN]
+    assert not {"index-state", "preference-applied"} & set(answer.headers)
+
+
+def test_list_and_search_contain_each_consumer_at_once(account: Account) -> None:
+    made: list[str] = []
+    for number in range(50):
+        answer = account.live.post("/consumers", json={"fullName": f"Name{number:03}"})
+        made.insert(0, answer.json()["id"])
+        token = answer.headers[TOKEN]
+        assert seen(read(account.live, token, kind="search", q=f"name{number:03}"))[0] == made[0]
+        assert seen(read(account.live, token, first=100)) == made
+
+
+def test_list_by_totals_follows_each_order_at_once(account: Account) -> None:
+    consumers = [create(account.live)["id"] for _ in range(2)]
+    for number in range(50):
+        body = {"consumerId": consumers[number % 2], "amount": 10 * (number + 1)}
+        token = account.live.post("/orders", json=body).headers[TOKEN]
+        answer = read(account.live, token, sortBy="totalOrderValue")
+        assert seen(answer) == [consumers[number % 2], consumers[1 - number % 2]]
+        assert answer.json()["data"][0] == account.live.get(f"/consumers/{consumers[number % 2]}").json()
+
+
+def test_index_knows_each_membership_at_once(account: Account) -> None:
+    consumer = create(account.live)["id"]
+    audience = create(account.live, "/audiences", name="A", type="STATIC")["id"]
+    for number in range(50):
+        method, expected = ("DELETE", []) if number % 2 else ("POST", [audience])
+        answer = account.live.request(method, f"/audiences/{audience}/members", json={"consumerIds": [consumer]})
+        assert seen(read(account.live, answer.headers[TOKEN])) == [consumer]
+        assert account.database.documents(account.live_environment)[consumer]["audienceIds"] == expected
+
+
+def test_deleted_consumer_is_gone_at_once(account: Account) -> None:
+    batch = account.live.post("/consumers/batch", json=[{"fullName": "Gone Soon"}] * 50)
+    left = [row["id"] for row in reversed(batch.json())]
+    assert seen(read(account.live, batch.headers[TOKEN], first=100)) == left
+    while left:
+        token = account.live.delete(f"/consumers/{left.pop()}").headers[TOKEN]
+        assert seen(read(account.live, token, first=100)) == left
+        assert seen(read(account.live, token, kind="search", q="gone soon", first=100)) == left
+
+
+@pytest.mark.parametrize("kind", READS)
+@pytest.mark.parametrize(
+    "token", ["", "1", "1-", "abc", "2-5", "1-x", "1--1", "1-5 6", "1-5,1-5", f"1-{2**63}", "1-" + "9" * 500, "1-٣"]
+)
+def test_token_that_no_write_has_answered_is_refused_by_its_name(account: Account, kind: str, token: str) -> None:
+    path, parameters = READS[kind]
+    answer = account.live.get(path, params=parameters, headers={TOKEN.encode(): token.encode()})
+    assert faults(answer).keys() == {TOKEN}
+
+
+def test_token_of_the_future_is_stale(account: Account) -> None:
+    """As after the database was restored to an earlier time."""
+    account.settled()
+    assert is_stale(account.live, FUTURE)
+    assert read(account.live, FUTURE, "wait=0, handling=strict").status_code == 503
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_change_that_changes_nothing_is_in_the_index(account: Account, kind: str) -> None:
+    consumer = create(account.live, fullName="Same")["id"]
+    account.settled()
+    answer = account.live.put(f"/consumers/{consumer}", json={"fullName": "Same"}, headers={"Prefer": "wait=0"})
+    assert answer.headers["Index-State"] == "searchable"
+    assert "Index-Stale" not in read(account.live, answer.headers[TOKEN], "wait=0", kind).headers
+
+
+def test_replayed_answer_tells_of_the_index_as_it_is_now(account: Account) -> None:
+    def post(**headers: str) -> httpx.Response:
+        return account.live.post("/consumers", json={"fullName": "Once"}, headers={"Idempotency-Key": "k"} | headers)
+
+    first = post()
+    again = post(Prefer="wait=10")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.headers["Index-State"] == "searchable"
+    assert again.headers[TOKEN] == first.headers[TOKEN]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied"),
+    [
+        (["wait=10"], "wait=10"),
+        (["wait=11"], "wait=10"),
+        (["wait=999999999"], "wait=10"),
+        (['wait="3"'], "wait=3"),
+        (["WAIT = 3"], "wait=3"),
+        (["wait=3; because=x, respond-async"], "wait=3"),
+        (["return=minimal, wait=3, wait=5"], "wait=3"),
+        (["return=minimal", "wait=3", "wait=5"], "wait=3"),
+        (["handling=strict", "wait=3"], "wait=3"),
+        (['note="a, wait=5, b", wait=3'], "wait=3"),
+        (['note="a \\", wait=5, b", wait=3'], "wait=3"),
+        (['wait=3; note="a, wait=5, b"'], "wait=3"),
+        (["wait"], None),
+        (["wait="], None),
+        (["wait=-1"], None),
+        (["wait=1.5"], None),
+        (["wait=soon"], None),
+        (["wait=３"], None),
+        (["wait=1 2"], None),
+        (["waits=3"], None),
+        (["handling=strict"], None),
+        ([",;=\"'"], None),
+        ([""], None),
+    ],
+)
+def test_preferences_of_a_write(account: Account, prefer: list[str], applied: str | None) -> None:
+    headers = [(b"Prefer", value.encode()) for value in prefer]
+    answer = account.live.post("/audiences", json={"name": "A", "type": "STATIC"}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers.get("Preference-Applied") == applied
+    assert answer.headers.get("Index-State") == (applied and "searchable")
+
+
+def test_settled_index_has_no_lag(account: Account) -> None:
+    create(account.live)
+    account.settled()
+    for kind in READS:
+        wait_until(lambda kind=kind: lag(account.live, kind) == 0, what="no lag")  # type: ignore[misc]
+
+
+@pytest.fixture
+def poisoned(account: Account) -> Iterator[str]:
+    """A consumer whose document is refused, and was."""
+    consumer = str(create(account.live)["id"])
+    yield consumer
+    by_hand(account, "DELETE FROM consumers WHERE id = :id", id=consumer)
+    account.settled()
+
+
+def test_refused_document_makes_only_its_own_token_stale(account: Account, poisoned: str) -> None:
+    update = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
+    token = by_hand(account, update, id=poisoned, m=POISON)
+    wait_until(lambda: refused(account, poisoned), what="the refusal")
+    for _ in range(5):
+        answer = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
+        assert answer.headers["Index-State"] == "searchable"
+        assert answer.json()["id"] in seen(read(account.live, answer.headers[TOKEN], "wait=0"))
+        assert is_stale(account.live, token)
+    by_hand(account, "UPDATE outbox SET parked_at = now() WHERE consumer_id = :id", id=poisoned)
+    assert is_stale(account.live, token)
+
+
+def refused(account: Account, consumer: str) -> bool:
+    query = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE consumer_id = :id AND attempts > 0)")
+    with account.database.engine.connect() as connection:
+        return bool(connection.execute(query, {"id": consumer}).scalar_one())
+
+
+def test_running_import_makes_only_its_own_token_stale(account: Account, service: Service) -> None:
+    with service.without("background", "beat"):
+        insert = "INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, 1000)"
+        token = by_hand(account, insert, lane="bulk")
+        for _ in range(5):
+            answer = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
+            assert answer.headers["Index-State"] == "searchable"
+            assert answer.json()["id"] in seen(read(account.live, answer.headers[TOKEN], "wait=0"))
+            assert is_stale(account.live, token)
+    wait_until(lambda: not is_stale(account.live, token), what="the import")

@@ -1,0 +1,121 @@
+"""What reads and writes say while the index is behind: nobody indexes (contract.md §1)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.calls import create
+from tests.api.fresh import READS, TOKEN, WRITES, Shop, by_hand, is_stale, lag, read
+from tests.api.fresh import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.service import Account, Service, new_account
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_indexes(service: Service) -> Iterator[None]:
+    with service.without("worker", "background", "beat"):
+        yield
+
+
+@pytest.fixture
+def token(account: Account) -> str:
+    """Of a write that is not in the index."""
+    answer = account.live.post("/consumers", json={"fullName": "Not Yet"})
+    return answer.headers[TOKEN]
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [*((kind, 0) for kind in WRITES), ("consumer", 1), ("order", 1)])
+def test_write_that_waits_in_vain_is_done_and_pending(shop: Shop, kind: str, seconds: int) -> None:
+    answer = shop.write(kind, Prefer=f"wait={seconds}")
+    assert answer.headers["Index-State"] == "pending"
+    assert answer.headers["Preference-Applied"] == f"wait={seconds}"
+    assert is_stale(shop.account.live, answer.headers[TOKEN])
+
+
+def test_replayed_answer_is_pending_too(account: Account) -> None:
+    headers = {"Idempotency-Key": "k", "Prefer": "wait=0"}
+    answers = [account.live.post("/consumers", json={}, headers=headers) for _ in range(2)]
+    assert answers[1].headers["Idempotent-Replayed"] == "true"
+    assert [answer.headers["Index-State"] for answer in answers] == ["pending"] * 2
+    assert answers[0].headers[TOKEN] == answers[1].headers[TOKEN]
+
+
+@pytest.mark.parametrize("kind", READS)
+@pytest.mark.parametrize("prefer", ["wait=0", "wait=1", None])
+def test_read_that_waits_in_vain_says_that_it_is_stale(
+    account: Account, token: str, kind: str, prefer: str | None
+) -> None:
+    answer = read(account.live, token, prefer, kind)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"] == []
+    assert answer.headers["Index-Stale"] == "true"
+    assert answer.headers.get("Preference-Applied") == prefer
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_strict_read_that_waits_in_vain_is_refused(account: Account, token: str, kind: str) -> None:
+    answer = read(account.live, token, "handling=strict, wait=0", kind)
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.headers["Preference-Applied"] == "wait=0, handling=strict"
+    assert answer.json()["error"] == "Search unavailable"
+    assert TOKEN in answer.json()["message"]
+    assert answer.json()["requestId"] == answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_read_without_a_token_waits_for_nothing_and_claims_nothing(account: Account, token: str, kind: str) -> None:
+    assert token
+    answer = read(account.live, None, "handling=strict, wait=10", kind)
+    assert answer.status_code == 200, answer.text
+    assert not {"index-stale", "preference-applied"} & set(answer.headers)
+
+
+def test_change_that_changes_nothing_waits_for_those_before_it(account: Account) -> None:
+    consumer = create(account.live)["id"]
+    answer = account.live.put(f"/consumers/{consumer}", json={})
+    assert is_stale(account.live, answer.headers[TOKEN])
+
+
+def test_token_says_nothing_of_what_others_or_another_environment_wrote(account: Account, service: Service) -> None:
+    with new_account(service) as other:
+        create(other.live)
+        create(account.test)
+        token = account.live.put("/consumers/batch", json=[]).headers[TOKEN]
+        assert not is_stale(account.live, token)
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_lag_rises_while_nobody_indexes(account: Account, token: str, kind: str) -> None:
+    assert token
+    first = wait_until(lambda: lag(account.live, kind), what="a lag")
+    wait_until(lambda: lag(account.live, kind) > first, what="a greater lag")
+
+
+def test_lag_counts_parked_changes_and_imports(account: Account) -> None:
+    by_hand(account, "INSERT INTO consumers (environment_id) VALUES (:e)", lane="bulk")
+    first = wait_until(lambda: lag(account.live), what="the import's lag")
+    by_hand(account, "UPDATE outbox SET parked_at = now() WHERE environment_id = :e")
+    wait_until(lambda: lag(account.live) > first, what="the parked change's lag")
+
+
+def test_lag_is_of_the_oldest_change_though_one_was_parked_before_or_after(account: Account) -> None:
+    for _ in range(2):
+        create(account.live)
+    old = "UPDATE outbox SET created_at = now() - interval '1 hour' WHERE seq = (SELECT {} FROM outbox WHERE {})"
+    mine = "environment_id = :e"
+    by_hand(account, old.format("max(seq)", mine))
+    by_hand(account, f"UPDATE outbox SET parked_at = now() WHERE seq = (SELECT max(seq) FROM outbox WHERE {mine})")
+    assert lag(account.live) >= 3_600_000
+    by_hand(account, f"UPDATE outbox SET parked_at = now() WHERE {mine}")
+    by_hand(account, old.format("min(seq)", mine).replace("1 hour", "2 hours"))
+    wait_until(lambda: lag(account.live) >= 7_200_000, what="the other's lag")
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_lag_is_of_one_environment(account: Account, service: Service, token: str, kind: str) -> None:
+    assert token
+    wait_until(lambda: lag(account.live, kind), what="a lag")
+    assert lag(account.test, kind) == 0
+    with new_account(service) as other:
+        assert lag(other.live, kind) == 0
