@@ -1,0 +1,142 @@
+"""Many wait for the index at once, and cost no more than one (infra.freshness)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra import db
+from infra.freshness import REACHED, Freshness, Mark
+from tests.service import Database
+
+WAITERS = 200
+LONG = 30.0
+INSERT = sa.text("""
+    INSERT INTO outbox (environment_id, consumer_id, version, lane)
+    VALUES (1, 'cons_00000000000000000000000000', :n, 'live') RETURNING xid::text""")
+
+
+class Watched(NamedTuple):
+    """A freshness on an engine with one connection, and what it asks."""
+
+    freshness: Freshness
+    engine: AsyncEngine
+    asked: list[int]
+    """Of each check, how many writes it asked for."""
+
+    async def checks(self, number: int) -> None:
+        """Wait for so many more."""
+        until = len(self.asked) + number
+        async with asyncio.timeout(LONG):
+            while len(self.asked) < until:
+                await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def watched(database: Database) -> AsyncIterator[Watched]:
+    engine = db.async_engine(database.settings, pool_size=1, autocommit=True)
+    asked: list[int] = []
+
+    def count(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if "pg_snapshot_xmax" in statement:
+            asked.append(len(parameters["xids"]))
+
+    assert "pg_snapshot_xmax" in REACHED.text  # as in no other statement
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", count)
+    freshness = Freshness(engine)
+    try:
+        yield Watched(freshness, engine, asked)
+    finally:
+        await freshness.close()
+        await engine.dispose()
+
+
+def waiting_changes(database: Database, number: int) -> list[Mark]:
+    """Changes of so many transactions, in the outbox."""
+    marks = []
+    with database.engine.connect() as connection:
+        for version in range(1, number + 1):
+            marks.append(Mark(1, connection.execute(INSERT, {"n": version}).scalar_one()))
+            connection.commit()
+    return marks
+
+
+def forget(database: Database, condition: str = "true") -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.text(f"DELETE FROM outbox WHERE {condition}"))
+
+
+def test_all_who_wait_share_one_statement_a_tick(quiet: Database) -> None:
+    marks = waiting_changes(quiet, WAITERS)
+
+    async def wait() -> None:
+        async with watched(quiet) as own:
+            waiters = [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in marks]
+            await own.checks(10)
+            assert set(own.asked) == {WAITERS}
+            # Those who wait for the same write ask once.
+            waiters += [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in marks]
+            await own.checks(10)
+            assert set(own.asked) == {WAITERS}
+            # The first is in the index: all after it still wait, for it is not to be read without those before.
+            await asyncio.to_thread(forget, quiet, "version < 2")
+            assert await waiters[0]
+            assert not any(waiter.done() for waiter in waiters[1:WAITERS])
+            await asyncio.to_thread(forget, quiet)
+            assert all(await asyncio.gather(*waiters))
+
+    asyncio.run(wait())
+
+
+def test_who_waits_holds_no_connection(quiet: Database) -> None:
+    marks = waiting_changes(quiet, WAITERS)
+
+    async def wait() -> None:
+        async with watched(quiet) as own:
+            waiters = [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in marks]
+            await own.checks(1)
+            for number in range(100):
+                async with own.engine.connect() as connection:
+                    assert (await connection.execute(sa.text("SELECT :n"), {"n": number})).scalar_one() == number
+            assert not any(waiter.done() for waiter in waiters)
+            await asyncio.to_thread(forget, quiet)
+            assert all(await asyncio.gather(*waiters))
+
+    asyncio.run(wait())
+
+
+def test_who_gives_up_is_asked_for_no_more(quiet: Database) -> None:
+    [patient, impatient, gone] = waiting_changes(quiet, 3)
+
+    async def wait() -> None:
+        async with watched(quiet) as own:
+            waiters = [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in (patient, gone)]
+            assert not await own.freshness.reached(impatient, 0)
+            waiters.pop().cancel()
+            await own.checks(2)
+            assert own.asked[-1] == 1
+            waiters[0].cancel()
+            await asyncio.gather(*waiters, return_exceptions=True)
+            # With nobody waiting nothing is asked, until somebody does again.
+            await asyncio.to_thread(forget, quiet)
+            assert await own.freshness.reached(impatient, 0)
+
+    asyncio.run(wait())
+
+
+def test_lag_is_measured_once_for_all_who_ask(quiet: Database) -> None:
+    waiting_changes(quiet, 1)
+
+    async def measure() -> None:
+        async with watched(quiet) as own:
+            statements: list[str] = []
+            sa.event.listen(own.engine.sync_engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+            lags = await asyncio.gather(*(own.freshness.lag_ms(number % 2 + 1) for number in range(WAITERS)))
+            assert len([text for text in statements if "created_at" in text]) <= 2
+            assert len(set(lags)) <= 2
+            assert min(lags) == 0
+
+    asyncio.run(measure())
