@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from infra import db
 from infra.freshness import REACHED, Freshness, Mark
 from tests.service import Database
+from tests.waiting import wait_until
 
 WAITERS = 200
 LONG = 30.0
@@ -30,9 +31,7 @@ class Watched(NamedTuple):
     async def checks(self, number: int) -> None:
         """Wait for so many more."""
         until = len(self.asked) + number
-        async with asyncio.timeout(LONG):
-            while len(self.asked) < until:
-                await asyncio.sleep(0)
+        await asyncio.to_thread(wait_until, lambda: len(self.asked) >= until)
 
 
 @asynccontextmanager

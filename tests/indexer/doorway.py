@@ -1,0 +1,63 @@
+"""A way to a real server that a test may close, or leave without an answer."""
+
+import contextlib
+import socket
+import threading
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class Doorway:
+    """Leads from a port of its own to a server: open, `hanging` (accepts, and never answers) or `closed`."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        assert parts.hostname
+        assert parts.port
+        self._target = (parts.hostname, parts.port)
+        self._listener: socket.socket | None = None
+        self._open: list[socket.socket] = []
+        self._hanging = False
+        self.port = 0
+        self.open()
+        self.address = address.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{self.port}")
+
+    def open(self, *, hanging: bool = False) -> None:
+        self.close()
+        self._hanging = hanging
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def close(self) -> None:
+        """Nobody listens any more, and who was connected is cut off."""
+        for one in [*([self._listener] if self._listener else []), *self._open]:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._listener, self._open = None, []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                self._open.append(client)
+                if self._hanging:
+                    continue
+                server = socket.create_connection(self._target)
+                self._open.append(server)
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=_carry, args=[one, other], daemon=True).start()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while content := source.recv(1 << 16):
+            target.sendall(content)
+        target.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,248 @@
+"""Who is to blame when documents are refused: one that is refused for what it is, or the place that refuses all."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException
+
+from indexer import claims
+from indexer.bulk import PlaceError
+from infra import documents
+from infra.opensearch import TextSerializer
+from tests.indexer.conftest import Pipeline
+from tests.indexer.doorway import Doorway
+from tests.indexer.test_drain import POISON
+
+ROUNDS = claims.ATTEMPTS + 1
+ATTEMPTED = [(attempt, attempt == claims.ATTEMPTS) for attempt in range(1, claims.ATTEMPTS + 1)]
+BAD = "Bad Name"
+
+
+def poison(pipeline: Pipeline, consumer: str) -> None:
+    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m=POISON)
+
+
+def try_again(pipeline: Pipeline) -> None:
+    pipeline.run("UPDATE outbox SET retry_at = NULL")
+
+
+def attempts(pipeline: Pipeline) -> list[tuple[int, bool]]:
+    return [row[:2] for row in pipeline.failures()]
+
+
+def put(pipeline: Pipeline, **settings: Any) -> None:
+    body = {f"index.{name.replace('__', '.')}": value for name, value in settings.items()}
+    pipeline.database.search.indices.put_settings(index=pipeline.index_name, body=body)
+
+
+Fault = Callable[[Pipeline], Any]
+
+
+def setting(**settings: Any) -> Fault:
+    @contextmanager
+    def fault(pipeline: Pipeline) -> Iterator[None]:
+        put(pipeline, **settings)
+        try:
+            yield
+        finally:
+            put(pipeline, **dict.fromkeys(settings))
+
+    return fault
+
+
+@contextmanager
+def strict_mapping(pipeline: Pipeline) -> Iterator[None]:
+    """The write alias leads to an index of another mapping: every document is refused with 400."""
+    indices, name = pipeline.database.search.indices, f"{pipeline.index_name}-strict"
+    indices.create(index=name, body={"mappings": {"dynamic": "strict", "properties": {"id": {"type": "keyword"}}}})
+    alias = documents.write_alias(pipeline.index_name)
+
+    def lead(source: str, target: str) -> None:
+        actions = [{act: {"index": index, "alias": alias}} for act, index in (("remove", source), ("add", target))]
+        indices.update_aliases(body={"actions": actions})
+
+    lead(pipeline.index_name, name)
+    try:
+        yield
+    finally:
+        lead(name, pipeline.index_name)
+        indices.delete(index=name)
+
+
+@contextmanager
+def closed_index(pipeline: Pipeline) -> Iterator[None]:
+    pipeline.database.search.indices.close(index=pipeline.index_name)
+    yield
+    pipeline.database.search.indices.open(index=pipeline.index_name)
+
+
+@contextmanager
+def circuit_breaker(pipeline: Pipeline, limit: str = "1b") -> Iterator[None]:
+    """Requests are 429 for want of memory, the larger ones at least."""
+    cluster, name = pipeline.database.search.cluster, "network.breaker.inflight_requests.limit"
+    cluster.put_settings(body={"transient": {name: limit}})
+    try:
+        yield
+    finally:
+        cluster.put_settings(body={"transient": {name: None}})
+
+
+@contextmanager
+def ingest_failure(pipeline: Pipeline, condition: str = "true") -> Iterator[None]:
+    """OpenSearch stumbles over documents with 500: over all, or those that fulfil a condition."""
+    ingest, name = pipeline.database.search.ingest, pipeline.index_name
+    ingest.put_pipeline(id=name, body={"processors": [{"fail": {"if": condition, "message": "stumbled"}}]})
+    put(pipeline, default_pipeline=name)
+    try:
+        yield
+    finally:
+        put(pipeline, default_pipeline=None)
+        ingest.delete_pipeline(id=name)
+
+
+@contextmanager
+def hanging(pipeline: Pipeline) -> Iterator[Pipeline]:
+    with Doorway(pipeline.database.settings.opensearch_url) as way:
+        way.open(hanging=True)
+        writer = OpenSearch(way.address, timeout=0.2, max_retries=0, serializer=TextSerializer())
+        yield pipeline._replace(writer=writer)
+        writer.close()
+
+
+PLACES: dict[str, Fault] = {
+    "another mapping": strict_mapping,
+    "missing ingest pipeline": setting(default_pipeline="nowhere"),
+    "failing ingest pipeline": ingest_failure,
+    "write block": setting(blocks__write=True),
+    "read only": setting(blocks__read_only=True),
+    "full disk": setting(blocks__read_only_allow_delete=True),
+    "closed index": closed_index,
+    "too many requests": circuit_breaker,
+    "no answer": hanging,
+}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_place_that_refuses_all_is_to_blame_and_no_document(pipeline: Pipeline, place: Fault, number: int) -> None:
+    changed = [pipeline.consumer() for _ in range(number)]
+    other = pipeline.consumer()
+    pipeline.drain()
+    for consumer in changed:
+        pipeline.rename(consumer, "Changed")
+    with place(pipeline) as replaced:
+        for _ in range(ROUNDS):
+            with pytest.raises((PlaceError, OpenSearchException)):
+                (replaced or pipeline).round()
+    assert attempts(pipeline) == [(0, False)] * number
+    pipeline.drain()
+    assert pipeline.waiting() == 0
+    assert pipeline.visible() == {*changed, other}
+    assert [pipeline.indexed(consumer)["fullName"] for consumer in changed] == ["Changed"] * number
+
+
+def test_document_refused_alone_is_to_blame_while_others_can_be_written(pipeline: Pipeline) -> None:
+    poisoned, healthy = pipeline.consumer(), pipeline.consumer()
+    pipeline.drain()
+    poison(pipeline, poisoned)
+    for attempt in ATTEMPTED:
+        pipeline.round()
+        assert attempts(pipeline) == [attempt]
+        try_again(pipeline)
+    assert pipeline.round().rows == 0
+    assert pipeline.visible() == {poisoned, healthy}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_document_that_opensearch_stumbles_over_is_to_blame_and_others_go_on(pipeline: Pipeline, alone: bool) -> None:  # noqa: FBT001 (a parameter)
+    bad, other = pipeline.consumer(), pipeline.consumer()
+    pipeline.drain()
+    with ingest_failure(pipeline, f"ctx.fullName == '{BAD}'"):
+        pipeline.rename(bad, BAD)
+        for attempt in ATTEMPTED:
+            if not alone:
+                pipeline.rename(other, f"Attempt {attempt[0]}")
+            pipeline.round()
+            assert attempts(pipeline) == [attempt]
+            try_again(pipeline)
+    assert "stumbled" in (pipeline.failures()[0][2] or "")
+    assert pipeline.indexed(other)["fullName"] == ("A Consumer" if alone else f"Attempt {claims.ATTEMPTS}")
+    # Mended, it goes the way of all others.
+    pipeline.rename(bad, "Good Name")
+    pipeline.drain()
+    assert pipeline.waiting() == 0
+
+
+def test_document_too_large_for_the_place_is_to_blame_once_it_is_alone(pipeline: Pipeline) -> None:
+    """The whole request is refused then, with 429, as when there are too many."""
+    large, other, _ = pipeline.consumer(), pipeline.consumer(), pipeline.consumer("Untouched")
+    pipeline.drain()
+    metadata = "UPDATE consumers SET metadata = jsonb_build_object('a', repeat('x', 30000)) WHERE id = :id"
+    pipeline.run(metadata, id=large)
+    pipeline.rename(other, "Changed")
+    with circuit_breaker(pipeline, "20kb"):
+        with pytest.raises(OpenSearchException):
+            pipeline.round()
+        assert attempts(pipeline) == [(0, False)] * 2
+        pipeline.round(rows=1)
+        assert attempts(pipeline) == [(1, False), (0, False)]
+        pipeline.round(rows=1)
+    assert pipeline.indexed(other)["fullName"] == "Changed"
+    assert attempts(pipeline) == [(1, False)]
+
+
+def test_row_that_cannot_be_rendered_is_to_blame_and_others_go_on(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, other = pipeline.consumer(), pipeline.consumer()
+    render = documents.document
+
+    def stumble(row: documents.ConsumerRow, audience_ids: list[str]) -> bytes:
+        if row.id == bad:
+            raise ArithmeticError("no such number")
+        return render(row, audience_ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "document", stumble)
+        for attempt in ATTEMPTED:
+            pipeline.rename(other, f"Attempt {attempt[0]}")
+            pipeline.drain()
+            assert attempts(pipeline) == [attempt]
+            assert pipeline.indexed(other)["fullName"] == f"Attempt {attempt[0]}"
+            try_again(pipeline)
+    assert pipeline.failures()[0][2] == "ArithmeticError: no such number"
+    assert pipeline.visible() == {other}
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
+    """Let PostgreSQL fail whenever this row is among those that are read."""
+    read = claims.current
+
+    def current(connection: sa.Connection, ids: list[str]) -> dict[str, claims.Current]:
+        if consumer in ids:
+            connection.execute(sa.text("SELECT 1 / 0"))
+        return read(connection, ids)
+
+    monkeypatch.setattr(claims, "current", current)
+
+
+def test_row_that_cannot_be_read_is_to_blame_once_it_is_alone(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, other = pipeline.consumer(), pipeline.consumer()
+    with monkeypatch.context() as patch:
+        unreadable(patch, bad)
+        with pytest.raises(sa.exc.DataError):
+            pipeline.round()
+        assert attempts(pipeline) == [(0, False)] * 2
+        pipeline.round(rows=1)
+        assert attempts(pipeline) == [(1, False), (0, False)]
+        pipeline.drain()
+    assert pipeline.visible() == {other}
+    try_again(pipeline)
+    pipeline.drain()
+    assert pipeline.waiting() == 0
