@@ -177,6 +177,13 @@ def test_document_that_opensearch_stumbles_over_is_to_blame_and_others_go_on(pip
     assert pipeline.waiting() == 0
 
 
+def test_first_documents_of_all_are_not_to_blame_for_a_place_that_stumbles(pipeline: Pipeline) -> None:
+    pipeline.consumer()
+    with ingest_failure(pipeline), pytest.raises(PlaceError):
+        pipeline.round()
+    assert attempts(pipeline) == [(0, False)]
+
+
 def test_document_too_large_for_the_place_is_to_blame_once_it_is_alone(pipeline: Pipeline) -> None:
     """The whole request is refused then, with 429, as when there are too many."""
     large, other, _ = pipeline.consumer(), pipeline.consumer(), pipeline.consumer("Untouched")

@@ -1,0 +1,153 @@
+"""Round after round: smaller ones while they fail, until the one row that fails them is alone; and never an end."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+
+from indexer import claims, drainer
+from indexer.drain import Round, drain_round
+from indexer.drainer import Drainer
+from infra import db
+from infra.opensearch import TextSerializer
+from tests.indexer.conftest import Pipeline
+from tests.indexer.doorway import Doorway
+from tests.indexer.test_blame import closed_index, unreadable
+from tests.waiting import wait_until
+
+LONG = 60.0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses between attempts."""
+    for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(drainer, name, 0)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each round asks for."""
+    sizes: list[int] = []
+
+    def recorded(connection: sa.Connection, client: OpenSearch, lane: str, rows: int) -> Round:
+        sizes.append(rows)
+        return drain_round(connection, client, lane, rows)
+
+    monkeypatch.setattr(drainer, "drain_round", recorded)
+    return sizes
+
+
+@pytest.fixture
+def subject(pipeline: Pipeline) -> Iterator[Drainer]:
+    engine = db.engine(pipeline.database.settings)
+    yield Drainer(engine, pipeline.writer, "live")
+    engine.dispose()
+
+
+def people(pipeline: Pipeline, number: int) -> list[str]:
+    insert = """
+        INSERT INTO consumers (environment_id, full_name) SELECT :e, 'Before' FROM generate_series(1, :number)
+        RETURNING id"""
+    with pipeline.database.engine.begin() as connection:
+        return list(connection.execute(sa.text(insert), {"e": pipeline.environment, "number": number}).scalars())
+
+
+def test_row_that_cannot_be_read_ends_up_alone_and_all_others_are_indexed(
+    pipeline: Pipeline, subject: Drainer, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = people(pipeline, 2500)
+    bad = everyone[1234]
+    unreadable(monkeypatch, bad)
+    assert not subject.catch_up(LONG)
+    assert pipeline.visible() == set(everyone) - {bad}
+    assert pipeline.run("SELECT consumer_id, attempts > 0 FROM outbox") == [(bad, True)]
+    # Once it is out of the way, the rounds are large again.
+    assert max(asked[asked.index(1) :]) > 250
+
+
+def test_rounds_are_smaller_while_the_place_fails_and_grow_again(
+    pipeline: Pipeline, subject: Drainer, asked: list[int]
+) -> None:
+    people(pipeline, 3000)
+    with closed_index(pipeline):
+        while asked[-1:] != [1]:
+            subject.catch_up(0.001)
+    assert asked == sorted(asked, reverse=True)
+    assert asked[0] == claims.ROWS
+    assert pipeline.waiting() == 3000
+    del asked[:]
+    assert not subject.catch_up(LONG)
+    assert asked == sorted(asked)
+    assert asked[-1] == claims.ROWS
+    assert pipeline.waiting() == 0
+
+
+def test_pauses_between_attempts_grow_up_to_a_limit_and_start_again(
+    pipeline: Pipeline, subject: Drainer, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(drainer, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(drainer, "FIRST_PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(drainer, "LONGEST_PAUSE_SECONDS", 3.0)
+
+    def attempts_until(end: float) -> list[float]:
+        nonlocal now
+        times = []
+        while now < end:
+            before = len(asked)
+            assert not subject.catch_up(LONG)
+            times += [now] if len(asked) > before else []
+            now += 0.5
+        return times
+
+    subject._pause = 1.0  # noqa: SLF001 (it began with none)
+    pipeline.consumer()
+    with closed_index(pipeline):
+        assert attempts_until(11) == [0, 1, 3, 6, 9]
+    assert attempts_until(13) == [12, 12.5]
+    pipeline.consumer()
+    with closed_index(pipeline):
+        assert attempts_until(16) == [13, 14]
+
+
+@pytest.fixture
+def ways(pipeline: Pipeline) -> Iterator[dict[str, Doorway]]:
+    settings = pipeline.database.settings
+    with Doorway(settings.database_url) as database, Doorway(settings.opensearch_url) as search:
+        yield {"postgresql": database, "opensearch": search}
+
+
+@pytest.mark.parametrize("how", ["closed", "hanging", "cut off"])
+@pytest.mark.parametrize("server", ["postgresql", "opensearch"])
+def test_server_that_goes_away_ends_nothing_and_all_goes_on_after_its_return(
+    pipeline: Pipeline, ways: dict[str, Doorway], monkeypatch: pytest.MonkeyPatch, server: str, how: str
+) -> None:
+    monkeypatch.setitem(db.CONNECT, "options", "-c statement_timeout=5s")
+    monkeypatch.setitem(db.CONNECT, "connect_timeout", 2)
+    away = msgspec.structs.replace(pipeline.database.settings, database_url=ways["postgresql"].address)
+    writer = OpenSearch(ways["opensearch"].address, timeout=2, max_retries=0, serializer=TextSerializer())
+    engine = db.engine(away)
+    subject = Drainer(engine, writer, "live")
+    first = pipeline.consumer()
+    assert not subject.catch_up(LONG)
+    assert pipeline.visible() == {first}
+    second = pipeline.consumer()
+    if how == "hanging":
+        ways[server].open(hanging=True)
+    else:
+        ways[server].close()
+    if how == "cut off":
+        ways[server].open()
+    else:
+        for _ in range(3):
+            subject.catch_up(0.001)
+        assert pipeline.waiting() == 1
+        ways[server].open()
+    wait_until(lambda: not subject.catch_up(LONG) and pipeline.visible() == {first, second}, what="its return")
+    assert pipeline.waiting() == 0
+    writer.close()
+    engine.dispose()
