@@ -7,10 +7,12 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
+from redis import Redis
 
 from indexer import claims
 from indexer.drain import Round, drain_round
 from infra import documents, opensearch
+from infra.settings import Settings
 from tests.service import Database
 
 
@@ -95,3 +97,19 @@ def pipeline(quiet: Database) -> Iterator[Pipeline]:
     writer = opensearch.writer(quiet.settings)
     yield Pipeline(quiet, writer, number)
     writer.close()
+
+
+@pytest.fixture
+def own(pipeline: Pipeline) -> Settings:
+    """With a queue of its own: what is broken here, no other test's worker takes from."""
+    return msgspec.structs.replace(
+        pipeline.database.settings, redis_url=pipeline.database.settings.redis_url.removesuffix("/0") + "/9"
+    )
+
+
+@pytest.fixture
+def queue_of_its_own(own: Settings) -> Iterator[Redis]:
+    with Redis.from_url(own.redis_url) as client:
+        client.flushdb()
+        yield client
+        client.flushdb()

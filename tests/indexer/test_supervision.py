@@ -1,0 +1,184 @@
+"""What runs and does nothing is noticed and replaced; what is busy, or has nothing to do, is not."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from redis import Redis
+
+from indexer import supervision
+from infra import db, queue
+from infra.local import services, watch
+from infra.local.process import Process
+from infra.local.services import SILENT_SECONDS, STARTING_SECONDS, Indexer
+from infra.settings import Settings
+from tests.indexer.conftest import Pipeline
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("waits", "messages_at", "stuck_at"),
+    [
+        pytest.param(True, [], 31, id="messages wait and none is received"),
+        pytest.param(True, [20], 51, id="none is received any more"),
+        pytest.param(True, [20, 40, 60, 80], None, id="it is busy"),
+        pytest.param(False, [], None, id="there are none"),
+    ],
+)
+def test_worker_is_stuck_when_it_gets_nothing_though_something_waits(
+    waits: bool,  # noqa: FBT001 (a case)
+    messages_at: list[int],
+    stuck_at: int | None,
+) -> None:
+    clock = Clock()
+    watch = supervision.Watch(lambda: waits, clock)
+    for second in range(100):
+        clock.now = 1000.0 + second
+        if second in messages_at:
+            watch.received(sender="a signal's")
+        if watch.is_stuck():
+            assert second == stuck_at
+            return
+    assert stuck_at is None
+
+
+def test_worker_has_as_long_for_the_first_message_after_a_pause(queue_of_its_own: Redis) -> None:
+    clock = Clock()
+    watch = supervision.Watch(lambda: supervision.waiting(queue_of_its_own, [queue.LIVE, queue.BULK]), clock)
+    clock.now += 10 * supervision.STUCK_SECONDS
+    assert not watch.is_stuck()
+    queue_of_its_own.rpush(queue.BULK, "a message")
+    clock.now += supervision.STUCK_SECONDS
+    assert not watch.is_stuck()
+    clock.now += 1
+    assert watch.is_stuck()
+    queue_of_its_own.delete(queue.BULK)
+    assert not watch.is_stuck()
+
+
+def test_broker_that_is_away_or_broken_has_no_messages(queue_of_its_own: Redis) -> None:
+    queue_of_its_own.set(queue.LIVE, "no list")
+    assert not supervision.waiting(queue_of_its_own, [queue.LIVE])
+    assert not supervision.waiting(Redis.from_url("redis://127.0.0.1:9"), [queue.LIVE])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(services, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+@pytest.fixture
+def indexer(tmp_path: Path) -> Iterator[Callable[[Settings], Indexer]]:
+    """Makes one that sleeps for ever."""
+    made: list[Indexer] = []
+
+    class Sleeping(Indexer):
+        def command(self) -> list[str]:
+            return ["sleep", "1000"]
+
+    def make(settings: Settings) -> Indexer:
+        made.append(Sleeping("clock", (), tmp_path, settings, part="clock"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+        one._engine.dispose()  # noqa: SLF001 (a process's ends with it)
+
+
+def stuck_after(indexer: Indexer, clock: Clock, seconds: int = 120) -> int | None:
+    """In how many seconds it is said to be stuck."""
+    for second in range(seconds):
+        if indexer.stuck():
+            return second
+        clock.now += 1
+    return None
+
+
+def test_indexer_that_asks_the_database_nothing_is_stuck(
+    pipeline: Pipeline, indexer: Callable[[Settings], Indexer], clock: Clock
+) -> None:
+    one = indexer(pipeline.database.settings)
+    assert stuck_after(one, clock) == SILENT_SECONDS
+    # Started again, it has time to begin.
+    one.spawn()
+    after = stuck_after(one, clock)
+    assert after is not None
+    assert after >= STARTING_SECONDS + SILENT_SECONDS
+
+
+def test_indexer_that_asks_is_not_stuck_and_begins_anew(
+    pipeline: Pipeline, indexer: Callable[[Settings], Indexer], clock: Clock
+) -> None:
+    one = indexer(pipeline.database.settings)
+    assert stuck_after(one, clock, int(SILENT_SECONDS)) is None
+    engine = db.engine(pipeline.database.settings, name="clock")
+    with engine.connect() as connection:
+        for _ in range(10):
+            connection.execute(sa.text("SELECT 1"))
+            assert stuck_after(one, clock, 3) is None
+    engine.dispose()
+    assert stuck_after(one, clock) == SILENT_SECONDS
+
+
+@pytest.mark.parametrize(
+    "away", [{"redis_url": "redis://127.0.0.1:9"}, {"database_url": "postgresql://nobody@127.0.0.1:9/none"}]
+)
+def test_indexer_without_its_servers_is_excused(
+    pipeline: Pipeline, indexer: Callable[[Settings], Indexer], clock: Clock, away: dict[str, str]
+) -> None:
+    assert stuck_after(indexer(msgspec.structs.replace(pipeline.database.settings, **away)), clock) is None
+
+
+class Done(Exception):  # noqa: N818 (no error)
+    pass
+
+
+class Hanging(Process):
+    """Ignores a request to end, and is said to be stuck the first time."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("hanging", folder / "log")
+        self.pids: list[int] = []
+
+    def command(self) -> list[str]:
+        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+        return [sys.executable, "-c", code]
+
+    def spawn(self) -> None:
+        super().spawn()
+        self.pids.append(self.pid)
+
+    def stuck(self) -> str | None:
+        if len(self.pids) > 1:
+            raise Done
+        return "does nothing"
+
+
+def test_process_that_is_stuck_is_killed_and_started_again(tmp_path: Path) -> None:
+    process, told = Hanging(tmp_path), list[str]()
+    process.spawn()
+    try:
+        with pytest.raises(Done):
+            watch.keep_running([process], told.append)
+        first, second = process.pids
+        with pytest.raises(ProcessLookupError):
+            os.kill(first, 0)
+        assert process.running()
+        assert process.pid == second
+        assert told == ["hanging does nothing; starting it again"]
+    finally:
+        process.kill()
