@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -36,7 +37,7 @@ class Watched(NamedTuple):
 
 @asynccontextmanager
 async def watched(database: Database) -> AsyncIterator[Watched]:
-    engine = db.async_engine(database.settings, pool_size=1, autocommit=True)
+    engine = db.async_engine(msgspec.structs.replace(database.settings, database_pool=1))
     asked: list[int] = []
 
     def count(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
