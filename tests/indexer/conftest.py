@@ -1,6 +1,7 @@
 """A database that nobody but the test drains."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
 import msgspec
@@ -85,18 +86,27 @@ class Pipeline(NamedTuple):
         return {hit["_id"] for hit in hits}
 
 
-@pytest.fixture
-def pipeline(quiet: Database) -> Iterator[Pipeline]:
-    with quiet.engine.begin() as connection:
+@contextmanager
+def new_pipeline(database: Database) -> Iterator[Pipeline]:
+    """An environment of its own, and a client of OpenSearch as the drain has it."""
+    with database.engine.begin() as connection:
         number = connection.execute(
             sa.text(
                 """WITH o AS (INSERT INTO organizations (name) VALUES ('Shop') RETURNING id)
                 INSERT INTO environments (organization_id, mode) SELECT id, 'live' FROM o RETURNING id"""
             )
         ).scalar_one()
-    writer = opensearch.writer(quiet.settings)
-    yield Pipeline(quiet, writer, number)
-    writer.close()
+    writer = opensearch.writer(database.settings)
+    try:
+        yield Pipeline(database, writer, number)
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+def pipeline(quiet: Database) -> Iterator[Pipeline]:
+    with new_pipeline(quiet) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture
