@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NamedTuple
 
 import httpx
@@ -97,8 +98,8 @@ class Service:
         "beat": [*CELERY, "beat", "-S", "celery.beat:Scheduler"],
     }
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.database, self._folder = database, folder
+    def __init__(self, database: Database, folder: Path, environ: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.database, self._folder, self._environ = database, folder, database.environ | dict(environ)
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
     @property
@@ -111,7 +112,7 @@ class Service:
         if name == "api":
             command += ["--port", str(self.database.settings.port), "--workers", str(workers), "--no-access-log"]
             command += ["--respawn-failed-workers", "--workers-kill-timeout", "5"]
-        environ = os.environ | self.database.environ
+        environ = os.environ | self._environ
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
         self._running[name] = (process, log)
         if name == "api":
@@ -142,6 +143,21 @@ class Service:
         finally:
             for name in names:
                 self.start(name)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send it to a process and to all that it started."""
+        os.killpg(self.pid(name), number)
+
+    def pid(self, name: str) -> int:
+        return self._running[name][0].pid
+
+    def running(self, name: str) -> bool:
+        return name in self._running and self._running[name][0].poll() is None
+
+    def children(self, name: str) -> list[int]:
+        """The processes that it started itself."""
+        found = subprocess.run(["pgrep", "-P", str(self.pid(name))], stdout=subprocess.PIPE, check=False)
+        return [int(pid) for pid in found.stdout.split()]
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()

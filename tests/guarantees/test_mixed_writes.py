@@ -1,0 +1,90 @@
+"""Many clients write at once while whatever can fail does: nothing lost, nothing resurrected, nothing stale."""
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import redis
+import sqlalchemy as sa
+
+from infra.local.servers import LocalServers
+from tests.guarantees.agreement import assert_agreement_soon, differences
+from tests.guarantees.conftest import crash
+from tests.guarantees.mixing import Client
+from tests.service import Database, Service, new_account
+from tests.waiting import wait_until
+
+CHANGES = int(os.environ.get("MIXED_WRITES", "10000"))
+CLIENTS = 8
+CHANGES_A_FAULT = 500
+STATE = sa.text("SELECT id, full_name FROM consumers")
+OLD_TOTALS = sa.text("""
+    SELECT c.id FROM consumers c LEFT JOIN orders o ON o.consumer_id = c.id AND o.counts
+    GROUP BY c.id HAVING count(o.id) <> c.total_orders""")
+
+
+def faults(service: Service, servers: LocalServers) -> Iterator[Callable[[], object]]:
+    """Without end; what is stopped by one is started by the next."""
+
+    def kill_api_process() -> None:
+        os.kill(service.children("api")[-1], signal.SIGKILL)
+
+    def flush() -> None:
+        with redis.Redis.from_url(servers.valkey.url) as client:
+            client.flushall()
+
+    return itertools.cycle(
+        [
+            partial(service.stop, "worker", signal.SIGKILL),
+            partial(service.start, "worker"),
+            kill_api_process,
+            flush,
+            partial(service.signal, "worker", signal.SIGSTOP),
+            partial(service.signal, "worker", signal.SIGCONT),
+        ]
+    )
+
+
+def stored(database: Database) -> dict[str, str]:
+    with database.engine.connect() as connection:
+        return {row.id: row.full_name for row in connection.execute(STATE)}
+
+
+def test_mixed_writes_under_faults_leave_the_index_as_the_database_and_the_database_as_answered(
+    own_servers: LocalServers, own_service: Service
+) -> None:
+    """The whole proof is 100,000 changes: MIXED_WRITES=100000."""
+    with new_account(own_service) as account:
+        audience = account.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
+        url = f"{own_service.url}/api/v1"
+        clients = [Client(account, url, audience["id"], number) for number in range(CLIENTS)]
+
+        def done() -> int:
+            return sum(client.changes for client in clients)
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            running = [pool.submit(client.run, CHANGES // CLIENTS) for client in clients]
+            crashes = {CHANGES // 3: own_servers.opensearch, 2 * CHANGES // 3: own_servers.postgres}
+            for mark, fault in zip(range(0, CHANGES, CHANGES_A_FAULT), faults(own_service, own_servers), strict=False):
+                wait_until(lambda mark=mark: done() >= mark or any(r.done() for r in running), 300, f"{mark} changes")  # type: ignore[misc]
+                fault()
+                for due in [due for due in crashes if due <= mark]:
+                    crash(crashes.pop(due))
+            if own_service.running("worker"):
+                own_service.signal("worker", signal.SIGCONT)
+        for client in running:
+            client.result()
+        wait_until(own_servers.opensearch.ready, what="OpenSearch")
+        assert_agreement_soon(account.database, timeout=120)
+    told = {
+        name: sum(getattr(client, name) for client in clients) for name in ("changes", "repeated", "reads", "stale")
+    }
+    print(told, differences(account.database).counts())  # noqa: T201 (what the proof is quoted from)
+    expected = dict(itertools.chain.from_iterable(client.names.items() for client in clients))
+    assert stored(account.database) == expected, "what was answered is what is stored"
+    assert [missed for client in clients for missed in client.missed] == []
+    with account.database.engine.connect() as connection:
+        assert connection.execute(OLD_TOTALS).all() == []
