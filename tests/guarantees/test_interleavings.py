@@ -15,7 +15,7 @@ ACTORS = ("one", "other", "client")
 class Run(NamedTuple):
     consumer: str
     order: tuple[str, ...]
-    """What came after what; a drain's claim, read, write, refresh and forgetting are five steps of it."""
+    """Who took a step after whom; a drain's are claim, read, write and refresh, forgetting, commit."""
     choices: list[tuple[str, ...]]
     """At each place: the actors that could have gone on instead, and were not tried yet."""
 
@@ -65,7 +65,8 @@ def play(pipeline: Pipeline, consumer: str, prefix: list[str]) -> Run:
             changes.pop(0)()
         else:
             begun[actor] = True
-            drains[actor].go_on()
+            if drains[actor].go_on() == "write":
+                drains[actor].go_on()
     pipeline.drain()
     return Run(consumer, tuple(order), choices)
 

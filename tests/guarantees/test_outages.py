@@ -53,6 +53,7 @@ def shop(own_servers: LocalServers, own_service: Service) -> Iterator[Shop]:
     for name in ("worker", "background"):
         # Without its broker a worker may end, or be past help: whoever runs the service starts it again.
         if not own_service.running(name):
+            own_service.stop(name)
             own_service.start(name)
     with new_account(own_service) as account:
         yield Shop(own_service, own_servers, account)
