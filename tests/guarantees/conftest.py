@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.local.server import Server, wait_ready
+from infra.local.errors import LocalError
+from infra.local.server import Server
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.indexer.conftest import Pipeline, new_pipeline
 from tests.service import Service, new_database
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +44,17 @@ def own_service(own_servers: LocalServers, tmp_path_factory: pytest.TempPathFact
 def crash(server: Server) -> None:
     """End a server by `kill -9`, and start it again."""
     server.kill()
-    start([server])
+    start(server)
 
 
-def start(servers: list[Server]) -> None:
-    """Start them on the ports and data they had."""
-    for server in servers:
-        server.spawn()
-    wait_ready(servers)
+def start(server: Server) -> None:
+    """Start it on the port and data it had, again and again: what a killed PostgreSQL has left must end first."""
+    wait_until(lambda: _comes_up(server), timeout=60, what=server.name)
+
+
+def _comes_up(server: Server) -> bool:
+    try:
+        server.start()
+    except LocalError:
+        return False
+    return True

@@ -72,7 +72,7 @@ def test_opensearch_killed_in_the_middle_of_a_drain_holds_up_no_write_and_loses_
     changed = answers[0].json()["id"]
     shop.account.live.put(f"/consumers/{changed}", json={"fullName": "Changed"}).raise_for_status()
     shop.account.live.delete(f"/consumers/{answers[1].json()['id']}").raise_for_status()
-    start([shop.servers.opensearch])
+    start(shop.servers.opensearch)
     assert_agreement_soon(shop.account.database)
     assert shop.found("Changed")
 
