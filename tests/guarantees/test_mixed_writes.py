@@ -19,6 +19,7 @@ from tests.waiting import wait_until
 
 CHANGES = int(os.environ.get("MIXED_WRITES", "10000"))
 CLIENTS = 8
+API_WORKERS = 2
 CHANGES_A_FAULT = 500
 STATE = sa.text("SELECT id, full_name FROM consumers")
 OLD_TOTALS = sa.text("""
@@ -30,7 +31,11 @@ def faults(service: Service, servers: LocalServers) -> Iterator[Callable[[], obj
     """Without end; what is stopped by one is started by the next."""
 
     def kill_api_process() -> None:
-        os.kill(service.children("api")[-1], signal.SIGKILL)
+        # A process that dies soon after it was started ends the API as a whole: whoever runs it starts it again.
+        if not service.running("api"):
+            service.stop("api")
+            service.start("api", workers=API_WORKERS)
+        os.kill(sorted(service.children("api"))[-API_WORKERS:][0], signal.SIGKILL)
 
     def flush() -> None:
         with redis.Redis.from_url(servers.valkey.url) as client:
