@@ -139,7 +139,9 @@ def replace(key: str, wrong: str) -> Fault:
 FAULTS = {
     "restarted": Fault(lambda _, server: crash(server)),
     "stopped": Fault(lambda _, server: server.stop(), lambda _, server: server.start()),
-    "hanging": Fault(lambda broker, _: broker.client_pause(10_000)),
+    "hanging": Fault(
+        lambda broker, _: broker.client_pause(10_000), lambda _, server: wait_until(server.ready, what="Redis")
+    ),
     "emptied": Fault(lambda broker, _: broker.flushall()),
     "full": Fault(
         lambda broker, _: broker.config_set("maxmemory", "1mb"), lambda broker, _: broker.config_set("maxmemory", "0")
