@@ -13,6 +13,9 @@ from indexer.drain import drain_round
 from infra import documents, opensearch
 from tests.indexer.conftest import Pipeline
 
+FULL = {"index.blocks.read_only_allow_delete": True}
+"""What OpenSearch does itself when the disk is nearly full."""
+
 
 class Fault(NamedTuple):
     begin: Callable[[Pipeline], object]
@@ -20,7 +23,7 @@ class Fault(NamedTuple):
 
 
 def block(value: bool | None) -> Callable[[Pipeline], object]:  # noqa: FBT001 (the setting's value)
-    settings = {"index.blocks.read_only_allow_delete": value}
+    settings = dict.fromkeys(FULL, value)
     return lambda pipeline: pipeline.database.search.indices.put_settings(index=pipeline.index_name, body=settings)
 
 
@@ -38,7 +41,6 @@ FAULTS = {
         lambda p: p.database.search.indices.close(index=p.index_name),
         lambda p: p.database.search.indices.open(index=p.index_name),
     ),
-    # What OpenSearch does itself when the disk is nearly full.
     "full disk": Fault(block(True), block(None)),  # noqa: FBT003 (the setting's value)
     "no live generation": Fault(
         lambda p: p.run("UPDATE generations SET state = 'kept'"),
@@ -99,3 +101,25 @@ def test_vanished_index_is_never_made_anew_without_its_mapping(pipeline: Pipelin
     alias("add")(pipeline)
     pipeline.drain()
     assert pipeline.visible() == {consumer}
+
+
+@pytest.mark.parametrize("target", ["index", "alias"])
+def test_place_that_refuses_a_part_is_to_blame_and_no_document(pipeline: Pipeline, target: str) -> None:
+    """As an overload does: a 429, or a 404 for what is not there, beside documents that are accepted."""
+    there, elsewhere = pipeline.consumer("There"), pipeline.consumer("Elsewhere")
+    client, index, alias_name = pipeline.database.search, f"{pipeline.index_name}-full", f"{pipeline.index_name}-away"
+    client.indices.create(index=index, body={"aliases": {alias_name: {}}, "settings": FULL})
+    lead = {"field": "_index", "value": index if target == "index" else alias_name, "if": "ctx.fullName == 'Elsewhere'"}
+    client.ingest.put_pipeline(id=index, body={"processors": [{"set": lead}]})
+    try:
+        client.indices.put_settings(index=pipeline.index_name, body={"index.default_pipeline": index})
+        for _ in range(claims.ATTEMPTS + 1):
+            with pytest.raises(PlaceError, match="404" if target == "index" else "429"):
+                pipeline.round()
+    finally:
+        client.indices.put_settings(index=pipeline.index_name, body={"index.default_pipeline": None})
+        client.indices.delete(index=index)
+        client.ingest.delete_pipeline(id=index)
+    assert pipeline.failures() == [(0, False, None)] * 2
+    pipeline.drain()
+    assert pipeline.visible() == {there, elsewhere}

@@ -10,7 +10,11 @@ from infra.freshness import token, xid_of
 HIGHEST = (1 << 63) - 1
 COUNTS = st.integers(0, 10**9 - 1)
 NAMES = st.text("abcdefghijklmnopqrstuvw!#$-", min_size=1).filter(lambda name: name not in {"wait", "handling"})
-QUOTED = st.text('ab ,;=w\\"').map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
+QUOTED = (
+    st.lists(st.sampled_from(["a", " ", ", wait=5,", ";", "=", "\\", '"']))
+    .map("".join)
+    .map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
+)
 OTHERS = st.builds("{}={}".format, NAMES, QUOTED | st.just("wait"))
 """Other preferences, with what looks like one of ours in quotes too."""
 
