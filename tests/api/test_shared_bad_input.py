@@ -50,7 +50,8 @@ def test_naughty_string_is_stored_as_sent_or_refused(target: Account, field: str
             assert target.live.get(f"/consumers/{answer.json()['id']}").json()[field] == value
     target.settled()
     with target.database.engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT count(*) FROM outbox WHERE parked_at IS NOT NULL")).scalar_one() == 0
+        parked = sa.text("SELECT count(*) FROM outbox WHERE environment_id = :id AND parked_at IS NOT NULL")
+        assert connection.execute(parked, {"id": target.live_environment}).scalar_one() == 0
 
 
 @pytest.mark.parametrize("parameter", ["search", "q", "after", "sortBy", "createdAfter", "first"])

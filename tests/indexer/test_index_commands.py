@@ -8,6 +8,7 @@ import redis
 
 from indexer import claims
 from infra import documents, outbox, queue
+from infra.settings import Settings
 from infra.status import PARKED
 from tests.commands import Consumers, commands
 from tests.indexer.conftest import Pipeline
@@ -253,14 +254,17 @@ def test_change_that_is_being_written_is_left_to_its_drain(pipeline: Pipeline, c
 
 
 def test_the_indexer_is_woken_if_it_can_be(
-    pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline,
+    consumers: Consumers,
+    monkeypatch: pytest.MonkeyPatch,
+    own: Settings,
+    queue_of_its_own: redis.Redis,
 ) -> None:
     pipeline.consumer()
     pipeline.run("UPDATE outbox SET parked_at = now()")
-    with redis.Redis.from_url(pipeline.database.settings.redis_url) as shared:
-        shared.delete(queue.MARK)
-        assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": True}
-        assert shared.exists(queue.MARK)
+    monkeypatch.setenv("REDIS_URL", own.redis_url)
+    assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": True}
+    assert queue_of_its_own.llen(queue.LIVE) == 1
     pipeline.run("UPDATE outbox SET parked_at = now()")
     monkeypatch.setenv("REDIS_URL", f"redis://{CLOSED}")
     assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": False}
