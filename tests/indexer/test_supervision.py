@@ -148,24 +148,32 @@ class Done(Exception):  # noqa: N818 (no error)
 
 
 class Hanging(Process):
-    """Ignores a request to end, and is said to be stuck the first time."""
+    """Ignores a request to end; the first one is said to be stuck once it does."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("hanging", folder / "log")
         self.pids: list[int] = []
+        self.looks = 0
 
     def command(self) -> list[str]:
-        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+        code = (
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(0, flush=True); time.sleep(1000)"
+        )
         return [sys.executable, "-c", code]
 
     def spawn(self) -> None:
         super().spawn()
         self.pids.append(self.pid)
 
+    def running(self) -> bool:
+        self.looks += 1
+        assert self.looks < 200, "nobody asks whether it is stuck"
+        return super().running()
+
     def stuck(self) -> str | None:
         if len(self.pids) > 1:
             raise Done
-        return "does nothing"
+        return "does nothing" if self.log.read_text() else None
 
 
 def test_process_that_is_stuck_is_killed_and_started_again(tmp_path: Path) -> None:
