@@ -69,7 +69,7 @@ class Indexer(Service):
         keep_open: Sequence[int] = (),
     ) -> None:
         super().__init__(name, arguments, folder, settings, keep_open=keep_open)
-        self._part = part
+        self.part = part
         self._engine = db.engine(settings)
         self._look_at = 0.0
         self._silent_since: float | None = None
@@ -95,7 +95,7 @@ class Indexer(Service):
             with redis.Redis.from_url(self._settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as queue:
                 queue.ping()
             with self._engine.connect() as connection:
-                seconds = activity.silence(connection, self._part)
+                seconds = activity.silence(connection, self.part)
         except (redis.RedisError, SQLAlchemyError):
             return False
         return seconds is None or seconds > LOOK_SECONDS
@@ -123,7 +123,10 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
     return [
         # Without its broker, a worker that is asked to end may hang for ever; killed, its children follow
         # by themselves within two seconds. A drain that is cut off is repeated.
-        *(Service(f"worker-{name}", worker, folder, settings, keep_open=keep_open) for name, worker in workers.items()),
+        *(
+            Indexer(f"worker-{name}", worker, folder, settings, part=name, keep_open=keep_open)
+            for name, worker in workers.items()
+        ),
         Indexer("beat", beat, folder, settings, part="clock", keep_open=keep_open),
         # The API's children would stay without the one that listens for them to end.
         Service("api", api, folder, settings, death_signal=signal.SIGTERM, keep_open=keep_open),

@@ -17,6 +17,7 @@ from infra.local import services, watch
 from infra.local.process import Process
 from infra.local.services import SILENT_SECONDS, STARTING_SECONDS, Indexer
 from infra.settings import Settings
+from infra.status import PARTS
 from tests.indexer.conftest import Pipeline
 
 
@@ -141,6 +142,13 @@ def test_indexer_without_its_servers_is_excused(
     pipeline: Pipeline, indexer: Callable[[Settings], Indexer], clock: Clock, away: dict[str, str]
 ) -> None:
     assert stuck_after(indexer(msgspec.structs.replace(pipeline.database.settings, **away)), clock) is None
+
+
+def test_every_process_that_indexes_is_watched_by_its_own_part(pipeline: Pipeline, tmp_path: Path) -> None:
+    started = services.services(tmp_path, pipeline.database.settings, [])
+    watched = {process.name: process.part for process in started if isinstance(process, Indexer)}
+    assert watched == {process.name: watched.get(process.name) for process in started if "celery" in process.command()}
+    assert sorted(watched.values()) == sorted(PARTS)
 
 
 class Done(Exception):  # noqa: N818 (no error)
