@@ -46,7 +46,8 @@ def preferences(values: list[str]) -> Preferences:
         if found := PREFERENCE.fullmatch(part):
             given.setdefault(found[1].lower(), (found[2] or "").strip('"'))
     wait = given.get("wait", "")
-    seconds = min(int(wait), LONGEST_WAIT) if re.fullmatch("[0-9]{1,9}", wait) else None
+    # Of a longer number the first digits tell enough.
+    seconds = min(int(wait.lstrip("0")[:3] or 0), LONGEST_WAIT) if re.fullmatch("[0-9]+", wait) else None
     return Preferences(seconds, given.get("handling", "").lower() == "strict")
 
 
