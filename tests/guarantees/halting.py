@@ -15,6 +15,7 @@ from litestar.types import ASGIApp
 import api.app
 from api.transactions import Waker
 from indexer import claims, drain, drainer, worker
+from tests.indexer.stopping import STEPS
 
 FOLDER = Path(os.environ["HALTING"])
 BEFORE = {
@@ -22,15 +23,7 @@ BEFORE = {
     "writing": (drain, "_write"),
     "unwoken": (Waker, "wake"),
 }
-AFTER = {
-    "claimed": (claims, "claim"),
-    "aimed": (claims, "target"),
-    "read": (drain, "_documents"),
-    "written": (drain, "_write"),
-    "refreshed": (drain, "refresh"),
-    "forgotten": (claims, "forget"),
-    "committed": (drainer, "drain_round"),
-}
+AFTER = STEPS | {"committed": (drainer, "drain_round")}
 
 
 def halt(step: str) -> None:
