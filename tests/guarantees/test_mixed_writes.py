@@ -71,7 +71,7 @@ def test_mixed_writes_under_faults_leave_the_index_as_the_database_and_the_datab
             if not own_service.running("api"):
                 own_service.stop("api")
                 own_service.start("api", workers=API_WORKERS)
-            return sum(client.changes for client in clients) >= changes or any(client.done() for client in running)
+            return sum(client.changes for client in clients) >= changes or all(client.done() for client in running)
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             running = [pool.submit(client.run, CHANGES // CLIENTS) for client in clients]
