@@ -83,14 +83,24 @@ async def read(
     return result, headers | {"Index-Lag-Ms": str(lag)}
 
 
-async def _await_token(request: Request[Any, Any, Any], caller: Caller, freshness: Freshness) -> dict[str, str]:
-    given = request.headers.get(TOKEN)
-    if given is None:
-        return {}
+def mark_of(request: Request[Any, Any, Any], caller: Caller) -> Mark | None:
+    """The write that the request's `Consistency-Token` names.
+
+    Raises:
+        Problem: 400 for a token that is none.
+    """
+    if (given := request.headers.get(TOKEN)) is None:
+        return None
     try:
-        mark = Mark(caller.environment_id, xid_of(given))
+        return Mark(caller.environment_id, xid_of(given))
     except ValueError as error:
         raise invalid(Fault(TOKEN, str(error))) from None
+
+
+async def _await_token(request: Request[Any, Any, Any], caller: Caller, freshness: Freshness) -> dict[str, str]:
+    mark = mark_of(request, caller)
+    if mark is None:
+        return {}
     prefer = preferences_of(request)
     headers = {"Preference-Applied": prefer.applied()} if prefer.applied() else {}
     if await freshness.reached(mark, DEFAULT_WAIT if prefer.wait is None else prefer.wait):

@@ -18,7 +18,8 @@ from api.answers import Answer
 from api.auth import Caller
 from api.errors import Fault, Problem, invalid
 
-HEADERS = ("idempotency-key", "x-idempotency-key")
+HEADERS = {"idempotency-key": "Idempotency-Key", "x-idempotency-key": "X-Idempotency-Key"}
+"""The first counts."""
 MAX_LENGTH = 255
 REPLAYED = "Idempotent-Replayed"
 LOCK_NOT_AVAILABLE = "55P03"
@@ -53,11 +54,13 @@ async def claim_of(request: Request[Any, Any, Any], caller: Caller) -> Claim | N
     """
     if request.method != "POST":
         return None
-    key = next((request.headers[name] for name in HEADERS if name in request.headers), None)
-    if key is None:
+    given = {name: request.headers[header] for header, name in HEADERS.items() if header in request.headers}
+    if not given:
         return None
-    if not 1 <= len(key) <= MAX_LENGTH:
-        raise invalid(Fault("Idempotency-Key", f"Must be 1 to {MAX_LENGTH} characters"))
+    wrong = [name for name, key in given.items() if not 1 <= len(key) <= MAX_LENGTH]
+    if wrong:
+        raise invalid(*(Fault(name, f"Must be 1 to {MAX_LENGTH} characters") for name in wrong))
+    key = next(iter(given.values()))
     said = b"\0".join([request.method.encode(), request.url.path.encode(), await request.body()])
     return Claim(caller.environment_id, key, hashlib.sha256(said).digest())
 

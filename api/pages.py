@@ -70,15 +70,17 @@ class Window(msgspec.Struct):
         )
 
 
-def render(rows: Sequence[bytes], info: PageInfo) -> bytes:
+def render(rows: Sequence[bytes], info: PageInfo, total: int | None = None) -> bytes:
     """The page as JSON, of rows that are JSON already."""
-    return b'{"data":[%b],"pageInfo":%b}' % (b",".join(rows), msgspec.json.encode(info))
+    counted = b"" if total is None else b',"totalCount":%d' % total
+    return b'{"data":[%b],"pageInfo":%b%b}' % (b",".join(rows), msgspec.json.encode(info), counted)
 
 
 class PageParameters(Body):
     """`first` rows, after a cursor."""
 
-    paging: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})
+    showing: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})
+    """What changes neither which rows there are nor their order."""
 
     first: Size | None = None
     after: str | None = None
@@ -88,7 +90,7 @@ class PageParameters(Body):
 
     def question(self) -> dict[str, Any]:
         """What was asked, apart from which page of it: a cursor is good for one question."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in self.paging}
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in self.showing}
 
 
 class TwoWayParameters(PageParameters):

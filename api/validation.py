@@ -173,8 +173,10 @@ class _Reading:
             if len(self.faults) > before:
                 faulty.add(name)
                 values.pop(field.info.name, None)
-        missing = {fields[name].info.name: msgspec.UNSET for name in faulty if fields[name].info.required}
-        value = None if missing and self._from_text else wanted(**values, **missing)
+        # A faulty parameter was given, all the same.
+        lost = [fields[name].info for name in faulty]
+        unset = {info.name: msgspec.UNSET for info in lost if info.required or self._from_text}
+        value = wanted(**values, **unset)
         # What is wrong with one parameter says nothing of the others; of a body's fields it may.
         if isinstance(value, Body) and (self._from_text or not faulty):
             found = value.faults(self._caller)

@@ -13,8 +13,9 @@ import msgspec
 import phonenumbers
 
 from infra.phones import plain
+from infra.terms import terms
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
 """Moves with every change of what a document holds. A worker never writes a generation newer than this."""
 
 MONEY_UNIT = 10_000
@@ -87,6 +88,9 @@ class Document(msgspec.Struct, rename="camel"):
     created_at: str
     updated_at: str
     audience_ids: Sequence[str]
+    texts: Sequence[str]
+    numbers: Sequence[str]
+    contents: Sequence[str]
 
 
 class Tombstone(msgspec.Struct, rename="camel"):
@@ -110,6 +114,8 @@ def consumer_json(row: ConsumerRow) -> bytes:
 def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
     """The document of a consumer, as JSON."""
     shown = _consumer(row)
+    texts = {"email": row.email, "phone": row.phone, "fullName": row.full_name, "externalId": row.external_id}
+    compared = terms(texts, row.metadata)
     return _encode(
         Document(
             row=msgspec.Raw(_encode(shown)),
@@ -128,6 +134,9 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             created_at=shown.created_at,
             updated_at=shown.updated_at,
             audience_ids=audience_ids,
+            texts=compared.texts,
+            numbers=compared.numbers,
+            contents=compared.contents,
         )
     )
 
@@ -286,6 +295,10 @@ MAPPING: dict[str, Any] = {
         "createdAt": {"type": "date", "format": DATE_FORMAT},
         "updatedAt": {"type": "date", "format": DATE_FORMAT},
         "audienceIds": KEYWORD,
+        # What conditions compare (`infra.terms`).
+        "texts": KEYWORD | {"doc_values": False},
+        "numbers": KEYWORD | {"doc_values": False},
+        "contents": {"type": "wildcard", "doc_values": True},
     },
 }
 

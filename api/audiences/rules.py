@@ -1,88 +1,38 @@
-"""The rules of dynamic audiences: what makes sense for which field (contract.md §4). Pure functions."""
+"""The rules of dynamic audiences (contract.md §4): what may be said, and the expression they are. Pure functions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 
 from api.auth import Caller
 from api.errors import Fault
+from api.filters import language
+from api.filters.conditions import (
+    MANY,
+    MAX_FIELD_LENGTH,
+    NONE,
+    UNKNOWN_FIELD,
+    All,
+    Any_,
+    Condition,
+    Expression,
+    Kind,
+    Operator,
+    Value,
+    in_order,
+    kind_of,
+    read_value,
+)
+from api.filters.rules import groups
 from api.validation import Body
-from infra import fields
+from infra.documents import time
 
-Operator = Literal[
-    "EQUALS",
-    "NOT_EQUALS",
-    "GREATER_THAN",
-    "GREATER_THAN_OR_EQUAL",
-    "LESS_THAN",
-    "LESS_THAN_OR_EQUAL",
-    "CONTAINS",
-    "NOT_CONTAINS",
-    "IN",
-    "NOT_IN",
-    "BETWEEN",
-    "EXISTS",
-    "NOT_EXISTS",
-]
-Value = str | int | float | bool
-
-ONE = frozenset({"EQUALS", "NOT_EQUALS"})
-COMPARING = frozenset({"GREATER_THAN", "GREATER_THAN_OR_EQUAL", "LESS_THAN", "LESS_THAN_OR_EQUAL"})
-CONTAINING = frozenset({"CONTAINS", "NOT_CONTAINS"})
-MANY = frozenset({"IN", "NOT_IN"})
-NONE = frozenset({"EXISTS", "NOT_EXISTS"})
-ORDERED = COMPARING | {"BETWEEN"}
-MAX_RULES, MAX_VALUES, MAX_VALUE_LENGTH = 50, 100, 255
-METADATA = "metadata."
-MAX_FIELD_LENGTH = len(METADATA) + fields.METADATA_DEPTH * (fields.METADATA_KEY_LENGTH + 1)
-
-
-def _text(value: Value) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("Expected text")
-    return value
-
-
-def _number(value: Value) -> Decimal:
-    if isinstance(value, bool):
-        raise ValueError("Expected a number")
-    if not fields.DECIMAL.fullmatch(text := str(value)):
-        raise ValueError("Expected a number")
-    return Decimal(text)
-
-
-def _moment(value: Value) -> Any:
-    return fields.timestamp(_text(value))
-
-
-def _anything(value: Value) -> Value:
-    return value
-
-
-class Kind(NamedTuple):
-    """How values of a field are read, and which operators suit it."""
-
-    read: Callable[[Value], Any]
-    operators: frozenset[str]
-
-
-TEXT = Kind(_text, ONE | CONTAINING | MANY | NONE)
-NUMBER = Kind(_number, ONE | ORDERED | MANY | NONE)
-MOMENT = Kind(_moment, ONE | ORDERED | MANY | NONE)
-ANYTHING = Kind(_anything, ONE | ORDERED | CONTAINING | MANY | NONE)
-
-FIELDS = {
-    "email": TEXT,
-    "phone": TEXT,
-    "fullName": TEXT,
-    "externalId": TEXT,
-    "totalOrders": NUMBER,
-    "totalOrderValue": NUMBER,
-    "lastOrderAt": MOMENT,
-    "createdAt": MOMENT,
-}
+MAX_RULES, MAX_VALUES = 50, 100
+EXACT = 2**53
+"""Whole numbers below are what they are in every reader of JSON."""
 
 
 class Rule(Body, kw_only=True):
@@ -97,42 +47,81 @@ class Rule(Body, kw_only=True):
         del caller
         kind = kind_of(self.field)
         if kind is None:
-            yield Fault("field", f"Unknown field; there are {', '.join(FIELDS)} and {METADATA}*")
+            yield Fault("field", UNKNOWN_FIELD)
         elif self.operator not in kind.operators:
             yield Fault("operator", f"{self.operator} makes no sense for {self.field}")
         elif problem := _number_of_values(self.operator, len(self.values)):
             yield Fault("values", problem)
         else:
-            yield from self._values(_reading(kind, self.operator))
+            yield from self._values(kind)
 
-    def _values(self, read: Callable[[Value], Any]) -> Iterator[Fault]:
+    def _values(self, kind: Kind) -> Iterator[Fault]:
         found = []
         for place, value in enumerate(self.values):
             try:
-                if isinstance(value, str) and len(value) > MAX_VALUE_LENGTH:
-                    raise ValueError(f"Must be at most {MAX_VALUE_LENGTH} characters")
-                found.append(read(value))
+                found.append(read_value(kind, self.operator, value))
             except ValueError as error:
                 yield Fault(f"values[{place}]", str(error))
-        if self.operator == "BETWEEN" and len(found) == 2 and found[0] > found[1]:  # noqa: PLR2004 (a range's ends)
+        if len(found) == len(self.values) and not in_order(self.operator, found):
             yield Fault("values", "The first must not exceed the second")
 
-
-def kind_of(field: str) -> Kind | None:
-    """What a field's values are; None if there is no such field."""
-    if field.startswith(METADATA):
-        path = field.removeprefix(METADATA).split(".")
-        return ANYTHING if all(path) and len(path) <= fields.METADATA_DEPTH else None
-    return FIELDS.get(field)
+    def condition(self) -> Condition:
+        """What it says; it has no faults."""
+        kind = kind_of(self.field)
+        assert kind
+        return Condition(self.field, self.operator, [read_value(kind, self.operator, value) for value in self.values])
 
 
-def _reading(kind: Kind, operator: str) -> Callable[[Value], Any]:
-    """In metadata, what the operator needs decides: numbers are compared, text is contained."""
-    if kind is ANYTHING and operator in ORDERED:
-        return _number
-    if kind is ANYTHING and operator in CONTAINING:
-        return _text
-    return kind.read
+def expression(rules: Sequence[Rule]) -> Expression:
+    """What they say together: those of one group must all hold, and any group suffices. All without one are a group."""
+    groups: dict[str | None, list[Expression]] = {}
+    for rule in rules:
+        groups.setdefault(rule.group_id, []).append(rule.condition())
+    return Any_([All(conditions) for conditions in groups.values()])
+
+
+def rules_of(text: str) -> list[Rule]:
+    """The rules that say what a filter does.
+
+    Raises:
+        ValueError: it is no filter, or more than rules can say.
+    """
+    found = groups(language.parse(text), MAX_RULES)
+    return [
+        Rule(
+            field=condition.field,
+            operator=condition.operator,
+            values=[_said(value) for value in condition.values],
+            group_id=str(number) if len(found) > 1 else None,
+        )
+        for number, group in enumerate(found, start=1)
+        for condition in group
+    ]
+
+
+def filter_problems(text: str | None, rules: Sequence[Rule] | None) -> Iterator[Fault]:
+    """Faults of a filter that stands for an audience's rules."""
+    if text is None:
+        return
+    if rules is not None:
+        yield Fault("filter", "Cannot be combined with rules")
+    try:
+        rules_of(text)
+    except language.FilterError as error:
+        yield from (Fault("filter", fault) for fault in error.faults)
+    except ValueError as error:
+        yield Fault("filter", str(error))
+
+
+def _said(value: Any) -> Value:
+    """A condition's value as a rule's; a number that JSON's may not hold exactly as text."""
+    if isinstance(value, datetime):
+        return time(value)
+    if isinstance(value, Decimal):
+        number = int(value) if value == int(value) else float(value)
+        return number if Decimal(repr(number)) == value and abs(number) < EXACT else str(value)
+    said: Value = value
+    return said
 
 
 def _number_of_values(operator: str, given: int) -> str | None:
@@ -144,7 +133,7 @@ def _number_of_values(operator: str, given: int) -> str | None:
     return None if given == wanted else f"Must have {wanted} value{'s' * (wanted > 1)}"
 
 
-def problems(rules: Sequence[Rule] | None, audience_type: str) -> Iterator[Fault]:
+def problems(rules: Sized | None, audience_type: str) -> Iterator[Fault]:
     """Faults between an audience's type and its rules."""
     if audience_type == "DYNAMIC" and not rules:
         yield Fault("rules", "A dynamic audience has rules")

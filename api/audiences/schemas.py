@@ -5,9 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from api.audiences.rules import MAX_RULES, Rule, problems
+from api.audiences.rules import MAX_RULES, Rule, filter_problems, problems, rules_of
 from api.auth import Caller
-from api.consumers.schemas import Metadata
+from api.consumers.schemas import Filter, Metadata
 from api.errors import Fault
 from api.pages import PageInfo
 from api.validation import Body
@@ -31,7 +31,7 @@ READ_ONLY = frozenset({"id", "createdAt", "updatedAt"})
 
 
 class NewAudience(Body, kw_only=True):
-    """An audience to create: stored members, or rules."""
+    """An audience to create: stored members, or rules; a `filter` may stand for rules, and is answered as those."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
 
@@ -40,14 +40,23 @@ class NewAudience(Body, kw_only=True):
     description: Description | None = None
     metadata: Metadata | None = None
     rules: Rules | None = None
+    filter: Filter | None = None
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
-        yield from problems(self.rules, self.type)
+        yield from filter_problems(self.filter, self.rules)
+        yield from problems(self.filter if self.rules is None else self.rules, self.type)
+
+    def all_rules(self) -> list[Rule] | None:
+        """The rules, in whichever way they were given."""
+        return self.rules if self.filter is None else rules_of(self.filter)
 
 
 class AudienceChange(Body):
-    """What to change of an audience: given fields change, omitted ones stay, null clears. Its type is fixed."""
+    """What to change of an audience: given fields change, omitted ones stay, null clears. Its type is fixed.
+
+    A `filter` may stand for `rules`.
+    """
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
 
@@ -56,6 +65,12 @@ class AudienceChange(Body):
     description: Description | msgspec.UnsetType | None = msgspec.UNSET
     metadata: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
     rules: Rules | msgspec.UnsetType | None = msgspec.UNSET
+    filter: Filter | msgspec.UnsetType = msgspec.UNSET
+
+    def faults(self, caller: Caller) -> Iterator[Fault]:
+        del caller
+        if self.filter is not msgspec.UNSET:
+            yield from filter_problems(self.filter, None if self.rules is msgspec.UNSET else self.rules)
 
 
 class Members(Body, kw_only=True):
@@ -81,6 +96,19 @@ class Audience(msgspec.Struct, rename="camel"):
     rules: StoredRules | None
     created_at: Time
     updated_at: Time
+
+
+class AudienceReference(msgspec.Struct):
+    """An audience as a consumer in it shows it."""
+
+    id: AudienceId
+    name: str
+    type: AudienceType
+
+
+class AudienceCount(msgspec.Struct, rename="camel"):
+    audience_id: AudienceId
+    count: int
 
 
 class AudiencePage(msgspec.Struct, rename="camel"):

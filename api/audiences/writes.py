@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.audiences.rules import Rule, problems
+from api.audiences.rules import Rule, problems, rules_of
 from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
 from api.auth import Caller
 from api.consumers.writes import merged
@@ -54,7 +54,7 @@ async def create(connection: AsyncConnection, caller: Caller, new: NewAudience) 
         "description": new.description,
         "metadata": _json(new.metadata),
         "type": new.type,
-        "rules": _json(new.rules),
+        "rules": _json(new.all_rules()),
     }
     return audience_of((await connection.execute(INSERT, values)).one())
 
@@ -76,6 +76,8 @@ async def update(connection: AsyncConnection, caller: Caller, audience_id: str, 
     """
     row = await _found(connection, LOCK, caller, audience_id)
     given = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
+    if text := given.pop("filter", None):
+        given["rules"] = rules_of(text)
     faults = []
     if given.pop("type", row.type) != row.type:
         faults.append(Fault("type", "The type of an audience is fixed"))

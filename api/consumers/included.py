@@ -1,44 +1,31 @@
-"""What `include` puts on a single consumer, from PostgreSQL."""
+"""What is put on consumers besides their own fields: members of their JSON objects, each with its leading comma."""
 
 from collections.abc import Sequence
 
 import msgspec
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.audiences.schemas import AudienceId, AudienceType
+from api.audiences.schemas import AudienceReference
 from api.auth import Caller
-from api.orders.schemas import Order
+from api.consumers.matching import Match, explained
+from api.consumers.reads import Hit
+from api.consumers.schemas import SearchParameters
 from api.orders.writes import newest
-from infra.documents import Consumer
 
-AUDIENCES = sa.text("""
-    SELECT a.id, a.name, a.type FROM audience_members m JOIN audiences a ON a.id = m.audience_id
-    WHERE m.environment_id = :environment_id AND m.consumer_id = :id AND a.deleted_at IS NULL
-    ORDER BY a.name COLLATE "C", a.id""")
 NEWEST_ORDERS = 50
 
 
-class AudienceReference(msgspec.Struct):
-    id: AudienceId
-    name: str
-    type: AudienceType
+def audiences(references: Sequence[AudienceReference]) -> bytes:
+    return b',"audiences":' + msgspec.json.encode(references)
 
 
-class ConsumerIncluding(Consumer):
-    """A consumer with what `include` asked for: its audiences by name, its 50 newest orders."""
-
-    audiences: list[AudienceReference] | msgspec.UnsetType = msgspec.UNSET
-    orders: list[Order] | msgspec.UnsetType = msgspec.UNSET
+async def orders(connection: AsyncConnection, caller: Caller, consumer_id: str) -> bytes:
+    return b',"orders":' + msgspec.json.encode(await newest(connection, caller, consumer_id, NEWEST_ORDERS))
 
 
-async def included(connection: AsyncConnection, caller: Caller, consumer_id: str, include: Sequence[str]) -> bytes:
-    """The further members of the consumer's JSON object, each with its leading comma."""
-    parts = b""
-    if "audiences" in include:
-        rows = await connection.execute(AUDIENCES, {"environment_id": caller.environment_id, "id": consumer_id})
-        parts += b',"audiences":' + msgspec.json.encode([AudienceReference(*row) for row in rows])
-    if "orders" in include:
-        orders = await newest(connection, caller, consumer_id, NEWEST_ORDERS)
-        parts += b',"orders":' + msgspec.json.encode(orders)
-    return parts
+def matches(hit: Hit, asked: SearchParameters, region: str | None) -> bytes:
+    """How a row was found: by the fields that were asked for one by one, which are exact, and by `q`."""
+    found = [Match(field, "exact", text) for field, text in asked.exact().items()]
+    if asked.q is not None:
+        found += explained(asked.q, region, hit.matched)
+    return b',"matchedOn":' + msgspec.json.encode(found)

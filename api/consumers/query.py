@@ -1,32 +1,20 @@
-"""What a list or a search asks of OpenSearch. Pure functions: parameters in, a `_search` body out.
+"""What a list or a search asks of OpenSearch. Pure functions: parameters in, a `_search` body out."""
 
-Scores are constants, one a tier (contract.md §2 "Matching"), so they do not move between refreshes and replicas.
-"""
-
-import re
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
-import phonenumbers
-
-from infra import fields
+from api.consumers import matching
+from api.consumers.matching import Field
+from api.filters.clauses import Clause
 from infra.documents import time
+from infra.terms import text_term
 
-Clause = dict[str, Any]
 Direction = Literal["asc", "desc"]
 SortField = Literal["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
 
-MAX_TEXT = 300
-MAX_WORDS = 32
 NULLABLE = frozenset({"email", "fullName", "lastOrderAt"})
 OPPOSITE: dict[Direction, Direction] = {"asc": "desc", "desc": "asc"}
-PART_BREAKS = re.compile(r"[@._+\-]+")
-PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
-PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
-PHONE_DIGITS, PHONE_LENGTH = 3, 40
 
 
 class Order(NamedTuple):
@@ -51,7 +39,15 @@ def search_order() -> Order:
     return Order([{"_score": "desc"}, {"lastOrderAt.desc": "desc"}, {"id": "desc"}], [])
 
 
-def page(query: Clause, order: Order, size: int, place: Sequence[Any] | None, *, backward: bool = False) -> Clause:
+def page(
+    query: Clause,
+    order: Order,
+    size: int,
+    place: Sequence[Any] | None,
+    *,
+    backward: bool = False,
+    counted: bool = False,
+) -> Clause:
     """One page of rows, and one more that tells whether the walk goes on.
 
     Args:
@@ -60,144 +56,91 @@ def page(query: Clause, order: Order, size: int, place: Sequence[Any] | None, *,
         size: rows on the page.
         place: sort values of the row the page begins after (or, backward, ends before).
         backward: walk against the order; the rows come back in reverse.
+        counted: count all rows, exactly.
     """
     clauses = order.clauses
     if backward:
         clauses = [{field: OPPOSITE[direction] for field, direction in clause.items()} for clause in clauses]
-    body = {"query": query, "sort": clauses, "size": size + 1, "track_total_hits": False}
+    body = {"query": query, "sort": clauses, "size": size + 1, "track_total_hits": counted}
     return body if place is None else body | {"search_after": [*order.prefix, *place]}
 
 
 def list_query(
     environment_id: int,
     *,
-    search: str | None,
-    region: str | None,
-    created_after: datetime | None,
-    created_before: datetime | None,
+    search: str | None = None,
+    region: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    conditions: Sequence[Clause] = (),
 ) -> Clause:
     """The rows of a list: one environment's, filtered. Nothing here is scored."""
-    filters = [_environment(environment_id)]
+    filters = [environment(environment_id)]
     if created_after or created_before:
         window = {"gte": created_after and time(created_after), "lt": created_before and time(created_before)}
         filters.append({"range": {"createdAt": {bound: moment for bound, moment in window.items() if moment}}})
     if search:
-        filters.append(_any([_identity(search, region), _every(_units(search), _word_start, region)]))
-    return {"bool": {"filter": filters}}
+        filters.append(matching.filtering(search, region))
+    return {"bool": {"filter": [*filters, *conditions]}}
 
 
-def search_query(environment_id: int, text: str, region: str | None) -> Clause:
-    """The rows of a search, each scored by the best tier it reaches."""
-    units = _units(text)
-    tiers = [
-        _every(units, _word_mistyped, region),
-        _every(units, _word_start, region),
-        _every(units, _whole_word, region),
-        {"match": {"fullName.whole": text}},
-        _identity(text, region),
-    ]
-    scored = [{"constant_score": {"filter": tier, "boost": rank}} for rank, tier in enumerate(tiers, start=1)]
-    return {"bool": {"filter": [_environment(environment_id)], "must": [{"dis_max": {"queries": scored}}]}}
+def search_query(
+    environment_id: int,
+    q: str | None,
+    exact: Mapping[Field, str],
+    *,
+    region: str | None,
+    conditions: Sequence[Clause] = (),
+    explain: bool = False,
+) -> Clause:
+    """The rows of a search: all that is given holds, and `q` ranks them.
+
+    Args:
+        environment_id: whose rows.
+        q: words.
+        exact: whole fields.
+        region: where national telephone numbers are of.
+        conditions: further filters.
+        explain: name what matches (`matching.explained`).
+    """
+    filters = [environment(environment_id), *conditions]
+    filters += [_exact(field, text, region) for field, text in exact.items()]
+    if q is None:
+        return {"bool": {"filter": filters}}
+    told = {"should": _unscored(matching.explaining(q, region))} if explain else {}
+    return {"bool": {"filter": filters, "must": [matching.ranking(q, region)], **told}}
 
 
-def _environment(environment_id: int) -> Clause:
+def count(query: Clause) -> Clause:
+    """How many rows there are, exactly."""
+    return {"query": query, "size": 0, "track_total_hits": True}
+
+
+def named(environment_id: int, ids: Sequence[str], clauses: Mapping[str, Clause]) -> Clause:
+    """Which of the clauses, each with a name, these rows satisfy."""
+    should = [{"bool": {"filter": [clause], "_name": name}} for name, clause in clauses.items()]
+    rows = {"bool": {"filter": [environment(environment_id), {"terms": {"id": list(ids)}}], "should": should}}
+    return {"query": rows, "size": len(ids), "sort": ["_doc"], "_source": False, "track_total_hits": False}
+
+
+def environment(environment_id: int) -> Clause:
+    """The rows of one environment, without which nothing is asked."""
     return {"term": {"environmentId": str(environment_id)}}
 
 
-def _any(clauses: list[Clause]) -> Clause:
-    return {"bool": {"should": clauses}}
+def members(audience_id: str) -> Clause:
+    """The stored members of an audience."""
+    return {"term": {"audienceIds": audience_id}}
 
 
-def _all(clauses: list[Clause]) -> Clause:
-    return clauses[0] if len(clauses) == 1 else {"bool": {"filter": clauses}}
+def _exact(field: Field, text: str, region: str | None) -> Clause:
+    if field == "phone":
+        return {"terms": {"phoneDigits": matching.phone_forms(text, region)}}
+    if field == "externalId":
+        return {"term": {field: text}}
+    return {"term": {"texts": text_term(field, text)}}
 
 
-def _units(text: str) -> list[list[str]]:
-    """The words one by one; but those in a row that may be one telephone number, typed with spaces, together."""
-    runs = [(phone, list(run)) for phone, run in groupby(words(text), lambda word: bool(PHONE_WORD.fullmatch(word)))]
-    return [unit for phone, run in runs for unit in ([run] if phone else [[word] for word in run])]
-
-
-def words(text: str) -> list[str]:
-    """The words of a query, of any width. Punctuation by itself (`Smith & Sons`) is no word, unless it is all."""
-    given = unicodedata.normalize("NFKC", text).split()
-    return [word for word in given if not all(map(_is_punctuation, word))] or given
-
-
-def _is_punctuation(character: str) -> bool:
-    return unicodedata.category(character)[0] == "P" or unicodedata.category(character) in {"Sm", "Sc", "Sk"}
-
-
-def _every(units: list[list[str]], match: Callable[[str, str | None], Clause], region: str | None) -> Clause:
-    """Every unit matches: as one number, or word by word."""
-    clauses = []
-    for unit in units:
-        one_by_one = _all([match(word, region) for word in unit])
-        clauses.append(one_by_one if len(unit) == 1 else _any([match(" ".join(unit), region), one_by_one]))
-    return _all(clauses)
-
-
-def _identity(text: str, region: str | None) -> Clause:
-    """The whole text is an e-mail address, a telephone number or an external id."""
-    return _any(
-        [
-            {"match": {"email.whole": text}},
-            {"term": {"externalId.folded": text}},
-            *_phone(text, region, "phoneDigits"),
-        ]
-    )
-
-
-def _whole_word(word: str, region: str | None) -> Clause:
-    parts = _address_parts(word)
-    return _any(
-        [
-            {"match": {"fullName": {"query": word, "operator": "and"}}},
-            *([_in_sequence(parts, "email.parts")] if parts else []),
-            {"term": {"externalId.folded": word}},
-            *_phone(word, region, "phoneDigits"),
-        ]
-    )
-
-
-def _word_start(word: str, region: str | None) -> Clause:
-    parts = _address_parts(word)
-    return _any(
-        [
-            {"match": {"fullName.starts": {"query": word, "operator": "and"}}},
-            *([_in_sequence(parts, "email.starts")] if parts else []),
-            {"term": {"externalId.folded": word}},
-            *_phone(word, region, "phoneDigits.starts", "phoneDigits.ends"),
-        ]
-    )
-
-
-def _word_mistyped(word: str, region: str | None) -> Clause:
-    """As typed, or a word of the name with one wrong letter in 4 to 7, two from 8 on, never the first."""
-    typos = {"fuzziness": "AUTO:4,8", "prefix_length": 1, "fuzzy_rewrite": "constant_score"}
-    return _any([_word_start(word, region), {"match": {"fullName": {"query": word, "operator": "and", **typos}}}])
-
-
-def _address_parts(word: str) -> list[str]:
-    return [part for part in PART_BREAKS.split(word) if part]
-
-
-def _in_sequence(parts: list[str], last: str) -> Clause:
-    """Neighbouring parts of an e-mail address: whole ones, and the last as `last` has it (whole, or its start)."""
-    if len(parts) == 1:
-        return {"match": {last: parts[0]}}
-    intervals = [{"match": {"query": part}} for part in parts[:-1]]
-    intervals.append({"match": {"query": parts[-1], "use_field": last}})
-    return {"intervals": {"email.parts": {"all_of": {"ordered": True, "max_gaps": 0, "intervals": intervals}}}}
-
-
-def _phone(text: str, region: str | None, *targets: str) -> list[Clause]:
-    """The digits of a number in any punctuation, national or international, against fields of digits."""
-    if len(text) > PHONE_LENGTH or not PHONE_TEXT.fullmatch(text):
-        return []
-    digits = "".join(filter(str.isdigit, text))
-    forms = {digits, digits.removeprefix("00")}
-    if parsed := fields.parse_phone(text, region):
-        forms.add(f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}")
-    wanted = sorted(form for form in forms if len(form) >= PHONE_DIGITS)
-    return [{"terms": {target: wanted}} for target in targets] if wanted else []
+def _unscored(clauses: Sequence[Clause]) -> list[Clause]:
+    """What only tells, and neither finds nor ranks."""
+    return [{"constant_score": {"filter": clause, "boost": 0}} for clause in clauses]

@@ -1,7 +1,9 @@
 """The read path: pages of consumers from the index. Rows pass through as the bytes they were indexed with."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from opensearchpy import AsyncOpenSearch
@@ -9,71 +11,135 @@ from opensearchpy.exceptions import RequestError
 
 from api.consumers import query
 from api.errors import Problem
-from api.pages import PageInfo, Window, render
-from infra.documents import Consumer
+from api.filters.clauses import Clause
+from api.pages import Window, render
+
+PARAMS: dict[str, Any] = {"allow_partial_search_results": "false"}
 
 
-class ConsumerPage(msgspec.Struct, rename="camel"):
-    data: list[Consumer]
-    page_info: PageInfo
-
-
-class Source(msgspec.Struct):
+class Source(msgspec.Struct, rename="camel"):
     row: msgspec.Raw
+    audience_ids: list[str]
 
 
 class Hit(msgspec.Struct):
+    id: str = msgspec.field(name="_id")
     sort: list[Any]
     source: Source = msgspec.field(name="_source")
+    matched: list[str] = msgspec.field(name="matched_queries", default_factory=list)
+
+
+class NamedHit(msgspec.Struct):
+    id: str = msgspec.field(name="_id")
+    matched: list[str] = msgspec.field(name="matched_queries", default_factory=list)
+
+
+class Total(msgspec.Struct):
+    value: int
 
 
 class Hits(msgspec.Struct):
     hits: list[Hit]
-    total: dict[str, Any] = {}
+    total: Total | None = None
 
 
 class Found(msgspec.Struct):
     hits: Hits
 
 
-async def page(
-    client: AsyncOpenSearch, alias: str, rows: query.Clause, order: query.Order, window: Window, question: bytes
-) -> bytes:
-    """One page as the response's JSON.
+class NamedHits(msgspec.Struct):
+    hits: list[NamedHit]
 
-    Args:
-        client: the search engine.
-        alias: what to search.
-        rows: which rows, from `query`.
-        order: their order, from `query`.
-        window: which page.
-        question: identifies list and order; cursors of another question are refused.
+
+class NamedFound(msgspec.Struct):
+    hits: NamedHits
+
+
+class Index(NamedTuple):
+    """What is searched."""
+
+    client: AsyncOpenSearch
+    alias: str
+
+
+class Asked(NamedTuple):
+    """Which rows, in which order, and which page of them; `question` identifies the list, and its cursors."""
+
+    rows: Clause
+    order: query.Order
+    window: Window
+    question: bytes
+    counted: bool = False
+
+
+Members = Callable[[Sequence[Hit]], Awaitable[Iterable[bytes]]]
+"""What is put into each row besides: members of its JSON object, each with its leading comma."""
+
+
+async def page(index: Index, asked: Asked, more: Members | None = None) -> bytes:
+    """One page as the response's JSON.
 
     Raises:
         Problem: 400 for a cursor that is damaged, expired or of another list.
         OpenSearchException: the index cannot answer.
     """
-    place = window.place(question, len(order.clauses) - len(order.prefix))
-    body = query.page(rows, order, window.size, place, backward=window.backward)
-    hits = (await _search(client, alias, body)).hits.hits
-    more = len(hits) > window.size
-    hits = hits[: window.size]
+    order, window = asked.order, asked.window
+    place = window.place(asked.question, len(order.clauses) - len(order.prefix))
+    body = query.page(asked.rows, order, window.size, place, backward=window.backward, counted=asked.counted)
+    found = msgspec.json.decode(await _search(index, body), type=Found).hits
+    goes_on = len(found.hits) > window.size
+    hits = found.hits[: window.size]
     if window.backward:
         hits.reverse()
-    info = window.info(question, [hit.sort[len(order.prefix) :] for hit in hits], more=more)
-    return render([bytes(hit.source.row) for hit in hits], info)
+    info = window.info(asked.question, [hit.sort[len(order.prefix) :] for hit in hits], more=goes_on)
+    rows = [bytes(hit.source.row) for hit in hits]
+    if more and hits:
+        rows = [row[:-1] + added + b"}" for row, added in zip(rows, await more(hits), strict=True)]
+    return render(rows, info, found.total.value if found.total else None)
 
 
-async def _search(client: AsyncOpenSearch, alias: str, body: query.Clause) -> Found:
+async def count(index: Index, rows: Clause) -> int:
+    """How many rows there are, exactly.
+
+    Raises:
+        OpenSearchException: the index cannot answer.
+    """
+    found = msgspec.json.decode(await _search(index, query.count(rows)), type=Found)
+    assert found.hits.total
+    return found.hits.total.value
+
+
+async def satisfied(
+    index: Index, environment_id: int, ids: Sequence[str], clauses: Sequence[Mapping[str, Clause]]
+) -> dict[str, set[str]]:
+    """Which clauses each of these rows satisfies, by name; rows that are not in the index satisfy none.
+
+    Args:
+        index: to search.
+        environment_id: the rows' own.
+        ids: of the rows.
+        clauses: by name, in parts that are not too large for one query each.
+
+    Raises:
+        OpenSearchException: the index cannot answer.
+    """
+    answers = await asyncio.gather(*(_search(index, query.named(environment_id, ids, part)) for part in clauses))
+    found: dict[str, set[str]] = {name: set() for name in ids}
+    for answer in answers:
+        for hit in msgspec.json.decode(answer, type=NamedFound).hits.hits:
+            found[hit.id].update(hit.matched)
+    return found
+
+
+async def _search(index: Index, body: Clause) -> Any:
     try:
-        answer = await client.search(index=alias, body=body, params={"allow_partial_search_results": "false"})
+        return await index.client.search(index=index.alias, body=body, params=PARAMS)
     except RequestError as error:
         if "index_closed" in str(error):
             raise
         # Of what a request can bring here, only these may be more, or other, than OpenSearch takes.
         if "too_many" in str(error):
-            raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="The search text is too long") from None
+            raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="The question is too long") from None
         if "search_after" in body:
             raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor") from None
         raise
-    return msgspec.json.decode(answer, type=Found)

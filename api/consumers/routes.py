@@ -3,17 +3,15 @@
 from functools import partial
 from typing import Any
 
-import msgspec
 from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import current
 from api.answers import Answer, array, etag, is_none_match, tags, weak_etag
+from api.audiences import membership
 from api.auth import Caller
-from api.consumers import query, reads, writes
-from api.consumers.included import ConsumerIncluding, included
-from api.consumers.reads import ConsumerPage
+from api.consumers import included, lists, writes
 from api.consumers.schemas import (
     ConsumerChange,
     ConsumerChangeItem,
@@ -22,13 +20,13 @@ from api.consumers.schemas import (
     NewConsumer,
     SearchParameters,
 )
-from api.pages import Window
+from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
 from api.transactions import Transactions
 from api.validation import JSONBody, early_faults
-from infra.documents import Consumer, ConsumerRow, consumer_json, read_alias
+from infra.documents import Consumer, ConsumerRow, consumer_json
 
-READ, WRITE = {"scope": "read:consumers", "limit": "reads"}, {"scope": "write:consumers", "limit": "writes"}
-INDEXED = READ | {"from": "index"}
+INDEXED = {"scope": "read:consumers", "limit": "reads", "from": "index"}
+WRITE = {"scope": "write:consumers", "limit": "writes"}
 BODY = WRITE | {"faults": "with the database's"}
 BATCH = BODY | {"limit": "batch", "batch": "consumers"}
 
@@ -97,62 +95,39 @@ class ConsumerController(Controller):
 
         return await transactions.run(request, caller, work)
 
-    @get("/{consumer_id:str}", opt=READ, summary="Get a consumer, as it is now")
+    @get("/{consumer_id:str}", opt=INDEXED, summary="Get a consumer, as it is now")
     async def fetch(
         self, request: Request[Any, Any, Any], consumer_id: str, asked: GetParameters, caller: Caller, state: State
     ) -> Response[ConsumerIncluding]:
         include = asked.include
+        current.mark_of(request, caller)
         async with state.engine.connect() as connection:
             # With what belongs to it, the consumer is read as they all are at one moment.
             await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")
             row = await writes.get(connection, caller, consumer_id)
-            more = await included(connection, caller, consumer_id, include) if include else b""
-        body = consumer_json(row)[:-1] + more + b"}"
+            possible = await membership.of_consumer(connection, caller, consumer_id) if "audiences" in include else []
+            orders = await included.orders(connection, caller, consumer_id) if "orders" in include else b""
+        audiences, headers = b"", dict[str, str]()
+        if "audiences" in include:
+            # Dynamic ones follow the index; no connection is held while it answers.
+            audiences, headers = await lists.audiences(request, state, caller, consumer_id, possible)
+        body = consumer_json(row)[:-1] + audiences + orders + b"}"
         tag = weak_etag(body) if include else etag(row.version)
         if is_none_match(tags(request, "if-none-match"), tag):
-            return Answer(304, b"", {"ETag": tag}).response()
-        return Answer(200, body, {"ETag": tag}).response()
+            return Answer(304, b"", headers | {"ETag": tag}).response()
+        return Answer(200, body, headers | {"ETag": tag}).response()
 
     @get("/", opt=INDEXED, summary="List consumers")
     async def page(
         self, request: Request[Any, Any, Any], asked: ListParameters, caller: Caller, state: State
     ) -> Response[ConsumerPage]:
-        rows = query.list_query(
-            caller.environment_id,
-            search=asked.search,
-            region=caller.region,
-            created_after=asked.created_after,
-            created_before=asked.created_before,
-        )
-        order = query.list_order(caller.environment_id, asked.sort_by, asked.sort_dir)
-        question = ["list", caller.environment_id, asked.question()]
-        return await _page(request, caller, state, rows, order, asked.window(), question)
+        return (await lists.page(request, state, caller, asked)).response()
 
     @get("/search", opt=INDEXED, summary="Search consumers, best match first")
     async def search(
         self, request: Request[Any, Any, Any], asked: SearchParameters, caller: Caller, state: State
-    ) -> Response[ConsumerPage]:
-        rows = query.search_query(caller.environment_id, asked.q, caller.region)
-        question = ["search", caller.environment_id, asked.question()]
-        return await _page(request, caller, state, rows, query.search_order(), asked.window(), question)
-
-
-async def _page(
-    request: Request[Any, Any, Any],
-    caller: Caller,
-    state: State,
-    rows: query.Clause,
-    order: query.Order,
-    window: Window,
-    question: list[Any],
-) -> Response[ConsumerPage]:
-    alias = read_alias(state.settings.index_prefix)
-
-    async def search() -> bytes:
-        return await reads.page(state.search, alias, rows, order, window, msgspec.json.encode(question))
-
-    content, headers = await current.read(request, caller, state.freshness, search)
-    return Answer(200, content, headers).response()
+    ) -> Response[SearchPage]:
+        return (await lists.search(request, state, caller, asked)).response()
 
 
 def _answer(row: ConsumerRow, status: int = 200) -> Answer:

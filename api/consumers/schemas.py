@@ -1,15 +1,18 @@
 """What a request may say of a consumer, and the pages a list answers with."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from api.consumers.query import MAX_TEXT, MAX_WORDS, Direction, SortField, words
+from api.auth import Caller
+from api.consumers.matching import MAX_TEXT, MAX_WORDS, Field, phone_forms, words
+from api.consumers.query import Direction, SortField
+from api.errors import Fault
+from api.filters import language
 from api.pages import Moment, PageParameters, TwoWayParameters, text
 from api.validation import Body
 from infra import fields
-
-INCLUDABLE = frozenset({"audiences", "orders"})
 
 Email = Annotated[
     str,
@@ -116,36 +119,98 @@ def _words(value: str) -> str:
     return value
 
 
-def _include(value: Any) -> list[str]:
+def _include(value: Any, includable: frozenset[str]) -> list[str]:
     wanted = text(value).split(",")
-    if unknown := set(wanted) - INCLUDABLE:
-        raise ValueError(f"Unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(INCLUDABLE))}")
+    if unknown := set(wanted) - includable:
+        raise ValueError(f"Unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(includable))}")
     return wanted
 
 
-Include = Annotated[
-    list[str],
-    msgspec.Meta(
+def _including(*includable: str) -> msgspec.Meta:
+    return msgspec.Meta(
         description="What else to answer of a consumer, separated by commas.",
-        extra={"parse": lambda value, _: _include(value)},
-        extra_json_schema={"items": {"enum": sorted(INCLUDABLE)}},
-    ),
-]
+        extra={"parse": lambda value, _: _include(value, frozenset(includable))},
+        extra_json_schema={"items": {"enum": sorted(includable)}},
+    )
 
 
 class GetParameters(Body):
     """`include`: any comma list of `audiences` and `orders` (the 50 newest)."""
 
-    include: Include = msgspec.field(default_factory=list)
+    include: Annotated[list[str], _including("audiences", "orders")] = msgspec.field(default_factory=list)
+
+
+Filter = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=language.MAX_LENGTH,
+        description="Conditions: `field:value`, `field:>=100`, `field:1..5`, `field:~text` (contains), `field:*` (is "
+        "there), `metadata.key:value`; with `AND`, `OR`, `NOT` and brackets. Values with spaces stand in quotes.",
+        examples=["totalOrderValue:>=100 AND NOT metadata.tier:gold"],
+    ),
+]
+
+
+def _filter_faults(given: str | msgspec.UnsetType | None) -> Iterator[Fault]:
+    if isinstance(given, str):
+        try:
+            language.parse(given)
+        except language.FilterError as error:
+            yield from (Fault("filter", fault) for fault in error.faults)
 
 
 class ListParameters(TwoWayParameters):
+    showing: ClassVar[frozenset[str]] = TwoWayParameters.showing | {"include", "count"}
+
     search: Text | None = None
     sort_by: SortField = "createdAt"
     sort_dir: Direction = "desc"
     created_after: Moment | None = None
     created_before: Moment | None = None
+    audience_id: str | None = None
+    filter: Filter | None = None
+    include: Annotated[list[str], _including("audiences")] = msgspec.field(default_factory=list)
+    count: Annotated[bool, msgspec.Meta(description="Whether to count all rows, exactly: `totalCount`.")] = False
+
+    def faults(self, caller: Caller) -> Iterator[Fault]:
+        yield from super().faults(caller)
+        yield from _filter_faults(self.filter)
 
 
-class SearchParameters(PageParameters, kw_only=True):
-    q: Text
+def _phone_digits(value: str, caller: Caller) -> str:
+    if not phone_forms(value, caller.region):
+        raise ValueError("Invalid phone number")
+    return value
+
+
+class SearchParameters(PageParameters):
+    """All that is given must hold, and something must be."""
+
+    showing: ClassVar[frozenset[str]] = PageParameters.showing | {"explain"}
+
+    q: Text | None = None
+    email: Annotated[str, msgspec.Meta(max_length=254, description="The whole address, ignoring case.")] | None = None
+    phone: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="The whole number, national or international, in any punctuation.",
+                extra={"check": _phone_digits},
+            ),
+        ]
+        | None
+    ) = None
+    external_id: Annotated[str, msgspec.Meta(max_length=255, description="The whole external id.")] | None = None
+    filter: Filter | None = None
+    explain: Annotated[bool, msgspec.Meta(description="Whether to tell what matched: `matchedOn`.")] = False
+
+    def exact(self) -> dict[Field, str]:
+        """The fields that are asked for as a whole."""
+        given: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
+        return {field: value for field, value in given.items() if value is not None}
+
+    def faults(self, caller: Caller) -> Iterator[Fault]:
+        del caller
+        if self.q is None and not self.exact():
+            yield Fault("q", "Needed, unless email, phone or externalId is given")
+        yield from _filter_faults(self.filter)

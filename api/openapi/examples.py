@@ -3,10 +3,17 @@
 from http import HTTPStatus
 from typing import Any
 
-from api.audiences.schemas import Audience, AudienceChange, AudiencePage, Members, MembersChanged, NewAudience
-from api.consumers.included import ConsumerIncluding
-from api.consumers.reads import ConsumerPage
+from api.audiences.schemas import (
+    Audience,
+    AudienceChange,
+    AudienceCount,
+    AudiencePage,
+    Members,
+    MembersChanged,
+    NewAudience,
+)
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
+from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
 from api.errors import SENTENCES
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderPage
 from infra.documents import Consumer
@@ -31,6 +38,7 @@ CONSUMER = {
     "lastOrderAt": TIME,
     **TIMES,
 }
+MATCHES = [{"field": "fullName", "kind": "prefix", "text": "jose"}]
 ITEMS = [{"productId": "85123A", "variantId": None, "quantity": 6, "unitAmount": "2.55"}]
 ORDER = {
     "id": ORDER_ID,
@@ -65,6 +73,7 @@ EXAMPLES: dict[Any, Any] = {
     list[Consumer]: [CONSUMER],
     ConsumerIncluding: CONSUMER | {"audiences": [{"id": AUDIENCE_ID, "name": "Big spenders", "type": "DYNAMIC"}]},
     ConsumerPage: {"data": [CONSUMER], "pageInfo": PAGE},
+    SearchPage: {"data": [CONSUMER | {"matchedOn": MATCHES}], "pageInfo": PAGE},
     NewOrder: {"consumer": {"externalId": "customer-17850"}, "amount": "149.99", "items": ITEMS},
     OrderChange: {"status": "REFUNDED", "refundedAmount": "149.99"},
     Order: ORDER,
@@ -76,6 +85,7 @@ EXAMPLES: dict[Any, Any] = {
     AudiencePage: {"data": [AUDIENCE], "pageInfo": PAGE},
     Members: {"consumerIds": [CONSUMER_ID]},
     MembersChanged: {"audienceId": AUDIENCE_ID, "addedCount": 1},
+    AudienceCount: {"audienceId": AUDIENCE_ID, "count": 1},
 }
 
 ERRORS: dict[HTTPStatus, dict[str, Any]] = {

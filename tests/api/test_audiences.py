@@ -161,7 +161,7 @@ def test_foreign_and_damaged_cursors_and_unknown_parameters_are_refused(account:
     for wrong in (cursor[:-1], cursor + "A", "", "x"):
         assert faults(account.live.get("/audiences", params={"before": wrong})).keys() == {"before"}
     parameters = {"type": "STATIC", "first": "0", "last": "1"}
-    assert faults(account.live.get("/audiences", params=parameters)).keys() == {"type", "first"}
+    assert faults(account.live.get("/audiences", params=parameters)).keys() == {"type", "first", "last"}
     assert faults(account.live.get("/audiences", params={"first": 1, "last": 1})).keys() == {"last"}
 
 

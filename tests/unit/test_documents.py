@@ -10,6 +10,7 @@ import pytest
 
 from infra import documents
 from infra.documents import ConsumerRow
+from infra.terms import number_term
 
 ROW = ConsumerRow(
     id="cons_01HZXW0000000000000000000A",
@@ -71,6 +72,15 @@ def test_document_holds_the_answer_as_it_is_shown_and_the_values_it_is_found_by(
         "createdAt": "0001-01-02T03:04:05.006Z",
         "updatedAt": "2024-11-01T10:00:00.999Z",
         "audienceIds": ["aud_1"],
+        "texts": [
+            *("email", "email\0josé@example.com", "phone", "phone\0+442079460958"),
+            *("fullName", "fullName\0josé", "externalId", "externalId\0x1", "metadata.b", "metadata.a"),
+        ],
+        "numbers": [
+            number_term("metadata.b", Decimal("1.1")),
+            number_term("metadata.a", Decimal(12345678901234567890)),
+        ],
+        "contents": ["email\0josé@example.com", "phone\0+442079460958", "fullName\0josé", "externalId\0x1"],
     }
 
 

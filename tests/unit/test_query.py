@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.consumers import query
+from api.consumers import matching, query
 from api.consumers.query import Direction, SortField
 
 
@@ -23,7 +23,7 @@ from api.consumers.query import Direction, SortField
     ],
 )
 def test_words_are_what_is_between_spaces_without_lone_punctuation(text: str, expected: list[str]) -> None:
-    assert query.words(text) == expected
+    assert matching.words(text) == expected
 
 
 SORTS: list[SortField] = ["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
@@ -55,13 +55,13 @@ def _rows(search: str | None) -> Any:
     return query.list_query(7, search=search, region=None, created_after=None, created_before=None)
 
 
-@pytest.mark.parametrize("body", [_rows(None), _rows("jose"), query.search_query(7, "jose", None)])
+@pytest.mark.parametrize("body", [_rows(None), _rows("jose"), query.search_query(7, "jose", {}, region=None)])
 def test_every_query_is_held_to_its_environment(body: dict[str, Any]) -> None:
     assert body["bool"]["filter"][0] == {"term": {"environmentId": "7"}}
 
 
 def test_list_scores_nothing_and_search_scores_by_constants_alone() -> None:
     assert _rows("jose garcia")["bool"].keys() == {"filter"}
-    [tiers] = query.search_query(7, "jose garcia", None)["bool"]["must"]
+    [tiers] = query.search_query(7, "jose garcia", {}, region=None)["bool"]["must"]
     scores = [tier["constant_score"]["boost"] for tier in tiers["dis_max"]["queries"]]
     assert scores == sorted(set(scores))

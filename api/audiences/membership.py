@@ -1,0 +1,117 @@
+"""Who is in an audience, and in which audiences a consumer is: stored members and rules, both as the index has them.
+
+A dynamic audience is its rules' query, here and everywhere; no second reading of them exists.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from api.audiences.rules import Rule, expression
+from api.audiences.schemas import AudienceReference
+from api.auth import Caller
+from api.consumers import query, reads
+from api.errors import not_found
+from api.filters.clauses import Clause, clause
+from infra.ids import is_id
+
+MOST_RULES = 300
+"""In one query, which may have 1,024 clauses; a rule becomes three at the most."""
+
+_rules = msgspec.json.Decoder(list[Rule]).decode
+
+COLUMNS = "a.id, a.name, a.type, a.rules::text"
+MINE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
+FIND = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND a.id = :id")
+OF_ROWS = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND (a.type = 'DYNAMIC' OR a.id = ANY(:ids))")
+OF_CONSUMER = sa.text(f"""
+    SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND (a.type = 'DYNAMIC' OR a.id IN (
+        SELECT m.audience_id FROM audience_members m
+        WHERE m.environment_id = :environment_id AND m.consumer_id = :consumer_id))""")
+
+
+class Audience(NamedTuple):
+    id: str
+    name: str
+    type: str
+    rules: str | None
+    """JSON text, of a dynamic one."""
+
+    @property
+    def reference(self) -> AudienceReference:
+        return AudienceReference(self.id, self.name, self.type)  # type: ignore[arg-type]  # the table knows no others
+
+    def members(self, region: str | None) -> Clause:
+        """The query that finds them."""
+        return query.members(self.id) if self.rules is None else clause(expression(_rules(self.rules)), region)
+
+
+async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audience:
+    """Look an audience up.
+
+    Raises:
+        Problem: 404.
+    """
+    if is_id("aud_", audience_id):
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            values = {"environment_id": caller.environment_id, "id": audience_id}
+            if row := (await connection.execute(FIND, values)).one_or_none():
+                return Audience(*row)
+    raise not_found("Audience")
+
+
+async def of_consumer(connection: AsyncConnection, caller: Caller, consumer_id: str) -> list[Audience]:
+    """The audiences of an environment that a consumer may be in: those it is stored in, and all dynamic ones."""
+    values = {"environment_id": caller.environment_id, "consumer_id": consumer_id}
+    return [Audience(*row) for row in await connection.execute(OF_CONSUMER, values)]
+
+
+async def of_rows(engine: AsyncEngine, caller: Caller, stored: Sequence[str]) -> list[Audience]:
+    """Those of an environment that rows of a page may be in: the ones they are `stored` in, and all dynamic ones."""
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        values = {"environment_id": caller.environment_id, "ids": stored}
+        return [Audience(*row) for row in await connection.execute(OF_ROWS, values)]
+
+
+async def references(
+    index: reads.Index, caller: Caller, audiences: Sequence[Audience], stored: Mapping[str, Sequence[str]]
+) -> list[list[AudienceReference]]:
+    """The audiences of each consumer, by name then id; of dynamic ones the index is asked, once for all consumers.
+
+    Args:
+        index: to ask.
+        caller: whose environment it is.
+        audiences: those there are to be in.
+        stored: by consumer, the ids of those it is a stored member of.
+
+    Raises:
+        OpenSearchException: the index cannot answer.
+    """
+    parts = list(_parts(audiences, caller.region))
+    found = await reads.satisfied(index, caller.environment_id, list(stored), parts)
+    known = sorted(audiences, key=lambda audience: (audience.name, audience.id))
+    return [
+        [audience.reference for audience in known if audience.id in {*ids, *found[consumer_id]}]
+        for consumer_id, ids in stored.items()
+    ]
+
+
+def _parts(audiences: Sequence[Audience], region: str | None) -> Iterator[dict[str, Clause]]:
+    """The rules' queries by audience, as many together as one query may hold."""
+    part: dict[str, Clause] = {}
+    rules = 0
+    for audience in audiences:
+        if audience.rules is None:
+            continue
+        found = _rules(audience.rules)
+        if part and rules + len(found) > MOST_RULES:
+            yield part
+            part, rules = {}, 0
+        part[audience.id] = clause(expression(found), region)
+        rules += len(found)
+    yield part

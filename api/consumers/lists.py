@@ -1,0 +1,116 @@
+"""Pages of the list, a search, and an audience's members: what is asked of the index, and of PostgreSQL for it."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+
+from api import current
+from api.answers import Answer
+from api.audiences import membership
+from api.audiences.membership import Audience
+from api.auth import Caller
+from api.consumers import included, query, reads
+from api.consumers.reads import Asked, Hit, Index
+from api.consumers.schemas import ListParameters, SearchParameters
+from api.filters import language
+from api.filters.clauses import Clause, clause
+from infra.documents import read_alias
+
+AnyRequest = Request[Any, Any, Any]
+
+
+async def page(
+    request: AnyRequest, state: State, caller: Caller, asked: ListParameters, members_of: Audience | None = None
+) -> Answer:
+    """A page of the list; of an audience's members alone, if one is given.
+
+    Raises:
+        Problem: 404 for an unknown `audienceId`; 400 for a cursor; 503 for a token that is not reached, if strict.
+        OpenSearchException: the index cannot answer.
+    """
+    audiences = [members_of] if members_of else []
+    if asked.audience_id is not None:
+        audiences.append(await membership.find(state.engine, caller, asked.audience_id))
+    rows = query.list_query(
+        caller.environment_id,
+        search=asked.search,
+        region=caller.region,
+        created_after=asked.created_after,
+        created_before=asked.created_before,
+        conditions=[*(audience.members(caller.region) for audience in audiences), *_filter(asked.filter, caller)],
+    )
+    question = ["list", caller.environment_id, asked.question(), *([members_of.id] if members_of else [])]
+    order = query.list_order(caller.environment_id, asked.sort_by, asked.sort_dir)
+    wanted = Asked(rows, order, asked.window(), msgspec.json.encode(question), counted=asked.count)
+    more = partial(_audiences, state, caller) if asked.include else None
+    return await _answer(request, state, caller, wanted, more)
+
+
+async def search(request: AnyRequest, state: State, caller: Caller, asked: SearchParameters) -> Answer:
+    """A page of a search.
+
+    Raises:
+        Problem, OpenSearchException: as `page`.
+    """
+    rows = query.search_query(
+        caller.environment_id,
+        asked.q,
+        asked.exact(),
+        region=caller.region,
+        conditions=_filter(asked.filter, caller),
+        explain=asked.explain,
+    )
+    question = msgspec.json.encode(["search", caller.environment_id, asked.question()])
+    wanted = Asked(rows, query.search_order(), asked.window(), question)
+    return await _answer(
+        request, state, caller, wanted, partial(_matches, asked, caller.region) if asked.explain else None
+    )
+
+
+async def audiences(
+    request: AnyRequest, state: State, caller: Caller, consumer_id: str, possible: Sequence[Audience]
+) -> tuple[bytes, dict[str, str]]:
+    """The audiences of one consumer, of those it may be in, and how current that is."""
+    stored = {consumer_id: [audience.id for audience in possible if audience.rules is None]}
+    search = partial(membership.references, index_of(state), caller, possible, stored)
+    [references], headers = await current.read(request, caller, state.freshness, search)
+    return included.audiences(references), headers
+
+
+async def count(request: AnyRequest, state: State, caller: Caller, audience: Audience) -> tuple[int, dict[str, str]]:
+    """How many members an audience has, and how current that is."""
+    rows = query.list_query(caller.environment_id, conditions=[audience.members(caller.region)])
+    return await current.read(request, caller, state.freshness, partial(reads.count, index_of(state), rows))
+
+
+def index_of(state: State) -> Index:
+    return Index(state.search, read_alias(state.settings.index_prefix))
+
+
+async def _answer(
+    request: AnyRequest, state: State, caller: Caller, wanted: Asked, more: reads.Members | None
+) -> Answer:
+    search = partial(reads.page, index_of(state), wanted, more)
+    content, headers = await current.read(request, caller, state.freshness, search)
+    return Answer(200, content, headers)
+
+
+def _filter(text: str | None, caller: Caller) -> list[Clause]:
+    return [] if text is None else [clause(language.parse(text), caller.region)]
+
+
+async def _audiences(state: State, caller: Caller, hits: Sequence[Hit]) -> list[bytes]:
+    stored = {hit.id: hit.source.audience_ids for hit in hits}
+    audiences = await membership.of_rows(
+        state.engine, caller, sorted({each for ids in stored.values() for each in ids})
+    )
+    references = await membership.references(index_of(state), caller, audiences, stored)
+    return [included.audiences(each) for each in references]
+
+
+async def _matches(asked: SearchParameters, region: str | None, hits: Sequence[Hit]) -> list[bytes]:
+    return [included.matches(hit, asked, region) for hit in hits]

@@ -1,0 +1,116 @@
+"""What conditions compare of a consumer: text and numbers, each under its field's path.
+
+The index holds a term for each, `path NUL value`, in which case is folded, and numbers are written so that their
+characters stand in the order of the numbers. Conditions are written by the same functions, so both always agree.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+
+METADATA = "metadata"
+LONGEST_PATH = 340
+"""Characters. No condition can name a longer one: metadata's five levels, each of 64 and its dot, fit."""
+LONGEST_VALUE = 255
+"""Characters of a condition's value."""
+LONGEST_TERM = 3 * LONGEST_VALUE
+"""Characters of a value's text once folded, which can make three of one."""
+CHUNK = 4096
+"""Characters in which longer text is cut to be searched inside, overlapping by what a condition can name."""
+DIGITS, EXPONENT = 1000, 50_000
+"""Significant digits that are told apart, and what keeps a written exponent positive."""
+COMPLEMENT = str.maketrans("0123456789", "9876543210")
+
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+class Terms(NamedTuple):
+    """Of one consumer."""
+
+    texts: list[str]
+    """For each field that is not null its path, and its path with its text."""
+    numbers: list[str]
+    contents: list[str]
+    """As `texts`, whole however long, to be searched inside."""
+
+
+def fold(text: str) -> str:
+    """Text without its case, by Unicode's canonical caseless matching."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def text_term(path: str, text: str) -> str:
+    return f"{path}\0{fold(text)}"
+
+
+def number_term(path: str, number: Decimal) -> str:
+    """Terms of one path are ordered as their numbers are, whatever their size and precision.
+
+    >>> number_term("n", Decimal("-1.5")) < number_term("n", Decimal("-1")) < number_term("n", Decimal("0.2"))
+    True
+    """
+    if not number:
+        return f"{path}\0001"
+    sign, digits, _ = number.as_tuple()
+    written = f"{number.adjusted() + EXPONENT:05d}" + "".join(map(str, digits[:DIGITS])).rstrip("0")
+    return f"{path}\0000{written.translate(COMPLEMENT)}~" if sign else f"{path}\0002{written}"
+
+
+def terms(texts: Mapping[str, str | None], metadata: str | None) -> Terms:
+    """The terms of a consumer.
+
+    Args:
+        texts: its text by field.
+        metadata: JSON text.
+    """
+    found = Terms([], [], [])
+    for path, text in texts.items():
+        if text is not None:
+            found.texts.append(path)
+            _add_text(found, path, text)
+    if metadata is not None:
+        for path, value in _leaves(METADATA, _decode(metadata)):
+            _add(found, path, value)
+        found.texts[:] = dict.fromkeys(found.texts)
+    return found
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What is inside, each with its path: of arrays every element, of objects and arrays also that they are there."""
+    if len(path) > LONGEST_PATH:
+        return
+    if isinstance(value, dict):
+        if path != METADATA:
+            yield path, None
+        for key, inner in value.items():
+            if inner is not None:
+                yield from _leaves(f"{path}.{key}", inner)
+    elif isinstance(value, list):
+        yield path, None
+        for inner in value:
+            yield from _leaves(path, inner)
+    elif value is not None:
+        yield path, value
+
+
+def _add(found: Terms, path: str, value: Any) -> None:
+    found.texts.append(path)
+    if isinstance(value, bool):
+        _add_text(found, path, "true" if value else "false")
+    elif isinstance(value, str):
+        _add_text(found, path, value)
+    elif value is not None:
+        found.numbers.append(number_term(path, Decimal(value)))
+
+
+def _add_text(found: Terms, path: str, text: str) -> None:
+    folded = fold(text)
+    if len(folded) <= LONGEST_TERM:
+        found.texts.append(f"{path}\0{folded}")
+    begins = range(0, max(1, len(folded) - LONGEST_TERM), CHUNK - LONGEST_TERM)
+    found.contents.extend(f"{path}\0{folded[begin : begin + CHUNK]}" for begin in begins)
