@@ -1,7 +1,7 @@
 """What a request may say of a consumer, and the pages a list answers with."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -130,14 +130,17 @@ def _including(*includable: str) -> msgspec.Meta:
     return msgspec.Meta(
         description="What else to answer of a consumer, separated by commas.",
         extra={"parse": lambda value, _: _include(value, frozenset(includable))},
-        extra_json_schema={"items": {"enum": sorted(includable)}},
     )
+
+
+IncludeOfOne = Annotated[list[Literal["audiences", "orders"]], _including("audiences", "orders")]
+IncludeOfMany = Annotated[list[Literal["audiences"]], _including("audiences")]
 
 
 class GetParameters(Body):
     """`include`: any comma list of `audiences` and `orders` (the 50 newest)."""
 
-    include: Annotated[list[str], _including("audiences", "orders")] = msgspec.field(default_factory=list)
+    include: IncludeOfOne = msgspec.field(default_factory=list)
 
 
 Filter = Annotated[
@@ -169,7 +172,7 @@ class ListParameters(TwoWayParameters):
     created_before: Moment | None = None
     audience_id: str | None = None
     filter: Filter | None = None
-    include: Annotated[list[str], _including("audiences")] = msgspec.field(default_factory=list)
+    include: IncludeOfMany = msgspec.field(default_factory=list)
     count: Annotated[bool, msgspec.Meta(description="Whether to count all rows, exactly: `totalCount`.")] = False
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
