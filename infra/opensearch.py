@@ -1,4 +1,7 @@
-"""Clients of OpenSearch. Neither repeats a request by itself: the drain backs off, a reader is told."""
+"""Clients of OpenSearch, of one node or several. None waits or repeats: the drain backs off, a reader is told.
+
+But a node that cannot be reached is passed over for another, and left alone for a while.
+"""
 
 from typing import Any
 
@@ -17,22 +20,26 @@ class TextSerializer(JSONSerializer):
         return s
 
 
+def _nodes(settings: Settings) -> dict[str, Any]:
+    hosts = settings.opensearch_url.split(",")
+    return {"hosts": hosts, "max_retries": len(hosts) - 1, "retry_on_status": (), "retry_on_timeout": False}
+
+
 def client(settings: Settings) -> OpenSearch:
     """For commands."""
-    return OpenSearch(settings.opensearch_url, timeout=TIMEOUT_SECONDS, max_retries=0)
+    return OpenSearch(**_nodes(settings), timeout=TIMEOUT_SECONDS)
 
 
 def writer(settings: Settings) -> OpenSearch:
     """For the drain: answers are JSON text."""
-    return OpenSearch(settings.opensearch_url, timeout=TIMEOUT_SECONDS, max_retries=0, serializer=TextSerializer())
+    return OpenSearch(**_nodes(settings), timeout=TIMEOUT_SECONDS, serializer=TextSerializer())
 
 
 def reader(settings: Settings) -> AsyncOpenSearch:
     """For the API: answers are JSON text."""
     return AsyncOpenSearch(
-        settings.opensearch_url,
+        **_nodes(settings),
         timeout=READ_TIMEOUT_SECONDS,
-        max_retries=0,
         serializer=TextSerializer(),
         pool_maxsize=64,
     )

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from infra.local import java
 from infra.local.ports import LOOPBACK
@@ -75,10 +76,9 @@ class OpenSearch(Server):
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
 
-    def prepare(self) -> None:
-        for place in (self.data, self._config, self._temporary):
-            place.mkdir(exist_ok=True)
-        settings = {
+    def settings(self) -> dict[str, Any]:
+        """What opensearch.yml says."""
+        return {
             "cluster.name": "consumers",
             "node.name": "local",
             "path.data": str(self.data),
@@ -93,8 +93,12 @@ class OpenSearch(Server):
             "cluster.routing.allocation.disk.watermark.high": "500mb",
             "cluster.routing.allocation.disk.watermark.flood_stage": "250mb",
         }
+
+    def prepare(self) -> None:
+        for place in (self.data, self._config, self._temporary):
+            place.mkdir(exist_ok=True)
         # JSON is YAML, and quotes whatever a path may hold.
-        (self._config / "opensearch.yml").write_text(json.dumps(settings))
+        (self._config / "opensearch.yml").write_text(json.dumps(self.settings()))
         (self._config / "log4j2.properties").write_text(LOGGING)
 
     def command(self) -> list[str]:

@@ -1,0 +1,123 @@
+"""A cluster of three OpenSearch nodes: one of them is killed, and nothing is lost, nor anybody refused for long."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from infra.local import artifacts, ports
+from infra.local.opensearch import OpenSearch
+from infra.local.server import wait_ready
+from infra.local.servers import THROWAWAY, LocalServers
+from tests.guarantees.agreement import assert_agreement_soon
+from tests.guarantees.mixing import Client
+from tests.service import Account, Service, new_account, new_database
+from tests.waiting import wait_until
+
+CLIENTS, CHANGES = 3, 200
+
+
+class Node(OpenSearch):
+    """One of several that find each other."""
+
+    def __init__(self, folder: Path, number: int, transports: list[int]) -> None:
+        folder.mkdir()
+        (folder / "log").mkdir()
+        profile = THROWAWAY
+        super().__init__(folder, artifacts.opensearch_home(), heap=profile.heap, java_options=profile.java_options)
+        self._number, self._transports = number, transports
+
+    def settings(self) -> dict[str, Any]:
+        alone = super().settings()
+        del alone["discovery.type"]
+        return alone | {
+            "node.name": f"node{self._number}",
+            "transport.port": self._transports[self._number],
+            "discovery.seed_hosts": [f"127.0.0.1:{port}" for port in self._transports],
+            "cluster.initial_cluster_manager_nodes": [f"node{each}" for each in range(len(self._transports))],
+        }
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    folder = tmp_path_factory.mktemp("nodes")
+    transports = [ports.pick() for _ in range(3)]
+    started = [Node(folder / str(number), number, transports) for number in range(3)]
+    try:
+        for node in started:
+            node.spawn()
+        wait_ready(started)
+        yield started
+    finally:
+        for node in started:
+            node.stop()
+
+
+@pytest.fixture(scope="module")
+def clustered(nodes: list[Node], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The whole service, told of all three nodes."""
+    addresses = {"OPENSEARCH_URL": ",".join(node.url for node in nodes)}
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("servers")
+        servers = stack.enter_context(LocalServers(folder, THROWAWAY, environ=addresses))
+        database = stack.enter_context(new_database(servers))
+        running = Service(database, tmp_path_factory.mktemp("service"))
+        stack.callback(running.close)
+        for name in Service.COMMANDS:
+            running.start(name)
+        yield running
+
+
+@pytest.fixture
+def shop(clustered: Service) -> Iterator[Account]:
+    with new_account(clustered) as account:
+        yield account
+
+
+def shards(account: Account) -> dict[str, str]:
+    """The nodes that hold the live index: the primary's, and the copy's."""
+    rows = account.database.search.cat.shards(
+        index=f"{account.database.settings.index_prefix}-0*", params={"format": "json"}
+    )
+    return {row["prirep"]: row["node"] for row in rows if row["state"] == "STARTED"}
+
+
+def look(account: Account) -> httpx.Response:
+    return account.live.get("/consumers", params={"search": "Witness"})
+
+
+def test_nothing_is_lost_and_all_goes_on_when_the_node_with_the_primary_is_killed(
+    shop: Account, clustered: Service, nodes: list[Node]
+) -> None:
+    primary = wait_until(lambda: shards(shop) if len(shards(shop)) == 2 else None, what="a copy of the index")
+    audience = shop.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
+    assert primary
+    witness = shop.live.post("/consumers", json={"fullName": "Witness"}, headers={"Prefer": "wait=10"})
+    assert witness.headers["Index-State"] == "searchable"
+    node = nodes[int(primary["p"].removeprefix("node"))]
+    clients = [Client(shop, f"{clustered.url}/api/v1", audience["id"], number) for number in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        running = [pool.submit(client.run, CHANGES) for client in clients]
+        wait_until(lambda: sum(client.changes for client in clients) > CHANGES / 2, 120, "changes before the fault")
+        node.kill()
+        answers = [look(shop)]
+        while not all(client.done() for client in running):
+            answers.append(look(shop))
+        for client in running:
+            client.result()
+    told = [answer for answer in answers if answer.is_success]
+    assert told, "reads go on"
+    assert all(answer.json()["data"] for answer in told), "no list lacks what was in it before"
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert_agreement_soon(shop.database, timeout=120)
+    assert [missed for client in clients for missed in client.missed] == []
+    with shop.database.engine.connect() as connection:
+        stored = {row.id: row.full_name for row in connection.execute(sa.text("SELECT id, full_name FROM consumers"))}
+    del stored[witness.json()["id"]]
+    assert stored == {name: text for client in clients for name, text in client.names.items()}
+    node.start()
