@@ -208,14 +208,20 @@ def _analyzer(tokenizer: str, *filters: str, chars: Sequence[str] = ()) -> dict[
 ANALYSIS: dict[str, Any] = {
     "char_filter": {
         # O'Brien, O’Brien and OBrien are one word.
-        "apostrophes": {"type": "pattern_replace", "pattern": "['’‘ʼ`´]", "replacement": ""},
+        "apostrophes": {
+            "type": "pattern_replace",
+            "pattern": r"['’‘ʼ`´＇′‛׳״]|(?<=\p{L})\"(?=\p{L})",
+            "replacement": "",
+        },
+        # St.John and john_smith are two words, which to Unicode are one.
+        "joints": {"type": "pattern_replace", "pattern": "[._]", "replacement": " "},
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
     },
     "tokenizer": {"address_parts": {"type": "pattern", "pattern": "[@._+\\-]+"}},
     "filter": {"starts": _edge(1), "digit_starts": _edge(3)},
     "analyzer": {
-        "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes"]),
-        "word_starts": _analyzer("icu_tokenizer", "icu_folding", "starts", chars=["apostrophes"]),
+        "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes", "joints"]),
+        "word_starts": _analyzer("icu_tokenizer", "icu_folding", "starts", chars=["apostrophes", "joints"]),
         "whole_name": _analyzer("keyword", "icu_folding", "trim", chars=["apostrophes", "punctuation"]),
         "address": _analyzer("keyword", "icu_folding"),
         "parts": _analyzer("address_parts", "icu_folding"),
