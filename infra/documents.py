@@ -205,6 +205,8 @@ def _analyzer(tokenizer: str, *filters: str, chars: Sequence[str] = ()) -> dict[
     return {"type": "custom", "tokenizer": tokenizer, "filter": [*filters], "char_filter": [*chars]}
 
 
+UNSPACED = ("icu_folding", "unspaced", "not_empty")
+
 ANALYSIS: dict[str, Any] = {
     "char_filter": {
         # O'Brien, O’Brien and OBrien are one word.
@@ -218,10 +220,22 @@ ANALYSIS: dict[str, Any] = {
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
     },
     "tokenizer": {"address_parts": {"type": "pattern", "pattern": "[@._+\\-]+"}},
-    "filter": {"starts": _edge(1), "digit_starts": _edge(3)},
+    "filter": {
+        "starts": _edge(1),
+        "digit_starts": _edge(3),
+        # Words of scripts that put no space between them; others become empty.
+        "unspaced": {
+            "type": "pattern_replace",
+            "pattern": r".*[^\p{IsHan}\p{IsHiragana}\p{IsKatakana}\p{IsThai}\p{IsLao}\p{IsKhmer}\p{IsMyanmar}ー].*",
+            "replacement": "",
+        },
+        "not_empty": {"type": "length", "min": 1},
+    },
     "analyzer": {
         "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes", "joints"]),
         "word_starts": _analyzer("icu_tokenizer", "icu_folding", "starts", chars=["apostrophes", "joints"]),
+        "runs": _analyzer("whitespace", *UNSPACED, chars=["apostrophes", "punctuation"]),
+        "run_starts": _analyzer("whitespace", *UNSPACED, "starts", chars=["apostrophes", "punctuation"]),
         "whole_name": _analyzer("keyword", "icu_folding", "trim", chars=["apostrophes", "punctuation"]),
         "address": _analyzer("keyword", "icu_folding"),
         "parts": _analyzer("address_parts", "icu_folding"),
@@ -277,6 +291,8 @@ MAPPING: dict[str, Any] = {
             "fields": {
                 "whole": _text("whole_name"),
                 "starts": _text("word_starts", "words"),
+                # Where a script has no spaces, the start of a word is seldom split as the word is.
+                "runs": _text("run_starts", "runs"),
                 **_sorted("icu_collation_keyword", "", "\uffff"),
             }
         },

@@ -165,6 +165,7 @@ def _word_start(word: str, region: str | None) -> Clause:
     return _any(
         [
             {"match": {"fullName.starts": {"query": word, "operator": "and"}}},
+            {"match": {"fullName.runs": {"query": word, "operator": "and"}}},
             *([_in_sequence(parts, "email.starts")] if parts else []),
             {"term": {"externalId.folded": word}},
             *_phone(word, region, "phoneDigits.starts", "phoneDigits.ends"),
