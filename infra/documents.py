@@ -4,6 +4,7 @@ The one place that knows them. Incremental indexing and full rebuilds use the sa
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -14,11 +15,13 @@ import phonenumbers
 
 from infra.phones import plain
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
 """Moves with every change of what a document holds. A worker never writes a generation newer than this."""
 
 MONEY_UNIT = 10_000
 """Money is a `long` of ten-thousandths: paging by a `scaled_float` loses rows."""
+
+EXTENSION = re.compile("[x#]")
 
 COLUMNS = """
     c.id, c.environment_id, c.version, c.email, c.email_key, c.phone, c.full_name, c.metadata::text, c.external_id,
@@ -150,21 +153,28 @@ def number(value: Decimal) -> Decimal | int:
 def phone_digits(phone: str) -> list[str]:
     """The digits of a stored number as people may type them: international, national, national without prefix.
 
+    With an extension, they may leave it out.
+
     >>> phone_digits("+447400123456")
     ['447400123456', '07400123456', '7400123456']
     """
     if found := plain(phone):
         return list(dict.fromkeys(found.digits()))
-    forms = [phone]
-    if phone.startswith("+"):
-        try:
-            parsed = phonenumbers.parse(phone)
-        except phonenumbers.NumberParseException:
-            pass
-        else:
-            forms.append(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL))
-            forms.append(phonenumbers.national_significant_number(parsed))
-    return list(dict.fromkeys("".join(filter(str.isdigit, form)) for form in forms))
+    written = [phone, EXTENSION.split(phone)[0]]
+    digits = ["".join(filter(str.isdigit, form)) for whole in written for form in (whole, *_nationally(whole))]
+    return [form for form in dict.fromkeys(digits) if form]
+
+
+def _nationally(phone: str) -> list[str]:
+    """An international number as it is written inside its country, with and without a prefix."""
+    if not phone.startswith("+"):
+        return []
+    try:
+        parsed = phonenumbers.parse(phone)
+    except phonenumbers.NumberParseException:
+        return []
+    national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
+    return [national, phonenumbers.national_significant_number(parsed)]
 
 
 def _consumer(row: ConsumerRow) -> Consumer:
