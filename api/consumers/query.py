@@ -24,6 +24,9 @@ MAX_WORDS = 32
 NULLABLE = frozenset({"email", "fullName", "lastOrderAt"})
 OPPOSITE: dict[Direction, Direction] = {"asc": "desc", "desc": "asc"}
 PART_BREAKS = re.compile(r"[@._+\-]+")
+AROUND = "<>()[]{}\"'“”«»,;:"
+"""What stands around an address that is copied, as in `Ann <ann@example.com>,`."""
+DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
 PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
 PHONE_DIGITS, PHONE_LENGTH = 3, 40
@@ -120,8 +123,22 @@ def _units(text: str) -> list[list[str]]:
 
 def words(text: str) -> list[str]:
     """The words of a query, of any width. Punctuation by itself (`Smith & Sons`) is no word, unless it is all."""
-    given = unicodedata.normalize("NFKC", text).split()
+    given = _typed(text).split() or [text]
     return [word for word in given if not all(map(_is_punctuation, word))] or given
+
+
+def _typed(text: str) -> str:
+    """As a keyboard gives it: of usual width, one kind of digits and of dashes, no marks of direction, which numbers
+    copied from elsewhere carry. An acute accent by itself is meant for an apostrophe.
+    """
+    usual = DIRECTION.sub("", unicodedata.normalize("NFKC", text.replace("´", "'")))
+    return "".join(map(_typed_character, usual))
+
+
+def _typed_character(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "-" if unicodedata.category(character) == "Pd" else character
 
 
 def _is_punctuation(character: str) -> bool:
@@ -139,11 +156,12 @@ def _every(units: list[list[str]], match: Callable[[str, str | None], Clause], r
 
 def _identity(text: str, region: str | None) -> Clause:
     """The whole text is an e-mail address, a telephone number or an external id."""
+    typed = _typed(text)
     return _any(
         [
-            {"match": {"email.whole": text}},
+            {"match": {"email.whole": typed.strip(AROUND)}},
             {"term": {"externalId.folded": text}},
-            *_phone(text, region, "phoneDigits"),
+            *_phone(typed, region, "phoneDigits"),
         ]
     )
 
@@ -180,7 +198,7 @@ def _word_mistyped(word: str, region: str | None) -> Clause:
 
 
 def _address_parts(word: str) -> list[str]:
-    return [part for part in PART_BREAKS.split(word) if part]
+    return [part for part in PART_BREAKS.split(word.strip(AROUND)) if part]
 
 
 def _in_sequence(parts: list[str], last: str) -> Clause:

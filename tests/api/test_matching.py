@@ -46,6 +46,7 @@ PEOPLE: dict[str, dict[str, Any]] = {
     "address": {"email": "zhu_li-wei@sub.example.net"},
     "american": {"phone": "+1 (415) 555-2671"},
     "unknown number": {"phone": "123-45 x9"},
+    "extended": {"phone": "+44 20 7946 0321 x12"},
     "german": {"phone": "+49 30 901820"},
     "coded": {"externalId": "Ünï-Code 7"},
 }
@@ -93,11 +94,12 @@ FOUND = {
         *("020 7946 0958", "+442079460958", "+44 20 7946 0958", "+44 (0)20 7946 0958", "0044 20 7946 0958"),
         *("00442079460958", "(020) 7946-0958", "020.7946.0958", "2079460958", "442079", "020 7946", "０２０７９４６"),
         *("0958", "958", "7946 0958", "020 - 7946 0958", "jose 0958", "jose 020 7946 0958", "020 7946 0958 lopez"),
+        *("José García López <jose.garcia+news@example.com>", "<jose.garcia+news@example.com>", "news, jose", "(news)"),
         *("CRM 42-17", "crm 42-17"),
     ],
     "strasse": ["strasse", "straße", "STRASSE", "stras", "jurgen strasse", "STRAẞE"],
     "odegard": ["ødegård", "odegard", "ODEGARD", "nunez", "odegard-nunez", "nuñez ødegård", "martin-odegard"],
-    "obrien": ["obrien", "o'brien", "o’brien", "OʼBrien", "conan obrien", "o'brien_c", "o'brien_c@example.org"],
+    "obrien": ["obrien", "o’brien", "OʼBrien", "o´brien", "conan obrien", "o'brien_c", "o'brien_c@example.org"],
     "darcy": ["anne-marie", "anne marie", "marie anne", "d'arcy", "darcy", "D’ARCY", "darcy-anne"],
     "initials": ["balasub", "john", "st.john", "s.p.balasubrahmanyam", "S. P. Balasubrahmanyam"],
     "underscores": ["riley", "pat riley", "pat_riley"],
@@ -127,6 +129,10 @@ FOUND = {
     "address": ["zhu", "zhu_li", "li-wei", "wei zhu", "sub.example", "sub", "zhu_li-wei@sub.example.net"],
     "american": ["415", "4155552671", "+1 415", "14155552671", "555-2671", "2671", "(415) 555", "001 415 555 2671"],
     "unknown number": ["123-45 x9", "123459", "459", "1234"],
+    "extended": [
+        *("020 7946 0321", "+44 20 7946 0321", "0321", "020 7946 0321 x12", "+44 20 7946 0321 x12"),
+        *("020–7946–0321", "020\u20117946\u20110321", "\u202a+44 20 7946 0321\u202c", "٠٢٠ ٧٩٤٦ ٠٣٢١", "۰۲۰۷۹۴۶۰۳۲۱"),
+    ],
     "german": ["030 901820", "030901820", "+4930901820", "901820", "004930901820", "30 901820"],
     "coded": ["Ünï-Code 7", "uni-code 7", "UNI-CODE 7"],
 }
@@ -207,6 +213,7 @@ NOTHING = [
     "*:*",
     "~^",
     "ﷺ ﷺ",
+    "\u200e\u200f\u202a",
     "x" * 300,
 ]
 
