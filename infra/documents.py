@@ -225,6 +225,8 @@ ANALYSIS: dict[str, Any] = {
             "pattern": r"['’‘ʼ`´＇′‛׳״]|(?<=\p{L})\"(?=\p{L})",
             "replacement": "",
         },
+        # As queries are read: Yu² is yu2, and half-width kana are words like any others.
+        "compatible": {"type": "icu_normalizer", "name": "nfkc", "mode": "compose"},
         # St.John and john_smith are two words, which to Unicode are one.
         "joints": {"type": "pattern_replace", "pattern": "[._]", "replacement": " "},
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
@@ -242,11 +244,13 @@ ANALYSIS: dict[str, Any] = {
         "not_empty": {"type": "length", "min": 1},
     },
     "analyzer": {
-        "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes", "joints"]),
-        "word_starts": _analyzer("icu_tokenizer", "icu_folding", "starts", chars=["apostrophes", "joints"]),
-        "runs": _analyzer("whitespace", *UNSPACED, chars=["apostrophes", "punctuation"]),
-        "run_starts": _analyzer("whitespace", *UNSPACED, "starts", chars=["apostrophes", "punctuation"]),
-        "whole_name": _analyzer("keyword", "icu_folding", "trim", chars=["apostrophes", "punctuation"]),
+        "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes", "compatible", "joints"]),
+        "word_starts": _analyzer(
+            "icu_tokenizer", "icu_folding", "starts", chars=["apostrophes", "compatible", "joints"]
+        ),
+        "runs": _analyzer("whitespace", *UNSPACED, chars=["apostrophes", "compatible", "punctuation"]),
+        "run_starts": _analyzer("whitespace", *UNSPACED, "starts", chars=["apostrophes", "compatible", "punctuation"]),
+        "whole_name": _analyzer("keyword", "icu_folding", "trim", chars=["apostrophes", "compatible", "punctuation"]),
         "address": _analyzer("keyword", "icu_folding"),
         "parts": _analyzer("address_parts", "icu_folding"),
         "part_starts": _analyzer("address_parts", "icu_folding", "starts"),
