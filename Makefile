@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 COMPILE := .venv/locking/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --quiet
 
-.PHONY: up test lint lock
+.PHONY: up test bench lint lock
 .SILENT:
 
 up: $(INSTALLED)
@@ -15,6 +15,13 @@ up: $(INSTALLED)
 
 test: $(INSTALLED)
 	exec $(BIN)/python -m pytest
+
+# Each on servers of its own, one after the other; every one prints Markdown tables.
+bench: $(INSTALLED)
+	for bench in freshness relevance; do \
+		echo; echo "## $$bench"; echo; \
+		$(BIN)/python -m tests.bench.$$bench || exit; \
+	done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ The one place that knows them. Incremental indexing and full rebuilds use the sa
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -20,6 +21,8 @@ DOCUMENT_VERSION = 2
 
 MONEY_UNIT = 10_000
 """Money is a `long` of ten-thousandths: paging by a `scaled_float` loses rows."""
+
+EXTENSION = re.compile("[x#]")
 
 COLUMNS = """
     c.id, c.environment_id, c.version, c.email, c.email_key, c.phone, c.full_name, c.metadata::text, c.external_id,
@@ -159,21 +162,28 @@ def number(value: Decimal) -> Decimal | int:
 def phone_digits(phone: str) -> list[str]:
     """The digits of a stored number as people may type them: international, national, national without prefix.
 
+    With an extension, they may leave it out.
+
     >>> phone_digits("+447400123456")
     ['447400123456', '07400123456', '7400123456']
     """
     if found := plain(phone):
         return list(dict.fromkeys(found.digits()))
-    forms = [phone]
-    if phone.startswith("+"):
-        try:
-            parsed = phonenumbers.parse(phone)
-        except phonenumbers.NumberParseException:
-            pass
-        else:
-            forms.append(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL))
-            forms.append(phonenumbers.national_significant_number(parsed))
-    return list(dict.fromkeys("".join(filter(str.isdigit, form)) for form in forms))
+    written = [phone, EXTENSION.split(phone)[0]]
+    digits = ["".join(filter(str.isdigit, form)) for whole in written for form in (whole, *_nationally(whole))]
+    return [form for form in dict.fromkeys(digits) if form]
+
+
+def _nationally(phone: str) -> list[str]:
+    """An international number as it is written inside its country, with and without a prefix."""
+    if not phone.startswith("+"):
+        return []
+    try:
+        parsed = phonenumbers.parse(phone)
+    except phonenumbers.NumberParseException:
+        return []
+    national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
+    return [national, phonenumbers.national_significant_number(parsed)]
 
 
 def _consumer(row: ConsumerRow) -> Consumer:
@@ -214,18 +224,42 @@ def _analyzer(tokenizer: str, *filters: str, chars: Sequence[str] = ()) -> dict[
     return {"type": "custom", "tokenizer": tokenizer, "filter": [*filters], "char_filter": [*chars]}
 
 
+UNSPACED = ("icu_folding", "unspaced", "not_empty")
+
 ANALYSIS: dict[str, Any] = {
     "char_filter": {
         # O'Brien, O’Brien and OBrien are one word.
-        "apostrophes": {"type": "pattern_replace", "pattern": "['’‘ʼ`´]", "replacement": ""},
+        "apostrophes": {
+            "type": "pattern_replace",
+            "pattern": r"['’‘ʼ`´＇′‛׳״]|(?<=\p{L})\"(?=\p{L})",
+            "replacement": "",
+        },
+        # As queries are read: Yu² is yu2, and half-width kana are words like any others.
+        "compatible": {"type": "icu_normalizer", "name": "nfkc", "mode": "compose"},
+        # St.John and john_smith are two words, which to Unicode are one.
+        "joints": {"type": "pattern_replace", "pattern": "[._]", "replacement": " "},
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
     },
     "tokenizer": {"address_parts": {"type": "pattern", "pattern": "[@._+\\-]+"}},
-    "filter": {"starts": _edge(1), "digit_starts": _edge(3)},
+    "filter": {
+        "starts": _edge(1),
+        "digit_starts": _edge(3),
+        # Words of scripts that put no space between them; others become empty.
+        "unspaced": {
+            "type": "pattern_replace",
+            "pattern": r".*[^\p{IsHan}\p{IsHiragana}\p{IsKatakana}\p{IsThai}\p{IsLao}\p{IsKhmer}\p{IsMyanmar}ー].*",
+            "replacement": "",
+        },
+        "not_empty": {"type": "length", "min": 1},
+    },
     "analyzer": {
-        "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes"]),
-        "word_starts": _analyzer("icu_tokenizer", "icu_folding", "starts", chars=["apostrophes"]),
-        "whole_name": _analyzer("keyword", "icu_folding", "trim", chars=["apostrophes", "punctuation"]),
+        "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes", "compatible", "joints"]),
+        "word_starts": _analyzer(
+            "icu_tokenizer", "icu_folding", "starts", chars=["apostrophes", "compatible", "joints"]
+        ),
+        "runs": _analyzer("whitespace", *UNSPACED, chars=["apostrophes", "compatible", "punctuation"]),
+        "run_starts": _analyzer("whitespace", *UNSPACED, "starts", chars=["apostrophes", "compatible", "punctuation"]),
+        "whole_name": _analyzer("keyword", "icu_folding", "trim", chars=["apostrophes", "compatible", "punctuation"]),
         "address": _analyzer("keyword", "icu_folding"),
         "parts": _analyzer("address_parts", "icu_folding"),
         "part_starts": _analyzer("address_parts", "icu_folding", "starts"),
@@ -280,6 +314,8 @@ MAPPING: dict[str, Any] = {
             "fields": {
                 "whole": _text("whole_name"),
                 "starts": _text("word_starts", "words"),
+                # Where a script has no spaces, the start of a word is seldom split as the word is.
+                "runs": _text("run_starts", "runs"),
                 **_sorted("icu_collation_keyword", "", "\uffff"),
             }
         },

@@ -23,6 +23,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MAX_TEXT = 300
 MAX_WORDS = 32
 PART_BREAKS = re.compile(r"[@._+\-]+")
+AROUND = "<>()[]{}\"'“”«»,;:"
+"""What stands around an address that is copied, as in `Ann <ann@example.com>,`."""
+DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
 PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
 PHONE_DIGITS, PHONE_LENGTH = 3, 40
@@ -134,8 +137,22 @@ def _units(text: str) -> list[list[str]]:
 
 def words(text: str) -> list[str]:
     """The words of a query, of any width. Punctuation by itself (`Smith & Sons`) is no word, unless it is all."""
-    given = unicodedata.normalize("NFKC", text).split()
+    given = _typed(text).split() or [text]
     return [word for word in given if not all(map(_is_punctuation, word))] or given
+
+
+def _typed(text: str) -> str:
+    """As a keyboard gives it: of usual width, one kind of digits and of dashes, no marks of direction, which numbers
+    copied from elsewhere carry. An acute accent by itself is meant for an apostrophe.
+    """
+    usual = DIRECTION.sub("", unicodedata.normalize("NFKC", text.replace("´", "'")))
+    return "".join(map(_typed_character, usual))
+
+
+def _typed_character(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "-" if unicodedata.category(character) == "Pd" else character
 
 
 def _is_punctuation(character: str) -> bool:
@@ -173,7 +190,7 @@ def _clauses(found: Iterable[Found]) -> list[Clause]:
 
 
 def _exactly(text: str, region: str | None) -> Iterator[Found]:
-    yield Found("email", {"match": {"email.whole": text}})
+    yield Found("email", {"match": {"email.whole": _typed(text).strip(AROUND)}})
     yield _external_id(text)
     yield from _phone(text, region, "phoneDigits")
 
@@ -190,6 +207,7 @@ def _wholly(word: str) -> Iterator[Found]:
 def _beginning(word: str, region: str | None) -> Iterator[Found]:
     """The start of a word of the name, of a part of the address; the start or the end of the number."""
     yield Found("fullName", {"match": {"fullName.starts": {"query": word, "operator": "and"}}})
+    yield Found("fullName", {"match": {"fullName.runs": {"query": word, "operator": "and"}}})
     yield from _in_address(word, "email.starts")
     yield from _phone(word, region, "phoneDigits.starts", "phoneDigits.ends")
 
@@ -202,7 +220,7 @@ def _mistyped(word: str) -> Iterator[Found]:
 
 def _in_address(word: str, last: str) -> Iterator[Found]:
     """Neighbouring parts of an e-mail address: whole ones, and the last as `last` has it (whole, or its start)."""
-    parts = [part for part in PART_BREAKS.split(word) if part]
+    parts = [part for part in PART_BREAKS.split(word.strip(AROUND)) if part]
     if len(parts) == 1:
         yield Found("email", {"match": {last: parts[0]}})
     elif parts:
@@ -220,6 +238,7 @@ def _phone(text: str, region: str | None, *targets: str) -> Iterator[Found]:
 
 def phone_forms(text: str, region: str | None) -> list[str]:
     """The digits that a number may be stored with; none if it is no number."""
+    text = _typed(text)
     if len(text) > PHONE_LENGTH or not PHONE_TEXT.fullmatch(text):
         return []
     digits = "".join(filter(str.isdigit, text))

@@ -41,6 +41,9 @@ def test_tiers_come_in_their_order_whatever_the_order_of_creation(account: Accou
         ({"email": "ann.lee@example.com"}, "Ann.Lee@example.com"),
         ({"phone": "+12025550143"}, "(202) 555-0143"),
         ({"phone": "+12025550143"}, "001 202 555 0143"),
+        ({"phone": "+12025550143"}, "(202)\u00a0555\u20110143"),
+        ({"phone": "+1 202 555 0143 x9"}, "+1 202 555 0143"),
+        ({"email": "ann.lee@example.com"}, "<Ann.Lee@example.com>"),
         ({"externalId": "Ann Lee"}, "ann lee"),
     ],
 )

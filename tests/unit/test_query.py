@@ -19,7 +19,10 @@ from api.consumers.query import Direction, SortField
         ("a@b.com", ["a@b.com"]),
         ("⭐ star", ["⭐", "star"]),
         ("-- &", ["--", "&"]),
-        ("", []),
+        ("020–7946\u20110958", ["020-7946-0958"]),
+        ("\u202a+٤٤ ٢٠", ["+44", "20"]),
+        ("O´Brien", ["O'Brien"]),
+        ("\u200e", ["\u200e"]),
     ],
 )
 def test_words_are_what_is_between_spaces_without_lone_punctuation(text: str, expected: list[str]) -> None:

@@ -1,0 +1,155 @@
+"""How well people are found among 100,000, beside PostgreSQL's `pg_trgm` on the same rows: on servers of its own.
+
+`python -m tests.bench.relevance` prints two Markdown tables and ends by itself after some minutes. The baseline has one
+text a consumer, all it can be found by, without accents and in lower case, and a GIN index of its trigrams. It is asked
+in the two usual ways: every word somewhere in the text (LIKE), or like a part of the text (word similarity).
+"""
+# ruff: noqa: T201 (tables are what it is for)
+
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+import sqlalchemy as sa
+
+from infra.documents import phone_digits
+from infra.local.servers import KEEPING, LocalServers
+from infra.sample.consumers import Consumer
+from tests.relevance.asking import hits
+from tests.relevance.crowd import crowd
+from tests.relevance.golden import Case, cases, sought
+from tests.relevance.loading import load
+from tests.service import Service, new_account, new_database
+
+KINDS = ("whole", "name", "address", "phone", "typo")
+SIZE = 10
+PHONE = re.compile(r"[0-9 +\-–.()/x#]+")
+
+# Outside the database's own locale, C, trigrams are of letters of any script.
+DATABASE = "CREATE DATABASE trigrams TEMPLATE template0 ENCODING 'UTF8' LC_CTYPE 'C.UTF-8'"
+TABLE = """
+    CREATE EXTENSION pg_trgm;
+    CREATE EXTENSION unaccent;
+    CREATE TABLE raw (id text, text text)"""
+COPY = "COPY raw FROM STDIN"
+INDEX = """
+    CREATE TABLE people AS SELECT id, unaccent(lower(text)) AS text FROM raw;
+    CREATE INDEX ON people USING gin (text gin_trgm_ops);
+    ANALYZE people"""
+WORD = "text LIKE '%%' || unaccent(lower(%s)) || '%%'"
+EVERY_WORD = "SELECT id FROM people WHERE {} ORDER BY word_similarity(unaccent(lower(%s)), text) DESC, id DESC LIMIT %s"
+SIMILAR = """
+    SELECT id FROM people WHERE unaccent(lower(%s)) <%% text
+    ORDER BY word_similarity(unaccent(lower(%s)), text) DESC, id DESC LIMIT %s"""
+
+Connection = psycopg.Connection[tuple[str]]
+Search = Callable[[str], list[str]]
+
+
+class Figures(NamedTuple):
+    recall: float
+    """The share of those sought who are among the first ten."""
+    mrr: float
+    """The mean of one divided by their place, 0 from the eleventh on."""
+    median: float
+    """Milliseconds."""
+
+    def __str__(self) -> str:
+        return f"{self.recall:.1%} | {self.mrr:.3f} | {self.median:.1f}"
+
+
+def measure(search: Search, questions: Sequence[Case]) -> Figures:
+    places, times = [], []
+    for case in questions:
+        started = time.perf_counter()
+        found = search(case.text)
+        times.append((time.perf_counter() - started) * 1000)
+        places.append(found.index(case.sought.id) + 1 if case.sought.id in found else 0)
+    values = [1 / place if place else 0.0 for place in places]
+    return Figures(sum(map(bool, places)) / len(places), statistics.mean(values), statistics.median(times))
+
+
+def found_by(person: Consumer) -> str:
+    """All that a consumer can be found by."""
+    parts = [person.full_name, person.email, *(phone_digits(person.phone) if person.phone else ()), person.external_id]
+    return " ".join(part for part in parts if part)
+
+
+def fill(connection: psycopg.Connection[tuple[str]], people: Sequence[Consumer]) -> None:
+    connection.execute(TABLE)
+    with connection.cursor() as cursor, cursor.copy(COPY) as copy:
+        for person in people:
+            copy.write_row((person.id, found_by(person)))
+    connection.execute(INDEX)
+
+
+def every_word(connection: Connection, text: str) -> list[str]:
+    """Those whose text has every word somewhere."""
+    words = [re.sub(r"([\\%_])", r"\\\1", word) for word in as_stored(text).split()]
+    query = EVERY_WORD.format(" AND ".join([WORD] * len(words)))
+    return [row[0] for row in connection.execute(query.encode(), [*words, as_stored(text), SIZE])]
+
+
+def similar(connection: Connection, text: str) -> list[str]:
+    """Those whose text has a part like this."""
+    return [row[0] for row in connection.execute(SIMILAR, [as_stored(text), as_stored(text), SIZE])]
+
+
+def as_stored(text: str) -> str:
+    """A telephone number by its digits, as the text has it."""
+    return "".join(filter(str.isdigit, text)).removeprefix("00") if PHONE.fullmatch(text) else text
+
+
+def report(searches: dict[str, Search]) -> None:
+    print(f"| | | {' | '.join(f'{name} | | ' for name in searches)} |")
+    print("|---|---|" + "---|---|---|" * len(searches))
+    print("| queries | number |" + " recall@10 | MRR | median, ms |" * len(searches))
+    for kind in KINDS:
+        questions = cases(kind)
+        figures = " | ".join(str(measure(search, questions)) for search in searches.values())
+        print(f"| {kind} | {len(questions)} | {figures} |", flush=True)
+    print("\n| must not be found | number |", " | ".join(searches), "|")
+    print("|---|---|" + "---|" * len(searches))
+    wrong = [sum(case.sought.id in search(case.text) for case in cases("not")) for search in searches.values()]
+    print(f"| found all the same, among the first ten | {len(cases('not'))} | {' | '.join(map(str, wrong))} |")
+
+
+def main() -> None:
+    people = [*sought(), *crowd(sought())]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = stack.enter_context(LocalServers(folder, KEEPING))
+        database = stack.enter_context(new_database(servers))
+        service = Service(database, folder)
+        stack.callback(service.close)
+        service.start("api")
+        account = stack.enter_context(new_account(service))
+        load(database, account.live_environment, people)
+
+        address = sa.make_url(servers.addresses["database_url"])
+        with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as connection:
+            connection.execute(DATABASE)
+        own = address.set(database="trigrams").render_as_string(hide_password=False)
+        trigrams = stack.enter_context(psycopg.connect(own, autocommit=True))
+        fill(trigrams, people)
+
+        print(f"{len(people)} consumers, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning\n")
+        report(
+            {
+                "ours, over HTTP": lambda text: hits(account.live, "q", text, SIZE),
+                "pg_trgm, every word": lambda text: every_word(trigrams, text),
+                "pg_trgm, similar": lambda text: similar(trigrams, text),
+            }
+        )
+        print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()

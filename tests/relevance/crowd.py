@@ -1,0 +1,86 @@
+"""A crowd of 100,000 made-up consumers, the same at every call, to find the golden ones in.
+
+Names are put together from the sample data's and from words of real ones (names.txt). About one consumer in a
+hundred shares a rare word of the name with a golden one: to match one word of two is not enough.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from infra.sample.consumers import ASCII, Consumer, chance, ulid
+from infra.sample.people import PEOPLE, People
+
+COUNT = 100_000
+SEED = 20_241_101
+START = datetime(2025, 1, 1, tzinfo=UTC)
+DOMAINS = ("example.com", "example.net", "example.org", "mail.example.com", "post.example.net", "shop.example.org")
+COUNTRY_DIGITS = 6
+"""Of a telephone number: about what belongs to a country and its range; the rest is random here."""
+
+
+def crowd(golden: Sequence[Consumer]) -> Iterator[Consumer]:
+    """The consumers, by time and id; all are younger than the golden ones, so of equals they come first."""
+    random = Random(SEED)
+    golden_words = list(dict.fromkeys(word for one in golden for word in (one.full_name or "").split()))
+    addresses = {one.email for one in golden if one.email}
+    for number, group in enumerate(random.choices(PEOPLE, [group.weight for group in PEOPLE], k=COUNT)):
+        name, latin = _name(random, group, golden_words)
+        moment = START + timedelta(seconds=number)
+        yield Consumer(
+            id=ulid(random, "cons_", moment),
+            created_at=moment,
+            email=_email(random, latin, addresses) if chance(random, 0.94) else None,
+            phone=_phone(random, group) if chance(random, 0.8) else None,
+            full_name=name,
+            metadata=None,
+            external_id=f"C-{100_000 + number}" if chance(random, 0.9) else None,
+        )
+
+
+def _name(random: Random, group: People, golden_words: Sequence[str]) -> tuple[str, list[str]]:
+    given, family, second = random.choice(group.given), random.choice(group.family), random.choice(group.family)
+    script = _script(given.text)
+    parts = [given.text, family.text, second.text]
+    if chance(random, 0.5) and (words := _words().get(script)):
+        parts[1] = random.choice(words)
+    if chance(random, 0.02) and _script(word := random.choice(golden_words)) == script:
+        parts[random.randrange(2)] = word
+    name = group.form.format(given=parts[0], family=parts[1], family2=parts[2], initial=random.choice("ABCDEHJKLM"))
+    # What is in another script has the Latin form that the sample data gives.
+    return name, [_ascii(parts[0]) or _ascii(given.latin), _ascii(parts[1]) or _ascii(family.latin)]
+
+
+def _ascii(text: str) -> str:
+    letters = unicodedata.normalize("NFKD", text.lower().translate(ASCII))
+    return "".join(letter for letter in letters if letter.isascii() and letter.isalnum())
+
+
+def _email(random: Random, latin: list[str], taken: set[str]) -> str:
+    first, last = latin
+    local = random.choice((f"{first}.{last}", f"{first[0]}{last}", f"{first}_{last}", f"{first}+shop", last, first))
+    domain = random.choice(DOMAINS)
+    address = f"{local}@{domain}"
+    while address in taken:
+        address = f"{local}{random.randrange(10_000)}@{domain}"
+    taken.add(address)
+    return address
+
+
+def _phone(random: Random, group: People) -> str:
+    kept = group.phone[:COUNTRY_DIGITS]
+    return kept + "".join(str(random.randrange(10)) for _ in group.phone[COUNTRY_DIGITS:])
+
+
+@cache
+def _words() -> dict[str, list[str]]:
+    records = Path(__file__).with_name("names.txt").read_text("utf-8").split("\n\n")[1:]
+    return {script: words for script, *words in map(str.split, records)}
+
+
+@cache
+def _script(text: str) -> str:
+    return unicodedata.name(text[0]).split()[0]

@@ -1,0 +1,68 @@
+"""Very many consumers, put into the database and the index at once."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+
+from indexer import bulk
+from indexer.bulk import Written
+from infra import documents, opensearch
+from infra.documents import ConsumerRow
+from infra.sample.consumers import Consumer
+from tests.service import Database
+
+CHUNK, SENDERS = 2_000, 2
+PATIENCE_SECONDS = 120
+"""With OpenSearch: where others are at work too, it may take long."""
+COPY = f"COPY consumers (environment_id, {', '.join(Consumer._fields)}) FROM STDIN"
+ROWS = sa.text(f"SELECT {documents.COLUMNS} FROM consumers c WHERE environment_id = :environment_id")
+LIVE = sa.text("SELECT index_name FROM generations WHERE state = 'live'")
+FORGET = sa.text("DELETE FROM outbox WHERE environment_id = :environment_id")
+COUNT = sa.text("SELECT count(*) FROM consumers WHERE environment_id = :environment_id")
+
+
+def load(database: Database, environment_id: int, people: Iterable[Consumer]) -> None:
+    """Insert them, and index them as a drain does: the same documents, requests and versions, refreshed and only then
+    forgotten. All in one transaction, so that no drain sees what there is to do; by rounds of a thousand it would take
+    several times as long.
+    """
+    values = {"environment_id": environment_id}
+    address, text = database.settings.opensearch_url, opensearch.TextSerializer()
+    with (
+        database.engine.begin() as connection,
+        closing(OpenSearch(address, timeout=PATIENCE_SECONDS, max_retries=0, serializer=text)) as client,
+    ):
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, psycopg.Connection)
+        with raw.cursor() as cursor, cursor.copy(COPY.encode()) as copy:
+            for person in people:
+                copy.write_row((environment_id, *person))
+        index = connection.execute(LIVE).scalar_one()
+        send = partial(bulk.write, client, documents.write_alias(index))
+        with ThreadPoolExecutor(SENDERS) as pool:
+            rows = connection.execute(ROWS, values, execution_options={"yield_per": CHUNK}).partitions()
+            sent = [pool.submit(send, [_written(row) for row in part]) for part in rows]
+        assert all(item.is_written for answer in sent for item in answer.result())
+        bulk.refresh(client, index)
+        connection.execute(FORGET, values)
+
+
+def assert_complete(database: Database, environment_id: int, expected: int) -> None:
+    """There are so many rows, readers see as many documents, and nothing waits."""
+    body = {"query": {"term": {"environmentId": str(environment_id)}}}
+    shown = database.search.count(index=documents.read_alias(database.settings.index_prefix), body=body)["count"]
+    with database.engine.connect() as connection:
+        assert connection.execute(COUNT, {"environment_id": environment_id}).scalar_one() == shown == expected
+    assert not database.waiting(environment_id)
+
+
+def _written(row: Sequence[Any]) -> Written:
+    consumer = ConsumerRow._make(row)
+    return Written(consumer.environment_id, consumer.id, consumer.version, documents.document(consumer, []))
