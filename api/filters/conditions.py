@@ -78,7 +78,11 @@ def _text(value: Value) -> str:
 def _number(value: Value) -> Decimal:
     if isinstance(value, bool) or not fields.DECIMAL.fullmatch(text := str(value)):
         raise ValueError("Expected a number")
-    return Decimal(text)
+    number = Decimal(text)
+    # A rule keeps it as text, which must be a number again when it is read.
+    if len(str(number)) > LONGEST_VALUE or not fields.DECIMAL.fullmatch(str(number)):
+        raise ValueError("Expected a number of fewer digits")
+    return number
 
 
 def _moment(value: Value) -> Any:
@@ -118,7 +122,8 @@ def kind_of(field: str) -> Kind | None:
     """What a field's values are; None if there is no such field."""
     if field.startswith(METADATA):
         path = field.removeprefix(METADATA).split(".")
-        return ANYTHING if all(path) and len(path) <= fields.METADATA_DEPTH else None
+        known = all(path) and len(path) <= fields.METADATA_DEPTH and len(field) <= MAX_FIELD_LENGTH
+        return ANYTHING if known else None
     return FIELDS.get(field)
 
 
