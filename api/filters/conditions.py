@@ -79,8 +79,9 @@ def _number(value: Value) -> Decimal:
     if isinstance(value, bool) or not fields.DECIMAL.fullmatch(text := str(value)):
         raise ValueError("Expected a number")
     number = Decimal(text)
-    # A rule keeps it as text, which must be a number again when it is read.
-    if len(str(number)) > LONGEST_VALUE or not fields.DECIMAL.fullmatch(str(number)):
+    # A rule may keep it as text, which must be a number again when it is read.
+    written = str(number)
+    if isinstance(value, str) and (len(written) > LONGEST_VALUE or not fields.DECIMAL.fullmatch(written)):
         raise ValueError("Expected a number of fewer digits")
     return number
 

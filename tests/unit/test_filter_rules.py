@@ -1,5 +1,6 @@
 """A filter as an audience's rules: the groups mean what the expression means, of whatever consumer."""
 
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -100,3 +101,10 @@ def test_what_takes_too_many_rules_or_none_can_say_is_refused(text: str) -> None
     with pytest.raises(ValueError, match=r"rules$|rules to say this$") as caught:
         rules_of(text)
     assert not isinstance(caught.value, FilterError)
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 300, "-1" + "0" * 308, "0." + "0" * 299 + "1", "12345678901234567890"])
+def test_number_of_json_is_read_back_as_the_database_writes_it(value: str) -> None:
+    rule = f'[{{"field":"metadata.a","operator":"LESS_THAN","values":[{value}],"groupId":null}}]'.encode()
+    [group] = expression(_decode(rule)).parts  # type: ignore[union-attr]  # of rules it is groups
+    assert group == All([Condition("metadata.a", "LESS_THAN", [Decimal(value)])])
