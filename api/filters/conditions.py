@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias, Union
 
 from infra import fields
-from infra.terms import LONGEST_VALUE
+from infra.terms import LONGEST_VALUE, fold
 
 Operator = Literal[
     "EQUALS",
@@ -43,6 +43,9 @@ OPPOSITE: dict[Operator, Operator] = {
 }
 """Of those that hold where another does not, null or not."""
 METADATA = "metadata."
+MOST_CLAUSES = 900
+"""Of one query. OpenSearch takes 1,024; and of each character that is looked for inside text it also makes 10 KB."""
+TOO_MUCH = "There is too much text to be contained: it takes shorter or fewer ones"
 MAX_FIELD_LENGTH = len(METADATA) + fields.METADATA_DEPTH * (fields.METADATA_KEY_LENGTH + 1)
 
 
@@ -52,6 +55,13 @@ class Condition(NamedTuple):
     field: str
     operator: Operator
     values: Sequence[Any] = ()
+
+
+def clauses_of(condition: Condition) -> int:
+    """How many clauses of a query it becomes, at the most: inside text, one for every three neighbouring characters."""
+    if condition.operator not in CONTAINING:
+        return 3
+    return len(f"{condition.field}{fold(condition.values[0])}".encode("utf-16-le")) // 2 + 3
 
 
 class All(NamedTuple):

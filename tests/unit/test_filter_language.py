@@ -145,3 +145,14 @@ def test_limits_are_kept_to_the_last_one() -> None:
     assert parse("email:*".ljust(MAX_LENGTH)) == EMAIL
     assert faults("email:*".ljust(MAX_LENGTH + 1)) == ["Must be at most 2000 characters"]
     assert len(faults(" ".join(["email:>1"] * 51))) == 52
+
+
+@pytest.mark.parametrize("number", [1, 5, 20, 45])
+def test_text_to_be_contained_is_limited_by_all_its_characters(number: int) -> None:
+    light = 900 // number - len("metadata.a") - 3
+    text = " ".join([f"metadata.a:~{'É' * min(light, 255)}"] * number)
+    assert len(text) > MAX_LENGTH or parse(text)
+    for heavy in ("É" * (light + 1), "💥" * (light // 2 + 1), "ﬃ" * (light // 3 + 1)):
+        assert (
+            len(heavy) > 255 or "too much text" in faults(" ".join([f"metadata.a:~{heavy}"] * number)[:MAX_LENGTH])[-1]
+        )
