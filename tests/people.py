@@ -18,6 +18,8 @@ INSERT = sa.text("""
         (p->>'createdAt')::timestamptz
     FROM jsonb_array_elements(CAST(:people AS jsonb)) AS p""")
 WORTHS = [Decimal(number) for number in ("0", "0.0001", "5", "10", "1234.5", "89999999999999.9999", "90000000000000")]
+LARGEST = 28_000
+"""Bytes."""
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -29,7 +31,7 @@ def person(chance: Random) -> dict[str, Any]:
         "phone": chance.choice([None, *PHONES]),
         "fullName": chance.choice([None, *NAMES]),
         "externalId": chance.choice([None, *NAMES]),
-        "metadata": chance.choice([None, {}, *[_object(chance, 3)] * 6]),
+        "metadata": chance.choice([None, {}, *[_metadata(chance)] * 6]),
         "totalOrders": chance.choice([0, 1, 5, 10, 2**31 - 2]),
         "totalOrderValue": chance.choice(WORTHS),
         "lastOrderAt": chance.choice([None, *MOMENTS]),
@@ -37,12 +39,19 @@ def person(chance: Random) -> dict[str, Any]:
     }
 
 
+def _metadata(chance: Random) -> dict[str, Any]:
+    """Of the size there may be, which jsonb's spaces count for."""
+    while len(_encode(found := _object(chance, 3))) > LARGEST:
+        pass
+    return found
+
+
 def _object(chance: Random, depth: int) -> dict[str, Any]:
-    return {key: _value(chance, depth) for key in chance.sample(KEYS, chance.randint(0, 6))}
+    return {key: _value(chance, depth) for key in chance.sample(KEYS, chance.randint(0, 5))}
 
 
 def _value(chance: Random, depth: int) -> Any:
-    kind = chance.choice("TTTNNNBZL{{[[" if depth else "TTNNBZ")
+    kind = chance.choice("TTTTTNNNNNBBZL{{{[[[" if depth else "TTNNBZ")
     match kind:
         case "{":
             return _object(chance, depth - 1)
