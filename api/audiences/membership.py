@@ -10,16 +10,14 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api.audiences.rules import Rule, expression
+from api.audiences.rules import Rule, clauses, expression
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.consumers import query, reads
 from api.errors import not_found
 from api.filters.clauses import Clause, clause
+from api.filters.conditions import MOST_CLAUSES
 from infra.ids import is_id
-
-MOST_RULES = 300
-"""In one query, which may have 1,024 clauses; a rule becomes three at the most."""
 
 _rules = msgspec.json.Decoder(list[Rule]).decode
 
@@ -104,14 +102,14 @@ async def references(
 def _parts(audiences: Sequence[Audience], region: str | None) -> Iterator[dict[str, Clause]]:
     """The rules' queries by audience, as many together as one query may hold."""
     part: dict[str, Clause] = {}
-    rules = 0
+    size = 0
     for audience in audiences:
         if audience.rules is None:
             continue
         found = _rules(audience.rules)
-        if part and rules + len(found) > MOST_RULES:
+        if part and size + clauses(found) > MOST_CLAUSES:
             yield part
-            part, rules = {}, 0
+            part, size = {}, 0
         part[audience.id] = clause(expression(found), region)
-        rules += len(found)
+        size += clauses(found)
     yield part

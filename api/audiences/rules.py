@@ -13,7 +13,9 @@ from api.filters import language
 from api.filters.conditions import (
     MANY,
     MAX_FIELD_LENGTH,
+    MOST_CLAUSES,
     NONE,
+    TOO_MUCH,
     UNKNOWN_FIELD,
     All,
     Any_,
@@ -22,6 +24,7 @@ from api.filters.conditions import (
     Kind,
     Operator,
     Value,
+    clauses_of,
     in_order,
     kind_of,
     read_value,
@@ -99,6 +102,11 @@ def rules_of(text: str) -> list[Rule]:
     ]
 
 
+def clauses(rules: Sequence[Rule]) -> int:
+    """How many clauses of a query they become, at the most."""
+    return sum(clauses_of(rule.condition()) for rule in rules)
+
+
 def filter_problems(text: str | None, rules: Sequence[Rule] | None) -> Iterator[Fault]:
     """Faults of a filter that stands for an audience's rules."""
     if text is None:
@@ -106,7 +114,8 @@ def filter_problems(text: str | None, rules: Sequence[Rule] | None) -> Iterator[
     if rules is not None:
         yield Fault("filter", "Cannot be combined with rules")
     try:
-        rules_of(text)
+        if clauses(rules_of(text)) > MOST_CLAUSES:
+            raise ValueError(TOO_MUCH)
     except language.FilterError as error:
         yield from (Fault("filter", fault) for fault in error.faults)
     except ValueError as error:
@@ -131,6 +140,12 @@ def _number_of_values(operator: str, given: int) -> str | None:
         return None if given else "Must have a value at least"
     wanted = 2 if operator == "BETWEEN" else 1
     return None if given == wanted else f"Must have {wanted} value{'s' * (wanted > 1)}"
+
+
+def rules_problems(rules: Sequence[Rule] | None) -> Iterator[Fault]:
+    """Faults of rules that are sound one by one."""
+    if rules and clauses(rules) > MOST_CLAUSES:
+        yield Fault("rules", TOO_MUCH)
 
 
 def problems(rules: Sized | None, audience_type: str) -> Iterator[Fault]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from api.audiences.rules import MAX_RULES, Rule, filter_problems, problems, rules_of
+from api.audiences.rules import MAX_RULES, Rule, filter_problems, problems, rules_of, rules_problems
 from api.auth import Caller
 from api.consumers.schemas import Filter, Metadata
 from api.errors import Fault
@@ -45,6 +45,7 @@ class NewAudience(Body, kw_only=True):
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
         yield from filter_problems(self.filter, self.rules)
+        yield from rules_problems(self.rules)
         yield from problems(self.filter if self.rules is None else self.rules, self.type)
 
     def all_rules(self) -> list[Rule] | None:
@@ -69,8 +70,10 @@ class AudienceChange(Body):
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
+        rules = None if self.rules is msgspec.UNSET else self.rules
+        yield from rules_problems(rules)
         if self.filter is not msgspec.UNSET:
-            yield from filter_problems(self.filter, None if self.rules is msgspec.UNSET else self.rules)
+            yield from filter_problems(self.filter, rules)
 
 
 class Members(Body, kw_only=True):

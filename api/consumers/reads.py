@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from opensearchpy import AsyncOpenSearch
-from opensearchpy.exceptions import RequestError
+from opensearchpy.exceptions import RequestError, TransportError
 
 from api.consumers import query
 from api.errors import Problem
@@ -134,12 +134,14 @@ async def satisfied(
 async def _search(index: Index, body: Clause) -> Any:
     try:
         return await index.client.search(index=index.alias, body=body, params=PARAMS)
-    except RequestError as error:
-        if "index_closed" in str(error):
-            raise
-        # Of what a request can bring here, only these may be more, or other, than OpenSearch takes.
-        if "too_many" in str(error):
+    except TransportError as error:
+        # Of what a request can bring here, only these may be more, or other, than OpenSearch takes. It says of the
+        # first that it is its own fault, where it finds out late.
+        late = error.status_code == HTTPStatus.INTERNAL_SERVER_ERROR and "too many nested clauses" in str(error)
+        if late or (isinstance(error, RequestError) and "too_many" in str(error)):
             raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="The question is too long") from None
+        if not isinstance(error, RequestError) or "index_closed" in str(error):
+            raise
         if "search_after" in body:
             raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor") from None
         raise

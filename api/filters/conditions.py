@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias, Union
 
 from infra import fields
-from infra.terms import LONGEST_VALUE
+from infra.terms import LONGEST_VALUE, fold
 
 Operator = Literal[
     "EQUALS",
@@ -43,6 +43,9 @@ OPPOSITE: dict[Operator, Operator] = {
 }
 """Of those that hold where another does not, null or not."""
 METADATA = "metadata."
+MOST_CLAUSES = 900
+"""Of one query. OpenSearch takes 1,024; and of each character that is looked for inside text it also makes 10 KB."""
+TOO_MUCH = "There is too much text to be contained: it takes shorter or fewer ones"
 MAX_FIELD_LENGTH = len(METADATA) + fields.METADATA_DEPTH * (fields.METADATA_KEY_LENGTH + 1)
 
 
@@ -52,6 +55,13 @@ class Condition(NamedTuple):
     field: str
     operator: Operator
     values: Sequence[Any] = ()
+
+
+def clauses_of(condition: Condition) -> int:
+    """How many clauses of a query it becomes, at the most: inside text, one for every three neighbouring characters."""
+    if condition.operator not in CONTAINING:
+        return 3
+    return len(f"{condition.field}{fold(condition.values[0])}".encode("utf-16-le")) // 2 + 3
 
 
 class All(NamedTuple):
@@ -78,7 +88,12 @@ def _text(value: Value) -> str:
 def _number(value: Value) -> Decimal:
     if isinstance(value, bool) or not fields.DECIMAL.fullmatch(text := str(value)):
         raise ValueError("Expected a number")
-    return Decimal(text)
+    number = Decimal(text)
+    # A rule may keep it as text, which must be a number again when it is read.
+    written = str(number)
+    if isinstance(value, str) and (len(written) > LONGEST_VALUE or not fields.DECIMAL.fullmatch(written)):
+        raise ValueError("Expected a number of fewer digits")
+    return number
 
 
 def _moment(value: Value) -> Any:
@@ -118,7 +133,8 @@ def kind_of(field: str) -> Kind | None:
     """What a field's values are; None if there is no such field."""
     if field.startswith(METADATA):
         path = field.removeprefix(METADATA).split(".")
-        return ANYTHING if all(path) and len(path) <= fields.METADATA_DEPTH else None
+        known = all(path) and len(path) <= fields.METADATA_DEPTH and len(field) <= MAX_FIELD_LENGTH
+        return ANYTHING if known else None
     return FIELDS.get(field)
 
 

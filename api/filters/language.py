@@ -13,6 +13,8 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 from lark.visitors import Transformer_NonRecursive
 
 from api.filters.conditions import (
+    MOST_CLAUSES,
+    TOO_MUCH,
     UNKNOWN_FIELD,
     All,
     Any_,
@@ -20,6 +22,7 @@ from api.filters.conditions import (
     Expression,
     Not,
     Operator,
+    clauses_of,
     in_order,
     kind_of,
     read_value,
@@ -71,6 +74,7 @@ class _Part(NamedTuple):
     expression: Expression
     depth: int = 1
     conditions: int = 1
+    clauses: int = 0
 
 
 @lru_cache(maxsize=256)
@@ -92,6 +96,8 @@ def parse(text: str) -> Expression:
         reading.faults.append(f"{found.conditions} conditions; there may be {MAX_CONDITIONS}")
     if found.depth > MAX_DEPTH:
         reading.faults.append(f"{found.depth} levels deep; there may be {MAX_DEPTH}")
+    if found.clauses > MOST_CLAUSES:
+        reading.faults.append(TOO_MUCH)
     if reading.faults:
         raise FilterError(reading.faults)
     return found.expression
@@ -123,7 +129,7 @@ class _Reading(Transformer_NonRecursive[Token, _Part]):
         except ValueError as error:
             self.faults.append(_placed(value, str(error)))
         else:
-            return _Part(found)
+            return _Part(found, clauses=clauses_of(found))
         return _Part(Condition(field, "EXISTS"))
 
 
@@ -132,7 +138,12 @@ class _FieldError(ValueError):
 
 
 def _joined(expression: Expression, parts: list[_Part]) -> _Part:
-    return _Part(expression, 1 + max(part.depth for part in parts), sum(part.conditions for part in parts))
+    return _Part(
+        expression,
+        depth=1 + max(part.depth for part in parts),
+        conditions=sum(part.conditions for part in parts),
+        clauses=sum(part.clauses for part in parts),
+    )
 
 
 def _condition(field: str, value: str) -> Condition:

@@ -1,6 +1,7 @@
 """Every way to write, and what an answer says of the index."""
 
 import json
+from functools import cache
 from string import Template
 from typing import Any, NamedTuple
 
@@ -32,7 +33,12 @@ WRITES: dict[str, tuple[str, str, Any]] = {
     "other members": ("PUT", "/audiences/$audience/members", {"consumerIds": ["$consumer"]}),
     "fewer members": ("DELETE", "/audiences/$audience/members", {"consumerIds": ["$member"]}),
 }
-READS = {"list": ("/consumers", {}), "search": ("/consumers/search", {"q": "nobody"})}
+READS = {
+    "list": ("/consumers", {}),
+    "search": ("/consumers/search", {"q": "nobody"}),
+    "members": ("/audiences/$everybody/members", {}),
+    "count": ("/audiences/$everybody/count", {}),
+}
 
 
 class Shop(NamedTuple):
@@ -63,13 +69,30 @@ def shop(account: Account) -> Shop:
     return Shop(account, {"consumer": consumer, "member": member, "order": order, "audience": audience})
 
 
+@cache
+def everybody(client: httpx.Client) -> str:
+    """A dynamic audience, which is written without a trace in the index."""
+    return str(create(client, "/audiences", name="Everybody", type="DYNAMIC", filter="createdAt:*")["id"])
+
+
+def path_of(client: httpx.Client, kind: str) -> str:
+    path, _ = READS[kind]
+    return path.replace("$everybody", everybody(client)) if "$" in path else path
+
+
+def is_empty(answer: httpx.Response) -> bool:
+    """Whether nobody was read, or counted."""
+    content = answer.json()
+    return not content["count"] if "count" in content else not content["data"]
+
+
 def read(
     client: httpx.Client, token: str | None, prefer: str | None = None, kind: str = "list", **parameters: Any
 ) -> httpx.Response:
-    """A page, read with a token."""
-    path, given = READS[kind]
+    """A page, or a number, read with a token."""
+    _, given = READS[kind]
     headers = {name: value for name, value in ((TOKEN, token), ("Prefer", prefer)) if value is not None}
-    return client.get(path, params=given | parameters, headers=headers)
+    return client.get(path_of(client, kind), params=given | parameters, headers=headers)
 
 
 def seen(answer: httpx.Response) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.api.calls import create, faults
-from tests.api.fresh import FUTURE, READS, TOKEN, WRITES, Shop, by_hand, is_stale, lag, read, seen
+from tests.api.fresh import FUTURE, READS, TOKEN, WRITES, Shop, by_hand, is_stale, lag, path_of, read, seen
 from tests.api.fresh import shop as shop  # noqa: PLC0414 (a fixture)
 from tests.service import Account, Service
 from tests.waiting import wait_until
@@ -76,7 +76,7 @@ def test_deleted_consumer_is_gone_at_once(account: Account) -> None:
     "token", ["", "1", "1-", "abc", "2-5", "1-x", "1--1", "1-5 6", "1-5,1-5", f"1-{2**63}", "1-" + "9" * 500, "1-٣"]
 )
 def test_token_that_no_write_has_answered_is_refused_by_its_name(account: Account, kind: str, token: str) -> None:
-    path, parameters = READS[kind]
+    path, parameters = path_of(account.live, kind), READS[kind][1]
     answer = account.live.get(path, params=parameters, headers={TOKEN.encode(): token.encode()})
     assert faults(answer).keys() == {TOKEN}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api.calls import create
-from tests.api.fresh import READS, TOKEN, WRITES, Shop, by_hand, is_stale, lag, read
+from tests.api.fresh import READS, TOKEN, WRITES, Shop, by_hand, is_empty, is_stale, lag, read
 from tests.api.fresh import shop as shop  # noqa: PLC0414 (a fixture)
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
@@ -47,7 +47,7 @@ def test_read_that_waits_in_vain_says_that_it_is_stale(
 ) -> None:
     answer = read(account.live, token, prefer, kind)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["data"] == []
+    assert is_empty(answer)
     assert answer.headers["Index-Stale"] == "true"
     assert answer.headers.get("Preference-Applied") == prefer
 
@@ -119,3 +119,38 @@ def test_lag_is_of_one_environment(account: Account, service: Service, token: st
     assert lag(account.test, kind) == 0
     with new_account(service) as other:
         assert lag(other.live, kind) == 0
+
+
+@pytest.fixture
+def included(account: Account, token: str) -> str:
+    """The path of a consumer that is in a dynamic audience as soon as it is in the index."""
+    assert token
+    audience = create(account.live, "/audiences", name="A", type="DYNAMIC", filter="fullName:*")
+    consumer = create(account.live, fullName="Not Yet")["id"]
+    assert account.live.get(f"/audiences/{audience['id']}/count").json()["count"] == 0
+    return f"/consumers/{consumer}?include=audiences"
+
+
+def test_audiences_of_one_consumer_say_how_current_they_are(account: Account, token: str, included: str) -> None:
+    answer = account.live.get(included, headers={TOKEN: token, "Prefer": "wait=0"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["audiences"] == []
+    assert answer.json()["fullName"] == "Not Yet"
+    assert answer.headers["Index-Stale"] == "true"
+    assert answer.headers["Preference-Applied"] == "wait=0"
+    wait_until(lambda: int(account.live.get(included).headers["Index-Lag-Ms"]) > 0, what="a lag")
+
+
+def test_strict_audiences_of_one_consumer_are_refused(account: Account, token: str, included: str) -> None:
+    headers = {TOKEN: token, "Prefer": "wait=0, handling=strict"}
+    answer = account.live.get(included, headers=headers)
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert TOKEN in answer.json()["message"]
+    current = account.live.get(included.partition("?")[0], headers=headers)
+    assert current.status_code == 200, current.text
+    assert not {"index-stale", "index-lag-ms"} & set(current.headers)
+
+
+def test_wrong_token_is_refused_by_the_audiences_of_one_consumer(account: Account, included: str) -> None:
+    assert account.live.get(included, headers={TOKEN: "1-x"}).status_code == 400

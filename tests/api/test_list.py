@@ -3,12 +3,12 @@
 import random
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tests.api.walking import forward, ids, page, walk, walk_back
+from tests.api.calls import create
+from tests.api.walking import forward, ids, page, walk, walk_back, wander
 from tests.service import Account, Service, new_account
 
 ROWS = 10_000
@@ -63,23 +63,8 @@ def test_walk_to_the_end_and_back_meets_every_row_once_in_order(crowd: Account, 
 def test_walk_may_turn_round_anywhere_with_any_page_size(crowd: Account, sort: str, direction: str) -> None:
     chance = random.Random(f"{sort} {direction}")
     expected = truth(crowd, sort, direction)
-    begin, end = 0, 0
-    cursors: dict[str, Any] = {"endCursor": None, "startCursor": None}
-    for _ in range(40):
-        size = chance.choice([1, 2, 20, 77, 100])
-        if begin == 0 or chance.random() < 0.7:
-            cursor = {"after": cursors["endCursor"]} if cursors["endCursor"] else {}
-            content = page(crowd.live, sortBy=sort, sortDir=direction, first=size, **cursor)
-            begin, end = end, min(end + size, len(expected))
-            flags = (end < len(expected), bool(cursor))
-        else:
-            before = cursors["startCursor"]
-            content = page(crowd.live, sortBy=sort, sortDir=direction, last=size, before=before)
-            begin, end = max(begin - size, 0), begin
-            flags = (True, begin > 0)
-        cursors = content["pageInfo"]
-        assert ids(content) == expected[begin:end]
-        assert (cursors["hasNextPage"], cursors["hasPreviousPage"]) == flags
+    steps = [(chance.random() < 0.7, chance.choice([1, 2, 20, 77, 100])) for _ in range(40)]
+    wander(crowd.live, expected, steps, sortBy=sort, sortDir=direction)
 
 
 def test_page_without_parameters_is_the_20_newest(crowd: Account) -> None:
@@ -153,7 +138,19 @@ def test_environments_never_see_each_other(crowd: Account) -> None:
     assert crowd.test.get(f"/consumers/{min(live)}").status_code == 404
 
 
-@pytest.mark.parametrize("parameters", [{}, {"sortBy": "totalOrders", "sortDir": "asc"}, {"search": "somebody"}])
+STAYING = "fullName:~somebody AND NOT totalOrders:>8"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"sortBy": "totalOrders", "sortDir": "asc"},
+        {"search": "somebody"},
+        {"filter": STAYING},
+        {"audienceId": "<dynamic>", "sortBy": "fullName"},
+    ],
+)
 def test_unchanged_row_is_neither_lost_nor_repeated_while_others_come_go_and_change(
     account: Account, parameters: dict[str, str]
 ) -> None:
@@ -176,6 +173,9 @@ def test_unchanged_row_is_neither_lost_nor_repeated_while_others_come_go_and_cha
             with engine.begin() as connection:
                 connection.execute(change, environment)
 
+    if "audienceId" in parameters:
+        dynamic = create(account.live, "/audiences", name="A", type="DYNAMIC", filter=STAYING)
+        parameters = parameters | {"audienceId": dynamic["id"]}
     unchanged = truth(account, "createdAt", "desc")
     thread = threading.Thread(target=storm)
     thread.start()
@@ -189,5 +189,8 @@ def test_unchanged_row_is_neither_lost_nor_repeated_while_others_come_go_and_cha
         over.set()
         thread.join()
     stayed = set(unchanged)
-    order = truth(account, {"sortBy": "createdAt", **parameters}["sortBy"], parameters.get("sortDir", "desc"))
+    sort = parameters.get("sortBy", "createdAt")
+    order = (
+        truth(account, sort, parameters.get("sortDir", "desc")) if sort in COLUMNS else walk(account.live, sortBy=sort)
+    )
     assert [row for row in met if row in stayed] == [row for row in order if row in stayed]

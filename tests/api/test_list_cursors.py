@@ -10,27 +10,37 @@ import sqlalchemy as sa
 
 from api import cursors
 from api.consumers.schemas import ListParameters
+from tests.api.calls import create
 from tests.api.walking import page
 from tests.service import Account, Service, new_account
 
 ASKED = {"sortBy": "email", "sortDir": "asc", "search": "somebody", "createdAfter": "2020-01-01"}
+ASKED |= {"filter": "email:*"}
+EVERYBODY = [{"field": "fullName", "operator": "EXISTS"}]
 
 
 @pytest.fixture(scope="module")
 def few(service: Service) -> Iterator[Account]:
     with new_account(service) as account:
         insert = sa.text("""
-            INSERT INTO consumers (environment_id, email, full_name)
-            SELECT e, n || '@example.com', 'Somebody' FROM unnest(ARRAY[:live, :test]) e, generate_series(1, 5) AS n""")
+            INSERT INTO consumers (environment_id, email, full_name, phone, external_id)
+            SELECT e, n || '@example.com', 'Somebody', CASE n WHEN 1 THEN '123' END, CASE n WHEN 1 THEN 'x' END
+            FROM unnest(ARRAY[:live, :test]) e, generate_series(1, 5) AS n""")
         with account.database.engine.begin() as connection:
             connection.execute(insert, {"live": account.live_environment, "test": account.test_environment})
         account.settled()
         yield account
 
 
-def refused(account: Account, **parameters: Any) -> str:
+@pytest.fixture(scope="module")
+def audiences(few: Account) -> list[str]:
+    """Two of everybody."""
+    return [str(create(few.live, "/audiences", name="All", type="DYNAMIC", rules=EVERYBODY)["id"]) for _ in range(2)]
+
+
+def refused(account: Account, path: str = "/consumers", **parameters: Any) -> str:
     """Assert that the list answers 400, naming the cursor's parameter; give what it says of it."""
-    answer = account.live.get("/consumers", params=parameters)
+    answer = account.live.get(path, params=parameters)
     assert answer.status_code == 400, (parameters, answer.text)
     content = answer.json()
     assert content["error"] == "Validation failed"
@@ -74,10 +84,14 @@ def test_what_never_was_a_cursor_is_refused(few: Account, cursor: str) -> None:
         {"createdAfter": "2020-01-02"},
         {"createdAfter": None},
         {"createdBefore": "2999-01-01"},
+        {"filter": "email:~e"},
+        {"filter": None},
+        {"audienceId": "<audience>"},
     ],
 )
-def test_cursor_of_another_list_is_refused(few: Account, other: dict[str, Any]) -> None:
+def test_cursor_of_another_list_is_refused(few: Account, audiences: list[str], other: dict[str, Any]) -> None:
     ends = page(few.live, **ASKED)["pageInfo"]
+    other = {name: audiences[0] if value == "<audience>" else value for name, value in other.items()}
     asked = {name: value for name, value in (ASKED | other).items() if value is not None}
     refused(few, **asked, after=ends["endCursor"])
     refused(few, **asked, before=ends["startCursor"])
@@ -100,6 +114,56 @@ def test_cursor_goes_with_another_page_size_and_the_other_way_of_travel(few: Acc
     cursor = page(few.live, **ASKED, first=2)["pageInfo"]["endCursor"]
     assert len(page(few.live, **ASKED, first=100, after=cursor)["data"]) == 3
     assert len(page(few.live, **ASKED, last=100, before=cursor)["data"]) == 1
+
+
+def test_cursor_goes_with_what_is_shown_besides(few: Account) -> None:
+    cursor = page(few.live, **ASKED, first=2, count="true")["pageInfo"]["endCursor"]
+    content = page(few.live, **ASKED, after=cursor, include="audiences")
+    assert len(content["data"]) == 3
+    assert "totalCount" not in content
+    asked = {"q": "somebody", "filter": "email:*"}
+    found = page(few.live, "/consumers/search", **asked, first=2, explain="true")["pageInfo"]["endCursor"]
+    assert len(page(few.live, "/consumers/search", **asked, first=100, after=found)["data"]) == 3
+
+
+def test_cursor_of_members_is_refused_elsewhere(few: Account, audiences: list[str]) -> None:
+    mine, other = (f"/audiences/{one}/members" for one in audiences)
+    cursor = page(few.live, mine, first=2)["pageInfo"]["endCursor"]
+    assert len(page(few.live, mine, after=cursor)["data"]) == 3
+    refused(few, other, after=cursor)
+    refused(few, after=cursor)
+    refused(few, audienceId=audiences[0], after=cursor)
+    refused(few, mine, audienceId=audiences[0], after=cursor)
+    refused(few, mine, after=page(few.live, audienceId=audiences[0], first=2)["pageInfo"]["endCursor"])
+    for place in range(len(cursor)):
+        refused(few, mine, after=cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    "asked", [{"q": "somebody"}, {"email": "1@example.com"}, {"phone": "123"}, {"externalId": "x"}]
+)
+def test_cursor_of_a_search_is_bound_to_all_that_is_searched(few: Account, asked: dict[str, str]) -> None:
+    path, whole = "/consumers/search", {"email": "1@example.com", "phone": "123", "externalId": "x", "q": "somebody"}
+    cursor = page(few.live, path, **whole)["pageInfo"]["endCursor"]
+    assert page(few.live, path, **whole, after=cursor)["data"] == []
+    refused(few, path, **asked, after=cursor)
+    refused(few, path, **whole | {name: f"{value}0" for name, value in asked.items()}, after=cursor)
+    refused(few, path, **whole, filter="email:*", after=cursor)
+    for place in range(0, len(cursor), 5):
+        refused(few, path, **whole, after=cursor[:place] + cursor[place + 1 :])
+
+
+def test_cursor_survives_a_restart_of_the_api(few: Account, service: Service, audiences: list[str]) -> None:
+    lists = [
+        ("/consumers", ASKED),
+        (f"/audiences/{audiences[0]}/members", {}),
+        ("/consumers/search", {"q": "somebody"}),
+    ]
+    before = [page(few.live, path, first=2, **asked)["pageInfo"]["endCursor"] for path, asked in lists]
+    with service.without("api"):
+        pass
+    for (path, asked), cursor in zip(lists, before, strict=True):
+        assert len(page(few.live, path, after=cursor, **asked)["data"]) == 3
 
 
 @pytest.mark.parametrize(("age", "status"), [(23.9, 200), (24.1, 400), (10_000, 400)])

@@ -1,0 +1,124 @@
+"""Rules and filters find those whom a plain reading of them finds, wherever they can be asked."""
+
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from random import Random
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from api.filters.conditions import All, Any_, Condition, Expression, Not
+from api.filters.language import MAX_DEPTH
+from tests.api.calls import create
+from tests.api.walking import walk
+from tests.evaluation import Row, holds
+from tests.expressions import ALL_OPERATORS, as_rule, conditions, depth, expressions, is_light, written
+from tests.people import fill, person
+from tests.service import Account, Service, new_account
+
+REGION = "GB"
+PEOPLE = 250
+slowly = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+class Crowd(NamedTuple):
+    """An environment, and its rows as the API shows them, in the order of the list."""
+
+    account: Account
+    rows: list[Row]
+
+    def __repr__(self) -> str:
+        return "<crowd>"
+
+    def meant(self, expression: Expression) -> list[str]:
+        return [row["id"] for row in self.rows if holds(expression, row, REGION)]
+
+
+@pytest.fixture(scope="module")
+def crowd(service: Service) -> Iterator[Crowd]:
+    with new_account(service, region=REGION) as account:
+        with account.database.engine.begin() as connection:
+            for environment in (account.live_environment, account.test_environment):
+                fill(connection, environment, [person(Random(seed)) for seed in range(PEOPLE)])
+        account.settled()
+        rows: list[Row] = []
+        cursor: dict[str, Any] = {}
+        while len(rows) < PEOPLE:
+            answer = account.live.get("/consumers", params={"first": 100, **cursor})
+            content = json.loads(answer.text, parse_float=Decimal)
+            rows += content["data"]
+            cursor = {"after": content["pageInfo"]["endCursor"]}
+        yield Crowd(account, rows)
+
+
+def members(crowd: Crowd, audience: str) -> list[str]:
+    """Of an audience, as everything that tells of members has them."""
+    client = crowd.account.live
+    found = walk(client, f"/audiences/{audience}/members")
+    assert walk(client, audienceId=audience) == found
+    assert client.get(f"/audiences/{audience}/count").json() == {"audienceId": audience, "count": len(found)}
+    counted = client.get("/consumers", params={"audienceId": audience, "count": "true", "first": 1})
+    assert counted.json()["totalCount"] == len(found)
+    return found
+
+
+def shown_in(crowd: Crowd, audience: str) -> list[str]:
+    """Who shows the audience among its own."""
+    found, cursor = [], dict[str, Any]()
+    while True:
+        content = crowd.account.live.get("/consumers", params={"include": "audiences", "first": 100, **cursor}).json()
+        found += [row["id"] for row in content["data"] if audience in [one["id"] for one in row["audiences"]]]
+        if not content["pageInfo"]["hasNextPage"]:
+            return found
+        cursor = {"after": content["pageInfo"]["endCursor"]}
+
+
+groups = st.lists(
+    st.tuples(conditions(ALL_OPERATORS, rules=True), st.sampled_from([None, "a", "b"])), min_size=1, max_size=5
+).filter(lambda rules: is_light(condition for condition, _ in rules))
+
+
+@given(groups)
+@slowly
+def test_dynamic_audience_has_the_members_that_its_rules_mean(
+    crowd: Crowd, rules: list[tuple[Condition, str | None]]
+) -> None:
+    grouped: dict[str | None, list[Expression]] = {}
+    for condition, group in rules:
+        grouped.setdefault(group, []).append(condition)
+    expected = crowd.meant(Any_([All(group) for group in grouped.values()]))
+    sent = [as_rule(condition, group) for condition, group in rules]
+    audience = create(crowd.account.live, "/audiences", name="A", type="DYNAMIC", rules=sent)["id"]
+    try:
+        assert members(crowd, audience) == expected
+        assert shown_in(crowd, audience) == expected
+        if expected:
+            one = crowd.account.live.get(f"/consumers/{expected[0]}", params={"include": "audiences"})
+            assert audience in [each["id"] for each in one.json()["audiences"]]
+    finally:
+        crowd.account.live.delete(f"/audiences/{audience}").raise_for_status()
+
+
+@given(expressions(conditions()))
+@slowly
+def test_filter_finds_whom_it_means_and_so_does_the_audience_made_of_it(crowd: Crowd, expression: Expression) -> None:
+    client, text = crowd.account.live, written(expression)
+    expected = crowd.meant(expression)
+    assert walk(client, filter=text) == expected
+    if depth(expression) < MAX_DEPTH:
+        assert walk(client, filter=f"NOT {text}") == crowd.meant(Not(expression))
+    answer = client.post("/audiences", json={"name": "A", "type": "DYNAMIC", "filter": text})
+    if answer.status_code == 400:
+        assert re.search("rules|too much text", answer.json()["details"][0]["message"])
+        return
+    audience = answer.raise_for_status().json()["id"]
+    try:
+        assert members(crowd, audience) == expected
+        assert walk(client, filter=text, audienceId=audience) == expected
+        assert walk(client, f"/audiences/{audience}/members", filter=text) == expected
+    finally:
+        client.delete(f"/audiences/{audience}").raise_for_status()

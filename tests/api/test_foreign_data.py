@@ -1,0 +1,170 @@
+"""Environments full of the same: each read answers its own rows, as if there were no others."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.api.calls import create
+from tests.service import Account, Service, new_account
+
+ROWS = 25
+INSERT = sa.text("""
+    INSERT INTO consumers (environment_id, email, phone, full_name, external_id, metadata, total_orders, last_order_at)
+    SELECT :environment, 'ann' || n || '@example.com', '+44207946' || lpad(n::text, 4, '0'), 'Ann Same',
+        'external-' || n, jsonb_build_object('tier', 'gold', 'n', n), n % 3, '2024-01-01Z'
+    FROM generate_series(1, :rows) AS n""")
+RULES = [{"field": "metadata.n", "operator": "GREATER_THAN", "values": [5], "groupId": None}]
+SORTS = ["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
+LISTS: list[dict[str, Any]] = [
+    {},
+    {"first": 100, "count": "true"},
+    {"last": 100},
+    *({"sortBy": sort, "sortDir": way, "first": 100} for sort in SORTS for way in ("asc", "desc")),
+    {"search": "ann same"},
+    {"search": "ann7@example.com"},
+    {"search": "442079460007"},
+    {"search": "external-7"},
+    {"createdAfter": "2000-01-01", "createdBefore": "2999-01-01", "count": "true"},
+    {"filter": "fullName:~same OR metadata.tier:gold OR NOT email:*", "count": "true"},
+    {"filter": 'email:ann7@example.com OR phone:"020 7946 0007" OR externalId:external-7', "count": "true"},
+    {"audienceId": "<static>", "count": "true"},
+    {"audienceId": "<dynamic>", "count": "true"},
+    {"include": "audiences", "first": 100},
+    {"include": "audiences", "audienceId": "<static>", "filter": "metadata.n:>3", "search": "ann", "count": "true"},
+]
+SEARCHES: list[dict[str, Any]] = [
+    {"q": "ann same", "first": 100},
+    {"q": "saem"},
+    {"q": "same", "explain": "true"},
+    {"email": "ann7@example.com"},
+    {"phone": "+44 20 7946 0007"},
+    {"externalId": "external-7"},
+    {"q": "ann", "email": "ann7@example.com", "phone": "02079460007", "externalId": "external-7", "explain": "true"},
+    {"q": "ann", "filter": "metadata.tier:gold"},
+]
+CASES = [
+    *(("/consumers", one) for one in LISTS),
+    *(("/audiences/<static>/members", one) for one in LISTS),
+    *(("/audiences/<dynamic>/members", one) for one in LISTS),
+    *(("/consumers/search", one) for one in SEARCHES),
+]
+
+
+class Shop(NamedTuple):
+    """One environment: how it is asked, and what is its own."""
+
+    client: httpx.Client
+    names: dict[str, str]
+    consumers: dict[str, int]
+    """Its rows by id, numbered as in every other."""
+
+    def ask(self, path: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        def named(text: Any) -> Any:
+            for name, value in self.names.items():
+                text = text.replace(f"<{name}>", value) if isinstance(text, str) else text
+            return text
+
+        answer = self.client.get(named(path), params={name: named(value) for name, value in parameters.items()})
+        assert answer.status_code == 200, answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+
+def _filled(client: httpx.Client, environment: int, account: Account) -> Shop:
+    with account.database.engine.begin() as connection:
+        connection.execute(INSERT, {"environment": environment, "rows": ROWS})
+        query = sa.text("SELECT id, (metadata->>'n')::int FROM consumers WHERE environment_id = :environment")
+        consumers = {row.id: row[1] for row in connection.execute(query, {"environment": environment})}
+    names = {
+        "static": create(client, "/audiences", name="Same", type="STATIC")["id"],
+        "dynamic": create(client, "/audiences", name="Same", type="DYNAMIC", rules=RULES)["id"],
+    }
+    some = [one for one, number in consumers.items() if number <= 10]
+    client.post(f"/audiences/{names['static']}/members", json={"consumerIds": some}).raise_for_status()
+    return Shop(client, names, consumers)
+
+
+@pytest.fixture(scope="module")
+def shops(service: Service) -> Iterator[list[Shop]]:
+    """The two environments of one organization, and one of another."""
+    with new_account(service, region="GB") as one, new_account(service, region="GB") as other:
+        yield [
+            _filled(client, environment, account)
+            for client, environment, account in (
+                (one.live, one.live_environment, one),
+                (one.test, one.test_environment, one),
+                (other.live, other.live_environment, other),
+            )
+        ]
+        one.settled()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def searchable(shops: list[Shop]) -> None:
+    for shop in shops:
+        last = shop.client.put("/consumers/batch", json=[], headers={"Prefer": "wait=10"})
+        assert last.headers["Index-State"] == "searchable"
+
+
+@pytest.mark.parametrize(("path", "parameters"), CASES, ids=str)
+def test_each_environment_answers_its_own_rows_and_as_many_as_every_other(
+    shops: list[Shop], path: str, parameters: dict[str, Any]
+) -> None:
+    numbers, totals = [], []
+    for shop in shops:
+        content = shop.ask(path, parameters)
+        assert content["data"]
+        numbers.append(sorted(shop.consumers[row["id"]] for row in content["data"]))
+        totals.append(content.get("totalCount"))
+        shown = {one["id"] for row in content["data"] for one in row.get("audiences", [])}
+        assert shown <= {*shop.names.values()}
+        assert bool(shown) == ("include" in parameters)
+    # Of equal rows any may be on a page that does not hold all.
+    assert len({len(one) for one in numbers}) == 1
+    assert len(numbers[0]) >= 20 or numbers[0] == numbers[1] == numbers[2]
+    assert len(set(totals)) == 1
+    assert totals[0] is None or totals[0] == len(numbers[0]) or len(numbers[0]) == 20
+
+
+@pytest.mark.parametrize(("name", "members"), [("static", 10), ("dynamic", 20)])
+def test_members_of_an_audience_of_the_same_name_and_rules_are_counted_each_for_itself(
+    shops: list[Shop], name: str, members: int
+) -> None:
+    for shop in shops:
+        assert shop.ask(f"/audiences/<{name}>/count", {})["count"] == members
+
+
+def test_consumer_shows_the_audiences_of_its_own_environment(shops: list[Shop]) -> None:
+    for shop in shops:
+        for consumer, number in shop.consumers.items():
+            shown = shop.ask(f"/consumers/{consumer}", {"include": "audiences"})["audiences"]
+            mine = [*(["static"] if number <= 10 else []), *(["dynamic"] if number > 5 else [])]
+            assert sorted(one["id"] for one in shown) == sorted(shop.names[name] for name in mine)
+
+
+def test_every_parameter_of_every_read_is_tried(service: Service) -> None:
+    paths = httpx.get(f"{service.url}/openapi.json").json()["paths"]
+    for path, cases in (
+        ("/consumers", LISTS),
+        ("/audiences/{audience_id}/members", LISTS),
+        ("/consumers/search", SEARCHES),
+    ):
+        known = {one["name"] for one in paths[f"/api/v1{path}"]["get"]["parameters"] if one.get("in") == "query"}
+        assert known - {"after", "before"} <= {name for case in cases for name in case}
+
+
+def test_cursor_leads_into_no_other_environment(shops: list[Shop]) -> None:
+    for path, parameters in CASES:
+        for shop, other in zip(shops, shops[1:] + shops[:1], strict=True):
+            cursor = shop.ask(path, parameters)["pageInfo"]["endCursor"]
+            asked = {name: value for name, value in parameters.items() if name not in {"first", "last"}}
+            named = {name: other.names.get(str(value).strip("<>"), value) for name, value in asked.items()}
+            there = path
+            for name, value in other.names.items():
+                there = there.replace(f"<{name}>", value)
+            answer = other.client.get(there, params=named | {"after": cursor})
+            assert answer.status_code == 400
+            assert [fault["field"] for fault in answer.json()["details"]] == ["after"]

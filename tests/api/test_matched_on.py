@@ -1,0 +1,126 @@
+"""`matchedOn` tells what of the question was found where, and changes nothing else."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.service import Account, Service, new_account
+
+ANN = {
+    "email": "ann-marie.lee@example.com",
+    "phone": "+12025550143",
+    "fullName": "Anneliese Leander",
+    "externalId": "Customer 77",
+}
+OTHERS = [
+    {"fullName": "Anneliese"},
+    {"fullName": "Annelise Leandre"},
+    {"fullName": "Leander Smith"},
+    {"phone": "+12025550199"},
+]
+
+
+@pytest.fixture(scope="module")
+def crowd(service: Service) -> Iterator[Account]:
+    with new_account(service, region="US") as account:
+        answer = account.live.post("/consumers/batch", json=[*OTHERS, ANN])
+        assert answer.status_code == 201, answer.text
+        account.settled()
+        yield account
+
+
+def matches(account: Account, **parameters: str) -> list[tuple[str, str, str]]:
+    """How the one with everything was found."""
+    answer = account.live.get("/consumers/search", params=parameters | {"explain": "true"})
+    assert answer.status_code == 200, answer.text
+    [row] = [row for row in answer.json()["data"] if row["email"] == ANN["email"]]
+    return [(one["field"], one["kind"], one["text"]) for one in row["matchedOn"]]
+
+
+@pytest.mark.parametrize(
+    ("q", "expected"),
+    [
+        ("Ann-Marie.Lee@example.com", [("email", "exact", "Ann-Marie.Lee@example.com")]),
+        ("(202) 555-0143", [("phone", "exact", "(202) 555-0143")]),
+        ("202 555 0143", [("phone", "exact", "202 555 0143")]),
+        ("customer 77", [("externalId", "exact", "customer 77")]),
+        ("anneliese leander", [("fullName", "exact", "anneliese leander")]),
+        ("leander", [("fullName", "word", "leander")]),
+        ("LEÁNDER", [("fullName", "word", "LEÁNDER")]),
+        ("marie", [("email", "word", "marie")]),
+        ("ann-marie", [("email", "word", "ann-marie")]),
+        ("annel", [("fullName", "prefix", "annel")]),
+        ("exam", [("email", "prefix", "exam")]),
+        ("marie.le", [("email", "prefix", "marie.le")]),
+        ("+1 202", [("phone", "prefix", "+1 202")]),
+        ("0143", [("phone", "prefix", "0143")]),
+        ("leandre", [("fullName", "typo", "leandre")]),
+        ("aneliese", [("fullName", "typo", "aneliese")]),
+        ("lee annel", [("email", "word", "lee"), ("fullName", "prefix", "lee"), ("fullName", "prefix", "annel")][:1]),
+    ],
+)
+def test_field_and_kind_are_told(crowd: Account, q: str, expected: list[tuple[str, str, str]]) -> None:
+    found = matches(crowd, q=q)
+    assert set(expected) <= set(found)
+    kinds = {(field, text): kind for field, kind, text in found}
+    assert len(kinds) == len(found), "each field has the best kind alone"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"email": "ANN-MARIE.LEE@EXAMPLE.COM"}, [("email", "exact", "ANN-MARIE.LEE@EXAMPLE.COM")]),
+        ({"phone": "001 202 555 0143"}, [("phone", "exact", "001 202 555 0143")]),
+        ({"externalId": "Customer 77"}, [("externalId", "exact", "Customer 77")]),
+    ],
+)
+def test_field_asked_for_as_a_whole_is_exact(
+    crowd: Account, parameters: dict[str, str], expected: list[tuple[str, str, str]]
+) -> None:
+    assert matches(crowd, **parameters) == expected
+    assert matches(crowd, **parameters, q="leandre") == [*expected, ("fullName", "typo", "leandre")]
+
+
+def test_what_is_found_in_several_fields_is_told_of_each_and_by_its_parts(crowd: Account) -> None:
+    assert set(matches(crowd, q="lee annel 0143")) == {
+        ("email", "word", "lee"),
+        ("fullName", "prefix", "annel"),
+        ("phone", "prefix", "0143"),
+    }
+    assert set(matches(crowd, q="ann")) == {("email", "word", "ann"), ("fullName", "prefix", "ann")}
+
+
+WORDS = [
+    "leander",
+    "anneliese leandre",
+    "ann",
+    "202555",
+    "+1 202 555 0143",
+    "a.b.c@d-e_f " * 20,
+    "0143 " * 30,
+    "w " * 31 + "w",
+]
+
+
+@pytest.mark.parametrize("q", WORDS)
+def test_explaining_changes_neither_rows_nor_order_nor_cursors(crowd: Account, q: str) -> None:
+    pages: list[list[Any]] = []
+    for explain in ("false", "true"):
+        asked: dict[str, Any] = {"q": q, "first": 1, "explain": explain}
+        found = []
+        while True:
+            answer = crowd.live.get("/consumers/search", params=asked)
+            assert answer.status_code == 200, answer.text
+            content = answer.json()
+            rows = [{name: value for name, value in row.items() if name != "matchedOn"} for row in content["data"]]
+            assert all(("matchedOn" in row) == (explain == "true") for row in content["data"])
+            found.append((rows, content["pageInfo"]["hasNextPage"], content["pageInfo"]["hasPreviousPage"]))
+            if not content["pageInfo"]["endCursor"]:
+                break
+            # Cursors are good with and without.
+            asked |= {"after": content["pageInfo"]["endCursor"], "explain": explain}
+            turned = crowd.live.get("/consumers/search", params=asked | {"explain": "true", "first": 100})
+            assert turned.status_code == 200, turned.text
+        pages.append(found)
+    assert pages[0] == pages[1]

@@ -1,0 +1,139 @@
+"""What conditions mean (contract.md §4), said a second time: of one consumer's JSON, in plain Python.
+
+Nothing here knows of terms, queries or OpenSearch.
+"""
+
+import operator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from api.filters.conditions import All, Any_, Condition, Expression, Not
+from infra import fields
+
+NEGATIVES = {"NOT_EQUALS": "EQUALS", "NOT_CONTAINS": "CONTAINS", "NOT_IN": "IN", "NOT_EXISTS": "EXISTS"}
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "GREATER_THAN": operator.gt,
+    "GREATER_THAN_OR_EQUAL": operator.ge,
+    "LESS_THAN": operator.lt,
+    "LESS_THAN_OR_EQUAL": operator.le,
+}
+
+Row = Mapping[str, Any]
+"""A consumer as the API shows it, its numbers as Decimals."""
+
+
+def holds(expression: Expression, row: Row, region: str | None) -> bool:
+    """Whether the consumer is one of those that the expression means."""
+    match expression:
+        case All(parts):
+            return all(holds(part, row, region) for part in parts)
+        case Any_(parts):
+            return any(holds(part, row, region) for part in parts)
+        case Not(part):
+            return not holds(part, row, region)
+        case Condition(field, name, values):
+            if name in NEGATIVES:
+                return not _any_holds(field, NEGATIVES[name], values, row, region)
+            return _any_holds(field, name, values, row, region)
+
+
+def _any_holds(field: str, name: str, values: Sequence[Any], row: Row, region: str | None) -> bool:
+    return any(_node_holds(field, name, values, node, region) for node in _nodes(row, field) if node is not None)
+
+
+def _nodes(row: Row, field: str) -> Iterator[Any]:
+    """All that stands under a field."""
+    if field.startswith("metadata."):
+        yield from _at(row["metadata"], field.removeprefix("metadata."))
+    elif field in {"createdAt", "lastOrderAt"}:
+        yield None if row[field] is None else datetime.fromisoformat(row[field])
+    else:
+        yield row[field]
+
+
+def _at(value: Any, path: str) -> Iterator[Any]:
+    if isinstance(value, list):
+        for element in value:
+            yield from _at(element, path)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key == path:
+                yield from _with_elements(inner)
+            elif path.startswith(f"{key}."):
+                yield from _at(inner, path[len(key) + 1 :])
+
+
+def _with_elements(value: Any) -> Iterator[Any]:
+    yield value
+    if isinstance(value, list):
+        for element in value:
+            yield from _with_elements(element)
+
+
+def _node_holds(field: str, name: str, values: Sequence[Any], node: Any, region: str | None) -> bool:
+    if name == "EXISTS":
+        return True
+    if name in {"EQUALS", "IN"}:
+        return any(_equals(field, node, value, region) for value in values)
+    if name == "CONTAINS":
+        text = _as_text(node)
+        return text is not None and caseless(values[0]) in caseless(text)
+    if not _is_number(node) and not isinstance(node, datetime):
+        return False
+    if name == "BETWEEN":
+        return bool(values[0] <= node <= values[1])
+    return COMPARISONS[name](node, values[0])
+
+
+def _equals(field: str, node: Any, value: Any, region: str | None) -> bool:
+    if _is_number(node):
+        return bool(node == _as_number(value))
+    if isinstance(node, datetime):
+        return bool(node == value)
+    text, wanted = _as_text(node), _as_text(value)
+    if text is None or wanted is None:
+        return False
+    forms = {caseless(wanted)}
+    if field == "phone":
+        forms |= {caseless(form) for form in _stored_phone(wanted, region)}
+    return caseless(text) in forms
+
+
+def _as_text(value: Any) -> str | None:
+    """A text, or a boolean's; numbers, objects and arrays are none."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else None
+
+
+def _as_number(value: Any) -> Decimal | None:
+    if isinstance(value, str) and value.isascii() and value == value.strip() and "_" not in value:
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            return None
+        return number if number.is_finite() else None
+    return Decimal(value) if _is_number(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+
+
+def _stored_phone(value: str, region: str | None) -> Iterable[str]:
+    try:
+        return [fields.phone(value, region)]
+    except ValueError:
+        return []
+
+
+def caseless(text: str) -> str:
+    """Unicode's canonical caseless form (chapter 3.13, D145), composed, so that a letter's accent is part of it."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

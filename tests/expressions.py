@@ -1,0 +1,272 @@
+"""Hypothesis's expressions on consumers full of what is hard to compare, and how people would write them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import strategies as st
+
+from api.filters.conditions import MOST_CLAUSES, All, Any_, Condition, Expression, Not, clauses_of
+from api.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH
+from tests.evaluation import moment
+
+NAMES = [
+    "Ann",
+    "ANN",
+    "ann lee",
+    "Straße",
+    "STRASSE",
+    "ΣΊΣΥΦΟΣ",
+    "σίσυφος",
+    "Σ",
+    "ς",
+    "İstanbul",
+    "i̇stanbul",
+    "istanbul",
+    "ISTANBUL",
+    "É",
+    "e\u0301",
+    "e",
+    "\u0301",
+    "o\u0323\u0302",
+    "ﬃ",
+    "FFI",
+    "ΐ",
+    "😀👩‍👩‍👧",
+    "*",
+    "?",
+    "\\",
+    '"',
+    '\\"',
+    "a*b?c\\d",
+    "axbyc\\d",
+    "a..b",
+    "(a OR b)",
+    "NOT",
+    "\u2028",
+    "tab\there",
+    "~x",
+    ">=5",
+    "田中",
+    "x" * 255,
+    "ﬃ" * 255,
+    "💥" * 200,
+]
+NUMBERS = [
+    "0",
+    "-0",
+    "5",
+    "5.0",
+    "-1.5",
+    "1e300",
+    "-1e300",
+    "1e-300",
+    "12345678901234567890.123",
+    "12345678901234567890.124",
+    "9007199254740993",
+    "0.1",
+    "10",
+    "0.0001",
+    "1234.5",
+    "90000000000000",
+    "89999999999999.9999",
+    "5.00000000000000000000000000001",
+    "2147483648",
+    "1e999",
+]
+LONG = "Lorem ἄλφα ς " * 250 + "Nadel" + " ΐﬃ" * 350 + "E\u0301nde"
+TIMES = ["0001-01-02T00:00:00Z", "1969-12-31T23:59:59.999Z", "2024-01-01T00:00:00Z", "2024-02-29T12:00:00.5Z"]
+MOMENTS = [*TIMES, "2024-02-29T12:00:00.501Z", "9999-12-30T00:00:00Z"]
+KEYS = [
+    "tier",
+    "Tier",
+    "n",
+    "tags",
+    "a",
+    "a.b",
+    "b",
+    "with space",
+    'q"\\',
+    "schlüssel ß",
+    "🎉",
+    "*",
+    "(",
+    "OR",
+    "..",
+    "c",
+]
+EMAILS = ["ann@example.com", "ANN@example.com", "éva@example.com", "o'brien+x@example.com", "*@example.com"]
+PHONES = ["+442079460000", "020 7946 0000", "+44 20 7946 0000", "02079460001", "123", "#12*"]
+
+_keys = st.sampled_from([key for key in KEYS if all(key.split("."))])
+_texts = st.sampled_from([*NAMES, *NUMBERS, "true", "TRUE", "false", "gold", "nadel", "ς ΐ", "énde", "Ende"])
+_numbers = st.sampled_from(NUMBERS).map(Decimal)
+_moments = st.sampled_from(MOMENTS).map(moment)
+paths = st.lists(_keys, min_size=1, max_size=3).map(".".join).filter(lambda path: path.count(".") < 5)
+
+LANGUAGE = ["EQUALS", "CONTAINS", "BETWEEN", "EXISTS", "GREATER_THAN", "GREATER_THAN_OR_EQUAL", "LESS_THAN"]
+LANGUAGE += ["LESS_THAN_OR_EQUAL"]
+ALL_OPERATORS = [*LANGUAGE, "IN", "NOT_EQUALS", "NOT_CONTAINS", "NOT_IN", "NOT_EXISTS"]
+TEXTUAL = {"EQUALS", "CONTAINS", "EXISTS", "IN", "NOT_EQUALS", "NOT_CONTAINS", "NOT_IN", "NOT_EXISTS"}
+CONTAINING = {"CONTAINS", "NOT_CONTAINS"}
+TEXTS = {"email": EMAILS, "phone": PHONES, "fullName": NAMES, "externalId": [*NAMES, "ext-1"]}
+
+
+@st.composite
+def conditions(draw: st.DrawFn, operators: Sequence[str] = LANGUAGE, *, rules: bool = False) -> Condition:
+    """Any sensible one; those of `rules` also compare metadata with JSON's numbers and booleans."""
+    field = draw(
+        st.sampled_from([*TEXTS, "totalOrders", "totalOrderValue", "createdAt", "lastOrderAt", *["metadata"] * 8])
+    )
+    if field == "metadata":
+        field = f"metadata.{draw(paths)}"
+    name: Any = draw(st.sampled_from([one for one in operators if _suits(one, field)]))
+    values = _values_for(field, name, rules=rules)
+    if name in {"EXISTS", "NOT_EXISTS"}:
+        return Condition(field, name)
+    if name == "BETWEEN":
+        return Condition(field, name, sorted([draw(values), draw(values)]))
+    size = draw(st.integers(1, 4)) if name in {"IN", "NOT_IN"} else 1
+    return Condition(field, name, [draw(values) for _ in range(size)])
+
+
+def _suits(name: str, field: str) -> bool:
+    return field.startswith("metadata.") or name in (TEXTUAL if field in TEXTS else {*ALL_OPERATORS} - CONTAINING)
+
+
+def _values_for(field: str, name: str, *, rules: bool) -> st.SearchStrategy[Any]:
+    if field in TEXTS:
+        return _near(TEXTS[field])
+    if not field.startswith("metadata."):
+        return _moments if field.endswith("At") else _numbers
+    if name in CONTAINING:
+        return (_texts | _pieces).filter(bool)
+    if name not in TEXTUAL:
+        return _numbers
+    return st.one_of(_texts, _pieces, *([_numbers.filter(_is_json), st.booleans()] if rules else []))
+
+
+def _near(texts: Sequence[str]) -> st.SearchStrategy[str]:
+    return st.sampled_from(texts) | st.sampled_from(texts).map(str.swapcase).filter(_is_short) | _pieces
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= 255
+
+
+_pieces = st.builds(
+    lambda text, begin, size: text[begin : begin + size],
+    st.sampled_from([*NAMES, LONG]),
+    st.integers(0, 30) | st.integers(0, len(LONG)),
+    st.integers(1, 5),
+).filter(bool)
+
+
+def _is_json(number: Decimal) -> bool:
+    """Whether JSON's readers take it for what it is."""
+    return number == Decimal(repr(float(number)))
+
+
+def expressions(leaves: st.SearchStrategy[Condition]) -> st.SearchStrategy[Expression]:
+    """Of a few conditions, within the language's limits."""
+
+    def joined(inner: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
+        parts = st.lists(inner, min_size=2, max_size=4)
+        return parts.map(All) | parts.map(Any_) | inner.map(Not)
+
+    return st.recursive(leaves, joined, max_leaves=8).filter(_is_within_limits)
+
+
+def _is_within_limits(expression: Expression) -> bool:
+    limits = depth(expression) <= MAX_DEPTH and size(expression) <= MAX_CONDITIONS
+    return limits and len(written(expression)) <= MAX_LENGTH and is_light(leaves(expression))
+
+
+def is_light(conditions: Iterable[Condition]) -> bool:
+    """Whether one query may hold them all."""
+    return sum(map(clauses_of, conditions)) <= MOST_CLAUSES
+
+
+def leaves(expression: Expression) -> list[Condition]:
+    if isinstance(expression, Condition):
+        return [expression]
+    return [leaf for part in _inner(expression) for leaf in leaves(part)]
+
+
+def _inner(expression: Expression) -> Sequence[Expression]:
+    match expression:
+        case All(parts) | Any_(parts):
+            return parts
+        case Not(part):
+            return [part]
+        case Condition():
+            return []
+
+
+def depth(expression: Expression) -> int:
+    return 1 + max(map(depth, _inner(expression)), default=0)
+
+
+def size(expression: Expression) -> int:
+    return len(leaves(expression))
+
+
+def written(expression: Expression, conjunction: str = " AND ") -> str:
+    """An expression of the language's operators as its text."""
+    match expression:
+        case All(parts):
+            return "(" + conjunction.join(written(part, conjunction) for part in parts) + ")"
+        case Any_(parts):
+            return "(" + " OR ".join(written(part, conjunction) for part in parts) + ")"
+        case Not(part):
+            return f"NOT {written(part, conjunction)}"
+        case Condition(field, name, values):
+            return f"{_field(field)}:{_values(name, [_quoted(said(value)) for value in values])}"
+
+
+COMPARISONS = {
+    "EQUALS": "",
+    "CONTAINS": "~",
+    "GREATER_THAN": ">",
+    "GREATER_THAN_OR_EQUAL": ">=",
+    "LESS_THAN": "<",
+    "LESS_THAN_OR_EQUAL": "<=",
+}
+
+
+def _values(name: str, values: Sequence[str]) -> str:
+    if name == "EXISTS":
+        return "*"
+    return "..".join(values) if name == "BETWEEN" else COMPARISONS[name] + values[0]
+
+
+def _field(field: str) -> str:
+    return "metadata." + _quoted(field.removeprefix("metadata.")) if field.startswith("metadata.") else field
+
+
+def _quoted(text: str) -> str:
+    """In quotes where it has to be."""
+    if re.fullmatch(r"[^\s()\"\\<>~*.:]+", text) or re.fullmatch(r"[0-9T:-]+(\.[0-9]+)?Z?", text):
+        return text
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
+
+
+def said(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def as_rule(condition: Condition, group: str | None) -> dict[str, Any]:
+    """A condition as a client sends it in an audience's rules."""
+    values = [value if isinstance(value, str | bool) else _as_json(value) for value in condition.values]
+    return {"field": condition.field, "operator": condition.operator, "values": values} | (
+        {"groupId": group} if group else {}
+    )
+
+
+def _as_json(value: Any) -> Any:
+    """A number as JSON's, if it is exact there; as text only where that means the same."""
+    if isinstance(value, Decimal) and _is_json(value):
+        return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
+    return said(value)

@@ -1,0 +1,158 @@
+"""The filter language: what is written is what is read, and anything else is a fault with its place."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.filters.conditions import All, Any_, Condition, Expression, Not
+from api.filters.language import MAX_LENGTH, FilterError, parse
+from tests.expressions import conditions, expressions, written
+
+PIECES = [
+    "email",
+    "metadata.",
+    ":",
+    ":",
+    '"',
+    "\\",
+    "(",
+    ")",
+    " ",
+    "AND",
+    "OR",
+    "NOT",
+    "*",
+    "..",
+    ">=",
+    "<",
+    "~",
+    "5",
+    "a",
+]
+PIECES += ["\n", "é", "😀", "email:*", "createdAt:2024-01-01", "totalOrders:", "\0", "\u2028"]
+
+
+def faults(text: str) -> list[str]:
+    """What is wrong with it, if anything is."""
+    try:
+        parse(text)
+    except FilterError as error:
+        return list(error.faults) or [""]
+    return []
+
+
+@given(expressions(conditions()), st.sampled_from([" AND ", " ", "\n AND\t"]))
+@settings(max_examples=500, deadline=None)
+def test_written_expression_is_read_as_itself(expression: Expression, conjunction: str) -> None:
+    assert parse(written(expression, conjunction)) == expression
+
+
+@given(st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+@settings(max_examples=2000, deadline=None)
+def test_any_text_is_a_filter_or_has_faults_with_places_inside_it(text: str) -> None:
+    for fault in faults(text):
+        found = re.match(r"At character ([0-9]+): \S", fault)
+        assert found, fault
+        assert 1 <= int(found[1]) <= len(text) + 1
+
+
+@pytest.mark.parametrize(
+    "piece", ["(", ")", "NOT ", '"', "\\", "email:*", "email:* ", "email:* OR ", "..", ":", "a\\", '"\\']
+)
+def test_text_of_the_same_over_and_over_is_answered(piece: str) -> None:
+    text = (piece * MAX_LENGTH)[:MAX_LENGTH]
+    for one in (text, f"email:{text}"[:MAX_LENGTH], f"{text[:900]}email:*{')' * 900}"):
+        assert all(faults(one))
+
+
+EMAIL = Condition("email", "EXISTS")
+NAME = Condition("fullName", "EXISTS")
+PHONE = Condition("phone", "EXISTS")
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        ("email:* fullName:* OR phone:*", Any_([All([EMAIL, NAME]), PHONE])),
+        ("email:* OR fullName:* phone:*", Any_([EMAIL, All([NAME, PHONE])])),
+        ("email:* (fullName:* OR phone:*)", All([EMAIL, Any_([NAME, PHONE])])),
+        ("NOT email:* fullName:*", All([Not(EMAIL), NAME])),
+        ("NOT (email:* fullName:*)", Not(All([EMAIL, NAME]))),
+        ("NOT NOT email:*", Not(Not(EMAIL))),
+        ("(((email:*)))", EMAIL),
+        ("NOT(email:*)AND(phone:*)", All([Not(EMAIL), PHONE])),
+        ("email:AND", Condition("email", "EQUALS", ["AND"])),
+        ("email:a:b", Condition("email", "EQUALS", ["a:b"])),
+        (r'fullName:"a \" \\ \b"', Condition("fullName", "EQUALS", ['a " \\ b'])),
+        (r"fullName:a\b", Condition("fullName", "EQUALS", [r"a\b"])),
+        ('fullName:"*"', Condition("fullName", "EQUALS", ["*"])),
+        ('fullName:">5"', Condition("fullName", "EQUALS", [">5"])),
+        ('fullName:~"a..b"', Condition("fullName", "CONTAINS", ["a..b"])),
+        ('metadata."a b".c:x', Condition("metadata.a b.c", "EQUALS", ["x"])),
+        ('metadata.a:""', Condition("metadata.a", "EQUALS", [""])),
+    ],
+)
+def test_text_means(text: str, expression: Expression) -> None:
+    assert parse(text) == expression
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("", [1]),
+        ("   ", [4]),
+        ("email", [1]),
+        ("email:", [7]),
+        ("email:* OR", [11]),
+        ("email:* OR OR phone:*", [12]),
+        ("(email:*", [9]),
+        ("email:*)", [8]),
+        ('email:"a', [7]),
+        ('email:"a"b"', [11]),
+        ('email:a"b"', [7]),
+        ("nope:* AND totalOrders:x AND email:>5", [1, 24, 36]),
+        ("email:a..b", [7]),
+        ("totalOrders:~5", [13]),
+        ("totalOrders:>", [13]),
+        ("totalOrders:..", [13]),
+        ("totalOrders:>1..2", [13]),
+        ("totalOrders:2..1", [13]),
+        ("createdAt:2024-02-30", [11]),
+        ("metadata.:x", [1]),
+        ("metadata.a..b:x", [1]),
+        ("metadata.a.b.c.d.e.f:x", [1]),
+        (f"metadata.{'k' * 400}:x", [1]),
+        (f"metadata.a:{'x' * 256}", [12]),
+        ('fullName:""', [10]),
+        ("totalOrders:5 AND totalOrderValue:1e9999", [35]),
+        ("totalOrderValue:0.1e-999 totalOrderValue:123e999", [17, 42]),
+        (f"metadata.a:>{'1' * 250}e5", [12]),
+    ],
+)
+def test_faults_are_named_all_at_once_by_their_places(text: str, places: list[int]) -> None:
+    assert [int(re.findall("[0-9]+", fault)[0]) for fault in faults(text)] == places
+
+
+def test_limits_are_kept_to_the_last_one() -> None:
+    fifty = " ".join(["email:*"] * 50)
+    assert parse(fifty) == All([EMAIL] * 50)
+    assert faults(f"{fifty} email:*") == ["51 conditions; there may be 50"]
+    assert parse("NOT " * 9 + "email:*")
+    assert faults("NOT " * 10 + "email:*") == ["11 levels deep; there may be 10"]
+    assert parse("(" * 900 + "email:*" + ")" * 900) == EMAIL
+    assert parse("email:*".ljust(MAX_LENGTH)) == EMAIL
+    assert faults("email:*".ljust(MAX_LENGTH + 1)) == ["Must be at most 2000 characters"]
+    assert len(faults(" ".join(["email:>1"] * 51))) == 52
+
+
+@pytest.mark.parametrize("number", [1, 5, 20, 45])
+def test_text_to_be_contained_is_limited_by_all_its_characters(number: int) -> None:
+    light = 900 // number - len("metadata.a") - 3
+    text = " ".join([f"metadata.a:~{'É' * min(light, 255)}"] * number)
+    assert len(text) > MAX_LENGTH or parse(text)
+    for heavy in ("É" * (light + 1), "💥" * (light // 2 + 1), "ﬃ" * (light // 3 + 1)):
+        assert (
+            len(heavy) > 255 or "too much text" in faults(" ".join([f"metadata.a:~{heavy}"] * number)[:MAX_LENGTH])[-1]
+        )

@@ -1,0 +1,131 @@
+"""The terms that conditions are compared by."""
+
+import sys
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.terms import LONGEST_VALUE, fold, number_term, terms, text_term
+from tests.evaluation import caseless
+
+LUCENE_BYTES = 32_766
+"""Of one term, at the most."""
+CHARACTERS = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point <= 0xDFFF]
+
+numbers = st.builds(
+    lambda sign, digits, exponent: Decimal((sign, tuple(map(int, str(digits))), exponent)),
+    st.integers(0, 1),
+    st.integers(0, 10**40) | st.integers(0, 20),
+    st.integers(-400, 400) | st.integers(-3, 3),
+)
+
+
+@given(numbers, numbers)
+@settings(max_examples=2000)
+def test_terms_are_ordered_as_their_numbers(one: Decimal, other: Decimal) -> None:
+    first, second = number_term("n", one), number_term("n", other)
+    assert (first < second, first == second) == (one < other, one == other)
+
+
+@given(st.lists(numbers, min_size=3, max_size=30))
+def test_terms_are_ordered_in_utf8_too_and_stay_among_those_of_their_path(some: list[Decimal]) -> None:
+    written = sorted(number_term("n", one).encode() for one in some)
+    assert written == [number_term("n", one).encode() for one in sorted(some)]
+    assert all(b"n\0" < one < b"n\1" for one in written)
+
+
+@pytest.mark.parametrize(("one", "other"), [("5", "5.0"), ("5", "5e0"), ("0", "-0"), ("0", "-0.0e7"), ("100", "1e2")])
+def test_equal_numbers_have_one_term(one: str, other: str) -> None:
+    assert number_term("n", Decimal(one)) == number_term("n", Decimal(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Straße", "STRASSE", True),
+        ("σίσυφος", "ΣΊΣΥΦΟΣ", True),
+        ("E\u0301", "é", True),
+        ("o\u0323\u0302", "O\u0302\u0323", True),
+        ("ﬃ", "FFI", True),
+        ("é", "e", False),
+        ("İ", "i", False),
+        ("İ", "i\u0307", True),
+        ("ı", "i", False),
+        ("Ａ", "a", False),
+    ],
+)
+def test_text_is_folded_without_its_case_and_with_its_accents(one: str, other: str, same: bool) -> None:  # noqa: FBT001
+    assert (fold(one) == fold(other)) == same
+
+
+@given(st.text())
+@settings(max_examples=1000)
+def test_folding_is_the_caseless_form_and_folds_no_further(text: str) -> None:
+    assert fold(text) == caseless(text)
+    assert fold(fold(text)) == fold(text)
+
+
+def test_a_value_folded_is_three_times_as_long_at_the_most() -> None:
+    """Upon which stand what is kept whole of a text, and how far the pieces of a long one overlap."""
+    assert max(len(fold(character * 4)) for character in CHARACTERS) == 3 * 4
+
+
+@given(st.text(min_size=1, max_size=LONGEST_VALUE), st.integers(0, 12_000), st.sampled_from(["x", "ﬃ", "é", "💥"]))
+@settings(max_examples=300, deadline=None)
+def test_what_is_inside_a_long_text_is_inside_one_of_its_pieces(wanted: str, before: int, filler: str) -> None:
+    text = filler * before + wanted + filler * 12_000
+    pieces = terms({"a": text}, None).contents
+    inside = fold(wanted) in fold(text)
+    assert any(fold(wanted) in piece.removeprefix("a\0") for piece in pieces) == inside
+
+
+@pytest.mark.parametrize("length", [0, 1, 764, 765, 766, 4095, 4096, 4097, 7427, 7428, 100_000])
+def test_pieces_of_a_text_are_all_of_it(length: int) -> None:
+    text = "".join(chr(0x4E00 + place % 20_000) for place in range(length))
+    whole = ""
+    for piece in (piece.removeprefix("a\0") for piece in terms({"a": text}, None).contents):
+        overlap = next((size for size in range(min(len(piece), len(whole)), 0, -1) if whole.endswith(piece[:size])), 0)
+        whole += piece[overlap:]
+    assert whole == text
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=20) | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+)
+LONG = [
+    {"💥" * 8000: "x"},
+    {"a": "💥" * 8000},
+    {"a": "ΐ" * 16_000},
+    {"💥" * 331: {"💥": "ﬃ" * 5000}},
+    {"💥" * 331: "ﬃ" * 255},
+    {"k" * 100: {"k" * 100: {"k" * 100: {"k" * 100: {"k" * 100: "x"}}}}},
+    {"": {"": {"": ""}}},
+    {"a": [[[[[["x" * 30_000]]]]]]},
+]
+
+
+@given(st.dictionaries(st.text(max_size=10), values, max_size=6) | st.sampled_from(LONG))
+@settings(max_examples=200, deadline=None)
+def test_no_metadata_makes_a_term_longer_than_the_index_takes(metadata: dict[str, object]) -> None:
+    found = terms({}, msgspec.json.encode(metadata).decode())
+    every = [*found.texts, *found.numbers, *found.contents]
+    assert max((len(one.encode()) for one in every), default=0) <= LUCENE_BYTES
+
+
+@pytest.mark.parametrize("number", ["9" * 1000, "1e131071", "1e-16383", "-" + "9" * 400 + "." + "9" * 400, "-1e-16383"])
+def test_no_number_makes_a_term_longer_than_the_index_takes(number: str) -> None:
+    [found] = terms({}, f'{{"a":{number}}}').numbers
+    assert found == number_term("metadata.a", Decimal(number))
+    assert len(found) < 2000
+
+
+def test_path_says_that_something_is_there() -> None:
+    found = terms({"email": None, "phone": "1"}, '{"a":null,"b":{},"c":[],"d":[null],"e":{"f":[{"g":1},{"g":"X"}]}}')
+    there = {"phone", "metadata.b", "metadata.c", "metadata.d", "metadata.e", "metadata.e.f", "metadata.e.f.g"}
+    assert {one for one in found.texts if "\0" not in one} == there
+    assert text_term("metadata.e.f.g", "x") in found.texts
+    assert found.numbers == [number_term("metadata.e.f.g", Decimal(1))]
