@@ -52,7 +52,10 @@ def decode(question: bytes, cursor: str, now: float | None = None) -> list[Any]:
     # The text form of some bytes is not unique; only the one given out is taken.
     if checksum != _checksum(question, payload) or urlsafe_b64encode(raw).rstrip(b"=").decode() != cursor:
         raise CursorError("Invalid cursor: damaged, or given for another filter, sort or direction")
-    place = msgspec.msgpack.decode(payload, type=Place)
+    try:
+        place = msgspec.msgpack.decode(payload, type=Place)
+    except msgspec.MsgspecError:
+        raise CursorError("Invalid cursor") from None
     if place.given_at + IDLE_SECONDS < (time.time() if now is None else now):
         raise CursorError("Cursor has expired")
     return place.values

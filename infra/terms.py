@@ -5,7 +5,7 @@ characters stand in the order of the numbers. Conditions are written by the same
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -74,43 +74,39 @@ def terms(texts: Mapping[str, str | None], metadata: str | None) -> Terms:
             found.texts.append(path)
             _add_text(found, path, text)
     if metadata is not None:
-        for path, value in _leaves(METADATA, _decode(metadata)):
-            _add(found, path, value)
+        _add(found, METADATA, _decode(metadata))
         found.texts[:] = dict.fromkeys(found.texts)
     return found
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _add(found: Terms, path: str, value: Any) -> None:
     """What is inside, each with its path: of arrays every element, of objects and arrays also that they are there."""
-    if len(path) > LONGEST_PATH:
+    if value is None or len(path) > LONGEST_PATH:
         return
     if isinstance(value, dict):
         if path != METADATA:
-            yield path, None
+            found.texts.append(path)
         for key, inner in value.items():
-            if inner is not None:
-                yield from _leaves(f"{path}.{key}", inner)
-    elif isinstance(value, list):
-        yield path, None
-        for inner in value:
-            yield from _leaves(path, inner)
-    elif value is not None:
-        yield path, value
-
-
-def _add(found: Terms, path: str, value: Any) -> None:
+            _add(found, f"{path}.{key}", inner)
+        return
     found.texts.append(path)
-    if isinstance(value, bool):
+    if isinstance(value, list):
+        for inner in value:
+            _add(found, path, inner)
+    elif isinstance(value, bool):
         _add_text(found, path, "true" if value else "false")
     elif isinstance(value, str):
         _add_text(found, path, value)
-    elif value is not None:
+    else:
         found.numbers.append(number_term(path, Decimal(value)))
 
 
 def _add_text(found: Terms, path: str, text: str) -> None:
     folded = fold(text)
     if len(folded) <= LONGEST_TERM:
-        found.texts.append(f"{path}\0{folded}")
-    begins = range(0, max(1, len(folded) - LONGEST_TERM), CHUNK - LONGEST_TERM)
+        term = f"{path}\0{folded}"
+        found.texts.append(term)
+        found.contents.append(term)
+        return
+    begins = range(0, len(folded) - LONGEST_TERM, CHUNK - LONGEST_TERM)
     found.contents.extend(f"{path}\0{folded[begin : begin + CHUNK]}" for begin in begins)

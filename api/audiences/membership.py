@@ -4,6 +4,7 @@ A dynamic audience is its rules' query, here and everywhere; no second reading o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -44,7 +45,7 @@ class Audience(NamedTuple):
 
     def members(self, region: str | None) -> Clause:
         """The query that finds them."""
-        return query.members(self.id) if self.rules is None else clause(expression(_rules(self.rules)), region)
+        return query.members(self.id) if self.rules is None else _compiled(self.rules, region).clause
 
 
 async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audience:
@@ -106,10 +107,23 @@ def _parts(audiences: Sequence[Audience], region: str | None) -> Iterator[dict[s
     for audience in audiences:
         if audience.rules is None:
             continue
-        found = _rules(audience.rules)
-        if part and size + clauses(found) > MOST_CLAUSES:
+        compiled = _compiled(audience.rules, region)
+        if part and size + compiled.clauses > MOST_CLAUSES:
             yield part
             part, size = {}, 0
-        part[audience.id] = clause(expression(found), region)
-        size += clauses(found)
+        part[audience.id] = compiled.clause
+        size += compiled.clauses
     yield part
+
+
+class _Compiled(NamedTuple):
+    clause: Clause
+    clauses: int
+    """What it counts as (`conditions.MOST_CLAUSES`)."""
+
+
+@lru_cache(maxsize=512)
+def _compiled(rules: str, region: str | None) -> _Compiled:
+    """The query of a dynamic audience: many requests ask for the same few."""
+    found = _rules(rules)
+    return _Compiled(clause(expression(found), region), clauses(found))

@@ -88,7 +88,7 @@ async def count(request: AnyRequest, state: State, caller: Caller, audience: Aud
 
 
 def index_of(state: State) -> Index:
-    return Index(state.search, read_alias(state.settings.index_prefix))
+    return Index(state.search, read_alias(state.settings.index_prefix), state.oldest)
 
 
 async def _answer(

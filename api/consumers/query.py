@@ -23,6 +23,16 @@ class Order(NamedTuple):
     clauses: list[dict[str, Direction]]
     prefix: list[str]
 
+    @property
+    def values(self) -> int:
+        """How many sort values tell a row's place."""
+        return len(self.clauses) - len(self.prefix)
+
+    @property
+    def creation(self) -> Direction | None:
+        """Which way it goes, if it is by creation."""
+        return self.clauses[-self.values].get("createdAt")
+
 
 def list_order(environment_id: int, sort_by: SortField, direction: Direction) -> Order:
     """The order of the list: by one field, nulls last, ties by id in the same direction."""
@@ -109,6 +119,11 @@ def search_query(
         return {"bool": {"filter": filters}}
     told = {"should": _unscored(matching.explaining(q, region))} if explain else {}
     return {"bool": {"filter": filters, "must": [matching.ranking(q, region)], **told}}
+
+
+def within(body: Clause, rows: Clause) -> Clause:
+    """The same page of some of its rows alone."""
+    return body | {"query": {"bool": {"filter": [body["query"], rows]}}}
 
 
 def count(query: Clause) -> Clause:

@@ -1,6 +1,5 @@
 """The read path: pages of consumers from the index. Rows pass through as the bytes they were indexed with."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -9,7 +8,8 @@ import msgspec
 from opensearchpy import AsyncOpenSearch
 from opensearchpy.exceptions import RequestError, TransportError
 
-from api.consumers import query
+from api.consumers import query, windows
+from api.consumers.windows import Oldest
 from api.errors import Problem
 from api.filters.clauses import Clause
 from api.pages import Window, render
@@ -60,6 +60,7 @@ class Index(NamedTuple):
 
     client: AsyncOpenSearch
     alias: str
+    oldest: Oldest
 
 
 class Asked(NamedTuple):
@@ -84,14 +85,22 @@ async def page(index: Index, asked: Asked, more: Members | None = None) -> bytes
         OpenSearchException: the index cannot answer.
     """
     order, window = asked.order, asked.window
-    place = window.place(asked.question, len(order.clauses) - len(order.prefix))
+    place = window.place(asked.question, order.values + bool(order.creation))
+    reach = _reach(place) if place and order.creation else 0
     body = query.page(asked.rows, order, window.size, place, backward=window.backward, counted=asked.counted)
-    found = msgspec.json.decode(await _search(index, body), type=Found).hits
+    found = await _found(index, body, _near(index, asked, place, reach), window.size)
     goes_on = len(found.hits) > window.size
-    hits = found.hits[: window.size]
+    places = [hit.sort[len(order.prefix) :] for hit in found.hits]
+    if places and order.creation:
+        moments = [values[0] for values in places]
+        if goes_on and not place and windows.is_rising(order, backward=window.backward):
+            index.oldest.learn(asked.question, moments)
+        places = [[*values, windows.reach(moments, reach)] for values in places]
+    hits, places = found.hits[: window.size], places[: window.size]
     if window.backward:
         hits.reverse()
-    info = window.info(asked.question, [hit.sort[len(order.prefix) :] for hit in hits], more=goes_on)
+        places.reverse()
+    info = window.info(asked.question, places, more=goes_on)
     rows = [bytes(hit.source.row) for hit in hits]
     if more and hits:
         rows = [row[:-1] + added + b"}" for row, added in zip(rows, await more(hits), strict=True)]
@@ -123,17 +132,45 @@ async def satisfied(
     Raises:
         OpenSearchException: the index cannot answer.
     """
-    answers = await asyncio.gather(*(_search(index, query.named(environment_id, ids, part)) for part in clauses))
     found: dict[str, set[str]] = {name: set() for name in ids}
-    for answer in answers:
+    # One after the other: the more there are, the less may they keep others from searching.
+    for part in clauses:
+        answer = await _search(index, query.named(environment_id, ids, part))
         for hit in msgspec.json.decode(answer, type=NamedFound).hits.hits:
             found[hit.id].update(hit.matched)
     return found
 
 
+async def _found(index: Index, body: Clause, near: Clause | None, size: int) -> Hits:
+    """A page's rows: looked for near its place first, and if that is not all of them, everywhere."""
+    if near is not None:
+        found = msgspec.json.decode(await _search(index, query.within(body, near)), type=Found).hits
+        if len(found.hits) > size:
+            return found
+    return msgspec.json.decode(await _search(index, body), type=Found).hits
+
+
+def _near(index: Index, asked: Asked, place: list[Any] | None, reach: int) -> Clause | None:
+    """Where to look first, if anywhere."""
+    if asked.order.creation is None or asked.counted:
+        return None
+    rising = windows.is_rising(asked.order, backward=asked.window.backward)
+    if place:
+        return windows.beside(place, reach, rising=rising)
+    return index.oldest.rows(asked.question) if rising else None
+
+
+def _reach(place: list[Any]) -> int:
+    """Take it off a cursor's values."""
+    reach = place.pop()
+    if not isinstance(reach, int) or not isinstance(place[0], int):
+        raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor")
+    return reach
+
+
 async def _search(index: Index, body: Clause) -> Any:
     try:
-        return await index.client.search(index=index.alias, body=body, params=PARAMS)
+        return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=PARAMS)
     except TransportError as error:
         # Of what a request can bring here, only these may be more, or other, than OpenSearch takes. It says of the
         # first that it is its own fault, where it finds out late.

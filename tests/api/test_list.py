@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -65,6 +66,42 @@ def test_walk_may_turn_round_anywhere_with_any_page_size(crowd: Account, sort: s
     expected = truth(crowd, sort, direction)
     steps = [(chance.random() < 0.7, chance.choice([1, 2, 20, 77, 100])) for _ in range(40)]
     wander(crowd.live, expected, steps, sortBy=sort, sortDir=direction)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_walk_by_creation_meets_every_row_over_bursts_and_gaps_of_any_length(account: Account, size: int) -> None:
+    moments = ["0001-01-02Z", "1969-12-31T23:59:59.999Z", "1970-01-01Z", "2024-01-01Z", "2024-01-01T00:00:00.9Z"]
+    moments += [f"2024-01-01T00:0{minute}:01.{minute}01Z" for minute in range(5)] + ["2024-06-01Z", "9999-12-30Z"]
+    insert = sa.text("""
+        INSERT INTO consumers (environment_id, created_at)
+        SELECT :environment, m FROM unnest(CAST(:moments AS timestamptz[])) AS m, generate_series(1, 11)""")
+    with account.database.engine.begin() as connection:
+        connection.execute(insert, {"environment": account.live_environment, "moments": moments})
+    account.settled()
+    for direction in ("asc", "desc"):
+        expected = truth(account, "createdAt", direction)
+        assert walk(account.live, first=size, sortDir=direction) == expected
+        assert walk_back(account.live, last=size, sortDir=direction) == expected
+
+
+def test_oldest_rows_are_found_though_they_are_not_where_they_were(account: Account) -> None:
+    insert = sa.text("""
+        INSERT INTO consumers (environment_id, created_at)
+        SELECT :environment, CAST(:moment AS timestamptz) + n * interval '1 day' FROM generate_series(1, :rows) AS n""")
+    delete = sa.text("DELETE FROM consumers WHERE environment_id = :environment AND id = ANY(:ids)")
+
+    def changed(statement: sa.TextClause, **values: Any) -> None:
+        with account.database.engine.begin() as connection:
+            connection.execute(statement, {"environment": account.live_environment} | values)
+        account.settled()
+        for _ in range(2):  # the second knows where the first found them
+            assert ids(page(account.live, sortDir="asc", first=5)) == truth(account, "createdAt", "asc")[:5]
+            assert ids(page(account.live, last=5)) == truth(account, "createdAt", "desc")[-5:]
+
+    changed(insert, moment="2024-01-01Z", rows=100)
+    changed(delete, ids=truth(account, "createdAt", "asc")[:90])
+    changed(insert, moment="1924-01-01Z", rows=2)
+    changed(insert, moment="2024-01-01Z", rows=9)
 
 
 def test_page_without_parameters_is_the_20_newest(crowd: Account) -> None:

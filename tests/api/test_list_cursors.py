@@ -177,6 +177,17 @@ def test_cursor_lives_for_a_day(few: Account, age: float, status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [[], [1, "a"], [1, "a", "b"], ["a", "b", 1], [1.5, "a", 1], [1, 2, 3, 4], [2**64 - 1, "a", 1], [{}, "a", 1]],
+)
+def test_cursor_made_up_by_somebody_who_knows_how_is_refused(few: Account, values: list[Any]) -> None:
+    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().question()])
+    for name in ("after", "before"):
+        answer = few.live.get("/consumers", params={name: cursors.encode(asked, values)})
+        assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize(
     ("asked", "faults"),
     [
         ({"first": 1, "last": 1}, {"last"}),

@@ -1,0 +1,192 @@
+"""What is asked in `tests.bench.reads`: each question as a request to the API, and as what the API asks OpenSearch."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, get_args
+from urllib.parse import urlencode
+
+import msgspec
+import sqlalchemy as sa
+
+from api import cursors
+from api.audiences.rules import Rule, expression
+from api.consumers import query, windows
+from api.consumers.query import Direction, Order, SortField
+from api.consumers.schemas import ListParameters
+from api.filters import language
+from api.filters.clauses import Clause, clause
+from infra import documents
+from tests.bench import wire
+from tests.bench.shop import Environment, Shop
+
+SIZE = 20
+WHOLE = ", beside the whole"
+"""Where the API asks for a window first, and what is measured beside it is the search through all rows."""
+REST = {"allow_partial_search_results": "false"}
+NAMES = ("jose", "smith", "emily", "garcia", "oliver", "muller", "kowalski", "zoe")
+FILTERS = {
+    "metadata equality": ("metadata.loyalty.tier:gold", "metadata.country:IE", "metadata.source:store"),
+    "totalOrderValue range": ("totalOrderValue:100..200", "totalOrderValue:>=1500", "totalOrderValue:350..360"),
+    "fullName contains": ("fullName:~son", "fullName:~arc", "fullName:~ill"),
+}
+
+
+class Question(NamedTuple):
+    """One question, as the bytes to send."""
+
+    api: bytes
+    raw: Sequence[bytes]
+
+
+class Case(NamedTuple):
+    """Questions of one kind, asked in turn; `busy`: also by many clients."""
+
+    name: str
+    questions: Sequence[Question]
+    busy: bool = False
+
+
+class Asking:
+    """Writes questions about one environment."""
+
+    def __init__(self, shop: Shop, environment: Environment) -> None:
+        self._shop, self.environment = shop, environment
+        self._alias = documents.read_alias(shop.prefix)
+
+    def question(self, path: str, parameters: dict[str, Any], *bodies: Clause) -> Question:
+        target = f"/api/v1/consumers{path}?{urlencode(parameters)}"
+        return Question(wire.get(self._shop.service.url, target, self.environment.key), [*map(self.search, bodies)])
+
+    def search(self, body: Clause) -> bytes:
+        path = f"/{self._alias}/_search?{urlencode(REST)}"
+        return wire.post(self._shop.database.settings.opensearch_url, path, msgspec.json.encode(body))
+
+    def hits(self, body: Clause) -> list[Any]:
+        found = self._shop.database.search.search(index=self._alias, body=body, request_timeout=120)
+        return list(found["hits"]["hits"])
+
+    def middle(self, order: Order) -> list[Any]:
+        """The sort values of a row about in the middle of an order."""
+        some = {"wildcard": {"id": "*00"}}
+        rows = query.list_query(self.environment.id, conditions=[some])
+        hits = self.hits({"query": rows, "sort": order.clauses, "size": 10_000, "_source": False})
+        return list(hits[len(hits) // 2]["sort"])
+
+    def page(
+        self,
+        sort_by: SortField,
+        direction: Direction,
+        *,
+        deep: bool = False,
+        backward: bool = False,
+        whole: bool = False,
+    ) -> Question:
+        """A page of the list at its beginning (or, backward, its end) or in its middle.
+
+        Args:
+            sort_by: the field.
+            direction: of the order.
+            deep: in the middle.
+            backward: against the order.
+            whole: beside a search through all rows, where the API asks for a window of them.
+        """
+        order = query.list_order(self.environment.id, sort_by, direction)
+        place = self.middle(order)[len(order.prefix) :] if deep else None
+        rows = query.list_query(self.environment.id)
+        body = query.page(rows, order, SIZE, place, backward=backward)
+        parameters: dict[str, Any] = {"sortBy": sort_by, "sortDir": direction}
+        parameters["last" if backward else "first"] = SIZE
+        if place:
+            values = place
+            if order.creation:
+                moments = [hit["sort"][-2] for hit in self.hits(body)]
+                values = [*place, reach := windows.reach(moments, 0)]
+                rising = windows.is_rising(order, backward=backward)
+                if not whole:
+                    body = query.within(body, windows.beside(place, reach, rising=rising))
+            asked = ListParameters(sort_by=sort_by, sort_dir=direction)
+            question = msgspec.json.encode(["list", self.environment.id, asked.question()])
+            parameters["before" if backward else "after"] = cursors.encode(question, values)
+        return self.question("", parameters, body)
+
+    def filtered(self, parameters: dict[str, Any], *, counted: bool = False, **filters: Any) -> Question:
+        """The first page of the list, filtered."""
+        order = query.list_order(self.environment.id, "createdAt", "desc")
+        rows = query.list_query(self.environment.id, **filters)
+        return self.question("", parameters, query.page(rows, order, SIZE, None, counted=counted))
+
+    def found(self, q: str | None = None, **exact: str) -> Question:
+        """The first page of a search."""
+        rows = query.search_query(self.environment.id, q, exact, region=None)  # type: ignore[arg-type]
+        parameters = {"q": q} if q else exact
+        return self.question("/search", parameters, query.page(rows, query.search_order(), SIZE, None))
+
+    def including(self) -> Question:
+        """The first page of the list with audiences, and the second search that takes."""
+        order = query.list_order(self.environment.id, "createdAt", "desc")
+        body = query.page(query.list_query(self.environment.id), order, SIZE, None)
+        ids = [hit["_id"] for hit in self.hits(body)[:SIZE]]
+        audiences = query.named(self.environment.id, ids, self.rules())
+        return self.question("", {"include": "audiences"}, body, audiences)
+
+    def rules(self) -> dict[str, Clause]:
+        statement = sa.text("SELECT id, rules::text FROM audiences WHERE environment_id = :e AND type = 'DYNAMIC'")
+        with self._shop.database.engine.connect() as connection:
+            rows = connection.execute(statement, {"e": self.environment.id}).all()
+        return {name: clause(expression(msgspec.json.decode(rules, type=list[Rule])), None) for name, rules in rows}
+
+
+def cases(shop: Shop) -> Iterator[Case]:
+    large, small = Asking(shop, shop.large), Asking(shop, shop.small)
+    for sort_by in get_args(SortField):
+        for direction in get_args(Direction)[::-1]:
+            name, default = f"list {sort_by} {direction}", (sort_by, direction) == ("createdAt", "desc")
+            beside = WHOLE if (sort_by, direction) == ("createdAt", "asc") else ""
+            busy = default or (sort_by, direction) == ("totalOrderValue", "desc")
+            yield Case(f"{name}{beside}", [large.page(sort_by, direction)], busy)
+            yield Case(f"{name}, deep", [large.page(sort_by, direction, deep=True)], default)
+    yield Case(f"list createdAt asc, deep{WHOLE}", [large.page("createdAt", "asc", deep=True, whole=True)])
+    yield Case(f"list createdAt desc, its end{WHOLE}", [large.page("createdAt", "desc", backward=True)])
+    yield Case("list createdAt desc, backward", [large.page("createdAt", "desc", deep=True, backward=True)])
+    yield Case("small list createdAt desc", [small.page("createdAt", "desc")])
+    yield Case("small list createdAt desc, deep", [small.page("createdAt", "desc", deep=True)])
+    yield Case(f"small list createdAt asc{WHOLE}", [small.page("createdAt", "asc")])
+    yield Case("small list createdAt asc, deep", [small.page("createdAt", "asc", deep=True)])
+    yield from _filtered(large)
+    yield from _searches(large)
+
+
+def _filtered(large: Asking) -> Iterator[Case]:
+    yield Case("count=true", [large.filtered({"count": "true"}, counted=True)])
+    yield Case("search= a name", [large.filtered({"search": name}, search=name) for name in NAMES], busy=True)
+    for name, texts in FILTERS.items():
+        conditions = [(text, clause(language.parse(text), None)) for text in texts]
+        questions = [large.filtered({"filter": text}, conditions=[each]) for text, each in conditions]
+        yield Case(f"filter= {name}", questions, busy=name.startswith("metadata"))
+    static, rules = large.environment.static, large.rules()
+    yield Case(
+        "audienceId, stored", [large.filtered({"audienceId": static}, conditions=[query.members(static)])], busy=True
+    )
+    dynamic = [large.filtered({"audienceId": each}, conditions=[rules[each]]) for each in large.environment.dynamic]
+    yield Case("audienceId, dynamic", dynamic, busy=True)
+    yield Case("include=audiences, 20 dynamic", [large.including()], busy=True)
+
+
+def _searches(large: Asking) -> Iterator[Case]:
+    # Some rows that have everything, from all over the list.
+    some = query.list_query(
+        large.environment.id,
+        conditions=[
+            {"wildcard": {"id": "*00"}},
+            *({"exists": {"field": field}} for field in ("phone", "externalId", "email")),
+        ],
+    )
+    rows = [hit["_source"] for hit in large.hits({"query": some, "size": 20})]
+    emails, phones = ([row[field] for row in rows] for field in ("email", "phone"))
+    yield Case("q= a name", [large.found(name) for name in NAMES], busy=True)
+    yield Case("q= two words", [large.found(f"{row['fullName']}"[:40]) for row in rows if row["fullName"]], busy=True)
+    yield Case("q= e-mail part", [large.found(email.partition("@")[0].partition(".")[2]) for email in emails])
+    yield Case("q= phone end", [large.found(phone[-6:]) for phone in phones])
+    yield Case("q= a typo", [large.found(name[:2] + "x" + name[3:]) for name in NAMES[1:7]])
+    yield Case("email=", [large.found(email=email) for email in emails], busy=True)
+    yield Case("phone=", [large.found(phone=phone) for phone in phones])
+    yield Case("externalId=", [large.found(externalId=row["externalId"]) for row in rows])

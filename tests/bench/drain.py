@@ -1,0 +1,132 @@
+"""How fast changes reach the index, beside a bare `_bulk` of the same documents, by turns: on servers of its own.
+
+`python -m tests.bench.drain` prints a Markdown table and ends by itself after about a minute.
+"""
+# ruff: noqa: T201 (a table is what it is for)
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+
+from indexer import bulk, claims
+from indexer.bulk import Written
+from indexer.drain import drain_round
+from infra import db, documents, opensearch
+from infra.documents import ConsumerRow
+from infra.local.servers import KEEPING, LocalServers
+from tests.bench import population
+from tests.indexer.conftest import new_pipeline
+from tests.service import Database, new_database
+
+CHANGES, TURNS = 20_000, 5
+COPIED = ("id", "email", "phone", "full_name", "metadata", "external_id", "created_at")
+COPY = f"COPY consumers (environment_id, {', '.join(COPIED)}) FROM STDIN"
+CHANGE = sa.text("UPDATE consumers SET version = version + 1")
+ALL = sa.text(f"SELECT {documents.COLUMNS} FROM consumers c")
+
+
+def insert(database: Database, environment_id: int) -> None:
+    with (
+        psycopg.connect(database.settings.database_url) as connection,
+        connection.cursor() as cursor,
+        cursor.copy(COPY.encode()) as copy,
+    ):
+        for row in population.rows(environment_id, 0, CHANGES, CHANGES):
+            copy.write_row((environment_id, *(getattr(row, name) for name in COPIED)))
+
+
+@contextmanager
+def bare_index(search: OpenSearch, name: str) -> Iterator[str]:
+    """An index as a generation is one; gives its write alias."""
+    body = {"settings": documents.INDEX_SETTINGS, "mappings": documents.MAPPING}
+    search.indices.create(index=name, body=body | {"aliases": {documents.write_alias(name): {}}})
+    try:
+        yield name
+    finally:
+        search.indices.delete(index=name)
+
+
+class Turn:
+    """One turn: all consumers changed, and the same documents for the bare index."""
+
+    def __init__(self, database: Database, client: OpenSearch, bare: str) -> None:
+        self._client, self._bare = client, bare
+        self._live = db.engine(database.settings, name="live")
+        with database.engine.begin() as connection:
+            connection.execute(CHANGE)
+            self._rows = [ConsumerRow._make(row) for row in connection.execute(ALL)]
+        self._batch: list[Written] = []
+
+    def render(self) -> None:
+        self._batch = [
+            Written(row.environment_id, row.id, row.version, documents.document(row, ())) for row in self._rows
+        ]
+
+    def send(self) -> None:
+        for part in self._parts():
+            bulk.write(self._client, documents.write_alias(self._bare), part)
+        bulk.refresh(self._client, self._bare)
+
+    def send_and_refresh(self) -> None:
+        for part in self._parts():
+            bulk.write(self._client, documents.write_alias(self._bare), part)
+            bulk.refresh(self._client, self._bare)
+
+    def drain(self) -> None:
+        with self._live.connect() as connection:
+            while drain_round(connection, self._client).rows:
+                pass
+        self._live.dispose()
+
+    def _parts(self) -> Iterator[list[Written]]:
+        return (self._batch[first : first + claims.ROWS] for first in range(0, len(self._batch), claims.ROWS))
+
+
+WORKS: dict[str, Callable[[Turn], None]] = {
+    "row to document": Turn.render,
+    "`_bulk` alone, a refresh at its end": Turn.send,
+    "`_bulk` alone, a refresh each 1,000": Turn.send_and_refresh,
+    "drain": Turn.drain,
+}
+
+
+def measure(database: Database, client: OpenSearch, bare: str) -> dict[str, list[float]]:
+    """Seconds of each turn, by what was done."""
+    times: dict[str, list[float]] = {name: [] for name in WORKS}
+    for turn in range(-1, TURNS):
+        now = Turn(database, client, bare)
+        for name, work in WORKS.items():
+            started = time.perf_counter()
+            work(now)
+            if turn >= 0:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = stack.enter_context(LocalServers(folder, KEEPING, environ={}))
+        database = stack.enter_context(new_database(servers))
+        pipeline = stack.enter_context(new_pipeline(database))
+        insert(database, pipeline.environment)
+        bare = stack.enter_context(bare_index(database.search, f"{database.settings.index_prefix}-bare"))
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning\n")
+        times = measure(database, opensearch.writer(database.settings), bare)
+        print(f"| {CHANGES:,} changed consumers | a second, median | slowest | fastest |\n|---|---|---|---|")
+        for name, taken in times.items():
+            figures = [CHANGES / each for each in (statistics.median(taken), max(taken), min(taken))]
+            print(f"| {name} | {' | '.join(f'{figure:,.0f}' for figure in figures)} |")
+        print(f"\nload {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()
