@@ -5,7 +5,6 @@ What has been compared is recorded range by range, with a heartbeat: of one who 
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor
 from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
-from opensearchpy.exceptions import NotFoundError, OpenSearchException
+from opensearchpy.exceptions import NotFoundError
 from sqlalchemy.exc import DBAPIError
 
 from indexer import suspects
@@ -134,7 +133,7 @@ def _go_on(place: Place, kinds: tuple[str, ...], portion: Portion, rows: int = R
         _compare(place, run, portion, rows)
     except LostError:
         log.warning("verification_lost", run=run.id)
-    except (OpenSearchException, PlaceError, DBAPIError, BrokenExecutor) as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, the run goes on, or is known to have failed)
         _postpone(place.engine, run, error)
     return True
 

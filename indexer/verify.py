@@ -23,6 +23,8 @@ ROWS = 2_000
 """Consumers of a range."""
 SEARCHED = 3_000
 """Documents of one answer: more than a range has consumers, for there are tombstones between them."""
+THREADS = 2
+"""While one waits for the database or the index, the other makes documents, which is most of the work."""
 AHEAD = 4
 """Ranges that are under way or waiting to be told of. Each may hold a few megabytes."""
 MOST = 10_000
@@ -110,7 +112,7 @@ def verify_generation(
         OpenSearchException, DBAPIError: one of the two is away.
     """
     report, scope = Report(), Scope(index, environment_id)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for step in steps(ranges(engine, scope), lambda part: pool.submit(compare, engine, client, scope, part)):
             report.add(step)
             told(report)

@@ -7,9 +7,8 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer import verifications
-from indexer.comparers import Comparers
 from indexer.verifications import Place
-from indexer.verify import Scope, Submit, compare
+from indexer.verify import THREADS, Scope, Submit, compare
 from indexer.worker import SETTINGS, app
 from infra import db, opensearch, queue
 from infra import verifications as asked
@@ -26,13 +25,8 @@ def _sides() -> tuple[sa.Engine, OpenSearch]:
 
 
 @cache
-def _comparers() -> Comparers:
-    return Comparers(SETTINGS)
-
-
-@cache
-def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS)
 
 
 @app.task(name=queue.VERIFY)  # type: ignore[untyped-decorator]  # Celery ships no types
@@ -50,18 +44,17 @@ def repair(environment: str | None = None, run: int | None = None) -> None:
 @app.task(name=queue.COMPARE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def go_on() -> None:
     """Go on with what was asked for."""
-    if not verifications.work(Place(*_sides(), _comparers().of), TASK_SECONDS):
-        _comparers().close()
+    verifications.work(Place(*_sides(), _submit), TASK_SECONDS)
 
 
 @app.task(name=queue.WATCH)  # type: ignore[untyped-decorator]  # Celery ships no types
 def watch() -> None:
     """Compare a little, as it is done all the time."""
-    verifications.watch(Place(*_sides(), _here))
+    verifications.watch(Place(*_sides(), _submit))
 
 
-def _here(scope: Scope) -> Submit:
-    return lambda part: _thread().submit(compare, *_sides(), scope, part)
+def _submit(scope: Scope) -> Submit:
+    return lambda part: _threads().submit(compare, *_sides(), scope, part)
 
 
 def _ask(kind: Kind, environment: str | None, repairs: int | None = None) -> None:

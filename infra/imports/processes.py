@@ -28,7 +28,7 @@ def checked(chunks: Iterable[Chunk], check: Check, processes: int) -> Generator[
         return
     waiting: deque[tuple[Chunk, Future[Checked]]] = deque()
     # Not forked: a copy of this process would hold its connection, and threads do not survive a fork.
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=follow_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start)
     try:
         for chunk in chunks:
             waiting.append((chunk, pool.submit(check, chunk.records)))
@@ -41,8 +41,7 @@ def checked(chunks: Iterable[Chunk], check: Check, processes: int) -> Generator[
         pool.shutdown(cancel_futures=True)
 
 
-def follow_parent() -> None:
-    """Begin a process that ends when its parent does; called in it."""
+def _start() -> None:
     # Ctrl-C reaches the whole group: the parent decides, and ends these.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
