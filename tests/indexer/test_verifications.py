@@ -1,5 +1,6 @@
 """Runs of verify and repair: whoever works on them, and whatever becomes of those who do."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,9 +9,9 @@ import pytest
 from indexer import verifications, verify
 from indexer.verifications import Place
 from indexer.verify import Scope, Submit
-from infra.verifications import Run, request, run
+from infra.verifications import Run, VerificationError, known, latest, request, run
 from tests.indexer.conftest import Pipeline
-from tests.indexer.faults import FAULTS
+from tests.indexer.faults import FAULTS, add, remove, rewrite
 
 
 @pytest.fixture
@@ -82,3 +83,123 @@ def test_repair_mends_every_fault_and_a_verify_is_clean(filled: Pipeline) -> Non
     assert done(filled, "verify").agrees
     assert filled.visible() == set(victims(filled))
     assert filled.waiting() == 0
+
+
+def test_repair_of_a_run_mends_what_it_found_and_nothing_else(filled: Pipeline) -> None:
+    first, second, *_ = victims(filled)
+    remove(filled, first)
+    number = done(filled, "verify").id
+    rewrite(filled, second, fullName="Mallory")
+    assert done(filled, "repair", repairs=number).mended == 1
+    filled.drain()
+    found = done(filled, "verify")
+    assert found.causes == {"content": 1}
+    assert filled.indexed(first)["fullName"]
+
+
+def test_repair_waits_its_turn_behind_what_people_wait_for(filled: Pipeline) -> None:
+    remove(filled, victims(filled)[0])
+    done(filled, "repair")
+    assert filled.run("SELECT lane FROM outbox") == [("bulk",)]
+
+
+def test_change_on_its_way_is_no_difference(filled: Pipeline) -> None:
+    first, second, third, *_ = victims(filled)
+    filled.rename(first, "Somebody else")
+    filled.delete(second)
+    remove(filled, third)
+    filled.rename(third, "Third")
+    filled.consumer()
+    found = done(filled, "verify")
+    assert (found.differences, found.in_flight) == (0, 4)
+
+
+def test_change_that_was_given_up_is_a_difference(filled: Pipeline) -> None:
+    filled.rename(victims(filled)[0], "Somebody else")
+    filled.run("UPDATE outbox SET parked_at = now()")
+    assert done(filled, "verify").causes == {"stale": 1}
+
+
+def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifications, "ROWS", 5)
+    remove(filled, victims(filled)[2])
+    number = asked(filled, "verify")
+    assert verifications.work(place(filled), 0)
+    filled.run("UPDATE verifications SET heartbeat_at = now(), position = :p, compared = 5", p=victims(filled)[4])
+    assert not verifications.work(place(filled), 60)
+    filled.run("UPDATE verifications SET heartbeat_at = now() - interval '31 seconds'")
+    assert verifications.work(place(filled), 60)
+    assert (seen(filled, number).state, seen(filled, number).compared) == ("done", 21)
+
+
+def test_worker_that_was_thought_dead_writes_no_more(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = asked(filled, "verify")
+    ordinary = verify.compare
+
+    def frozen(*arguments: Any) -> verify.Step:
+        filled.run("UPDATE verifications SET claim = claim + 1")
+        return ordinary(*arguments)
+
+    monkeypatch.setattr(verify, "compare", frozen)
+    assert verifications.work(place(filled), 60)
+    assert (seen(filled, number).state, seen(filled, number).compared) == ("running", 0)
+
+
+def test_run_without_an_index_fails_and_says_so(filled: Pipeline) -> None:
+    filled.run("UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := asked(filled, "verify")))
+    assert verifications.work(place(filled), 60)
+    assert (seen(filled, number).state, seen(filled, number).error) == ("failed", "NotFoundError 404")
+
+
+def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
+    add(filled, victims(filled)[0])
+    remove(filled, victims(filled)[-1])
+    for _ in range(4):
+        verifications.watch(place(filled))
+    with filled.database.engine.connect() as connection:
+        assert {cause: count for cause, count in known(connection).items() if count} == {
+            "missing": 1,
+            "resurrected": 1,
+        }
+        [run] = latest(connection, 9)
+    assert (run.kind, run.state, run.compared, run.differences) == ("watch", "done", 21, 2)
+    done(filled, "repair")
+    with filled.database.engine.connect() as connection:
+        assert not any(known(connection).values())
+
+
+def test_run_whose_findings_are_not_known_cannot_be_repaired(filled: Pipeline) -> None:
+    number = asked(filled, "verify")
+    with pytest.raises(VerificationError, match="requested"):
+        asked(filled, "repair", repairs=number)
+    with pytest.raises(VerificationError, match="no run"):
+        asked(filled, "repair", repairs=number + 1)
+
+
+def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) -> None:
+    ids, over = victims(filled), threading.Event()
+
+    def storm() -> None:
+        while not over.is_set():
+            new = filled.consumer()
+            for each in (*ids[:5], new):
+                filled.rename(each, "Somebody else")
+            filled.delete(new)
+
+    def drain() -> None:
+        while not over.is_set():
+            filled.drain()
+
+    threads = [threading.Thread(target=each) for each in (storm, storm, drain, drain)]
+    for thread in threads:
+        thread.start()
+    try:
+        reports = [
+            verify.verify_generation(filled.database.engine, filled.writer, filled.index_name) for _ in range(30)
+        ]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert [report.found for report in reports if report.differences] == []
+    assert any(report.in_flight for report in reports)
