@@ -20,7 +20,7 @@ from indexer.bulk import PlaceError
 from indexer.repair import mend
 from indexer.verify import ROWS, Range, Report, Scope, Step, Submit, ranges, steps
 from infra import logs
-from infra.verifications import KEPT
+from infra.verifications import KEPT, forget
 
 log = structlog.get_logger()
 
@@ -114,7 +114,8 @@ def watch(place: Place) -> None:
     """Compare the next thousand consumers, of all that there are, round after round."""
     try:
         with place.engine.begin() as connection:
-            connection.execute(WATCH)
+            if connection.execute(WATCH).rowcount:
+                forget(connection, "watch")
     except DBAPIError as error:
         log.warning("verification_postponed", reason=logs.kind(error))
         return

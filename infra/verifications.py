@@ -131,9 +131,14 @@ def request(
     waiting: int | None = connection.execute(WAITING, values).scalar_one_or_none()
     if waiting is not None:
         return waiting
-    connection.execute(CLEAR, {"kind": kind, "runs": RUNS})
+    forget(connection, kind)
     number: int = connection.execute(REQUEST, values).scalar_one()
     return number
+
+
+def forget(connection: sa.Connection, kind: Kind) -> None:
+    """Delete the runs of a kind that are over, but for the last, with what they found."""
+    connection.execute(CLEAR, {"kind": kind, "runs": RUNS})
 
 
 def _check_known(connection: sa.Connection, number: int) -> None:

@@ -120,8 +120,7 @@ def test_change_that_was_given_up_is_a_difference(filled: Pipeline) -> None:
     assert done(filled, "verify").causes == {"stale": 1}
 
 
-def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifications, "ROWS", 5)
+def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline) -> None:
     remove(filled, victims(filled)[2])
     number = asked(filled, "verify")
     assert verifications.work(place(filled), 0)
@@ -203,3 +202,10 @@ def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) ->
             thread.join()
     assert [report.found for report in reports if report.differences] == []
     assert any(report.in_flight for report in reports)
+
+
+def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.verifications.RUNS", 3)
+    for _ in range(9):
+        verifications.watch(place(pipeline))
+    assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(4,)]
