@@ -23,6 +23,7 @@ from api.health import HealthController
 from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
 from api.openapi import routes as documentation
+from api.ops.verify_routes import VerifyController
 from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
 from api.validation import MAX_BODY_BYTES, Body, parameters
@@ -41,7 +42,7 @@ def create_app() -> ASGIApp:
     logs.configure(chosen.log_level)
     api = Router(
         "/api/v1",
-        route_handlers=[AudienceController, ConsumerController, OrderController],
+        route_handlers=[AudienceController, ConsumerController, OrderController, VerifyController],
         guards=[authenticate, limit, authorize],
         # For what the framework adds by itself, the answers to OPTIONS.
         opt={"limit": "reads"},

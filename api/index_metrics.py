@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.counters import BOUNDS, Totals, totals
 from infra.outbox import MOST, Waiting, waiting
+from infra.verifications import Run, known, last_done
 
 SCRAPE_SECONDS = 2.0
 GAUGES = {
@@ -34,6 +35,8 @@ EDGES = (*map(floatToGoString, BOUNDS), "+Inf")
 class Figures(NamedTuple):
     waiting: list[Waiting]
     done: list[Totals]
+    differing: dict[str, int]
+    verified: list[Run]
 
 
 async def figures(engine: AsyncEngine) -> Figures | None:
@@ -46,7 +49,7 @@ async def figures(engine: AsyncEngine) -> Figures | None:
 
 
 def _figures(connection: sa.Connection) -> Figures:
-    return Figures(waiting(connection), totals(connection))
+    return Figures(waiting(connection), totals(connection), known(connection), last_done(connection))
 
 
 class IndexCollector(Collector):
@@ -72,6 +75,25 @@ class IndexCollector(Collector):
                 [lane.lane], list(zip(EDGES, accumulate(lane.delay_buckets), strict=True)), lane.delay_seconds
             )
         yield delays
+        yield from _verified(found)
+
+
+def _verified(found: Figures) -> Iterator[Metric]:
+    differing = GaugeMetricFamily(
+        "consumers_index_differences", "Documents known to differ from the database.", labels=("cause",)
+    )
+    for cause, count in found.differing.items():
+        differing.add_metric([cause], count)
+    yield differing
+    ended = GaugeMetricFamily(
+        "consumers_index_verified_timestamp_seconds",
+        "When the last comparison of the index with the database ended.",
+        labels=("kind",),
+    )
+    for run in found.verified:
+        if run.finished_at:
+            ended.add_metric([run.kind], run.finished_at.timestamp())
+    yield ended
 
 
 def _each(

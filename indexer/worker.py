@@ -18,12 +18,14 @@ def _each(seconds: float, task: str, name: str) -> dict[str, Any]:
 
 
 app.conf.update(
-    imports=["indexer.tasks"],
+    imports=["indexer.tasks", "indexer.verify_tasks"],
     beat_schedule={
         # What no wake-up told of is found this soon.
         "drain": _each(1.0, queue.DRAIN, queue.LIVE),
         "drain_bulk": _each(1.0, queue.DRAIN_BULK, queue.BULK),
         "upkeep": _each(5.0, queue.UPKEEP, queue.BULK),
+        "compare": _each(1.0, queue.COMPARE, queue.REBUILD),
+        "watch": _each(5.0, queue.WATCH, queue.REBUILD),
     },
     beat_max_loop_interval=1,
 )

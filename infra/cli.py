@@ -15,8 +15,9 @@ from infra.imports.command import app as import_app
 from infra.local.errors import LocalError
 from infra.organizations import OrganizationError
 from infra.settings import SettingsError
+from infra.verifications import VerificationError
 
-EXPECTED = (DatabaseError, LocalError, OrganizationError, SearchError, SettingsError)
+EXPECTED = (DatabaseError, LocalError, OrganizationError, SearchError, SettingsError, VerificationError)
 """Errors whose message is all that the caller needs."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

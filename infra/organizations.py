@@ -118,6 +118,19 @@ def environment_id(connection: sa.Connection, name: str, mode: Mode) -> int:
     return found
 
 
+def named_environment(connection: sa.Connection, name: str) -> int:
+    """Find an environment by its organization's name, a colon, and its mode, such as `shop:live`.
+
+    Raises:
+        OrganizationError: it is no such name, or there is no such organization.
+    """
+    organization, _, mode = name.rpartition(":")
+    for known in MODES:
+        if organization and mode == known:
+            return environment_id(connection, organization, known)
+    raise OrganizationError("an environment is an organization's name, a colon, and live or test")
+
+
 def _organization(row: sa.Row[Any] | None, name: str) -> Organization:
     if row is None:
         raise OrganizationError(f"there is no organization {name!r}; `consumers org list` names them")

@@ -10,6 +10,9 @@ LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
 """Queues: what people wait for, and what they do not. The first two are named as the outbox's lanes."""
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP = "indexer.upkeep"
+VERIFY, REPAIR = "indexer.verify", "indexer.repair"
+"""Ask for a run. `COMPARE` goes on with those that were asked for, `WATCH` with the one that never ends."""
+COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
 # While the mark stands, a wake-up is on its way, so no second is sent. The drain removes it before it looks for
 # work, so a change that found the mark is seen by that drain. It goes by itself should the wake-up be lost.
@@ -88,6 +91,14 @@ class Nudger:
             if self._redis.set(MARK, "1", nx=True, ex=MARK_SECONDS):
                 self._celery.send_task(DRAIN, queue=LIVE, expires=60)
         except Exception:  # noqa: BLE001 (whatever Redis and its client do, a lost wake-up must not fail a write)
+            return False
+        return True
+
+    def start(self, task: str, name: str) -> bool:
+        """Send a task without arguments to a queue; False if Redis could not be reached."""
+        try:
+            self._celery.send_task(task, queue=name, expires=60)
+        except Exception:  # noqa: BLE001 (as above; beat sends it again)
             return False
         return True
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from infra import activity, counters, documents, logs, opensearch, outbox
+from infra import activity, counters, documents, logs, opensearch, outbox, verifications
 from infra.settings import Settings
 
 SEARCH_SECONDS = 2
@@ -54,6 +54,10 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
     workers: list[counters.Worker]
     parked: list[outbox.Parked]
     """The latest."""
+    verified: list[verifications.Run]
+    """The last comparison that was asked for and is over, and the last round of the one that goes on all the time."""
+    differing: dict[str, int]
+    """Documents known to differ from the database, by cause."""
 
 
 class _Index(msgspec.Struct):
@@ -79,6 +83,8 @@ def read(connection: sa.Connection, settings: Settings) -> Status:
         done=counters.totals(connection),
         workers=counters.workers(connection),
         parked=outbox.parked(connection, PARKED),
+        verified=verifications.last_done(connection),
+        differing=verifications.known(connection),
     )
     # OpenSearch may take its time; nothing is held meanwhile.
     connection.rollback()

@@ -15,8 +15,10 @@ from api.audiences.schemas import (
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
 from api.errors import SENTENCES
+from api.ops.verify_routes import Repair, Verification, Verifications
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderPage
 from infra.documents import Consumer
+from infra.verifications import CAUSES, Run
 
 CONSUMER_ID, ORDER_ID, AUDIENCE_ID = (f"{prefix}_01JBK3Q8X5W5V0B6T1R2M3N4P5" for prefix in ("cons", "ord", "aud"))
 TIME = "2024-11-01T10:00:00.000Z"
@@ -64,6 +66,33 @@ AUDIENCE = {
     "rules": RULES,
     **TIMES,
 }
+RUN = {
+    "id": 12,
+    "kind": "verify",
+    "state": "done",
+    "environment": None,
+    "repairs": None,
+    "indexName": "consumers-000001",
+    "total": 1000000,
+    "compared": 1000000,
+    "inFlight": 3,
+    "differences": 1,
+    "causes": {"stale": 1},
+    "mended": 0,
+    "error": None,
+    "requestedAt": TIME,
+    "startedAt": TIME,
+    "finishedAt": TIME,
+    "seconds": 28.4,
+}
+DIFFERENCE = {
+    "documentId": CONSUMER_ID,
+    "cause": "stale",
+    "environment": "shop:live",
+    "databaseVersion": 1048578,
+    "indexVersion": 1048577,
+    "foundAt": TIME,
+}
 
 EXAMPLES: dict[Any, Any] = {
     NewConsumer: GIVEN,
@@ -86,6 +115,14 @@ EXAMPLES: dict[Any, Any] = {
     Members: {"consumerIds": [CONSUMER_ID]},
     MembersChanged: {"audienceId": AUDIENCE_ID, "addedCount": 1},
     AudienceCount: {"audienceId": AUDIENCE_ID, "count": 1},
+    Verification: {},
+    Repair: {"run": 12},
+    Run: RUN,
+    Verifications: {
+        "runs": [RUN],
+        "differing": dict.fromkeys(CAUSES, 0) | {"stale": 1},
+        "differences": [DIFFERENCE],
+    },
 }
 
 ERRORS: dict[HTTPStatus, dict[str, Any]] = {

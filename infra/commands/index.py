@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from infra import counters, outbox, status
+from infra.commands import verification
 from infra.commands.output import Json, say_json, say_table
 from infra.commands.transaction import transaction
 from infra.organizations import Mode, environment_id
@@ -14,6 +15,9 @@ from infra.queue import Nudger
 from infra.settings import load
 
 index_app = typer.Typer(no_args_is_help=True, help="The search index, and what is on its way to it.")
+
+index_app.command()(verification.verify)
+index_app.command()(verification.repair)
 
 REASON = 200
 """Characters of a reason that a table shows."""
@@ -80,6 +84,9 @@ def _say(found: status.Status) -> None:
     typer.echo()
     headings = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
     say_table(headings, map(_lane, found.waiting, found.done))
+    typer.echo()
+    verified = ((verification.summary(run), run.finished_at) for run in found.verified)
+    say_table(("VERIFIED", "AT"), verified)
     typer.echo()
     say_table(("PART", "SILENT FOR"), ((each.part, _seconds(each.silent_seconds)) for each in found.parts))
     if found.workers:

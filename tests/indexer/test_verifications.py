@@ -1,0 +1,211 @@
+"""Runs of verify and repair: whoever works on them, and whatever becomes of those who do."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from indexer import verifications, verify
+from indexer.verifications import Place
+from indexer.verify import Scope, Submit
+from infra.verifications import Run, VerificationError, known, latest, request, run
+from tests.indexer.conftest import Pipeline
+from tests.indexer.faults import FAULTS, add, remove, rewrite
+
+
+@pytest.fixture
+def filled(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    monkeypatch.setattr(verifications, "WATCH_ROWS", 7)
+    pipeline.run("INSERT INTO consumers (environment_id, full_name) SELECT :e, 'n' || n FROM generate_series(1, 24) n")
+    pipeline.run("DELETE FROM consumers WHERE full_name IN ('n3', 'n4', 'n20')")
+    pipeline.drain()
+    return pipeline
+
+
+def place(pipeline: Pipeline) -> Place:
+    engine, pool = pipeline.database.engine, ThreadPoolExecutor(1)
+
+    def submit(scope: Scope) -> Submit:
+        return lambda part: pool.submit(verify.compare, engine, pipeline.writer, scope, part)
+
+    return Place(engine, pipeline.writer, submit)
+
+
+def asked(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:
+    with pipeline.database.engine.begin() as connection:
+        return request(connection, *arguments, **options)
+
+
+def seen(pipeline: Pipeline, number: int) -> Run:
+    with pipeline.database.engine.connect() as connection:
+        found = run(connection, number)
+    assert found
+    return found
+
+
+def done(pipeline: Pipeline, *arguments: Any, **options: Any) -> Run:
+    """Ask for a run, and work on it to its end."""
+    number = asked(pipeline, *arguments, **options)
+    while not seen(pipeline, number).is_over:
+        assert verifications.work(place(pipeline), 60)
+    return seen(pipeline, number)
+
+
+def victims(pipeline: Pipeline) -> list[str]:
+    return [id_ for (id_,) in pipeline.run("SELECT id FROM consumers ORDER BY id")]
+
+
+def planted(pipeline: Pipeline) -> dict[str, str]:
+    """Every fault there is."""
+    return {
+        fault.plant(pipeline, victim): fault.cause
+        for fault, victim in zip(FAULTS.values(), victims(pipeline), strict=False)
+    }
+
+
+def test_run_tells_what_was_compared_and_what_was_found(filled: Pipeline) -> None:
+    wrong = planted(filled)
+    found = done(filled, "verify")
+    assert (found.state, found.kind, found.environment, found.error) == ("done", "verify", None, None)
+    assert (found.total, found.differences) == (20, len(wrong))
+    assert found.compared == 20
+    assert not found.agrees
+    rows = filled.run("SELECT document_id, cause FROM differences")
+    assert dict(rows) == wrong
+
+
+def test_repair_mends_every_fault_and_a_verify_is_clean(filled: Pipeline) -> None:
+    wrong = planted(filled)
+    found = done(filled, "repair")
+    assert (found.differences, found.mended) == (len(wrong), len(wrong))
+    filled.drain()
+    assert done(filled, "verify").agrees
+    assert filled.visible() == set(victims(filled))
+    assert filled.waiting() == 0
+
+
+def test_repair_of_a_run_mends_what_it_found_and_nothing_else(filled: Pipeline) -> None:
+    first, second, *_ = victims(filled)
+    remove(filled, first)
+    number = done(filled, "verify").id
+    rewrite(filled, second, fullName="Mallory")
+    assert done(filled, "repair", repairs=number).mended == 1
+    filled.drain()
+    found = done(filled, "verify")
+    assert found.causes == {"content": 1}
+    assert filled.indexed(first)["fullName"]
+
+
+def test_repair_waits_its_turn_behind_what_people_wait_for(filled: Pipeline) -> None:
+    remove(filled, victims(filled)[0])
+    done(filled, "repair")
+    assert filled.run("SELECT lane FROM outbox") == [("bulk",)]
+
+
+def test_change_on_its_way_is_no_difference(filled: Pipeline) -> None:
+    first, second, third, *_ = victims(filled)
+    filled.rename(first, "Somebody else")
+    filled.delete(second)
+    remove(filled, third)
+    filled.rename(third, "Third")
+    filled.consumer()
+    found = done(filled, "verify")
+    assert (found.differences, found.in_flight) == (0, 4)
+
+
+def test_change_that_was_given_up_is_a_difference(filled: Pipeline) -> None:
+    filled.rename(victims(filled)[0], "Somebody else")
+    filled.run("UPDATE outbox SET parked_at = now()")
+    assert done(filled, "verify").causes == {"stale": 1}
+
+
+def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline) -> None:
+    remove(filled, victims(filled)[2])
+    number = asked(filled, "verify")
+    assert verifications.work(place(filled), 0)
+    filled.run("UPDATE verifications SET heartbeat_at = now(), position = :p, compared = 5", p=victims(filled)[4])
+    assert not verifications.work(place(filled), 60)
+    filled.run("UPDATE verifications SET heartbeat_at = now() - interval '31 seconds'")
+    assert verifications.work(place(filled), 60)
+    assert (seen(filled, number).state, seen(filled, number).compared) == ("done", 21)
+
+
+def test_worker_that_was_thought_dead_writes_no_more(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = asked(filled, "verify")
+    ordinary = verify.compare
+
+    def frozen(*arguments: Any) -> verify.Step:
+        filled.run("UPDATE verifications SET claim = claim + 1")
+        return ordinary(*arguments)
+
+    monkeypatch.setattr(verify, "compare", frozen)
+    assert verifications.work(place(filled), 60)
+    assert (seen(filled, number).state, seen(filled, number).compared) == ("running", 0)
+
+
+def test_run_without_an_index_fails_and_says_so(filled: Pipeline) -> None:
+    filled.run("UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := asked(filled, "verify")))
+    assert verifications.work(place(filled), 60)
+    assert (seen(filled, number).state, seen(filled, number).error) == ("failed", "NotFoundError 404")
+
+
+def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
+    add(filled, victims(filled)[0])
+    remove(filled, victims(filled)[-1])
+    for _ in range(4):
+        verifications.watch(place(filled))
+    with filled.database.engine.connect() as connection:
+        assert {cause: count for cause, count in known(connection).items() if count} == {
+            "missing": 1,
+            "resurrected": 1,
+        }
+        [run] = latest(connection, 9)
+    assert (run.kind, run.state, run.compared, run.differences) == ("watch", "done", 21, 2)
+    done(filled, "repair")
+    with filled.database.engine.connect() as connection:
+        assert not any(known(connection).values())
+
+
+def test_run_whose_findings_are_not_known_cannot_be_repaired(filled: Pipeline) -> None:
+    number = asked(filled, "verify")
+    with pytest.raises(VerificationError, match="requested"):
+        asked(filled, "repair", repairs=number)
+    with pytest.raises(VerificationError, match="no run"):
+        asked(filled, "repair", repairs=number + 1)
+
+
+def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) -> None:
+    ids, over = victims(filled), threading.Event()
+
+    def storm() -> None:
+        while not over.is_set():
+            new = filled.consumer()
+            for each in (*ids[:5], new):
+                filled.rename(each, "Somebody else")
+            filled.delete(new)
+
+    def drain() -> None:
+        while not over.is_set():
+            filled.drain()
+
+    threads = [threading.Thread(target=each) for each in (storm, storm, drain, drain)]
+    for thread in threads:
+        thread.start()
+    try:
+        reports = [
+            verify.verify_generation(filled.database.engine, filled.writer, filled.index_name) for _ in range(30)
+        ]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert [report.found for report in reports if report.differences] == []
+    assert any(report.in_flight for report in reports)
+
+
+def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.verifications.RUNS", 3)
+    for _ in range(9):
+        verifications.watch(place(pipeline))
+    assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]

@@ -1,0 +1,95 @@
+"""`consumers index verify` and `repair`, with a worker at work as in the whole service."""
+
+import json
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.commands import Consumers, commands
+from tests.service import Account, Service
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def consumers(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
+    return commands(service.database, monkeypatch, capsys)
+
+
+@pytest.fixture
+def tampered(account: Account) -> str:
+    """A consumer whose document somebody has removed."""
+    name = account.live.post("/consumers", json={"fullName": "José"}).raise_for_status().json()["id"]
+    account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status()
+    account.settled()
+    index = f"{account.database.settings.index_prefix}-000001"
+    account.database.search.delete(index=index, id=name, params={"refresh": "true"})
+    return str(name)
+
+
+def test_verify_tells_by_its_exit_code_and_repair_mends(account: Account, tampered: str, consumers: Consumers) -> None:
+    place = ("--environment", f"{account.name}:live")
+    said = consumers("index", "verify", *place, "--json")
+    assert said.code == 1
+    found = json.loads(said.out)
+    assert [(each["documentId"], each["cause"]) for each in found["found"]] == [(tampered, "missing")]
+    assert (found["compared"], found["environment"]) == (2, f"{account.name}:live")
+    table = consumers("index", "verify", *place)
+    assert table.code == 1
+    assert tampered in table.out
+    mended = consumers("index", "repair", "--run", str(found["id"]))
+    assert mended.code == 0
+    account.settled()
+    clean = consumers("index", "verify", *place)
+    assert (clean.code, "all agree" in clean.out) == (0, True)
+
+
+def test_environment_without_a_difference_agrees_though_another_has_one(
+    account: Account, tampered: str, consumers: Consumers
+) -> None:
+    assert tampered
+    assert consumers("index", "verify", "--environment", f"{account.name}:test").code == 0
+
+
+def test_run_that_is_none_cannot_be_repaired(consumers: Consumers) -> None:
+    said = consumers("index", "repair", "--run", "999999")
+    assert (said.code, said.err) == (1, "there is no run 999999\n")
+    assert consumers("index", "verify", "--environment", "nobody:live").code == 1
+
+
+def test_verify_and_repair_over_http(account: Account, tampered: str) -> None:
+    place = {"environment": f"{account.name}:live"}
+
+    def ended(started: httpx.Response) -> dict[str, object]:
+        assert started.status_code == 202, started.text
+        number = started.json()["id"]
+
+        def run() -> dict[str, object] | None:
+            runs = account.live.get("/ops/index/verify").raise_for_status().json()["runs"]
+            return next((each for each in runs if each["id"] == number and each["finishedAt"]), None)
+
+        return wait_until(run, what="the run") or {}
+
+    found = ended(account.live.post("/ops/index/verify", json=place))
+    assert (found["state"], found["causes"]) == ("done", {"missing": 1})
+    assert ended(account.live.post("/ops/index/repair", json={"run": found["id"]}))["mended"] == 1
+    account.settled()
+    assert account.database.documents(account.live_environment).keys() >= {tampered}
+    assert ended(account.live.post("/ops/index/verify", json=place))["causes"] == {}
+    assert account.live.post("/ops/index/verify", json={"environment": "nobody:live"}).status_code == 400
+    assert account.live.post("/ops/index/repair", json={"run": 999999}).status_code == 400
+
+
+def test_watch_finds_what_nobody_asked_for(account: Account, tampered: str) -> None:
+    here = sa.text("UPDATE verifications SET position = :position WHERE kind = 'watch' AND finished_at IS NULL")
+
+    def told() -> bool:
+        # It comes round to all of them; this one need not wait for the others' turn.
+        with account.database.engine.begin() as connection:
+            connection.execute(here, {"position": tampered[:-1]})
+        return (
+            'consumers_index_differences{cause="missing"} 0.0'
+            not in httpx.get(f"{account.live.base_url.copy_with(path='/metrics')}").text
+        )
+
+    wait_until(told, timeout=60, what="the metric")
