@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import typer
 
-from infra.commands import setup
+from infra.commands import rebuild, setup
 from infra.commands.index import index_app
 from infra.commands.keys import key_app
 from infra.commands.organizations import org_app
@@ -14,9 +14,10 @@ from infra.generations import SearchError
 from infra.imports.command import app as import_app
 from infra.local.errors import LocalError
 from infra.organizations import OrganizationError
+from infra.rebuilds import RebuildError
 from infra.settings import SettingsError
 
-EXPECTED = (DatabaseError, LocalError, OrganizationError, SearchError, SettingsError)
+EXPECTED = (DatabaseError, LocalError, OrganizationError, RebuildError, SearchError, SettingsError)
 """Errors whose message is all that the caller needs."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -31,6 +32,8 @@ app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(import_app, name="import")
 app.add_typer(index_app, name="index")
+for command in rebuild.COMMANDS:
+    index_app.command()(command)
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
 app.command()(setup.alive)

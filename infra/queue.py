@@ -10,12 +10,17 @@ LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
 """Queues: what people wait for, and what they do not. The first two are named as the outbox's lanes."""
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP = "indexer.upkeep"
+BUILD = "indexer.build"
 
 # While the mark stands, a wake-up is on its way, so no second is sent. The drain removes it before it looks for
 # work, so a change that found the mark is seen by that drain. It goes by itself should the wake-up be lost.
 MARK, MARK_SECONDS = "indexer:nudged", 2
 
 TASK_LIMIT_SECONDS = 90
+BUILD_LIMIT_SECONDS = 3600
+"""A verification takes as long as it takes."""
+EXPIRES_SECONDS = 5
+"""Wake-ups that come each second, or from each other, do not pile up."""
 TYPES = {LIVE: b"list", BULK: b"list", REBUILD: b"list", "unacked": b"hash", "unacked_index": b"zset", MARK: b"string"}
 """What is kept in Redis, by us and by Celery for us."""
 
@@ -88,6 +93,14 @@ class Nudger:
             if self._redis.set(MARK, "1", nx=True, ex=MARK_SECONDS):
                 self._celery.send_task(DRAIN, queue=LIVE, expires=60)
         except Exception:  # noqa: BLE001 (whatever Redis and its client do, a lost wake-up must not fail a write)
+            return False
+        return True
+
+    def build(self) -> bool:
+        """Wake those who build; False if Redis could not be reached."""
+        try:
+            self._celery.send_task(BUILD, queue=REBUILD, expires=EXPIRES_SECONDS)
+        except Exception:  # noqa: BLE001 (as above: what was asked for is a row, and beat wakes them each second)
             return False
         return True
 

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from infra import counters, outbox, status
-from infra.commands.output import Json, say_json, say_table
+from infra.commands.output import Json, rebuild_line, say_json, say_table
 from infra.commands.transaction import transaction
 from infra.organizations import Mode, environment_id
 from infra.queue import Nudger
@@ -74,9 +74,11 @@ def _place(given: str) -> tuple[str, Mode]:
 
 def _say(found: status.Status) -> None:
     say_table(
-        ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE"),
+        ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE", "MISSES"),
         (_generation(each, found.search) for each in found.generations),
     )
+    if found.rebuild:
+        typer.echo(f"Last rebuild: {rebuild_line(found.rebuild)}")
     typer.echo()
     headings = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
     say_table(headings, map(_lane, found.waiting, found.done))
@@ -95,12 +97,13 @@ def _say(found: status.Status) -> None:
 
 
 def _generation(row: status.Generation, search: str) -> Iterable[object]:
-    yield from (row.index_name, row.state, row.document_version)
+    yield from (row.index_name, "lost" if row.lost_at else row.state, row.document_version)
     yield "as declared" if row.is_as_declared else "differs: consumers index rebuild"
     yield row.index or search
     yield None if row.aliases is None else row.aliases or "none"
     yield row.documents
     yield None if row.bytes is None else f"{row.bytes / 1_000_000:.1f} MB"
+    yield row.misses
 
 
 def _lane(waits: outbox.Waiting, done: counters.Totals) -> Iterable[object]:
