@@ -5,11 +5,13 @@ from functools import cache
 import sqlalchemy as sa
 import structlog
 from celery import Task
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from indexer import upkeep
+from indexer import tombstones, upkeep
 from indexer.drainer import Drainer
 from indexer.rebuild import Builder
 from indexer.worker import SETTINGS, app
@@ -26,7 +28,12 @@ BUILD_SECONDS = 3.0
 @cache
 def _drainer(lane: str) -> Drainer:
     # Each process that drains is seen by its name in the database (`infra.activity`).
-    return Drainer(db.engine(SETTINGS, name=lane), opensearch.writer(SETTINGS), lane)
+    return Drainer(db.engine(SETTINGS, name=lane), _writer(), lane)
+
+
+@cache
+def _writer() -> OpenSearch:
+    return opensearch.writer(SETTINGS)
 
 
 @cache
@@ -84,6 +91,18 @@ def _ask(task: Task) -> None:
 
 for _name in rebuilds.REQUESTS:
     app.task(_ask, bind=True, name=f"indexer.{_name}", queue=queue.REBUILD)
+
+
+@app.task(name=queue.PURGE)  # type: ignore[untyped-decorator]  # as above
+def purge() -> None:
+    """Remove documents of consumers that were deleted long ago."""
+    try:
+        purged = tombstones.purge(_engine(), _writer())
+    except (OpenSearchException, DBAPIError) as error:
+        log.warning("purge_postponed", reason=logs.kind(error))
+        return
+    if purged:
+        log.info("purged", tombstones=purged)
 
 
 @app.task(name=queue.UPKEEP)  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -24,6 +24,7 @@ app.conf.update(
         "drain": _each(1.0, queue.DRAIN, queue.LIVE),
         "drain_bulk": _each(1.0, queue.DRAIN_BULK, queue.BULK),
         "upkeep": _each(5.0, queue.UPKEEP, queue.BULK),
+        "purge": _each(30.0, queue.PURGE, queue.BULK),
         "build": _each(1.0, queue.BUILD, queue.REBUILD),
     },
     beat_max_loop_interval=1,

@@ -9,7 +9,7 @@ from infra.settings import Settings
 LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
 """Queues: what people wait for, and what they do not. The first two are named as the outbox's lanes."""
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
-UPKEEP = "indexer.upkeep"
+UPKEEP, PURGE = "indexer.upkeep", "indexer.purge"
 BUILD = "indexer.build"
 
 # While the mark stands, a wake-up is on its way, so no second is sent. The drain removes it before it looks for
