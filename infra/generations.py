@@ -47,8 +47,11 @@ class Index(NamedTuple):
     aliases: frozenset[str]
 
 
-def ensure(settings: Settings) -> None:
+def ensure(settings: Settings) -> bool:
     """Create the first generation, unless there is one. Safe at every start, by many processes at once.
+
+    Tells whether the live one is as this code declares it. If not, all goes on with the fields that it has; a rebuild
+    gives it the others, and is for somebody to ask for.
 
     Raises:
         SearchError: OpenSearch cannot be used; one line for the person who started this.
@@ -60,11 +63,12 @@ def ensure(settings: Settings) -> None:
             connection.execute(EXCLUSIVELY, {"lock": BARRIER})
             if (live := connection.execute(LIVE).one_or_none()) is None:
                 _create_first(connection, client, settings.index_prefix)
-                return
+                return True
             if live.index_uuid is None and (found := look(client, settings.index_prefix).get(live.index_name)):
                 connection.execute(KNOW, {"id": live.id, "uuid": found.uuid})
-            if live.mapping_digest != documents.MAPPING_DIGEST:
+            if differs := live.mapping_digest != documents.MAPPING_DIGEST:
                 log.warning("mapping_differs", index=live.index_name, advice="consumers index rebuild")
+            return not differs
     except OpenSearchException as error:
         # Not the address: it may hold a password.
         raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_line(error)}") from error

@@ -36,6 +36,7 @@ ROLL_BACK = sa.text(f"""
 DROP = sa.text("""
     UPDATE generations SET keep_until = present() WHERE state = 'kept' AND wanted IS NULL AND keep_until > now()
     RETURNING id""")
+LOST = sa.text("SELECT EXISTS (SELECT FROM generations WHERE state = 'live' AND lost_at IS NOT NULL)")
 PROGRESS = f"""
     SELECT g.id, g.index_name, g.state, g.phase, g.is_paused, g.wanted, g.document_version, s.documents, g.total,
         m.misses, g.differences, g.error, g.created_at AS started_at, g.ended_at, g.keep_until,
@@ -160,6 +161,11 @@ def latest(connection: sa.Connection) -> Rebuild | None:
     """The running rebuild, or the last; None if there never was one."""
     row = connection.execute(LATEST, {"most": MOST}).one_or_none()
     return None if row is None else msgspec.convert(row, Rebuild, from_attributes=True)
+
+
+def is_lost(connection: sa.Connection) -> bool:
+    """Whether the index that should be read is gone, or another is in its place."""
+    return bool(connection.execute(LOST).scalar_one())
 
 
 def of(connection: sa.Connection, number: int) -> Rebuild:

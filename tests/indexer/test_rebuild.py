@@ -5,7 +5,7 @@ import pytest
 
 from indexer import slices
 from indexer.rebuild import Builder
-from infra import rebuilds
+from infra import documents, generations, rebuilds
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.building import (
     PHASES,
@@ -177,15 +177,30 @@ def test_document_that_only_the_new_index_refuses_ends_the_rebuild(pipeline: Pip
     assert pipeline.visible() == {consumer}
 
 
-def test_document_of_the_new_index_has_the_fields_it_declares(pipeline: Pipeline, builder: Builder) -> None:
-    """As after code with a new field was deployed: what was built before it gets its documents without."""
-    consumer = pipeline.consumer("Before")
+def test_new_field_deployed_before_its_rebuild_stops_nothing_and_is_there_after_it(
+    pipeline: Pipeline, builder: Builder
+) -> None:
+    """The index was built by code that did not know `totalOrders`; it refuses what it does not know."""
+    search, index = pipeline.database.search, pipeline.index_name
+    known = {name: field for name, field in documents.MAPPING["properties"].items() if name != "totalOrders"}
+    generations.delete(search, index)
+    body = {"settings": documents.INDEX_SETTINGS, "mappings": documents.MAPPING | {"properties": known}}
+    search.indices.create(index=index, body=body | {"aliases": {documents.write_alias(index): {}}})
+    generations.show(search, pipeline.database.settings.index_prefix, index)
+    uuid = generations.look(search, pipeline.database.settings.index_prefix)[index].uuid
+    pipeline.run("UPDATE generations SET index_uuid = :uuid, fields = :fields", uuid=uuid, fields=list(known))
+    consumer, gone = pipeline.consumer("Before"), pipeline.consumer()
     pipeline.drain()
-    pipeline.run("UPDATE generations SET fields = array_remove(fields, 'totalOrders')")
-    rebuild(pipeline, builder)
     pipeline.rename(consumer, "After")
+    pipeline.delete(gone)
     pipeline.drain()
-    assert "totalOrders" not in document_in(pipeline, pipeline.index_name, consumer)
-    assert document_in(pipeline, pipeline.index_name, consumer)["fullName"] == "After"
+    assert pipeline.visible() == {consumer}
+    assert "totalOrders" not in document_in(pipeline, index, consumer)
+    rebuild(pipeline, builder)
+    pipeline.rename(consumer, "Later")
+    pipeline.drain()
+    # Both go on: the new one has the field, and one can go back to the other.
     assert document_in(pipeline, next_index(pipeline), consumer)["totalOrders"] == 0
+    assert "totalOrders" not in document_in(pipeline, index, consumer)
+    assert document_in(pipeline, index, consumer)["fullName"] == "Later"
     assert_agreement(pipeline.database)
