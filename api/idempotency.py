@@ -49,17 +49,17 @@ async def claim_of(request: Request[Any, Any, Any], caller: Caller) -> Claim | N
     """The key of a POST, if it has one.
 
     Raises:
-        Problem: 400 if it is empty or too long.
+        Problem: 400 if it is empty or too long, by whichever of its names.
     """
     if request.method != "POST":
         return None
-    key = next((request.headers[name] for name in HEADERS if name in request.headers), None)
-    if key is None:
+    given = [request.headers[name] for name in HEADERS if name in request.headers]
+    if not given:
         return None
-    if not 1 <= len(key) <= MAX_LENGTH:
+    if not all(1 <= len(key) <= MAX_LENGTH for key in given):
         raise invalid(Fault("Idempotency-Key", f"Must be 1 to {MAX_LENGTH} characters"))
     said = b"\0".join([request.method.encode(), request.url.path.encode(), await request.body()])
-    return Claim(caller.environment_id, key, hashlib.sha256(said).digest())
+    return Claim(caller.environment_id, given[0], hashlib.sha256(said).digest())
 
 
 async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
