@@ -61,8 +61,9 @@ def refill(connection: sa.Connection, client: OpenSearch, generation: Generation
             versions[row.consumer_id] = (row.environment_id, max(row.version, known))
         batch, failures = read_documents(connection, Claim(len(missed), versions, 0.0, []))
         items = write(client, documents.write_alias(generation.index_name), fitting(batch, generation.fields))
-        if any(item.is_elsewhere for item in items):
-            raise PlaceError(next(item.kind for item in items if item.is_elsewhere))
+        at_fault = [item.kind for item in items if item.is_elsewhere or (item.is_broken and len(items) > 1)]
+        if at_fault:
+            raise PlaceError(at_fault[0])
         refresh(client, generation.index_name)
         refused = {
             written.consumer_id: item.kind for written, item in zip(batch, items, strict=True) if item.is_refused

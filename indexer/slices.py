@@ -109,8 +109,9 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
 
 def _refused(page: Page, items: list[Item]) -> dict[str, str]:
     """Why, by consumer, there is no document."""
-    if any(item.is_elsewhere for item in items):
-        raise PlaceError(next(item.kind for item in items if item.is_elsewhere))
+    at_fault = [item.kind for item in items if item.is_elsewhere or (item.is_broken and len(items) > 1)]
+    if at_fault:
+        raise PlaceError(at_fault[0])
     refused = {
         written.consumer_id: item.kind for written, item in zip(page.batch, items, strict=True) if item.is_refused
     }

@@ -43,7 +43,7 @@ class Index(NamedTuple):
     """An index as OpenSearch has it."""
 
     uuid: str
-    """Of no other index, whatever its name."""
+    """Of no other index, whatever its name, nor of this one after it was restored from a snapshot."""
     aliases: frozenset[str]
 
 
@@ -83,12 +83,17 @@ def look(client: OpenSearch, prefix: str) -> dict[str, Index]:
     Raises:
         OpenSearchException: it does not tell.
     """
-    params = {"expand_wildcards": "all", "filter_path": "*.aliases,*.settings.index.uuid"}
+    params = {"expand_wildcards": "all", "filter_path": "*.aliases,*.settings.index.uuid,*.settings.index.history"}
     found: dict[str, Any] = client.indices.get(index=f"{prefix}-0*", params=params)
     return {
-        name: Index(index["settings"]["index"]["uuid"], frozenset(index.get("aliases", ())))
+        name: Index(_identity(index["settings"]["index"]), frozenset(index.get("aliases", ())))
         for name, index in found.items()
     }
+
+
+def _identity(settings: dict[str, Any]) -> str:
+    """A closed index into which a snapshot was restored keeps its UUID, but its history is another."""
+    return " ".join([settings["uuid"], *settings.get("history", {}).values()])
 
 
 def free_name(connection: sa.Connection, taken: Container[str], prefix: str) -> str:

@@ -5,17 +5,19 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import httpx
 import pytest
+import redis
 import sqlalchemy as sa
 from opensearchpy.exceptions import OpenSearchException
 
 from infra import documents
 from infra.local.servers import LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
+from tests.guarantees.conftest import crash
 from tests.guarantees.mixing import Client
 from tests.service import Account, Service, new_account, new_database
 from tests.waiting import wait_until
@@ -43,13 +45,19 @@ def rebuilt_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFact
             service.close()
 
 
-@pytest.fixture
-def shop(rebuilt_service: Service) -> Iterator[Account]:
+@contextmanager
+def new_shop(service: Service) -> Iterator[Account]:
     """An account with consumers, all of them searchable."""
-    with new_account(rebuilt_service) as account:
+    with new_account(service) as account:
         with account.database.engine.begin() as connection:
             connection.execute(SEED, {"environment": account.live_environment, "number": CONSUMERS})
         wait_until(lambda: not account.database.waiting(account.live_environment), 120, "the seed")
+        yield account
+
+
+@pytest.fixture
+def shop(rebuilt_service: Service) -> Iterator[Account]:
+    with new_shop(rebuilt_service) as account:
         yield account
 
 
@@ -147,3 +155,20 @@ def test_index_deleted_by_hand_is_an_error_never_an_empty_list_until_it_is_refil
     read = shop.database.search.indices.get_alias(name=documents.read_alias(shop.database.settings.index_prefix))
     assert index not in found
     assert len(read) == 1
+
+
+def test_rebuild_goes_on_after_opensearch_crashed_and_redis_forgot_everything(
+    own_servers: LocalServers, own_service: Service
+) -> None:
+    with new_shop(own_service) as shop:
+        ask(shop, "rebuild")
+        wait_until(lambda: state_of_rebuild(shop)["documents"] >= CONSUMERS // 4, 60, "a part of it")
+        crash(own_servers.opensearch)
+        with redis.Redis.from_url(own_servers.valkey.url) as client:
+            client.flushall()
+        made = shop.live.post("/consumers", json={"fullName": "Meanwhile"}).raise_for_status().json()["id"]
+        done = wait_until(lambda: ended(shop), 180, "the rebuild")
+        assert (done["phase"], done["state"], done["error"]) == ("done", "live", None)
+        shop.settled()
+        assert made in {row["id"] for row in shop.live.get("/consumers").json()["data"]}
+        assert_agreement_soon(shop.database)

@@ -40,7 +40,18 @@ def replace_by_anything(pipeline: Pipeline) -> None:
     pipeline.database.search.indices.create(index=pipeline.index_name)
 
 
-@pytest.mark.parametrize("harm", [remove, replace, replace_by_anything])
+def restore(pipeline: Pipeline) -> None:
+    """From a snapshot into the closed index, which keeps its UUID."""
+    name = pipeline.index_name
+    snapshot, indices = pipeline.database.search.snapshot, pipeline.database.search.indices
+    snapshot.create_repository(repository=name, body={"type": "fs", "settings": {"location": name}})
+    snapshot.create(repository=name, snapshot="s", body={"indices": name}, params={"wait_for_completion": "true"})
+    indices.close(index=name)
+    snapshot.restore(repository=name, snapshot="s", body={"indices": name}, params={"wait_for_completion": "true"})
+    snapshot.delete_repository(repository=name)
+
+
+@pytest.mark.parametrize("harm", [remove, replace, replace_by_anything, restore])
 def test_lost_index_is_not_read_and_refilled_by_a_rebuild(
     pipeline: Pipeline, builder: Builder, harm: Callable[[Pipeline], None]
 ) -> None:
