@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import typer
 
-from infra.commands import rebuild, setup
+from infra.commands import rebuild, reindex, setup
 from infra.commands.index import index_app
 from infra.commands.keys import key_app
 from infra.commands.organizations import org_app
@@ -32,7 +32,7 @@ app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(import_app, name="import")
 app.add_typer(index_app, name="index")
-for command in rebuild.COMMANDS:
+for command in (*rebuild.COMMANDS, reindex.reindex):
     index_app.command()(command)
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)

@@ -50,7 +50,7 @@ def retry_parked(
 ) -> None:
     """Try again what was given up: all of it, or of one environment, or of some consumers."""
     settings = load()
-    place = _place(environment) if environment is not None else None
+    place = place_of(environment) if environment is not None else None
     with transaction() as connection:
         number = environment_id(connection, *place) if place else None
         retried = outbox.retry(connection, environment_id=number, ids=ids or None)
@@ -64,7 +64,12 @@ def retry_parked(
         typer.echo(f"{retried} parked {'change' if retried == 1 else 'changes'} will be tried again.")
 
 
-def _place(given: str) -> tuple[str, Mode]:
+def place_of(given: str) -> tuple[str, Mode]:
+    """Organization and mode of `shop:live`.
+
+    Raises:
+        BadParameter: it is none.
+    """
     organization, _, mode = given.rpartition(":")
     for known in get_args(Mode):
         if organization and mode == known:
