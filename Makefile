@@ -18,7 +18,7 @@ test: $(INSTALLED)
 
 # Each on servers of its own, one after the other; every one prints Markdown tables.
 bench: $(INSTALLED)
-	for bench in freshness relevance; do \
+	for bench in freshness relevance drain rebuild reads; do \
 		echo; echo "## $$bench"; echo; \
 		$(BIN)/python -m tests.bench.$$bench || exit; \
 	done

@@ -23,6 +23,7 @@ from api.health import HealthController
 from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
 from api.openapi import routes as documentation
+from api.ops.routes import OpsController
 from api.ops.verify_routes import VerifyController
 from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
@@ -42,7 +43,7 @@ def create_app() -> ASGIApp:
     logs.configure(chosen.log_level)
     api = Router(
         "/api/v1",
-        route_handlers=[AudienceController, ConsumerController, OrderController, VerifyController],
+        route_handlers=[AudienceController, ConsumerController, OpsController, OrderController, VerifyController],
         guards=[authenticate, limit, authorize],
         # For what the framework adds by itself, the answers to OPTIONS.
         opt={"limit": "reads"},
@@ -92,7 +93,8 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.limits = Limits(chosen, app.state.redis)
     app.state.api_keys = Keys(app.state.engine)
     uses = asyncio.create_task(app.state.api_keys.keep_uses())
-    waker = Waker(Nudger(chosen))
+    app.state.nudger = Nudger(chosen)
+    waker = Waker(app.state.nudger)
     tickers = db.watching_engine(chosen)
     app.state.freshness = Freshness(tickers)
     app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)

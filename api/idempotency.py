@@ -50,7 +50,7 @@ async def claim_of(request: Request[Any, Any, Any], caller: Caller) -> Claim | N
     """The key of a POST, if it has one.
 
     Raises:
-        Problem: 400 if it is empty or too long.
+        Problem: 400 if it is empty or too long, by whichever of its names.
     """
     if request.method != "POST":
         return None

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.counters import BOUNDS, Totals, totals
 from infra.outbox import MOST, Waiting, waiting
+from infra.rebuilds import Rebuild, is_lost, latest
 from infra.verifications import Run, known, last_done
 
 SCRAPE_SECONDS = 2.0
@@ -28,6 +29,12 @@ COUNTERS = {
     "conflicts": ("consumers_index_version_conflicts", "Documents not taken, for the index held newer ones."),
     "failures": ("consumers_index_document_failures", "Documents refused for what they are, at each attempt."),
 }
+REBUILD = {
+    "is_running": ("consumers_rebuild_running", "Whether an index is being built, or a rollback waits."),
+    "documents": ("consumers_rebuild_documents", "Consumers the latest rebuild has filled in."),
+    "total": ("consumers_rebuild_consumers", "Consumers there were when it began."),
+    "misses": ("consumers_rebuild_misses", f"Changes that its index did not take yet, up to {MOST}."),
+}
 LABELS = ("lane",)
 EDGES = (*map(floatToGoString, BOUNDS), "+Inf")
 
@@ -35,6 +42,8 @@ EDGES = (*map(floatToGoString, BOUNDS), "+Inf")
 class Figures(NamedTuple):
     waiting: list[Waiting]
     done: list[Totals]
+    rebuild: Rebuild | None
+    lost: bool
     differing: dict[str, int]
     verified: list[Run]
 
@@ -49,7 +58,14 @@ async def figures(engine: AsyncEngine) -> Figures | None:
 
 
 def _figures(connection: sa.Connection) -> Figures:
-    return Figures(waiting(connection), totals(connection), known(connection), last_done(connection))
+    return Figures(
+        waiting(connection),
+        totals(connection),
+        latest(connection),
+        is_lost(connection),
+        known(connection),
+        last_done(connection),
+    )
 
 
 class IndexCollector(Collector):
@@ -67,6 +83,10 @@ class IndexCollector(Collector):
             yield _each(GaugeMetricFamily(name, text, labels=LABELS), found.waiting, field)
         for field, (name, text) in COUNTERS.items():
             yield _each(CounterMetricFamily(name, text, labels=LABELS), found.done, field)
+        yield GaugeMetricFamily("consumers_index_lost", "Whether the index is gone, and reads are errors.", found.lost)
+        for field, (name, text) in REBUILD.items():
+            if found.rebuild:
+                yield GaugeMetricFamily(name, text, getattr(found.rebuild, field))
         delays = HistogramMetricFamily(
             "consumers_commit_to_searchable_seconds", "From a change to its being searchable.", labels=LABELS
         )

@@ -1,15 +1,18 @@
 """Writing documents: what is sent to OpenSearch, and what its answers mean."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from opensearchpy import OpenSearch
 
+from infra import documents
+
 MAX_BYTES = 8 * 1024 * 1024
 """Of the documents in one request, about."""
 ANSWERED = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+FIELDS = frozenset(documents.MAPPING["properties"])
 CONFLICT, DOCUMENT_FAULT, SERVER_FAULT = 409, 400, 500
 CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
@@ -92,28 +95,50 @@ class _Answer(msgspec.Struct):
     items: list[dict[str, Item]] = []
 
 
-def write(client: OpenSearch, alias: str, batch: list[Written]) -> list[Item]:
+def write(client: OpenSearch, alias: str, batch: Sequence[Written], seconds: float | None = None) -> list[Item]:
     """Send the documents; an older one never replaces a newer. Answers an item a document, in order.
 
+    A request may take so many seconds, or as long as the client waits.
+
     Raises:
-        OpenSearchException: a whole request failed; others may have been written.
+        OpenSearchException: a whole request failed, or took too long; others may have been written.
     """
-    return [item for lines in _requests(batch) for item in _bulk(client, alias, lines)]
+    return [item for lines in _requests(batch) for item in _bulk(client, alias, lines, seconds)]
 
 
-def refresh(client: OpenSearch, index: str) -> None:
+def fitting(batch: Sequence[Written], fields: frozenset[str]) -> Sequence[Written]:
+    """The documents with these fields alone: an index refuses those that its mapping does not declare."""
+    if fields >= FIELDS:
+        return batch
+    return [written._replace(source=only(written.source, fields)) for written in batch]
+
+
+def only(source: bytes, fields: frozenset[str]) -> bytes:
+    """A document with these fields alone."""
+    if fields >= FIELDS:
+        return source
+    content = msgspec.json.decode(source, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({name: value for name, value in content.items() if name in fields})
+
+
+def refresh(client: OpenSearch, index: str, seconds: float | None = None) -> None:
     """Make searchable what was written.
 
     Raises:
+        OpenSearchException: it failed, or took too long.
         PlaceError: it is not known to be on every shard.
     """
-    answer: Any = client.indices.refresh(index=index)
+    answer: Any = client.indices.refresh(index=index, params=_within(seconds))
     shards = msgspec.json.decode(answer)["_shards"]
     if shards["failed"] or not shards["successful"]:
         raise PlaceError(f"a refresh failed on {shards['failed']} of {shards['total']} shards")
 
 
-def _requests(batch: list[Written]) -> Iterator[list[bytes]]:
+def _within(seconds: float | None) -> dict[str, Any]:
+    return {"request_timeout": seconds} if seconds else {}
+
+
+def _requests(batch: Sequence[Written]) -> Iterator[list[bytes]]:
     lines: list[bytes] = []
     size = 0
     for written in batch:
@@ -127,10 +152,10 @@ def _requests(batch: list[Written]) -> Iterator[list[bytes]]:
         yield lines
 
 
-def _bulk(client: OpenSearch, alias: str, lines: list[bytes]) -> list[Item]:
+def _bulk(client: OpenSearch, alias: str, lines: list[bytes], seconds: float | None) -> list[Item]:
     answer: Any = client.bulk(
         body=b"\n".join(lines) + b"\n",
         index=alias,
-        params={"require_alias": "true", "filter_path": ANSWERED},
+        params={"require_alias": "true", "filter_path": ANSWERED} | _within(seconds),
     )
     return [item["index"] for item in msgspec.json.decode(answer, type=_Answer).items]

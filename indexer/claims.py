@@ -38,6 +38,26 @@ class Current(NamedTuple):
     audience_ids: list[str]
 
 
+class Generation(NamedTuple):
+    """An index that is written."""
+
+    id: int
+    index_name: str
+    state: str
+    document_version: int
+    fields: frozenset[str]
+    """Those its mapping declares: it takes no others."""
+
+    @property
+    def is_live(self) -> bool:
+        return self.state == "live"
+
+    @property
+    def is_refreshed(self) -> bool:
+        """Whether what it is given must be searchable at once: it is read, or may be at any moment."""
+        return self.state != "filling"
+
+
 # A loose scan of the index: one step an environment, however long its queue is.
 ENVIRONMENTS = sa.text("""
     WITH RECURSIVE waiting (environment_id) AS (
@@ -58,9 +78,7 @@ CLAIM = sa.text("""
             AND (retry_at IS NULL OR retry_at <= now())
         ORDER BY seq LIMIT :each FOR UPDATE SKIP LOCKED) o
     LIMIT :rows""")
-TARGET = sa.text("""
-    SELECT index_name, document_version FROM generations WHERE state = 'live'
-    AND pg_advisory_xact_lock_shared(:barrier) IS NOT NULL""")
+TARGETS = sa.text("SELECT id, index_name, state, document_version, fields FROM targets(:barrier)")
 CURRENT = sa.text(f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.id = ANY(:ids)")
 # What is in the index as it is in the database, so that writing it again changes nothing.
 SETTLED = sa.text(f"""
@@ -114,10 +132,10 @@ def waiting(connection: sa.Connection, lane: str) -> bool:
     return bool(connection.execute(WAITING, {"lane": lane}).scalar_one())
 
 
-def target(connection: sa.Connection) -> tuple[str, int] | None:
-    """The live generation's index and document version. Holds the barrier until the transaction ends."""
-    row = connection.execute(TARGET, {"barrier": BARRIER}).one_or_none()
-    return row and (row.index_name, row.document_version)
+def targets(connection: sa.Connection) -> list[Generation]:
+    """The generations to write, the live one first. Holds the barrier until the transaction ends."""
+    rows = connection.execute(TARGETS, {"barrier": BARRIER})
+    return [Generation._make((*row[:-1], frozenset(row[-1]))) for row in rows]
 
 
 def current(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Current]:

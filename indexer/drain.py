@@ -16,8 +16,10 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 
-from indexer import claims, counters
-from indexer.bulk import Item, PlaceError, Written, refresh, write
+from indexer import claims, copies, counters
+from indexer.bulk import Item, PlaceError, Written, fitting, refresh, write
+from indexer.claims import Generation
+from indexer.copies import Missed
 from infra import documents, logs
 
 log = structlog.get_logger()
@@ -66,18 +68,14 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
         claim = claims.claim(connection, lane, rows)
         if not claim.rows:
             return Round()
-        generation = claims.target(connection)
-        if generation is None:
-            raise PlaceError("there is no live index")
-        index, document_version = generation
-        if document_version > documents.DOCUMENT_VERSION:
-            raise PlaceError(f"{index} was built by newer code than this worker's")
-        batch, failures = _documents(connection, claim)
+        live, others = _targets(connection)
+        batch, failures = read_documents(connection, claim)
         if time.monotonic() - started > ROUND_SECONDS:
             raise PlaceError("the round took too long before its write")
-        items = _write(connection, client, index, batch)
-        refresh(client, index)
-        done = _settle(connection, claim, batch, items, failures)
+        beside = copies.begin(client, others, batch)
+        items = _write(connection, client, live, batch)
+        refresh(client, live.index_name)
+        done = _settle(connection, claim, batch, items, failures, copies.finish(beside))
         counters.record(connection, lane, done)
     return Round(
         claim.rows,
@@ -90,7 +88,18 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
     )
 
 
-def _documents(connection: sa.Connection, claim: claims.Claim) -> tuple[list[Written], list[Failure]]:
+def _targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
+    """The live generation, which alone decides what is forgotten, and those beside it."""
+    found = claims.targets(connection)
+    if not found or not found[0].is_live:
+        raise PlaceError("there is no live index")
+    live, *others = found
+    if live.document_version > documents.DOCUMENT_VERSION:
+        raise PlaceError(f"{live.index_name} was built by newer code than this worker's")
+    return live, others
+
+
+def read_documents(connection: sa.Connection, claim: claims.Claim) -> tuple[list[Written], list[Failure]]:
     """What the index should say of each claimed consumer: its row, or that it is gone."""
     rows, failures = _current(connection, claim)
     if failures:
@@ -125,27 +134,26 @@ def _current(connection: sa.Connection, claim: claims.Claim) -> tuple[dict[str, 
         return {}, [Failure(consumer_id, version, logs.kind(error))]
 
 
-def _write(connection: sa.Connection, client: OpenSearch, index: str, batch: list[Written]) -> list[Item]:
+def _write(connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Written]) -> list[Item]:
     """Write the documents, and tell those that are refused for what they are from a place that refuses all."""
-    alias = documents.write_alias(index)
     try:
-        items = write(client, alias, batch)
+        items = write(client, documents.write_alias(live.index_name), fitting(batch, live.fields))
     except OpenSearchException as error:
-        if len(batch) > 1 or not _accepts_others(connection, client, alias):
+        if len(batch) > 1 or not _accepts_others(connection, client, live):
             raise
         return [Item.refused(logs.kind(error))]
     if any(item.is_elsewhere for item in items):
         raise PlaceError(next(item.kind for item in items if item.is_elsewhere))
     doubtful = [item for item in items if item.is_refused]
     if doubtful and len(doubtful) == len(items):
-        others = _accepts_others(connection, client, alias)
+        others = _accepts_others(connection, client, live)
         # Without any other document to try, OpenSearch's word counts: a 400 is about what was sent.
         if others is False or (others is None and any(item.is_broken for item in doubtful)):
             raise PlaceError(f"every document is refused: {doubtful[0].kind}")
     return items
 
 
-def _accepts_others(connection: sa.Connection, client: OpenSearch, alias: str) -> bool | None:
+def _accepts_others(connection: sa.Connection, client: OpenSearch, live: Generation) -> bool | None:
     """Whether documents of consumers that are in the index can be written again; None if there are none."""
     batch = []
     for row, audience_ids in claims.settled(connection, CONTROLS):
@@ -154,9 +162,10 @@ def _accepts_others(connection: sa.Connection, client: OpenSearch, alias: str) -
     if not batch:
         return None
     try:
-        return any(item.is_written for item in write(client, alias, batch))
+        items = write(client, documents.write_alias(live.index_name), fitting(batch, live.fields))
     except OpenSearchException:
         return False
+    return any(item.is_written for item in items)
 
 
 def _settle(
@@ -165,8 +174,9 @@ def _settle(
     batch: list[Written],
     items: list[Item],
     failures: list[Failure],
+    missed: list[Missed],
 ) -> counters.Done:
-    """Forget what is searchable now; the rest stays, to be written again."""
+    """Forget what is searchable now; the rest stays, to be written again, in other generations too."""
     done: dict[str, int] = {}
     taken = conflicts = 0
     for written, item in zip(batch, items, strict=True):
@@ -184,4 +194,6 @@ def _settle(
         claims.record_failure(connection, *failure)
         kind = failure.reason.partition(":")[0]
         log.error("document_refused", consumer=failure.consumer_id, version=failure.version, kind=kind)
+    forgotten = [each._replace(version=done[each.consumer_id]) for each in batch if each.consumer_id in done]
+    copies.record(connection, missed, forgotten)
     return counters.Done(taken, conflicts, len(failures), claims.forget(connection, done))

@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
+from indexer.bulk import only
 from indexer.claims import Current
 from infra.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow, Tombstone, document
 from infra.ids import is_id
@@ -25,11 +26,21 @@ BATCH = 500
 
 # One statement, and so one moment. Parked changes are on their way no more.
 ROWS = sa.text(f"""
-    SELECT i.id AS asked, EXISTS (
-        SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL) AS is_on_its_way,
+    SELECT i.id AS asked,
+        EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL)
+            OR EXISTS (SELECT FROM generation_misses m JOIN generations g ON g.id = m.generation_id
+                       WHERE m.consumer_id = i.id AND g.index_name = :index) AS is_on_its_way,
         {COLUMNS}, {AUDIENCE_IDS}
     FROM unnest(CAST(:ids AS text[])) AS i (id) LEFT JOIN consumers c ON c.id = i.id""")
 ENVIRONMENTS = sa.text("SELECT id FROM environments WHERE id = ANY(:ids)")
+
+
+class Index(NamedTuple):
+    """What is looked at."""
+
+    name: str
+    fields: frozenset[str]
+    """Those its mapping declares: it was given no others."""
 
 
 class Found(msgspec.Struct, rename={"id": "_id", "version": "_version", "source": "_source", "seq_no": "_seq_no"}):
@@ -117,7 +128,7 @@ def search(client: OpenSearch, index: str, body: Mapping[str, Any]) -> list[Foun
     return _answer(answer).hits.hits
 
 
-def check(engine: sa.Engine, client: OpenSearch, index: str, ids: Sequence[str]) -> Checked:
+def check(engine: sa.Engine, client: OpenSearch, index: Index, ids: Sequence[str]) -> Checked:
     """Tell what is wrong with each of these documents, if anything is.
 
     Raises:
@@ -130,13 +141,13 @@ def check(engine: sa.Engine, client: OpenSearch, index: str, ids: Sequence[str])
     return checked
 
 
-def _check(engine: sa.Engine, client: OpenSearch, index: str, ids: Sequence[str]) -> Checked:
-    before = _indexed(client, index, ids)
+def _check(engine: sa.Engine, client: OpenSearch, index: Index, ids: Sequence[str]) -> Checked:
+    before = _indexed(client, index.name, ids)
     with engine.connect() as connection:
-        rows, on_their_way = _rows(connection, [each for each in ids if is_id(PREFIX, each)])
+        rows, on_their_way = _rows(connection, index, [each for each in ids if is_id(PREFIX, each)])
         named = {found.environment_id for found in before.values()}
         environments = set(connection.execute(ENVIRONMENTS, {"ids": [each for each in named if each]}).scalars())
-    after = _indexed(client, index, ids)
+    after = _indexed(client, index.name, ids)
     differences, in_flight = [], len(on_their_way)
     for each in ids:
         found, current = after.get(each), rows.get(each)
@@ -144,7 +155,7 @@ def _check(engine: sa.Engine, client: OpenSearch, index: str, ids: Sequence[str]
             continue
         if found != before.get(each):
             in_flight += 1
-        elif cause := _cause(each, found, current, environments):
+        elif cause := _cause(each, found, current, environments, index):
             differences.append((_difference(each, cause, found, current), found))
     return Checked(differences, in_flight)
 
@@ -154,9 +165,11 @@ def _indexed(client: OpenSearch, index: str, ids: Sequence[str]) -> dict[str, Fo
     return {found.id: found for found in search(client, index, body)}
 
 
-def _rows(connection: sa.Connection, ids: Sequence[str]) -> tuple[dict[str, Current], set[str]]:
+def _rows(connection: sa.Connection, index: Index, ids: Sequence[str]) -> tuple[dict[str, Current], set[str]]:
     rows, on_their_way = {}, set()
-    for asked, is_on_its_way, *columns, audience_ids in connection.execute(ROWS, {"ids": list(ids)}):
+    for asked, is_on_its_way, *columns, audience_ids in connection.execute(
+        ROWS, {"ids": list(ids), "index": index.name}
+    ):
         if is_on_its_way:
             on_their_way.add(asked)
         elif columns[0] is not None:
@@ -164,7 +177,9 @@ def _rows(connection: sa.Connection, ids: Sequence[str]) -> tuple[dict[str, Curr
     return rows, on_their_way
 
 
-def _cause(document_id: str, found: Found | None, current: Current | None, environments: set[int]) -> Cause | None:
+def _cause(
+    document_id: str, found: Found | None, current: Current | None, environments: set[int], index: Index
+) -> Cause | None:
     if current is None:
         if found is None or (found.is_tombstone and is_id(PREFIX, document_id)):
             return None
@@ -176,13 +191,13 @@ def _cause(document_id: str, found: Found | None, current: Current | None, envir
         return "foreign"
     if found.version != current.row.version:
         return "stale" if found.version < current.row.version else "ahead"
-    return None if found.bytes == expected(current) else "content"
+    return None if found.bytes == expected(current, index) else "content"
 
 
-def expected(current: Current) -> bytes | None:
-    """The document that a row should have; None if none can be made of it."""
+def expected(current: Current, index: Index) -> bytes | None:
+    """The document that a row should have there; None if none can be made of it."""
     try:
-        return document(*current)
+        return only(document(*current), index.fields)
     except Exception:  # noqa: BLE001 (whatever it is about this row, the others are compared)
         return None
 

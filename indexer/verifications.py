@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from indexer import suspects
 from indexer.bulk import PlaceError
 from indexer.repair import mend
-from indexer.verify import ROWS, Range, Report, Scope, Step, Submit, ranges, steps
+from indexer.verify import ROWS, Range, Report, Scope, Step, Submit, index_of, ranges, steps
 from infra import logs
 from infra.verifications import KEPT, forget
 
@@ -154,7 +154,7 @@ def _compare(place: Place, run: Taken, portion: Portion, rows: int) -> None:
     if run.index_name is None:
         _fail(place.engine, run, "there is no live index")
         return
-    scope = Scope(run.index_name, run.environment_id)
+    scope = Scope(index_of(place.engine, run.index_name), run.environment_id)
     if run.repairs is not None:
         found = _stored(place, run, scope)
     else:
@@ -174,7 +174,7 @@ def _stored(place: Place, run: Taken, scope: Scope) -> Iterator[Step]:
         values = {"id": run.repairs, "after": after, "rows": suspects.BATCH}
         with place.engine.connect() as connection:
             ids = list(connection.execute(STORED, values).scalars())
-        checked = suspects.check(place.engine, place.client, scope.index_name, ids)
+        checked = suspects.check(place.engine, place.client, scope.searched, ids)
         after = ids[-1] if len(ids) == suspects.BATCH else None
         yield Step(after, len(ids), checked.in_flight, checked.differences)
 

@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer import suspects
+from indexer.bulk import FIELDS
 from indexer.claims import Current
-from indexer.suspects import Difference, Found
+from indexer.suspects import Difference, Found, Index
 from infra.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow
 from infra.ids import is_id
 
@@ -30,6 +31,7 @@ AHEAD = 4
 MOST = 10_000
 """Differences that a report names."""
 
+FIELDS_OF = sa.text("SELECT fields FROM generations WHERE index_name = :name")
 _SCOPE = "AND c.environment_id = :environment_id"
 _LAST = """
     SELECT c.id FROM consumers c WHERE c.id > :after {scope} ORDER BY c.id OFFSET :rows - 1 LIMIT 1"""
@@ -50,7 +52,7 @@ class Range(NamedTuple):
 class Scope(NamedTuple):
     """What is compared."""
 
-    index_name: str
+    searched: Index
     environment_id: int | None
     """This one's alone; None: everything."""
 
@@ -111,12 +113,19 @@ def verify_generation(
     Raises:
         OpenSearchException, DBAPIError: one of the two is away.
     """
-    report, scope = Report(), Scope(index, environment_id)
+    report, scope = Report(), Scope(index_of(engine, index), environment_id)
     with ThreadPoolExecutor(THREADS) as pool:
         for step in steps(ranges(engine, scope), lambda part: pool.submit(compare, engine, client, scope, part)):
             report.add(step)
             told(report)
     return report
+
+
+def index_of(engine: sa.Engine, name: str) -> Index:
+    """An index with the fields that its generation declared."""
+    with engine.connect() as connection:
+        fields = connection.execute(FIELDS_OF, {"name": name}).scalar_one_or_none()
+    return Index(name, FIELDS if fields is None else frozenset(fields))
 
 
 def ranges(engine: sa.Engine, scope: Scope, after: str = "", rows: int = ROWS) -> Iterator[Range]:
@@ -162,8 +171,8 @@ def compare(engine: sa.Engine, client: OpenSearch, scope: Scope, part: Range) ->
     wanted = {}
     for row in rows:
         current = Current(ConsumerRow._make(row[:-1]), row[-1])
-        wanted[current.row.id] = (current.row.version, suspects.expected(current))
-    checked = suspects.check(engine, client, scope.index_name, _differing(wanted, documents))
+        wanted[current.row.id] = (current.row.version, suspects.expected(current, scope.searched))
+    checked = suspects.check(engine, client, scope.searched, _differing(wanted, documents))
     mine = [pair for pair in checked.differences if not _is_of_another(scope, part, pair[0])]
     return Step(part.last, len(rows), checked.in_flight, mine)
 
@@ -199,7 +208,7 @@ def _search(client: OpenSearch, scope: Scope, clauses: dict[str, Any], order: st
     if scope.environment_id is not None:
         mine = {"term": {"environmentId": str(scope.environment_id)}}
         clauses = clauses | {"filter": [*clauses["filter"], mine]}
-    return suspects.search(client, scope.index_name, {"query": {"bool": clauses}, "sort": [order], "size": SEARCHED})
+    return suspects.search(client, scope.searched.name, {"query": {"bool": clauses}, "sort": [order], "size": SEARCHED})
 
 
 def _differing(wanted: dict[str, tuple[int, bytes | None]], documents: list[Found]) -> list[str]:

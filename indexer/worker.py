@@ -4,7 +4,7 @@ from typing import Any
 
 from celery.signals import beat_init, worker_ready
 
-from indexer import poller, supervision
+from indexer import poller, reconcile, supervision
 from infra import logs, queue, settings
 
 SETTINGS = settings.load()
@@ -14,7 +14,7 @@ app = queue.celery(SETTINGS)
 
 
 def _each(seconds: float, task: str, name: str) -> dict[str, Any]:
-    return {"task": task, "schedule": seconds, "options": {"queue": name, "expires": 5}}
+    return {"task": task, "schedule": seconds, "options": {"queue": name, "expires": queue.EXPIRES_SECONDS}}
 
 
 app.conf.update(
@@ -26,6 +26,8 @@ app.conf.update(
         "upkeep": _each(5.0, queue.UPKEEP, queue.BULK),
         "compare": _each(1.0, queue.COMPARE, queue.REBUILD),
         "watch": _each(5.0, queue.WATCH, queue.REBUILD),
+        "purge": _each(30.0, queue.PURGE, queue.BULK),
+        "build": _each(1.0, queue.BUILD, queue.REBUILD),
     },
     beat_max_loop_interval=1,
 )
@@ -34,6 +36,7 @@ app.conf.update(
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _poll(**_: Any) -> None:
     poller.start(SETTINGS)
+    reconcile.start(SETTINGS)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import typer
 
-from infra.commands import setup
+from infra.commands import rebuild, reindex, setup
 from infra.commands.index import index_app
 from infra.commands.keys import key_app
 from infra.commands.organizations import org_app
@@ -14,10 +14,19 @@ from infra.generations import SearchError
 from infra.imports.command import app as import_app
 from infra.local.errors import LocalError
 from infra.organizations import OrganizationError
+from infra.rebuilds import RebuildError
 from infra.settings import SettingsError
 from infra.verifications import VerificationError
 
-EXPECTED = (DatabaseError, LocalError, OrganizationError, SearchError, SettingsError, VerificationError)
+EXPECTED = (
+    DatabaseError,
+    LocalError,
+    OrganizationError,
+    RebuildError,
+    SearchError,
+    SettingsError,
+    VerificationError,
+)
 """Errors whose message is all that the caller needs."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -32,6 +41,8 @@ app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(import_app, name="import")
 app.add_typer(index_app, name="index")
+for command in (*rebuild.COMMANDS, reindex.reindex):
+    index_app.command()(command)
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
 app.command()(setup.alive)

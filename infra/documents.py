@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import phonenumbers
 
+from infra.analysis import ANALYSIS
 from infra.phones import plain
 from infra.terms import terms
 
@@ -214,60 +215,6 @@ def index_name(prefix: str, number: int) -> str:
 def write_alias(index: str) -> str:
     """What the drain writes to: should the index vanish, a write fails instead of creating another."""
     return f"{index}-write"
-
-
-def _edge(first: int) -> dict[str, Any]:
-    return {"type": "edge_ngram", "min_gram": first, "max_gram": 255}
-
-
-def _analyzer(tokenizer: str, *filters: str, chars: Sequence[str] = ()) -> dict[str, Any]:
-    return {"type": "custom", "tokenizer": tokenizer, "filter": [*filters], "char_filter": [*chars]}
-
-
-UNSPACED = ("icu_folding", "unspaced", "not_empty")
-
-ANALYSIS: dict[str, Any] = {
-    "char_filter": {
-        # O'Brien, O’Brien and OBrien are one word.
-        "apostrophes": {
-            "type": "pattern_replace",
-            "pattern": r"['’‘ʼ`´＇′‛׳״]|(?<=\p{L})\"(?=\p{L})",
-            "replacement": "",
-        },
-        # As queries are read: Yu² is yu2, and half-width kana are words like any others.
-        "compatible": {"type": "icu_normalizer", "name": "nfkc", "mode": "compose"},
-        # St.John and john_smith are two words, which to Unicode are one.
-        "joints": {"type": "pattern_replace", "pattern": "[._]", "replacement": " "},
-        "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
-    },
-    "tokenizer": {"address_parts": {"type": "pattern", "pattern": "[@._+\\-]+"}},
-    "filter": {
-        "starts": _edge(1),
-        "digit_starts": _edge(3),
-        # Words of scripts that put no space between them; others become empty.
-        "unspaced": {
-            "type": "pattern_replace",
-            "pattern": r".*[^\p{IsHan}\p{IsHiragana}\p{IsKatakana}\p{IsThai}\p{IsLao}\p{IsKhmer}\p{IsMyanmar}ー].*",
-            "replacement": "",
-        },
-        "not_empty": {"type": "length", "min": 1},
-    },
-    "analyzer": {
-        "words": _analyzer("icu_tokenizer", "icu_folding", chars=["apostrophes", "compatible", "joints"]),
-        "word_starts": _analyzer(
-            "icu_tokenizer", "icu_folding", "starts", chars=["apostrophes", "compatible", "joints"]
-        ),
-        "runs": _analyzer("whitespace", *UNSPACED, chars=["apostrophes", "compatible", "punctuation"]),
-        "run_starts": _analyzer("whitespace", *UNSPACED, "starts", chars=["apostrophes", "compatible", "punctuation"]),
-        "whole_name": _analyzer("keyword", "icu_folding", "trim", chars=["apostrophes", "compatible", "punctuation"]),
-        "address": _analyzer("keyword", "icu_folding"),
-        "parts": _analyzer("address_parts", "icu_folding"),
-        "part_starts": _analyzer("address_parts", "icu_folding", "starts"),
-        "digit_starts": _analyzer("keyword", "digit_starts"),
-        "digit_ends": _analyzer("keyword", "reverse", "digit_starts", "reverse"),
-    },
-    "normalizer": {"folded": {"type": "custom", "filter": ["icu_folding"]}},
-}
 
 
 def _text(analyzer: str, search_analyzer: str | None = None, *, options: str = "docs") -> dict[str, Any]:

@@ -9,7 +9,8 @@ from infra.settings import Settings
 LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
 """Queues: what people wait for, and what they do not. The first two are named as the outbox's lanes."""
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
-UPKEEP = "indexer.upkeep"
+UPKEEP, PURGE = "indexer.upkeep", "indexer.purge"
+BUILD = "indexer.build"
 VERIFY, REPAIR = "indexer.verify", "indexer.repair"
 """Ask for a run. `COMPARE` goes on with those that were asked for, `WATCH` with the one that never ends."""
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
@@ -19,6 +20,10 @@ COMPARE, WATCH = "indexer.compare", "indexer.watch"
 MARK, MARK_SECONDS = "indexer:nudged", 2
 
 TASK_LIMIT_SECONDS = 90
+BUILD_LIMIT_SECONDS = 3600
+"""A verification takes as long as it takes."""
+EXPIRES_SECONDS = 5
+"""Wake-ups that come each second, or from each other, do not pile up."""
 TYPES = {LIVE: b"list", BULK: b"list", REBUILD: b"list", "unacked": b"hash", "unacked_index": b"zset", MARK: b"string"}
 """What is kept in Redis, by us and by Celery for us."""
 
@@ -97,8 +102,8 @@ class Nudger:
     def start(self, task: str, name: str) -> bool:
         """Send a task without arguments to a queue; False if Redis could not be reached."""
         try:
-            self._celery.send_task(task, queue=name, expires=60)
-        except Exception:  # noqa: BLE001 (as above; beat sends it again)
+            self._celery.send_task(task, queue=name, expires=EXPIRES_SECONDS)
+        except Exception:  # noqa: BLE001 (as above: what was asked for is a row, and beat sends the task each second)
             return False
         return True
 

@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_workers: Count = 1
     """API processes."""
     worker_processes: Count = 1
-    """Processes of the indexing worker."""
+    """Processes of each indexing worker; that of the bulk lane has two at least."""
     database_pool: Count = 10
     """Connections an API process keeps at the most."""
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,60}$")] = "consumers"

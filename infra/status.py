@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from infra import activity, counters, documents, logs, opensearch, outbox, verifications
+from infra import activity, counters, documents, logs, opensearch, outbox, rebuilds, verifications
 from infra.settings import Settings
 
 SEARCH_SECONDS = 2
@@ -16,8 +16,10 @@ PARKED = 20
 PARTS = ("live", "bulk", "clock")
 
 GENERATIONS = sa.text("""
-    SELECT index_name, state, document_version, mapping_digest = :digest AS is_as_declared, live_at
-    FROM generations WHERE state <> 'dropped' ORDER BY id""")
+    SELECT index_name, state, document_version, mapping_digest = :digest AS is_as_declared, live_at, keep_until,
+        lost_at, (SELECT count(*) FROM (
+            SELECT FROM generation_misses WHERE generation_id = g.id LIMIT :most) AS missed) AS misses
+    FROM generations g WHERE state <> 'dropped' ORDER BY id""")
 
 
 class Generation(msgspec.Struct, kw_only=True, rename="camel"):
@@ -27,6 +29,11 @@ class Generation(msgspec.Struct, kw_only=True, rename="camel"):
     is_as_declared: bool
     """Whether it was built with this code's mapping and settings."""
     live_at: datetime | None
+    keep_until: datetime | None
+    lost_at: datetime | None
+    """When its index was found gone, or another in its place."""
+    misses: int
+    """Changes it did not take yet; the live one has none."""
     index: str | None = None
     """`open`, `close` or `missing`; None, like what follows, if OpenSearch does not tell."""
     documents: int | None = None
@@ -48,6 +55,8 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
     search: str
     """`ok`, or why nothing could be learned of it."""
     generations: list[Generation]
+    rebuild: rebuilds.Rebuild | None
+    """The running one, or the last."""
     parts: list[Part]
     waiting: list[outbox.Waiting]
     done: list[counters.Totals]
@@ -73,11 +82,26 @@ def read(connection: sa.Connection, settings: Settings) -> Status:
     Raises:
         DBAPIError: the database is away.
     """
-    rows = connection.execute(GENERATIONS, {"digest": documents.MAPPING_DIGEST}).mappings()
+    status = known(connection)
+    # OpenSearch may take its time; nothing is held meanwhile.
+    connection.rollback()
+    look(settings, status)
+    return status
+
+
+def known(connection: sa.Connection) -> Status:
+    """What the database knows.
+
+    Raises:
+        DBAPIError: it is away.
+    """
+    values = {"digest": documents.MAPPING_DIGEST, "most": rebuilds.MOST}
+    rows = connection.execute(GENERATIONS, values).mappings()
     generations = [Generation(**row) for row in rows]
-    status = Status(
+    return Status(
         search="ok",
         generations=generations,
+        rebuild=rebuilds.latest(connection),
         parts=[Part(part=part, silent_seconds=activity.silence(connection, part)) for part in PARTS],
         waiting=outbox.waiting(connection),
         done=counters.totals(connection),
@@ -86,16 +110,17 @@ def read(connection: sa.Connection, settings: Settings) -> Status:
         verified=verifications.last_done(connection),
         differing=verifications.known(connection),
     )
-    # OpenSearch may take its time; nothing is held meanwhile.
-    connection.rollback()
+
+
+def look(settings: Settings, status: Status) -> None:
+    """Add what OpenSearch knows; it may be away."""
     client = opensearch.client(settings)
     try:
-        _look(client, settings.index_prefix, generations)
+        _look(client, settings.index_prefix, status.generations)
     except (OpenSearchException, msgspec.ValidationError) as error:
         status.search = f"unreachable: {logs.kind(error)}"
     finally:
         client.close()
-    return status
 
 
 def _look(client: OpenSearch, prefix: str, generations: list[Generation]) -> None:

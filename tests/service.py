@@ -94,7 +94,7 @@ class Service:
     COMMANDS: dict[str, list[str]] = {  # noqa: RUF012 (a constant)
         "api": ["granian", "--interface", "asgi", "--factory", "api.app:create_app", "--host", "127.0.0.1"],
         "worker": [*CELERY, "worker", "-Q", "live", "-c", "1", "-n", "live@%h", "--without-gossip"],
-        "background": [*CELERY, "worker", "-Q", "bulk,rebuild", "-c", "1", "-n", "bulk@%h", "--without-gossip"],
+        "background": [*CELERY, "worker", "-Q", "bulk,rebuild", "-c", "2", "-n", "bulk@%h", "--without-gossip"],
         "beat": [*CELERY, "beat", "-S", "celery.beat:Scheduler"],
     }
 

@@ -179,7 +179,8 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
     batch_change = endpoint.method == "PUT" and endpoint.handler.opt["limit"] == "batch"
     names_another = endpoint.asked is not None and "audience_id" in endpoint.asked.__struct_fields__
     possible = {
-        HTTPStatus.BAD_REQUEST: endpoint.asked or endpoint.body,
+        # A POST has an Idempotency-Key, which may be wrong.
+        HTTPStatus.BAD_REQUEST: endpoint.asked or endpoint.body or endpoint.method == "POST",
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
         HTTPStatus.NOT_FOUND: endpoint.has_path_parameter or batch_change or names_another,

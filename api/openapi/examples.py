@@ -18,6 +18,8 @@ from api.errors import SENTENCES
 from api.ops.verify_routes import Repair, Verification, Verifications
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderPage
 from infra.documents import Consumer
+from infra.rebuilds import Rebuild
+from infra.status import Status
 from infra.verifications import CAUSES, Run
 
 CONSUMER_ID, ORDER_ID, AUDIENCE_ID = (f"{prefix}_01JBK3Q8X5W5V0B6T1R2M3N4P5" for prefix in ("cons", "ord", "aud"))
@@ -94,6 +96,51 @@ DIFFERENCE = {
     "foundAt": TIME,
 }
 
+REBUILD = {
+    "id": 2,
+    "indexName": "consumers-000002",
+    "state": "filling",
+    "phase": "filling",
+    "isPaused": False,
+    "wanted": None,
+    "documentVersion": 1,
+    "documents": 340_000,
+    "total": 1_000_000,
+    "misses": 0,
+    "documentsPerSecond": 17_000,
+    "remainingSeconds": 39,
+    "lagMs": 12,
+    "differences": None,
+    "error": None,
+    "startedAt": TIME,
+    "endedAt": None,
+    "keepUntil": None,
+}
+GENERATION = {
+    "indexName": "consumers-000001",
+    "state": "live",
+    "documentVersion": 1,
+    "isAsDeclared": True,
+    "liveAt": TIME,
+    "keepUntil": None,
+    "lostAt": None,
+    "misses": 0,
+    "index": "open",
+    "documents": 1_000_000,
+    "bytes": 521_000_000,
+    "aliases": ["read", "write"],
+}
+STATUS = {
+    "search": "ok",
+    "generations": [GENERATION],
+    "rebuild": REBUILD,
+    "parts": [{"part": "live", "silentSeconds": 0.4}],
+    "waiting": [{"lane": "live", "waiting": 3, "oldestSeconds": 0.01, "parked": 0}],
+    "done": [],
+    "workers": [],
+    "parked": [],
+}
+
 EXAMPLES: dict[Any, Any] = {
     NewConsumer: GIVEN,
     ConsumerChange: {"fullName": "José García Núñez", "metadata": {"tier": None}},
@@ -114,6 +161,8 @@ EXAMPLES: dict[Any, Any] = {
     AudiencePage: {"data": [AUDIENCE], "pageInfo": PAGE},
     Members: {"consumerIds": [CONSUMER_ID]},
     MembersChanged: {"audienceId": AUDIENCE_ID, "addedCount": 1},
+    Rebuild: REBUILD,
+    Status: STATUS,
     AudienceCount: {"audienceId": AUDIENCE_ID, "count": 1},
     Verification: {},
     Repair: {"run": 12},

@@ -8,7 +8,7 @@ import typer
 
 from infra import counters, outbox, status
 from infra.commands import verification
-from infra.commands.output import Json, say_json, say_table
+from infra.commands.output import Json, rebuild_line, say_json, say_table
 from infra.commands.transaction import transaction
 from infra.organizations import Mode, environment_id
 from infra.queue import Nudger
@@ -54,7 +54,7 @@ def retry_parked(
 ) -> None:
     """Try again what was given up: all of it, or of one environment, or of some consumers."""
     settings = load()
-    place = _place(environment) if environment is not None else None
+    place = place_of(environment) if environment is not None else None
     with transaction() as connection:
         number = environment_id(connection, *place) if place else None
         retried = outbox.retry(connection, environment_id=number, ids=ids or None)
@@ -68,7 +68,12 @@ def retry_parked(
         typer.echo(f"{retried} parked {'change' if retried == 1 else 'changes'} will be tried again.")
 
 
-def _place(given: str) -> tuple[str, Mode]:
+def place_of(given: str) -> tuple[str, Mode]:
+    """Organization and mode of `shop:live`.
+
+    Raises:
+        BadParameter: it is none.
+    """
     organization, _, mode = given.rpartition(":")
     for known in get_args(Mode):
         if organization and mode == known:
@@ -78,9 +83,11 @@ def _place(given: str) -> tuple[str, Mode]:
 
 def _say(found: status.Status) -> None:
     say_table(
-        ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE"),
+        ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE", "MISSES"),
         (_generation(each, found.search) for each in found.generations),
     )
+    if found.rebuild:
+        typer.echo(f"Last rebuild: {rebuild_line(found.rebuild)}")
     typer.echo()
     headings = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
     say_table(headings, map(_lane, found.waiting, found.done))
@@ -102,12 +109,13 @@ def _say(found: status.Status) -> None:
 
 
 def _generation(row: status.Generation, search: str) -> Iterable[object]:
-    yield from (row.index_name, row.state, row.document_version)
+    yield from (row.index_name, "lost" if row.lost_at else row.state, row.document_version)
     yield "as declared" if row.is_as_declared else "differs: consumers index rebuild"
     yield row.index or search
     yield None if row.aliases is None else row.aliases or "none"
     yield row.documents
     yield None if row.bytes is None else f"{row.bytes / 1_000_000:.1f} MB"
+    yield row.misses
 
 
 def _lane(waits: outbox.Waiting, done: counters.Totals) -> Iterable[object]:

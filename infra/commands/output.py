@@ -1,6 +1,5 @@
 """How commands answer: JSON for programs, lines and tables for people."""
 
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
@@ -11,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from infra.answers import as_json
 from infra.documents import time
+from infra.rebuilds import Rebuild
 
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
@@ -21,8 +22,7 @@ ENDLESS = 100_000
 
 def say_json(answer: msgspec.Struct | Iterable[msgspec.Struct]) -> None:
     """Print it as one line of JSON, with names and times as the API writes them."""
-    plain = msgspec.to_builtins(answer, builtin_types=(datetime,))
-    typer.echo(json.dumps(plain, ensure_ascii=False, default=time))
+    typer.echo(as_json(answer))
 
 
 def say_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -33,6 +33,26 @@ def say_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row))
     Console(highlight=False, width=ENDLESS).print(table)
+
+
+def rebuild_line(found: Rebuild) -> str:
+    """How far a rebuild is, in one line."""
+    parts = [f"{found.index_name}: {found.state}, {found.phase}"]
+    if found.is_paused:
+        parts.append("paused")
+    if found.wanted:
+        parts.append(f"{found.wanted} asked for")
+    parts.append(f"{found.documents:,} of {found.total:,} documents")
+    if found.documents_per_second:
+        parts.append(f"{found.documents_per_second:,}/s")
+    if found.remaining_seconds is not None:
+        parts.append(f"{found.remaining_seconds:,} s to go")
+    if found.misses:
+        parts.append(f"{found.misses:,} misses")
+    parts.append(f"live lag {found.lag_ms:,} ms")
+    if found.error:
+        parts.append(found.error)
+    return ", ".join(parts)
 
 
 def _cell(value: object) -> str:

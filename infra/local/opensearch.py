@@ -83,6 +83,8 @@ class OpenSearch(Server):
             "node.name": "local",
             "path.data": str(self.data),
             "path.logs": str(self.log.parent),
+            # So that snapshots can be tried here too.
+            "path.repo": str(self._temporary),
             "network.host": LOOPBACK,
             "http.port": self.port,
             "transport.port": 0,

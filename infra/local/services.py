@@ -107,11 +107,11 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
     quiet = ("--loglevel", settings.log_level)
     workers = {
         name: (
-            *(*celery, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(settings.worker_processes)),
+            *(*celery, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(max(least, settings.worker_processes))),
             *("--without-gossip", "--without-mingle", *quiet),
         )
-        # What people wait for never stands behind what they do not.
-        for name, queues in (("live", "live"), ("bulk", "bulk,rebuild"))
+        # What people wait for never stands behind what they do not; nor an import behind the verification of a rebuild.
+        for name, queues, least in (("live", "live", 1), ("bulk", "bulk,rebuild", 2))
     }
     # This scheduler keeps no file; every entry is due at once after a restart, which is harmless.
     beat = (*celery, "beat", "-S", "celery.beat:Scheduler", "--pidfile=", *quiet)

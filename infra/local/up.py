@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra import generations, migrate, sample
+from infra import db, generations, migrate, rebuilds, sample
 from infra.local import ports
 from infra.local.display import Display, welcome
 from infra.local.errors import LocalError
@@ -62,15 +62,30 @@ def _run(folder: Path, lock: int, display: Display) -> None:
         settings = load(_with_addresses(servers.addresses))
         with display.step("Bringing the database and the index up to date …"):
             migrate.upgrade(settings.database_url)
-            generations.ensure(settings)
+            as_declared = generations.ensure(settings)
         with _started(services(folder, settings, [lock])) as own:
             with display.step("Starting the API and the worker …"):
                 wait_until_ready(own, settings)
             with display.step("Looking after the sample data …"):
                 key = sample.ensure_demo(settings, folder)
                 wait_until_searchable(settings)
+            if not as_declared:
+                display.line(_rebuild(settings))
             welcome(settings, key, display.line)
             keep_running([*servers.running.values(), *own], display.line)
+
+
+def _rebuild(settings: Settings) -> str:
+    """Bring the index to what the code declares, while all goes on; in production somebody asks for that."""
+    engine = db.engine(settings)
+    try:
+        with engine.begin() as connection:
+            name = rebuilds.start(connection, settings).index_name
+    except rebuilds.RebuildError as error:
+        return f"The code declares another index than there is; {error}"
+    finally:
+        engine.dispose()
+    return f"The code declares another index than there is: building {name} (see `consumers index status`)"
 
 
 def _with_addresses(addresses: Mapping[str, str]) -> dict[str, str]:

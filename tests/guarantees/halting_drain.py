@@ -15,7 +15,7 @@ from tests.indexer.conftest import Pipeline
 
 STEPS = {
     "claim": (claims, "claim"),
-    "read": (drain, "_documents"),
+    "read": (drain, "read_documents"),
     "write": (drain, "_write"),
     "refresh": (drain, "refresh"),
     "forget": (drain, "_settle"),

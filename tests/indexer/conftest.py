@@ -12,6 +12,7 @@ from redis import Redis
 
 from indexer import claims
 from indexer.drain import Round, drain_round
+from indexer.rebuild import Builder
 from infra import documents, opensearch
 from infra.settings import Settings
 from tests.service import Database
@@ -107,6 +108,13 @@ def new_pipeline(database: Database) -> Iterator[Pipeline]:
 def pipeline(quiet: Database) -> Iterator[Pipeline]:
     with new_pipeline(quiet) as pipeline:
         yield pipeline
+
+
+@pytest.fixture
+def builder(pipeline: Pipeline) -> Iterator[Builder]:
+    builder = Builder(pipeline.database.settings)
+    yield builder
+    builder.close()
 
 
 @pytest.fixture

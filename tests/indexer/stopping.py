@@ -9,8 +9,8 @@ from infra import db, opensearch, settings
 
 STEPS = {
     "claimed": (claims, "claim"),
-    "aimed": (claims, "target"),
-    "read": (drain, "_documents"),
+    "aimed": (claims, "targets"),
+    "read": (drain, "read_documents"),
     "written": (drain, "_write"),
     "refreshed": (drain, "refresh"),
     "forgotten": (claims, "forget"),

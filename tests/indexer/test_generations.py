@@ -59,3 +59,10 @@ def test_index_left_by_another_database_is_stepped_round(pipeline: Pipeline) -> 
     assert pipeline.visible() == {left}
     with pipeline.database.engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one() == 0
+
+
+def test_mapping_that_differs_is_told_and_nothing_is_rebuilt(pipeline: Pipeline) -> None:
+    assert generations.ensure(pipeline.database.settings)
+    pipeline.run("UPDATE generations SET mapping_digest = 'another'")
+    assert not generations.ensure(pipeline.database.settings)
+    assert pipeline.run("SELECT count(*) FROM generations") == [(1,)]

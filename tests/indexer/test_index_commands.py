@@ -96,7 +96,11 @@ def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consume
         "index": "open",
         "documents": 3,
         "aliases": ["read", "write"],
+        "keepUntil": None,
+        "lostAt": None,
+        "misses": 0,
     }
+    assert found["rebuild"] is None
     live, bulk = found["waiting"]
     assert (live["lane"], live["waiting"], live["parked"]) == ("live", 1, 0)
     assert (bulk["lane"], bulk["waiting"], bulk["oldestSeconds"]) == ("bulk", 0, 0)

@@ -1,0 +1,222 @@
+"""A rebuild, as its recipe: a new index is made, written by every drain from then on, filled from the database, given
+what it missed, verified, and read. Each step is short, may be repeated, and is found in the generation's row by
+whichever worker comes next (`docs/decisions/0011-rebuilds-beside-the-live-index.md`).
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import sqlalchemy as sa
+import structlog
+from opensearchpy import OpenSearch
+
+from indexer import refill, slices, states
+from indexer.bulk import PlaceError, refresh
+from indexer.verify import verify_generation
+from infra import db, documents, logs, opensearch
+from infra.settings import Settings
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
+ROWS = 2000
+"""Documents of a page."""
+LOOK_SECONDS = 0.02
+LATE_MS = 250
+"""Live changes older than this are waited for, up to `GIVE_WAY_SECONDS` after each page."""
+GIVE_WAY_SECONDS = 2.0
+STEWARD = 0x73746577
+
+BUILDING = sa.text("""
+    SELECT id, index_name, phase, is_paused, wanted, document_version, verified_at IS NOT NULL FROM generations
+    WHERE state IN ('filling', 'refreshed')""")
+ROLLBACK = sa.text("SELECT id FROM generations WHERE state = 'kept' AND wanted = 'rollback'")
+TO_DO = sa.text("""
+    SELECT EXISTS (SELECT FROM generations WHERE state = 'kept' AND keep_until <= now() AND wanted IS NULL) AS expiry,
+        EXISTS (SELECT FROM generations WHERE state = 'dropped' AND removed_at IS NULL) AS removal""")
+MISSES = sa.text("SELECT EXISTS (SELECT FROM generation_misses WHERE generation_id = :id)")
+MOVE = sa.text("""
+    UPDATE generations SET phase = :phase, differences = coalesce(:differences, differences),
+        verified_at = CASE WHEN :phase = 'swapping' THEN present() ELSE verified_at END
+    WHERE id = :id AND state = 'refreshed'""")
+# While the live index is gone nothing of it can be late.
+LATE = sa.text("""
+    SELECT EXISTS (
+        SELECT FROM outbox WHERE lane = 'live' AND parked_at IS NULL AND retry_at IS NULL
+            AND created_at < clock_timestamp() - :milliseconds * interval '1 millisecond')
+    AND EXISTS (SELECT FROM generations WHERE state = 'live' AND lost_at IS NULL)""")
+
+
+class Building(NamedTuple):
+    id: int
+    index_name: str
+    phase: str
+    is_paused: bool
+    wanted: str | None
+    document_version: int
+    is_verified: bool
+
+
+class Builder:
+    """Does what is to be done next, in short steps. One a process; any number of them work together."""
+
+    def __init__(self, settings: Settings, name: str = "rebuild") -> None:
+        self._engine = db.engine(settings, pool_size=3, name=name)
+        self._writer, self._client = opensearch.writer(settings), opensearch.client(settings)
+        self._prefix = settings.index_prefix
+        self._rows = ROWS
+        self._pause = FIRST_PAUSE_SECONDS
+        self._not_before = 0.0
+
+    def work(self, seconds: float) -> bool:
+        """Go on for so long at the most; tell whether there is more to do at once. Never raises."""
+        until = time.monotonic() + seconds
+        while self._not_before <= time.monotonic() < until:
+            try:
+                if not self.step():
+                    return False
+            except Exception as error:  # noqa: BLE001 (no fault of a library may end the worker)
+                self._fail(error)
+            else:
+                self._pause = FIRST_PAUSE_SECONDS
+                self._rows = min(ROWS, 2 * self._rows)
+        return time.monotonic() >= until
+
+    def close(self) -> None:
+        self._engine.dispose()
+        self._writer.close()
+        self._client.close()
+
+    def step(self) -> bool:
+        """One step of any kind; whether there was one."""
+        building = self._building()
+        if building and building.phase == "filling" and not building.is_paused and self._fill(building):
+            return True
+        with self._as_steward() as alone:
+            if alone and self._advance():
+                return True
+        return self._refill(building)
+
+    def _building(self) -> Building | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(BUILDING).one_or_none()
+        return None if row is None else Building._make(row)
+
+    def _fill(self, building: Building) -> bool:
+        """Write a page; whether there was one to be had."""
+        started = time.monotonic()
+        try:
+            with self._engine.connect() as connection:
+                if slices.fill(connection, self._writer, self._rows) is None:
+                    return False
+        except slices.RefusedError as error:
+            states.abandon(self._engine, building.id, str(error))
+        else:
+            self._give_way(time.monotonic() - started)
+        return True
+
+    def _refill(self, building: Building | None) -> bool:
+        """Give the generations beside the live one what they missed; whether there was anything."""
+        with self._engine.connect() as connection:
+            lacking = refill.lacking(connection)
+        for generation in lacking:
+            with self._engine.connect() as connection:
+                done = refill.refill(connection, self._writer, generation, self._rows)
+            if done.refused and building and building.id == generation.id:
+                reason = f"{len(done.refused)} documents are refused: {next(iter(done.refused.values()))}"
+                states.abandon(self._engine, generation.id, reason)
+        return bool(lacking)
+
+    def _give_way(self, seconds: float) -> None:
+        """Leave the machine to live changes that are late: as long as the page took, or longer if it was short."""
+        until = time.monotonic() + max(seconds, GIVE_WAY_SECONDS)
+        with self._engine.connect() as connection:
+            while time.monotonic() < until and connection.execute(LATE, {"milliseconds": LATE_MS}).scalar_one():
+                connection.rollback()
+                time.sleep(LOOK_SECONDS)
+
+    @contextmanager
+    def _as_steward(self) -> Iterator[bool]:
+        """Whether this worker alone takes the steps that are not for many. The lock goes with its session, if the
+        worker is killed, and after a while if it is frozen; two stewards would only do the same work twice.
+        """
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("SET idle_session_timeout = '10min'"))
+            alone = connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": STEWARD}).scalar_one()
+            try:
+                yield alone
+            finally:
+                if alone:
+                    connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": STEWARD})
+
+    def _advance(self) -> bool:
+        with self._engine.connect() as connection:
+            to_do = connection.execute(TO_DO).one()
+            rollback = connection.execute(ROLLBACK).scalar_one_or_none()
+        if to_do.expiry:
+            states.expire(self._engine)
+        if to_do.expiry or to_do.removal:
+            states.remove(self._engine, self._client, self._prefix)
+        if rollback is not None:
+            return states.swap(self._engine, self._client, self._prefix, rollback)
+        building = self._building()
+        if building is None:
+            return False
+        if building.wanted == "cancel":
+            states.abandon(self._engine, building.id)
+            return True
+        # Older code cannot make its documents; a worker of the newer has to.
+        if building.is_paused or building.document_version > documents.DOCUMENT_VERSION:
+            return False
+        return self._next_phase(building)
+
+    def _next_phase(self, building: Building) -> bool:
+        match building.phase:
+            case "requested":
+                states.name(self._engine, self._client, self._prefix, building.id)
+            case "creating":
+                states.begin_filling(self._engine, self._client, self._prefix, building.id)
+            case "filling":
+                return states.full(self._engine, building.id)
+            case "refilling":
+                return self._refilled(building)
+            case "verifying":
+                self._verify(building)
+            case "swapping":
+                if states.swap(self._engine, self._client, self._prefix, building.id):
+                    return True
+                return self._move(building, "refilling")
+        return True
+
+    def _refilled(self, building: Building) -> bool:
+        with self._engine.connect() as connection:
+            if connection.execute(MISSES, {"id": building.id}).scalar_one():
+                return False
+        return self._move(building, "swapping" if building.is_verified else "verifying")
+
+    def _verify(self, building: Building) -> None:
+        refresh(self._writer, building.index_name)
+        found = _verified(self._engine, self._writer, building.index_name)
+        self._move(building, "swapping", found)
+        if found:
+            states.abandon(self._engine, building.id, f"verification found {found} differences")
+
+    def _move(self, building: Building, phase: str, differences: int | None = None) -> bool:
+        with self._engine.begin() as connection:
+            values = {"id": building.id, "phase": phase, "differences": differences}
+            return bool(connection.execute(MOVE, values).rowcount)
+
+    def _fail(self, error: Exception) -> None:
+        """Smaller pages, after a while: the index may have too much to do, or one row be at fault."""
+        reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
+        log.warning("rebuild_postponed", rows=self._rows, reason=reason)
+        self._rows = max(1, self._rows // 4)
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+
+def _verified(engine: sa.Engine, client: OpenSearch, index: str) -> int:
+    """How many differences there are between an index and the database."""
+    return verify_generation(engine, client, index).differences

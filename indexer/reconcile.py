@@ -1,0 +1,113 @@
+"""Holds OpenSearch against the rows, each second: the rows are right.
+
+An index that is gone, or another under its name (made by hand, restored from a snapshot), is known by its UUID. Readers
+then have no index until a rebuild has made one: an error, never an empty list. An alias that points elsewhere, as after
+a swap that was not recorded, is put right.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+import structlog
+from opensearchpy import OpenSearch
+
+from infra import db, documents, generations, logs, opensearch, rebuilds
+from infra.generations import BARRIER, KNOW, Index
+from infra.settings import Settings
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 1.0
+AGAIN_SECONDS = 30
+"""Between rebuilds of a lost index, should they fail."""
+
+# Not while a state is being changed: then the aliases may be ahead of the rows.
+TRY = sa.text("SELECT pg_try_advisory_xact_lock_shared(:lock)")
+ROWS = sa.text("""
+    SELECT id, index_name, index_uuid, state, lost_at IS NOT NULL AS is_lost FROM generations
+    WHERE state <> 'dropped' AND (index_uuid IS NOT NULL OR state = 'live') ORDER BY id""")
+LOST = sa.text("""
+    UPDATE generations SET lost_at = present(),
+        wanted = CASE WHEN state IN ('filling', 'refreshed') THEN 'cancel' END,
+        error = CASE WHEN state IN ('filling', 'refreshed') THEN 'its index was removed' ELSE error END,
+        keep_until = CASE WHEN state = 'kept' THEN present() ELSE keep_until END
+    WHERE id = :id AND lost_at IS NULL""")
+BACK = sa.text("UPDATE generations SET lost_at = NULL WHERE id = :id AND state = 'live'")
+MAY_START = sa.text("""
+    SELECT NOT EXISTS (SELECT FROM generations WHERE state IN ('filling', 'refreshed')
+        OR phase IN ('failed', 'cancelled') AND ended_at > now() - :seconds * interval '1 second')""")
+
+
+def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings) -> None:
+    """Look once, and put right what can be.
+
+    Raises:
+        OpenSearchException, DBAPIError: one of them does not answer.
+        SearchError: OpenSearch does not confirm what it was told.
+    """
+    with engine.begin() as connection:
+        if not connection.execute(TRY, {"lock": BARRIER}).scalar_one():
+            return
+        rows = connection.execute(ROWS).all()
+        found = generations.look(client, settings.index_prefix)
+        for row in rows:
+            index = found.get(row.index_name)
+            if index and row.index_uuid is None:
+                connection.execute(KNOW, {"id": row.id, "uuid": index.uuid})
+            elif index is None or index.uuid != row.index_uuid:
+                _lose(connection, client, row, index)
+            elif documents.write_alias(row.index_name) not in index.aliases:
+                client.indices.put_alias(index=row.index_name, name=documents.write_alias(row.index_name))
+                log.warning("alias_restored", index=row.index_name)
+        live = next((row for row in rows if row.state == "live"), None)
+        if live:
+            _look_at_live(connection, client, settings, live, found)
+
+
+def _lose(connection: sa.Connection, client: OpenSearch, row: sa.Row[tuple[object, ...]], index: Index | None) -> None:
+    if index and documents.write_alias(row.index_name) in index.aliases:
+        client.indices.delete_alias(index=row.index_name, name=documents.write_alias(row.index_name))
+    if connection.execute(LOST, {"id": row.id}).rowcount:
+        log.error("index_lost", index=row.index_name, state=row.state, replaced=index is not None)
+
+
+def _look_at_live(
+    connection: sa.Connection,
+    client: OpenSearch,
+    settings: Settings,
+    live: sa.Row[tuple[object, ...]],
+    found: Mapping[str, Index],
+) -> None:
+    """Readers have this index and no other; if it is lost, none, until a rebuild is done."""
+    alias = documents.read_alias(settings.index_prefix)
+    read = {name for name, index in found.items() if alias in index.aliases}
+    index = found.get(live.index_name)
+    if index and (live.index_uuid is None or index.uuid == live.index_uuid):
+        if live.is_lost:
+            # The very same is back, and while it was away no change was forgotten.
+            connection.execute(BACK, {"id": live.id})
+        if read != {live.index_name}:
+            generations.show(client, settings.index_prefix, live.index_name)
+            log.warning("alias_restored", index=live.index_name, read=sorted(read))
+        return
+    for name in read:
+        client.indices.delete_alias(index=name, name=alias)
+    if connection.execute(MAY_START, {"seconds": AGAIN_SECONDS}).scalar_one():
+        log.warning("rebuild_started", index=rebuilds.start(connection, settings).index_name, reason="index lost")
+
+
+def start(settings: Settings) -> None:
+    """Look each second, in a thread of its own, until the process ends."""
+    engine, client = db.engine(settings, name="reconcile"), opensearch.client(settings)
+
+    def run() -> None:
+        while True:
+            try:
+                reconcile(engine, client, settings)
+            except Exception as error:  # noqa: BLE001 (no fault of a library may end the thread)
+                log.warning("reconcile_postponed", reason=logs.kind(error))
+            time.sleep(LOOK_SECONDS)
+
+    threading.Thread(target=run, name="reconcile", daemon=True).start()

@@ -1,0 +1,89 @@
+"""Rebuilding in a test's own process, step by step."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from indexer.rebuild import Builder
+from infra import documents, rebuilds
+from infra.rebuilds import Rebuild
+from tests.indexer.conftest import Pipeline
+from tests.waiting import wait_until
+
+PHASES = ("requested", "creating", "filling", "refilling", "verifying", "swapping")
+
+
+def ask(pipeline: Pipeline, request: str) -> Rebuild:
+    with pipeline.database.engine.begin() as connection:
+        return rebuilds.REQUESTS[request](connection, pipeline.database.settings)
+
+
+def latest(pipeline: Pipeline) -> Rebuild:
+    with pipeline.database.engine.connect() as connection:
+        found = rebuilds.latest(connection)
+    assert found
+    return found
+
+
+def build(pipeline: Pipeline, builder: Builder) -> Rebuild:
+    """Go on until nothing is to be done."""
+
+    def ended() -> bool:
+        builder.work(5)
+        return not latest(pipeline).is_running
+
+    wait_until(ended, timeout=40, what="the rebuild")
+    builder.work(5)
+    return latest(pipeline)
+
+
+def rebuild(pipeline: Pipeline, builder: Builder) -> Rebuild:
+    ask(pipeline, "rebuild")
+    return build(pipeline, builder)
+
+
+def reach(pipeline: Pipeline, builder: Builder, phase: str) -> None:
+    """Go on until a rebuild is in this phase."""
+    while latest(pipeline).phase != phase:
+        assert builder.step()
+
+
+def next_index(pipeline: Pipeline) -> str:
+    """The one after the first."""
+    return documents.index_name(pipeline.database.settings.index_prefix, 2)
+
+
+def states(pipeline: Pipeline) -> list[str]:
+    return [state for (state,) in pipeline.run("SELECT state FROM generations ORDER BY id")]
+
+
+def misses(pipeline: Pipeline) -> int:
+    return int(pipeline.run("SELECT count(*) FROM generation_misses")[0][0])
+
+
+def indices(pipeline: Pipeline) -> list[str]:
+    """Those that there are."""
+    found = pipeline.database.search.indices.get(index=f"{pipeline.database.settings.index_prefix}-*")
+    return sorted(found)
+
+
+def read_index(pipeline: Pipeline) -> list[str]:
+    """What readers have."""
+    alias = documents.read_alias(pipeline.database.settings.index_prefix)
+    return sorted(pipeline.database.search.indices.get_alias(name=alias))
+
+
+def document_in(pipeline: Pipeline, index: str, consumer_id: str) -> Any:
+    """What an index holds of a consumer, searchable or not; None if nothing."""
+    answer: Any = pipeline.writer.get(index=index, id=consumer_id, params={"ignore": 404})
+    return msgspec.json.decode(answer).get("_source")
+
+
+def people(pipeline: Pipeline, number: int) -> list[str]:
+    with pipeline.database.engine.begin() as connection:
+        insert = sa.text("""
+            INSERT INTO consumers (environment_id, email, phone, full_name)
+            SELECT :e, 'person' || n || '@example.com', '+1212555' || to_char(n % 10000, 'FM0000'), 'Person ' || n
+            FROM generate_series(1, :number) AS n RETURNING id""")
+        return list(connection.execute(insert, {"e": pipeline.environment, "number": number}).scalars())

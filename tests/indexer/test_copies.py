@@ -1,0 +1,146 @@
+"""Generations beside the live one: whatever is wrong with them, the live one goes on, and they get what they missed."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+
+from indexer import claims
+from indexer.rebuild import Builder
+from infra import documents, generations
+from tests.guarantees.agreement import assert_agreement
+from tests.indexer.building import ask, build, document_in, misses, next_index, reach, read_index, rebuild
+from tests.indexer.conftest import Pipeline
+from tests.waiting import wait_until
+
+
+class Fault(NamedTuple):
+    begin: Callable[[Pipeline, str], object]
+    end: Callable[[Pipeline, str], object]
+
+
+def settings(**values: Any) -> Callable[[Pipeline, str], object]:
+    body = {f"index.{name}": value for name, value in values.items()}
+    return lambda pipeline, index: pipeline.database.search.indices.put_settings(index=index, body=body)
+
+
+def alias(act: str) -> Callable[[Pipeline, str], object]:
+    def change(pipeline: Pipeline, index: str) -> None:
+        one = {"index": index, "alias": documents.write_alias(index)}
+        pipeline.database.search.indices.update_aliases(body={"actions": [{act: one}]})
+
+    return change
+
+
+FAULTS = {
+    "rejects": Fault(settings(**{"blocks.write": True}), settings(**{"blocks.write": None})),
+    # Every write waits for a copy of the shard that there is no place for.
+    "hangs": Fault(
+        settings(auto_expand_replicas=False, number_of_replicas=1, **{"write.wait_for_active_shards": "2"}),
+        settings(auto_expand_replicas="0-1", **{"write.wait_for_active_shards": "1"}),
+    ),
+    "has lost its alias": Fault(alias("remove"), alias("add")),
+    "is newer than this worker": Fault(
+        lambda p, index: p.run("UPDATE generations SET document_version = 99 WHERE index_name = :i", i=index),
+        lambda p, index: p.run("UPDATE generations SET document_version = 1 WHERE index_name = :i", i=index),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("state", ["filling", "refreshed", "kept"])
+def test_generation_that_fails_holds_up_nothing_and_gets_what_it_missed(
+    pipeline: Pipeline, builder: Builder, state: str, fault: Fault
+) -> None:
+    renamed, gone = pipeline.consumer("Before"), pipeline.consumer()
+    pipeline.drain()
+    if state == "kept":
+        rebuild(pipeline, builder)
+        index = pipeline.index_name
+    else:
+        ask(pipeline, "rebuild")
+        reach(pipeline, builder, "filling" if state == "filling" else "swapping")
+        index = next_index(pipeline)
+    fault.begin(pipeline, index)
+    pipeline.rename(renamed, "After")
+    pipeline.delete(gone)
+    made = pipeline.consumer()
+    pipeline.drain()
+    assert pipeline.waiting() == 0
+    assert pipeline.visible() == {renamed, made}
+    assert misses(pipeline) == 3
+    fault.end(pipeline, index)
+    if state == "kept":
+        ask(pipeline, "rollback")
+    build(pipeline, builder)
+    assert misses(pipeline) == 0
+    assert read_index(pipeline) == [index]
+    assert pipeline.visible() == {renamed, made}
+    assert_agreement(pipeline.database)
+
+
+def test_generation_that_hangs_is_not_even_asked_for_a_while(pipeline: Pipeline, builder: Builder) -> None:
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "filling")
+    FAULTS["hangs"].begin(pipeline, next_index(pipeline))
+    for name in ("First", "Second"):
+        pipeline.rename(consumer, name)
+        pipeline.round()
+    reasons = [reason for (reason,) in pipeline.run("SELECT reason FROM generation_misses ORDER BY id")]
+    assert reasons[0] != "left alone"
+    assert reasons[1] == "left alone"
+    assert pipeline.indexed(consumer)["fullName"] == "Second"
+
+
+def test_index_that_lacks_a_change_is_not_read(pipeline: Pipeline, builder: Builder) -> None:
+    consumer = pipeline.consumer("Before")
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "swapping")
+    fault = FAULTS["rejects"]
+    fault.begin(pipeline, next_index(pipeline))
+    pipeline.rename(consumer, "After")
+    pipeline.drain()
+    builder.work(1)
+    assert read_index(pipeline) == [pipeline.index_name]
+    fault.end(pipeline, next_index(pipeline))
+    build(pipeline, builder)
+    assert read_index(pipeline) == [next_index(pipeline)]
+    assert_agreement(pipeline.database)
+
+
+def test_change_is_not_forgotten_because_another_generation_took_it(pipeline: Pipeline, builder: Builder) -> None:
+    consumer = pipeline.consumer("Before")
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "filling")
+    pipeline.rename(consumer, "After")
+    FAULTS["rejects"].begin(pipeline, pipeline.index_name)
+    with pytest.raises(Exception, match="403"):
+        pipeline.round()
+    wait_until(lambda: document_in(pipeline, next_index(pipeline), consumer), what="the other's document")
+    assert pipeline.waiting() == 1
+    FAULTS["rejects"].end(pipeline, pipeline.index_name)
+    pipeline.drain()
+    assert pipeline.indexed(consumer)["fullName"] == "After"
+
+
+def test_drain_that_waited_for_a_change_of_state_knows_the_new_one(pipeline: Pipeline) -> None:
+    """A statement that had looked at the rows before it waited would write what is not read any more."""
+
+    def aim() -> list[str]:
+        with pipeline.database.engine.begin() as connection:
+            return [generation.state for generation in claims.targets(connection)]
+
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with ThreadPoolExecutor(1) as pool, pipeline.database.engine.connect() as connection:
+        with connection.begin():
+            connection.execute(generations.EXCLUSIVELY, {"lock": generations.BARRIER})
+            connection.execute(sa.text("UPDATE generations SET state = 'kept'"))
+            aimed = pool.submit(aim)
+            wait_until(lambda: connection.execute(waiting).scalar_one(), what="the drain to wait")
+        assert aimed.result() == ["kept"]

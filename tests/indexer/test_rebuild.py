@@ -1,0 +1,206 @@
+"""A rebuild, step by step: nothing is lost, nothing half-done is shown, and what cannot be trusted is not read."""
+
+import msgspec
+import pytest
+
+from indexer import slices
+from indexer.rebuild import Builder
+from infra import documents, generations, rebuilds
+from tests.guarantees.agreement import assert_agreement
+from tests.indexer.building import (
+    PHASES,
+    ask,
+    build,
+    document_in,
+    indices,
+    latest,
+    misses,
+    next_index,
+    people,
+    reach,
+    read_index,
+    rebuild,
+    states,
+)
+from tests.indexer.conftest import Pipeline
+
+
+def test_rebuilt_index_is_the_database_and_the_one_before_is_kept(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "ROWS", 30)
+    people(pipeline, 100)
+    gone = pipeline.consumer()
+    pipeline.drain()
+    pipeline.delete(gone)
+    pipeline.drain()
+    done = rebuild(pipeline, builder)
+    assert (done.phase, done.state, done.documents, done.total, done.differences) == ("done", "live", 100, 100, 0)
+    assert states(pipeline) == ["kept", "live"]
+    assert read_index(pipeline) == [next_index(pipeline)]
+    assert_agreement(pipeline.database)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_what_changes_in_any_phase_is_in_the_new_index(pipeline: Pipeline, builder: Builder, phase: str) -> None:
+    renamed, gone, poisoned = pipeline.consumer("Before"), pipeline.consumer(), pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, phase)
+    pipeline.rename(renamed, "After")
+    pipeline.delete(gone)
+    made = pipeline.consumer()
+    pipeline.drain()
+    assert build(pipeline, builder).phase == "done"
+    assert pipeline.visible() == {renamed, made, poisoned}
+    assert_agreement(pipeline.database)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_cancel_in_any_phase_leaves_nothing(pipeline: Pipeline, builder: Builder, phase: str) -> None:
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, phase)
+    ask(pipeline, "cancel")
+    done = build(pipeline, builder)
+    assert (done.phase, done.state) == ("cancelled", "dropped")
+    assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    assert pipeline.run("SELECT count(*) FROM generation_slices") == [(0,)]
+    assert pipeline.visible() == {consumer}
+    assert rebuild(pipeline, builder).phase == "done"
+
+
+def test_second_rebuild_is_refused_while_one_is_built(pipeline: Pipeline, builder: Builder) -> None:
+    ask(pipeline, "rebuild")
+    with pytest.raises(rebuilds.RebuildError, match="being built already, phase requested"):
+        ask(pipeline, "rebuild")
+    build(pipeline, builder)
+    assert rebuild(pipeline, builder).phase == "done"
+    assert states(pipeline) == ["dropped", "kept", "live"]
+    assert len(indices(pipeline)) == 2
+
+
+@pytest.mark.parametrize("request_", ["cancel", "pause", "resume", "rollback", "drop"])
+def test_what_cannot_be_done_is_refused(pipeline: Pipeline, request_: str) -> None:
+    with pytest.raises(rebuilds.RebuildError):
+        ask(pipeline, request_)
+
+
+def test_paused_rebuild_rests_and_misses_nothing(pipeline: Pipeline, builder: Builder) -> None:
+    consumer = pipeline.consumer("Before")
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "filling")
+    ask(pipeline, "pause")
+    pipeline.rename(consumer, "After")
+    pipeline.drain()
+    assert not builder.work(5)
+    assert (latest(pipeline).phase, latest(pipeline).documents) == ("filling", 0)
+    ask(pipeline, "resume")
+    assert build(pipeline, builder).phase == "done"
+    assert_agreement(pipeline.database)
+
+
+@pytest.mark.parametrize("fault", ["removed", "altered", "added"])
+def test_index_that_differs_is_never_read(pipeline: Pipeline, builder: Builder, fault: str) -> None:
+    consumer, other = pipeline.consumer(), pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "verifying")
+    index, writer = next_index(pipeline), pipeline.writer
+    lie = msgspec.json.encode({"id": consumer, "environmentId": "0", "deleted": False})
+    if fault == "removed":
+        writer.delete(index=index, id=consumer)
+    else:
+        params = {"version": str(1 << 50), "version_type": "external_gte"}
+        writer.index(index=index, id=consumer if fault == "altered" else "cons_nobody", body=lie, params=params)
+    done = build(pipeline, builder)
+    assert (done.phase, done.differences, done.error) == ("failed", 1, "verification found 1 differences")
+    assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    assert pipeline.visible() == {consumer, other}
+
+
+def test_rollback_loses_nothing_either_way(pipeline: Pipeline, builder: Builder) -> None:
+    first = pipeline.consumer("Before")
+    pipeline.drain()
+    rebuild(pipeline, builder)
+    pipeline.rename(first, "Between")
+    second = pipeline.consumer()
+    pipeline.drain()
+    for index, expected in ((pipeline.index_name, ["live", "kept"]), (next_index(pipeline), ["kept", "live"])):
+        ask(pipeline, "rollback")
+        build(pipeline, builder)
+        assert states(pipeline) == expected
+        assert read_index(pipeline) == [index]
+        assert_agreement(pipeline.database)
+        pipeline.rename(second, f"In {index}")
+        pipeline.drain()
+        assert_agreement(pipeline.database)
+
+
+def test_kept_index_goes_when_its_time_is_over(pipeline: Pipeline, builder: Builder) -> None:
+    rebuild(pipeline, builder)
+    assert len(indices(pipeline)) == 2
+    ask(pipeline, "drop")
+    assert not builder.work(5)
+    assert states(pipeline) == ["dropped", "live"]
+    assert indices(pipeline) == [next_index(pipeline)]
+    with pytest.raises(rebuilds.RebuildError):
+        ask(pipeline, "rollback")
+
+
+def test_row_that_no_index_takes_holds_up_no_rebuild(pipeline: Pipeline, builder: Builder) -> None:
+    healthy, poisoned = pipeline.consumer(), pipeline.consumer()
+    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m='{"a": 1e16000}')
+    pipeline.drain()
+    assert rebuild(pipeline, builder).phase == "done"
+    assert pipeline.visible() == {healthy}
+    assert len(pipeline.failures()) == 2
+    assert misses(pipeline) == 0
+
+
+def test_document_that_only_the_new_index_refuses_ends_the_rebuild(pipeline: Pipeline, builder: Builder) -> None:
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "filling")
+    refuse = {"processors": [{"fail": {"message": "not this one"}}]}
+    pipeline.database.search.ingest.put_pipeline(id=next_index(pipeline), body=refuse)
+    pipeline.database.search.indices.put_settings(
+        index=next_index(pipeline), body={"index.default_pipeline": next_index(pipeline)}
+    )
+    done = build(pipeline, builder)
+    assert done.phase == "failed"
+    assert "refused" in (done.error or "")
+    assert indices(pipeline) == [pipeline.index_name]
+    assert pipeline.visible() == {consumer}
+
+
+def test_new_field_deployed_before_its_rebuild_stops_nothing_and_is_there_after_it(
+    pipeline: Pipeline, builder: Builder
+) -> None:
+    """The index was built by code that did not know `totalOrders`; it refuses what it does not know."""
+    search, index = pipeline.database.search, pipeline.index_name
+    known = {name: field for name, field in documents.MAPPING["properties"].items() if name != "totalOrders"}
+    generations.delete(search, index)
+    body = {"settings": documents.INDEX_SETTINGS, "mappings": documents.MAPPING | {"properties": known}}
+    search.indices.create(index=index, body=body | {"aliases": {documents.write_alias(index): {}}})
+    generations.show(search, pipeline.database.settings.index_prefix, index)
+    uuid = generations.look(search, pipeline.database.settings.index_prefix)[index].uuid
+    pipeline.run("UPDATE generations SET index_uuid = :uuid, fields = :fields", uuid=uuid, fields=list(known))
+    consumer, gone = pipeline.consumer("Before"), pipeline.consumer()
+    pipeline.drain()
+    pipeline.rename(consumer, "After")
+    pipeline.delete(gone)
+    pipeline.drain()
+    assert pipeline.visible() == {consumer}
+    assert "totalOrders" not in document_in(pipeline, index, consumer)
+    rebuild(pipeline, builder)
+    pipeline.rename(consumer, "Later")
+    pipeline.drain()
+    # Both go on: the new one has the field, and one can go back to the other.
+    assert document_in(pipeline, next_index(pipeline), consumer)["totalOrders"] == 0
+    assert "totalOrders" not in document_in(pipeline, index, consumer)
+    assert document_in(pipeline, index, consumer)["fullName"] == "Later"
+    assert_agreement(pipeline.database)

@@ -1,0 +1,123 @@
+"""`consumers index rebuild` and its like: a row is written, the builders are woken, and can be followed."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from indexer.rebuild import Builder
+from infra import queue, rebuilds
+from infra.settings import Settings
+from tests.commands import Consumers, commands
+from tests.indexer.building import ask, build, latest, next_index, people, read_index, rebuild
+from tests.indexer.conftest import Pipeline
+
+
+@pytest.fixture
+def consumers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
+    return commands(pipeline.database, monkeypatch, capsys)
+
+
+class TamperingBuilder:
+    """Somebody writes into the new index by hand before it is verified."""
+
+    def __init__(self, builder: Builder, pipeline: Pipeline) -> None:
+        self._builder, self._pipeline = builder, pipeline
+
+    def work(self, seconds: float) -> bool:
+        with self._pipeline.database.engine.connect() as connection:
+            found = rebuilds.latest(connection)
+        if not found or not found.is_running or found.phase != "refilling":
+            return self._builder.step()
+        self._pipeline.writer.index(index=found.index_name, id="cons_nobody", body=b'{"id": "cons_nobody"}')
+        return self._builder.work(seconds)
+
+
+@contextmanager
+def at_work(builder: Builder | TamperingBuilder) -> Iterator[None]:
+    """A worker, meanwhile."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(0.05):
+            builder.work(1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_rebuild_is_asked_for_and_the_builders_are_woken(
+    pipeline: Pipeline,
+    consumers: Consumers,
+    monkeypatch: pytest.MonkeyPatch,
+    own: Settings,
+    queue_of_its_own: redis.Redis,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", own.redis_url)
+    said = json.loads(consumers("index", "rebuild", "--json").out)
+    assert (said["indexName"], said["state"], said["phase"]) == (next_index(pipeline), "filling", "requested")
+    assert queue_of_its_own.llen(queue.REBUILD) == 1
+
+
+def test_second_rebuild_is_refused_in_one_line(pipeline: Pipeline, consumers: Consumers) -> None:
+    assert consumers("index", "rebuild").code == 0
+    refused = consumers("index", "rebuild")
+    assert refused.code == 1
+    assert refused.err == f"{next_index(pipeline)} is being built already, phase requested\n"
+
+
+def test_rebuild_that_is_waited_for_shows_how_far_it_is_and_how_it_ended(
+    pipeline: Pipeline, builder: Builder, consumers: Consumers
+) -> None:
+    people(pipeline, 50)
+    pipeline.drain()
+    with at_work(builder):
+        said = consumers("index", "rebuild", "--wait")
+    assert said.code == 0
+    assert said.out.splitlines()[-1].startswith(f"{next_index(pipeline)}: live, done, 50 of 50 documents")
+    with at_work(builder):
+        back = consumers("index", "rollback", "--wait", "--json")
+    assert json.loads(back.out.splitlines()[-1])["state"] == "live"
+    assert read_index(pipeline) == [pipeline.index_name]
+
+
+def test_rebuild_that_fails_says_so_by_its_exit_code(
+    pipeline: Pipeline, builder: Builder, consumers: Consumers
+) -> None:
+    pipeline.consumer()
+    pipeline.drain()
+    with at_work(TamperingBuilder(builder, pipeline)):
+        said = consumers("index", "rebuild", "--wait")
+    assert said.code == 1
+    assert "verification found 1 differences" in said.out
+
+
+def test_pause_resume_cancel_and_drop_are_told(pipeline: Pipeline, builder: Builder, consumers: Consumers) -> None:
+    ask(pipeline, "rebuild")
+    assert "paused" in consumers("index", "pause").out
+    assert "paused" not in consumers("index", "resume").out
+    assert "cancel asked for" in consumers("index", "cancel").out
+    assert build(pipeline, builder).phase == "cancelled"
+    for request in ("cancel", "pause", "resume", "rollback", "drop"):
+        assert consumers("index", request).code == 1
+    rebuild(pipeline, builder)
+    assert consumers("index", "drop").code == 0
+
+
+def test_status_shows_generations_and_the_rebuild(pipeline: Pipeline, builder: Builder, consumers: Consumers) -> None:
+    people(pipeline, 3)
+    pipeline.drain()
+    rebuild(pipeline, builder)
+    found = json.loads(consumers("index", "status", "--json").out)
+    assert [generation["state"] for generation in found["generations"]] == ["kept", "live"]
+    assert found["rebuild"]["id"] == latest(pipeline).id
+    assert (found["rebuild"]["documents"], found["rebuild"]["phase"]) == (3, "done")
+    assert "Last rebuild: " in consumers("index", "status").out

@@ -1,0 +1,169 @@
+"""The rows are right: an index that is not the one that was made is not read, and is made anew."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from opensearchpy.exceptions import NotFoundError
+
+from indexer.rebuild import Builder
+from indexer.reconcile import reconcile
+from infra import documents, generations
+from infra.rebuilds import RebuildError
+from tests.guarantees.agreement import assert_agreement
+from tests.indexer.building import ask, build, indices, latest, next_index, reach, read_index, rebuild, states
+from tests.indexer.conftest import Pipeline
+
+
+def look(pipeline: Pipeline) -> None:
+    reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
+
+
+def read_alias(pipeline: Pipeline) -> str:
+    return documents.read_alias(pipeline.database.settings.index_prefix)
+
+
+def remove(pipeline: Pipeline) -> None:
+    pipeline.database.search.indices.delete(index=pipeline.index_name)
+
+
+def replace(pipeline: Pipeline) -> None:
+    """As from a snapshot: the same name and aliases, and something else in it."""
+    remove(pipeline)
+    generations.create(pipeline.database.search, pipeline.index_name)
+    generations.show(pipeline.database.search, pipeline.database.settings.index_prefix, pipeline.index_name)
+
+
+def replace_by_anything(pipeline: Pipeline) -> None:
+    """As a cluster does that makes indices by itself."""
+    remove(pipeline)
+    pipeline.database.search.indices.create(index=pipeline.index_name)
+
+
+def restore(pipeline: Pipeline) -> None:
+    """From a snapshot into the closed index, which keeps its UUID."""
+    name = pipeline.index_name
+    snapshot, indices = pipeline.database.search.snapshot, pipeline.database.search.indices
+    snapshot.create_repository(repository=name, body={"type": "fs", "settings": {"location": name}})
+    snapshot.create(repository=name, snapshot="s", body={"indices": name}, params={"wait_for_completion": "true"})
+    indices.close(index=name)
+    snapshot.restore(repository=name, snapshot="s", body={"indices": name}, params={"wait_for_completion": "true"})
+    snapshot.delete_repository(repository=name)
+
+
+@pytest.mark.parametrize("harm", [remove, replace, replace_by_anything, restore])
+def test_lost_index_is_not_read_and_refilled_by_a_rebuild(
+    pipeline: Pipeline, builder: Builder, harm: Callable[[Pipeline], None]
+) -> None:
+    consumer, gone = pipeline.consumer(), pipeline.consumer()
+    pipeline.drain()
+    pipeline.delete(gone)
+    harm(pipeline)
+    look(pipeline)
+    with pytest.raises(NotFoundError):
+        pipeline.visible()
+    with pytest.raises(Exception, match="404"):
+        pipeline.round()
+    look(pipeline)
+    assert latest(pipeline).phase == "requested"
+    assert build(pipeline, builder).phase == "done"
+    pipeline.drain()
+    assert states(pipeline) == ["dropped", "live"]
+    assert indices(pipeline) == read_index(pipeline) == [next_index(pipeline)]
+    assert pipeline.visible() == {consumer}
+    assert_agreement(pipeline.database)
+
+
+def test_healthy_index_is_left_as_it_is(pipeline: Pipeline) -> None:
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    look(pipeline)
+    assert pipeline.visible() == {consumer}
+    assert pipeline.run("SELECT state, lost_at FROM generations") == [("live", None)]
+
+
+@pytest.mark.parametrize("alias", ["read", "write"])
+def test_alias_that_was_removed_is_back(pipeline: Pipeline, alias: str) -> None:
+    consumer = pipeline.consumer()
+    name = read_alias(pipeline) if alias == "read" else documents.write_alias(pipeline.index_name)
+    pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=name)
+    look(pipeline)
+    pipeline.drain()
+    assert pipeline.visible() == {consumer}
+
+
+def test_swap_that_was_not_recorded_is_undone_and_happens_again(pipeline: Pipeline, builder: Builder) -> None:
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "swapping")
+    prefix = pipeline.database.settings.index_prefix
+    generations.show(pipeline.database.search, prefix, next_index(pipeline))
+    look(pipeline)
+    assert read_index(pipeline) == [pipeline.index_name]
+    assert build(pipeline, builder).phase == "done"
+    assert read_index(pipeline) == [next_index(pipeline)]
+    assert pipeline.visible() == {consumer}
+
+
+def test_cancel_after_a_swap_that_was_not_recorded_leaves_readers_their_index(
+    pipeline: Pipeline, builder: Builder
+) -> None:
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "swapping")
+    generations.show(pipeline.database.search, pipeline.database.settings.index_prefix, next_index(pipeline))
+    ask(pipeline, "cancel")
+    build(pipeline, builder)
+    assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    assert pipeline.visible() == {consumer}
+
+
+def test_nothing_is_put_right_while_a_swap_is_under_way(pipeline: Pipeline) -> None:
+    with pipeline.database.engine.begin() as connection:
+        connection.execute(generations.EXCLUSIVELY, {"lock": generations.BARRIER})
+        pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=read_alias(pipeline))
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(look, pipeline).result()
+        with pytest.raises(NotFoundError):
+            read_index(pipeline)
+
+
+@pytest.mark.parametrize("phase", ["filling", "verifying", "swapping"])
+def test_rebuild_whose_index_is_removed_ends_and_leaves_readers_theirs(
+    pipeline: Pipeline, builder: Builder, phase: str
+) -> None:
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, phase)
+    pipeline.database.search.indices.delete(index=next_index(pipeline))
+    look(pipeline)
+    done = build(pipeline, builder)
+    assert (done.phase, done.error) == ("failed", "its index was removed")
+    assert pipeline.visible() == {consumer}
+    assert rebuild(pipeline, builder).phase == "done"
+
+
+def test_kept_index_that_is_removed_is_given_up(pipeline: Pipeline, builder: Builder) -> None:
+    consumer = pipeline.consumer()
+    rebuild(pipeline, builder)
+    remove(pipeline)
+    look(pipeline)
+    with pytest.raises(RebuildError):
+        ask(pipeline, "rollback")
+    builder.work(5)
+    assert states(pipeline) == ["dropped", "live"]
+    pipeline.drain()
+    assert pipeline.visible() == {consumer}
+
+
+def test_index_made_before_its_uuid_was_recorded_is_known_from_then_on(pipeline: Pipeline) -> None:
+    pipeline.run("UPDATE generations SET index_uuid = NULL")
+    look(pipeline)
+    [(known,)] = pipeline.run("SELECT index_uuid FROM generations")
+    assert (
+        known
+        == generations.look(pipeline.database.search, pipeline.database.settings.index_prefix)[pipeline.index_name].uuid
+    )

@@ -1,0 +1,66 @@
+"""Tombstones go a week after the delete, unless a generation beside the live one needs them."""
+
+import msgspec
+import pytest
+
+from indexer import tombstones
+from indexer.rebuild import Builder
+from tests.indexer.building import ask, build, document_in, next_index, reach, rebuild
+from tests.indexer.conftest import Pipeline
+
+
+def buried(pipeline: Pipeline, days: int) -> str:
+    """A consumer that was deleted so many days ago."""
+    consumer = pipeline.consumer()
+    pipeline.drain()
+    version = pipeline.version(consumer)
+    pipeline.delete(consumer)
+    pipeline.drain()
+    [(moment,)] = pipeline.run(
+        "SELECT to_char(now() - :days * interval '1 day', 'YYYY-MM-DD\"T\"00:00:00.000Z')", days=days
+    )
+    old = pipeline.indexed(consumer) | {"deletedAt": moment}
+    assert pipeline.write_by_hand(consumer, version + 1, msgspec.json.encode(old)) == 200
+    return consumer
+
+
+def purge(pipeline: Pipeline) -> int:
+    return tombstones.purge(pipeline.database.engine, pipeline.writer)
+
+
+def test_old_tombstones_are_purged_and_nothing_else(pipeline: Pipeline) -> None:
+    old, young, alive = buried(pipeline, 9), buried(pipeline, 5), pipeline.consumer()
+    pipeline.drain()
+    assert purge(pipeline) == 1
+    assert document_in(pipeline, pipeline.index_name, old) is None
+    assert document_in(pipeline, pipeline.index_name, young)["deleted"] is True
+    assert pipeline.visible() == {alive}
+    assert purge(pipeline) == 0
+
+
+def test_consumer_that_came_back_is_not_purged(pipeline: Pipeline) -> None:
+    consumer = buried(pipeline, 9)
+    pipeline.run("INSERT INTO consumers (id, environment_id) VALUES (:id, :e)", id=consumer)
+    pipeline.drain()
+    assert purge(pipeline) == 0
+    assert pipeline.visible() == {consumer}
+
+
+@pytest.mark.parametrize("state", ["built", "kept"])
+def test_nothing_is_purged_while_a_generation_is_built_or_kept(
+    pipeline: Pipeline, builder: Builder, state: str
+) -> None:
+    old = buried(pipeline, 9)
+    if state == "built":
+        ask(pipeline, "rebuild")
+        reach(pipeline, builder, "filling")
+    else:
+        rebuild(pipeline, builder)
+        ask(pipeline, "rollback")
+        build(pipeline, builder)
+    assert purge(pipeline) == 0
+    assert document_in(pipeline, pipeline.index_name, old)["deleted"] is True
+    ask(pipeline, "cancel" if state == "built" else "drop")
+    builder.work(5)
+    assert purge(pipeline) == 1
+    assert next_index(pipeline) not in pipeline.database.search.indices.get(index="*")
