@@ -9,6 +9,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from indexer.drainer import Drainer
+from indexer.rebuild import Builder
 from infra import activity, db, logs, opensearch, queue
 from infra.settings import Settings
 
@@ -66,6 +67,20 @@ def _is_silent(connection: sa.Connection, lane: str) -> bool:
     return seconds is None or seconds > SILENT_SECONDS
 
 
+def build(settings: Settings) -> None:
+    """Go on with rebuilds for ever, where no worker is heard that would: an index may be lost while Redis is away."""
+    engine, builder = db.engine(settings, name="reconcile"), Builder(settings)
+    while True:
+        try:
+            with engine.connect() as connection:
+                silent = _is_silent(connection, queue.BULK)
+        except sa.exc.DBAPIError:
+            silent = False
+        if not (silent and builder.work(TURN_SECONDS)):
+            time.sleep(POLL_SECONDS)
+
+
 def start(settings: Settings) -> None:
-    """Poll in a thread of its own, until the process ends."""
+    """Poll until the process ends: one thread for the lanes and one for rebuilds, whose steps may take long."""
     threading.Thread(target=Poller(settings).run, name="poller", daemon=True).start()
+    threading.Thread(target=build, args=[settings], name="builder", daemon=True).start()

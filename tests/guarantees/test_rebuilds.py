@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from infra.local.servers import LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
 from tests.guarantees.mixing import Client
-from tests.service import Account, Service, new_account, new_database
+from tests.service import CELERY, Account, Service, new_account, new_database
 from tests.waiting import wait_until
 
 CONSUMERS = int(os.environ.get("REBUILT_CONSUMERS", "20000"))
@@ -155,6 +157,30 @@ def test_index_deleted_by_hand_is_an_error_never_an_empty_list_until_it_is_refil
     read = shop.database.search.indices.get_alias(name=documents.read_alias(shop.database.settings.index_prefix))
     assert index not in found
     assert len(read) == 1
+
+
+def test_rebuild_is_done_where_no_worker_is_heard(shop: Account, rebuilt_service: Service) -> None:
+    with rebuilt_service.without("background"):
+        ask(shop, "rebuild")
+        done = wait_until(lambda: ended(shop), 120, "the rebuild")
+    assert (done["phase"], done["state"], done["error"]) == ("done", "live", None)
+    assert_agreement_soon(shop.database)
+
+
+@pytest.mark.parametrize("request_", ["rebuild", "rollback", "drop"])
+def test_what_may_be_asked_is_a_task_too(shop: Account, rebuilt_service: Service, request_: str) -> None:
+    def generations() -> Any:
+        return shop.live.get("/ops/index").raise_for_status().json()["generations"]
+
+    if request_ != "rebuild":
+        ask(shop, "rebuild")
+        wait_until(lambda: ended(shop), 120, "the rebuild")
+    before = generations()
+    command = [sys.executable, "-m", *CELERY, "call", f"indexer.{request_}"]
+    environ = os.environ | rebuilt_service.database.environ
+    subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
+    wait_until(lambda: generations() != before and ended(shop), 120, "what was asked")
+    assert_agreement_soon(shop.database)
 
 
 def test_rebuild_goes_on_after_opensearch_crashed_and_redis_forgot_everything(

@@ -56,6 +56,26 @@ def test_what_changes_in_any_phase_is_in_the_new_index(pipeline: Pipeline, build
     assert_agreement(pipeline.database)
 
 
+def test_what_changes_after_it_was_filled_in_is_in_the_new_index(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "ROWS", 2)
+    renamed, gone, _, _ = people(pipeline, 4)
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "filling")
+    while latest(pipeline).documents < 2:
+        builder.step()
+    assert latest(pipeline).phase == "filling"
+    pipeline.rename(renamed, "After")
+    pipeline.delete(gone)
+    pipeline.drain()
+    assert document_in(pipeline, next_index(pipeline), renamed)["fullName"] == "After"
+    assert document_in(pipeline, next_index(pipeline), gone)["deleted"] is True
+    assert build(pipeline, builder).phase == "done"
+    assert_agreement(pipeline.database)
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_cancel_in_any_phase_leaves_nothing(pipeline: Pipeline, builder: Builder, phase: str) -> None:
     consumer = pipeline.consumer()
