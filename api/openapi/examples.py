@@ -139,6 +139,8 @@ STATUS = {
     "done": [],
     "workers": [],
     "parked": [],
+    "verified": [RUN],
+    "differing": {},
 }
 
 EXAMPLES: dict[Any, Any] = {

@@ -12,7 +12,7 @@ from tests.api.fresh import shop as shop  # noqa: PLC0414 (a fixture)
 from tests.service import Account, Service
 from tests.waiting import wait_until
 
-POISON = '{"a": 1e16000}'
+POISON = '{"a": 1e4000}'
 """JSON with a number that PostgreSQL holds and OpenSearch refuses to parse."""
 
 

@@ -22,7 +22,19 @@ def ended(account: Account) -> Any:
 
 def test_index_is_told(account: Account) -> None:
     found = status(account)
-    assert {"search", "generations", "rebuild", "parts", "waiting", "done", "workers", "parked"} == set(found)
+    told = {
+        "search",
+        "generations",
+        "rebuild",
+        "parts",
+        "waiting",
+        "done",
+        "workers",
+        "parked",
+        "verified",
+        "differing",
+    }
+    assert told == set(found)
     assert found["search"] == "ok"
     [live] = [generation for generation in found["generations"] if generation["state"] == "live"]
     assert set(live["aliases"]) == {"read", "write"}

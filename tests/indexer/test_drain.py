@@ -8,7 +8,7 @@ from indexer import claims
 from infra import documents
 from tests.indexer.conftest import Pipeline
 
-POISON = '{"a": 1e16000}'
+POISON = '{"a": 1e4000}'
 """JSON with a number that PostgreSQL holds and OpenSearch refuses to parse."""
 
 
