@@ -41,6 +41,8 @@ class Index(NamedTuple):
     name: str
     fields: frozenset[str]
     """Those its mapping declares: it was given no others."""
+    is_of_this_code: bool = True
+    """Whether its documents are made as this code makes them; those of other code are compared by version alone."""
 
 
 class Found(msgspec.Struct, rename={"id": "_id", "version": "_version", "source": "_source", "seq_no": "_seq_no"}):
@@ -191,7 +193,7 @@ def _cause(
         return "foreign"
     if found.version != current.row.version:
         return "stale" if found.version < current.row.version else "ahead"
-    return None if found.bytes == expected(current, index) else "content"
+    return None if not index.is_of_this_code or found.bytes == expected(current, index) else "content"
 
 
 def expected(current: Current, index: Index) -> bytes | None:

@@ -17,7 +17,7 @@ from indexer import suspects
 from indexer.bulk import FIELDS
 from indexer.claims import Current
 from indexer.suspects import Difference, Found, Index
-from infra.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow
+from infra.documents import AUDIENCE_IDS, COLUMNS, DOCUMENT_VERSION, ConsumerRow
 from infra.ids import is_id
 
 ROWS = 2_000
@@ -31,7 +31,7 @@ AHEAD = 4
 MOST = 10_000
 """Differences that a report names."""
 
-FIELDS_OF = sa.text("SELECT fields FROM generations WHERE index_name = :name")
+GENERATION = sa.text("SELECT fields, document_version FROM generations WHERE index_name = :name")
 _SCOPE = "AND c.environment_id = :environment_id"
 _LAST = """
     SELECT c.id FROM consumers c WHERE c.id > :after {scope} ORDER BY c.id OFFSET :rows - 1 LIMIT 1"""
@@ -122,10 +122,10 @@ def verify_generation(
 
 
 def index_of(engine: sa.Engine, name: str) -> Index:
-    """An index with the fields that its generation declared."""
+    """An index as its generation was declared."""
     with engine.connect() as connection:
-        fields = connection.execute(FIELDS_OF, {"name": name}).scalar_one_or_none()
-    return Index(name, FIELDS if fields is None else frozenset(fields))
+        row = connection.execute(GENERATION, {"name": name}).one_or_none()
+    return Index(name, frozenset(row.fields), row.document_version == DOCUMENT_VERSION) if row else Index(name, FIELDS)
 
 
 def ranges(engine: sa.Engine, scope: Scope, after: str = "", rows: int = ROWS) -> Iterator[Range]:
@@ -172,7 +172,7 @@ def compare(engine: sa.Engine, client: OpenSearch, scope: Scope, part: Range) ->
     for row in rows:
         current = Current(ConsumerRow._make(row[:-1]), row[-1])
         wanted[current.row.id] = (current.row.version, suspects.expected(current, scope.searched))
-    checked = suspects.check(engine, client, scope.searched, _differing(wanted, documents))
+    checked = suspects.check(engine, client, scope.searched, _differing(wanted, documents, scope.searched))
     mine = [pair for pair in checked.differences if not _is_of_another(scope, part, pair[0])]
     return Step(part.last, len(rows), checked.in_flight, mine)
 
@@ -211,7 +211,7 @@ def _search(client: OpenSearch, scope: Scope, clauses: dict[str, Any], order: st
     return suspects.search(client, scope.searched.name, {"query": {"bool": clauses}, "sort": [order], "size": SEARCHED})
 
 
-def _differing(wanted: dict[str, tuple[int, bytes | None]], documents: list[Found]) -> list[str]:
+def _differing(wanted: dict[str, tuple[int, bytes | None]], documents: list[Found], index: Index) -> list[str]:
     """Ids of the documents that are not as wanted, and of those that are not there; each once."""
     doubtful, seen = [], set()
     for found in documents:
@@ -219,7 +219,7 @@ def _differing(wanted: dict[str, tuple[int, bytes | None]], documents: list[Foun
             continue
         seen.add(found.id)
         if row := wanted.pop(found.id, None):
-            right = row == (found.version, found.bytes)
+            right = row == (found.version, found.bytes) or (not index.is_of_this_code and row[0] == found.version)
         else:
             right = found.is_tombstone and is_id(suspects.PREFIX, found.id)
         if not right:

@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     database_url: Annotated[str, msgspec.Meta(pattern=r"^postgres(ql)?://")]
     redis_url: Annotated[str, msgspec.Meta(pattern=r"^rediss?://")]
-    opensearch_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^,]+(,https?://[^,]+)*$")]
+    opensearch_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^,]*(,https?://[^,]*)*$")]
     """Of several nodes each, with commas between them."""
     host: str = "127.0.0.1"
     port: Port = 8000

@@ -49,3 +49,12 @@ def test_all_faults_together_are_told_apart_whatever_the_size_of_a_range(
     victims = [id_ for (id_,) in filled.run("SELECT id FROM consumers ORDER BY id")]
     planted = {fault.plant(filled, victim): fault.cause for fault, victim in zip(FAULTS.values(), victims, strict=True)}
     assert causes(verified(filled)) == planted
+
+
+def test_documents_of_other_code_are_compared_by_version_alone(filled: Pipeline) -> None:
+    [(altered,), (late,)] = filled.run("SELECT id FROM consumers WHERE full_name IN ('n10', 'n11') ORDER BY full_name")
+    FAULTS["altered"].plant(filled, altered)
+    FAULTS["a change lost"].plant(filled, late)
+    assert causes(verified(filled)) == {altered: "content", late: "stale"}
+    filled.run("UPDATE generations SET document_version = document_version - 1")
+    assert causes(verified(filled)) == {late: "stale"}
