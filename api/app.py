@@ -24,6 +24,7 @@ from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
 from api.openapi import routes as documentation
 from api.ops.routes import OpsController
+from api.ops.state_routes import StateController
 from api.ops.verify_routes import VerifyController
 from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
@@ -31,6 +32,9 @@ from api.validation import MAX_BODY_BYTES, Body, parameters
 from infra import db, logs, opensearch, settings
 from infra.freshness import Freshness
 from infra.queue import Nudger
+
+
+OPERATIONS = (OpsController, StateController, VerifyController)
 
 
 def create_app() -> ASGIApp:
@@ -43,7 +47,14 @@ def create_app() -> ASGIApp:
     logs.configure(chosen.log_level)
     api = Router(
         "/api/v1",
-        route_handlers=[AudienceController, ConsumerController, OpsController, OrderController, VerifyController],
+        route_handlers=[
+            AudienceController,
+            ConsumerController,
+            OpsController,
+            OrderController,
+            StateController,
+            VerifyController,
+        ],
         guards=[authenticate, limit, authorize],
         # For what the framework adds by itself, the answers to OPTIONS.
         opt={"limit": "reads"},

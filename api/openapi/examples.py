@@ -15,6 +15,7 @@ from api.audiences.schemas import (
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
 from api.errors import SENTENCES
+from api.ops.state_routes import IndexState
 from api.ops.verify_routes import Repair, Verification, Verifications
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderPage
 from infra.documents import Consumer
@@ -130,6 +131,14 @@ GENERATION = {
     "bytes": 521_000_000,
     "aliases": ["read", "write"],
 }
+INDEX_STATE = {
+    "databaseVersion": 1048577,
+    "isSearchable": True,
+    "change": None,
+    "generations": [
+        {"indexName": "consumers-000001", "state": "live", "version": 1048577, "isDeleted": False},
+    ],
+}
 STATUS = {
     "search": "ok",
     "generations": [GENERATION],
@@ -163,6 +172,7 @@ EXAMPLES: dict[Any, Any] = {
     AudiencePage: {"data": [AUDIENCE], "pageInfo": PAGE},
     Members: {"consumerIds": [CONSUMER_ID]},
     MembersChanged: {"audienceId": AUDIENCE_ID, "addedCount": 1},
+    IndexState: INDEX_STATE,
     Rebuild: REBUILD,
     Status: STATUS,
     AudienceCount: {"audienceId": AUDIENCE_ID, "count": 1},

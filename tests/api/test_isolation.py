@@ -48,6 +48,7 @@ OWN = {"consumerIds": ["<own.consumer>"]}
 ASKED = [
     *(Asked(method, "/consumers/<consumer>", NAME if method == "PUT" else None) for method in ("GET", "PUT", "DELETE")),
     Asked("GET", "/consumers/<consumer>?include=orders,audiences"),
+    Asked("GET", "/ops/consumers/<consumer>/index-state"),
     Asked("PUT", "/consumers/<consumer>", {"email": "x"}),
     Asked("PUT", "/consumers/batch", [{"id": "<consumer>", **NAME}]),
     Asked("PUT", "/consumers/batch", [{"id": "<own.consumer>", **NAME}, {"id": "<consumer>", **NAME}]),

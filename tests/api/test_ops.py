@@ -7,6 +7,8 @@ import httpx
 import pytest
 
 from infra import keys
+from tests.api.fresh import by_hand
+from tests.api.test_freshness import POISON
 from tests.service import Account, Service
 from tests.waiting import wait_until
 
@@ -69,3 +71,41 @@ def test_rebuild_is_asked_for_followed_and_undone(account: Account) -> None:
     wait_until(lambda: len(status(account)["generations"]) == 1, 60, "the kept index to go")
     for request in ("cancel", "pause", "resume", "rollback", "drop"):
         assert account.live.post(f"/ops/index/{request}").status_code == HTTPStatus.CONFLICT
+
+
+def state_of(client: httpx.Client, consumer: str) -> Any:
+    return client.get(f"/ops/consumers/{consumer}/index-state").raise_for_status().json()
+
+
+def test_consumer_is_told_as_it_stands_in_the_index(account: Account) -> None:
+    made = account.live.post("/consumers", json={"fullName": "Zoë"}, headers={"Prefer": "wait=10"}).raise_for_status()
+    consumer, version = made.json()["id"], int(made.headers["ETag"].strip('"'))
+    found = state_of(account.live, consumer)
+    assert (found["databaseVersion"], found["isSearchable"], found["change"]) == (version, True, None)
+    [live] = [each for each in found["generations"] if each["state"] == "live"]
+    assert (live["version"], live["isDeleted"]) == (version, False)
+    account.live.delete(f"/consumers/{consumer}", headers={"Prefer": "wait=10"}).raise_for_status()
+    found = state_of(account.live, consumer)
+    assert (found["databaseVersion"], found["isSearchable"]) == (None, False)
+    [live] = [each for each in found["generations"] if each["state"] == "live"]
+    assert (live["version"], live["isDeleted"]) == (version + 1, True)
+
+
+def test_refused_consumer_tells_why(account: Account) -> None:
+    consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
+    account.settled()
+    poison = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
+    by_hand(account, poison, id=consumer, m=POISON)
+    found = wait_until(lambda: (now := state_of(account.live, consumer))["change"]["error"] and now, what="a refusal")
+    assert found["isSearchable"] is False
+    assert found["change"]["version"] == found["databaseVersion"]
+    assert "mapper_parsing_exception" in found["change"]["error"]
+    account.live.delete(f"/consumers/{consumer}").raise_for_status()
+
+
+def test_consumer_of_another_environment_is_unknown(account: Account) -> None:
+    consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
+    account.settled()
+    for unknown in (consumer, "cons_" + "0" * 26, "x"):
+        answer = account.test.get(f"/ops/consumers/{unknown}/index-state")
+        assert (answer.status_code, answer.json()["error"]) == (HTTPStatus.NOT_FOUND, "Consumer not found")
