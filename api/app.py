@@ -34,9 +34,6 @@ from infra.freshness import Freshness
 from infra.queue import Nudger
 
 
-OPERATIONS = (OpsController, StateController, VerifyController)
-
-
 def create_app() -> ASGIApp:
     """The ASGI application.
 
@@ -48,12 +45,8 @@ def create_app() -> ASGIApp:
     api = Router(
         "/api/v1",
         route_handlers=[
-            AudienceController,
-            ConsumerController,
-            OpsController,
-            OrderController,
-            StateController,
-            VerifyController,
+            *(AudienceController, ConsumerController, OrderController),
+            *(OpsController, StateController, VerifyController),
         ],
         guards=[authenticate, limit, authorize],
         # For what the framework adds by itself, the answers to OPTIONS.
