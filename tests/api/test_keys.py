@@ -133,7 +133,8 @@ def operations(service: Service) -> list[tuple[str, str]]:
 
 
 def scope_of(method: str, path: str) -> str:
-    return f"{'read' if method == 'GET' else 'write'}:{path.split('/')[3]}"
+    resource = path.split("/")[3]
+    return "admin" if resource == "ops" else f"{'read' if method == 'GET' else 'write'}:{resource}"
 
 
 def test_every_endpoint_wants_its_scope_and_no_other(service: Service, account: Account) -> None:
@@ -151,6 +152,8 @@ def test_every_endpoint_wants_its_scope_and_no_other(service: Service, account: 
                 assert answer.status_code == 403, (method, path)
                 assert answer.json()["error"] == "Forbidden"
                 assert scope in answer.json()["message"]
+            if scope == "admin" and method == "POST":
+                continue  # it would be done: tests/api/test_ops.py does it on purpose
             with client(service, only.key) as asking:
                 assert asking.request(method, address, content=b"not even JSON").status_code not in {401, 403}
 
