@@ -10,16 +10,18 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from infra import documents
 from infra.local import artifacts, ports
 from infra.local.opensearch import OpenSearch
 from infra.local.server import wait_ready
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.mixing import Client
+from tests.guarantees.test_rebuilds import ask, ended
 from tests.service import Account, Service, new_account, new_database
 from tests.waiting import wait_until
 
-CLIENTS, CHANGES = 3, 200
+CLIENTS, CHANGES, ROWS = 3, 200, 20_000
 
 
 class Node(OpenSearch):
@@ -79,12 +81,17 @@ def shop(clustered: Service) -> Iterator[Account]:
         yield account
 
 
-def shards(account: Account) -> dict[str, str]:
-    """The nodes that hold the live index: the primary's, and the copy's."""
-    rows = account.database.search.cat.shards(
-        index=f"{account.database.settings.index_prefix}-0*", params={"format": "json"}
-    )
-    return {row["prirep"]: row["node"] for row in rows if row["state"] == "STARTED"}
+def shards(account: Account, number: int) -> dict[str, str]:
+    """The nodes that hold an index: the primary's, and the copy's."""
+    index = documents.index_name(account.database.settings.index_prefix, number)
+    rows = account.database.search.cat.shards(index=index, params={"format": "json", "ignore": 404})
+    return {row["prirep"]: row["node"] for row in rows if isinstance(row, dict) and row["state"] == "STARTED"}
+
+
+def primary(account: Account, nodes: list[Node], number: int) -> Node:
+    """The node with the primary, once there is a copy besides."""
+    wait_until(lambda: len(shards(account, number)) == 2, what="a copy of the index")
+    return nodes[int(shards(account, number)["p"].removeprefix("node"))]
 
 
 def look(account: Account) -> httpx.Response:
@@ -94,12 +101,10 @@ def look(account: Account) -> httpx.Response:
 def test_nothing_is_lost_and_all_goes_on_when_the_node_with_the_primary_is_killed(
     shop: Account, clustered: Service, nodes: list[Node]
 ) -> None:
-    primary = wait_until(lambda: shards(shop) if len(shards(shop)) == 2 else None, what="a copy of the index")
+    node = primary(shop, nodes, 1)
     audience = shop.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
-    assert primary
     witness = shop.live.post("/consumers", json={"fullName": "Witness"}, headers={"Prefer": "wait=10"})
     assert witness.headers["Index-State"] == "searchable"
-    node = nodes[int(primary["p"].removeprefix("node"))]
     clients = [Client(shop, f"{clustered.url}/api/v1", audience["id"], number) for number in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         running = [pool.submit(client.run, CHANGES) for client in clients]
@@ -120,4 +125,20 @@ def test_nothing_is_lost_and_all_goes_on_when_the_node_with_the_primary_is_kille
         stored = {row.id: row.full_name for row in connection.execute(sa.text("SELECT id, full_name FROM consumers"))}
     del stored[witness.json()["id"]]
     assert stored == {name: text for client in clients for name, text in client.names.items()}
+    node.start()
+
+
+def test_rebuild_loses_nothing_when_the_node_with_the_new_primary_is_killed(shop: Account, nodes: list[Node]) -> None:
+    with shop.database.engine.begin() as connection:
+        insert = "INSERT INTO consumers (environment_id, full_name) SELECT :e, 'No ' || n FROM generate_series(1, :n) n"
+        connection.execute(sa.text(insert), {"e": shop.live_environment, "n": ROWS})
+    wait_until(lambda: not shop.database.waiting(shop.live_environment), 120, "the index")
+    ask(shop, "rebuild")
+    node = primary(shop, nodes, 2)
+    node.kill()
+    for number in range(CHANGES):
+        shop.live.post("/consumers", json={"fullName": f"During {number}"}).raise_for_status()
+    done = wait_until(lambda: ended(shop), 180, "the rebuild")
+    assert (done["phase"], done["error"]) == ("done", None)
+    assert_agreement_soon(shop.database, timeout=120)
     node.start()
