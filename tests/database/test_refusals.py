@@ -162,7 +162,8 @@ def test_absent_emails_and_external_ids_are_no_duplicates(environment: Environme
 @pytest.mark.parametrize("state", ["live", "filling"])
 def test_one_generation_is_live_and_one_under_construction(environment: Environment, state: str) -> None:
     add: LiteralString = """
-        INSERT INTO generations (index_name, state, document_version, mapping_digest) VALUES (%s, %s, 1, '')"""
+        INSERT INTO generations (index_name, state, document_version, mapping_digest, fields, phase)
+        VALUES (%s, %s, 1, '', '{}', 'done')"""
     with environment.connection.transaction(force_rollback=True):
         environment.run(add, "one", state)
         with pytest.raises(errors.UniqueViolation), environment.connection.transaction():
