@@ -20,7 +20,7 @@ from infra import documents, logs
 
 log = structlog.get_logger()
 
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 1.0
 """How long a round waits for such a generation, once, after the live one is written."""
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 30.0
 

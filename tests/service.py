@@ -173,6 +173,19 @@ class Service:
             return False
 
 
+@contextmanager
+def new_service(servers: LocalServers, folder: Path) -> Iterator[Service]:
+    """The whole service on a database of its own, with its logs in a folder."""
+    with new_database(servers) as database:
+        running = Service(database, folder)
+        try:
+            for name in Service.COMMANDS:
+                running.start(name)
+            yield running
+        finally:
+            running.close()
+
+
 class Account(NamedTuple):
     """An organization of one test, with a key for each environment."""
 
@@ -212,14 +225,8 @@ def _client(service: Service, key: str) -> httpx.Client:
 @pytest.fixture(scope="session")
 def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The whole service, shared: a test that stops a part of it starts that again."""
-    with new_database(servers) as database:
-        running = Service(database, tmp_path_factory.mktemp("service"))
-        try:
-            for name in Service.COMMANDS:
-                running.start(name)
-            yield running
-        finally:
-            running.close()
+    with new_service(servers, tmp_path_factory.mktemp("service")) as running:
+        yield running
 
 
 @pytest.fixture

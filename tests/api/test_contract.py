@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,17 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from tests.service import Account, Service
+from infra.local.servers import LocalServers
+from tests.service import Account, Service, new_service
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+@pytest.fixture(scope="module")
+def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One of its own: rebuilds are asked for here, and others' tests would wait beside them."""
+    with new_service(servers, tmp_path_factory.mktemp("service")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The index over HTTP, for keys with the scope admin."""
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -7,10 +8,18 @@ import httpx
 import pytest
 
 from infra import keys
+from infra.local.servers import LocalServers
 from tests.api.fresh import by_hand
 from tests.api.test_freshness import POISON
-from tests.service import Account, Service
+from tests.service import Account, Service, new_service
 from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One of its own: rebuilds are asked for here, and others' tests would wait beside them."""
+    with new_service(servers, tmp_path_factory.mktemp("service")) as running:
+        yield running
 
 
 def status(account: Account) -> Any:
