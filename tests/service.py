@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 import httpx
 import psycopg
 import pytest
+import redis
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
@@ -24,6 +25,8 @@ from infra.local.servers import LocalServers
 from tests.waiting import wait_until
 
 _numbers = itertools.count(1)
+_queues = list(range(16))
+"""Numbers of Valkey's databases that nobody has: a worker takes messages from its own service alone."""
 NO_LIMITS = {"reads": 0, "writes": 0, "batch": 0}
 
 
@@ -59,8 +62,8 @@ class Database(NamedTuple):
 
 @contextmanager
 def new_database(servers: LocalServers) -> Iterator[Database]:
-    """A database and an index prefix of its own on the shared servers."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
+    """A database, an index prefix and a queue of its own on the shared servers."""
+    name, queue = f"test_{os.getpid()}_{next(_numbers)}", _queues.pop()
     address = servers.addresses["database_url"]
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
@@ -68,6 +71,7 @@ def new_database(servers: LocalServers) -> Iterator[Database]:
         {
             **{key.upper(): value for key, value in servers.addresses.items()},
             "DATABASE_URL": sa.make_url(address).set(database=name).render_as_string(hide_password=False),
+            "REDIS_URL": f"{servers.addresses['redis_url'].removesuffix('/0')}/{queue}",
             "INDEX_PREFIX": name.replace("_", "-"),
             "PORT": str(ports.pick()),
         }
@@ -83,6 +87,9 @@ def new_database(servers: LocalServers) -> Iterator[Database]:
         search.close()
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        with redis.Redis.from_url(chosen.redis_url) as client:
+            client.flushdb()
+        _queues.append(queue)
 
 
 CELERY = ("celery", "-A", "indexer.worker")

@@ -23,9 +23,10 @@ COLUMNS = "a.id, a.name, a.description, a.metadata::text, a.type, a.rules::text,
 MINE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
 
 INSERT = sa.text(f"""
-    INSERT INTO audiences AS a (environment_id, id, name, description, metadata, type, rules)
-    VALUES (:environment_id, :id, :name, :description, CAST(:metadata AS jsonb), :type, CAST(:rules AS jsonb))
-    RETURNING {COLUMNS}""")
+    WITH moment AS MATERIALIZED (SELECT present() AS at)
+    INSERT INTO audiences AS a (environment_id, id, name, description, metadata, type, rules, created_at, updated_at)
+    SELECT :environment_id, :id, :name, :description, CAST(:metadata AS jsonb), :type, CAST(:rules AS jsonb), at, at
+    FROM moment RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND a.id = :id")
 # One change of an audience, or of its members, at a time.
 LOCK = sa.text(f"{GET.text} FOR NO KEY UPDATE")

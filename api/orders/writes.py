@@ -48,13 +48,14 @@ GIVEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:exter
         AS w (id, consumer_id, external_id, status, amount, refunded_amount, currency_code, base_amount, items,
               metadata, placed_at)"""
 # In one order of the unique values: otherwise batches that share some wait for each other, until one is aborted.
-# All of a batch are placed at one moment, whatever that order.
+# All of a batch are made and placed at one moment, whatever that order.
 INSERT = sa.text(f"""
+    WITH moment AS MATERIALIZED (SELECT present() AS at)
     INSERT INTO orders AS o (environment_id, id, consumer_id, external_id, status, amount, refunded_amount,
-        currency_code, base_amount, items, metadata, placed_at)
+        currency_code, base_amount, items, metadata, placed_at, created_at, updated_at)
     SELECT :environment_id, w.id, w.consumer_id, w.external_id, w.status, w.amount, w.refunded_amount,
-        w.currency_code, w.base_amount, w.items, w.metadata, coalesce(w.placed_at, (SELECT present()))
-    FROM {GIVEN} ORDER BY w.external_id COLLATE "C" RETURNING {COLUMNS}""")
+        w.currency_code, w.base_amount, w.items, w.metadata, coalesce(w.placed_at, moment.at), moment.at, moment.at
+    FROM {GIVEN} CROSS JOIN moment ORDER BY w.external_id COLLATE "C" RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id = :environment_id AND o.id = :id")
 LOCK_ORDER = sa.text(f"{GET.text} FOR UPDATE")
 NEWEST = sa.text(f"""

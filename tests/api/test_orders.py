@@ -59,7 +59,7 @@ def test_order_has_all_its_fields_in_order_and_its_defaults(account: Account, bu
         "items": None,
         "metadata": None,
     }
-    assert order["createdAt"] == order["updatedAt"]
+    assert order["createdAt"] == order["updatedAt"] == order["placedAt"]
 
 
 def test_items_are_answered_whole_and_in_the_documented_order(account: Account, buyer: str) -> None:

@@ -169,8 +169,9 @@ def test_rebuild_is_done_where_no_worker_is_heard(shop: Account, rebuilt_service
 
 @pytest.mark.parametrize("request_", ["rebuild", "rollback", "drop"])
 def test_what_may_be_asked_is_a_task_too(shop: Account, rebuilt_service: Service, request_: str) -> None:
-    def generations() -> Any:
-        return shop.live.get("/ops/index").raise_for_status().json()["generations"]
+    def generations() -> list[tuple[str, str]]:
+        found = shop.live.get("/ops/index").raise_for_status().json()["generations"]
+        return [(each["indexName"], each["state"]) for each in found]
 
     if request_ != "rebuild":
         ask(shop, "rebuild")

@@ -119,15 +119,10 @@ def builder(pipeline: Pipeline) -> Iterator[Builder]:
 
 @pytest.fixture
 def own(pipeline: Pipeline) -> Settings:
-    """With a queue of its own: what is broken here, no other test's worker takes from."""
-    return msgspec.structs.replace(
-        pipeline.database.settings, redis_url=pipeline.database.settings.redis_url.removesuffix("/0") + "/9"
-    )
+    return pipeline.database.settings
 
 
 @pytest.fixture
 def queue_of_its_own(own: Settings) -> Iterator[Redis]:
     with Redis.from_url(own.redis_url) as client:
-        client.flushdb()
         yield client
-        client.flushdb()
