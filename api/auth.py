@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 import structlog
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.connection import Request
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -127,28 +126,35 @@ class Keys:
         return Caller(**values, limits=limits)
 
 
-async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Guard of every route of the API: who is it?"""
-    del handler
-    scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
+async def authenticate(request: Request[Any, Any, Any]) -> None:
+    """Who is it?
+
+    Raises:
+        Problem: 401.
+    """
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     secret = secret.strip()
     if scheme.lower() == "bearer" and secret.startswith("pk_"):
         raise Problem(HTTPStatus.UNAUTHORIZED, "Secret key required", headers=CHALLENGE)
     caller = None
     if scheme.lower() == "bearer" and secret.startswith(("sk_live_", "sk_test_")):
-        known: Keys = connection.app.state.api_keys
+        known: Keys = request.app.state.api_keys
         caller = await known.caller(secret)
     if caller is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", headers=CHALLENGE)
-    connection.scope["auth"] = caller
+    request.scope["auth"] = caller
 
 
-async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Guard of every route of the API, after `authenticate`; the route names the scope it needs as `opt["scope"]`."""
-    if connection.scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]  # it is HTTP's
+def authorize(request: Request[Any, Any, Any]) -> None:
+    """May the caller ask this? The route names the scope it needs as `opt["scope"]`.
+
+    Raises:
+        Problem: 403.
+    """
+    if request.method == "OPTIONS":
         return  # It tells the methods alone.
-    caller: Caller = connection.scope["auth"]
-    if (scope := handler.opt["scope"]) not in caller.scopes:
+    caller: Caller = request.scope["auth"]
+    if (scope := request.route_handler.opt["scope"]) not in caller.scopes:
         raise Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=f"This key lacks the scope {scope}")
 
 

@@ -13,10 +13,10 @@ import time
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 from limits.aio.storage import RedisStorage
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.connection import Request
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -31,6 +31,10 @@ WAIT_SECONDS = 0.02
 """What a request waits for Redis at the most."""
 SKIP_SECONDS = 5.0
 """After a failure Redis is not asked for so long: slow must not be worse than down."""
+TELL_SECONDS = 0.05
+"""Far from its limit, what an environment sends is told to Redis this often, and no request waits for that."""
+FAR = 200
+"""Requests, and half of the limit: more than all processes together count untold."""
 LATE_SECONDS = 0.005
 """A wait that ends so much late says that this process was busy, not that Redis is slow."""
 
@@ -56,6 +60,21 @@ class Window(NamedTuple):
         ]
 
 
+class Tally(msgspec.Struct):
+    """What this process knows of an environment's minute in one category."""
+
+    key: str
+    known: int = 0
+    """The count of all processes, when Redis last answered."""
+    untold: int = 0
+    """Requests that were counted here since, and are to be told."""
+    on_their_way: int = 0
+
+    @property
+    def used(self) -> int:
+        return self.known + self.on_their_way + self.untold
+
+
 class Limits:
     """Counts requests by environment and category; `redis` is only borrowed."""
 
@@ -69,6 +88,7 @@ class Limits:
             "batch": settings.limit_batch,
         }
         self._reached, self._skip_until = True, 0.0
+        self._minute, self._tallies = 0, dict[tuple[int, str], Tally]()
 
     async def count(self, caller: Caller, category: str) -> Window | None:
         """Count one request; None if there is no limit, or Redis does not answer in time."""
@@ -76,15 +96,30 @@ class Limits:
         limit = self._defaults[category] if own is None else own
         if not limit or not self._may_ask():
             return None
-        probing, minute = not self._reached, int(time.time()) // MINUTE
-        count = await self._increment(f"{caller.environment_id}:{category}:{minute}")
+        tally = self._tally(caller.environment_id, category)
+        reset = (self._minute + 1) * MINUTE
+        if self._reached and tally.known and limit - tally.used > max(limit // 2, FAR):
+            if not tally.untold:
+                asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell, tally)
+            tally.untold += 1
+            return Window(category, limit, tally.used, reset)
+        probing, count = not self._reached, await self._increment(tally)
         if count is None and self._reached:
             self._reached = False
             log.warning("limits_unreachable")
         elif count is not None and probing:
             self._reached = True
             log.warning("limits_reached")
-        return None if count is None else Window(category, limit, count, (minute + 1) * MINUTE)
+        return None if count is None else Window(category, limit, count, reset)
+
+    def _tally(self, environment_id: int, category: str) -> Tally:
+        minute = int(time.time()) // MINUTE
+        if minute != self._minute:
+            self._minute, self._tallies = minute, {}
+        place = (environment_id, category)
+        if (tally := self._tallies.get(place)) is None:
+            tally = self._tallies[place] = Tally(f"{environment_id}:{category}:{minute}")
+        return tally
 
     def _may_ask(self) -> bool:
         """Redis is asked unless it failed lately; then by one request at a time."""
@@ -96,12 +131,29 @@ class Limits:
         self._skip_until = now + SKIP_SECONDS
         return True
 
-    async def _increment(self, key: str) -> int | None:
+    def _tell(self, tally: Tally) -> None:
+        if tally.on_their_way:
+            tally.known = 0  # Redis is slow: the next request asks, and finds out.
+        elif tally.untold:
+            self._send(tally, tally.untold)
+
+    def _send(self, tally: Tally, number: int) -> asyncio.Future[int]:
+        """Have Redis count so many more."""
+        tally.untold, tally.on_their_way = 0, tally.on_their_way + number
+
+        def ended(call: asyncio.Future[int]) -> None:
+            tally.on_their_way -= number
+            tally.known = 0 if call.cancelled() or call.exception() else max(tally.known, call.result())
+
+        call = asyncio.ensure_future(self._storage.incr(tally.key, MINUTE, number))
+        call.add_done_callback(ended)
+        return call
+
+    async def _increment(self, tally: Tally) -> int | None:
         """The count with this request, or None. A call that is late is left to end by itself: cutting it off would
         close its connection, and one that takes long to make could never be made.
         """
-        call = asyncio.ensure_future(self._storage.incr(key, MINUTE))
-        call.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        call = self._send(tally, tally.untold + 1)
         deadline = time.monotonic() + WAIT_SECONDS
         done, _ = await asyncio.wait((call,), timeout=WAIT_SECONDS)
         if not done and time.monotonic() > deadline + LATE_SECONDS:
@@ -115,13 +167,17 @@ class Limits:
         return None
 
 
-async def limit(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Guard of every route of the API, after `authenticate`; the route names its category as `opt["limit"]`."""
-    limits: Limits = connection.app.state.limits
-    window = await limits.count(connection.scope["auth"], handler.opt["limit"])
+async def limit(request: Request[Any, Any, Any]) -> None:
+    """Count a request of a known caller; the route names its category as `opt["limit"]`.
+
+    Raises:
+        Problem: 429.
+    """
+    limits: Limits = request.app.state.limits
+    window = await limits.count(request.scope["auth"], request.route_handler.opt["limit"])
     if window is None:
         return
-    connection.scope["state"]["window"] = window
+    request.scope["state"]["window"] = window
     if window.exceeded:
         seconds = max(1, math.ceil(window.reset - time.time()))
         raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded", headers={"Retry-After": str(seconds)})

@@ -7,7 +7,9 @@ that breaks a rule, OpenSearch the value it cannot read. So of a failure only it
 import logging
 import sys
 import traceback
+from typing import Any
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -26,10 +28,10 @@ def configure(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _exception,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
 
@@ -45,6 +47,10 @@ def kind(error: BaseException) -> str:
         getattr(original, "status_code", None),
     )
     return " ".join(str(part) for part in parts if part)
+
+
+def _json(event: EventDict, **_: Any) -> bytes:
+    return msgspec.json.encode(event, enc_hook=repr)
 
 
 def _exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

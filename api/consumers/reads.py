@@ -95,7 +95,8 @@ async def page(index: Index, asked: Asked, more: Members | None = None) -> bytes
         moments = [values[0] for values in places]
         if goes_on and not place and windows.is_rising(order, backward=window.backward):
             index.oldest.learn(asked.question, moments)
-        places = [[*values, windows.reach(moments, reach)] for values in places]
+        reach = windows.reach(moments, reach)
+        places = [[*values, reach] for values in places]
     hits, places = found.hits[: window.size], places[: window.size]
     if window.backward:
         hits.reverse()

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 import pytest
+import redis
 import sqlalchemy as sa
 
+from api.limits import FAR
 from infra import keys, organizations
 from infra.local.servers import LocalServers
 from tests.service import Account, Service, new_account
@@ -62,6 +64,28 @@ def test_request_over_the_limit_is_refused_until_the_minute_ends(limited: Accoun
     assert (limit, remaining) == (LIMITS["writes"], 0)
     assert abs(reset - time.time() - seconds) <= 1.5
     assert limited.live.get("/orders").status_code == 200
+
+
+def test_limit_is_exact_though_requests_far_from_it_wait_for_no_answer_of_redis(service: Service) -> None:
+    limit = 3 * FAR
+    with new_account(service, limits={"reads": limit}) as account:
+        wait_until(lambda: time.time() % 60 < 40, what="a fresh minute")
+        answers = [account.live.get("/orders/none") for _ in range(limit + 1)]
+        assert [told(answer)[1] for answer in answers] == [*range(limit - 1, -1, -1), 0]
+        assert [answer.status_code for answer in answers] == [404] * limit + [429]
+
+
+def test_requests_far_from_the_limit_are_told_to_the_other_processes(service: Service) -> None:
+    def counted() -> list[int]:
+        with redis.Redis.from_url(service.database.settings.redis_url) as client:
+            found = client.keys(f"*:limits*{account.live_environment}:reads:*")
+            return [int(client.get(name) or 0) for name in found]
+
+    with new_account(service, limits={}) as account:
+        wait_until(lambda: time.time() % 60 < 50, what="a fresh minute")
+        for _ in range(30):
+            account.live.get("/orders/none")
+        wait_until(lambda: counted() == [30], what="the count")
 
 
 def test_refused_write_is_not_done(limited: Account) -> None:
@@ -170,7 +194,7 @@ def test_without_redis_requests_pass_uncounted_and_are_counted_again_once_it_is_
     limited: Account, service: Service, servers: LocalServers, trouble: Callable[[LocalServers], Trouble]
 ) -> None:
     def lines(event: str) -> int:
-        return service.log("api").count(f'"event": "{event}"')
+        return service.log("api").count(f'"event":"{event}"')
 
     before = {event: lines(event) for event in ("limits_unreachable", "limits_reached")}
     assert has_limits(limited.live.get("/orders"))
