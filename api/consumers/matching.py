@@ -145,6 +145,8 @@ def _typed(text: str) -> str:
     """As a keyboard gives it: of usual width, one kind of digits and of dashes, no marks of direction, which numbers
     copied from elsewhere carry. An acute accent by itself is meant for an apostrophe.
     """
+    if text.isascii():
+        return text
     usual = DIRECTION.sub("", unicodedata.normalize("NFKC", text.replace("´", "'")))
     return "".join(map(_typed_character, usual))
 
