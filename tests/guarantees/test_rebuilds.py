@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 
 CONSUMERS = int(os.environ.get("REBUILT_CONSUMERS", "20000"))
 CHANGES = int(os.environ.get("REBUILT_CHANGES", "600"))
-CLIENTS = 4
+CLIENTS = 8
 KILLS = 4
 
 SEED = sa.text("""
@@ -77,12 +77,14 @@ def ended(account: Account) -> Any:
 
 
 class Reader:
-    """Looks, again and again, at what readers have; the seed is never changed or deleted."""
+    """Walks the list of the seed, again and again, and counts; the seed is never changed or deleted."""
 
     def __init__(self, account: Account) -> None:
         self.statuses: set[int] = set()
         self.counts: list[int] = []
         """Of the documents that the read alias shows, where there is one."""
+        self.walks: list[tuple[int, int]] = []
+        """Of each walk to the end: rows, and different ones."""
         self._account, self._stop = account, threading.Event()
         self._http = httpx.Client(base_url=account.live.base_url, headers=account.live.headers, timeout=30)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -100,11 +102,18 @@ class Reader:
         database = self._account.database
         alias = documents.read_alias(database.settings.index_prefix)
         body = {"query": {"term": {"environmentId": str(self._account.live_environment)}}}
+        walked: list[str] = []
+        cursor: dict[str, str] = {}
         while not self._stop.is_set():
-            answer = self._http.get("/consumers", params={"first": 100, "search": "seed"})
+            answer = self._http.get("/consumers", params={"first": 100, "search": "seed", **cursor})
             self.statuses.add(answer.status_code)
             if answer.is_success:
-                assert len(answer.json()["data"]) == 100
+                page = answer.json()
+                walked += [row["id"] for row in page["data"]]
+                cursor = {"after": page["pageInfo"]["endCursor"]}
+                if not page["pageInfo"]["hasNextPage"]:
+                    self.walks.append((len(walked), len(set(walked))))
+                    walked, cursor = [], {}
             with suppress(OpenSearchException):
                 self.counts.append(database.search.count(index=alias, body=body)["count"])
 
@@ -132,8 +141,10 @@ def test_rebuild_and_rollback_under_writes_and_killed_workers_lose_nothing_and_n
             wait_until(lambda: ended(shop), 120, "the rollback")
         for client in running:
             client.result()
+        wait_until(lambda: reader.walks, 600, "a walk to the end")
     assert_agreement_soon(shop.database, timeout=120)
     assert reader.statuses == {200}
+    assert set(reader.walks) == {(CONSUMERS, CONSUMERS)}
     assert min(reader.counts) >= CONSUMERS
     assert [missed for client in clients for missed in client.missed] == []
 
@@ -149,6 +160,7 @@ def test_index_deleted_by_hand_is_an_error_never_an_empty_list_until_it_is_refil
         made = shop.live.post("/consumers", json={"fullName": "Meanwhile"}).raise_for_status().json()["id"]
         wait_until(lambda: len(reader.counts) > seen, 120, "the index")
     assert reader.statuses == {200, 503}
+    assert set(reader.walks) <= {(CONSUMERS, CONSUMERS)}
     assert min(reader.counts) >= CONSUMERS
     shop.settled()
     assert made in {row["id"] for row in shop.live.get("/consumers").json()["data"]}
