@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Self
 
 import httpx
@@ -27,6 +28,8 @@ from tests.waiting import wait_until
 CONSUMERS = int(os.environ.get("REBUILT_CONSUMERS", "20000"))
 CHANGES = int(os.environ.get("REBUILT_CHANGES", "600"))
 CLIENTS = 8
+PATIENCE = 300 + CONSUMERS // 500
+"""Seconds."""
 KILLS = 4
 
 SEED = sa.text("""
@@ -53,7 +56,7 @@ def new_shop(service: Service) -> Iterator[Account]:
     with new_account(service) as account:
         with account.database.engine.begin() as connection:
             connection.execute(SEED, {"environment": account.live_environment, "number": CONSUMERS})
-        wait_until(lambda: not account.database.waiting(account.live_environment), 120, "the seed")
+        wait_until(lambda: not account.database.waiting(account.live_environment), PATIENCE, "the seed")
         yield account
 
 
@@ -122,6 +125,10 @@ def test_rebuild_and_rollback_under_writes_and_killed_workers_lose_nothing_and_n
     shop: Account, rebuilt_service: Service
 ) -> None:
     """The whole proof is 1,000,000 consumers: REBUILT_CONSUMERS=1000000 REBUILT_CHANGES=20000."""
+
+    def reached(documents: int) -> bool:
+        return state_of_rebuild(shop)["documents"] >= documents or bool(ended(shop))
+
     audience = shop.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
     url = f"{rebuilt_service.url}/api/v1"
     clients = [Client(shop, url, audience["id"], number) for number in range(CLIENTS)]
@@ -130,19 +137,18 @@ def test_rebuild_and_rollback_under_writes_and_killed_workers_lose_nothing_and_n
         assert ask(shop, "rebuild")["phase"] == "requested"
         assert shop.live.post("/ops/index/rebuild").status_code == httpx.codes.CONFLICT
         for number in range(1, KILLS + 1):
-            part = number * CONSUMERS // (KILLS + 1)
-            wait_until(lambda part=part: state_of_rebuild(shop)["documents"] >= part or ended(shop), 120, "progress")  # type: ignore[misc]
+            wait_until(partial(reached, number * CONSUMERS // (KILLS + 1)), PATIENCE, "progress")
             rebuilt_service.stop("background", signal.SIGKILL)
             rebuilt_service.start("background")
-        done = wait_until(lambda: ended(shop), 300, "the rebuild")
+        done = wait_until(lambda: ended(shop), PATIENCE, "the rebuild")
         assert (done["phase"], done["state"], done["error"]) == ("done", "live", None)
         for _ in range(2):
             ask(shop, "rollback")
             wait_until(lambda: ended(shop), 120, "the rollback")
         for client in running:
             client.result()
-        wait_until(lambda: reader.walks, 600, "a walk to the end")
-    assert_agreement_soon(shop.database, timeout=120)
+        wait_until(lambda: reader.walks, PATIENCE, "a walk to the end")
+    assert_agreement_soon(shop.database, PATIENCE)
     assert reader.statuses == {200}
     assert set(reader.walks) == {(CONSUMERS, CONSUMERS)}
     assert min(reader.counts) >= CONSUMERS
