@@ -89,6 +89,8 @@ class Limits:
         }
         self._reached, self._skip_until = True, 0.0
         self._minute, self._tallies = 0, dict[tuple[int, str], Tally]()
+        self._calls = set[asyncio.Future[int]]()
+        """The event loop itself holds a task only weakly."""
 
     async def count(self, caller: Caller, category: str) -> Window | None:
         """Count one request; None if there is no limit, or Redis does not answer in time."""
@@ -147,6 +149,8 @@ class Limits:
 
         call = asyncio.ensure_future(self._storage.incr(tally.key, MINUTE, number))
         call.add_done_callback(ended)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         return call
 
     async def _increment(self, tally: Tally) -> int | None:
