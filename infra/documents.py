@@ -152,7 +152,7 @@ def tombstone(consumer_id: str, environment_id: int, version: int, deleted_at: d
 
 def time(moment: datetime) -> str:
     """RFC 3339, in UTC with milliseconds; `moment` is in UTC, as the database's sessions are."""
-    return f"{moment.isoformat(timespec='milliseconds')[:23]}Z"
+    return moment.isoformat("T", "milliseconds")[:23] + "Z"
 
 
 def number(value: Decimal) -> Decimal | int:

@@ -15,6 +15,7 @@ PLAIN = re.compile(r"\+[1-9][0-9]{2,18}")
 SHORTEST, LONGEST = 2, 17
 """Digits the library takes for a national number."""
 FIRST_GROUP = re.compile(r"(\\\d)")
+GROUP_OR_MARK = re.compile(r"\\(\d)|\D")
 
 
 class Plain(NamedTuple):
@@ -44,7 +45,8 @@ def plain(number: str) -> Plain | None:
 class _Format(NamedTuple):
     leading: re.Pattern[str]
     whole: re.Pattern[str]
-    template: str
+    digits: str
+    """A template of the national number's groups, numbered from 1, without what stands between them."""
 
 
 class _Country(NamedTuple):
@@ -66,13 +68,14 @@ def _country(code: int) -> _Country:
         template = one.format
         if one.national_prefix_formatting_rule:
             template = FIRST_GROUP.sub(one.national_prefix_formatting_rule, template, count=1)
-        formats.append(_Format(leading, re.compile(one.pattern), template))
+        digits = GROUP_OR_MARK.sub(lambda found: f"{{{found[1]}}}" if found[1] else "", template)
+        formats.append(_Format(leading, re.compile(one.pattern), digits))
     prefix = known.national_prefix_for_parsing
     return _Country(re.compile(prefix) if prefix else None, tuple(formats))
 
 
 def _nationally(code: int, national: str) -> str:
     for one in _country(code).formats:
-        if one.leading.match(national) and one.whole.fullmatch(national):
-            return "".join(filter(str.isdigit, one.whole.sub(one.template, national)))
+        if one.leading.match(national) and (found := one.whole.fullmatch(national)):
+            return one.digits.format(None, *found.groups())
     return national

@@ -7,7 +7,7 @@ characters stand in the order of the numbers. Conditions are written by the same
 import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -27,7 +27,7 @@ COMPLEMENT = str.maketrans("0123456789", "9876543210")
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
-class Terms(NamedTuple):
+class Terms(msgspec.Struct):
     """Of one consumer."""
 
     texts: list[str]
@@ -83,26 +83,24 @@ def _add(found: Terms, path: str, value: Any) -> None:
     """What is inside, each with its path: of arrays every element, of objects and arrays also that they are there."""
     if value is None or len(path) > LONGEST_PATH:
         return
-    if isinstance(value, dict):
-        if path != METADATA:
-            found.texts.append(path)
+    if path != METADATA:
+        found.texts.append(path)
+    if isinstance(value, str):
+        _add_text(found, path, value)
+    elif isinstance(value, dict):
         for key, inner in value.items():
             _add(found, f"{path}.{key}", inner)
-        return
-    found.texts.append(path)
-    if isinstance(value, list):
+    elif isinstance(value, list):
         for inner in value:
             _add(found, path, inner)
     elif isinstance(value, bool):
         _add_text(found, path, "true" if value else "false")
-    elif isinstance(value, str):
-        _add_text(found, path, value)
     else:
         found.numbers.append(number_term(path, Decimal(value)))
 
 
 def _add_text(found: Terms, path: str, text: str) -> None:
-    folded = fold(text)
+    folded = text.lower() if text.isascii() else fold(text)
     if len(folded) <= LONGEST_TERM:
         term = f"{path}\0{folded}"
         found.texts.append(term)
