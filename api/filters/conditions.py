@@ -43,6 +43,9 @@ OPPOSITE: dict[Operator, Operator] = {
 }
 """Of those that hold where another does not, null or not."""
 METADATA = "metadata."
+LONGEST_CONTAINED = 300
+"""Characters, once case is folded, which can make three of one. The pattern of a longer one that repeats itself takes
+OpenSearch more effort to prepare than it allows: of one letter from 315 on."""
 MOST_CLAUSES = 900
 """Of one query. OpenSearch takes 1,024; and of each character that is looked for inside text it also makes 10 KB."""
 TOO_MUCH = "There is too much text to be contained: it takes shorter or fewer ones"
@@ -61,7 +64,10 @@ def clauses_of(condition: Condition) -> int:
     """How many clauses of a query it becomes, at the most: inside text, one for every three neighbouring characters."""
     if condition.operator not in CONTAINING:
         return 3
-    return len(f"{condition.field}{fold(condition.values[0])}".encode("utf-16-le")) // 2 + 3
+    folded = fold(condition.values[0])
+    if len(folded) > LONGEST_CONTAINED:
+        return MOST_CLAUSES + 1
+    return len(f"{condition.field}{folded}".encode("utf-16-le")) // 2 + 3
 
 
 class All(NamedTuple):

@@ -156,3 +156,10 @@ def test_text_to_be_contained_is_limited_by_all_its_characters(number: int) -> N
         assert (
             len(heavy) > 255 or "too much text" in faults(" ".join([f"metadata.a:~{heavy}"] * number)[:MAX_LENGTH])[-1]
         )
+
+
+def test_text_to_be_contained_that_is_long_once_case_is_folded_is_refused() -> None:
+    """OpenSearch cannot prepare the pattern of a longer one that repeats itself, and answered an error."""
+    assert parse(f"metadata.a:~{'ﬃ' * 100}")
+    assert parse(f"metadata.a:{'ﬃ' * 255}")
+    assert "too much text" in faults(f"metadata.a:~{'ﬃ' * 101}")[0]
