@@ -33,8 +33,10 @@ SKIP_SECONDS = 5.0
 """After a failure Redis is not asked for so long: slow must not be worse than down."""
 TELL_SECONDS = 0.05
 """Far from its limit, what an environment sends is told to Redis this often, and no request waits for that."""
+RECENT_SECONDS = 0.15
+"""What Redis said longer ago says too little: the other processes may have counted all that remained."""
 FAR = 200
-"""Requests, and half of the limit: more than all processes together count untold."""
+"""Requests, and half of the limit: more than all processes together count in that time."""
 LATE_SECONDS = 0.005
 """A wait that ends so much late says that this process was busy, not that Redis is slow."""
 
@@ -69,6 +71,13 @@ class Tally(msgspec.Struct):
     untold: int = 0
     """Requests that were counted here since, and are to be told."""
     on_their_way: int = 0
+    heard: float = -math.inf
+    """When Redis last answered, by the monotonic clock."""
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether no other process can have counted much since."""
+        return time.monotonic() - self.heard < RECENT_SECONDS
 
     @property
     def used(self) -> int:
@@ -100,7 +109,7 @@ class Limits:
             return None
         tally = self._tally(caller.environment_id, category)
         reset = (self._minute + 1) * MINUTE
-        if self._reached and tally.known and limit - tally.used > max(limit // 2, FAR):
+        if self._reached and tally.is_recent and limit - tally.used > max(limit // 2, FAR):
             if not tally.untold:
                 asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell, tally)
             tally.untold += 1
@@ -135,7 +144,7 @@ class Limits:
 
     def _tell(self, tally: Tally) -> None:
         if tally.on_their_way:
-            tally.known = 0  # Redis is slow: the next request asks, and finds out.
+            tally.heard = -math.inf  # Redis is slow: the next request asks, and finds out.
         elif tally.untold:
             self._send(tally, tally.untold)
 
@@ -145,7 +154,10 @@ class Limits:
 
         def ended(call: asyncio.Future[int]) -> None:
             tally.on_their_way -= number
-            tally.known = 0 if call.cancelled() or call.exception() else max(tally.known, call.result())
+            if call.cancelled() or call.exception():
+                tally.heard = -math.inf
+            else:
+                tally.known, tally.heard = max(tally.known, call.result()), time.monotonic()
 
         call = asyncio.ensure_future(self._storage.incr(tally.key, MINUTE, number))
         call.add_done_callback(ended)

@@ -1,5 +1,6 @@
 """Rate limits, per organization, environment and minute (contract.md §1)."""
 
+import asyncio
 import os
 import signal
 import time
@@ -10,11 +11,13 @@ import httpx
 import pytest
 import redis
 import sqlalchemy as sa
+from redis.asyncio import Redis
 
-from api.limits import FAR
+from api.auth import Caller
+from api.limits import FAR, RECENT_SECONDS, Limits
 from infra import keys, organizations
 from infra.local.servers import LocalServers
-from tests.service import Account, Service, new_account
+from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
 
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
@@ -86,6 +89,30 @@ def test_requests_far_from_the_limit_are_told_to_the_other_processes(service: Se
         for _ in range(30):
             account.live.get("/orders/none")
         wait_until(lambda: counted() == [30], what="the count")
+
+
+def test_process_that_was_silent_knows_that_another_has_used_up_the_limit(
+    quiet: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.limits.WAIT_SECONDS", 10)
+    limit = 3 * FAR
+    caller = Caller(1, "live", "org", "USD", None, {"reads": limit}, "key", frozenset(), None, None)
+
+    async def used() -> int:
+        async with Redis.from_url(quiet.settings.redis_url) as one, Redis.from_url(quiet.settings.redis_url) as other:
+            silent, busy = Limits(quiet.settings, one), Limits(quiet.settings, other)
+            await silent.count(caller, "reads")
+            started, number = time.monotonic(), 1
+            while number <= limit or time.monotonic() - started < RECENT_SECONDS:
+                await busy.count(caller, "reads")
+                number += 1
+            window = await silent.count(caller, "reads")
+            assert window
+            assert window.exceeded
+            return window.used - number
+
+    wait_until(lambda: time.time() % 60 < 50, what="a fresh minute")
+    assert asyncio.run(used()) == 1
 
 
 def test_refused_write_is_not_done(limited: Account) -> None:
