@@ -4,6 +4,7 @@ No line holds a key, an e-mail address or a phone number. The messages of except
 that breaks a rule, OpenSearch the value it cannot read. So of a failure only its kind and its place are written.
 """
 
+import json
 import logging
 import sys
 import traceback
@@ -49,8 +50,11 @@ def kind(error: BaseException) -> str:
     return " ".join(str(part) for part in parts if part)
 
 
-def _json(event: EventDict, **_: Any) -> bytes:
-    return msgspec.json.encode(event, enc_hook=repr)
+def _json(event: EventDict, **options: Any) -> bytes:
+    try:
+        return msgspec.json.encode(event, enc_hook=repr)
+    except UnicodeEncodeError:  # half of a surrogate pair, as in a file's name: the line must not be lost for that
+        return json.dumps(event, **options).encode()
 
 
 def _exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
