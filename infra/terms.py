@@ -100,7 +100,7 @@ def _add(found: Terms, path: str, value: Any) -> None:
 
 
 def _add_text(found: Terms, path: str, text: str) -> None:
-    folded = text.lower() if text.isascii() else fold(text)
+    folded = fold(text)
     if len(folded) <= LONGEST_TERM:
         term = f"{path}\0{folded}"
         found.texts.append(term)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class _Executor(mirakuru.SimpleExecutor):
         return super()._popen_kwargs | {"preexec_fn": None, "start_new_session": True}
 
 
-class Process:
+class Process(ABC):
     """One program, in a session of its own, so that the terminal's Ctrl-C reaches only its parent."""
 
     stop_signal = signal.SIGTERM
@@ -61,9 +62,9 @@ class Process:
         if log.exists():
             log.replace(log.with_suffix(".1.log"))
 
+    @abstractmethod
     def command(self) -> list[str]:
         """Give the program and its arguments."""
-        raise NotImplementedError
 
     def environ(self) -> Mapping[str, str]:
         return os.environ

@@ -1,6 +1,7 @@
 """A server: a process that listens on a loopback port and can say whether it is ready."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,16 +25,16 @@ class Server(Process):
         self._other_ports = OTHER_PORTS
 
     @property
+    @abstractmethod
     def url(self) -> str:
         """The address that clients use, with the password if there is one."""
-        raise NotImplementedError
 
     def prepare(self) -> None:
         """Write what the server reads at its start."""
 
+    @abstractmethod
     def ready(self) -> bool:
         """Whether it answers."""
-        raise NotImplementedError
 
     def spawn(self) -> None:
         self.prepare()
