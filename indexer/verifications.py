@@ -5,6 +5,7 @@ What has been compared is recorded range by range, with a heartbeat: of one who 
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from indexer import suspects
 from indexer.bulk import PlaceError
 from indexer.repair import mend
-from indexer.verify import ROWS, Range, Report, Scope, Step, Submit, index_of, ranges, steps
-from infra import logs
+from indexer.verify import ROWS, THREADS, Range, Report, Scope, Step, Submit, compare, index_of, ranges, steps
+from infra import db, logs, opensearch
+from infra.settings import Settings
 from infra.verifications import KEPT, forget
 
 log = structlog.get_logger()
@@ -99,6 +101,13 @@ class Place(NamedTuple):
     engine: sa.Engine
     client: OpenSearch
     submit: Callable[[Scope], Submit]
+
+
+def place_of(settings: Settings) -> Place:
+    """For a process that has one, to its end."""
+    engine, client = db.engine(settings, pool_size=THREADS + 1, name="verify"), opensearch.writer(settings)
+    pool = ThreadPoolExecutor(THREADS)
+    return Place(engine, client, lambda scope: lambda part: pool.submit(compare, engine, client, scope, part))
 
 
 def work(place: Place, seconds: float) -> bool:
