@@ -1,14 +1,21 @@
-"""Verifying and repairing, as tasks: `celery -A indexer.worker call indexer.verify`."""
+"""Verifying, repairing and reindexing, as tasks: `celery -A indexer.worker call indexer.verify`."""
 
 from functools import cache
 
+import structlog
+
+from indexer import reindex as again
 from indexer import verifications
 from indexer.verifications import Place
 from indexer.worker import SETTINGS, app
-from infra import queue
+from infra import queue, reindex
 from infra import verifications as asked
+from infra.fields import timestamp
 from infra.organizations import named_environment
+from infra.reindex import ReindexError
 from infra.verifications import Kind
+
+log = structlog.get_logger()
 
 TASK_SECONDS = 2.0
 """Short, for changes wait behind it; as long as there is work, beat has the next one waiting."""
@@ -29,6 +36,39 @@ def verify(environment: str | None = None) -> None:
 def repair(environment: str | None = None, run: int | None = None) -> None:
     """Ask for a repair of what differs, or of what a run found."""
     _ask("repair", environment, run)
+
+
+@app.task(name=queue.REINDEX)  # type: ignore[untyped-decorator]  # Celery ships no types
+def write_again(
+    *,
+    ids: list[str] | None = None,
+    environment: str | None = None,
+    filter: str | None = None,  # noqa: A002 (as people write it)
+    updated_since: str | None = None,
+    failed_since: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Ask for some consumers to be written again; all that is given must hold. A dry run's count is in the log."""
+    place = _place()
+    try:
+        with place.engine.begin() as connection:
+            asked = reindex.Asked(
+                ids=ids,
+                environment=environment,
+                filter=filter,
+                updated_since=timestamp(updated_since) if updated_since else None,
+                failed_since=timestamp(failed_since) if failed_since else None,
+            )
+            scope = reindex.scope(connection, asked)
+            if dry_run:
+                log.info("reindex_counted", consumers=again.total(connection, place.client, place.alias, scope))
+                return
+            number = reindex.request(connection, scope)
+    except (ReindexError, ValueError) as error:
+        log.warning("request_refused", request="reindex", reason=str(error))
+        return
+    log.info("request_taken", request="reindex", run=number)
+    go_on.apply_async(queue=queue.REBUILD)
 
 
 @app.task(name=queue.COMPARE)  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -11,7 +11,7 @@ LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP, PURGE = "indexer.upkeep", "indexer.purge"
 BUILD = "indexer.build"
-VERIFY, REPAIR = "indexer.verify", "indexer.repair"
+VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
 """Ask for a run. `COMPARE` goes on with those that were asked for, `WATCH` with the one that never ends."""
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
