@@ -111,4 +111,5 @@ generations = sa.Table(
     sa.Column("verify_position", sa.Text, nullable=False, server_default=sa.text("''")),
     _time("paused_at", nullable=True),
     sa.Column("rested", sa.Interval, nullable=False, server_default=sa.text("'0'")),
+    sa.Column("seen_seq_no", sa.BigInteger, nullable=False, server_default=sa.text("-1")),
 )

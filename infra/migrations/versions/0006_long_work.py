@@ -1,4 +1,5 @@
-"""A rebuild's verification goes on where it was, and its rate knows of rests; a reindex is a run like a verification.
+"""A rebuild's verification goes on where it was, and its rate knows of rests; an index that went back is known; a
+reindex is a run like a verification.
 
 Revision ID: 0006
 """
@@ -18,7 +19,10 @@ def upgrade() -> None:
             ADD COLUMN verify_position text COLLATE "C" NOT NULL DEFAULT '',
             ADD COLUMN paused_at moment,
             -- Of the time since `filling_at`, in which nothing was to be filled in.
-            ADD COLUMN rested interval NOT NULL DEFAULT '0'""")
+            ADD COLUMN rested interval NOT NULL DEFAULT '0',
+            -- The last operation of the index that all its copies have for good: it never has fewer, unless older files
+            -- were put in place of its own.
+            ADD COLUMN seen_seq_no bigint NOT NULL DEFAULT -1""")
     op.execute("ALTER TABLE verifications DROP CONSTRAINT verifications_kind_check")
     op.execute(f"""
         ALTER TABLE verifications
@@ -35,4 +39,5 @@ def downgrade() -> None:
         ALTER TABLE verifications DROP CONSTRAINT verifications_kind_check,
             ADD CONSTRAINT verifications_kind_check CHECK (kind IN ({KINDS}))""")
     op.execute("""
-        ALTER TABLE generations DROP COLUMN verify_position, DROP COLUMN paused_at, DROP COLUMN rested""")
+        ALTER TABLE generations DROP COLUMN verify_position, DROP COLUMN paused_at, DROP COLUMN rested,
+            DROP COLUMN seen_seq_no""")
