@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
+from litestar.openapi.datastructures import ResponseSpec
 from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -67,6 +68,7 @@ class ReindexController(Controller):
         return_dto=None,
         opt=WRITE,
         status_code=HTTPStatus.ACCEPTED,
+        responses={HTTPStatus.OK: ResponseSpec(Counted, generate_examples=False, description="Of a dry run")},
         summary="Write some consumers to the index again, as they are",
     )
     async def reindex(
@@ -76,11 +78,11 @@ class ReindexController(Controller):
         caller: Caller,
         transactions: Transactions,
         state: State,
-    ) -> Response[Run | Counted]:
+    ) -> Response[Run]:
         async def work(connection: AsyncConnection) -> Answer:
             scope = await connection.run_sync(_scope, data)
             if data.dry_run:
-                return Answer(HTTPStatus.ACCEPTED, as_json(await _counted(connection, state, scope)).encode())
+                return Answer(HTTPStatus.OK, as_json(await _counted(connection, state, scope)).encode())
             return Answer(HTTPStatus.ACCEPTED, as_json(await connection.run_sync(_requested, scope)).encode())
 
         answer = await transactions.run(request, caller, work)
