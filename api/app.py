@@ -23,6 +23,7 @@ from api.health import HealthController
 from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
 from api.openapi import routes as documentation
+from api.ops.reindex_routes import ReindexController
 from api.ops.routes import OpsController
 from api.ops.state_routes import StateController
 from api.ops.verify_routes import VerifyController
@@ -46,7 +47,7 @@ def create_app() -> ASGIApp:
         "/api/v1",
         route_handlers=[
             *(AudienceController, ConsumerController, OrderController),
-            *(OpsController, StateController, VerifyController),
+            *(OpsController, StateController, VerifyController, ReindexController),
         ],
         before_request=admit,
         # For what the framework adds by itself, the answers to OPTIONS.

@@ -8,6 +8,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
+from indexer import verifications
 from indexer.drainer import Drainer
 from indexer.rebuild import Builder
 from infra import activity, db, logs, opensearch, queue
@@ -68,19 +69,22 @@ def _is_silent(connection: sa.Connection, lane: str) -> bool:
 
 
 def build(settings: Settings) -> None:
-    """Go on with rebuilds for ever, where no worker is heard that would: an index may be lost while Redis is away."""
-    engine, builder = db.engine(settings, name="reconcile"), Builder(settings)
+    """Go on for ever with rebuilds and with what is to be compared, where no worker is heard that would.
+
+    An index may be lost while Redis is away.
+    """
+    engine, builder, place = db.engine(settings, name="reconcile"), Builder(settings), verifications.place_of(settings)
     while True:
         try:
             with engine.connect() as connection:
                 silent = _is_silent(connection, queue.BULK)
         except sa.exc.DBAPIError:
             silent = False
-        if not (silent and builder.work(TURN_SECONDS)):
+        if not silent or not any([builder.work(TURN_SECONDS), verifications.work(place, TURN_SECONDS)]):
             time.sleep(POLL_SECONDS)
 
 
 def start(settings: Settings) -> None:
-    """Poll until the process ends: one thread for the lanes and one for rebuilds, whose steps may take long."""
+    """Poll until the process ends: one thread for the lanes, and one for what takes long."""
     threading.Thread(target=Poller(settings).run, name="poller", daemon=True).start()
     threading.Thread(target=build, args=[settings], name="builder", daemon=True).start()

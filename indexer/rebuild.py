@@ -5,16 +5,16 @@ whichever worker comes next (`docs/decisions/0011-rebuilds-beside-the-live-index
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import NamedTuple
 
 import sqlalchemy as sa
 import structlog
-from opensearchpy import OpenSearch
 
-from indexer import refill, slices, states
+from indexer import refill, slices, states, verify
 from indexer.bulk import PlaceError, refresh
-from indexer.verify import verify_generation
 from infra import db, documents, logs, opensearch
 from infra.settings import Settings
 
@@ -27,10 +27,13 @@ LOOK_SECONDS = 0.02
 LATE_MS = 250
 """Live changes older than this are waited for, up to `GIVE_WAY_SECONDS` after each page."""
 GIVE_WAY_SECONDS = 2.0
+VERIFY_SECONDS = 2.0
+"""Of a verification at a time: a worker that is to end waits for no more than that."""
 STEWARD = 0x73746577
 
 BUILDING = sa.text("""
-    SELECT id, index_name, phase, is_paused, wanted, document_version, verified_at IS NOT NULL FROM generations
+    SELECT id, index_name, phase, is_paused, wanted, document_version, verified_at IS NOT NULL, verify_position
+    FROM generations
     WHERE state IN ('filling', 'refreshed')""")
 ROLLBACK = sa.text("SELECT id FROM generations WHERE state = 'kept' AND wanted = 'rollback'")
 TO_DO = sa.text("""
@@ -38,9 +41,14 @@ TO_DO = sa.text("""
         EXISTS (SELECT FROM generations WHERE state = 'dropped' AND removed_at IS NULL) AS removal""")
 MISSES = sa.text("SELECT EXISTS (SELECT FROM generation_misses WHERE generation_id = :id)")
 MOVE = sa.text("""
-    UPDATE generations SET phase = :phase, differences = coalesce(:differences, differences),
+    UPDATE generations SET phase = :phase,
         verified_at = CASE WHEN :phase = 'swapping' THEN present() ELSE verified_at END
     WHERE id = :id AND state = 'refreshed'""")
+# Of one that is to rest or to end, and of a range that another has verified, nothing is recorded.
+VERIFIED = sa.text("""
+    UPDATE generations SET verify_position = :last, differences = coalesce(differences, 0) + :differences
+    WHERE id = :id AND phase = 'verifying' AND wanted IS NULL AND NOT is_paused AND verify_position = :position
+    RETURNING differences""")
 # While the live index is gone nothing of it can be late.
 LATE = sa.text("""
     SELECT EXISTS (
@@ -57,6 +65,7 @@ class Building(NamedTuple):
     wanted: str | None
     document_version: int
     is_verified: bool
+    verify_position: str
 
 
 class Builder:
@@ -197,16 +206,39 @@ class Builder:
         return self._move(building, "swapping" if building.is_verified else "verifying")
 
     def _verify(self, building: Building) -> None:
+        """Compare for a moment, from where the last one was, and look after each range whether that is wanted still."""
         refresh(self._writer, building.index_name)
-        found = _verified(self._engine, self._writer, building.index_name)
-        self._move(building, "swapping", found)
-        if found:
-            states.abandon(self._engine, building.id, f"verification found {found} differences")
+        position = building.verify_position
+        for step in self._compared(building, time.monotonic() + VERIFY_SECONDS):
+            values = {"id": building.id, "position": position, "last": step.last or position}
+            with self._engine.begin() as connection:
+                found = connection.execute(
+                    VERIFIED, values | {"differences": len(step.differences)}
+                ).scalar_one_or_none()
+            if found is None:
+                return
+            if step.last is None:
+                self._move(building, "swapping")
+                if found:
+                    states.abandon(self._engine, building.id, f"verification found {found} differences")
+                return
+            position = step.last
 
-    def _move(self, building: Building, phase: str, differences: int | None = None) -> bool:
+    def _compared(self, building: Building, until: float) -> Iterator[verify.Step]:
+        scope = verify.Scope(verify.index_of(self._engine, building.index_name), None)
+        ranges = verify.ranges(self._engine, scope, building.verify_position, verify.ROWS)
+        portion = takewhile(lambda _: time.monotonic() < until, ranges)
+        pool = ThreadPoolExecutor(verify.THREADS)
+        try:
+            yield from verify.steps(
+                portion, lambda part: pool.submit(verify.compare, self._engine, self._writer, scope, part)
+            )
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _move(self, building: Building, phase: str) -> bool:
         with self._engine.begin() as connection:
-            values = {"id": building.id, "phase": phase, "differences": differences}
-            return bool(connection.execute(MOVE, values).rowcount)
+            return bool(connection.execute(MOVE, {"id": building.id, "phase": phase}).rowcount)
 
     def _fail(self, error: Exception) -> None:
         """Smaller pages, after a while: the index may have too much to do, or one row be at fault."""
@@ -215,8 +247,3 @@ class Builder:
         self._rows = max(1, self._rows // 4)
         self._not_before = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
-
-
-def _verified(engine: sa.Engine, client: OpenSearch, index: str) -> int:
-    """How many differences there are between an index and the database."""
-    return verify_generation(engine, client, index).differences

@@ -1,13 +1,15 @@
 """Holds OpenSearch against the rows, each second: the rows are right.
 
-An index that is gone, or another under its name (made by hand, restored from a snapshot), is known by its UUID. Readers
-then have no index until a rebuild has made one: an error, never an empty list. An alias that points elsewhere, as after
-a swap that was not recorded, is put right.
+An index that is gone, or another under its name (made by hand, restored from a snapshot), is known by its UUID; one
+whose files were replaced by older ones, by the number of its last operation. Readers then have no index until a rebuild
+has made one: an error, never an empty list. An alias that points elsewhere, as after a swap that was not recorded, is
+put right.
 """
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -26,7 +28,7 @@ AGAIN_SECONDS = 30
 # Not while a state is being changed: then the aliases may be ahead of the rows.
 TRY = sa.text("SELECT pg_try_advisory_xact_lock_shared(:lock)")
 ROWS = sa.text("""
-    SELECT id, index_name, index_uuid, state, lost_at IS NOT NULL AS is_lost FROM generations
+    SELECT id, index_name, index_uuid, state, lost_at IS NOT NULL AS is_lost, seen_seq_no FROM generations
     WHERE state <> 'dropped' AND (index_uuid IS NOT NULL OR state = 'live') ORDER BY id""")
 LOST = sa.text("""
     UPDATE generations SET lost_at = present(),
@@ -34,6 +36,9 @@ LOST = sa.text("""
         error = CASE WHEN state IN ('filling', 'refreshed') THEN 'its index was removed' ELSE error END,
         keep_until = CASE WHEN state = 'kept' THEN present() ELSE keep_until END
     WHERE id = :id AND lost_at IS NULL""")
+SEEN = sa.text("UPDATE generations SET seen_seq_no = :kept WHERE id = :id AND seen_seq_no < :kept")
+# From now on the index of this UUID is another than the one that was made.
+WENT_BACK = sa.text("UPDATE generations SET index_uuid = index_uuid || ' until it went back' WHERE id = :id")
 BACK = sa.text("UPDATE generations SET lost_at = NULL WHERE id = :id AND state = 'live'")
 MAY_START = sa.text("""
     SELECT NOT EXISTS (SELECT FROM generations WHERE state IN ('filling', 'refreshed')
@@ -52,6 +57,8 @@ def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings) -> None
             return
         rows = connection.execute(ROWS).all()
         found = generations.look(client, settings.index_prefix)
+        if _went_back(connection, client, settings, rows, found):
+            rows = connection.execute(ROWS).all()
         for row in rows:
             index = found.get(row.index_name)
             if index and row.index_uuid is None:
@@ -64,6 +71,31 @@ def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings) -> None
         live = next((row for row in rows if row.state == "live"), None)
         if live:
             _look_at_live(connection, client, settings, live, found)
+
+
+def _went_back(
+    connection: sa.Connection,
+    client: OpenSearch,
+    settings: Settings,
+    rows: Sequence[sa.Row[Any]],
+    found: Mapping[str, Index],
+) -> bool:
+    """Whether an index has fewer operations than were seen on the disks of all its copies. A crash takes none of those,
+    and whichever copy becomes the primary has them. Otherwise remember how many there are.
+    """
+    positions = generations.positions(client, settings.index_prefix)
+    went_back = False
+    for row in rows:
+        index, position = found.get(row.index_name), positions.get(row.index_name)
+        if index is None or position is None or index.uuid != row.index_uuid:
+            continue
+        if position.highest < row.seen_seq_no:
+            log.error("index_went_back", index=row.index_name, seen=row.seen_seq_no, has=position.highest)
+            connection.execute(WENT_BACK, {"id": row.id})
+            went_back = True
+        elif position.kept > row.seen_seq_no:
+            connection.execute(SEEN, {"id": row.id, "kept": position.kept})
+    return went_back
 
 
 def _lose(connection: sa.Connection, client: OpenSearch, row: sa.Row[tuple[object, ...]], index: Index | None) -> None:

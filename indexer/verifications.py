@@ -5,6 +5,7 @@ What has been compared is recorded range by range, with a heartbeat: of one who 
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,11 +16,13 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import NotFoundError
 from sqlalchemy.exc import DBAPIError
 
-from indexer import suspects
+from indexer import reindex, suspects
 from indexer.bulk import PlaceError
 from indexer.repair import mend
-from indexer.verify import ROWS, Range, Report, Scope, Step, Submit, index_of, ranges, steps
-from infra import logs
+from indexer.verify import ROWS, THREADS, Report, Scope, Step, Submit, compare, index_of, ranges, steps
+from infra import db, documents, logs, opensearch
+from infra.reindex import Scope as Chosen
+from infra.settings import Settings
 from infra.verifications import KEPT, forget
 
 log = structlog.get_logger()
@@ -39,13 +42,14 @@ TAKE = sa.text("""
         SELECT id FROM verifications WHERE finished_at IS NULL AND kind = ANY(:kinds)
             AND (heartbeat_at IS NULL OR heartbeat_at < clock_timestamp() - :lost * interval '1 second')
         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
-    RETURNING id, kind, environment_id, repairs, index_name, total, position, compared, in_flight, causes, mended,
-        claim, attempts""")
+    RETURNING id, kind, environment_id, repairs, scope, index_name, total, position, compared, in_flight, causes,
+        mended, claim, attempts""")
 COUNT = sa.text("""
     UPDATE verifications SET total = (
         SELECT count(*) FROM consumers
         WHERE CAST(:environment_id AS int) IS NULL OR environment_id = :environment_id)
     WHERE id = :id RETURNING total""")
+CHOSEN = sa.text("UPDATE verifications SET total = :total WHERE id = :id")
 RECORD = sa.text("""
     UPDATE verifications SET position = :position, compared = :compared, in_flight = :in_flight, causes = :causes,
         mended = :mended, heartbeat_at = clock_timestamp(), attempts = 0, error = NULL
@@ -70,6 +74,7 @@ class Taken(msgspec.Struct, kw_only=True):
     kind: str
     environment_id: int | None
     repairs: int | None
+    scope: Chosen | None
     index_name: str | None
     total: int | None
     position: str
@@ -85,8 +90,8 @@ class Taken(msgspec.Struct, kw_only=True):
         return self.kind == "repair"
 
 
-Portion: TypeAlias = Callable[[Iterable[Range]], Iterable[Range]]
-"""As many of the ranges as are to be compared now."""
+Portion: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
+"""As many of the ranges as are to be done now."""
 
 
 class LostError(Exception):
@@ -99,6 +104,16 @@ class Place(NamedTuple):
     engine: sa.Engine
     client: OpenSearch
     submit: Callable[[Scope], Submit]
+    alias: str
+    """By which the index is read."""
+
+
+def place_of(settings: Settings) -> Place:
+    """For a process that has one, to its end."""
+    engine, client = db.engine(settings, pool_size=THREADS + 1, name="verify"), opensearch.writer(settings)
+    pool = ThreadPoolExecutor(THREADS)
+    alias = documents.read_alias(settings.index_prefix)
+    return Place(engine, client, lambda scope: lambda part: pool.submit(compare, engine, client, scope, part), alias)
 
 
 def work(place: Place, seconds: float) -> bool:
@@ -107,7 +122,9 @@ def work(place: Place, seconds: float) -> bool:
     Never raises for what is wrong with database or index: the run goes on when they are back, or has failed.
     """
     until = time.monotonic() + seconds
-    return _go_on(place, ("verify", "repair"), lambda parts: takewhile(lambda _: time.monotonic() < until, parts))
+    return _go_on(
+        place, ("verify", "repair", "reindex"), lambda parts: takewhile(lambda _: time.monotonic() < until, parts)
+    )
 
 
 def watch(place: Place) -> None:
@@ -145,7 +162,7 @@ def _take(engine: sa.Engine, kinds: tuple[str, ...]) -> Taken | None:
         if row is None:
             return None
         run = msgspec.convert(row, Taken, from_attributes=True)
-        if run.total is None:
+        if run.total is None and run.scope is None:
             run.total = connection.execute(COUNT, {"id": run.id, "environment_id": run.environment_id}).scalar_one()
         return run
 
@@ -153,6 +170,9 @@ def _take(engine: sa.Engine, kinds: tuple[str, ...]) -> Taken | None:
 def _compare(place: Place, run: Taken, portion: Portion, rows: int) -> None:
     if run.index_name is None:
         _fail(place.engine, run, "there is no live index")
+        return
+    if run.scope is not None:
+        _reindex(place, run, run.scope, portion)
         return
     scope = Scope(index_of(place.engine, run.index_name), run.environment_id)
     if run.repairs is not None:
@@ -163,6 +183,25 @@ def _compare(place: Place, run: Taken, portion: Portion, rows: int) -> None:
         _record(place, run, step)
         if step.last is None:
             log.info("verified", run=run.id, kind=run.kind, compared=run.compared, **run.causes)
+            return
+    _release(place.engine, run)
+
+
+def _reindex(place: Place, run: Taken, scope: Chosen, portion: Portion) -> None:
+    if run.total is None:
+        with place.engine.begin() as connection:
+            run.total = reindex.total(connection, place.client, place.alias, scope)
+            connection.execute(CHOSEN, {"id": run.id, "total": run.total})
+    for page in portion(reindex.pages(place.engine, place.client, place.alias, scope, run.position)):
+        with place.engine.begin() as connection:
+            run.compared += reindex.append(connection, scope, page)
+            run.position = page.range.last or run.position
+            if not connection.execute(RECORD, {"position": run.position, **_counts(run)}).rowcount:
+                raise LostError
+            if page.range.last is None:
+                connection.execute(END, {"id": run.id, "claim": run.claim, "state": "done", "error": None})
+        if page.range.last is None:
+            log.info("reindexed", run=run.id, consumers=run.compared)
             return
     _release(place.engine, run)
 

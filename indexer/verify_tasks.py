@@ -1,32 +1,29 @@
-"""Verifying and repairing, as tasks: `celery -A indexer.worker call indexer.verify`."""
+"""Verifying, repairing and reindexing, as tasks: `celery -A indexer.worker call indexer.verify`."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import sqlalchemy as sa
-from opensearchpy import OpenSearch
+import structlog
 
+from indexer import reindex as again
 from indexer import verifications
 from indexer.verifications import Place
-from indexer.verify import THREADS, Scope, Submit, compare
 from indexer.worker import SETTINGS, app
-from infra import db, opensearch, queue
+from infra import queue, reindex
 from infra import verifications as asked
+from infra.fields import timestamp
 from infra.organizations import named_environment
+from infra.reindex import ReindexError
 from infra.verifications import Kind
+
+log = structlog.get_logger()
 
 TASK_SECONDS = 2.0
 """Short, for changes wait behind it; as long as there is work, beat has the next one waiting."""
 
 
 @cache
-def _sides() -> tuple[sa.Engine, OpenSearch]:
-    return db.engine(SETTINGS, name="verify"), opensearch.writer(SETTINGS)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS)
+def _place() -> Place:
+    return verifications.place_of(SETTINGS)
 
 
 @app.task(name=queue.VERIFY)  # type: ignore[untyped-decorator]  # Celery ships no types
@@ -41,25 +38,53 @@ def repair(environment: str | None = None, run: int | None = None) -> None:
     _ask("repair", environment, run)
 
 
+@app.task(name=queue.REINDEX)  # type: ignore[untyped-decorator]  # Celery ships no types
+def write_again(
+    *,
+    ids: list[str] | None = None,
+    environment: str | None = None,
+    filter: str | None = None,  # noqa: A002 (as people write it)
+    updated_since: str | None = None,
+    failed_since: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Ask for some consumers to be written again; all that is given must hold. A dry run's count is in the log."""
+    place = _place()
+    try:
+        with place.engine.begin() as connection:
+            asked = reindex.Asked(
+                ids=ids,
+                environment=environment,
+                filter=filter,
+                updated_since=timestamp(updated_since) if updated_since else None,
+                failed_since=timestamp(failed_since) if failed_since else None,
+            )
+            scope = reindex.scope(connection, asked)
+            if dry_run:
+                log.info("reindex_counted", consumers=again.total(connection, place.client, place.alias, scope))
+                return
+            number = reindex.request(connection, scope)
+    except (ReindexError, ValueError) as error:
+        log.warning("request_refused", request="reindex", reason=str(error))
+        return
+    log.info("request_taken", request="reindex", run=number)
+    go_on.apply_async(queue=queue.REBUILD)
+
+
 @app.task(name=queue.COMPARE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def go_on() -> None:
     """Go on with what was asked for."""
-    verifications.work(Place(*_sides(), _submit), TASK_SECONDS)
+    verifications.work(_place(), TASK_SECONDS)
 
 
 @app.task(name=queue.WATCH)  # type: ignore[untyped-decorator]  # Celery ships no types
 def watch() -> None:
     """Compare a little, as it is done all the time."""
-    verifications.watch(Place(*_sides(), _submit))
-
-
-def _submit(scope: Scope) -> Submit:
-    return lambda part: _threads().submit(compare, *_sides(), scope, part)
+    verifications.watch(_place())
 
 
 def _ask(kind: Kind, environment: str | None, repairs: int | None = None) -> None:
-    engine, _ = _sides()
-    with engine.begin() as connection:
+    with _place().engine.begin() as connection:
         number = named_environment(connection, environment) if environment else None
         asked.request(connection, kind, environment_id=number, repairs=repairs)
     go_on.apply_async(queue=queue.REBUILD)

@@ -47,6 +47,14 @@ class Index(NamedTuple):
     aliases: frozenset[str]
 
 
+class Position(NamedTuple):
+    """How far the operations of an index go, by their numbers; -1: there are none."""
+
+    highest: int
+    kept: int
+    """Up to here all its copies have them on disk."""
+
+
 def ensure(settings: Settings) -> bool:
     """Create the first generation, unless there is one. Safe at every start, by many processes at once.
 
@@ -89,6 +97,23 @@ def look(client: OpenSearch, prefix: str) -> dict[str, Index]:
         name: Index(_identity(index["settings"]["index"]), frozenset(index.get("aliases", ())))
         for name, index in found.items()
     }
+
+
+def positions(client: OpenSearch, prefix: str) -> dict[str, Position]:
+    """Of the indices of this service whose primary shard is at work, by name.
+
+    Raises:
+        OpenSearchException: it does not tell.
+    """
+    fields = ",".join(f"indices.*.shards.*.{field}" for field in ("routing.primary", "routing.state", "seq_no"))
+    params = {"level": "shards", "filter_path": fields}
+    answer: Any = client.indices.stats(index=f"{prefix}-0*", metric="docs", params=params)
+    found = {}
+    for name, index in answer.get("indices", {}).items():
+        for copy in index["shards"].get("0", ()):
+            if copy["routing"] == {"primary": True, "state": "STARTED"}:
+                found[name] = Position(copy["seq_no"]["max_seq_no"], copy["seq_no"]["global_checkpoint"])
+    return found
 
 
 def _identity(settings: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP, PURGE = "indexer.upkeep", "indexer.purge"
 BUILD = "indexer.build"
-VERIFY, REPAIR = "indexer.verify", "indexer.repair"
+VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
 """Ask for a run. `COMPARE` goes on with those that were asked for, `WATCH` with the one that never ends."""
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
@@ -20,8 +20,8 @@ COMPARE, WATCH = "indexer.compare", "indexer.watch"
 MARK, MARK_SECONDS = "indexer:nudged", 2
 
 TASK_LIMIT_SECONDS = 90
-BUILD_LIMIT_SECONDS = 3600
-"""A verification takes as long as it takes."""
+BUILD_LIMIT_SECONDS = 600
+"""The longest step of a rebuild divides the table, in one statement."""
 EXPIRES_SECONDS = 5
 """Wake-ups that come each second, or from each other, do not pile up."""
 TYPES = {LIVE: b"list", BULK: b"list", REBUILD: b"list", "unacked": b"hash", "unacked_index": b"zset", MARK: b"string"}

@@ -27,7 +27,15 @@ START = sa.text(f"""
 CANCEL = sa.text(f"""
     UPDATE generations SET wanted = CASE WHEN {BUILDING} THEN 'cancel' END
     WHERE {BUILDING} OR wanted = 'rollback' RETURNING id""")
-PAUSE = sa.text(f"UPDATE generations SET is_paused = :paused WHERE {BUILDING} RETURNING id")
+PAUSE = sa.text(f"""
+    UPDATE generations SET is_paused = true, paused_at = coalesce(paused_at, present())
+    WHERE {BUILDING} RETURNING id""")
+# No other phase than the filling has a rate.
+RESUME = sa.text(f"""
+    UPDATE generations SET is_paused = false, paused_at = NULL,
+        rested = rested + CASE WHEN phase = 'filling' AND is_paused
+            THEN present() - greatest(paused_at, filling_at) ELSE '0' END
+    WHERE {BUILDING} RETURNING id""")
 ROLL_BACK = sa.text(f"""
     UPDATE generations SET wanted = 'rollback' WHERE id = (
         SELECT id FROM generations WHERE state = 'kept' AND lost_at IS NULL AND keep_until > now()
@@ -45,7 +53,8 @@ PROGRESS = f"""
             THEN round(greatest(g.total - s.documents, 0) * seconds / s.documents)::bigint END AS remaining_seconds,
         ({OLDEST_LIVE.text}) AS lag_ms
     FROM generations g CROSS JOIN LATERAL (
-        SELECT extract(epoch FROM coalesce(g.refreshed_at, g.ended_at, clock_timestamp()) - g.filling_at) AS seconds) t
+        SELECT extract(epoch FROM
+            least(g.refreshed_at, g.ended_at, g.paused_at, clock_timestamp()) - g.filling_at - g.rested) AS seconds) t
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(documents), 0)::bigint AS documents FROM generation_slices WHERE generation_id = g.id) s
     CROSS JOIN LATERAL (
@@ -80,6 +89,7 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     misses: int
     """Changes that it did not take yet, up to 100,000."""
     documents_per_second: int | None
+    """While it was filled, rests not counted."""
     remaining_seconds: int | None
     """Of the filling."""
     lag_ms: int
@@ -127,7 +137,7 @@ def pause(connection: sa.Connection, _: Settings) -> Rebuild:
     Raises:
         RebuildError: nothing is being built.
     """
-    return _asked(connection, PAUSE, "nothing is being built", paused=True)
+    return _asked(connection, PAUSE, "nothing is being built")
 
 
 def resume(connection: sa.Connection, _: Settings) -> Rebuild:
@@ -136,7 +146,7 @@ def resume(connection: sa.Connection, _: Settings) -> Rebuild:
     Raises:
         RebuildError: nothing is being built.
     """
-    return _asked(connection, PAUSE, "nothing is being built", paused=False)
+    return _asked(connection, RESUME, "nothing is being built")
 
 
 def roll_back(connection: sa.Connection, _: Settings) -> Rebuild:
@@ -174,8 +184,8 @@ def of(connection: sa.Connection, number: int) -> Rebuild:
     return msgspec.convert(row, Rebuild, from_attributes=True)
 
 
-def _asked(connection: sa.Connection, statement: sa.TextClause, otherwise: str, **values: object) -> Rebuild:
-    numbers = list(connection.execute(statement, values).scalars())
+def _asked(connection: sa.Connection, statement: sa.TextClause, otherwise: str) -> Rebuild:
+    numbers = list(connection.execute(statement).scalars())
     if not numbers:
         raise RebuildError(otherwise)
     return of(connection, numbers[0])

@@ -108,4 +108,8 @@ generations = sa.Table(
     _time("keep_until", nullable=True),
     _time("lost_at", nullable=True),
     _time("removed_at", nullable=True),
+    sa.Column("verify_position", sa.Text, nullable=False, server_default=sa.text("''")),
+    _time("paused_at", nullable=True),
+    sa.Column("rested", sa.Interval, nullable=False, server_default=sa.text("'0'")),
+    sa.Column("seen_seq_no", sa.BigInteger, nullable=False, server_default=sa.text("-1")),
 )

@@ -1,13 +1,15 @@
-"""Verifications of the index: asked for and told of here, worked on in `indexer/verifications.py`."""
+"""Verifications of the index, and other work of its kind: asked for and told of here, worked on in
+`indexer/verifications.py`.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
 
-Kind: TypeAlias = Literal["verify", "repair", "watch"]
+Kind: TypeAlias = Literal["verify", "repair", "watch", "reindex"]
 State: TypeAlias = Literal["requested", "running", "done", "failed"]
 Cause: TypeAlias = Literal["missing", "stale", "ahead", "resurrected", "foreign", "content"]
 CAUSES: tuple[Cause, ...] = ("missing", "stale", "ahead", "resurrected", "foreign", "content")
@@ -20,6 +22,7 @@ RUNS = 50
 _RUN = """
     SELECT v.id, v.kind, v.state, org.name || ':' || e.mode AS environment, v.repairs, v.index_name, v.total,
         v.compared, v.in_flight, v.causes, v.mended, v.error, v.requested_at, v.started_at, v.finished_at,
+        v.scope - 'ids' - 'environmentId' AS scope,
         extract(epoch FROM coalesce(v.finished_at, clock_timestamp()) - v.started_at)::float8 AS seconds
     FROM verifications v LEFT JOIN environments e ON e.id = v.environment_id
     LEFT JOIN organizations org ON org.id = e.organization_id"""
@@ -27,15 +30,17 @@ RUN = sa.text(f"{_RUN} WHERE v.id = :id")
 LATEST = sa.text(f"{_RUN} WHERE v.kind = ANY(:kinds) ORDER BY v.id DESC LIMIT :rows")
 LAST_DONE = sa.text(f"""
     {_RUN} WHERE v.id IN (
-        SELECT DISTINCT ON (kind = 'watch') id FROM verifications WHERE state = 'done'
+        SELECT DISTINCT ON (kind = 'watch') id FROM verifications WHERE state = 'done' AND kind <> 'reindex'
         ORDER BY kind = 'watch', finished_at DESC)
     ORDER BY v.kind = 'watch'""")
 # Two that ask for the same before anybody has begun get the same.
 WAITING = sa.text("""
     SELECT id FROM verifications WHERE state = 'requested' AND kind = :kind
-        AND environment_id IS NOT DISTINCT FROM :environment_id AND repairs IS NOT DISTINCT FROM :repairs LIMIT 1""")
+        AND environment_id IS NOT DISTINCT FROM :environment_id AND repairs IS NOT DISTINCT FROM :repairs
+        AND scope IS NOT DISTINCT FROM CAST(:scope AS jsonb) LIMIT 1""")
 REQUEST = sa.text("""
-    INSERT INTO verifications (kind, environment_id, repairs) VALUES (:kind, :environment_id, :repairs) RETURNING id""")
+    INSERT INTO verifications (kind, environment_id, repairs, scope)
+    VALUES (:kind, :environment_id, :repairs, CAST(:scope AS jsonb)) RETURNING id""")
 CLEAR = sa.text("""
     DELETE FROM verifications WHERE finished_at IS NOT NULL AND id NOT IN (
         SELECT id FROM verifications WHERE kind = :kind ORDER BY id DESC LIMIT :runs) AND kind = :kind""")
@@ -48,7 +53,8 @@ DIFFERENCES = sa.text("""
 # What the last comparison of everything found, and what the watch has found since.
 KNOWN = sa.text("""
     WITH last AS (
-        SELECT * FROM verifications WHERE state = 'done' AND environment_id IS NULL AND repairs IS NULL
+        SELECT * FROM verifications
+        WHERE state = 'done' AND environment_id IS NULL AND repairs IS NULL AND kind <> 'reindex'
         ORDER BY finished_at DESC LIMIT 1)
     SELECT d.cause, count(*) AS found FROM differences d JOIN verifications v ON v.id = d.verification_id
     WHERE (d.verification_id = (SELECT id FROM last) AND v.kind <> 'repair')
@@ -62,21 +68,24 @@ class VerificationError(Exception):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A comparison of the index with the database."""
+    """A comparison of the index with the database, or a reindex."""
 
     id: int
     kind: Kind
-    """`repair` mends what it finds; `watch` goes on all the time, a little each few seconds."""
+    """`repair` mends what it finds; `watch` goes on all the time, a little each few seconds; `reindex`
+    compares nothing."""
     state: State
     environment: str | None
     """Organization and mode; null: everything."""
     repairs: int | None
     """The run whose differences it mends; null: what it finds itself."""
+    scope: dict[str, Any] | None
+    """Which consumers a reindex is of, but for their ids."""
     index_name: str | None
     total: int | None
-    """Consumers there were when it began."""
+    """Consumers there were when it began; of a reindex, those that were chosen."""
     compared: int
-    """Consumers, so far."""
+    """Consumers, so far; of a reindex, those that are being written again."""
     in_flight: int
     """Documents that differed only because a change of theirs was on its way."""
     differences: int
@@ -112,22 +121,28 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def request(
-    connection: sa.Connection, kind: Kind, *, environment_id: int | None = None, repairs: int | None = None
+    connection: sa.Connection,
+    kind: Kind,
+    *,
+    environment_id: int | None = None,
+    repairs: int | None = None,
+    scope: str | None = None,
 ) -> int:
     """Ask for a run; answer its number.
 
     Args:
         connection: in a transaction.
-        kind: `verify`, or `repair`.
+        kind: `verify`, `repair` or `reindex`.
         environment_id: this one alone; None: everything.
         repairs: mend what this run found, and nothing else.
+        scope: of a reindex, as `infra.reindex` keeps it.
 
     Raises:
         VerificationError: that run's differences are not known.
     """
     if repairs is not None:
         _check_known(connection, repairs)
-    values = {"kind": kind, "environment_id": environment_id, "repairs": repairs}
+    values = {"kind": kind, "environment_id": environment_id, "repairs": repairs, "scope": scope}
     waiting: int | None = connection.execute(WAITING, values).scalar_one_or_none()
     if waiting is not None:
         return waiting
@@ -145,6 +160,8 @@ def _check_known(connection: sa.Connection, number: int) -> None:
     found = run(connection, number)
     if found is None:
         raise VerificationError(f"there is no run {number}")
+    if found.kind == "reindex":
+        raise VerificationError(f"run {number} compared nothing")
     if found.state != "done":
         raise VerificationError(f"run {number} is {found.state}, not done")
     if found.differences > KEPT:

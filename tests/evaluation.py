@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from api.filters.conditions import All, Any_, Condition, Expression, Not
 from infra import fields
+from infra.filters.conditions import All, Any_, Condition, Expression, Not
 
 NEGATIVES = {"NOT_EQUALS": "EQUALS", "NOT_CONTAINS": "CONTAINS", "NOT_IN": "IN", "NOT_EXISTS": "EXISTS"}
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {

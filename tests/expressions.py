@@ -8,8 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from api.filters.conditions import MOST_CLAUSES, All, Any_, Condition, Expression, Not, clauses_of
-from api.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH
+from infra.filters.conditions import MOST_CLAUSES, All, Any_, Condition, Expression, Not, clauses_of
+from infra.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH
 from tests.evaluation import moment
 
 NAMES = [

@@ -16,8 +16,8 @@ from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.consumers import query, reads
 from api.errors import not_found
-from api.filters.clauses import Clause, clause
-from api.filters.conditions import MOST_CLAUSES
+from infra.filters.clauses import Clause, clause
+from infra.filters.conditions import MOST_CLAUSES
 from infra.ids import is_id
 
 _rules = msgspec.json.Decoder(list[Rule]).decode

@@ -9,8 +9,10 @@ import msgspec
 
 from api.auth import Caller
 from api.errors import Fault
-from api.filters import language
-from api.filters.conditions import (
+from api.validation import Body
+from infra.documents import time
+from infra.filters import language
+from infra.filters.conditions import (
     MANY,
     MAX_FIELD_LENGTH,
     MOST_CLAUSES,
@@ -29,9 +31,7 @@ from api.filters.conditions import (
     kind_of,
     read_value,
 )
-from api.filters.rules import groups
-from api.validation import Body
-from infra.documents import time
+from infra.filters.rules import groups
 
 MAX_RULES, MAX_VALUES = 50, 100
 EXACT = 2**53

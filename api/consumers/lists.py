@@ -16,9 +16,9 @@ from api.auth import Caller
 from api.consumers import included, query, reads
 from api.consumers.reads import Asked, Hit, Index
 from api.consumers.schemas import ListParameters, SearchParameters
-from api.filters import language
-from api.filters.clauses import Clause, clause
 from infra.documents import read_alias
+from infra.filters import language
+from infra.filters.clauses import Clause, clause
 
 AnyRequest = Request[Any, Any, Any]
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from api.consumers import matching
 from api.consumers.matching import Field
-from api.filters.clauses import Clause
 from infra.documents import time
+from infra.filters.clauses import Clause
 from infra.terms import text_term
 
 Direction = Literal["asc", "desc"]

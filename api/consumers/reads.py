@@ -11,8 +11,8 @@ from opensearchpy.exceptions import RequestError, TransportError
 from api.consumers import query, windows
 from api.consumers.windows import Oldest
 from api.errors import Problem
-from api.filters.clauses import Clause
 from api.pages import Window, render
+from infra.filters.clauses import Clause
 
 PARAMS: dict[str, Any] = {"allow_partial_search_results": "false"}
 

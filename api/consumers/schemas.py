@@ -9,10 +9,10 @@ from api.auth import Caller
 from api.consumers.matching import MAX_TEXT, MAX_WORDS, Field, phone_forms, words
 from api.consumers.query import Direction, SortField
 from api.errors import Fault
-from api.filters import language
 from api.pages import Moment, PageParameters, TwoWayParameters, text
 from api.validation import Body
 from infra import fields
+from infra.filters import language
 
 Email = Annotated[
     str,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.consumers.query import Order
-from api.filters.clauses import Clause
+from infra.filters.clauses import Clause
 
 LEAST_REACH, SPANS = 1_000, 4
 """A window is four times as wide as the page before it, and a second at least."""

@@ -15,11 +15,13 @@ from api.audiences.schemas import (
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
 from api.errors import SENTENCES
+from api.ops.reindex_routes import Reindex, Reindexes
 from api.ops.state_routes import IndexState
 from api.ops.verify_routes import Repair, Verification, Verifications
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderPage
 from infra.documents import Consumer
 from infra.rebuilds import Rebuild
+from infra.reindex import Counted
 from infra.status import Status
 from infra.verifications import CAUSES, Run
 
@@ -75,6 +77,7 @@ RUN = {
     "state": "done",
     "environment": None,
     "repairs": None,
+    "scope": None,
     "indexName": "consumers-000001",
     "total": 1000000,
     "compared": 1000000,
@@ -87,6 +90,18 @@ RUN = {
     "startedAt": TIME,
     "finishedAt": TIME,
     "seconds": 28.4,
+}
+REINDEX = RUN | {
+    "id": 13,
+    "kind": "reindex",
+    "environment": "shop:live",
+    "scope": {"filter": "metadata.tier:gold"},
+    "total": 5000,
+    "compared": 5000,
+    "inFlight": 0,
+    "differences": 0,
+    "causes": {},
+    "seconds": 0.7,
 }
 DIFFERENCE = {
     "documentId": CONSUMER_ID,
@@ -179,6 +194,9 @@ EXAMPLES: dict[Any, Any] = {
     Verification: {},
     Repair: {"run": 12},
     Run: RUN,
+    Reindex: {"updatedSince": "2024-11-01", "dryRun": True},
+    Counted: {"consumers": 5000, "isDryRun": True},
+    Reindexes: {"runs": [REINDEX]},
     Verifications: {
         "runs": [RUN],
         "differing": dict.fromkeys(CAUSES, 0) | {"stale": 1},

@@ -1,7 +1,9 @@
-"""`consumers index verify` and `consumers index repair`: they ask the indexer, and show how far it is."""
+"""`consumers index verify` and `consumers index repair`, and what they have in common with `reindex`: they ask the
+indexer, and show how far it is.
+"""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import msgspec
@@ -35,7 +37,7 @@ class Answer(Run, frozen=True, kw_only=True, rename="camel"):
 
 def verify(*, environment: Environment = None, json: Json = False) -> None:
     """Compare the index with the database; 0: they agree, 1: they differ, 2: it could not be told."""
-    answer = _follow("verify", environment, None)
+    answer = follow(lambda connection: _requested(connection, "verify", environment, None))
     _say(answer, json=json)
     if not answer.agrees:
         raise typer.Exit(DIFFERS)
@@ -50,18 +52,27 @@ def repair(
     """Compare the index with the database, and have written anew what differs; 2: it could not be done."""
     if environment is not None and run is not None:
         raise typer.BadParameter("a run is of its own environment already", param_hint="--environment")
-    _say(_follow("repair", environment, run), json=json)
+    _say(follow(lambda connection: _requested(connection, "repair", environment, run)), json=json)
 
 
-def _follow(kind: Kind, environment: str | None, repairs: int | None) -> Answer:
-    """Ask for a run, and wait for its end."""
+def _requested(connection: sa.Connection, kind: Kind, environment: str | None, repairs: int | None) -> int:
+    scope = named_environment(connection, environment) if environment is not None else None
+    return verifications.request(connection, kind, environment_id=scope, repairs=repairs)
+
+
+def follow(ask: Callable[[sa.Connection], int]) -> Answer:
+    """Ask for a run, in a transaction, and wait for its end.
+
+    Raises:
+        DatabaseError: as `database_told` says.
+        Exit: it has failed, which was said.
+    """
     settings = load()
     engine = db.engine(settings)
     try:
         with database_told():
             with engine.begin() as connection:
-                scope = named_environment(connection, environment) if environment is not None else None
-                number = verifications.request(connection, kind, environment_id=scope, repairs=repairs)
+                number = ask(connection)
             _wake(settings)
             run = _watch(engine, number)
             with engine.connect() as connection:
@@ -106,7 +117,8 @@ def _progress(run: Run) -> str:
     if run.seconds is None:
         return f"run {run.id} waits for a worker"
     rate = run.compared / max(run.seconds, 0.001)
-    return f"{run.compared:,} of {run.total or 0:,} consumers, {run.differences:,} differ, {rate:,.0f}/s"
+    differ = "" if run.kind == "reindex" else f"{run.differences:,} differ, "
+    return f"{run.compared:,} of {run.total or 0:,} consumers, {differ}{rate:,.0f}/s"
 
 
 def _say(answer: Answer, *, json: bool) -> None:

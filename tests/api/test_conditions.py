@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.filters.conditions import All, Any_, Condition, Expression, Not
-from api.filters.language import MAX_DEPTH
+from infra.filters.conditions import All, Any_, Condition, Expression, Not
+from infra.filters.language import MAX_DEPTH
 from tests.api.calls import create
 from tests.api.walking import walk
 from tests.evaluation import Row, holds

@@ -51,7 +51,7 @@ def test_index_is_told(account: Account) -> None:
     assert set(live["aliases"]) == {"read", "write"}
 
 
-@pytest.mark.parametrize("request_", ["", "/rebuild", "/cancel", "/pause", "/resume", "/rollback", "/drop"])
+@pytest.mark.parametrize("request_", ["", "/rebuild", "/cancel", "/pause", "/resume", "/rollback", "/drop", "/reindex"])
 def test_key_without_the_scope_admin_may_not(account: Account, service: Service, request_: str) -> None:
     with service.database.engine.begin() as connection:
         plain = keys.create(connection, account.name, "live").key

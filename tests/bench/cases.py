@@ -12,9 +12,9 @@ from api.audiences.rules import Rule, expression
 from api.consumers import query, windows
 from api.consumers.query import Direction, Order, SortField
 from api.consumers.schemas import ListParameters
-from api.filters import language
-from api.filters.clauses import Clause, clause
 from infra import documents
+from infra.filters import language
+from infra.filters.clauses import Clause, clause
 from tests.bench import wire
 from tests.bench.shop import Environment, Shop
 

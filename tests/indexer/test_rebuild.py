@@ -1,9 +1,11 @@
 """A rebuild, step by step: nothing is lost, nothing half-done is shown, and what cannot be trusted is not read."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
-from indexer import slices
+from indexer import slices, verify
 from indexer.rebuild import Builder
 from infra import documents, generations, rebuilds
 from tests.guarantees.agreement import assert_agreement
@@ -120,6 +122,83 @@ def test_paused_rebuild_rests_and_misses_nothing(pipeline: Pipeline, builder: Bu
     ask(pipeline, "resume")
     assert build(pipeline, builder).phase == "done"
     assert_agreement(pipeline.database)
+
+
+@pytest.mark.parametrize("request_", ["cancel", "pause"])
+def test_verification_that_is_under_way_ends_when_it_is_not_wanted_any_more(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    monkeypatch.setattr(verify, "ROWS", 2)
+    people(pipeline, 100)
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "verifying")
+    compared: list[Any] = []
+    compare = verify.compare
+
+    def ask_meanwhile(*arguments: Any) -> Any:
+        if not compared:
+            ask(pipeline, request_)
+        compared.append(arguments)
+        return compare(*arguments)
+
+    monkeypatch.setattr(verify, "compare", ask_meanwhile)
+    builder.step()
+    assert len(compared) <= 2 * verify.AHEAD
+    if request_ == "cancel":
+        assert build(pipeline, builder).phase == "cancelled"
+        assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    else:
+        assert not builder.step()
+        assert latest(pipeline).phase == "verifying"
+        ask(pipeline, "resume")
+        assert build(pipeline, builder).phase == "done"
+        assert_agreement(pipeline.database)
+
+
+def test_verification_is_done_in_parts_and_each_range_once(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "ROWS", 2)
+    people(pipeline, 41)
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "verifying")
+    compared: list[verify.Range] = []
+    compare = verify.compare
+
+    def fail_at_times(*arguments: Any) -> Any:
+        if len(compared) % 7 == 6:
+            compared.append(arguments[-1])
+            raise ConnectionError
+        compared.append(arguments[-1])
+        return compare(*arguments)
+
+    monkeypatch.setattr(verify, "compare", fail_at_times)
+    done = build(pipeline, builder)
+    assert (done.phase, done.differences) == ("done", 0)
+    assert len(compared) < 3 * 21
+    assert {part.after for part in compared} >= {part.last for part in compared if part.last}
+
+
+def test_rests_of_a_rebuild_do_not_count_in_its_rate(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "ROWS", 500)
+    people(pipeline, 1000)
+    pipeline.drain()
+    ask(pipeline, "rebuild")
+    reach(pipeline, builder, "filling")
+    while latest(pipeline).documents < 500:
+        builder.step()
+    ask(pipeline, "pause")
+    hour = "SET filling_at = now() - interval '3700 seconds', paused_at = now() - interval '3600 seconds'"
+    pipeline.run(f"UPDATE generations {hour} WHERE phase = 'filling'")
+    assert latest(pipeline).documents_per_second == 5
+    ask(pipeline, "resume")
+    resumed = latest(pipeline)
+    assert resumed.documents_per_second == 5
+    assert 90 < (resumed.remaining_seconds or 0) < 110
 
 
 @pytest.mark.parametrize("fault", ["removed", "altered", "added"])

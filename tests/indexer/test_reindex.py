@@ -1,23 +1,60 @@
 """`consumers index reindex`: what is chosen is written again, and nothing else."""
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from infra import reindex
-from tests.commands import Consumers, commands
+from indexer import reindex, verifications
+from infra import reindex as again
+from tests.commands import Consumers, Said, commands
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.conftest import Pipeline
 
 
+@contextmanager
+def at_work(pipeline: Pipeline) -> Iterator[None]:
+    """A worker of the runs, meanwhile."""
+    stop, place = threading.Event(), verifications.place_of(pipeline.database.settings)
+
+    def run() -> None:
+        while not stop.wait(0.05):
+            verifications.work(place, 1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        place.engine.dispose()
+        place.client.close()
+
+
 @pytest.fixture
-def consumers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
-    return commands(pipeline.database, monkeypatch, capsys)
+def consumers(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Consumers]:
+    with at_work(pipeline):
+        yield commands(pipeline.database, monkeypatch, capsys)
 
 
 def lose(pipeline: Pipeline, *ids: str) -> None:
     for name in ids:
         pipeline.writer.delete(index=pipeline.index_name, id=name, params={"refresh": "true"})
+
+
+def answer(said: Said) -> Any:
+    """The last line; the worker's log goes before."""
+    return json.loads(said.out.splitlines()[-1])
+
+
+def rows(pipeline: Pipeline) -> list[str]:
+    return sorted(name for (name,) in pipeline.run("SELECT consumer_id FROM outbox WHERE lane = 'bulk'"))
 
 
 def queued(pipeline: Pipeline) -> set[str]:
@@ -28,7 +65,7 @@ def test_lost_document_is_written_again(pipeline: Pipeline, consumers: Consumers
     lost, other = pipeline.consumer(), pipeline.consumer()
     pipeline.drain()
     lose(pipeline, lost)
-    assert consumers("index", "reindex", "--id", lost).out == "1 consumer will be written again.\n"
+    assert "1 consumer will be written again" in consumers("index", "reindex", "--id", lost).out
     assert queued(pipeline) == {lost}
     pipeline.drain()
     assert pipeline.visible() == {lost, other}
@@ -41,8 +78,9 @@ def test_all_of_an_environment_are_found_in_many_transactions(
     monkeypatch.setattr(reindex, "ROWS", 3)
     ids = {pipeline.consumer() for _ in range(9)}
     pipeline.drain()
-    assert json.loads(consumers("index", "reindex", "--environment", "Shop:live", "--json").out)["consumers"] == 9
-    assert queued(pipeline) == ids
+    said = answer(consumers("index", "reindex", "--environment", "Shop:live", "--json"))
+    assert (said["kind"], said["state"], said["total"], said["compared"]) == ("reindex", "done", 9, 9)
+    assert rows(pipeline) == sorted(ids)
 
 
 def test_choices_hold_together_and_a_dry_run_only_counts(pipeline: Pipeline, consumers: Consumers) -> None:
@@ -60,7 +98,7 @@ def test_choices_hold_together_and_a_dry_run_only_counts(pipeline: Pipeline, con
         ("--environment", "Shop:live"): 3,
     }
     for options, expected in choices.items():
-        said = json.loads(consumers("index", "reindex", *options, "--dry-run", "--json").out)
+        said = answer(consumers("index", "reindex", *options, "--dry-run", "--json"))
         assert said == {"consumers": expected, "isDryRun": True}, options
     assert queued(pipeline) == set()
 
@@ -76,7 +114,101 @@ def test_change_that_was_given_up_is_done_with_once_its_consumer_is_written(
     assert pipeline.waiting() == 0
 
 
-def test_everything_is_for_a_rebuild(consumers: Consumers) -> None:
-    said = consumers("index", "reindex")
+@pytest.fixture
+def mixed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Consumers by a mark in their metadata, indexed; more of each than a page has."""
+    monkeypatch.setattr(reindex, "ROWS", 3)
+    insert: Any = """
+        INSERT INTO consumers (environment_id, metadata)
+        SELECT :e, jsonb_build_object('mark', CASE WHEN n % 3 = 0 THEN 'odd' ELSE 'even' END)
+        FROM generate_series(1, 20) n RETURNING metadata->>'mark', id"""
+    made = pipeline.run(insert)
+    gone = pipeline.run(insert)[-1][1]
+    pipeline.run("DELETE FROM consumers WHERE id = :id", id=gone)
+    pipeline.drain()
+    left = [(mark, name) for mark, name in pipeline.run("SELECT metadata->>'mark', id FROM consumers ORDER BY id")]
+    assert len(left) == len(made) * 2 - 1
+    return {mark: [name for other, name in left if other == mark] for mark in ("odd", "even")}
+
+
+def test_what_a_filter_finds_in_the_index_is_written_again(
+    pipeline: Pipeline, consumers: Consumers, mixed: dict[str, list[str]]
+) -> None:
+    options = ("--environment", "Shop:live", "--filter", "metadata.mark:ODD")
+    odd = mixed["odd"]
+    said = answer(consumers("index", "reindex", *options, "--dry-run", "--json"))
+    assert said == {"consumers": len(odd), "isDryRun": True}
+    assert not queued(pipeline)
+    said = answer(consumers("index", "reindex", *options, "--json"))
+    assert (said["total"], said["compared"], said["scope"]) == (len(odd), len(odd), {"filter": "metadata.mark:ODD"})
+    assert rows(pipeline) == odd
+
+
+def test_filter_and_other_choices_hold_together(
+    pipeline: Pipeline, consumers: Consumers, mixed: dict[str, list[str]]
+) -> None:
+    pipeline.run("ALTER TABLE consumers DISABLE TRIGGER USER")
+    pipeline.run("UPDATE consumers SET updated_at = '2020-01-01Z' WHERE id = :id", id=mixed["odd"][0])
+    pipeline.run("ALTER TABLE consumers ENABLE TRIGGER USER")
+    pipeline.run("""
+        INSERT INTO outbox (environment_id, consumer_id, version, lane)
+        SELECT :e, id, version, 'live' FROM consumers""")
+    pipeline.drain()
+    pipeline.run("UPDATE consumers SET full_name = 'x' WHERE id = :id", id=mixed["odd"][1])
+    pipeline.run("UPDATE outbox SET attempts = 1, parked_at = now()")
+    options = ("--environment", "Shop:live", "--filter", "metadata.mark:odd")
+    choices = {
+        ("--id", mixed["odd"][0], "--id", mixed["even"][0]): mixed["odd"][:1],
+        ("--updated-since", "2021-01-01"): mixed["odd"][1:],
+        ("--failed-since", "2021-01-01"): mixed["odd"][1:2],
+    }
+    for more, expected in choices.items():
+        said = answer(consumers("index", "reindex", *options, *more, "--dry-run", "--json"))
+        assert said["consumers"] == len(expected), more
+        consumers("index", "reindex", *options, *more)
+        assert rows(pipeline) == expected, more
+        pipeline.run("DELETE FROM outbox WHERE lane = 'bulk'")
+
+
+def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
+    pipeline: Pipeline, mixed: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = verifications.place_of(pipeline.database.settings)
+    with pipeline.database.engine.begin() as connection:
+        again.request(connection, again.Scope(environment_id=pipeline.environment))
+    pages, append = [0], reindex.append
+
+    def killed(*arguments: Any) -> int:
+        pages[0] += 1
+        appended = append(*arguments)
+        if pages[0] == 4:
+            raise KeyboardInterrupt
+        return appended
+
+    monkeypatch.setattr(reindex, "append", killed)
+    with pytest.raises(KeyboardInterrupt):
+        verifications.work(place, 60)
+    assert len(rows(pipeline)) == 9
+    assert not verifications.work(place, 60)
+    pipeline.run("UPDATE verifications SET heartbeat_at = now() - interval '1 minute'")
+    assert verifications.work(place, 60)
+    assert rows(pipeline) == sorted(mixed["odd"] + mixed["even"])
+    assert pipeline.run("SELECT state, total, compared FROM verifications") == [("done", 39, 39)]
+    place.engine.dispose()
+    place.client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "for all there is a rebuild"),
+        (("--filter", "email:*"), "a filter is of an environment"),
+        (("--environment", "Shop:live", "--filter", "colour:red"), "Unknown field"),
+        (("--environment", "Nobody:live"), "there is no organization"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(consumers: Consumers, options: tuple[str, ...], told: str) -> None:
+    said = consumers("index", "reindex", *options)
     assert said.code == 2
-    assert "consumers index rebuild" in said.err
+    # It may be broken into lines, in a frame.
+    assert told in " ".join(said.err.replace("│", " ").split())

@@ -9,6 +9,7 @@ import pytest
 from indexer import verifications, verify
 from indexer.verifications import Place
 from indexer.verify import Scope, Submit
+from infra.documents import read_alias
 from infra.verifications import Run, VerificationError, known, latest, request, run
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS, add, remove, rewrite
@@ -29,7 +30,7 @@ def place(pipeline: Pipeline) -> Place:
     def submit(scope: Scope) -> Submit:
         return lambda part: pool.submit(verify.compare, engine, pipeline.writer, scope, part)
 
-    return Place(engine, pipeline.writer, submit)
+    return Place(engine, pipeline.writer, submit, read_alias(pipeline.database.settings.index_prefix))
 
 
 def asked(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:

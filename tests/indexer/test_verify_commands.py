@@ -1,13 +1,16 @@
 """`consumers index verify` and `repair`, with a worker at work as in the whole service."""
 
 import json
+import os
+import subprocess
+import sys
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
 from tests.commands import Consumers, commands
-from tests.service import Account, Service
+from tests.service import CELERY, Account, Service
 from tests.waiting import wait_until
 
 
@@ -78,6 +81,64 @@ def test_verify_and_repair_over_http(account: Account, tampered: str) -> None:
     assert ended(account.live.post("/ops/index/verify", json=place))["causes"] == {}
     assert account.live.post("/ops/index/verify", json={"environment": "nobody:live"}).status_code == 400
     assert account.live.post("/ops/index/repair", json={"run": 999999}).status_code == 400
+
+
+def reindexed(account: Account, number: int) -> dict[str, object]:
+    def run() -> dict[str, object] | None:
+        runs = account.live.get("/ops/index/reindex").raise_for_status().json()["runs"]
+        return next((each for each in runs if each["id"] == number and each["finishedAt"]), None)
+
+    return wait_until(run, what="the run") or {}
+
+
+def test_reindex_over_http(account: Account) -> None:
+    made = [account.live.post("/consumers", json={"fullName": name}).json()["id"] for name in ("José", "Zoë")]
+    account.settled()
+    index = f"{account.database.settings.index_prefix}-000001"
+    account.database.search.update(index=index, id=made[0], body={"doc": {"deleted": True}}, params={"refresh": "true"})
+    path, wanted = "/ops/index/reindex", {"environment": f"{account.name}:live", "filter": "fullName:~o"}
+    counted = account.live.post(path, json={**wanted, "dryRun": True})
+    assert (counted.status_code, counted.json()) == (200, {"consumers": 1, "isDryRun": True})
+    chosen = {"ids": made, "updatedSince": "2020-01-01"}
+    assert account.live.post(path, json={**chosen, "dryRun": True}).json()["consumers"] == 2
+    asked = account.live.post(path, json=chosen)
+    assert (asked.status_code, asked.json()["kind"]) == (202, "reindex")
+    run = reindexed(account, asked.json()["id"])
+    assert (run["state"], run["total"], run["compared"]) == ("done", 2, 2)
+    assert run["scope"] == {"updatedSince": "2020-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        ({}, "ids"),
+        ({"filter": "email:*"}, "environment"),
+        ({"environment": "nobody:live"}, "environment"),
+        ({"environment": "{account}:live", "filter": "colour:red"}, "filter"),
+        ({"updatedSince": "yesterday"}, "updatedSince"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_reindex_that_makes_no_sense_is_refused_over_http(account: Account, wanted: dict[str, str], field: str) -> None:
+    body = {name: value.replace("{account}", account.name) for name, value in wanted.items()}
+    answer = account.live.post("/ops/index/reindex", json=body)
+    assert answer.status_code == 400
+    assert [fault["field"] for fault in answer.json()["details"]] == [field]
+
+
+def test_reindex_is_a_task_too(account: Account, service: Service) -> None:
+    account.live.post("/consumers", json={"fullName": "José"}).raise_for_status()
+    account.settled()
+    arguments = {"environment": f"{account.name}:live", "filter": "fullName:josé", "updated_since": "2020-01-01"}
+    command = [sys.executable, "-m", *CELERY, "call", "indexer.reindex", "--kwargs", json.dumps(arguments)]
+    environ = os.environ | service.database.environ
+    subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
+
+    def done() -> bool:
+        runs = account.live.get("/ops/index/reindex").raise_for_status().json()["runs"]
+        return any((each["environment"], each["compared"]) == (arguments["environment"], 1) for each in runs)
+
+    wait_until(done, what="the run")
 
 
 def test_watch_finds_what_nobody_asked_for(account: Account, tampered: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.filters.conditions import All, Any_, Condition, Expression, Not
-from api.filters.language import MAX_LENGTH, FilterError, parse
+from infra.filters.conditions import All, Any_, Condition, Expression, Not
+from infra.filters.language import MAX_LENGTH, FilterError, parse
 from tests.expressions import conditions, expressions, written
 
 PIECES = [

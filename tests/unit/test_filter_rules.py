@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from api.audiences.rules import MAX_RULES, MAX_VALUES, Rule, expression, rules_of
-from api.filters.conditions import All, Any_, Condition, Expression
-from api.filters.language import FilterError, parse
-from api.filters.rules import TooManyRulesError, groups
+from infra.filters.conditions import All, Any_, Condition, Expression
+from infra.filters.language import FilterError, parse
+from infra.filters.rules import TooManyRulesError, groups
 from tests.evaluation import holds
 from tests.expressions import conditions, expressions, written
 from tests.people import person

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
-from api.filters.conditions import (
+from infra.filters.conditions import (
     FIELDS,
     METADATA,
     NUMBER,

@@ -12,7 +12,7 @@ from lark import Lark, Token, UnexpectedInput
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 from lark.visitors import Transformer_NonRecursive
 
-from api.filters.conditions import (
+from infra.filters.conditions import (
     MOST_CLAUSES,
     TOO_MUCH,
     UNKNOWN_FIELD,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
-from api.filters.conditions import FIELDS, METADATA, MOMENT, NUMBER, OPPOSITE, All, Any_, Condition, Expression, Not
 from infra import fields
 from infra.documents import MONEY_UNIT, time
+from infra.filters.conditions import FIELDS, METADATA, MOMENT, NUMBER, OPPOSITE, All, Any_, Condition, Expression, Not
 from infra.terms import LONGEST_VALUE, fold, number_term, text_term
 
 Clause = dict[str, Any]
