@@ -60,8 +60,9 @@ def new_shop(service: Service) -> Iterator[Account]:
         yield account
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shop(rebuilt_service: Service) -> Iterator[Account]:
+    """One for all tests of its service: a rebuild is of the whole database, and would grow with each."""
     with new_shop(rebuilt_service) as account:
         yield account
 
