@@ -19,7 +19,7 @@ from pathlib import Path
 
 from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
-from tests.bench import drain, freshness, machine, reads, rebuild, relevance, sizes, writes
+from tests.bench import drain, freshness, machine, reads, rebuild, relevance, sizes, verify, writes
 from tests.bench.bench import Bench
 from tests.bench.report import Report, progress
 
@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "reads": reads.measure,
     "sizes": sizes.measure,
     "rebuild": rebuild.measure,
+    "verify": verify.measure,
     "writes": writes.measure,
     "freshness": lambda bench: printed(bench, freshness.main),
     "drain": lambda bench: printed(bench, drain.main),
