@@ -16,12 +16,9 @@ up: $(INSTALLED)
 test: $(INSTALLED)
 	exec $(BIN)/python -m pytest
 
-# Each on servers of its own, one after the other; every one prints Markdown tables.
+# SIZE=1000000 for more consumers, ONLY=reads,writes for some parts, CASES=deep for some cases of reads.
 bench: $(INSTALLED)
-	for bench in freshness relevance drain rebuild reads; do \
-		echo; echo "## $$bench"; echo; \
-		$(BIN)/python -m tests.bench.$$bench || exit; \
-	done
+	exec $(BIN)/python -m tests.bench
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -15,8 +15,9 @@ from api.consumers.schemas import ListParameters
 from infra import documents
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
-from tests.bench import wire
-from tests.bench.shop import Environment, Shop
+from tests.bench import trigrams, wire
+from tests.bench.shop import DYNAMIC, Environment, Shop
+from tests.bench.trigrams import Statement
 
 SIZE = 20
 WHOLE = ", beside the whole"
@@ -31,10 +32,11 @@ FILTERS = {
 
 
 class Question(NamedTuple):
-    """One question, as the bytes to send."""
+    """One question, as the bytes to send, and where PostgreSQL alone can be asked the same, as SQL."""
 
     api: bytes
     raw: Sequence[bytes]
+    sql: Statement | None = None
 
 
 class Case(NamedTuple):
@@ -52,9 +54,12 @@ class Asking:
         self._shop, self.environment = shop, environment
         self._alias = documents.read_alias(shop.prefix)
 
-    def question(self, path: str, parameters: dict[str, Any], *bodies: Clause) -> Question:
+    def question(
+        self, path: str, parameters: dict[str, Any], *bodies: Clause, sql: Statement | None = None
+    ) -> Question:
         target = f"/api/v1/consumers{path}?{urlencode(parameters)}"
-        return Question(wire.get(self._shop.service.url, target, self.environment.key), [*map(self.search, bodies)])
+        api = wire.get(self._shop.service.url, target, self.environment.key)
+        return Question(api, [*map(self.search, bodies)], sql)
 
     def search(self, body: Clause) -> bytes:
         path = f"/{self._alias}/_search?{urlencode(REST)}"
@@ -106,19 +111,26 @@ class Asking:
             asked = ListParameters(sort_by=sort_by, sort_dir=direction)
             question = msgspec.json.encode(["list", self.environment.id, asked.question()])
             parameters["before" if backward else "after"] = cursors.encode(question, values)
-        return self.question("", parameters, body)
+        sql = trigrams.page(self.environment.id, sort_by, direction, place, backward=backward)
+        return self.question("", parameters, body, sql=sql)
 
-    def filtered(self, parameters: dict[str, Any], *, counted: bool = False, **filters: Any) -> Question:
+    def filtered(
+        self, parameters: dict[str, Any], sql: Statement | None = None, *, counted: bool = False, **filters: Any
+    ) -> Question:
         """The first page of the list, filtered."""
         order = query.list_order(self.environment.id, "createdAt", "desc")
         rows = query.list_query(self.environment.id, **filters)
-        return self.question("", parameters, query.page(rows, order, SIZE, None, counted=counted))
+        return self.question("", parameters, query.page(rows, order, SIZE, None, counted=counted), sql=sql)
 
-    def found(self, q: str | None = None, **exact: str) -> Question:
+    def found(self, q: str | None = None, *, typo: bool = False, **exact: str) -> Question:
         """The first page of a search."""
         rows = query.search_query(self.environment.id, q, exact, region=None)  # type: ignore[arg-type]
         parameters = {"q": q} if q else exact
-        return self.question("/search", parameters, query.page(rows, query.search_order(), SIZE, None))
+        if q is None:
+            sql = trigrams.equal(self.environment.id, exact)
+        else:
+            sql = (trigrams.similar if typo else trigrams.every_word)(self.environment.id, q)
+        return self.question("/search", parameters, query.page(rows, query.search_order(), SIZE, None), sql=sql)
 
     def including(self) -> Question:
         """The first page of the list with audiences, and the second search that takes."""
@@ -155,18 +167,32 @@ def cases(shop: Shop) -> Iterator[Case]:
     yield from _searches(large)
 
 
+def _named(large: Asking, name: str) -> Question:
+    return large.filtered({"search": name}, trigrams.every_word(large.environment.id, name), search=name)
+
+
 def _filtered(large: Asking) -> Iterator[Case]:
-    yield Case("count=true", [large.filtered({"count": "true"}, counted=True)])
-    yield Case("search= a name", [large.filtered({"search": name}, search=name) for name in NAMES], busy=True)
+    counted = trigrams.counted(large.environment.id)
+    yield Case("count=true", [large.filtered({"count": "true"}, counted, counted=True)])
+    yield Case("search= a name", [_named(large, name) for name in NAMES], busy=True)
     for name, texts in FILTERS.items():
         conditions = [(text, clause(language.parse(text), None)) for text in texts]
-        questions = [large.filtered({"filter": text}, conditions=[each]) for text, each in conditions]
+        questions = [
+            large.filtered({"filter": text}, trigrams.filtered(large.environment.id, text), conditions=[each])
+            for text, each in conditions
+        ]
         yield Case(f"filter= {name}", questions, busy=name.startswith("metadata"))
     static, rules = large.environment.static, large.rules()
+    members = trigrams.members(large.environment.id, static)
     yield Case(
-        "audienceId, stored", [large.filtered({"audienceId": static}, conditions=[query.members(static)])], busy=True
+        "audienceId, stored",
+        [large.filtered({"audienceId": static}, members, conditions=[query.members(static)])],
+        busy=True,
     )
-    dynamic = [large.filtered({"audienceId": each}, conditions=[rules[each]]) for each in large.environment.dynamic]
+    dynamic = [
+        large.filtered({"audienceId": each}, trigrams.filtered(large.environment.id, text), conditions=[rules[each]])
+        for each, text in zip(large.environment.dynamic, DYNAMIC, strict=True)
+    ]
     yield Case("audienceId, dynamic", dynamic, busy=True)
     yield Case("include=audiences, 20 dynamic", [large.including()], busy=True)
 
@@ -186,7 +212,7 @@ def _searches(large: Asking) -> Iterator[Case]:
     yield Case("q= two words", [large.found(f"{row['fullName']}"[:40]) for row in rows if row["fullName"]], busy=True)
     yield Case("q= e-mail part", [large.found(email.partition("@")[0].partition(".")[2]) for email in emails])
     yield Case("q= phone end", [large.found(phone[-6:]) for phone in phones])
-    yield Case("q= a typo", [large.found(name[:2] + "x" + name[3:]) for name in NAMES[1:7]])
+    yield Case("q= a typo", [large.found(name[:2] + "x" + name[3:], typo=True) for name in NAMES[1:7]])
     yield Case("email=", [large.found(email=email) for email in emails], busy=True)
     yield Case("phone=", [large.found(phone=phone) for phone in phones])
     yield Case("externalId=", [large.found(externalId=row["externalId"]) for row in rows])

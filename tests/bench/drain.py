@@ -39,8 +39,8 @@ def insert(database: Database, environment_id: int) -> None:
         connection.cursor() as cursor,
         cursor.copy(COPY.encode()) as copy,
     ):
-        for row in population.rows(environment_id, 0, CHANGES, CHANGES):
-            copy.write_row((environment_id, *(getattr(row, name) for name in COPIED)))
+        for person in population.people(environment_id, 0, CHANGES, CHANGES):
+            copy.write_row((environment_id, *(getattr(person.row, name) for name in COPIED)))
 
 
 @contextmanager

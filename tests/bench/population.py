@@ -1,6 +1,7 @@
-"""Consumers by the million: made up from a number alone, and put into an index by several processes.
+"""Consumers by the million with their orders: made up from a number alone, and put into the database by two processes.
 
-What reads look at is the index, so that is what is filled; the rows' way through PostgreSQL is `tests.bench.drain`'s.
+The triggers are not asked: totals are made up with the orders, and the outbox stays empty, for the index is built from
+the tables afterwards.
 """
 
 import unicodedata
@@ -8,20 +9,16 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from multiprocessing import get_context
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from opensearchpy import OpenSearch
+import psycopg
 from ulid import ULID
 
-from indexer import bulk
-from indexer.bulk import Written
-from infra import documents
 from infra.documents import ConsumerRow
-from infra.opensearch import TextSerializer
 from infra.sample.people import PEOPLE
-from infra.settings import Settings
 
 EPOCH, START, SPAN = datetime(1970, 1, 1, tzinfo=UTC), datetime(2024, 11, 1, tzinfo=UTC), timedelta(days=730)
 CHUNK = 2_000
@@ -33,9 +30,28 @@ MOST_ORDERS = 40
 DOMAINS = ("example.com", "example.net", "example.org")
 TAGS = ("newsletter", "vip", "wholesale", "beta", "returns-often", "gift-buyer", "loyalty")
 WEIGHTS = [group.weight for group in PEOPLE]
+COPIED = tuple(name for name in ConsumerRow._fields if name != "email_key")
+COPY_CONSUMERS = f"COPY consumers ({', '.join(COPIED)}) FROM STDIN"
+COPY_ORDERS = """
+    COPY orders (id, consumer_id, amount, placed_at, environment_id, currency_code, base_amount, created_at, updated_at)
+    FROM STDIN"""
+COPY_MEMBERS = "COPY audience_members (environment_id, audience_id, consumer_id) FROM STDIN"
 
 
-def rows(environment_id: int, first: int, end: int, size: int) -> Iterator[ConsumerRow]:
+class Order(NamedTuple):
+    id: str
+    consumer_id: str
+    amount: Decimal
+    placed_at: datetime
+
+
+class Person(NamedTuple):
+    row: ConsumerRow
+    orders: list[Order]
+    """The last one last."""
+
+
+def people(environment_id: int, first: int, end: int, size: int) -> Iterator[Person]:
     """The consumers of these numbers, of `size` in all."""
     random = Random(f"{environment_id} {first}")
     for number in range(first, end):
@@ -53,8 +69,10 @@ def rows(environment_id: int, first: int, end: int, size: int) -> Iterator[Consu
         orders = min(MOST_ORDERS, int(random.paretovariate(1)) - 1)
         ordered = moment + timedelta(milliseconds=int(SPAN / timedelta(milliseconds=1) * random.random()))
         has_email = random.random() < 0.94
-        yield ConsumerRow(
-            id=f"cons_{ULID.from_int(milliseconds << 80 | number << 40 | random.getrandbits(40))}",
+        consumer_id = f"cons_{ULID.from_int(milliseconds << 80 | number << 40 | random.getrandbits(40))}"
+        bought = [_order(random, consumer_id, ordered, place) for place in range(orders)]
+        row = ConsumerRow(
+            id=consumer_id,
             environment_id=environment_id,
             version=1,
             email=email if has_email else None,
@@ -64,11 +82,19 @@ def rows(environment_id: int, first: int, end: int, size: int) -> Iterator[Consu
             metadata=_metadata(random, group.country, group.language) if random.random() < 0.95 else None,
             external_id=f"C-{number}" if random.random() < 0.92 else None,
             total_orders=orders,
-            total_order_value=sum((Decimal(random.randrange(500, 30_000)) / 100 for _ in range(orders)), Decimal(0)),
-            last_order_at=ordered if orders else None,
+            total_order_value=sum((order.amount for order in bought), Decimal(0)),
+            last_order_at=bought[-1].placed_at if bought else None,
             created_at=moment,
             updated_at=moment,
         )
+        yield Person(row, bought)
+
+
+def _order(random: Random, consumer_id: str, first: datetime, place: int) -> Order:
+    moment = first + timedelta(hours=place)
+    milliseconds = (moment - EPOCH) // timedelta(milliseconds=1)
+    number = ULID.from_int(milliseconds << 80 | random.getrandbits(80))
+    return Order(f"ord_{number}", consumer_id, Decimal(random.randrange(500, 30_000)) / 100, moment)
 
 
 def _ascii(name: str) -> str:
@@ -92,31 +118,27 @@ def _metadata(random: Random, country: str, language: str) -> str:
     return msgspec.json.encode(metadata).decode()
 
 
-def fill(settings: Settings, index: str, environment_id: int, audience_id: str, size: int) -> None:
-    """Put `size` consumers into the index, unrefreshed, with two processes."""
-    with ProcessPoolExecutor(2) as pool:
+def fill(address: str, environment_id: int, audience_id: str, size: int) -> None:
+    """Put `size` consumers into the tables, every tenth as a member of the audience."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         parts = [
-            pool.submit(_fill, settings, index, environment_id, audience_id, first, size)
-            for first in range(0, size, CHUNK)
+            pool.submit(_fill, address, environment_id, audience_id, first, size) for first in range(0, size, CHUNK)
         ]
         for part in parts:
             part.result()
 
 
-def _patient(settings: Settings) -> OpenSearch:
-    """For the drain ten seconds are too long; a million documents at once may make a merge of minutes."""
-    return OpenSearch(settings.opensearch_url, timeout=300, max_retries=0, serializer=TextSerializer())
-
-
-_clients: dict[str, OpenSearch] = {}
-
-
-def _fill(settings: Settings, index: str, environment_id: int, audience_id: str, first: int, size: int) -> None:
-    client = _clients.setdefault(index, _patient(settings))
-    batch = [
-        Written(environment_id, row.id, row.version, documents.document(row, audience))
-        for number, row in enumerate(rows(environment_id, first, min(first + CHUNK, size), size))
-        for audience in [(audience_id,) if number % MEMBERS == 0 else ()]
-    ]
-    items = bulk.write(client, documents.write_alias(index), batch)
-    assert all(item.is_written for item in items), next(item for item in items if not item.is_written)
+def _fill(address: str, environment_id: int, audience_id: str, first: int, size: int) -> None:
+    made = list(people(environment_id, first, min(first + CHUNK, size), size))
+    with psycopg.connect(address) as connection, connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        with cursor.copy(COPY_CONSUMERS.encode()) as copy:
+            for person in made:
+                copy.write_row([getattr(person.row, name) for name in COPIED])
+        with cursor.copy(COPY_ORDERS.encode()) as copy:
+            for order in (order for person in made for order in person.orders):
+                more = (environment_id, "USD", order.amount, order.placed_at, order.placed_at)
+                copy.write_row((*order, *more))
+        with cursor.copy(COPY_MEMBERS.encode()) as copy:
+            for person in made[::MEMBERS]:
+                copy.write_row((environment_id, audience_id, person.row.id))

@@ -1,141 +1,134 @@
-"""What the API adds to a search: its answers over HTTP beside the identical `_search`, sent straight to OpenSearch.
-
-`python -m tests.bench.reads` prints Markdown tables; `SIZE=100000` for fewer consumers than a million, `BENCH_DIR=…`
-keeps them for the next run, `ONLY=…` measures only cases whose names contain that.
+"""What the API adds to a search: its answers over HTTP beside the identical `_search`, sent straight to OpenSearch, and
+beside PostgreSQL alone on the same rows, where it can be asked the same.
 """
-# ruff: noqa: T201 (tables are what it is for)
 
 import os
-import statistics
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-from infra import documents
-from tests.bench.cases import Case, Question, cases
-from tests.bench.shop import SIZE, SMALL, Shop, opened
+import psycopg
+
+from tests.bench import trigrams
+from tests.bench.bench import Bench
+from tests.bench.cases import Case, cases
+from tests.bench.clients import Clients, HTTPClient, Open, SQLClient, run
+from tests.bench.measuring import by_turns, spread
+from tests.bench.shop import SMALL
 from tests.bench.wire import Connection
 
 TURNS, CLIENTS = 60, 16
-SPELLS, SPELL_SECONDS = 3, 1.5
+SPELLS, SPELL_SECONDS = 3, 1.0
 TICKS = os.sysconf("SC_CLK_TCK")
+NONE = "–"
+
+Item = TypeVar("Item")
 
 
-def milliseconds(connection: Connection, requests: Sequence[bytes]) -> float:
-    started = time.perf_counter()
-    for request in requests:
-        connection.ask(request)
-    return (time.perf_counter() - started) * 1000
+def measure(bench: Bench) -> None:
+    shop, report = bench.shop, bench.report
+    wanted = [case for case in cases(shop) if os.environ.get("CASES", "") in case.name]
+    report.say(
+        f"{shop.size:,} consumers in one environment, {SMALL:,} in another. Raw: the identical `_search`, the same "
+        "bytes back, over as plain a connection. PostgreSQL: the same rows, an index for each sort, `pg_trgm` for "
+        "searches."
+    )
+    with trigrams.filled(shop, bench.servers) as address:
+        report.say(f"One client, milliseconds: median (p10–p90) of {TURNS}.")
+        with (
+            Connection(shop.database.settings.opensearch_url) as raw,
+            Connection(shop.service.url) as api,
+            psycopg.connect(address, autocommit=True) as sql,
+        ):
+            rows = [alone(case, raw, api, sql) for case in wanted]
+        report.table(["", "raw `_search`", "API", "added", "added at p10", "ratio", "PostgreSQL alone"], rows)
+        report.say(f"{CLIENTS} clients, answers a second: median (least–most) of {SPELLS} spells.")
+        rows = [Many(bench, case, address).row(bench.clients) for case in wanted if case.busy]
+        head = ["", "raw `_search`", "API", "ratio", "PostgreSQL alone", "CPU ms: OpenSearch raw", "OpenSearch", "API"]
+        report.table(head, rows)
 
 
-def alone(case: Case, raw: Connection, api: Connection) -> str:
+def alone(case: Case, raw: Connection, api: Connection, sql: psycopg.Connection[Any]) -> list[str]:
     """One client, by turns."""
-    ways: list[tuple[Connection, list[Sequence[bytes]]]] = [
-        (raw, [question.raw for question in case.questions]),
-        (api, [[question.api] for question in case.questions]),
-    ]
-    times: list[list[float]] = [[], []]
-    for turn in range(-len(case.questions), TURNS):
-        for way in (0, 1) if turn % 2 else (1, 0):
-            connection, requests = ways[way]
-            taken = milliseconds(connection, requests[turn % len(requests)])
-            if turn >= 0:
-                times[way].append(taken)
-    raw_ms, api_ms = map(_spread, times)
-    added = [api - raw for raw, api in zip(raw_ms[:2], api_ms[:2], strict=True)]
-    figures = " | ".join(f"{figure:.1f}" for figure in (*raw_ms, *api_ms, *added))
-    return f"| {case.name} | {figures} | {api_ms[0] / raw_ms[0]:.2f} |"
+    times = ask_by_turns(case, raw, api, sql, TURNS)
+    found = {name: spread(each) for name, each in times.items()}
+    before, after = found["raw"], found["api"]
+    added = [f"{after.median - before.median:.1f}", f"{after.low - before.low:.1f}"]
+    beside = f"{found['sql']:.1f}" if "sql" in found else NONE
+    return [case.name, f"{before:.1f}", f"{after:.1f}", *added, f"{after.median / before.median:.2f}", beside]
 
 
-def _spread(times: list[float]) -> tuple[float, float, float]:
-    """The median, p10, which hardly knows of whatever else runs here, and p95."""
-    parts = statistics.quantiles(times, n=20)
-    return statistics.median(times), parts[1], parts[-1]
+def ask_by_turns(
+    case: Case, raw: Connection, api: Connection, sql: psycopg.Connection[Any] | None, turns: int
+) -> dict[str, list[float]]:
+    """Milliseconds of each way a case can be asked."""
+    questions = case.questions
+
+    def ask_raw(turn: int) -> None:
+        for request in nth(turn, [question.raw for question in questions]):
+            raw.ask(request)
+
+    ways = {"raw": ask_raw, "api": lambda turn: api.ask(nth(turn, questions).api)}
+    statements = [question.sql for question in questions if question.sql]
+    if sql and statements:
+        ways["sql"] = lambda turn: run(sql, nth(turn, statements))
+    return by_turns(ways, turns, warm_up=max(len(questions), 3))
 
 
-class Rate:
-    """Answers a second, and what processes use for one."""
+def nth(number: int, items: Sequence[Item]) -> Item:
+    """Of items that are asked in turn."""
+    return items[number % len(items)]
 
-    def __init__(self, url: str, requests: Sequence[Sequence[bytes]], pids: Sequence[int]) -> None:
-        self._url, self._requests, self._pids = url, requests, pids
-        self.rates: list[float] = []
-        self._done, self._seconds = 0, 0.0
 
-    def spell(self) -> None:
-        """So many clients at once for a moment."""
-        over, before = threading.Event(), _cpu_seconds(self._pids)
-        started = time.perf_counter()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            counts = [pool.submit(self._client, number, over) for number in range(CLIENTS)]
-            over.wait(SPELL_SECONDS)
-            over.set()
-            done = sum(count.result() for count in counts)
-        self.rates.append(done / (time.perf_counter() - started))
-        self._done += done
-        self._seconds += _cpu_seconds(self._pids) - before
+class Used(NamedTuple):
+    """Seconds of processor time."""
 
-    def _client(self, number: int, over: threading.Event) -> int:
-        done = 0
-        with Connection(self._url) as connection:
-            while not over.is_set():
-                for request in self._requests[(number + done) % len(self._requests)]:
-                    connection.ask(request)
-                done += 1
-        return done
+    search: float
+    api: float
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.rates)
 
-    @property
-    def cpu_ms(self) -> float:
-        return self._seconds * 1000 / self._done
+class Many:
+    """Many clients, by turns."""
+
+    def __init__(self, bench: Bench, case: Case, address: str) -> None:
+        self._case, self._shop = case, bench.shop
+        self._index = [bench.servers.opensearch.pid]
+        statements = [question.sql for question in case.questions if question.sql]
+        raw = [question.raw for question in case.questions]
+        self._ways: dict[str, Open] = {
+            "raw": partial(HTTPClient, self._shop.database.settings.opensearch_url, partial(nth, items=raw)),
+            "api": partial(HTTPClient, self._shop.service.url, partial(nth, items=[[q.api] for q in case.questions])),
+        }
+        if statements:
+            self._ways["sql"] = partial(SQLClient, address, partial(nth, items=statements))
+
+    def row(self, clients: Clients) -> list[str]:
+        rates: dict[str, list[float]] = {name: [] for name in self._ways}
+        used: dict[str, list[Used]] = {name: [] for name in self._ways}
+        for _ in range(SPELLS):
+            for name, way in self._ways.items():
+                before = self._used()
+                rates[name].append(clients.busy(way, CLIENTS, SPELL_SECONDS))
+                used[name].append(Used(*(after - one for after, one in zip(self._used(), before, strict=True))))
+        found = {name: spread(each) for name, each in rates.items()}
+        each = {name: per_answer(rates[name], used[name]) for name in self._ways}
+        ratio = f"{found['api'].median / found['raw'].median:.2f}"
+        beside = f"{found['sql']:.0f}" if "sql" in found else NONE
+        cpu = [f"{figure:.2f}" for figure in (each["raw"].search, *each["api"])]
+        return [self._case.name, f"{found['raw']:.0f}", f"{found['api']:.0f}", ratio, beside, *cpu]
+
+    def _used(self) -> Used:
+        api = [self._shop.service.pid("api"), *self._shop.service.children("api")]
+        return Used(_cpu_seconds(self._index), _cpu_seconds(api))
+
+
+def per_answer(rates: Sequence[float], used: Sequence[Used]) -> Used:
+    """Milliseconds of processor time for one answer."""
+    answers = sum(rates) * SPELL_SECONDS
+    return Used(*(sum(part) * 1000 / answers for part in zip(*used, strict=True)))
 
 
 def _cpu_seconds(pids: Sequence[int]) -> float:
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS
-
-
-def together(case: Case, shop: Shop) -> str:
-    """Many clients, by turns."""
-    questions: Sequence[Question] = case.questions
-    index, service = [shop.servers.opensearch.pid], [shop.service.pid("api"), *shop.service.children("api")]
-    raw = Rate(shop.database.settings.opensearch_url, [question.raw for question in questions], index)
-    api = Rate(shop.service.url, [[question.api] for question in questions], service)
-    for _ in range(SPELLS):
-        raw.spell()
-        api.spell()
-    spread = " | ".join(f"{way.median:.0f} ({min(way.rates):.0f}…{max(way.rates):.0f})" for way in (raw, api))
-    return f"| {case.name} | {spread} | {api.median / raw.median:.2f} | {raw.cpu_ms:.2f} | {api.cpu_ms:.2f} |"
-
-
-def describe(shop: Shop) -> None:
-    figures = shop.database.search.indices.stats(index=documents.index_name(shop.prefix, 1))["_all"]["primaries"]
-    each = figures["store"]["size_in_bytes"] / figures["docs"]["count"]
-    print(f"{os.cpu_count()} cores; {SIZE:,} consumers in one environment, {SMALL:,} in another; ", end="")
-    print(f"{figures['segments']['count']} segments; {each:.0f} bytes of index a consumer\n")
-
-
-def main() -> None:
-    with opened() as shop:
-        describe(shop)
-        wanted = [case for case in cases(shop) if os.environ.get("ONLY", "") in case.name]
-        print(f"One client, milliseconds; load {os.getloadavg()[0]:.1f}\n")
-        print("| | raw | p10 | p95 | API | p10 | p95 | added | at p10 | ratio |")
-        print("|---|---|---|---|---|---|---|---|---|---|")
-        with Connection(shop.database.settings.opensearch_url) as raw, Connection(shop.service.url) as api:
-            for case in wanted:
-                print(alone(case, raw, api), flush=True)
-        print(f"\n{CLIENTS} clients, answers a second; load {os.getloadavg()[0]:.1f}\n")
-        print("| | raw | API | ratio | CPU ms of OpenSearch, raw | CPU ms of the API |\n|---|---|---|---|---|---|")
-        for case in wanted:
-            if case.busy:
-                print(together(case, shop), flush=True)
-        print(f"\nload {os.getloadavg()[0]:.1f} at the end")
-
-
-if __name__ == "__main__":
-    main()

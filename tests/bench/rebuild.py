@@ -1,106 +1,101 @@
-"""How fast an index is rebuilt, against the bare `_bulk` of the same documents in the same run: on servers of its own.
+"""How fast an index is rebuilt, beside the bare `_bulk` of the same documents by as many senders, by turns."""
 
-`python -m tests.bench.rebuild` prints a Markdown table; REBUILT_CONSUMERS says of how many consumers (200,000).
-"""
-# ruff: noqa: T201 (a table is what it is for)
-
-import multiprocessing
-import os
-import tempfile
+import pickle
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-
-import sqlalchemy as sa
 
 from indexer import slices
 from indexer.bulk import Written, write
-from indexer.rebuild import ROWS, Builder
-from infra import db, documents, generations, rebuilds
-from infra.local.servers import KEEPING, LocalServers
+from indexer.rebuild import ROWS
+from infra import documents, generations, opensearch
 from infra.settings import Settings
-from tests.indexer.building import people
-from tests.indexer.conftest import Pipeline, new_pipeline
-from tests.service import new_database
+from tests.bench.bench import Bench
+from tests.bench.indexing import build
+from tests.bench.measuring import spread
+from tests.bench.report import progress
+from tests.bench.shop import Shop
 
-CONSUMERS = int(os.environ.get("REBUILT_CONSUMERS", "200000"))
-PROCESSES = (1, 2)
-
-TIMES = sa.text("""
-    SELECT extract(epoch FROM refreshed_at - filling_at)::float8 AS filling,
-        extract(epoch FROM verified_at - refreshed_at)::float8 AS verifying
-    FROM generations WHERE state = 'live'""")
+SENDERS = (1, 2)
+TURNS, TURNS_OF_LARGE, LARGE = 3, 1, 500_000
 
 
-def pages(pipeline: Pipeline) -> Iterator[list[Written]]:
-    with pipeline.database.engine.connect() as connection:
-        values: dict[str, object] = {"position": "", "until_id": None, "rows": ROWS}
+def measure(bench: Bench) -> None:
+    shop = bench.shop
+    file = bench.folder / "documents"
+    render(shop, file)
+    turns = TURNS if shop.consumers < LARGE else TURNS_OF_LARGE
+    bulk: dict[int, list[float]] = {number: [] for number in SENDERS}
+    filling: dict[int, list[float]] = {number: [] for number in SENDERS}
+    verifying: dict[int, list[float]] = {number: [] for number in SENDERS}
+    for turn in range(turns):
+        for number in SENDERS:
+            progress(f"turn {turn + 1}, {number} at once")
+            bulk[number].append(shop.consumers / bare(shop, file, number))
+            built = build(shop.database.engine, shop.database.settings, number)
+            filling[number].append(shop.consumers / built.filling)
+            verifying[number].append(shop.consumers / built.verifying)
+    file.unlink()
+    rows = []
+    for number in SENDERS:
+        found = [spread(each[number]) for each in (bulk, filling, verifying)]
+        share = f"{found[1].median / found[0].median:.0%}"
+        rows.append([str(number), f"{found[0]:,.0f}", f"{found[1]:,.0f}", share, f"{found[2]:,.0f}"])
+    bench.report.say(f"{shop.consumers:,} documents, a second: median (least–most) of {turns}.")
+    head = ["processes", "`_bulk` alone", "rebuild, filling", "of `_bulk`", "its verification"]
+    bench.report.table(head, rows)
+
+
+def render(shop: Shop, file: Path) -> None:
+    """Put the documents into a file, page by page."""
+    with file.open("wb") as target:
+        for page in pages(shop):
+            pickle.dump(page, target, pickle.HIGHEST_PROTOCOL)
+
+
+def pages(shop: Shop) -> Iterator[list[Written]]:
+    values: dict[str, object] = {"position": "", "until_id": None, "rows": ROWS}
+    with shop.database.engine.connect() as connection:
         while rows := connection.execute(slices.PAGE, values).all():
-            found = [documents.ConsumerRow._make(row[:-1]) for row in rows]
-            yield [Written(row.environment_id, row.id, row.version, documents.document(row, [])) for row in found]
+            found = [(documents.ConsumerRow._make(row[:-1]), row[-1]) for row in rows]
+            yield [
+                Written(row.environment_id, row.id, row.version, documents.document(row, audiences))
+                for row, audiences in found
+            ]
             values["position"] = rows[-1].id
 
 
-def bare(pipeline: Pipeline) -> float:
-    """Documents a second of one client that only sends them."""
-    batches = list(pages(pipeline))
-    name = f"{pipeline.database.settings.index_prefix}-0bare"
-    generations.create(pipeline.database.search, name)
-    started = time.perf_counter()
-    for batch in batches:
-        write(pipeline.writer, documents.write_alias(name), batch)
-    seconds = time.perf_counter() - started
-    generations.delete(pipeline.database.search, name)
-    return CONSUMERS / seconds
-
-
-def build(settings: Settings) -> None:
-    builder, engine = Builder(settings), db.engine(settings)
-    while builder.work(1) or running(engine):
-        pass
-    builder.close()
-    engine.dispose()
-
-
-def running(engine: sa.Engine) -> bool:
-    with engine.connect() as connection:
-        found = rebuilds.latest(connection)
-    return found is not None and found.is_running
-
-
-def rebuilt(pipeline: Pipeline, processes: int) -> tuple[float, float]:
-    """Documents a second, and seconds of the verification."""
-    with pipeline.database.engine.begin() as connection:
-        rebuilds.start(connection, pipeline.database.settings)
-    started = [multiprocessing.Process(target=build, args=[pipeline.database.settings]) for _ in range(processes)]
-    for process in started:
+def bare(shop: Shop, file: Path, senders: int) -> float:
+    """Seconds of so many processes that only send the documents, each of them its part."""
+    settings = shop.database.settings
+    name = f"{settings.index_prefix}-0bare"
+    generations.create(shop.database.search, name)
+    context = get_context("spawn")
+    go = context.Barrier(senders + 1)
+    processes = [context.Process(target=_send, args=(settings, name, file, senders, n, go)) for n in range(senders)]
+    for process in processes:
         process.start()
-    for process in started:
+    go.wait(60)
+    started = time.perf_counter()
+    for process in processes:
         process.join()
-    with pipeline.database.engine.connect() as connection:
-        times = connection.execute(TIMES).one()
-    return CONSUMERS / times.filling, times.verifying
+    taken = time.perf_counter() - started
+    generations.delete(shop.database.search, name)
+    assert not any(process.exitcode for process in processes)
+    return taken
 
 
-def main() -> None:
-    multiprocessing.set_start_method("spawn")
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = stack.enter_context(LocalServers(folder, KEEPING, environ={}))
-        pipeline = stack.enter_context(new_pipeline(stack.enter_context(new_database(servers))))
-        people(pipeline, CONSUMERS)
-        pipeline.run("DELETE FROM outbox")  # a rebuild reads the table
-        pipeline.run("ANALYZE")
-        bare(pipeline)  # warms it up
-        print("| | documents/s | of bare `_bulk` | verified in |\n|---|---|---|---|")
-        before = bare(pipeline)
-        print(f"| bare `_bulk` | {before:,.0f} | | |")
-        for processes in PROCESSES:
-            rate, verified = rebuilt(pipeline, processes)
-            print(f"| rebuild, {processes} processes | {rate:,.0f} | {rate / before:.0%} | {verified:.1f} s |")
-        print(f"| bare `_bulk`, again | {bare(pipeline):,.0f} | | |")
-
-
-if __name__ == "__main__":
-    main()
+def _send(settings: Settings, name: str, file: Path, senders: int, number: int, go: object) -> None:
+    client = opensearch.writer(settings)
+    send = partial(write, client, documents.write_alias(name))
+    go.wait(60)  # type: ignore[attr-defined]  # of a spawning context, whose class has no name
+    with file.open("rb") as source:
+        place = 0
+        while source.peek(1):
+            page: list[Written] = pickle.load(source)
+            if place % senders == number:
+                assert all(item.is_written for item in send(page))
+            place += 1
+    client.close()

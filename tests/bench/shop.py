@@ -1,32 +1,30 @@
-"""A service on servers of its own with two filled environments, which may be kept from one run to the next.
-
-`BENCH_DIR` names the folder to keep them in, `SIZE` the number of consumers (a million).
-"""
+"""A service with two filled environments, in a database of its own on the servers of a run."""
 
 import os
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import psycopg
+import sqlalchemy as sa
 
-from infra import db, documents, generations, keys, migrate, opensearch, organizations, settings
-from infra.keys import SCOPES
-from infra.local import ports
-from infra.local.servers import KEEPING, LocalServers
+from infra import generations
+from infra.local.servers import LocalServers
 from tests.bench import population
-from tests.service import Database, Service
+from tests.bench.indexing import Built, build
+from tests.bench.measuring import seconds
+from tests.bench.report import progress
+from tests.service import Account, Database, Service, new_account, new_database
+from tests.waiting import wait_until
 
-SIZE = int(os.environ.get("SIZE", "1000000"))
 SMALL = 5_000
-NAME = "bench"
-UNREACHED = {"reads": 2_000_000_000}
-"""A limit, so that requests are counted."""
+UNREACHED = {"reads": 2_000_000_000, "writes": 2_000_000_000, "batch": 2_000_000_000}
+"""Limits, so that requests are counted."""
 DYNAMIC = [f"totalOrderValue:>={least} AND metadata.country:{country}" for least in range(50, 1_050, 100)
            for country in ("GB", "DE")]  # fmt: skip
+INDEXING = ("worker", "background", "beat")
 
 
 class Environment(NamedTuple):
@@ -38,73 +36,93 @@ class Environment(NamedTuple):
 
 class Shop(NamedTuple):
     database: Database
-    servers: LocalServers
     service: Service
     large: Environment
     small: Environment
+    size: int
+    """Consumers of the large environment; those of the small one come on top."""
+    built: Built
+    """How its index was made."""
 
     @property
     def prefix(self) -> str:
         return self.database.settings.index_prefix
 
+    @property
+    def index_name(self) -> str:
+        """That which is read now."""
+        with self.database.engine.connect() as connection:
+            return str(connection.execute(generations.LIVE).one().index_name)
+
+    @property
+    def consumers(self) -> int:
+        return self.size + SMALL
+
+    @property
+    def address(self) -> str:
+        return self.database.settings.database_url
+
+    @contextmanager
+    def indexing(self) -> Iterator[None]:
+        """Its workers and their clock run, too."""
+        for name in INDEXING:
+            self.service.start(name)
+        try:
+            yield
+        finally:
+            for name in INDEXING:
+                self.service.stop(name)
+
+    def settled(self) -> None:
+        """Wait until every change is searchable."""
+        empty = sa.text("SELECT NOT EXISTS (SELECT FROM outbox)")
+        with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            wait_until(lambda: connection.execute(empty).scalar_one(), timeout=300, what="the index")
+
+    @contextmanager
+    def account(self) -> Iterator[Account]:
+        """An organization for one part, so that what it writes is in no other's way."""
+        with new_account(self.service, limits=UNREACHED) as account:
+            yield account
+
+
+def key(account: Account) -> str:
+    return account.live.headers["authorization"].removeprefix("Bearer ")
+
 
 @contextmanager
-def opened() -> Iterator[Shop]:
-    """Start it, filled."""
+def opened(servers: LocalServers, size: int, folder: Path) -> Iterator[Shop]:
+    """Start it, filled; of the service the API alone."""
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        kept = os.environ.get("BENCH_DIR") or stack.enter_context(tempfile.TemporaryDirectory())
-        folder = Path(kept).resolve() / str(SIZE)
-        servers = stack.enter_context(LocalServers(folder, KEEPING, environ={}))
-        addresses = {name.upper(): address for name, address in servers.addresses.items()}
-        chosen = settings.load({**addresses, "INDEX_PREFIX": "bench", "PORT": str(ports.pick())})
-        migrate.upgrade(chosen.database_url)
-        generations.ensure(chosen)
-        database = Database(chosen, db.engine(chosen), opensearch.client(chosen))
-        stack.callback(database.engine.dispose)
-        stack.callback(database.search.close)
+        database = stack.enter_context(new_database(servers))
         service = Service(database, folder)
         stack.callback(service.close)
         service.start("api")
-        large, small = _environments(database, service)
-        _fill(database, large, SIZE)
-        _fill(database, small, SMALL)
-        yield Shop(database, servers, service, large, small)
+        account = stack.enter_context(new_account(service, limits=UNREACHED))
+        large = _environment(account.live, account.live_environment)
+        small = _environment(account.test, account.test_environment)
+        taken = seconds(lambda: _fill(database, {size: large, SMALL: small}))
+        built = build(database.engine, database.settings, os.cpu_count() or 1)
+        progress(f"{size:,} consumers: rows in {taken:.0f} s, index in {built.filling + built.verifying:.0f} s")
+        yield Shop(database, service, large, small, size, built)
 
 
-def _environments(database: Database, service: Service) -> list[Environment]:
-    with database.engine.begin() as connection:
-        if not any(organization.name == NAME for organization in organizations.every(connection)):
-            organizations.create(connection, NAME)
-            organizations.limit(connection, NAME, UNREACHED)
-        found = [
-            (organizations.environment_id(connection, NAME, mode), keys.create(connection, NAME, mode, scopes=SCOPES))
-            for mode in organizations.MODES
-        ]
-    return [Environment(number, new.key, *_audiences(service, new.key)) for number, new in found]
+def _environment(client: httpx.Client, number: int) -> Environment:
+    static = _audience(client, {"name": "stored", "type": "STATIC"})
+    dynamic = [_audience(client, {"name": text, "type": "DYNAMIC", "filter": text}) for text in DYNAMIC]
+    return Environment(number, client.headers["authorization"].removeprefix("Bearer "), static, dynamic)
 
 
-def _audiences(service: Service, key: str) -> tuple[str, list[str]]:
-    headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=f"{service.url}/api/v1", headers=headers, timeout=30) as client:
-        if not client.get("/audiences").json()["data"]:
-            client.post("/audiences", json={"name": "stored", "type": "STATIC"}).raise_for_status()
-            for text in DYNAMIC:
-                new = {"name": text, "type": "DYNAMIC", "filter": text}
-                client.post("/audiences", json=new).raise_for_status()
-        found = client.get("/audiences", params={"first": 100}).json()["data"]
-    by_name = {audience["name"]: audience["id"] for audience in found}
-    return by_name["stored"], [by_name[text] for text in DYNAMIC]
+def _audience(client: httpx.Client, new: dict[str, str]) -> str:
+    answer = client.post("/audiences", json=new)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
 
 
-def _fill(database: Database, environment: Environment, size: int) -> None:
-    """Fill an environment, unless an earlier run did."""
-    alias = documents.read_alias(database.settings.index_prefix)
-    query = {"query": {"term": {"environmentId": str(environment.id)}}}
-    if (known := database.search.count(index=alias, body=query)["count"]) == size:
-        return
-    assert not known, f"{known} of {size} consumers are there: remove the folder"
-    started = time.perf_counter()
-    index = documents.index_name(database.settings.index_prefix, 1)
-    population.fill(database.settings, index, environment.id, environment.static, size)
-    database.search.indices.refresh(index=index)
-    print(f"filled {size:,} in {time.perf_counter() - started:.0f} s\n", flush=True)  # noqa: T201 (while one waits)
+def _fill(database: Database, environments: dict[int, Environment]) -> None:
+    address = database.settings.database_url
+    for size, environment in environments.items():
+        population.fill(address, environment.id, environment.static, size)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")

@@ -1,22 +1,44 @@
 """HTTP/1.1 with as little of a client as there can be, so that what is measured is the server."""
 
+import json
+import re
 import socket
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 HEAD_END, LENGTH = b"\r\n\r\n", b"content-length:"
+SUCCESS = (b"http/1.1 200", b"http/1.1 201")
 
 
-def get(url: str, path: str, key: str) -> bytes:
-    """The bytes of a request with a key."""
-    head = f"GET {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nAuthorization: Bearer {key}\r\n\r\n"
-    return head.encode()
+def get(url: str, path: str, key: str, headers: str = "") -> bytes:
+    """The bytes of a request with a key; further headers each end with CR LF."""
+    return f"GET {path} HTTP/1.1\r\n{_host(url)}Authorization: Bearer {key}\r\n{headers}\r\n".encode()
 
 
 def post(url: str, path: str, body: bytes) -> bytes:
     """The bytes of a request with JSON."""
-    head = f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Type: application/json\r\n"
+    return send("POST", url, path, body, "")
+
+
+def write(url: str, key: str, method: str, path: str, body: Any, headers: str = "") -> bytes:
+    """The bytes of a write to the API."""
+    headers = f"Authorization: Bearer {key}\r\n{headers}"
+    return send(method, url, f"/api/v1{path}", json.dumps(body).encode(), headers)
+
+
+def send(method: str, url: str, path: str, body: bytes, headers: str) -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\n{_host(url)}{headers}Content-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def header(head: bytes, name: str) -> str | None:
+    """A header of an answer, if it has that."""
+    found = re.search(rb"\r\n" + name.encode() + rb": ?([^\r]*)", head, re.IGNORECASE)
+    return found[1].decode() if found else None
+
+
+def _host(url: str) -> str:
+    return f"Host: {urlsplit(url).netloc}\r\n"
 
 
 class Connection:
@@ -30,28 +52,35 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request: bytes) -> bytes:
-        """Send a request, and give the body of its answer, which must be a 200."""
+        """Send a request, and give the body of its answer, which must be a success."""
+        return self.exchange(request)[1]
+
+    def exchange(self, request: bytes) -> tuple[bytes, bytes]:
+        """As `ask`, with the head of the answer."""
         self._socket.sendall(request)
         received = self._socket.recv(65536)
         while (end := received.find(HEAD_END)) < 0:
             received += self._more()
         head = received[:end].lower()
-        assert head.startswith(b"http/1.1 200"), received
+        assert head.startswith(SUCCESS), received
         begin = head.index(LENGTH) + len(LENGTH)
         missing = end + len(HEAD_END) + int(head[begin:].split(b"\r\n", 1)[0]) - len(received)
         parts = [received]
         while missing > 0:
             parts.append(self._more())
             missing -= len(parts[-1])
-        return b"".join(parts)[end + len(HEAD_END) :]
+        return received[:end], b"".join(parts)[end + len(HEAD_END) :]
 
     def _more(self) -> bytes:
         part = self._socket.recv(262144)
         assert part, "the server hung up"
         return part
 
+    def close(self) -> None:
+        self._socket.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self.close()

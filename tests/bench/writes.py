@@ -1,22 +1,18 @@
-"""How long writes take over HTTP, beside the bare SQL of the same rows, by turns, against a running service.
-
-`DATABASE_URL=… python -m tests.bench.writes http://127.0.0.1:8000 sk_test_…`: use a key without rate limits. Prints a
-Markdown table; what it made it leaves.
-"""
-# ruff: noqa: T201 (a table is what it is for)
+"""How long writes take over HTTP, beside the bare SQL of the same rows, by turns, in the shop's database."""
 
 import http.client
 import itertools
 import json
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
+
+from tests.bench.bench import Bench
+from tests.bench.shop import key
 
 TURNS, BATCHES, BATCH = 400, 40, 500
 INSERT = "INSERT INTO consumers (environment_id, email, phone, full_name, metadata) VALUES (%s, %s, %s, %s, %s)"
@@ -122,7 +118,7 @@ def milliseconds(work: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def measured(case: Case) -> str:
+def measured(case: Case) -> list[str]:
     """One row of the table."""
     for work in (case.over_http, case.bare):
         for _ in range(max(case.turns // 10, 3)):
@@ -131,21 +127,15 @@ def measured(case: Case) -> str:
     medians = [statistics.median(times) for times in zip(*pairs, strict=True)]
     tails = [statistics.quantiles(times, n=20)[-1] for times in zip(*pairs, strict=True)]
     figures = [f"{figure:.2f}" for figure in (medians[0], tails[0], medians[1], tails[1])]
-    cells = [case.name, *figures, f"{medians[0] / medians[1]:.1f}", f"≤ {case.target:g}" if case.target else ""]
-    return f"| {' | '.join(cells)} |"
+    return [case.name, *figures, f"{medians[0] / medians[1]:.1f}", f"≤ {case.target:g}" if case.target else ""]
 
 
-def main() -> None:
-    url, key = sys.argv[1:]
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning; milliseconds\n")
-    print(
-        "| | HTTP median | HTTP p95 | SQL median | SQL p95 | ratio | target (median) |\n|---|---|---|---|---|---|---|"
-    )
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as database:
-        for case in cases(Client(url, key), database):
-            print(measured(case), flush=True)
-    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
-
-
-if __name__ == "__main__":
-    main()
+def measure(bench: Bench) -> None:
+    """Writes of an organization of its own, beside the rows that are there; what indexes does not run."""
+    shop = bench.shop
+    with shop.account() as account, psycopg.connect(shop.address, autocommit=True) as database:
+        rows = [measured(case) for case in cases(Client(shop.service.url, key(account)), database)]
+    bench.report.say("Milliseconds, by turns; SQL: the same rows by one statement, with the triggers.")
+    bench.report.table(["", "HTTP median", "HTTP p95", "SQL median", "SQL p95", "ratio", "target (median)"], rows)
+    with shop.indexing():
+        shop.settled()

@@ -1,0 +1,63 @@
+"""Building the index of a database in processes of its own, as its workers do."""
+
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from indexer.rebuild import Builder
+from infra import db, rebuilds
+from infra.settings import Settings
+
+TIMES = sa.text("""
+    SELECT index_name, extract(epoch FROM refreshed_at - filling_at)::float8 AS filling,
+        extract(epoch FROM verified_at - refreshed_at)::float8 AS verifying
+    FROM generations WHERE state = 'live'""")
+
+
+class Built(NamedTuple):
+    index_name: str
+    filling: float
+    """Seconds."""
+    verifying: float
+
+
+def build(engine: sa.Engine, settings: Settings, processes: int) -> Built:
+    """Build the index anew, and forget the one before."""
+    with engine.begin() as connection:
+        asked = rebuilds.start(connection, settings)
+    context = get_context("spawn")
+    started = [context.Process(target=_work, args=[settings]) for _ in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    with engine.connect() as connection:
+        ended = rebuilds.of(connection, asked.id)
+        assert ended.state == "live", ended.error
+        built = Built(*connection.execute(TIMES).one())
+    forget(engine, settings)
+    return built
+
+
+def forget(engine: sa.Engine, settings: Settings) -> None:
+    """Remove the index that is kept, which every change would be written to as well."""
+    with engine.begin() as connection:
+        rebuilds.drop(connection, settings)
+    builder = Builder(settings)
+    builder.work(10)
+    builder.close()
+
+
+def _work(settings: Settings) -> None:
+    builder, engine = Builder(settings), db.engine(settings)
+    while builder.work(1) or _running(engine):
+        pass
+    builder.close()
+    engine.dispose()
+
+
+def _running(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        found = rebuilds.latest(connection)
+    return found is not None and found.is_running

@@ -1,0 +1,42 @@
+"""What the processes of a service take of the memory."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.service import Service
+
+MEBIBYTE = 1024
+
+
+class Memory(NamedTuple):
+    """MiB of a process with all that it started."""
+
+    rss: float
+    pss: float
+    """Where pages are shared, each process's part of them."""
+
+    def __str__(self) -> str:
+        return f"{self.rss:,.0f} / {self.pss:,.0f}"
+
+
+def of(service: Service, name: str) -> Memory:
+    parts = [_of(pid) for pid in _family(service.pid(name))]
+    return Memory(sum(part.rss for part in parts), sum(part.pss for part in parts))
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            yield from _family(int(child))
+
+
+def _of(pid: int) -> Memory:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+        return Memory(0, 0)
+    sizes = dict(re.findall(r"^(Rss|Pss): +(\d+) kB", text, re.MULTILINE))
+    return Memory(int(sizes.get("Rss", 0)) / MEBIBYTE, int(sizes.get("Pss", 0)) / MEBIBYTE)
