@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from celery.signals import beat_init, worker_ready
+from celery.signals import beat_init, worker_process_init, worker_ready
 
-from indexer import poller, reconcile, supervision
+from indexer import collector, poller, reconcile, supervision
 from infra import logs, queue, settings
 
 SETTINGS = settings.load()
@@ -33,8 +33,14 @@ app.conf.update(
 )
 
 
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
+def _begin(**_: Any) -> None:
+    collector.spare()
+
+
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _poll(**_: Any) -> None:
+    collector.spare()
     poller.start(SETTINGS)
     reconcile.start(SETTINGS)
 

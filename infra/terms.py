@@ -48,17 +48,21 @@ def text_term(path: str, text: str) -> str:
     return f"{path}\0{fold(text)}"
 
 
-def number_term(path: str, number: Decimal) -> str:
+def number_term(path: str, number: Decimal | int) -> str:
     """Terms of one path are ordered as their numbers are, whatever their size and precision.
 
-    >>> number_term("n", Decimal("-1.5")) < number_term("n", Decimal("-1")) < number_term("n", Decimal("0.2"))
+    >>> number_term("n", Decimal("-1.5")) < number_term("n", -1) < number_term("n", Decimal("0.2"))
     True
     """
     if not number:
         return f"{path}\0001"
-    sign, digits, _ = number.as_tuple()
-    written = f"{number.adjusted() + EXPONENT:05d}" + "".join(map(str, digits[:DIGITS])).rstrip("0")
-    return f"{path}\0000{written.translate(COMPLEMENT)}~" if sign else f"{path}\0002{written}"
+    if isinstance(number, int):
+        digits, power, is_negative = (written := str(abs(number))), len(written) - 1, number < 0
+    else:
+        sign, parts, _ = number.as_tuple()
+        digits, power, is_negative = "".join(map(str, parts)), number.adjusted(), bool(sign)
+    term = f"{power + EXPONENT:05d}{digits[:DIGITS].rstrip('0')}"
+    return f"{path}\0000{term.translate(COMPLEMENT)}~" if is_negative else f"{path}\0002{term}"
 
 
 def terms(texts: Mapping[str, str | None], metadata: str | None) -> Terms:
@@ -96,7 +100,7 @@ def _add(found: Terms, path: str, value: Any) -> None:
     elif isinstance(value, bool):
         _add_text(found, path, "true" if value else "false")
     else:
-        found.numbers.append(number_term(path, Decimal(value)))
+        found.numbers.append(number_term(path, value))
 
 
 def _add_text(found: Terms, path: str, text: str) -> None:

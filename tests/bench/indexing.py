@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from indexer import collector
 from indexer.rebuild import Builder
 from infra import db, rebuilds
 from infra.settings import Settings
@@ -50,6 +51,7 @@ def forget(engine: sa.Engine, settings: Settings) -> None:
 
 
 def _work(settings: Settings) -> None:
+    collector.spare()
     builder, engine = Builder(settings), db.engine(settings)
     while builder.work(1) or _running(engine):
         pass
