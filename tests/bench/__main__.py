@@ -19,7 +19,7 @@ from pathlib import Path
 
 from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
-from tests.bench import drain, freshness, machine, reads, rebuild, relevance, sizes, verify, writes
+from tests.bench import drain, freshness, growth, machine, reads, rebuild, relevance, sizes, upkeep, writes
 from tests.bench.bench import Bench
 from tests.bench.report import Report, progress
 
@@ -29,9 +29,10 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "reads": reads.measure,
     "sizes": sizes.measure,
     "rebuild": rebuild.measure,
-    "verify": verify.measure,
+    "upkeep": upkeep.measure,
     "writes": writes.measure,
-    "freshness": lambda bench: printed(bench, freshness.main),
+    "freshness": freshness.measure,
+    "growth": growth.measure,
     "drain": lambda bench: printed(bench, drain.main),
     "relevance": lambda bench: printed(bench, relevance.main),
 }

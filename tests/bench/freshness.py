@@ -1,127 +1,81 @@
-"""How soon a write is searchable, and what an OpenSearch that is away costs writes: on servers of its own.
+"""How long a write takes until it is searchable, beside others: sent when they are due, however late answers are."""
 
-`python -m tests.bench.freshness` prints two Markdown tables and ends by itself after about two minutes.
-"""
-# ruff: noqa: T201 (tables are what it is for)
-
-import os
-import signal
-import statistics
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
-import httpx
+from tests.bench import wire
+from tests.bench.bench import Bench
+from tests.bench.clients import HTTPClient
+from tests.bench.measuring import spread, tail
+from tests.bench.shop import key
+from tests.bench.wire import Connection
+from tests.bench.writes import Writer, next_number, person
 
-from infra.local.server import wait_ready
-from infra.local.servers import KEEPING, LocalServers
-from tests.service import Account, Service, new_account, new_database
-
-PROBES = 100
-CLIENTS = 4
-
-
-def probe(account: Account, headers: dict[str, str]) -> httpx.Response:
-    answer = account.live.post("/consumers", json={"fullName": f"Probe {time.time_ns()}"}, headers=headers)
-    assert answer.status_code == 201, answer.text
-    return answer
-
-
-def waited(account: Account) -> float:
-    """Milliseconds until a POST that waits is answered."""
-    started = time.perf_counter()
-    assert probe(account, {"Prefer": "wait=10"}).headers["index-state"] == "searchable"
-    return (time.perf_counter() - started) * 1000
+RATES = (1, 50, 200, 500)
+"""Writes a second, beside the ones that are measured."""
+SECONDS, PAUSE_SECONDS = 12, 0.03
+"""So long each rate; and between two writes that are measured, which are not to be in step with the drain."""
+TARGETS = {("waited", 200): "p50 ≤ 60, p99 ≤ 250", ("unwaited", 200): "p50 ≤ 150, p99 ≤ 800"}
+WAIT = "Prefer: wait=10\r\n"
 
 
-def unwaited(account: Account) -> float:
-    """Milliseconds from the end of a POST until a list holds it."""
-    token = probe(account, {}).headers["consistency-token"]
-    started = time.perf_counter()
-    headers = {"Consistency-Token": token, "Prefer": "wait=10"}
-    answer = account.live.get("/consumers", params={"first": 1}, headers=headers)
-    assert "index-stale" not in answer.headers
-    return (time.perf_counter() - started) * 1000
+class Prober(NamedTuple):
+    """Writes one consumer, and tells after how many milliseconds it could be found."""
+
+    api: Connection
+    writer: Writer
+
+    def waited(self) -> float:
+        """From its request to an answer that says so."""
+        started = time.perf_counter()
+        head = self._post(WAIT)
+        assert wire.header(head, "index-state") == "searchable", head
+        return (time.perf_counter() - started) * 1000
+
+    def unwaited(self) -> float:
+        """From its answer to a list that has it."""
+        token = wire.header(self._post(""), "consistency-token")
+        assert token
+        started = time.perf_counter()
+        request = wire.get(
+            self.writer.url, "/api/v1/consumers?first=1", self.writer.key, f"Consistency-Token: {token}\r\n{WAIT}"
+        )
+        head, _ = self.api.exchange(request)
+        assert wire.header(head, "index-stale") is None, head
+        return (time.perf_counter() - started) * 1000
+
+    def _post(self, headers: str) -> bytes:
+        request = wire.write(self.writer.url, self.writer.key, "POST", "/consumers", person(next_number()), headers)
+        return self.api.exchange(request)[0]
 
 
-def posted(account: Account) -> float:
-    """Milliseconds of a POST."""
-    started = time.perf_counter()
-    probe(account, {})
-    return (time.perf_counter() - started) * 1000
+def measure(bench: Bench) -> None:
+    shop, rows = bench.shop, []
+    with shop.indexing(), shop.account() as account, Connection(shop.service.url) as api:
+        writer = Writer(shop.service.url, key(account), account.live_environment, ())
+        prober = Prober(api, writer)
+        beside = partial(HTTPClient, writer.url, writer.post)
+        for rate in RATES:
+            for name, probe in (("waited", prober.waited), ("unwaited", prober.unwaited)):
+                probe()
+                with bench.clients.paced(beside, rate, SECONDS) as paced:
+                    times = probed(probe)
+                figures = [f"{spread(times):.0f}", f"{tail(times):.0f}", f"{max(times):.0f}"]
+                rows.append([name, str(rate), f"{paced[0].rate:.0f}", *figures, TARGETS.get((name, rate), "")])
+            shop.settled()
+    bench.report.say(
+        f"Beside {shop.consumers:,} consumers; milliseconds. Waited: from a POST with `Prefer: wait` to its answer. "
+        "Unwaited: from the answer of a POST to a list that has it."
+    )
+    head = ["", "writes/s beside it", "of which came", "p50 (p10–p90)", "p99", "max", "target"]
+    bench.report.table(head, rows)
 
 
-@contextmanager
-def writes(account: Account, rate: int) -> Iterator[None]:
-    """So many POSTs a second meanwhile, from a few clients."""
-    over = threading.Event()
-
-    def write() -> None:
-        started, done = time.monotonic(), 0
-        while not over.is_set():
-            posted(account)
-            done += 1
-            over.wait(max(0.0, started + done * CLIENTS / rate - time.monotonic()))
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        running = [pool.submit(write) for _ in range(CLIENTS if rate else 0)]
-        try:
-            yield
-        finally:
-            over.set()
-    for one in running:
-        one.result()
-
-
-def figures(measure: Callable[[Account], float], account: Account) -> str:
-    for _ in range(PROBES // 10):
-        measure(account)
-    times = []
-    for _ in range(PROBES):
-        times.append(measure(account))
-        time.sleep(0.03)  # not in step with the drain
-    return f"{statistics.median(times):.0f} | {statistics.quantiles(times, n=100)[-1]:.0f} | {max(times):.0f}"
-
-
-def measure_freshness(account: Account) -> None:
-    print("| until searchable, ms | writes/s beside it | p50 | p99 | max |\n|---|---|---|---|---|")
-    for rate in (0, 50, 200):
-        with writes(account, rate):
-            for name, measure in (("waited", waited), ("unwaited", unwaited)):
-                print(f"| {name} | {rate} | {figures(measure, account)} |", flush=True)
-
-
-def measure_outage(account: Account, servers: LocalServers) -> None:
-    print("\n| a POST, ms, with OpenSearch | p50 | p99 | max |\n|---|---|---|---|")
-    print(f"| running | {figures(posted, account)} |", flush=True)
-    os.kill(servers.opensearch.pid, signal.SIGSTOP)
-    print(f"| hanging | {figures(posted, account)} |", flush=True)
-    os.kill(servers.opensearch.pid, signal.SIGCONT)
-    servers.opensearch.kill()
-    print(f"| gone | {figures(posted, account)} |", flush=True)
-    servers.opensearch.spawn()
-    wait_ready([servers.opensearch])
-
-
-def main() -> None:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = stack.enter_context(LocalServers(folder, KEEPING))
-        database = stack.enter_context(new_database(servers))
-        service = Service(database, folder)
-        stack.callback(service.close)
-        for name in Service.COMMANDS:
-            service.start(name)
-        account = stack.enter_context(new_account(service))
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning\n")
-        measure_freshness(account)
-        measure_outage(account, servers)
-        print(f"\nload {os.getloadavg()[0]:.1f} at the end")
-
-
-if __name__ == "__main__":
-    main()
+def probed(probe: Callable[[], float]) -> list[float]:
+    until, times = time.monotonic() + SECONDS, []
+    while time.monotonic() < until:
+        times.append(probe())
+        time.sleep(PAUSE_SECONDS)
+    return times

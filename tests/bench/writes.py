@@ -1,61 +1,55 @@
-"""How long writes take over HTTP, beside the bare SQL of the same rows, by turns, in the shop's database."""
+"""How long writes take over HTTP, beside SQL of the same rows, with the triggers and without, by turns, in the shop's
+database; how many there are a second; and what they notice of OpenSearch.
+"""
 
-import http.client
 import itertools
 import json
-import statistics
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
+import msgspec
 import psycopg
+import sqlalchemy as sa
 
+from infra.local.server import wait_ready
+from infra.local.servers import LocalServers
+from tests.bench import wire
 from tests.bench.bench import Bench
-from tests.bench.shop import key
+from tests.bench.clients import Clients, HTTPClient, Open, SQLClient, run
+from tests.bench.measuring import by_turns, spread, tail
+from tests.bench.shop import Shop, key
+from tests.bench.trigrams import Statement
+from tests.bench.wire import Connection
 
-TURNS, BATCHES, BATCH = 400, 40, 500
+TURNS, BATCHES, BATCH = 300, 30, 500
+BLOCKS, WARM_UP = 10, 3
+"""Of statements with the triggers, and as many without; a change of that has each planned anew."""
+CLIENTS, SPELLS, SPELL_SECONDS = (1, 4, 16), 3, 1.0
+MANY = 1_000
+"""Consumers whose orders are placed, and who are changed."""
+TABLES = ("consumers", "orders")
 INSERT = "INSERT INTO consumers (environment_id, email, phone, full_name, metadata) VALUES (%s, %s, %s, %s, %s)"
 INSERT_BATCH = """
     INSERT INTO consumers (environment_id, email, phone, full_name, metadata)
     SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[])"""
+UPDATE = """
+    UPDATE consumers SET email = %s, phone = %s, full_name = %s, metadata = metadata || %s::jsonb
+    WHERE environment_id = %s AND id = %s"""
 INSERT_ORDER = """
     INSERT INTO orders (environment_id, consumer_id, amount, currency_code, base_amount)
-    VALUES (%s, %s, %s, 'USD', %s)"""
+    VALUES (%s, %s, 12.50, 'USD', 12.50)"""
 SELECT = "SELECT * FROM consumers WHERE environment_id = %s AND id = %s"
+TELL = sa.text("UPDATE consumers SET version = version + 1 WHERE environment_id = :environment_id")
 
-_numbers = itertools.count(time.time_ns())
-
-Row = dict[str, Any]
-
-
-class Case(NamedTuple):
-    name: str
-    turns: int
-    target: float | None
-    """Milliseconds over HTTP at the median."""
-    over_http: Callable[[], object]
-    bare: Callable[[], object]
+_numbers = itertools.count(time.time_ns() // 1000 * BATCH)
 
 
-class Client:
-    """One connection that is kept; as little of a client as there can be."""
-
-    def __init__(self, url: str, key: str) -> None:
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        sent = None if body is None else json.dumps(body)
-        self._connection.request(method, f"/api/v1{path}", sent, self._headers)
-        answer = self._connection.getresponse()
-        content = answer.read()
-        assert answer.status in {200, 201}, (answer.status, content)
-        return json.loads(content)
-
-
-def person() -> Row:
-    number = next(_numbers)
+def person(number: int) -> dict[str, Any]:
     return {
         "email": f"Person.{number}@example.com",
         "phone": f"+4420{number % 10**8:08}",
@@ -64,78 +58,188 @@ def person() -> Row:
     }
 
 
-def columns(row: Row) -> tuple[Any, ...]:
+def people(number: int) -> list[dict[str, Any]]:
+    return [person(number + place) for place in range(BATCH)]
+
+
+def columns(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["email"], row["phone"], row["fullName"], json.dumps(row["metadata"])
 
 
-def cases(client: Client, database: psycopg.Connection[Any]) -> list[Case]:
-    known = client.ask("POST", "/consumers", person())["id"]
-    [(environment,)] = database.execute("SELECT environment_id FROM consumers WHERE id = %s", [known]).fetchall()
-    others = itertools.cycle([made["id"] for made in client.ask("POST", "/consumers/batch", people())])
+class Writer(NamedTuple):
+    """Makes of a number the request, and the statement that stores the same."""
 
-    def bare_batch() -> None:
-        database.execute(INSERT_BATCH, [environment, *map(list, zip(*map(columns, people()), strict=True))])
+    url: str
+    key: str
+    environment: int
+    consumers: Sequence[str]
 
+    def known(self, number: int) -> str:
+        return self.consumers[number % len(self.consumers)]
+
+    def post(self, number: int) -> list[bytes]:
+        return [wire.write(self.url, self.key, "POST", "/consumers", person(number))]
+
+    def insert(self, number: int) -> Statement:
+        return INSERT, (self.environment, *columns(person(number)))
+
+    def put(self, number: int) -> list[bytes]:
+        return [wire.write(self.url, self.key, "PUT", f"/consumers/{self.known(number)}", person(number))]
+
+    def update(self, number: int) -> Statement:
+        return UPDATE, (*columns(person(number)), self.environment, self.known(number))
+
+    def post_order(self, number: int) -> list[bytes]:
+        order = {"consumerId": self.known(number), "amount": "12.50"}
+        return [wire.write(self.url, self.key, "POST", "/orders", order)]
+
+    def insert_order(self, number: int) -> Statement:
+        return INSERT_ORDER, (self.environment, self.known(number))
+
+    def post_batch(self, number: int) -> list[bytes]:
+        return [wire.write(self.url, self.key, "POST", "/consumers/batch", people(number))]
+
+    def insert_batch(self, number: int) -> Statement:
+        return INSERT_BATCH, (self.environment, *map(list, zip(*map(columns, people(number)), strict=True)))
+
+    def get(self, number: int) -> list[bytes]:
+        return [wire.get(self.url, f"/api/v1/consumers/{self.known(number)}", self.key)]
+
+    def select(self, number: int) -> Statement:
+        return SELECT, (self.environment, self.known(number))
+
+
+class Case(NamedTuple):
+    name: str
+    turns: int
+    target: float | None
+    """Milliseconds over HTTP at the median."""
+    request: Callable[[int], list[bytes]]
+    statement: Callable[[int], Statement]
+    fires: bool = True
+    """Whether triggers have a part in it."""
+
+
+def cases(writer: Writer) -> list[Case]:
     return [
-        Case(
-            "POST /consumers",
-            TURNS,
-            6,
-            lambda: client.ask("POST", "/consumers", person()),
-            lambda: database.execute(INSERT, [environment, *columns(person())]),
-        ),
-        Case(
-            "GET /consumers/:id",
-            TURNS,
-            3,
-            lambda: client.ask("GET", f"/consumers/{known}"),
-            lambda: database.execute(SELECT, [environment, known]).fetchone(),
-        ),
-        Case(
-            "POST /orders",
-            TURNS,
-            None,
-            lambda: client.ask("POST", "/orders", {"consumerId": next(others), "amount": "12.50"}),
-            lambda: database.execute(INSERT_ORDER, [environment, next(others), "12.50", "12.50"]),
-        ),
-        Case(
-            f"POST /consumers/batch of {BATCH}",
-            BATCHES,
-            60,
-            lambda: client.ask("POST", "/consumers/batch", people()),
-            bare_batch,
-        ),
+        Case("POST /consumers", TURNS, 6, writer.post, writer.insert),
+        Case("PUT /consumers/:id", TURNS, None, writer.put, writer.update),
+        Case("POST /orders", TURNS, None, writer.post_order, writer.insert_order),
+        Case(f"POST /consumers/batch of {BATCH}", BATCHES, 60, writer.post_batch, writer.insert_batch),
+        Case("GET /consumers/:id", TURNS, 3, writer.get, writer.select, fires=False),
     ]
 
 
-def people() -> list[Row]:
-    return [person() for _ in range(BATCH)]
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return (time.perf_counter() - started) * 1000
-
-
-def measured(case: Case) -> list[str]:
-    """One row of the table."""
-    for work in (case.over_http, case.bare):
-        for _ in range(max(case.turns // 10, 3)):
-            work()
-    pairs = [(milliseconds(case.over_http), milliseconds(case.bare)) for _ in range(case.turns)]
-    medians = [statistics.median(times) for times in zip(*pairs, strict=True)]
-    tails = [statistics.quantiles(times, n=20)[-1] for times in zip(*pairs, strict=True)]
-    figures = [f"{figure:.2f}" for figure in (medians[0], tails[0], medians[1], tails[1])]
-    return [case.name, *figures, f"{medians[0] / medians[1]:.1f}", f"≤ {case.target:g}" if case.target else ""]
-
-
 def measure(bench: Bench) -> None:
-    """Writes of an organization of its own, beside the rows that are there; what indexes does not run."""
-    shop = bench.shop
-    with shop.account() as account, psycopg.connect(shop.address, autocommit=True) as database:
-        rows = [measured(case) for case in cases(Client(shop.service.url, key(account)), database)]
-    bench.report.say("Milliseconds, by turns; SQL: the same rows by one statement, with the triggers.")
-    bench.report.table(["", "HTTP median", "HTTP p95", "SQL median", "SQL p95", "ratio", "target (median)"], rows)
-    with shop.indexing():
-        shop.settled()
+    shop, report = bench.shop, bench.report
+    with shop.account() as account, psycopg.connect(shop.address, autocommit=True) as sql:
+        writer = Writer(shop.service.url, key(account), account.live_environment, ())
+        with Connection(writer.url) as api:
+            made = [api.ask(writer.post_batch(next_number())[0]) for _ in range(MANY // BATCH)]
+            known = [row["id"] for batch in made for row in msgspec.json.decode(batch)]
+            writer = writer._replace(consumers=known)
+            rows = [row_of(case, api, sql) for case in cases(writer)]
+        report.say(
+            f"Beside {shop.consumers:,} consumers, while nothing is indexed; milliseconds, by turns: median (p10–p90). "
+            "SQL: the same rows by one statement in a transaction of its own; bare: with the triggers disabled."
+        )
+        head = ["", "HTTP", "HTTP p99", "SQL", "ratio", "triggers", "bare", "triggers add", "target over HTTP"]
+        report.table(head, rows)
+        report.say(f"Writes a second, clients that ask again at once: median (least–most) of {SPELLS} spells.")
+        report.table(["", *map(str, CLIENTS)], rates(bench.clients, writer, shop.address))
+        with shop.database.engine.begin() as connection:
+            # What was written past the triggers.
+            connection.execute(TELL, {"environment_id": writer.environment})
+        with shop.indexing():
+            shop.settled()
+            report.say(f"POST /consumers with its workers running; milliseconds of {TURNS}.")
+            report.table(["OpenSearch", "median (p10–p90)", "p99"], [*beside_outages(bench.servers, shop, writer)])
+            shop.settled()
+
+
+def next_number() -> int:
+    """The first of as many as a batch needs."""
+    return next(_numbers) * BATCH
+
+
+def row_of(case: Case, api: Connection, sql: psycopg.Connection[Any]) -> list[str]:
+    def over_http(_: int) -> None:
+        for request in case.request(next_number()):
+            api.ask(request)
+
+    ways = {"http": over_http, "sql": lambda _: run(sql, case.statement(next_number()))}
+    times = by_turns(ways, case.turns, warm_up=max(case.turns // 10, 3))
+    http, beside = spread(times["http"]), spread(times["sql"])
+    figures = [f"{http:.2f}", f"{tail(times['http']):.1f}", f"{beside:.2f}", f"{http.median / beside.median:.1f}"]
+    target = f"≤ {case.target:g}" if case.target else ""
+    return [case.name, *figures, *(of_triggers(case, sql) if case.fires else ["", "", ""]), target]
+
+
+def of_triggers(case: Case, sql: psycopg.Connection[Any]) -> list[str]:
+    """The statement with and without them, in blocks by turns."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for fires in [True, False] * BLOCKS:
+        with triggers(sql, fires=fires):
+            for turn in range(-WARM_UP, case.turns // BLOCKS):
+                statement = case.statement(next_number())
+                started = time.perf_counter()
+                run(sql, statement)
+                if turn >= 0:
+                    times[fires].append((time.perf_counter() - started) * 1000)
+    with_them, bare = spread(times[True]), spread(times[False])
+    added = with_them.median - bare.median
+    return [f"{with_them:.2f}", f"{bare:.2f}", f"{added:.2f} ms, × {with_them.median / bare.median:.2f}"]
+
+
+@contextmanager
+def triggers(sql: psycopg.Connection[Any], *, fires: bool) -> Iterator[None]:
+    """Have the triggers fire or not; those of foreign keys always do."""
+    try:
+        if not fires:
+            for table in TABLES:
+                sql.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
+        yield
+    finally:
+        for table in TABLES:
+            sql.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER".encode())
+
+
+def rates(clients: Clients, writer: Writer, address: str) -> list[list[str]]:
+    ways: dict[str, Open] = {
+        "POST /consumers": partial(HTTPClient, writer.url, writer.post),
+        "its INSERT": partial(SQLClient, address, writer.insert),
+        "PUT /consumers/:id": partial(HTTPClient, writer.url, writer.put),
+        "its UPDATE": partial(SQLClient, address, writer.update),
+    }
+    found: dict[str, list[str]] = {name: [] for name in ways}
+    for number in CLIENTS:
+        spells: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(SPELLS):
+            for name, way in ways.items():
+                spells[name].append(clients.busy(way, number, SPELL_SECONDS))
+        for name, each in spells.items():
+            found[name].append(f"{spread(each):,.0f}")
+    return [[name, *figures] for name, figures in found.items()]
+
+
+def beside_outages(servers: LocalServers, shop: Shop, writer: Writer) -> Iterator[list[str]]:
+    """A row for each state of OpenSearch."""
+    search = servers.opensearch
+    with Connection(shop.service.url) as api:
+        yield ["running", *_posted(api, writer)]
+        os.kill(search.pid, signal.SIGSTOP)
+        try:
+            yield ["hanging", *_posted(api, writer)]
+        finally:
+            os.kill(search.pid, signal.SIGCONT)
+        search.kill()
+        try:
+            yield ["gone", *_posted(api, writer)]
+        finally:
+            search.spawn()
+            wait_ready([search])
+
+
+def _posted(api: Connection, writer: Writer) -> list[str]:
+    times = by_turns({"post": lambda _: api.ask(writer.post(next_number())[0])}, TURNS)["post"]
+    return [f"{spread(times):.2f}", f"{tail(times):.1f}"]
