@@ -2,17 +2,23 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
+import sqlalchemy as sa
 
 from indexer import verifications, verify
+from indexer.claims import HIGHEST
 from indexer.verifications import Place
 from indexer.verify import Scope, Submit
 from infra.documents import read_alias
 from infra.verifications import Run, VerificationError, known, latest, request, run
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS, add, remove, rewrite
+from tests.waiting import wait_until
+
+WRITTEN: LiteralString = """
+    SELECT column_name FROM information_schema.columns WHERE table_name = 'consumers' AND is_generated = 'NEVER'"""
 
 
 @pytest.fixture
@@ -210,3 +216,56 @@ def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pyt
     for _ in range(9):
         verifications.watch(place(pipeline))
     assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]
+
+
+def test_document_beyond_all_versions_is_found_and_mended(filled: Pipeline) -> None:
+    """No row could ever be raised above it, so it is removed, and written anew once OpenSearch has forgotten that:
+    after a minute, which the drain's attempts outlast.
+    """
+    settings: Any = {"index.gc_deletes": "0s"}
+    filled.writer.indices.put_settings(index=filled.index_name, body=settings)
+    consumer, other, *_ = victims(filled)
+    rewrite(filled, consumer, HIGHEST, fullName="Mallory")
+    added = add(filled, other, version=HIGHEST + 5)
+    filled.write_by_hand(added, HIGHEST + 5, filled.source(added))
+    assert done(filled, "verify").causes == {"ahead": 1, "resurrected": 1}
+    found = done(filled, "repair")
+    assert found.mended == 2
+
+    def written() -> bool:
+        filled.run("UPDATE outbox SET retry_at = NULL")
+        filled.drain()
+        return filled.waiting() == 0
+
+    wait_until(written, what="OpenSearch to forget the delete")
+    assert done(filled, "verify").agrees
+    assert filled.indexed(consumer)["fullName"] == "n1"
+    assert filled.visible() == set(victims(filled))
+
+
+def test_database_set_back_to_an_earlier_time_is_found_and_mended(filled: Pipeline) -> None:
+    changed, deleted, *_ = victims(filled)
+    columns = ", ".join(name for (name,) in filled.run(WRITTEN))
+    with filled.database.engine.connect() as connection:
+        before = connection.execute(sa.text(f"SELECT {columns} FROM consumers")).mappings().all()
+    filled.rename(changed, "Later")
+    filled.delete(deleted)
+    made = filled.consumer("Made later")
+    filled.drain()
+    with filled.database.engine.begin() as connection:
+        connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
+        connection.execute(sa.text("DELETE FROM consumers"))
+        values = ", ".join(f":{name}" for name in columns.split(", "))
+        insert = sa.text(f"INSERT INTO consumers ({columns}) VALUES ({values})")
+        connection.execute(insert, [dict(row) for row in before])
+    assert done(filled, "verify").causes == {"ahead": 2, "resurrected": 1}
+    assert done(filled, "repair").mended == 3
+    filled.drain()
+    assert done(filled, "verify").agrees
+    assert made not in filled.visible()
+    assert filled.visible() == set(victims(filled))
+    assert filled.indexed(changed)["fullName"] == "n1"
+    filled.rename(deleted, "After it")
+    filled.drain()
+    assert filled.indexed(deleted)["fullName"] == "After it"
+    assert done(filled, "verify").agrees
