@@ -34,6 +34,9 @@ REBUILD = {
     "documents": ("consumers_rebuild_documents", "Consumers the latest rebuild has filled in."),
     "total": ("consumers_rebuild_consumers", "Consumers there were when it began."),
     "misses": ("consumers_rebuild_misses", f"Changes that its index did not take yet, up to {MOST}."),
+    "is_paused": ("consumers_rebuild_paused", "Whether it rests until somebody resumes it."),
+    "documents_per_second": ("consumers_rebuild_documents_per_second", "While it was filled, rests not counted."),
+    "remaining_seconds": ("consumers_rebuild_remaining_seconds", "Of the filling, at that rate."),
 }
 LABELS = ("lane",)
 EDGES = (*map(floatToGoString, BOUNDS), "+Inf")
@@ -84,9 +87,8 @@ class IndexCollector(Collector):
         for field, (name, text) in COUNTERS.items():
             yield _each(CounterMetricFamily(name, text, labels=LABELS), found.done, field)
         yield GaugeMetricFamily("consumers_index_lost", "Whether the index is gone, and reads are errors.", found.lost)
-        for field, (name, text) in REBUILD.items():
-            if found.rebuild:
-                yield GaugeMetricFamily(name, text, getattr(found.rebuild, field))
+        if found.rebuild:
+            yield from _rebuild(found.rebuild)
         delays = HistogramMetricFamily(
             "consumers_commit_to_searchable_seconds", "From a change to its being searchable.", labels=LABELS
         )
@@ -96,6 +98,15 @@ class IndexCollector(Collector):
             )
         yield delays
         yield from _verified(found)
+
+
+def _rebuild(rebuild: Rebuild) -> Iterator[Metric]:
+    for field, (name, text) in REBUILD.items():
+        if (value := getattr(rebuild, field)) is not None:
+            yield GaugeMetricFamily(name, text, value)
+    phase = GaugeMetricFamily("consumers_rebuild_phase", "1 for the phase it is in.", labels=("phase",))
+    phase.add_metric([rebuild.phase], 1)
+    yield phase
 
 
 def _verified(found: Figures) -> Iterator[Metric]:

@@ -10,9 +10,9 @@ import httpx
 import msgspec
 import pytest
 import sqlalchemy as sa
-from prometheus_client.parser import text_string_to_metric_families
 
 from infra.counters import BOUNDS
+from tests.scraping import metrics
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
 
@@ -31,17 +31,6 @@ def pids(service: Service) -> list[int]:
     log = service.log("api")
     spawned = re.findall(r"Spawning worker-\d+ with PID: (\d+)", log)
     return [int(pid) for pid in spawned] if log.count("Started worker") == len(spawned) else []
-
-
-def metrics(service: Service) -> dict[tuple[str, ...], float]:
-    """Values by name and label values, these in the order of their names."""
-    answer = httpx.get(f"{service.url}/metrics").raise_for_status()
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    return {
-        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
 
 
 def test_requests_are_counted_by_route_method_and_status(account: Account, service: Service) -> None:

@@ -4,16 +4,30 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
 
+from indexer import slices
 from indexer.rebuild import Builder
 from infra import queue, rebuilds
 from infra.settings import Settings
 from tests.commands import Consumers, commands
-from tests.indexer.building import ask, build, latest, next_index, people, read_index, rebuild
+from tests.indexer.building import ask, build, latest, next_index, people, reach, read_index, rebuild
 from tests.indexer.conftest import Pipeline
+from tests.scraping import metrics
+from tests.service import Service, new_account
+
+MEASURED = {
+    "documents": "documents",
+    "consumers": "total",
+    "misses": "misses",
+    "paused": "isPaused",
+    "documents_per_second": "documentsPerSecond",
+    "remaining_seconds": "remainingSeconds",
+}
+"""Metrics, and what they are called elsewhere."""
 
 
 @pytest.fixture
@@ -110,6 +124,36 @@ def test_pause_resume_cancel_and_drop_are_told(pipeline: Pipeline, builder: Buil
         assert consumers("index", request).code == 1
     rebuild(pipeline, builder)
     assert consumers("index", "drop").code == 0
+
+
+def test_how_far_it_is_is_the_same_wherever_one_asks(
+    pipeline: Pipeline, builder: Builder, consumers: Consumers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(slices, "ROWS", 20)
+    people(pipeline, 50)
+    pipeline.drain()
+    service = Service(pipeline.database, tmp_path)
+    service.start("api")
+    try:
+        with new_account(service) as account:
+            ask(pipeline, "rebuild")
+            reach(pipeline, builder, "filling")
+            assert builder.step()
+            ask(pipeline, "pause")
+            for phase, filled in (("filling", 20), ("done", 50)):
+                shown = json.loads(consumers("index", "status", "--json").out)["rebuild"]
+                over_http = account.live.get("/ops/index").raise_for_status().json()["rebuild"]
+                counted = metrics(service)
+                assert (shown["phase"], shown["documents"], shown["total"]) == (phase, filled, 50)
+                assert {**over_http, "lagMs": 0} == {**shown, "lagMs": 0}
+                assert counted["consumers_rebuild_phase", phase] == 1
+                for name, field in MEASURED.items():
+                    assert counted.get((f"consumers_rebuild_{name}",)) == shown[field], name
+                if shown["isPaused"]:
+                    ask(pipeline, "resume")
+                    build(pipeline, builder)
+    finally:
+        service.close()
 
 
 def test_status_shows_generations_and_the_rebuild(pipeline: Pipeline, builder: Builder, consumers: Consumers) -> None:

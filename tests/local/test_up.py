@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from infra.local import ports
-from infra.settings import ROOT
+from infra.settings import ROOT, Settings, load
 from tests.local.processes import processes_of
 from tests.waiting import wait_until
 
@@ -39,7 +40,22 @@ def printed(running: subprocess.Popen[str]) -> Iterator[str]:
             return
 
 
-def test_printed_commands_work_and_nothing_outlives_it(tmp_path: Path) -> None:
+def settings(folder: Path) -> Settings:
+    """Of what runs there."""
+    environ = {"LOCAL_DIR": str(folder)}
+    return load(environ)
+
+
+def is_as_declared(folder: Path) -> bool:
+    """Whether the index that is read is what the code declares."""
+    command = [str(Path(sys.executable).with_name("consumers")), "index", "status", "--json"]
+    status = json.loads(subprocess.check_output(command, env=os.environ | {"LOCAL_DIR": str(folder)}))
+    return all(each["isAsDeclared"] for each in status["generations"] if each["state"] == "live")
+
+
+def test_printed_commands_work_and_a_second_start_keeps_all_but_an_index_of_older_code(
+    tmp_path: Path,
+) -> None:
     with start(tmp_path) as first:
         commands = [line for line in printed(first) if line.startswith("curl ")]
         best, posted, _ = (
@@ -51,11 +67,16 @@ def test_printed_commands_work_and_nothing_outlives_it(tmp_path: Path) -> None:
         wait_until(
             lambda: posted["id"] in subprocess.check_output(shlex.split(commands[2])).decode(), what="the posted one"
         )
+        with psycopg.connect(settings(tmp_path).database_url) as connection:
+            connection.execute("UPDATE generations SET mapping_digest = 'of older code'")
         first.kill()
     wait_until(lambda: not processes_of(tmp_path), what="the end of all processes")
 
     with start(tmp_path) as second:
-        assert commands[2].partition("Bearer ")[2] in [line.partition("Bearer ")[2] for line in printed(second)]
+        lines = list(printed(second))
+        assert commands[2].partition("Bearer ")[2] in [line.partition("Bearer ")[2] for line in lines]
+        assert [line for line in lines if line.startswith("The code declares another index than there is: building")]
+        wait_until(lambda: is_as_declared(tmp_path), timeout=90, what="the rebuild")
         second.send_signal(signal.SIGINT)
         rest, _ = second.communicate(timeout=60)
     assert (second.returncode, rest.splitlines()[-1:]) == (0, ["Stopped."])

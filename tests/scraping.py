@@ -1,0 +1,17 @@
+"""Reading `/metrics` as Prometheus does."""
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service import Service
+
+
+def metrics(service: Service) -> dict[tuple[str, ...], float]:
+    """Values by name and label values, these in the order of their names."""
+    answer = httpx.get(f"{service.url}/metrics").raise_for_status()
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
