@@ -5,7 +5,6 @@ whichever worker comes next (`docs/decisions/0011-rebuilds-beside-the-live-index
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import structlog
 
 from indexer import refill, slices, states, verify
 from indexer.bulk import PlaceError, refresh
+from indexer.comparers import Comparers
 from infra import db, documents, logs, opensearch
 from infra.settings import Settings
 
@@ -32,7 +32,7 @@ VERIFY_SECONDS = 2.0
 STEWARD = 0x73746577
 
 BUILDING = sa.text("""
-    SELECT id, index_name, phase, is_paused, wanted, document_version, verified_at IS NOT NULL, verify_position
+    SELECT id, index_name, phase, is_paused, wanted, document_version, verified_at IS NOT NULL, verify_position, total
     FROM generations
     WHERE state IN ('filling', 'refreshed')""")
 ROLLBACK = sa.text("SELECT id FROM generations WHERE state = 'kept' AND wanted = 'rollback'")
@@ -66,6 +66,7 @@ class Building(NamedTuple):
     document_version: int
     is_verified: bool
     verify_position: str
+    total: int
 
 
 class Builder:
@@ -74,6 +75,7 @@ class Builder:
     def __init__(self, settings: Settings, name: str = "rebuild") -> None:
         self._engine = db.engine(settings, pool_size=3, name=name)
         self._writer, self._client = opensearch.writer(settings), opensearch.client(settings)
+        self._comparers = Comparers(settings, self._engine, self._writer)
         self._prefix = settings.index_prefix
         self._rows = ROWS
         self._pause = FIRST_PAUSE_SECONDS
@@ -85,6 +87,7 @@ class Builder:
         while self._not_before <= time.monotonic() < until:
             try:
                 if not self.step():
+                    self._comparers.rest()
                     return False
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the worker)
                 self._fail(error)
@@ -94,6 +97,7 @@ class Builder:
         return time.monotonic() >= until
 
     def close(self) -> None:
+        self._comparers.close()
         self._engine.dispose()
         self._writer.close()
         self._client.close()
@@ -228,13 +232,7 @@ class Builder:
         scope = verify.Scope(verify.index_of(self._engine, building.index_name), None)
         ranges = verify.ranges(self._engine, scope, building.verify_position, verify.ROWS)
         portion = takewhile(lambda _: time.monotonic() < until, ranges)
-        pool = ThreadPoolExecutor(verify.THREADS)
-        try:
-            yield from verify.steps(
-                portion, lambda part: pool.submit(verify.compare, self._engine, self._writer, scope, part)
-            )
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from verify.steps(portion, self._comparers.submit(scope, building.total))
 
     def _move(self, building: Building, phase: str) -> bool:
         with self._engine.begin() as connection:
@@ -244,6 +242,7 @@ class Builder:
         """Smaller pages, after a while: the index may have too much to do, or one row be at fault."""
         reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
         log.warning("rebuild_postponed", rows=self._rows, reason=reason)
+        self._comparers.rest()
         self._rows = max(1, self._rows // 4)
         self._not_before = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)

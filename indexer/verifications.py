@@ -5,7 +5,6 @@ What has been compared is recorded range by range, with a heartbeat: of one who 
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,8 +17,9 @@ from sqlalchemy.exc import DBAPIError
 
 from indexer import reindex, suspects
 from indexer.bulk import PlaceError
+from indexer.comparers import Comparers
 from indexer.repair import mend
-from indexer.verify import ROWS, THREADS, Report, Scope, Step, Submit, compare, index_of, ranges, steps
+from indexer.verify import ROWS, THREADS, Report, Scope, Step, Submit, index_of, ranges, steps
 from infra import db, documents, logs, opensearch
 from infra.reindex import Scope as Chosen
 from infra.settings import Settings
@@ -103,17 +103,19 @@ class Place(NamedTuple):
 
     engine: sa.Engine
     client: OpenSearch
-    submit: Callable[[Scope], Submit]
     alias: str
     """By which the index is read."""
+    submit: Callable[[Scope, int], Submit]
+    """What has ranges of about so many consumers compared."""
+    rest: Callable[[], None]
+    """Called when there is nothing to compare."""
 
 
 def place_of(settings: Settings) -> Place:
     """For a process that has one, to its end."""
     engine, client = db.engine(settings, pool_size=THREADS + 1, name="verify"), opensearch.writer(settings)
-    pool = ThreadPoolExecutor(THREADS)
-    alias = documents.read_alias(settings.index_prefix)
-    return Place(engine, client, lambda scope: lambda part: pool.submit(compare, engine, client, scope, part), alias)
+    comparers = Comparers(settings, engine, client)
+    return Place(engine, client, documents.read_alias(settings.index_prefix), comparers.submit, comparers.rest)
 
 
 def work(place: Place, seconds: float) -> bool:
@@ -122,9 +124,12 @@ def work(place: Place, seconds: float) -> bool:
     Never raises for what is wrong with database or index: the run goes on when they are back, or has failed.
     """
     until = time.monotonic() + seconds
-    return _go_on(
+    found = _go_on(
         place, ("verify", "repair", "reindex"), lambda parts: takewhile(lambda _: time.monotonic() < until, parts)
     )
+    if not found:
+        place.rest()
+    return found
 
 
 def watch(place: Place) -> None:
@@ -152,6 +157,7 @@ def _go_on(place: Place, kinds: tuple[str, ...], portion: Portion, rows: int = R
     except LostError:
         log.warning("verification_lost", run=run.id)
     except Exception as error:  # noqa: BLE001 (whatever it is, the run goes on, or is known to have failed)
+        place.rest()
         _postpone(place.engine, run, error)
     return True
 
@@ -178,7 +184,7 @@ def _compare(place: Place, run: Taken, portion: Portion, rows: int) -> None:
     if run.repairs is not None:
         found = _stored(place, run, scope)
     else:
-        found = steps(portion(ranges(place.engine, scope, run.position, rows)), place.submit(scope))
+        found = steps(portion(ranges(place.engine, scope, run.position, rows)), place.submit(scope, run.total or 0))
     for step in found:
         _record(place, run, step)
         if step.last is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
-from tests.bench import drain, freshness, growth, machine, reads, rebuild, relevance, sizes, upkeep, writes
+from tests.bench import drain, freshness, growth, machine, pgsync, reads, rebuild, relevance, sizes, upkeep, writes
 from tests.bench.bench import Bench
 from tests.bench.report import Report, progress
 
@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "freshness": freshness.measure,
     "growth": growth.measure,
     "drain": lambda bench: printed(bench, drain.main),
+    "pgsync": pgsync.measure,
     "relevance": lambda bench: printed(bench, relevance.main),
 }
 

@@ -1,5 +1,6 @@
 """Building the index of a database in processes of its own, as its workers do."""
 
+import time
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ TIMES = sa.text("""
     SELECT index_name, extract(epoch FROM refreshed_at - filling_at)::float8 AS filling,
         extract(epoch FROM verified_at - refreshed_at)::float8 AS verifying
     FROM generations WHERE state = 'live'""")
+
+LOOK_SECONDS = 0.02
+"""Of a process that finds nothing to do, while another does what one alone may."""
 
 
 class Built(NamedTuple):
@@ -54,7 +58,7 @@ def _work(settings: Settings) -> None:
     collector.spare()
     builder, engine = Builder(settings), db.engine(settings)
     while builder.work(1) or _running(engine):
-        pass
+        time.sleep(LOOK_SECONDS)
     builder.close()
     engine.dispose()
 

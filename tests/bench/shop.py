@@ -1,7 +1,7 @@
 """A service with two filled environments, in a database of its own on the servers of a run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -102,7 +102,7 @@ def opened(servers: LocalServers, size: int, folder: Path) -> Iterator[Shop]:
         account = stack.enter_context(new_account(service, limits=UNREACHED))
         large = _environment(account.live, account.live_environment)
         small = _environment(account.test, account.test_environment)
-        taken = seconds(lambda: _fill(database, {size: large, SMALL: small}))
+        taken = seconds(lambda: _fill(database, [(size, large), (SMALL, small)]))
         built = build(database.engine, database.settings, os.cpu_count() or 1)
         progress(f"{size:,} consumers: rows in {taken:.0f} s, index in {built.filling + built.verifying:.0f} s")
         yield Shop(database, service, large, small, size, built)
@@ -120,9 +120,9 @@ def _audience(client: httpx.Client, new: dict[str, str]) -> str:
     return str(answer.json()["id"])
 
 
-def _fill(database: Database, environments: dict[int, Environment]) -> None:
+def _fill(database: Database, environments: Sequence[tuple[int, Environment]]) -> None:
     address = database.settings.database_url
-    for size, environment in environments.items():
+    for size, environment in environments:
         population.fill(address, environment.id, environment.static, size)
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")

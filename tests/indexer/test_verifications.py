@@ -1,7 +1,6 @@
 """Runs of verify and repair: whoever works on them, and whatever becomes of those who do."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, LiteralString
 
 import pytest
@@ -9,8 +8,8 @@ import sqlalchemy as sa
 
 from indexer import verifications, verify
 from indexer.claims import HIGHEST
+from indexer.comparers import Comparers
 from indexer.verifications import Place
-from indexer.verify import Scope, Submit
 from infra.documents import read_alias
 from infra.verifications import Run, VerificationError, known, latest, request, run
 from tests.indexer.conftest import Pipeline
@@ -31,12 +30,9 @@ def filled(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
 
 
 def place(pipeline: Pipeline) -> Place:
-    engine, pool = pipeline.database.engine, ThreadPoolExecutor(1)
-
-    def submit(scope: Scope) -> Submit:
-        return lambda part: pool.submit(verify.compare, engine, pipeline.writer, scope, part)
-
-    return Place(engine, pipeline.writer, submit, read_alias(pipeline.database.settings.index_prefix))
+    engine, alias = pipeline.database.engine, read_alias(pipeline.database.settings.index_prefix)
+    comparers = Comparers(pipeline.database.settings, engine, pipeline.writer)
+    return Place(engine, pipeline.writer, alias, comparers.submit, comparers.rest)
 
 
 def asked(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:

@@ -1,0 +1,94 @@
+"""pgsync beside this service: the same rows, the same machine, the same OpenSearch."""
+
+import time
+
+import psycopg
+
+from tests.bench.bench import Bench
+from tests.bench.indexing import build
+from tests.bench.measuring import seconds, spread, tail
+from tests.bench.pgsync import sides
+from tests.bench.pgsync.peer import INDEX, VERSION, opened
+from tests.bench.pgsync.sides import Side
+from tests.bench.shop import Shop
+from tests.waiting import wait_until
+
+MOST = 100_000
+"""Consumers, for it takes its time."""
+CHANGES = 10_000
+RATES, SECONDS = (50, 200), 10.0
+REFRESHES = {"pgsync, index refreshed each 1 s": "1s", "pgsync, each 100 ms": "100ms"}
+CHANGE = """
+    UPDATE consumers SET external_id = 'changed ' || id
+    WHERE id IN (SELECT id FROM consumers WHERE environment_id = %s ORDER BY id DESC LIMIT %s)"""
+
+
+def measure(bench: Bench) -> None:
+    shop, report, consumers = bench.shop, bench.report, min(bench.size, MOST)
+    with opened(shop, bench.servers, bench.folder / "peer", consumers) as peer:
+        peer.run("bootstrap")
+        synced = consumers / seconds(lambda: peer.run("pgsync"))
+        built = build(shop.database.engine, shop.database.settings, 1)
+        own = [shop.consumers / built.filling, shop.consumers / (built.filling + built.verifying)]
+        rows = [
+            ["initial sync, documents/s; ours by one process too", *compared(own[0], synced)],
+            ["– ours with its verification", *compared(own[1], synced)],
+        ]
+        ours, theirs = sides.ours(shop), sides.theirs(peer, shop)
+        with peer.following(), shop.indexing():
+            speeds = changed_here(shop, ours), changed_there(theirs)
+            rows.append([f"{CHANGES:,} changes by one statement, a second", *compared(*speeds)])
+            fresh = [row for rate in RATES for row in freshness(bench, ours, theirs, rate)]
+            peer.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": "1s"})
+            bad = {side.name: sides.hurried(side, bench.clients, RATES[0]) for side in (ours, theirs)}
+            shop.settled()
+            peer.settled()
+            wrong = [sides.wrong(side, bad[side.name]) for side in (ours, theirs)]
+    report.say(f"pgsync {VERSION}, totals by a plugin, {consumers:,} consumers with their orders.")
+    report.table(["", "ours", "pgsync", "ratio"], rows)
+    report.say("From commit of an INSERT until a search finds it, milliseconds.")
+    report.table(["", "inserts/s beside it", "p50 (p10–p90)", "p99", "max"], fresh)
+    report.say(
+        f"Documents that are wrong for good, of orders that were changed {sides.LATER_SECONDS} s after their insert, "
+        f"beside {RATES[0]} inserts a second; pgsync's index refreshed each 1 s, as it is by default."
+    )
+    rows = [
+        [f"{sides.DELETED} orders deleted", *(str(deleted) for deleted, _ in wrong)],
+        [f"{sides.MOVED} orders moved to another consumer", *(str(moved) for _, moved in wrong)],
+    ]
+    report.table(["", "ours", "pgsync"], rows)
+
+
+def compared(ours: float, theirs: float) -> list[str]:
+    return [f"{ours:,.0f}", f"{theirs:,.0f}", f"{ours / theirs:.1f}"]
+
+
+def changed_here(shop: Shop, side: Side) -> float:
+    """Changes a second, from commit until all are searchable."""
+    return change(side) / seconds(shop.settled)
+
+
+def changed_there(side: Side) -> float:
+    """As `changed_here`."""
+    changes, started = change(side), time.monotonic()
+    question = {"prefix": {"external_id.keyword": "changed "}}
+    wait_until(lambda: side.count(question) >= changes, 120, "pgsync's index")
+    return changes / (time.monotonic() - started)
+
+
+def change(side: Side) -> int:
+    """Change so many consumers."""
+    with psycopg.connect(side.address) as sql:
+        return sql.execute(CHANGE.encode(), (side.environment, CHANGES)).rowcount
+
+
+def freshness(bench: Bench, ours: Side, theirs: Side, rate: int) -> list[list[str]]:
+    rows = [["ours", str(rate), *figures(sides.delays(ours, bench.clients, rate, SECONDS))]]
+    for name, interval in REFRESHES.items():
+        theirs.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": interval})
+        rows.append([name, str(rate), *figures(sides.delays(theirs, bench.clients, rate, SECONDS))])
+    return rows
+
+
+def figures(times: list[float]) -> list[str]:
+    return [f"{spread(times):.0f}", f"{tail(times):.0f}", f"{max(times):.0f}"]

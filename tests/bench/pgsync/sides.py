@@ -1,0 +1,132 @@
+"""This service and pgsync, asked and changed in the same way: by SQL, and by searches of the index."""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from functools import partial
+from typing import Any, NamedTuple
+
+import psycopg
+from opensearchpy import OpenSearch
+
+from infra import documents
+from infra.ids import new_ids
+from tests.bench.clients import Clients, SQLClient
+from tests.bench.pgsync.peer import INDEX, Peer
+from tests.bench.shop import Shop
+from tests.bench.trigrams import Statement
+
+DELETED, MOVED = 30, 60
+LATER_SECONDS, APART_SECONDS = 0.4, 0.05
+"""Between an order and what becomes of it; and between two orders."""
+LOOK_SECONDS, PAUSE_SECONDS, GIVE_UP_SECONDS = 0.003, 0.03, 30.0
+INSERT = """
+    INSERT INTO consumers (id, environment_id, version, email, full_name) VALUES (%s, %s, 1, %s, 'Somebody New')"""
+ORDER = """
+    INSERT INTO orders (id, environment_id, consumer_id, amount, currency_code, base_amount)
+    VALUES (%s, %s, %s, 12.50, 'USD', 12.50)"""
+TOTALS = """
+    SELECT c.id, count(o.id), coalesce(sum(o.base_amount), 0)
+    FROM consumers c LEFT JOIN orders o ON o.consumer_id = c.id
+    WHERE c.id = ANY(%s) GROUP BY c.id"""
+Totals = dict[str, tuple[int, Decimal]]
+
+
+class Side(NamedTuple):
+    name: str
+    address: str
+    search: OpenSearch
+    alias: str
+    environment: int
+    fields: tuple[str, str]
+    """Of the totals: how many orders, and their value."""
+    unit: int
+    """Of that value."""
+
+    def statement(self, consumer_id: str) -> Statement:
+        return INSERT, (consumer_id, self.environment, f"{consumer_id}@example.com")
+
+    def finds(self, consumer_id: str) -> bool:
+        return self.count({"ids": {"values": [consumer_id]}}) == 1
+
+    def count(self, question: dict[str, Any]) -> int:
+        return int(self.search.count(index=self.alias, body={"query": question})["count"])
+
+    def shown(self, ids: Sequence[str]) -> Totals:
+        """As the index has them."""
+        body = {"query": {"ids": {"values": list(ids)}}, "size": len(ids)}
+        hits = self.search.search(index=self.alias, body=body)["hits"]["hits"]
+        number, value = self.fields
+        return {hit["_id"]: (hit["_source"][number], Decimal(str(hit["_source"][value])) / self.unit) for hit in hits}
+
+
+def ours(shop: Shop) -> Side:
+    search, alias = shop.database.search, documents.read_alias(shop.prefix)
+    fields = ("totalOrders", "totalOrderValue")
+    return Side("ours", shop.address, search, alias, shop.large.id, fields, documents.MONEY_UNIT)
+
+
+def theirs(peer: Peer, shop: Shop) -> Side:
+    fields = ("total_orders", "total_order_value")
+    return Side("pgsync", peer.address, peer.search, INDEX, shop.large.id, fields, 1)
+
+
+def _insert(environment: int, _: int) -> Statement:
+    [consumer_id] = new_ids("cons_", 1)
+    return INSERT, (consumer_id, environment, f"{consumer_id}@example.com")
+
+
+def delays(side: Side, clients: Clients, rate: int, seconds: float) -> list[float]:
+    """Milliseconds from commit until a consumer can be found, beside so many others a second."""
+    times: list[float] = []
+    until = time.monotonic() + seconds
+    start = partial(SQLClient, side.address, partial(_insert, side.environment))
+    with psycopg.connect(side.address, autocommit=True) as sql, clients.paced(start, rate, seconds):
+        while time.monotonic() < until:
+            [consumer_id] = new_ids("cons_", 1)
+            text, values = side.statement(consumer_id)
+            sql.execute(text.encode(), values)
+            committed = time.monotonic()
+            while not side.finds(consumer_id):
+                assert time.monotonic() < committed + GIVE_UP_SECONDS, f"{side.name}: {consumer_id} is never found"
+                time.sleep(LOOK_SECONDS)
+            times.append((time.monotonic() - committed) * 1000)
+            time.sleep(PAUSE_SECONDS)
+    return times
+
+
+def hurried(side: Side, clients: Clients, rate: int) -> list[str]:
+    """Place orders, and delete or move each a little later, beside inserts; gives the consumers whose they were."""
+    number, seconds = DELETED + 2 * MOVED, (DELETED + MOVED) * APART_SECONDS + LATER_SECONDS
+    start = partial(SQLClient, side.address, partial(_insert, side.environment))
+    with psycopg.connect(side.address, autocommit=True) as sql, clients.paced(start, rate, seconds):
+        some = "SELECT id FROM consumers WHERE environment_id = %s ORDER BY id LIMIT %s"
+        consumers = [consumer_id for (consumer_id,) in sql.execute(some.encode(), (side.environment, number))]
+        started = time.monotonic()
+        for due, text, values in sorted(_hurried(side.environment, consumers)):
+            time.sleep(max(0.0, started + due - time.monotonic()))
+            sql.execute(text.encode(), values)
+    return consumers
+
+
+def _hurried(environment: int, consumers: Sequence[str]) -> Iterator[tuple[float, str, Sequence[object]]]:
+    order_ids = new_ids("ord_", DELETED + MOVED)
+    for place, (order_id, consumer) in enumerate(zip(order_ids, consumers, strict=False)):
+        due = place * APART_SECONDS
+        yield due, ORDER, (order_id, environment, consumer)
+        if place < DELETED:
+            yield due + LATER_SECONDS, "DELETE FROM orders WHERE id = %s", (order_id,)
+        else:
+            other = consumers[place + MOVED]
+            yield due + LATER_SECONDS, "UPDATE orders SET consumer_id = %s WHERE id = %s", (other, order_id)
+
+
+def wrong(side: Side, consumers: Sequence[str]) -> tuple[int, int]:
+    """How many of their documents have other totals than the orders do: by deleted orders, and by moved ones."""
+    with psycopg.connect(side.address) as sql:
+        rows = sql.execute(TOTALS.encode(), [list(consumers)]).fetchall()
+    right = {consumer_id: (number, value) for consumer_id, number, value in rows}
+    shown = side.shown(consumers)
+    bad = [shown.get(each) != right[each] for each in consumers]
+    return sum(itertools.islice(bad, DELETED)), sum(bad[DELETED:])

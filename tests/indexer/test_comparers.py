@@ -1,0 +1,65 @@
+"""The processes that compare: they find what threads do, and end with the one they work for."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexer import comparers, verify
+from indexer.comparers import Comparers
+from indexer.verify import Report, Scope
+from tests.indexer.conftest import Pipeline
+from tests.indexer.faults import FAULTS
+from tests.waiting import wait_until
+
+WORKING = """
+import sys
+from indexer.comparers import MANY, Comparers
+from indexer.verify import Range, Scope, index_of
+from infra import db, opensearch, settings
+
+def main():
+    chosen = settings.load()
+    engine, client = db.engine(chosen), opensearch.writer(chosen)
+    submit = Comparers(chosen, engine, client).submit(Scope(index_of(engine, sys.argv[1]), None), MANY)
+    print(submit(Range("", None)).result().compared, flush=True)
+    sys.stdin.read()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_processes_find_what_threads_do(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparers, "MANY", 0)
+    pipeline.run("INSERT INTO consumers (environment_id, full_name) SELECT :e, 'n' || n FROM generate_series(1, 24) n")
+    pipeline.drain()
+    ids = [id_ for (id_,) in pipeline.run("SELECT id FROM consumers ORDER BY id")]
+    wrong = {fault.plant(pipeline, id_): fault.cause for fault, id_ in zip(FAULTS.values(), ids, strict=False)}
+    engine = pipeline.database.engine
+    scope, report = Scope(verify.index_of(engine, pipeline.index_name), None), Report()
+    comparing = Comparers(pipeline.database.settings, engine, pipeline.writer)
+    try:
+        for step in verify.steps(verify.ranges(engine, scope, rows=5), comparing.submit(scope, len(ids))):
+            report.add(step)
+    finally:
+        comparing.close()
+    assert {difference.id: difference.cause for difference in report.found} == wrong
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux shows them")
+def test_processes_end_with_the_one_that_is_killed(pipeline: Pipeline, tmp_path: Path) -> None:
+    script = tmp_path / "working.py"
+    script.write_text(WORKING)
+    command, environ = [sys.executable, str(script), pipeline.index_name], os.environ | pipeline.database.environ
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout
+        assert worker.stdout.readline() == "0\n"
+        children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+        assert len(children) > 1
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), what="their end")
