@@ -1,16 +1,22 @@
 """pgsync beside this service: the same rows, the same machine, the same OpenSearch."""
 
 import time
+from collections.abc import Iterator
+from functools import partial
 
+import msgspec
 import psycopg
 
 from tests.bench.bench import Bench
+from tests.bench.clients import HTTPClient
 from tests.bench.indexing import build
 from tests.bench.measuring import seconds, spread, tail
 from tests.bench.pgsync import sides
 from tests.bench.pgsync.peer import INDEX, VERSION, opened
 from tests.bench.pgsync.sides import Side
-from tests.bench.shop import Shop
+from tests.bench.shop import Shop, key
+from tests.bench.wire import Connection
+from tests.bench.writes import Writer, next_number
 from tests.waiting import wait_until
 
 MOST = 100_000
@@ -38,7 +44,7 @@ def measure(bench: Bench) -> None:
         with peer.following(), shop.indexing():
             speeds = changed_here(shop, ours), changed_there(theirs)
             rows.append([f"{CHANGES:,} changes by one statement, a second", *compared(*speeds)])
-            fresh = [row for rate in RATES for row in freshness(bench, ours, theirs, rate)]
+            fresh = list(freshness(bench, ours, theirs))
             peer.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": "1s"})
             bad = {side.name: sides.hurried(side, bench.clients, RATES[0]) for side in (ours, theirs)}
             shop.settled()
@@ -46,7 +52,7 @@ def measure(bench: Bench) -> None:
             wrong = [sides.wrong(side, bad[side.name]) for side in (ours, theirs)]
     report.say(f"pgsync {VERSION}, totals by a plugin, {consumers:,} consumers with their orders.")
     report.table(["", "ours", "pgsync", "ratio"], rows)
-    report.say("From commit of an INSERT until a search finds it, milliseconds.")
+    report.say("From the answer to a POST (ours), or the commit of an INSERT, until a search finds it, milliseconds.")
     report.table(["", "inserts/s beside it", "p50 (p10–p90)", "p99", "max"], fresh)
     report.say(
         f"Documents that are wrong for good, of orders that were changed {sides.LATER_SECONDS} s after their insert, "
@@ -82,12 +88,31 @@ def change(side: Side) -> int:
         return sql.execute(CHANGE.encode(), (side.environment, CHANGES)).rowcount
 
 
-def freshness(bench: Bench, ours: Side, theirs: Side, rate: int) -> list[list[str]]:
-    rows = [["ours", str(rate), *figures(sides.delays(ours, bench.clients, rate, SECONDS))]]
-    for name, interval in REFRESHES.items():
-        theirs.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": interval})
-        rows.append([name, str(rate), *figures(sides.delays(theirs, bench.clients, rate, SECONDS))])
-    return rows
+def freshness(bench: Bench, ours: Side, theirs: Side) -> Iterator[list[str]]:
+    """Rows of how long it takes until an insert is found: ours over HTTP, as people write; theirs by SQL."""
+    shop, clients = bench.shop, bench.clients
+    with (
+        shop.account() as account,
+        Connection(shop.service.url) as api,
+        psycopg.connect(theirs.address, autocommit=True) as sql,
+    ):
+        writer = Writer(shop.service.url, key(account), account.live_environment, ())
+
+        def post() -> str:
+            return str(msgspec.json.decode(api.ask(writer.post(next_number())[0]))["id"])
+
+        def insert() -> str:
+            text, values = sides.statement(theirs.environment, 0)
+            sql.execute(text.encode(), values)
+            return str(values[0])
+
+        for rate in RATES:
+            with clients.paced(partial(HTTPClient, writer.url, writer.post), rate, SECONDS):
+                yield ["ours", str(rate), *figures(sides.delays(ours, post, SECONDS))]
+            for name, interval in REFRESHES.items():
+                theirs.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": interval})
+                with clients.paced(sides.inserts(theirs), rate, SECONDS):
+                    yield [name, str(rate), *figures(sides.delays(theirs, insert, SECONDS))]
 
 
 def figures(times: list[float]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from opensearchpy import OpenSearch
 
 from infra import documents
 from infra.ids import new_ids
-from tests.bench.clients import Clients, SQLClient
+from tests.bench.clients import Clients, Open, SQLClient
 from tests.bench.pgsync.peer import INDEX, Peer
 from tests.bench.shop import Shop
 from tests.bench.trigrams import Statement
@@ -44,9 +44,6 @@ class Side(NamedTuple):
     unit: int
     """Of that value."""
 
-    def statement(self, consumer_id: str) -> Statement:
-        return INSERT, (consumer_id, self.environment, f"{consumer_id}@example.com")
-
     def finds(self, consumer_id: str) -> bool:
         return self.count({"ids": {"values": [consumer_id]}}) == 1
 
@@ -72,35 +69,36 @@ def theirs(peer: Peer, shop: Shop) -> Side:
     return Side("pgsync", peer.address, peer.search, INDEX, shop.large.id, fields, 1)
 
 
-def _insert(environment: int, _: int) -> Statement:
-    [consumer_id] = new_ids("cons_", 1)
-    return INSERT, (consumer_id, environment, f"{consumer_id}@example.com")
-
-
-def delays(side: Side, clients: Clients, rate: int, seconds: float) -> list[float]:
-    """Milliseconds from commit until a consumer can be found, beside so many others a second."""
+def delays(side: Side, insert: Callable[[], str], seconds: float) -> list[float]:
+    """Milliseconds from the answer to an insert, which gives a consumer's id, until a search finds that."""
     times: list[float] = []
     until = time.monotonic() + seconds
-    start = partial(SQLClient, side.address, partial(_insert, side.environment))
-    with psycopg.connect(side.address, autocommit=True) as sql, clients.paced(start, rate, seconds):
-        while time.monotonic() < until:
-            [consumer_id] = new_ids("cons_", 1)
-            text, values = side.statement(consumer_id)
-            sql.execute(text.encode(), values)
-            committed = time.monotonic()
-            while not side.finds(consumer_id):
-                assert time.monotonic() < committed + GIVE_UP_SECONDS, f"{side.name}: {consumer_id} is never found"
-                time.sleep(LOOK_SECONDS)
-            times.append((time.monotonic() - committed) * 1000)
-            time.sleep(PAUSE_SECONDS)
+    while time.monotonic() < until:
+        consumer_id = insert()
+        committed = time.monotonic()
+        while not side.finds(consumer_id):
+            assert time.monotonic() < committed + GIVE_UP_SECONDS, f"{side.name}: {consumer_id} is never found"
+            time.sleep(LOOK_SECONDS)
+        times.append((time.monotonic() - committed) * 1000)
+        time.sleep(PAUSE_SECONDS)
     return times
+
+
+def inserts(side: Side) -> Open:
+    """What inserts consumers by SQL."""
+    return partial(SQLClient, side.address, partial(statement, side.environment))
+
+
+def statement(environment: int, _: int) -> Statement:
+    """Of another consumer."""
+    [consumer_id] = new_ids("cons_", 1)
+    return INSERT, (consumer_id, environment, f"{consumer_id}@example.com")
 
 
 def hurried(side: Side, clients: Clients, rate: int) -> list[str]:
     """Place orders, and delete or move each a little later, beside inserts; gives the consumers whose they were."""
     number, seconds = DELETED + 2 * MOVED, (DELETED + MOVED) * APART_SECONDS + LATER_SECONDS
-    start = partial(SQLClient, side.address, partial(_insert, side.environment))
-    with psycopg.connect(side.address, autocommit=True) as sql, clients.paced(start, rate, seconds):
+    with psycopg.connect(side.address, autocommit=True) as sql, clients.paced(inserts(side), rate, seconds):
         some = "SELECT id FROM consumers WHERE environment_id = %s ORDER BY id LIMIT %s"
         consumers = [consumer_id for (consumer_id,) in sql.execute(some.encode(), (side.environment, number))]
         started = time.monotonic()
