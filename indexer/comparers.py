@@ -1,20 +1,23 @@
 """Who compares ranges of ids: threads of this process, or, where there are many consumers, processes of their own.
 
-Making documents to compare is most of the work, and Python does it one thread at a time.
+Making documents to compare is most of the work, and Python does it one thread at a time. The processes are told by a
+pipe, so they end with the one they work for, however that ends. (Celery's may start none by `multiprocessing`.)
 """
 
 import os
-import signal
-import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context, parent_process
+import pickle
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import IO
 
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer import collector, verify
 from indexer.verify import AHEAD, THREADS, Range, Scope, Step, Submit
-from infra import db, opensearch
+from infra import db, logs, opensearch
 from infra.settings import Settings
 
 MANY = 50_000
@@ -30,52 +33,110 @@ class Comparers:
     def __init__(self, settings: Settings, engine: sa.Engine, client: OpenSearch) -> None:
         """Engine, with room for the threads, and client are theirs."""
         self._settings, self._engine, self._client = settings, engine, client
-        self._threads = ThreadPoolExecutor(THREADS)
-        self._processes: ProcessPoolExecutor | None = None
+        self._threads = ThreadPoolExecutor(max(THREADS, PROCESSES))
+        self._processes: list[_Process] = []
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
 
     def submit(self, scope: Scope, consumers: int) -> Submit:
         """What has ranges of about so many consumers compared."""
         if consumers < MANY:
             return lambda part: self._threads.submit(verify.compare, self._engine, self._client, scope, part)
-        if self._processes is None:
-            context = get_context("spawn")
-            self._processes = ProcessPoolExecutor(PROCESSES, context, initializer=_begin, initargs=(self._settings,))
-        processes = self._processes
-        return lambda part: processes.submit(_compare, scope, part)
+        if not self._processes:
+            self._processes, self._idle = [_Process(self._settings) for _ in range(PROCESSES)], SimpleQueue()
+            for process in self._processes:
+                self._idle.put(process)
+        # Of ranges that nobody waits for any more some may be under way still.
+        idle = self._idle
+
+        def compare(part: Range) -> Step:
+            process = idle.get()
+            try:
+                return process.compare(scope, part)
+            finally:
+                idle.put(process)
+
+        def submitted(part: Range) -> Future[Step]:
+            return self._threads.submit(compare, part)
+
+        return submitted
 
     def rest(self) -> None:
         """End the processes, until there is work for some again."""
-        if self._processes is not None:
-            self._processes.shutdown(wait=False, cancel_futures=True)
-            self._processes = None
+        for process in self._processes:
+            process.end()
+        self._processes = []
 
     def close(self) -> None:
         self.rest()
         self._threads.shutdown()
 
 
-class _Own:
-    """What a process of its own compares with."""
+class _Process:
+    """One that compares, as its starter sees it."""
 
-    engine: sa.Engine
-    client: OpenSearch
+    def __init__(self, settings: Settings) -> None:
+        command = [sys.executable, "-m", __name__]
+        # In a session of its own, for Ctrl-C is for its starter.
+        self._process = subprocess.Popen(  # noqa: S603 (this very file)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._questions, self._answers = self._process.stdin, self._process.stdout
+        _say(self._questions, settings)
+
+    def compare(self, scope: Scope, part: Range) -> Step:
+        """As `verify.compare`; what that raises there is raised here.
+
+        Raises:
+            EOFError, OSError: the process has ended.
+        """
+        _say(self._questions, (scope, part))
+        answer: Step | Exception = pickle.load(self._answers)  # noqa: S301 (of a process that was started here)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._questions.close()
+        self._answers.close()
 
 
-def _begin(settings: Settings) -> None:
-    # Ctrl-C is for the parent, which ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _say(pipe: IO[bytes], message: object) -> None:
+    pickle.dump(message, pipe)
+    pipe.flush()
+
+
+def _answer(engine: sa.Engine, client: OpenSearch, scope: Scope, part: Range) -> bytes:
+    try:
+        return pickle.dumps(verify.compare(engine, client, scope, part))
+    except Exception as error:  # noqa: BLE001 (it is raised where it was asked for)
+        try:
+            pickle.loads(whole := pickle.dumps(error))  # noqa: S301 (some errors can be written, and not read)
+        except Exception:  # noqa: BLE001
+            return pickle.dumps(RuntimeError(logs.kind(error)))
+        return whole
+
+
+def main() -> None:
+    """Answer the one who started this, until it is gone."""
+    questions, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    # Whatever writes to standard output is no answer.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.nice(NICENESS)
-    _Own.engine, _Own.client = db.engine(settings, name="verify"), opensearch.writer(settings)
+    settings: Settings = pickle.load(questions)  # noqa: S301 (of the starter)
+    engine, client = db.engine(settings, name="verify"), opensearch.writer(settings)
     collector.spare()
+    while True:
+        try:
+            scope, part = pickle.load(questions)  # noqa: S301 (of the starter)
+        except EOFError:
+            return
+        answers.write(_answer(engine, client, scope, part))
+        answers.flush()
 
 
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent
-    parent.join()
-    os._exit(0)
-
-
-def _compare(scope: Scope, part: Range) -> Step:
-    return verify.compare(_Own.engine, _Own.client, scope, part)
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,8 @@ import pytest
 from indexer import comparers, verify
 from indexer.comparers import Comparers
 from indexer.verify import Report, Scope
+from infra import verifications
+from infra.settings import ROOT
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS
 from tests.waiting import wait_until
@@ -30,6 +32,12 @@ def main():
 
 if __name__ == "__main__":
     main()
+"""
+
+PATCHED = """
+from indexer import comparers
+comparers.MANY = 0
+from indexer.worker import app
 """
 
 
@@ -63,3 +71,32 @@ def test_processes_end_with_the_one_that_is_killed(pipeline: Pipeline, tmp_path:
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), what="their end")
+
+
+def test_worker_of_celery_compares_with_processes(pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "patched.py").write_text(PATCHED)
+    pipeline.consumer()
+    pipeline.drain()
+    with pipeline.database.engine.begin() as connection:
+        number = verifications.request(connection, "verify")
+    celery, environ = [sys.executable, "-m", "celery", "-A", "patched"], os.environ | pipeline.database.environ
+    environ["PYTHONPATH"] = str(tmp_path)
+    with (tmp_path / "log").open("w") as log:
+        command = [*celery, "worker", "-Q", "rebuild", "-c", "1", "--without-gossip"]
+        worker = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            ask = [*celery, "call", "indexer.compare", "--queue", "rebuild"]
+            subprocess.run(ask, env=environ, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+            def ended() -> verifications.Run | None:
+                with pipeline.database.engine.connect() as connection:
+                    run = verifications.run(connection, number)
+                return run if run and (run.is_over or run.error) else None
+
+            wait_until(ended, 60, "the run")
+        finally:
+            worker.terminate()
+            worker.wait(30)
+    run = ended()
+    assert run
+    assert (run.error, run.compared, run.agrees) == (None, 1, True)
