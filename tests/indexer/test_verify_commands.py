@@ -9,6 +9,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from infra import queue
 from tests.commands import Consumers, commands
 from tests.service import CELERY, Account, Service
 from tests.waiting import wait_until
@@ -152,6 +153,27 @@ def test_run_is_asked_for_by_a_task_too(
         ]
 
     wait_until(done, what="the run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "told"),
+    [
+        ("verify", {"environment": "nobody:live"}, "there is no organization"),
+        ("repair", {"run": 999999}, "there is no run 999999"),
+        ("reindex", {}, "say which consumers"),
+    ],
+)
+def test_task_that_makes_no_sense_is_refused_in_the_log(
+    service: Service, kind: str, wanted: dict[str, object], told: str
+) -> None:
+    with queue.celery(service.database.settings) as sender:
+        sender.send_task(f"indexer.{kind}", kwargs=wanted)
+
+    def is_told() -> bool:
+        lines = service.log("worker").splitlines()
+        return any("request_refused" in line and f'"request":"{kind}"' in line and told in line for line in lines)
+
+    wait_until(is_told, what="the refusal")
 
 
 def test_watch_finds_what_nobody_asked_for(account: Account, tampered: str) -> None:
