@@ -30,7 +30,7 @@ from api.ops.verify_routes import VerifyController
 from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
 from api.validation import MAX_BODY_BYTES, Body, parameters
-from infra import db, logs, opensearch, settings
+from infra import db, generations, logs, opensearch, settings
 from infra.freshness import Freshness
 from infra.queue import Nudger
 
@@ -110,6 +110,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     tickers = db.watching_engine(chosen)
     app.state.freshness = Freshness(tickers)
     app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)
+    generations.tell_differing(chosen)
     try:
         yield
     finally:

@@ -11,9 +11,9 @@ from indexer.worker import SETTINGS, app
 from infra import queue, reindex
 from infra import verifications as asked
 from infra.fields import timestamp
-from infra.organizations import named_environment
+from infra.organizations import OrganizationError, named_environment
 from infra.reindex import ReindexError
-from infra.verifications import Kind
+from infra.verifications import Kind, VerificationError
 
 log = structlog.get_logger()
 
@@ -84,7 +84,12 @@ def watch() -> None:
 
 
 def _ask(kind: Kind, environment: str | None, repairs: int | None = None) -> None:
-    with _place().engine.begin() as connection:
-        number = named_environment(connection, environment) if environment else None
-        asked.request(connection, kind, environment_id=number, repairs=repairs)
+    try:
+        with _place().engine.begin() as connection:
+            number = named_environment(connection, environment) if environment is not None else None
+            run = asked.request(connection, kind, environment_id=number, repairs=repairs)
+    except (OrganizationError, VerificationError) as error:
+        log.warning("request_refused", request=kind, reason=str(error))
+        return
+    log.info("request_taken", request=kind, run=run)
     go_on.apply_async(queue=queue.REBUILD)

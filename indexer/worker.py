@@ -5,7 +5,7 @@ from typing import Any
 from celery.signals import beat_init, worker_process_init, worker_ready
 
 from indexer import collector, poller, reconcile, supervision
-from infra import logs, queue, settings
+from infra import generations, logs, queue, settings
 
 SETTINGS = settings.load()
 logs.configure(SETTINGS.log_level)
@@ -48,3 +48,4 @@ def _poll(**_: Any) -> None:
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _supervise(**_: Any) -> None:
     supervision.start(SETTINGS, list(app.amqp.queues.consume_from))
+    generations.tell_differing(SETTINGS)

@@ -3,6 +3,7 @@
 A change of a generation's state takes `BARRIER` exclusively; every drain holds it shared while it writes.
 """
 
+import threading
 from collections.abc import Container
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException, TransportError
+from sqlalchemy.exc import DBAPIError
 
-from infra import db, documents, opensearch
+from infra import db, documents, logs, opensearch
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -74,15 +76,38 @@ def ensure(settings: Settings) -> bool:
                 return True
             if live.index_uuid is None and (found := look(client, settings.index_prefix).get(live.index_name)):
                 connection.execute(KNOW, {"id": live.id, "uuid": found.uuid})
-            if differs := live.mapping_digest != documents.MAPPING_DIGEST:
-                log.warning("mapping_differs", index=live.index_name, advice="consumers index rebuild")
-            return not differs
+            return _is_as_declared(live)
     except OpenSearchException as error:
         # Not the address: it may hold a password.
         raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_line(error)}") from error
     finally:
         engine.dispose()
         client.close()
+
+
+def tell_differing(settings: Settings) -> None:
+    """Say in the log what to do if the live index is not as this code declares it, in a thread of its own: no process
+    waits for that, or fails for it, when it starts.
+    """
+
+    def tell() -> None:
+        engine = db.engine(settings)
+        try:
+            with engine.connect() as connection:
+                if live := connection.execute(LIVE).one_or_none():
+                    _is_as_declared(live)
+        except DBAPIError as error:
+            log.warning("mapping_unknown", reason=logs.kind(error))
+        finally:
+            engine.dispose()
+
+    threading.Thread(target=tell, name="mapping", daemon=True).start()
+
+
+def _is_as_declared(live: sa.Row[Any]) -> bool:
+    if differs := live.mapping_digest != documents.MAPPING_DIGEST:
+        log.warning("mapping_differs", index=live.index_name, advice="consumers index rebuild")
+    return not differs
 
 
 def look(client: OpenSearch, prefix: str) -> dict[str, Index]:

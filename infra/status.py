@@ -17,7 +17,7 @@ PARTS = ("live", "bulk", "clock")
 
 GENERATIONS = sa.text("""
     SELECT index_name, state, document_version, mapping_digest = :digest AS is_as_declared, live_at, keep_until,
-        lost_at, (SELECT count(*) FROM (
+        lost_at, seen_seq_no AS position, (SELECT count(*) FROM (
             SELECT FROM generation_misses WHERE generation_id = g.id LIMIT :most) AS missed) AS misses
     FROM generations g WHERE state <> 'dropped' ORDER BY id""")
 
@@ -32,6 +32,8 @@ class Generation(msgspec.Struct, kw_only=True, rename="camel"):
     keep_until: datetime | None
     lost_at: datetime | None
     """When its index was found gone, or another in its place."""
+    position: int
+    """The number of its last operation that was seen on the disks of all its copies; -1 if none was yet."""
     misses: int
     """Changes it did not take yet; the live one has none."""
     index: str | None = None
@@ -65,6 +67,8 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
     """The latest."""
     verified: list[verifications.Run]
     """The last comparison that was asked for and is over, and the last round of the one that goes on all the time."""
+    running: list[verifications.Run]
+    """Comparisons and reindexes that were asked for and are not over."""
     differing: dict[str, int]
     """Documents known to differ from the database, by cause."""
 
@@ -108,6 +112,7 @@ def known(connection: sa.Connection) -> Status:
         workers=counters.workers(connection),
         parked=outbox.parked(connection, PARKED),
         verified=verifications.last_done(connection),
+        running=verifications.running(connection),
         differing=verifications.known(connection),
     )
 

@@ -33,6 +33,7 @@ LAST_DONE = sa.text(f"""
         SELECT DISTINCT ON (kind = 'watch') id FROM verifications WHERE state = 'done' AND kind <> 'reindex'
         ORDER BY kind = 'watch', finished_at DESC)
     ORDER BY v.kind = 'watch'""")
+RUNNING = sa.text(f"{_RUN} WHERE v.finished_at IS NULL AND v.kind <> 'watch' ORDER BY v.id")
 # Two that ask for the same before anybody has begun get the same.
 WAITING = sa.text("""
     SELECT id FROM verifications WHERE state = 'requested' AND kind = :kind
@@ -183,6 +184,11 @@ def latest(connection: sa.Connection, rows: int, kinds: Sequence[Kind] = ("verif
 def last_done(connection: sa.Connection) -> list[Run]:
     """The last run that was asked for and is done, and the watch's last round, as far as there are any."""
     return [_run(row) for row in connection.execute(LAST_DONE).mappings()]
+
+
+def running(connection: sa.Connection) -> list[Run]:
+    """Those that were asked for and are not over, the earliest first."""
+    return [_run(row) for row in connection.execute(RUNNING).mappings()]
 
 
 def differences(connection: sa.Connection, number: int, rows: int) -> list[Difference]:

@@ -82,18 +82,21 @@ def place_of(given: str) -> tuple[str, Mode]:
 
 
 def _say(found: status.Status) -> None:
-    say_table(
-        ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE", "MISSES"),
-        (_generation(each, found.search) for each in found.generations),
-    )
+    headings = ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE")
+    generations = (_generation(each, found.search) for each in found.generations)
+    say_table((*headings, "POSITION", "MISSES"), generations)
     if found.rebuild:
         typer.echo(f"Last rebuild: {rebuild_line(found.rebuild)}")
     typer.echo()
-    headings = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
-    say_table(headings, map(_lane, found.waiting, found.done))
+    counted = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
+    say_table(counted, map(_lane, found.waiting, found.done))
     typer.echo()
     verified = ((verification.summary(run), run.finished_at) for run in found.verified)
     say_table(("VERIFIED", "AT"), verified)
+    if found.running:
+        typer.echo()
+        asked = ((f"{run.kind}: {verification.progress(run)}", run.requested_at) for run in found.running)
+        say_table(("ASKED FOR", "AT"), asked)
     typer.echo()
     say_table(("PART", "SILENT FOR"), ((each.part, _seconds(each.silent_seconds)) for each in found.parts))
     if found.workers:
@@ -115,7 +118,7 @@ def _generation(row: status.Generation, search: str) -> Iterable[object]:
     yield None if row.aliases is None else row.aliases or "none"
     yield row.documents
     yield None if row.bytes is None else f"{row.bytes / 1_000_000:.1f} MB"
-    yield row.misses
+    yield from (row.position, row.misses)
 
 
 def _lane(waits: outbox.Waiting, done: counters.Totals) -> Iterable[object]:

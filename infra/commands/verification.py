@@ -102,16 +102,17 @@ def _watch(engine: sa.Engine, number: int) -> Run:
             with engine.connect() as connection:
                 run = verifications.run(connection, number)
             assert run, "a run that was asked for is kept until it is over"
-            bar.update(task, total=run.total, completed=run.compared, text=_progress(run))
+            bar.update(task, total=run.total, completed=run.compared, text=progress(run))
             if run.is_over:
                 return run
             if bar.disable and time.monotonic() - said >= LINE_SECONDS:
                 said = time.monotonic()
-                console.print(_progress(run), highlight=False, soft_wrap=True)
+                console.print(progress(run), highlight=False, soft_wrap=True)
             time.sleep(POLL_SECONDS)
 
 
-def _progress(run: Run) -> str:
+def progress(run: Run) -> str:
+    """How far a run is, in one line."""
     if run.error:
         return f"run {run.id} waits: {run.error}"
     if run.seconds is None:

@@ -43,6 +43,7 @@ def test_index_is_told(account: Account) -> None:
         "workers",
         "parked",
         "verified",
+        "running",
         "differing",
     }
     assert told == set(found)

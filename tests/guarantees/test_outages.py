@@ -137,28 +137,36 @@ def replace(key: str, wrong: str) -> Fault:
     return Fault(begin)
 
 
-def test_index_is_verified_and_repaired_though_redis_is_away(shop: Shop) -> None:
+def test_index_is_verified_and_mended_though_redis_is_away(shop: Shop) -> None:
     consumer = shop.create("Tampered with").json()["id"]
     shop.account.settled()
     index = documents.index_name(shop.account.database.settings.index_prefix, 1)
-    shop.account.database.search.delete(index=index, id=consumer, params={"refresh": "true"})
+    everything = {"environment": f"{shop.account.name}:live"}
 
-    def done(kind: str) -> Any:
-        asked = shop.account.live.post(f"/ops/index/{kind}", json={"environment": f"{shop.account.name}:live"})
+    def tamper() -> None:
+        shop.account.database.search.delete(index=index, id=consumer, params={"refresh": "true"})
+
+    def done(kind: str, told: str, **wanted: Any) -> Any:
+        asked = shop.account.live.post(f"/ops/index/{kind}", json=wanted)
         number = asked.raise_for_status().json()["id"]
 
         def run() -> Any:
-            runs = shop.account.live.get("/ops/index/verify").raise_for_status().json()["runs"]
+            runs = shop.account.live.get(f"/ops/index/{told}").raise_for_status().json()["runs"]
             return next((each for each in runs if each["id"] == number and each["finishedAt"]), None)
 
         return wait_until(run, 60, f"the run to {kind}")
 
     shop.servers.valkey.stop()
     try:
-        assert done("repair")["mended"] == 1
+        tamper()
+        assert done("repair", "verify", **everything)["mended"] == 1
         shop.wait_for("Tampered with")
         shop.account.settled()
-        found = done("verify")
+        tamper()
+        assert done("reindex", "reindex", ids=[consumer])["compared"] == 1
+        shop.wait_for("Tampered with")
+        shop.account.settled()
+        found = done("verify", "verify", **everything)
     finally:
         shop.servers.valkey.start()
     assert (found["state"], found["causes"]) == ("done", {})

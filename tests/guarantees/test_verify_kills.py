@@ -1,13 +1,20 @@
-"""A verify goes on to its end, and counts each consumer once, though its worker is killed in the middle."""
+"""A run goes on to its end, and has each consumer once, though its worker is killed in the middle."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
+import sqlalchemy as sa
 
+from infra.counters import totals
 from infra.local.servers import LocalServers
+from infra.reindex import Scope
+from infra.reindex import request as request_reindex
 from infra.verifications import KEPT, Run, request, run
+from tests.guarantees.agreement import assert_agreement
 from tests.indexer.conftest import Pipeline, new_pipeline
 from tests.service import Service, new_database
 from tests.waiting import wait_until
@@ -55,3 +62,48 @@ def test_verify_whose_worker_is_killed_finds_each_difference_once(lost: Pipeline
     found = seen(lost, number)
     assert (found.state, found.compared, found.causes) == ("done", CONSUMERS, {"missing": CONSUMERS})
     assert lost.run("SELECT count(*) FROM differences WHERE verification_id = :n", n=number) == [(KEPT,)]
+
+
+@contextmanager
+def halting(pipeline: Pipeline) -> Iterator[Callable[[], object]]:
+    """A reindex comes no further than half; gives what tells that it is there, in the middle of a page."""
+    statements = (
+        """CREATE FUNCTION halt() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$""",
+        f"""CREATE TRIGGER halt BEFORE UPDATE ON verifications FOR EACH ROW
+            WHEN (NEW.compared > {CONSUMERS // 2}) EXECUTE FUNCTION halt()""",
+    )
+    with pipeline.database.engine.begin() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+    waits: LiteralString = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted"
+    with pipeline.database.engine.begin() as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(42)"))
+        yield lambda: pipeline.run(waits)
+
+
+def test_reindex_whose_worker_is_killed_writes_each_consumer_once(lost: Pipeline, tmp_path: Path) -> None:
+    service, workers = Service(lost.database, tmp_path), ("background", "beat")
+    with lost.database.engine.begin() as connection:
+        number = request_reindex(connection, Scope(environment_id=lost.environment))
+    try:
+        with halting(lost) as is_there:
+            for name in workers:
+                service.start(name)
+            wait_until(is_there, what="the middle of the run")
+            # Whichever of them is at it.
+            for name in workers:
+                service.stop(name, signal.SIGKILL)
+        assert 0 < seen(lost, number).compared < CONSUMERS
+        # As if half a minute had gone.
+        lost.run("UPDATE verifications SET heartbeat_at = heartbeat_at - interval '31 seconds'")
+        for name in workers:
+            service.start(name)
+        wait_until(lambda: seen(lost, number).is_over, timeout=120, what="the run's end")
+        wait_until(lambda: not lost.waiting(), timeout=120, what="the index")
+    finally:
+        service.close()
+    assert (seen(lost, number).state, seen(lost, number).compared) == ("done", CONSUMERS)
+    with lost.database.engine.connect() as connection:
+        assert {lane.lane: lane.changes for lane in totals(connection)} == {"live": 0, "bulk": CONSUMERS}
+    assert_agreement(lost.database)

@@ -1,12 +1,16 @@
 """The first generation: made once, as declared, and never on top of another database's."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from infra import documents, generations
 from tests.indexer.conftest import Pipeline
+from tests.service import Service
+from tests.waiting import wait_until
 
 
 def leaves(properties: dict[str, Any]) -> dict[str, Any]:
@@ -65,4 +69,18 @@ def test_mapping_that_differs_is_told_and_nothing_is_rebuilt(pipeline: Pipeline)
     assert generations.ensure(pipeline.database.settings)
     pipeline.run("UPDATE generations SET mapping_digest = 'another'")
     assert not generations.ensure(pipeline.database.settings)
+    assert pipeline.run("SELECT count(*) FROM generations") == [(1,)]
+
+
+@pytest.mark.parametrize("process", ["api", "worker"])
+def test_process_that_starts_says_what_to_do_about_a_mapping_that_differs(
+    pipeline: Pipeline, tmp_path: Path, process: str
+) -> None:
+    pipeline.run("UPDATE generations SET mapping_digest = 'of older code'")
+    service = Service(pipeline.database, tmp_path)
+    try:
+        service.start(process)
+        wait_until(lambda: '"advice":"consumers index rebuild"' in service.log(process), what="the advice")
+    finally:
+        service.close()
     assert pipeline.run("SELECT count(*) FROM generations") == [(1,)]

@@ -7,7 +7,8 @@ import pytest
 import redis
 
 from indexer import claims
-from infra import documents, outbox, queue
+from indexer.reconcile import reconcile
+from infra import documents, outbox, queue, verifications
 from infra.settings import Settings
 from infra.status import PARKED
 from tests.commands import Consumers, commands
@@ -98,9 +99,10 @@ def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consume
         "aliases": ["read", "write"],
         "keepUntil": None,
         "lostAt": None,
+        "position": -1,
         "misses": 0,
     }
-    assert found["rebuild"] is None
+    assert (found["rebuild"], found["running"]) == (None, [])
     live, bulk = found["waiting"]
     assert (live["lane"], live["waiting"], live["parked"]) == ("live", 1, 0)
     assert (bulk["lane"], bulk["waiting"], bulk["oldestSeconds"]) == ("bulk", 0, 0)
@@ -111,6 +113,21 @@ def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consume
     table = consumers("index", "status").out
     assert pipeline.index_name in table
     assert "as declared" in table
+
+
+def test_status_tells_what_was_asked_for_and_how_far_the_index_was_seen(
+    pipeline: Pipeline, consumers: Consumers
+) -> None:
+    pipeline.consumer()
+    pipeline.drain()
+    reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
+    with pipeline.database.engine.begin() as connection:
+        numbers = [verifications.request(connection, kind) for kind in ("verify", "repair")]
+    pipeline.run("INSERT INTO verifications (kind) VALUES ('watch')")
+    found = status(consumers)
+    assert [(run["id"], run["state"]) for run in found["running"]] == [(number, "requested") for number in numbers]
+    assert [generation["position"] for generation in found["generations"]] == [0]
+    assert f"verify: run {numbers[0]} waits for a worker" in consumers("index", "status").out
 
 
 @pytest.mark.parametrize("away", ["OPENSEARCH_URL", "REDIS_URL"])

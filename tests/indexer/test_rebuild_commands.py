@@ -147,6 +147,7 @@ def test_how_far_it_is_is_the_same_wherever_one_asks(
                 assert (shown["phase"], shown["documents"], shown["total"]) == (phase, filled, 50)
                 assert {**over_http, "lagMs": 0} == {**shown, "lagMs": 0}
                 assert counted["consumers_rebuild_phase", phase] == 1
+                assert counted["consumers_rebuild_running",] == (phase != "done")
                 for name, field in MEASURED.items():
                     assert counted.get((f"consumers_rebuild_{name}",)) == shown[field], name
                 if shown["isPaused"]:

@@ -214,16 +214,17 @@ def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pyt
     assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]
 
 
-def test_document_beyond_all_versions_is_found_and_mended(filled: Pipeline) -> None:
+@pytest.mark.parametrize("version", [HIGHEST, HIGHEST + 5, (1 << 63) - 2, (1 << 63) - 1])
+def test_document_beyond_all_versions_is_found_and_mended(filled: Pipeline, version: int) -> None:
     """No row could ever be raised above it, so it is removed, and written anew once OpenSearch has forgotten that:
     after a minute, which the drain's attempts outlast.
     """
     settings: Any = {"index.gc_deletes": "0s"}
     filled.writer.indices.put_settings(index=filled.index_name, body=settings)
     consumer, other, *_ = victims(filled)
-    rewrite(filled, consumer, HIGHEST, fullName="Mallory")
-    added = add(filled, other, version=HIGHEST + 5)
-    filled.write_by_hand(added, HIGHEST + 5, filled.source(added))
+    assert rewrite(filled, consumer, version - filled.version(consumer), fullName="Mallory")
+    added = add(filled, other, version=version)
+    filled.write_by_hand(added, version, filled.source(added))
     assert done(filled, "verify").causes == {"ahead": 1, "resurrected": 1}
     found = done(filled, "repair")
     assert found.mended == 2

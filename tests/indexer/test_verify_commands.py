@@ -9,6 +9,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from infra import queue
 from tests.commands import Consumers, commands
 from tests.service import CELERY, Account, Service
 from tests.waiting import wait_until
@@ -126,19 +127,53 @@ def test_reindex_that_makes_no_sense_is_refused_over_http(account: Account, want
     assert [fault["field"] for fault in answer.json()["details"]] == [field]
 
 
-def test_reindex_is_a_task_too(account: Account, service: Service) -> None:
+@pytest.mark.parametrize(
+    ("kind", "told", "more"),
+    [
+        ("verify", "verify", {}),
+        ("repair", "verify", {}),
+        ("reindex", "reindex", {"filter": "fullName:josé", "updated_since": "2020-01-01"}),
+    ],
+)
+def test_run_is_asked_for_by_a_task_too(
+    account: Account, service: Service, kind: str, told: str, more: dict[str, str]
+) -> None:
     account.live.post("/consumers", json={"fullName": "José"}).raise_for_status()
     account.settled()
-    arguments = {"environment": f"{account.name}:live", "filter": "fullName:josé", "updated_since": "2020-01-01"}
-    command = [sys.executable, "-m", *CELERY, "call", "indexer.reindex", "--kwargs", json.dumps(arguments)]
+    place = f"{account.name}:live"
+    arguments = json.dumps({"environment": place} | more)
+    command = [sys.executable, "-m", *CELERY, "call", f"indexer.{kind}", "--kwargs", arguments]
     environ = os.environ | service.database.environ
     subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
 
     def done() -> bool:
-        runs = account.live.get("/ops/index/reindex").raise_for_status().json()["runs"]
-        return any((each["environment"], each["compared"]) == (arguments["environment"], 1) for each in runs)
+        runs = account.live.get(f"/ops/index/{told}").raise_for_status().json()["runs"]
+        return (kind, place, 1, "done") in [
+            (each["kind"], each["environment"], each["compared"], each["state"]) for each in runs
+        ]
 
     wait_until(done, what="the run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "told"),
+    [
+        ("verify", {"environment": "nobody:live"}, "there is no organization"),
+        ("repair", {"run": 999999}, "there is no run 999999"),
+        ("reindex", {}, "say which consumers"),
+    ],
+)
+def test_task_that_makes_no_sense_is_refused_in_the_log(
+    service: Service, kind: str, wanted: dict[str, object], told: str
+) -> None:
+    with queue.celery(service.database.settings) as sender:
+        sender.send_task(f"indexer.{kind}", kwargs=wanted)
+
+    def is_told() -> bool:
+        lines = service.log("worker").splitlines()
+        return any("request_refused" in line and f'"request":"{kind}"' in line and told in line for line in lines)
+
+    wait_until(is_told, what="the refusal")
 
 
 def test_watch_finds_what_nobody_asked_for(account: Account, tampered: str) -> None:
