@@ -84,7 +84,12 @@ class Peer(NamedTuple):
         """
         with (self.folder / f"{name}.log").open("w") as log:
             ended = self._start(log, name)
-            ended.wait(LIMIT_SECONDS)
+            try:
+                ended.wait(LIMIT_SECONDS)
+            finally:
+                # Of one that takes too long, or when the run is ended meanwhile; else it is over.
+                ended.kill()
+                ended.wait()
         if ended.returncode:
             raise RuntimeError(f"{name} failed: {(self.folder / f'{name}.log').read_text()[-1000:]}")
 
