@@ -45,6 +45,7 @@ def measure(bench: Bench) -> None:
     shop, report = bench.shop, bench.report
     asked = [case for case in cases(shop) if case.name in ASKED]
     with shop.indexing(), Connection(shop.service.url) as api:
+        alongside(shop, api, asked, idling())  # until all are warm
         idle = alongside(shop, api, asked, idling())
         rebuilding = alongside(shop, api, asked, rebuild(shop))
         forget(shop.database.engine, shop.database.settings)

@@ -1,12 +1,14 @@
 """Runs of verify and repair: whoever works on them, and whatever becomes of those who do."""
 
+import os
+import subprocess
 import threading
 from typing import Any, LiteralString
 
 import pytest
 import sqlalchemy as sa
 
-from indexer import verifications, verify
+from indexer import comparers, verifications, verify
 from indexer.claims import HIGHEST
 from indexer.comparers import Comparers
 from indexer.verifications import Place
@@ -31,8 +33,8 @@ def filled(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
 
 def place(pipeline: Pipeline) -> Place:
     engine, alias = pipeline.database.engine, read_alias(pipeline.database.settings.index_prefix)
-    comparers = Comparers(pipeline.database.settings, engine, pipeline.writer)
-    return Place(engine, pipeline.writer, alias, comparers.submit, comparers.rest)
+    own = Comparers(pipeline.database.settings, engine, pipeline.writer)
+    return Place(engine, pipeline.writer, alias, own.submit, own.rest)
 
 
 def asked(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:
@@ -168,6 +170,27 @@ def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
     done(filled, "repair")
     with filled.database.engine.connect() as connection:
         assert not any(known(connection).values())
+
+
+def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
+    filled: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparers, "MANY", 10)
+    here = place(filled)
+
+    def started() -> int:
+        command = ["pgrep", "-P", str(os.getpid()), "-f", "indexer.comparers"]
+        found = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        return len(found.stdout.split())
+
+    for _ in range(4):
+        verifications.watch(here)
+        assert started() == 0
+    asked(filled, "verify")
+    assert verifications.work(here, 60)
+    assert started() == comparers.PROCESSES
+    assert not verifications.work(here, 60)
+    assert started() == 0
 
 
 def test_run_whose_findings_are_not_known_cannot_be_repaired(filled: Pipeline) -> None:
