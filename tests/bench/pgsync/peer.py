@@ -118,8 +118,8 @@ class Peer(NamedTuple):
         wait_until(is_still, 120, "the peer to come to rest")
 
 
-STILL = 200
-"""Looks at an index that does not change: some seconds."""
+STILL = 300
+"""Looks at an index that does not change: more seconds than it ever stood still with something to do."""
 
 
 def installed() -> None:

@@ -12,7 +12,7 @@ from opensearchpy import OpenSearch
 
 from infra import documents
 from infra.ids import new_ids
-from tests.bench.clients import Clients, Open, SQLClient
+from tests.bench.clients import Open, SQLClient
 from tests.bench.pgsync.peer import INDEX, Peer
 from tests.bench.shop import Shop
 from tests.bench.trigrams import Statement
@@ -95,10 +95,10 @@ def statement(environment: int, _: int) -> Statement:
     return INSERT, (consumer_id, environment, f"{consumer_id}@example.com")
 
 
-def hurried(side: Side, clients: Clients, rate: int) -> list[str]:
-    """Place orders, and delete or move each a little later, beside inserts; gives the consumers whose they were."""
-    number, seconds = DELETED + 2 * MOVED, (DELETED + MOVED) * APART_SECONDS + LATER_SECONDS
-    with psycopg.connect(side.address, autocommit=True) as sql, clients.paced(inserts(side), rate, seconds):
+def hurried(side: Side) -> list[str]:
+    """Place orders, and delete or move each a little later; gives the consumers whose they were."""
+    number = DELETED + 2 * MOVED
+    with psycopg.connect(side.address, autocommit=True) as sql:
         some = "SELECT id FROM consumers WHERE environment_id = %s ORDER BY id LIMIT %s"
         consumers = [consumer_id for (consumer_id,) in sql.execute(some.encode(), (side.environment, number))]
         started = time.monotonic()
