@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import msgspec
 import psycopg
@@ -22,7 +23,7 @@ from tests.waiting import wait_until
 MOST = 100_000
 """Consumers, for it takes its time."""
 CHANGES = 10_000
-RATES, SECONDS = (50, 200), 10.0
+RATES, SECONDS = (0, 50, 200), 10.0
 REFRESHES = {"pgsync, index refreshed each 1 s": "1s", "pgsync, each 100 ms": "100ms"}
 CHANGE = """
     UPDATE consumers SET external_id = 'changed ' || id
@@ -32,6 +33,7 @@ CHANGE = """
 def measure(bench: Bench) -> None:
     shop, report, consumers = bench.shop, bench.report, min(bench.size, MOST)
     with opened(shop, bench.servers, bench.folder / "peer", consumers) as peer:
+        report.say(f"pgsync {VERSION}, totals by a plugin, {consumers:,} consumers with their orders.")
         peer.run("bootstrap")
         synced = consumers / seconds(lambda: peer.run("pgsync"))
         built = build(shop.database.engine, shop.database.settings, 1)
@@ -42,30 +44,35 @@ def measure(bench: Bench) -> None:
         ]
         ours, theirs = sides.ours(shop), sides.theirs(peer, shop)
         with peer.following(), shop.indexing():
+            with psycopg.connect(ours.address) as sql:
+                sql.execute(CHANGE.encode(), (ours.environment, 1))
+            shop.settled()  # so its workers are there
             speeds = changed_here(shop, ours), changed_there(theirs)
             rows.append([f"{CHANGES:,} changes by one statement, a second", *compared(*speeds)])
+            report.table(["", "ours", "pgsync", "ratio"], rows)
+            report.say("From the answer to a POST, or the commit of an INSERT, until a search finds it, milliseconds.")
             fresh = list(freshness(bench, peer, ours, theirs))
-            # As it is by default where an index is searched all the time.
-            peer.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": "1s"})
-            shop.settled()
-            peer.settled()
-            bad = {side.name: sides.hurried(side) for side in (ours, theirs)}
-            shop.settled()
-            peer.settled()
-            wrong = [sides.wrong(side, bad[side.name]) for side in (ours, theirs)]
-    report.say(f"pgsync {VERSION}, totals by a plugin, {consumers:,} consumers with their orders.")
-    report.table(["", "ours", "pgsync", "ratio"], rows)
-    report.say("From the answer to a POST (ours), or the commit of an INSERT, until a search finds it, milliseconds.")
-    report.table(["", "inserts/s beside it", "measured", "p50 (p10–p90)", "p99", "max"], fresh)
-    report.say(
-        f"Documents that are wrong for good, of orders that were changed {sides.LATER_SECONDS} s after their insert, "
-        "with nothing beside it; pgsync's index refreshed each 1 s, as it is by default."
-    )
-    rows = [
-        [f"{sides.DELETED} orders deleted", *(str(deleted) for deleted, _ in wrong)],
-        [f"{sides.MOVED} orders moved to another consumer", *(str(moved) for _, moved in wrong)],
+            report.table(["", "inserts/s beside it", "measured", "p50 (p10–p90)", "p99", "max"], fresh)
+            report.say(
+                f"Documents that are wrong for good, of orders that were changed {sides.LATER_SECONDS} s after their "
+                "insert, with nothing beside it; pgsync's index refreshed each 1 s, as it is by default."
+            )
+            report.table(["", "ours", "pgsync"], hurried(shop, peer, ours, theirs))
+
+
+def hurried(shop: Shop, peer: Peer, *both: Side) -> list[list[str]]:
+    """Rows of how many documents are wrong."""
+    # As it is by default where an index is searched all the time.
+    peer.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": "1s"})
+    peer.settled()
+    whose = [sides.hurried(side) for side in both]
+    shop.settled()
+    peer.settled()
+    wrong = [sides.wrong(side, consumers) for side, consumers in zip(both, whose, strict=True)]
+    return [
+        [f"{sides.DELETED} orders deleted, of {sides.DELETED}", *(str(deleted) for deleted, _ in wrong)],
+        [f"{sides.MOVED} orders moved to another consumer, of {2 * sides.MOVED}", *(str(moved) for _, moved in wrong)],
     ]
-    report.table(["", "ours", "pgsync"], rows)
 
 
 def compared(ours: float, theirs: float) -> list[str]:
@@ -92,11 +99,12 @@ def change(side: Side) -> int:
 
 
 def freshness(bench: Bench, peer: Peer, ours: Side, theirs: Side) -> Iterator[list[str]]:
-    """Rows of how long it takes until an insert is found: ours over HTTP, as people write; theirs by SQL."""
+    """Rows of how long it takes until an insert is found: ours over HTTP, as people write, and by SQL."""
     shop, clients = bench.shop, bench.clients
     with (
         shop.account() as account,
         Connection(shop.service.url) as api,
+        psycopg.connect(ours.address, autocommit=True) as own,
         psycopg.connect(theirs.address, autocommit=True) as sql,
     ):
         writer = Writer(shop.service.url, key(account), account.live_environment, ())
@@ -104,19 +112,23 @@ def freshness(bench: Bench, peer: Peer, ours: Side, theirs: Side) -> Iterator[li
         def post() -> str:
             return str(msgspec.json.decode(api.ask(writer.post(next_number())[0]))["id"])
 
-        def insert() -> str:
-            text, values = sides.statement(theirs.environment, 0)
-            sql.execute(text.encode(), values)
-            return str(values[0])
-
         for rate in RATES:
             with clients.paced(partial(HTTPClient, writer.url, writer.post), rate, SECONDS):
-                yield ["ours", str(rate), *figures(sides.delays(ours, post, SECONDS))]
+                yield ["ours, over HTTP", str(rate), *figures(sides.delays(ours, post, SECONDS))]
+            with clients.paced(sides.inserts(ours), rate, SECONDS):
+                yield ["ours, by SQL", str(rate), *figures(sides.delays(ours, partial(insert, own, ours), SECONDS))]
             for name, interval in REFRESHES.items():
                 theirs.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": interval})
                 peer.settled()
                 with clients.paced(sides.inserts(theirs), rate, SECONDS):
-                    yield [name, str(rate), *figures(sides.delays(theirs, insert, SECONDS))]
+                    yield [name, str(rate), *figures(sides.delays(theirs, partial(insert, sql, theirs), SECONDS))]
+
+
+def insert(sql: psycopg.Connection[Any], side: Side) -> str:
+    """Insert a consumer by SQL; gives its id."""
+    text, values = sides.statement(side.environment, 0)
+    sql.execute(text.encode(), values)
+    return str(values[0])
 
 
 def figures(times: list[float]) -> list[str]:
