@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import IO
@@ -23,6 +24,8 @@ from infra.settings import Settings
 MANY = 50_000
 """From so many consumers on processes are started, which takes them about a second."""
 PROCESSES = min(os.cpu_count() or 1, AHEAD // 2)
+IDLE_SECONDS = 10.0
+"""After their last use they are ended: a run goes from worker to worker, a moment at a time."""
 NICENESS = 5
 """Whoever is waited for goes first."""
 
@@ -36,6 +39,7 @@ class Comparers:
         self._threads = ThreadPoolExecutor(max(THREADS, PROCESSES))
         self._processes: list[_Process] = []
         self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._used = 0.0
 
     def submit(self, scope: Scope, consumers: int) -> Submit:
         """What has ranges of about so many consumers compared."""
@@ -45,6 +49,7 @@ class Comparers:
             self._processes, self._idle = [_Process(self._settings) for _ in range(PROCESSES)], SimpleQueue()
             for process in self._processes:
                 self._idle.put(process)
+        self._used = time.monotonic()
         # Of ranges that nobody waits for any more some may be under way still.
         idle = self._idle
 
@@ -60,14 +65,16 @@ class Comparers:
 
         return submitted
 
-    def rest(self) -> None:
-        """End the processes, until there is work for some again."""
+    def rest(self, *, at_once: bool = False) -> None:
+        """End the processes, until there is work for some again: if there was none for a while, or at once."""
+        if not at_once and time.monotonic() < self._used + IDLE_SECONDS:
+            return
         for process in self._processes:
             process.end()
         self._processes = []
 
     def close(self) -> None:
-        self.rest()
+        self.rest(at_once=True)
         self._threads.shutdown()
 
 

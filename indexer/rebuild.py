@@ -242,7 +242,7 @@ class Builder:
         """Smaller pages, after a while: the index may have too much to do, or one row be at fault."""
         reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
         log.warning("rebuild_postponed", rows=self._rows, reason=reason)
-        self._comparers.rest()
+        self._comparers.rest(at_once=True)
         self._rows = max(1, self._rows // 4)
         self._not_before = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)

@@ -6,7 +6,7 @@ What has been compared is recorded range by range, with a heartbeat: of one who 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, takewhile
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
@@ -98,6 +98,10 @@ class LostError(Exception):
     """Another has taken the run."""
 
 
+class Rest(Protocol):
+    def __call__(self, *, at_once: bool = False) -> None: ...
+
+
 class Place(NamedTuple):
     """Both sides, and who compares them."""
 
@@ -107,7 +111,7 @@ class Place(NamedTuple):
     """By which the index is read."""
     submit: Callable[[Scope, int], Submit]
     """What has ranges of about so many consumers compared."""
-    rest: Callable[[], None]
+    rest: Rest
     """Called when there is nothing to compare."""
 
 
@@ -119,7 +123,7 @@ def place_of(settings: Settings) -> Place:
 
 
 def work(place: Place, seconds: float) -> bool:
-    """Go on with a run that was asked for, for about so long; tell whether there was one.
+    """Go on with a run that was asked for, for about so long; tell whether there may be more to do at once.
 
     Never raises for what is wrong with database or index: the run goes on when they are back, or has failed.
     """
@@ -156,9 +160,11 @@ def _go_on(place: Place, kinds: tuple[str, ...], portion: Portion, rows: int = R
         _compare(place, run, portion, rows)
     except LostError:
         log.warning("verification_lost", run=run.id)
+        return False
     except Exception as error:  # noqa: BLE001 (whatever it is, the run goes on, or is known to have failed)
-        place.rest()
+        place.rest(at_once=True)
         _postpone(place.engine, run, error)
+        return False
     return True
 
 

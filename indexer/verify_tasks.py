@@ -18,7 +18,7 @@ from infra.verifications import Kind, VerificationError
 log = structlog.get_logger()
 
 TASK_SECONDS = 2.0
-"""Short, for changes wait behind it; as long as there is work, beat has the next one waiting."""
+"""Short, for changes wait behind it; as long as there is work, each asks for the next one."""
 
 
 @cache
@@ -74,7 +74,8 @@ def write_again(
 @app.task(name=queue.COMPARE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def go_on() -> None:
     """Go on with what was asked for."""
-    verifications.work(_place(), TASK_SECONDS)
+    if verifications.work(_place(), TASK_SECONDS):
+        go_on.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
 
 
 @app.task(name=queue.WATCH)  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -145,13 +145,13 @@ def test_worker_that_was_thought_dead_writes_no_more(filled: Pipeline, monkeypat
         return ordinary(*arguments)
 
     monkeypatch.setattr(verify, "compare", frozen)
-    assert verifications.work(place(filled), 60)
+    assert not verifications.work(place(filled), 60)
     assert (seen(filled, number).state, seen(filled, number).compared) == ("running", 0)
 
 
 def test_run_without_an_index_fails_and_says_so(filled: Pipeline) -> None:
     filled.run("UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := asked(filled, "verify")))
-    assert verifications.work(place(filled), 60)
+    assert not verifications.work(place(filled), 60)
     assert (seen(filled, number).state, seen(filled, number).error) == ("failed", "NotFoundError 404")
 
 
@@ -189,6 +189,7 @@ def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
     asked(filled, "verify")
     assert verifications.work(here, 60)
     assert started() == comparers.PROCESSES
+    monkeypatch.setattr(comparers, "IDLE_SECONDS", 0.0)
     assert not verifications.work(here, 60)
     assert started() == 0
 
