@@ -140,6 +140,7 @@ GENERATION = {
     "liveAt": TIME,
     "keepUntil": None,
     "lostAt": None,
+    "position": 1_204_311,
     "misses": 0,
     "index": "open",
     "documents": 1_000_000,
@@ -164,6 +165,7 @@ STATUS = {
     "workers": [],
     "parked": [],
     "verified": [RUN],
+    "running": [],
     "differing": {},
 }
 
