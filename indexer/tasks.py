@@ -1,5 +1,6 @@
 """What the worker does. Tasks carry no data: they look into the database for what there is to do."""
 
+import os
 from functools import cache
 
 import sqlalchemy as sa
@@ -23,6 +24,8 @@ TASK_SECONDS = 10.0
 """A task ends after this long even if there is more to do; the next one goes on."""
 BUILD_SECONDS = 3.0
 """The same; the bulk lane shares the worker."""
+NICENESS = 10
+"""Of a process that builds: searches and live changes go first where the machine is short of processors."""
 
 
 @cache
@@ -38,6 +41,8 @@ def _writer() -> OpenSearch:
 
 @cache
 def _builder() -> Builder:
+    # For good: what else this process does is for nobody who waits, either.
+    os.nice(NICENESS)
     return Builder(SETTINGS)
 
 
