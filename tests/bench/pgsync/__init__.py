@@ -103,18 +103,19 @@ def freshness(bench: Bench, peer: Peer, ours: Side, theirs: Side) -> Iterator[li
     shop, clients = bench.shop, bench.clients
     with (
         shop.account() as account,
-        Connection(shop.service.url) as api,
         psycopg.connect(ours.address, autocommit=True) as own,
         psycopg.connect(theirs.address, autocommit=True) as sql,
     ):
         writer = Writer(shop.service.url, key(account), account.live_environment, ())
 
-        def post() -> str:
+        def post(api: Connection) -> str:
             return str(msgspec.json.decode(api.ask(writer.post(next_number())[0]))["id"])
 
         for rate in RATES:
-            with clients.paced(partial(HTTPClient, writer.url, writer.post), rate, SECONDS):
-                yield ["ours, over HTTP", str(rate), *figures(sides.delays(ours, post, SECONDS))]
+            beside = clients.paced(partial(HTTPClient, writer.url, writer.post), rate, SECONDS)
+            # A connection that nobody used for a while is closed.
+            with Connection(shop.service.url) as api, beside:
+                yield ["ours, over HTTP", str(rate), *figures(sides.delays(ours, partial(post, api), SECONDS))]
             with clients.paced(sides.inserts(ours), rate, SECONDS):
                 yield ["ours, by SQL", str(rate), *figures(sides.delays(ours, partial(insert, own, ours), SECONDS))]
             for name, interval in REFRESHES.items():
