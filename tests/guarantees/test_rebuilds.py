@@ -22,7 +22,7 @@ from infra.local.servers import LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
 from tests.guarantees.mixing import Client
-from tests.service import CELERY, Account, Service, new_account, new_database
+from tests.service import CELERY, Account, Service, new_account, new_service
 from tests.waiting import wait_until
 
 CONSUMERS = int(os.environ.get("REBUILT_CONSUMERS", "20000"))
@@ -40,14 +40,8 @@ SEED = sa.text("""
 
 @pytest.fixture(scope="module")
 def rebuilt_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with new_database(servers) as database:
-        service = Service(database, tmp_path_factory.mktemp("service"))
-        try:
-            for name in Service.COMMANDS:
-                service.start(name)
-            yield service
-        finally:
-            service.close()
+    with new_service(servers, tmp_path_factory.mktemp("service")) as service:
+        yield service
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
-from tests.service import Account, Service, new_account, new_database
+from tests.service import Account, Service, new_account, new_service
 from tests.waiting import wait_until
 
 
@@ -24,14 +24,8 @@ def servers_to_restore(tmp_path: Path) -> Iterator[LocalServers]:
 def restored_service(servers_to_restore: LocalServers, tmp_path: Path) -> Iterator[Service]:
     folder = tmp_path / "service"
     folder.mkdir()
-    with new_database(servers_to_restore) as database:
-        running = Service(database, folder)
-        try:
-            for name in Service.COMMANDS:
-                running.start(name)
-            yield running
-        finally:
-            running.close()
+    with new_service(servers_to_restore, folder) as running:
+        yield running
 
 
 def live(account: Account) -> str:
