@@ -26,7 +26,7 @@ from tests.bench import population
 from tests.indexer.conftest import new_pipeline
 from tests.service import Database, new_database
 
-CHANGES, TURNS = 20_000, 5
+CHANGES, TURNS = 20_000, 3
 COPIED = ("id", "email", "phone", "full_name", "metadata", "external_id", "created_at")
 COPY = f"COPY consumers (environment_id, {', '.join(COPIED)}) FROM STDIN"
 CHANGE = sa.text("UPDATE consumers SET version = version + 1")

@@ -19,7 +19,7 @@ from tests.bench.shop import SMALL
 from tests.bench.wire import Connection
 
 TURNS, CLIENTS = 60, 16
-SPELLS, SPELL_SECONDS = 3, 1.0
+SPELLS, SPELL_SECONDS = 3, 0.6
 TICKS = os.sysconf("SC_CLK_TCK")
 NONE = "–"
 

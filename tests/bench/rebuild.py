@@ -19,7 +19,7 @@ from tests.bench.report import progress
 from tests.bench.shop import Shop
 
 SENDERS = (1, 2)
-TURNS, TURNS_OF_LARGE, LARGE = 3, 1, 500_000
+TURNS, TURNS_OF_LARGE, LARGE = 2, 1, 500_000
 
 
 def measure(bench: Bench) -> None:

@@ -29,7 +29,7 @@ from tests.bench.wire import Connection
 TURNS, BATCHES, BATCH = 300, 30, 500
 BLOCKS, WARM_UP = 10, 3
 """Of statements with the triggers, and as many without; a change of that has each planned anew."""
-CLIENTS, SPELLS, SPELL_SECONDS = (1, 4, 16), 3, 1.0
+CLIENTS, SPELLS, SPELL_SECONDS = (1, 4, 16), 3, 0.6
 MANY = 1_000
 """Consumers whose orders are placed, and who are changed."""
 TABLES = ("consumers", "orders")

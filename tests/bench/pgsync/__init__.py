@@ -1,5 +1,6 @@
 """pgsync beside this service: the same rows, the same machine, the same OpenSearch."""
 
+import statistics
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+import sqlalchemy as sa
 
 from tests.bench.bench import Bench
 from tests.bench.clients import HTTPClient
@@ -15,15 +17,18 @@ from tests.bench.measuring import seconds, spread, tail
 from tests.bench.pgsync import sides
 from tests.bench.pgsync.peer import INDEX, VERSION, Peer, opened
 from tests.bench.pgsync.sides import Side
+from tests.bench.rebuild import bare, render
 from tests.bench.shop import Shop, key
 from tests.bench.wire import Connection
 from tests.bench.writes import Writer, next_number
 from tests.waiting import wait_until
 
-MOST = 100_000
+PROCESSES = 2
+"""That build an index, unless there is less to do it with."""
+MOST = 50_000
 """Consumers, for it takes its time."""
 CHANGES = 10_000
-RATES, SECONDS = (0, 50, 200), 10.0
+RATES, SECONDS = (0, 50, 200), 6.0
 REFRESHES = {"pgsync, index refreshed each 1 s": "1s", "pgsync, each 100 ms": "100ms"}
 CHANGE = """
     UPDATE consumers SET external_id = 'changed ' || id
@@ -34,14 +39,7 @@ def measure(bench: Bench) -> None:
     shop, report, consumers = bench.shop, bench.report, min(bench.size, MOST)
     with opened(shop, bench.servers, bench.folder / "peer", consumers) as peer:
         report.say(f"pgsync {VERSION}, totals by a plugin, {consumers:,} consumers with their orders.")
-        peer.run("bootstrap")
-        synced = consumers / seconds(lambda: peer.run("pgsync"))
-        built = build(shop.database.engine, shop.database.settings, 1)
-        own = [shop.consumers / built.filling, shop.consumers / (built.filling + built.verifying)]
-        rows = [
-            ["initial sync, documents/s; ours by one process too", *compared(own[0], synced)],
-            ["– ours with its verification", *compared(own[1], synced)],
-        ]
+        rows = synced(bench, peer, consumers)
         ours, theirs = sides.ours(shop), sides.theirs(peer, shop)
         with peer.following(), shop.indexing():
             with psycopg.connect(ours.address) as sql:
@@ -58,6 +56,43 @@ def measure(bench: Bench) -> None:
                 "insert, with nothing beside it; pgsync's index refreshed each 1 s, as it is by default."
             )
             report.table(["", "ours", "pgsync"], hurried(shop, peer, ours, theirs))
+
+
+def synced(bench: Bench, peer: Peer, consumers: int) -> list[list[str]]:
+    """Rows of how fast the index is filled at first; ours before and after pgsync's, whose merges go on for a while."""
+    shop, file = bench.shop, bench.folder / "documents"
+    render(shop, file)
+    bulk = [total(shop) / bare(shop, file, PROCESSES)]
+    first = filled(shop)
+    peer.run("bootstrap")
+    theirs = consumers / seconds(lambda: peer.run("pgsync"))
+    peer.settled()
+    second = filled(shop)
+    bulk.append(total(shop) / bare(shop, file, PROCESSES))
+    file.unlink()
+    return [
+        [f"initial sync, documents/s, ours: {name}", *compared(statistics.mean(each), theirs)]
+        for name, each in [
+            *((name, [first[name], second[name]]) for name in first),
+            (f"`_bulk` alone, {PROCESSES} at once", bulk),
+        ]
+    ]
+
+
+def filled(shop: Shop) -> dict[str, float]:
+    """Documents a second of rebuilds."""
+    found = {}
+    for processes in (1, PROCESSES):
+        built = build(shop.database.engine, shop.database.settings, processes)
+        found[f"{processes} at once"] = total(shop) / built.filling
+    found[f"{PROCESSES} at once, with its verification"] = total(shop) / (built.filling + built.verifying)
+    return found
+
+
+def total(shop: Shop) -> int:
+    """All its consumers, those too that parts before wrote."""
+    with shop.database.engine.connect() as connection:
+        return int(connection.execute(sa.text("SELECT count(*) FROM consumers")).scalar_one())
 
 
 def hurried(shop: Shop, peer: Peer, *both: Side) -> list[list[str]]:
