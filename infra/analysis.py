@@ -28,7 +28,7 @@ ANALYSIS: dict[str, Any] = {
         "joints": {"type": "pattern_replace", "pattern": "[._]", "replacement": " "},
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
     },
-    "tokenizer": {"address_parts": {"type": "pattern", "pattern": "[@._+\\-]+"}},
+    "tokenizer": {"address_parts": {"type": "char_group", "tokenize_on_chars": ["@", ".", "_", "+", "-"]}},
     "filter": {
         "starts": _edge(1),
         "digit_starts": _edge(3),
@@ -52,7 +52,6 @@ ANALYSIS: dict[str, Any] = {
         "parts": _analyzer("address_parts", "icu_folding"),
         "part_starts": _analyzer("address_parts", "icu_folding", "starts"),
         "digit_starts": _analyzer("keyword", "digit_starts"),
-        "digit_ends": _analyzer("keyword", "reverse", "digit_starts", "reverse"),
     },
     "normalizer": {"folded": {"type": "custom", "filter": ["icu_folding"]}},
 }

@@ -17,13 +17,16 @@ from infra.analysis import ANALYSIS
 from infra.phones import plain
 from infra.terms import terms
 
-DOCUMENT_VERSION = 2
+DOCUMENT_VERSION = 3
 """Moves with every change of what a document holds. A worker never writes a generation newer than this."""
 
 MONEY_UNIT = 10_000
 """Money is a `long` of ten-thousandths: paging by a `scaled_float` loses rows."""
 
 EXTENSION = re.compile("[x#]")
+
+UNSPACED_FROM = "\u0e00"
+"""No script below has words without spaces between them (`infra.analysis`)."""
 
 COLUMNS = """
     c.id, c.environment_id, c.version, c.email, c.email_key, c.phone, c.full_name, c.metadata::text, c.external_id,
@@ -84,7 +87,9 @@ class Document(msgspec.Struct, rename="camel"):
     email: str | None
     phone: str | None
     phone_digits: Sequence[str]
+    phone_reversed: Sequence[str]
     full_name: str | None
+    name_runs: str | None
     external_id: str | None
     total_orders: int
     total_order_value: int
@@ -120,6 +125,7 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
     shown = _consumer(row)
     texts = {"email": row.email, "phone": row.phone, "fullName": row.full_name, "externalId": row.external_id}
     compared = terms(texts, row.metadata)
+    digits = phone_digits(row.phone) if row.phone else ()
     return _encode(
         Document(
             row=msgspec.Raw(_encode(shown)),
@@ -129,8 +135,10 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             deleted=False,
             email=row.email_key,
             phone=row.phone,
-            phone_digits=phone_digits(row.phone) if row.phone else (),
+            phone_digits=digits,
+            phone_reversed=reversed_digits(digits),
             full_name=row.full_name,
+            name_runs=_runs(row.full_name),
             external_id=row.external_id,
             total_orders=row.total_orders,
             total_order_value=int(row.total_order_value * MONEY_UNIT),
@@ -173,6 +181,21 @@ def phone_digits(phone: str) -> list[str]:
     written = [phone, EXTENSION.split(phone)[0]]
     digits = ["".join(filter(str.isdigit, form)) for whole in written for form in (whole, *_nationally(whole))]
     return [form for form in dict.fromkeys(digits) if form]
+
+
+def reversed_digits(digits: Sequence[str]) -> list[str]:
+    """From their ends. One that is a digit and an end of the first is left out: its ends are there, but for itself.
+
+    >>> reversed_digits(["447400123456", "07400123456", "7400123456"])
+    ['654321004744']
+    """
+    first = digits[0] if digits else ""
+    return [form[::-1] for form in digits if form is first or not first.endswith(form[1:])]
+
+
+def _runs(name: str | None) -> str | None:
+    """A name in which there may be words without spaces between them."""
+    return name if name and not name.isascii() and max(name) >= UNSPACED_FROM else None
 
 
 def _nationally(phone: str) -> list[str]:
@@ -254,18 +277,19 @@ MAPPING: dict[str, Any] = {
             }
         },
         "phone": KEYWORD,
-        "phoneDigits": KEYWORD
-        | {"fields": {"starts": _text("digit_starts", "keyword"), "ends": _text("digit_ends", "keyword")}},
+        "phoneDigits": KEYWORD | {"fields": {"starts": _text("digit_starts", "keyword")}},
+        # From their ends; a number that ends as another but for its first digit is not in it.
+        "phoneReversed": _text("digit_starts", "keyword"),
         "fullName": _text("words", options="positions")
         | {
             "fields": {
                 "whole": _text("whole_name"),
                 "starts": _text("word_starts", "words"),
-                # Where a script has no spaces, the start of a word is seldom split as the word is.
-                "runs": _text("run_starts", "runs"),
                 **_sorted("icu_collation_keyword", "", "\uffff"),
             }
         },
+        # Where a script has no spaces, the start of a word is seldom split as the word is. Null for others.
+        "nameRuns": _text("run_starts", "runs"),
         "externalId": KEYWORD | {"fields": {"folded": KEYWORD | {"normalizer": "folded"}}},
         "totalOrders": {"type": "integer"},
         "totalOrderValue": {"type": "long"},

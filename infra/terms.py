@@ -7,6 +7,8 @@ characters stand in the order of the numbers. Conditions are written by the same
 import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -23,6 +25,8 @@ CHUNK = 4096
 DIGITS, EXPONENT = 1000, 50_000
 """Significant digits that are told apart, and what keeps a written exponent positive."""
 COMPLEMENT = str.maketrans("0123456789", "9876543210")
+CODE, CODE_BITS, CODE_FIRST = 4, 14, 0x4E00
+"""Characters of a path's code, what each tells apart, and the first of them."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -34,7 +38,7 @@ class Terms(msgspec.Struct):
     """For each field that is not null its path, and its path with its text."""
     numbers: list[str]
     contents: list[str]
-    """As `texts`, whole however long, to be searched inside."""
+    """As `texts`, each path as its code, whole however long, to be searched inside."""
 
 
 def fold(text: str) -> str:
@@ -46,6 +50,16 @@ def fold(text: str) -> str:
 
 def text_term(path: str, text: str) -> str:
     return f"{path}\0{fold(text)}"
+
+
+@lru_cache(maxsize=65_536)
+def path_code(path: str) -> str:
+    """A path in four characters, of which none stands in another's code by chance.
+
+    The index analyses `contents` in steps of three characters: whole paths would be most of that.
+    """
+    digest = int.from_bytes(sha256(path.encode()).digest()[: CODE * CODE_BITS // 8])
+    return "".join(chr(CODE_FIRST + (digest >> CODE_BITS * place) % 2**CODE_BITS) for place in range(CODE))
 
 
 def number_term(path: str, number: Decimal | int) -> str:
@@ -106,9 +120,8 @@ def _add(found: Terms, path: str, value: Any) -> None:
 def _add_text(found: Terms, path: str, text: str) -> None:
     folded = fold(text)
     if len(folded) <= LONGEST_TERM:
-        term = f"{path}\0{folded}"
-        found.texts.append(term)
-        found.contents.append(term)
+        found.texts.append(f"{path}\0{folded}")
+        found.contents.append(path_code(path) + folded)
         return
     begins = range(0, len(folded) - LONGEST_TERM, CHUNK - LONGEST_TERM)
-    found.contents.extend(f"{path}\0{folded[begin : begin + CHUNK]}" for begin in begins)
+    found.contents.extend(path_code(path) + folded[begin : begin + CHUNK] for begin in begins)

@@ -194,7 +194,7 @@ def _clauses(found: Iterable[Found]) -> list[Clause]:
 def _exactly(text: str, region: str | None) -> Iterator[Found]:
     yield Found("email", {"match": {"email.whole": _typed(text).strip(AROUND)}})
     yield _external_id(text)
-    yield from _phone(text, region, "phoneDigits")
+    yield from _phone("phoneDigits", phone_forms(text, region))
 
 
 def _external_id(text: str) -> Found:
@@ -209,9 +209,11 @@ def _wholly(word: str) -> Iterator[Found]:
 def _beginning(word: str, region: str | None) -> Iterator[Found]:
     """The start of a word of the name, of a part of the address; the start or the end of the number."""
     yield Found("fullName", {"match": {"fullName.starts": {"query": word, "operator": "and"}}})
-    yield Found("fullName", {"match": {"fullName.runs": {"query": word, "operator": "and"}}})
+    yield Found("fullName", {"match": {"nameRuns": {"query": word, "operator": "and"}}})
     yield from _in_address(word, "email.starts")
-    yield from _phone(word, region, "phoneDigits.starts", "phoneDigits.ends")
+    wanted = phone_forms(word, region)
+    yield from _phone("phoneDigits.starts", wanted)
+    yield from _phone("phoneReversed", [form[::-1] for form in wanted])
 
 
 def _mistyped(word: str) -> Iterator[Found]:
@@ -232,10 +234,10 @@ def _in_address(word: str, last: str) -> Iterator[Found]:
         yield Found("email", {"intervals": {"email.parts": ordered}})
 
 
-def _phone(text: str, region: str | None, *targets: str) -> Iterator[Found]:
-    """The digits of a number in any punctuation, national or international, against fields of digits."""
-    if wanted := phone_forms(text, region):
-        yield from (Found("phone", {"terms": {target: wanted}}) for target in targets)
+def _phone(target: str, digits: Sequence[str]) -> Iterator[Found]:
+    """Digits of a number, as they may be written, against a field of digits."""
+    if digits:
+        yield Found("phone", {"terms": {target: digits}})
 
 
 def phone_forms(text: str, region: str | None) -> list[str]:

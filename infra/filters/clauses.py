@@ -7,7 +7,7 @@ from typing import Any
 from infra import fields
 from infra.documents import MONEY_UNIT, time
 from infra.filters.conditions import FIELDS, METADATA, MOMENT, NUMBER, OPPOSITE, All, Any_, Condition, Expression, Not
-from infra.terms import LONGEST_VALUE, fold, number_term, text_term
+from infra.terms import LONGEST_VALUE, fold, number_term, path_code, text_term
 
 Clause = dict[str, Any]
 
@@ -84,7 +84,7 @@ def _text(condition: Condition, region: str | None) -> Clause:
     if operator == "EXISTS":
         return {"term": {"texts": field}}
     if operator == "CONTAINS":
-        return {"wildcard": {"contents": {"value": f"{_literal(field)}\0*{_literal(fold(values[0]))}*"}}}
+        return {"wildcard": {"contents": {"value": f"{path_code(field)}*{_literal(fold(values[0]))}*"}}}
     if operator in {"EQUALS", "IN"}:
         return _equals(field, values, region)
     # Beyond the first or last of the field's numbers there are those of other fields.

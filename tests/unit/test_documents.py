@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infra import documents
 from infra.documents import ConsumerRow
-from infra.terms import number_term
+from infra.terms import number_term, path_code
 
 ROW = ConsumerRow(
     id="cons_01HZXW0000000000000000000A",
@@ -64,7 +66,9 @@ def test_document_holds_the_answer_as_it_is_shown_and_the_values_it_is_found_by(
         "email": "josé@example.com",
         "phone": "+442079460958",
         "phoneDigits": ["442079460958", "02079460958", "2079460958"],
+        "phoneReversed": ["859064970244"],
         "fullName": "José",
+        "nameRuns": None,
         "externalId": "X1",
         "totalOrders": 2,
         "totalOrderValue": 12_345_000,
@@ -80,14 +84,17 @@ def test_document_holds_the_answer_as_it_is_shown_and_the_values_it_is_found_by(
             number_term("metadata.b", Decimal("1.1")),
             number_term("metadata.a", Decimal(12345678901234567890)),
         ],
-        "contents": ["email\0josé@example.com", "phone\0+442079460958", "fullName\0josé", "externalId\0x1"],
+        "contents": [
+            *(path_code("email") + "josé@example.com", path_code("phone") + "+442079460958"),
+            *(path_code("fullName") + "josé", path_code("externalId") + "x1"),
+        ],
     }
 
 
 def test_nulls_of_a_document_are_present() -> None:
     document: dict[str, Any] = json.loads(documents.document(NOBODY, []))
     assert [name for name, value in document.items() if value is None] == [
-        *("email", "phone", "fullName", "externalId", "lastOrderAt"),
+        *("email", "phone", "fullName", "nameRuns", "externalId", "lastOrderAt"),
     ]
     assert document.keys() <= documents.MAPPING["properties"].keys()
 
@@ -117,3 +124,27 @@ def test_money_is_shown_exactly_and_indexed_as_whole_units(value: str, shown: st
 )
 def test_phone_is_found_by_its_international_and_national_digits(phone: str, digits: list[str]) -> None:
     assert documents.phone_digits(phone) == digits
+
+
+@given(st.lists(st.text("01239", min_size=1, max_size=6), max_size=5).map(lambda given: list(dict.fromkeys(given))))
+@settings(max_examples=1000)
+def test_numbers_are_found_by_each_of_their_ends(digits: list[str]) -> None:
+    """By what they are indexed by: their starts, which are whole numbers too, and the starts of the reversed."""
+    kept = documents.reversed_digits(digits)
+    found = {*digits, *(form[:length][::-1] for form in kept for length in range(1, len(form) + 1))}
+    assert found == {form[begin:] for form in digits for begin in range(len(form))}
+
+
+@pytest.mark.parametrize("name", ["สมชาย ใจดี", "ナカムラ", "王子涵", "ສົມ", "វិចិត្រ", "မောင်", "Ｙ王"])
+def test_names_of_scripts_without_spaces_are_analysed_in_runs(name: str) -> None:
+    assert runs(name) == name
+
+
+@pytest.mark.parametrize("name", ["Jo", "José", "Ωμέγα", "Анна", "אבי", "محمد", "आशा", ""])
+def test_other_names_are_not(name: str) -> None:
+    assert runs(name) is None
+
+
+def runs(name: str) -> str | None:
+    found: str | None = json.loads(documents.document(ROW._replace(full_name=name), []))["nameRuns"]
+    return found

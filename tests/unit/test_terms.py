@@ -8,12 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.terms import LONGEST_VALUE, fold, number_term, terms, text_term
+from infra.terms import CODE, LONGEST_VALUE, fold, number_term, path_code, terms, text_term
 from tests.evaluation import caseless
 
 LUCENE_BYTES = 32_766
 """Of one term, at the most."""
 CHARACTERS = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point <= 0xDFFF]
+
+
+def test_codes_of_paths_are_as_long_as_each_other_and_apart() -> None:
+    codes = {path_code(f"metadata.{name}") for name in range(100_000)}
+    assert len(codes) == 100_000
+    assert {len(code) for code in codes} == {CODE}
+
 
 numbers = st.builds(
     lambda sign, digits, exponent: Decimal((sign, tuple(map(int, str(digits))), exponent)),
@@ -79,14 +86,14 @@ def test_what_is_inside_a_long_text_is_inside_one_of_its_pieces(wanted: str, bef
     text = filler * before + wanted + filler * 12_000
     pieces = terms({"a": text}, None).contents
     inside = fold(wanted) in fold(text)
-    assert any(fold(wanted) in piece.removeprefix("a\0") for piece in pieces) == inside
+    assert any(fold(wanted) in piece.removeprefix(path_code("a")) for piece in pieces) == inside
 
 
 @pytest.mark.parametrize("length", [0, 1, 764, 765, 766, 4095, 4096, 4097, 7427, 7428, 100_000])
 def test_pieces_of_a_text_are_all_of_it(length: int) -> None:
     text = "".join(chr(0x4E00 + place % 20_000) for place in range(length))
     whole = ""
-    for piece in (piece.removeprefix("a\0") for piece in terms({"a": text}, None).contents):
+    for piece in (piece.removeprefix(path_code("a")) for piece in terms({"a": text}, None).contents):
         overlap = next((size for size in range(min(len(piece), len(whole)), 0, -1) if whole.endswith(piece[:size])), 0)
         whole += piece[overlap:]
     assert whole == text
