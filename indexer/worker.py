@@ -21,7 +21,7 @@ app.conf.update(
     imports=["indexer.tasks", "indexer.verify_tasks"],
     beat_schedule={
         # What no wake-up told of is found this soon.
-        "drain": _each(1.0, queue.DRAIN, queue.LIVE),
+        "drain": _each(0.25, queue.DRAIN, queue.LIVE),
         "drain_bulk": _each(1.0, queue.DRAIN_BULK, queue.BULK),
         "upkeep": _each(5.0, queue.UPKEEP, queue.BULK),
         "compare": _each(1.0, queue.COMPARE, queue.REBUILD),

@@ -15,7 +15,7 @@ from tests.bench.writes import Writer, next_number, person
 
 RATES = (1, 50, 200, 500)
 """Writes a second, beside the ones that are measured."""
-SECONDS, PAUSE_SECONDS = 8, 0.03
+SECONDS, PAUSE_SECONDS = 6, 0.03
 """So long each rate; and between two writes that are measured, which are not to be in step with the drain."""
 TARGETS = {("waited", 200): "p50 ≤ 60, p99 ≤ 250", ("unwaited", 200): "p50 ≤ 150, p99 ≤ 800"}
 WAIT = "Prefer: wait=10\r\n"

@@ -16,8 +16,8 @@ from tests.bench.writes import Case, Writer, next_number
 from tests.bench.writes import cases as written
 
 TURNS = 30
-LEAST = 1_000
-"""Consumers, for a list to have a page in its middle."""
+LEAST = 5_000
+"""Consumers, so that each question finds somebody."""
 CHANGES = 5_000
 ASKED = (
     *("list createdAt desc", "list createdAt desc, deep", "list totalOrderValue desc", "list fullName asc"),

@@ -18,8 +18,8 @@ from tests.bench.measuring import by_turns, spread
 from tests.bench.shop import SMALL
 from tests.bench.wire import Connection
 
-TURNS, CLIENTS = 60, 16
-SPELLS, SPELL_SECONDS = 3, 0.6
+TURNS, CLIENTS = 50, 16
+SPELLS, SPELL_SECONDS = 3, 0.5
 TICKS = os.sysconf("SC_CLK_TCK")
 NONE = "–"
 

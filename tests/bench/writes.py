@@ -26,7 +26,7 @@ from tests.bench.shop import Shop, key
 from tests.bench.trigrams import Statement
 from tests.bench.wire import Connection
 
-TURNS, BATCHES, BATCH = 300, 30, 500
+TURNS, BATCHES, BATCH = 200, 30, 500
 BLOCKS, WARM_UP = 10, 3
 """Of statements with the triggers, and as many without; a change of that has each planned anew."""
 CLIENTS, SPELLS, SPELL_SECONDS = (1, 4, 16), 3, 0.6

@@ -24,6 +24,8 @@ HOME = ROOT / ".local" / "bench" / f"pgsync-{VERSION}"
 PLUGIN = Path(__file__).with_name("totals.txt")
 DATABASE, INDEX = "peer", "peer"
 LIMIT_SECONDS = 600
+STILL = 300
+"""Looks at an index that does not change: more seconds than it ever stood still with something to do."""
 COLUMNS = "id, environment_id, version, email, phone, full_name, metadata, external_id, created_at, updated_at"
 ORDER_COLUMNS = "id, consumer_id, amount, placed_at, environment_id, currency_code, base_amount, created_at, updated_at"
 TABLES = """
@@ -105,21 +107,17 @@ class Peer(NamedTuple):
                 daemon.kill()
                 daemon.wait()
 
-    def settled(self) -> None:
-        """Wait until the index stays as it is."""
+    def settled(self, still: int = STILL) -> None:
+        """Wait until the index stays as it is for so many looks."""
         seen: list[str] = []
 
         def is_still() -> bool:
             self.search.indices.refresh(index=INDEX)
             stats = self.search.indices.stats(index=INDEX, metric="indexing")["_all"]["total"]["indexing"]
             seen.append(str(stats["index_total"] + stats["delete_total"]))
-            return len(seen) > STILL and len(set(seen[-STILL:])) == 1
+            return len(seen) > still and len(set(seen[-still:])) == 1
 
         wait_until(is_still, 120, "the peer to come to rest")
-
-
-STILL = 300
-"""Looks at an index that does not change: more seconds than it ever stood still with something to do."""
 
 
 def installed() -> None:
