@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias, Union
 
 from infra import fields
-from infra.terms import LONGEST_VALUE, fold
+from infra.terms import CODE, LONGEST_VALUE, fold
 
 Operator = Literal[
     "EQUALS",
@@ -67,7 +67,7 @@ def clauses_of(condition: Condition) -> int:
     folded = fold(condition.values[0])
     if len(folded) > LONGEST_CONTAINED:
         return MOST_CLAUSES + 1
-    return len(f"{condition.field}{folded}".encode("utf-16-le")) // 2 + 3
+    return CODE + len(folded.encode("utf-16-le")) // 2 + 3
 
 
 class All(NamedTuple):
