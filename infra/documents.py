@@ -278,7 +278,7 @@ MAPPING: dict[str, Any] = {
         },
         "phone": KEYWORD,
         "phoneDigits": KEYWORD | {"fields": {"starts": _text("digit_starts", "keyword")}},
-        # From their ends; a number that ends as another but for its first digit is not in it.
+        # For their ends; what `reversed_digits` leaves out is found by `starts`.
         "phoneReversed": _text("digit_starts", "keyword"),
         "fullName": _text("words", options="positions")
         | {

@@ -54,7 +54,7 @@ def text_term(path: str, text: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def path_code(path: str) -> str:
-    """A path in four characters, of which none stands in another's code by chance.
+    """A path in four characters: two paths have the same with a probability of 2**-56.
 
     The index analyses `contents` in steps of three characters: whole paths would be most of that.
     """
