@@ -1,9 +1,17 @@
 """Connections to PostgreSQL. An error of theirs never tells a statement's values: those are people's."""
 
+import select
+import time
+from functools import partial
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from infra.activity import application_name
 from infra.settings import Settings
@@ -28,6 +36,10 @@ CONNECT = {
     "options": FRESH_PLANS,
 }
 
+RESTS_SINCE = "rests since"
+TRUSTED_SECONDS = 5
+"""A connection that was used so long ago is usable, if the server has not said otherwise."""
+
 UNFORESEEN_ENVIRONMENT = "(SELECT CAST(:environment_id AS int))"
 """The environment of a statement that works on many rows, hidden from the planner: one that is newer than the table's
 statistics it would take for empty, and read it whole, even once for each row of a batch."""
@@ -50,16 +62,44 @@ def watching_engine(settings: Settings) -> AsyncEngine:
 
 
 def _async_engine(settings: Settings, pool_size: int, connect: dict[str, str], **more: Any) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=True,
         connect_args=CONNECT | connect,
         hide_parameters=True,
         **more,
     )
+    event.listen(engine.sync_engine, "checkin", _rested)
+    event.listen(engine.sync_engine, "checkout", partial(_usable, engine.dialect))
+    return engine
+
+
+def _rested(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info[RESTS_SINCE] = time.monotonic()
+
+
+def _usable(dialect: sa.Dialect, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+    """Have a connection replaced that cannot be used any more. The server is asked only if it said something, as it
+    does when it goes away, or if the connection rested for a while: else each request would wait for its answer.
+
+    Raises:
+        InvalidatePoolError: the pool is to take another.
+    """
+    rested = time.monotonic() - record.info.get(RESTS_SINCE, time.monotonic())
+    try:
+        if rested < TRUSTED_SECONDS and not _has_said(connection.driver_connection.pgconn.socket):
+            return
+        dialect.do_ping(connection)
+    except psycopg.Error:
+        raise InvalidatePoolError from None
+
+
+def _has_said(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def engine(settings: Settings, *, pool_size: int = 1, name: str | None = None) -> sa.Engine:
