@@ -23,7 +23,7 @@ class CursorError(ValueError):
 
 class Place(msgspec.Struct, array_like=True):
     given_at: int
-    values: list[str | int | float]
+    values: list[str | int | float | None]
 
 
 def encode(question: bytes, values: Sequence[Any], now: float | None = None) -> str:

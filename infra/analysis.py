@@ -12,20 +12,21 @@ def _analyzer(tokenizer: str, *filters: str, chars: Sequence[str] = ()) -> dict[
     return {"type": "custom", "tokenizer": tokenizer, "filter": [*filters], "char_filter": [*chars]}
 
 
+APOSTROPHES = "'’‘ʼ`´＇′‛׳״"
+HEBREW = "אבגדהוזחטיךכלםמןנסעףפץצקרשתװױײ"
 UNSPACED = ("icu_folding", "unspaced", "not_empty")
 
 ANALYSIS: dict[str, Any] = {
     "char_filter": {
-        # O'Brien, O’Brien and OBrien are one word.
+        # O'Brien, O’Brien and OBrien are one word; so is a Hebrew one with a quotation mark for its gershayim.
         "apostrophes": {
-            "type": "pattern_replace",
-            "pattern": r"['’‘ʼ`´＇′‛׳״]|(?<=\p{L})\"(?=\p{L})",
-            "replacement": "",
+            "type": "mapping",
+            "mappings": [*(f"{mark} => " for mark in APOSTROPHES), *(f'{letter}" => {letter}' for letter in HEBREW)],
         },
         # As queries are read: Yu² is yu2, and half-width kana are words like any others.
         "compatible": {"type": "icu_normalizer", "name": "nfkc", "mode": "compose"},
         # St.John and john_smith are two words, which to Unicode are one.
-        "joints": {"type": "pattern_replace", "pattern": "[._]", "replacement": " "},
+        "joints": {"type": "mapping", "mappings": [". => \\u0020", "_ => \\u0020"]},
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
     },
     "tokenizer": {"address_parts": {"type": "char_group", "tokenize_on_chars": ["@", ".", "_", "+", "-"]}},

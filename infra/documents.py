@@ -248,7 +248,7 @@ def _text(analyzer: str, search_analyzer: str | None = None, *, options: str = "
 
 def _sorted(kind: str, first: str, last: str, **options: Any) -> dict[str, Any]:
     """Two sub-fields to sort by, each with its own stand-in for null, so that nulls come last in both directions.
-    (On the field itself a stand-in would make `exists` and ranges lie.)
+    (On the field itself a stand-in would make `exists` and ranges lie. A keyword by itself needs none.)
     """
     field = {"type": kind, "index": False, **options}
     return {"asc": field | {"null_value": last}, "desc": field | {"null_value": first}}
@@ -273,7 +273,6 @@ MAPPING: dict[str, Any] = {
                 "whole": _text("address"),
                 "parts": _text("parts", options="positions"),
                 "starts": _text("part_starts", "parts", options="positions"),
-                **_sorted("keyword", "", "\U0010ffff"),
             }
         },
         "phone": KEYWORD,

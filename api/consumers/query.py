@@ -13,14 +13,15 @@ from infra.terms import text_term
 Direction = Literal["asc", "desc"]
 SortField = Literal["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
 
-NULLABLE = frozenset({"email", "fullName", "lastOrderAt"})
-OPPOSITE: dict[Direction, Direction] = {"asc": "desc", "desc": "asc"}
+STANDING_IN = frozenset({"fullName", "lastOrderAt"})
+"""What is sorted by a sub-field for each direction, which has a stand-in for null."""
+OPPOSITE = {"asc": "desc", "desc": "asc", "_last": "_first"}
 
 
 class Order(NamedTuple):
     """A total order. `prefix` are sort values that are the same for every row, so cursors leave them out."""
 
-    clauses: list[dict[str, Direction]]
+    clauses: list[dict[str, dict[str, str]]]
     prefix: list[str]
 
     @property
@@ -29,24 +30,26 @@ class Order(NamedTuple):
         return len(self.clauses) - len(self.prefix)
 
     @property
-    def creation(self) -> Direction | None:
+    def creation(self) -> str | None:
         """Which way it goes, if it is by creation."""
-        return self.clauses[-self.values].get("createdAt")
+        return self.clauses[-self.values].get("createdAt", {}).get("order")
 
 
 def list_order(environment_id: int, sort_by: SortField, direction: Direction) -> Order:
     """The order of the list: by one field, nulls last, ties by id in the same direction."""
-    field = f"{sort_by}.{direction}" if sort_by in NULLABLE else sort_by
-    clauses: list[dict[str, Direction]] = [{field: direction}, {"id": direction}]
+    way: dict[str, str] = {"order": direction}
+    field = f"{sort_by}.{direction}" if sort_by in STANDING_IN else sort_by
+    clauses = [{field: way | {"missing": "_last"} if sort_by == "email" else way}, {"id": way}]
     if (sort_by, direction) == ("createdAt", "desc"):
         # Named whole, the order is the one the index is kept in, and a page is read instead of sorted.
-        return Order([{"environmentId": "asc"}, *clauses], [str(environment_id)])
+        return Order([{"environmentId": {"order": "asc"}}, *clauses], [str(environment_id)])
     return Order(clauses, [])
 
 
 def search_order() -> Order:
     """Best match first, then the more recent order, then the newer consumer."""
-    return Order([{"_score": "desc"}, {"lastOrderAt.desc": "desc"}, {"id": "desc"}], [])
+    down = {"order": "desc"}
+    return Order([{"_score": down}, {"lastOrderAt.desc": down}, {"id": down}], [])
 
 
 def page(
@@ -70,7 +73,10 @@ def page(
     """
     clauses = order.clauses
     if backward:
-        clauses = [{field: OPPOSITE[direction] for field, direction in clause.items()} for clause in clauses]
+        clauses = [
+            {field: {name: OPPOSITE[value] for name, value in way.items()} for field, way in clause.items()}
+            for clause in clauses
+        ]
     body = {"query": query, "sort": clauses, "size": size + 1, "track_total_hits": counted}
     return body if place is None else body | {"search_after": [*order.prefix, *place]}
 

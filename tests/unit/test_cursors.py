@@ -10,24 +10,26 @@ from api.cursors import IDLE_SECONDS, CursorError, decode, encode
 
 questions = st.binary(max_size=64)
 values = st.lists(
-    st.one_of(st.text(max_size=50), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)), max_size=4
+    st.one_of(st.none(), st.text(max_size=50), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)), max_size=4
 )
 
 
 @given(questions, values, st.integers(0, 2**33), st.integers(0, IDLE_SECONDS))
 def test_cursor_gives_back_the_values_it_was_made_of(
-    question: bytes, place: list[str | int | float], now: int, idle: int
+    question: bytes, place: list[str | int | float | None], now: int, idle: int
 ) -> None:
     assert decode(question, encode(question, place, now), now + idle) == place
 
 
 @given(questions, values)
-def test_cursor_is_text_that_needs_no_escape_in_an_address(question: bytes, place: list[str | int | float]) -> None:
+def test_cursor_is_text_that_needs_no_escape_in_an_address(
+    question: bytes, place: list[str | int | float | None]
+) -> None:
     assert set(encode(question, place)) <= set(string.ascii_letters + string.digits + "-_")
 
 
 @given(questions, questions, values)
-def test_cursor_of_another_question_is_refused(one: bytes, other: bytes, place: list[str | int | float]) -> None:
+def test_cursor_of_another_question_is_refused(one: bytes, other: bytes, place: list[str | int | float | None]) -> None:
     if one != other:
         with pytest.raises(CursorError):
             decode(other, encode(one, place))
@@ -35,7 +37,7 @@ def test_cursor_of_another_question_is_refused(one: bytes, other: bytes, place: 
 
 @given(questions, values, st.data())
 def test_cursor_damaged_anywhere_is_refused(
-    question: bytes, place: list[str | int | float], data: st.DataObject
+    question: bytes, place: list[str | int | float | None], data: st.DataObject
 ) -> None:
     cursor = encode(question, place)
     at = data.draw(st.integers(0, len(cursor) - 1))

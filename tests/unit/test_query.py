@@ -36,14 +36,15 @@ SORTS: list[SortField] = ["createdAt", "email", "fullName", "lastOrderAt", "tota
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 def test_order_is_total_and_a_backward_page_asks_for_its_mirror(sort: SortField, direction: Direction) -> None:
     order = query.list_order(1, sort, direction)
-    assert order.clauses[-1] == {"id": direction}
+    assert order.clauses[-1] == {"id": {"order": direction}}
     there = query.page({}, order, 10, None)["sort"]
     back = query.page({}, order, 10, None, backward=True)["sort"]
     assert [list(clause) for clause in there] == [list(clause) for clause in back]
     turned = {"asc": "desc", "desc": "asc"}
-    assert [turned[way] for clause in there for way in clause.values()] == [
-        way for clause in back for way in clause.values()
-    ]
+    for one, other in zip(there, back, strict=True):
+        for way, opposite in zip(one.values(), other.values(), strict=True):
+            assert turned[way["order"]] == opposite["order"]
+            assert (way.get("missing"), opposite.get("missing")) in {(None, None), ("_last", "_first")}
 
 
 def test_page_asks_for_one_row_more_and_begins_after_the_place() -> None:
