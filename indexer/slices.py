@@ -16,8 +16,8 @@ from indexer.claims import Generation
 from infra import documents, logs
 from infra.documents import AUDIENCE_IDS, COLUMNS
 
-ROWS = 20_000
-"""Consumers of a slice."""
+ROWS = 4_000
+"""Consumers of a slice: few, so that those who fill end together."""
 FEW = 20
 """A page of so many documents that are all refused means that the others will be, too."""
 

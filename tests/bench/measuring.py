@@ -40,15 +40,24 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def by_turns(ways: Mapping[str, Work], turns: int, *, warm_up: int = 1) -> dict[str, list[float]]:
-    """Milliseconds of each way, which take turns, each turn in the other order than the one before."""
+def by_turns(ways: Mapping[str, Work], turns: int, *, warm_up: int = 1, in_a_row: int = 0) -> dict[str, list[float]]:
+    """Milliseconds of each way, which take turns, each turn in the other order than the one before.
+
+    Args:
+        ways: what is done, by name.
+        turns: that are measured.
+        warm_up: turns before them.
+        in_a_row: times that are measured of each turn, after one that is not: it pays for what the others left in the
+            processor's caches, and would be dearer the more the others do. None: each turn is one time, measured.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-warm_up, turns):
         for name in list(ways)[:: 1 if turn % 2 else -1]:
-            started = time.perf_counter()
-            ways[name](turn + warm_up)
-            if turn >= 0:
-                times[name].append((time.perf_counter() - started) * 1000)
+            for place in range(in_a_row + 1):
+                started = time.perf_counter()
+                ways[name]((turn + warm_up) * (in_a_row + 1) + place)
+                if turn >= 0 and (place or not in_a_row):
+                    times[name].append((time.perf_counter() - started) * 1000)
     return times
 
 

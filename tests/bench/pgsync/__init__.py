@@ -15,7 +15,7 @@ from tests.bench.clients import HTTPClient
 from tests.bench.indexing import build
 from tests.bench.measuring import seconds, spread, tail
 from tests.bench.pgsync import sides
-from tests.bench.pgsync.peer import INDEX, VERSION, Peer, opened
+from tests.bench.pgsync.peer import DOCUMENTS, INDEX, VERSION, Peer, opened
 from tests.bench.pgsync.sides import Side
 from tests.bench.rebuild import bare, render
 from tests.bench.shop import Shop, key
@@ -27,7 +27,7 @@ PROCESSES = 2
 """That build an index, unless there is less to do it with."""
 MOST = 50_000
 """Consumers, for it takes its time."""
-CHANGES = 10_000
+CHANGES, SOME = 10_000, 100
 RATES, SECONDS = (0, 50, 200), 6.0
 REFRESH, USUAL_REFRESH = "100ms", "1s"
 """Of pgsync's index, so that it is not what is measured; and as it is where nobody says otherwise."""
@@ -70,19 +70,40 @@ def synced(bench: Bench, peer: Peer, consumers: int) -> list[list[str]]:
     render(shop, file)
     bulk = total(shop) / bare(shop, file, PROCESSES)
     file.unlink()
+    alike = synced_alike(bench, consumers)
     first = filled(shop)
     peer.run("bootstrap")
     theirs = consumers / seconds(lambda: peer.run("pgsync"))
     peer.settled()
     filling, verified = (statistics.mean(each) for each in zip(first, filled(shop), strict=True))
     return [
-        [f"initial sync, documents/s; ours: {name}", *compared(own, theirs)]
-        for name, own in (
-            (f"{PROCESSES} processes", filling),
-            ("with its verification", verified),
-            (f"`_bulk` alone of its documents, {PROCESSES} processes", bulk),
+        [f"initial sync, documents/s; {name}", *compared(own, peers)]
+        for name, own, peers in (
+            (f"ours: {PROCESSES} processes", filling, theirs),
+            ("ours: with its verification", verified, theirs),
+            (f"ours: `_bulk` alone of its documents, {PROCESSES} processes", bulk, theirs),
+            ("pgsync's documents and mapping as ours are", filling, alike),
         )
     ]
+
+
+def synced_alike(bench: Bench, consumers: int) -> float:
+    """Documents a second that pgsync syncs at first, if a plugin makes them, by our code, to be found as ours are."""
+    shop = bench.shop
+    with opened(shop, bench.servers, bench.folder / "alike", consumers, DOCUMENTS) as peer:
+        peer.prepare()
+        peer.run("bootstrap")
+        taken = seconds(lambda: peer.run("pgsync"))
+        peer.settled(BETWEEN)
+        ours, theirs = sides.ours(shop), sides.theirs(peer, shop)
+        some = theirs.sources({"match_all": {}}, SOME)
+        for source in some.values():
+            del source["_meta"]
+        expected = ours.sources({"ids": {"values": list(some)}}, SOME)
+        # Whose members the audiences are pgsync is not told.
+        assert some == {name: source | {"audienceIds": []} for name, source in expected.items()}
+        assert theirs.count({"match_all": {}}) == consumers
+        return consumers / taken
 
 
 def filled(shop: Shop) -> tuple[float, float]:

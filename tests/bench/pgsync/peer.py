@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from opensearchpy import OpenSearch
+from redis import Redis
 
+from infra import documents
 from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
 from tests.bench.report import progress
@@ -21,7 +24,10 @@ from tests.waiting import wait_until
 
 VERSION = "7.3.0"
 HOME = ROOT / ".local" / "bench" / f"pgsync-{VERSION}"
-PLUGIN = Path(__file__).with_name("totals.txt")
+TOTALS, DOCUMENTS = (Path(__file__).with_name(name) for name in ("totals.txt", "documents.txt"))
+"""Plugins: one that adds the totals; and one that makes documents as this service's are, with the code for that."""
+CODE = ("msgspec", "phonenumbers")
+"""What that code is made with."""
 DATABASE, INDEX = "peer", "peer"
 LIMIT_SECONDS = 600
 STILL = 300
@@ -107,6 +113,14 @@ class Peer(NamedTuple):
                 daemon.kill()
                 daemon.wait()
 
+    def prepare(self) -> None:
+        """Make its index as this service's are; with room for what pgsync keeps in each document for itself."""
+        own = documents.MAPPING["properties"] | {"_meta": {"type": "object", "enabled": False}}
+        settings = {name: value for name, value in documents.INDEX_SETTINGS.items() if name != "refresh_interval"}
+        self.search.indices.create(
+            index=INDEX, body={"settings": settings, "mappings": {"dynamic": "strict", "properties": own}}
+        )
+
     def settled(self, still: int = STILL) -> None:
         """Wait until the index stays as it is for so many looks."""
         seen: list[str] = []
@@ -126,18 +140,20 @@ def installed() -> None:
     Raises:
         RuntimeError: it cannot be had.
     """
-    if (HOME / "bin" / "pgsync").exists():
+    if (HOME / "installed").exists():
         return
     progress(f"installing pgsync {VERSION}")
     pip = [str(HOME / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    for command in ([sys.executable, "-m", "venv", str(HOME)], [*pip, f"pgsync=={VERSION}"]):
+    wanted = [f"pgsync=={VERSION}", *(f"{name}=={version(name)}" for name in CODE)]
+    for command in ([sys.executable, "-m", "venv", str(HOME)], [*pip, *wanted]):
         ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
         if ended.returncode:
             raise RuntimeError(f"pgsync {VERSION} cannot be installed: {ended.stderr[-500:]}")
+    (HOME / "installed").touch()
 
 
 @contextmanager
-def opened(shop: Shop, servers: LocalServers, folder: Path, consumers: int) -> Iterator[Peer]:
+def opened(shop: Shop, servers: LocalServers, folder: Path, consumers: int, plugin: Path = TOTALS) -> Iterator[Peer]:
     """A peer with the tables of the large environment, as many consumers of it."""
     installed()
     folder.mkdir()
@@ -155,9 +171,11 @@ def opened(shop: Shop, servers: LocalServers, folder: Path, consumers: int) -> I
         stack.callback(search.indices.delete, index=INDEX, params={"ignore_unavailable": "true"})
         (folder / "plugins").mkdir()
         (folder / "plugins" / "__init__.py").touch()
-        (folder / "plugins" / "totals.py").write_text(PLUGIN.read_text())
+        (folder / "plugins" / "totals.py").write_text(plugin.read_text())
         (folder / "schema.json").write_text(json.dumps(SCHEMA))
         redis = urlunsplit(urlsplit(given["REDIS_URL"])._replace(path="/14"))
+        # How far it is; the next one begins anew.
+        stack.callback(stack.enter_context(Redis.from_url(redis)).flushdb)
         environ = {
             "PG_URL": address,
             "REDIS_URL": redis,
@@ -165,7 +183,7 @@ def opened(shop: Shop, servers: LocalServers, folder: Path, consumers: int) -> I
             "ELASTICSEARCH": "false",
             "OPENSEARCH": "true",
             "REDIS_CHECKPOINT": "true",
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
             "PATH": os.environ["PATH"],
             "GENERAL_LOGGING_LEVEL": "WARNING",
             "CONSOLE_LOGGING_HANDLER_MIN_LEVEL": "WARNING",

@@ -50,12 +50,16 @@ class Side(NamedTuple):
     def count(self, question: dict[str, Any]) -> int:
         return int(self.search.count(index=self.alias, body={"query": question})["count"])
 
+    def sources(self, question: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
+        """Documents by id."""
+        hits = self.search.search(index=self.alias, body={"query": question, "size": size})["hits"]["hits"]
+        return {hit["_id"]: hit["_source"] for hit in hits}
+
     def shown(self, ids: Sequence[str]) -> Totals:
         """As the index has them."""
-        body = {"query": {"ids": {"values": list(ids)}}, "size": len(ids)}
-        hits = self.search.search(index=self.alias, body=body)["hits"]["hits"]
         number, value = self.fields
-        return {hit["_id"]: (hit["_source"][number], Decimal(str(hit["_source"][value])) / self.unit) for hit in hits}
+        found = self.sources({"ids": {"values": list(ids)}}, len(ids))
+        return {name: (source[number], Decimal(str(source[value])) / self.unit) for name, source in found.items()}
 
 
 def ours(shop: Shop) -> Side:
