@@ -15,23 +15,27 @@ from redis.asyncio import Redis
 
 from api.audiences.routes import AudienceController
 from api.auth import Caller, Keys, authenticate, authorize
+from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import Oldest
 from api.edge import edge
 from api.errors import HANDLERS
+from api.freshness import Freshness
 from api.health import HealthController
 from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
 from api.openapi import routes as documentation
-from api.ops.reindex_routes import ReindexController
-from api.ops.routes import OpsController
-from api.ops.state_routes import StateController
-from api.ops.verify_routes import VerifyController
+from api.operations.consumer_state import StateController
+from api.operations.rebuild import OpsController
+from api.operations.reindex import ReindexController
+from api.operations.verify import VerifyController
 from api.orders.routes import OrderController
 from api.transactions import Transactions, Waker
 from api.validation import MAX_BODY_BYTES, Body, parameters
-from infra import db, generations, logs, opensearch, settings
-from infra.freshness import Freshness
+from infra import logs, settings
+from infra.database.engine import open_async_engine, open_watching_engine
+from infra.index import generations
+from infra.index.client import open_reader
 from infra.queue import Nudger
 
 
@@ -46,7 +50,7 @@ def create_app() -> ASGIApp:
     api = Router(
         "/api/v1",
         route_handlers=[
-            *(AudienceController, ConsumerController, OrderController),
+            *(AudienceController, MembersController, ConsumerController, OrderController),
             *(OpsController, StateController, VerifyController, ReindexController),
         ],
         before_request=admit,
@@ -97,8 +101,8 @@ async def allow(message: Message, scope: Scope) -> None:
 async def connections(app: Litestar) -> AsyncIterator[None]:
     """What the process keeps open while it serves."""
     chosen = app.state.settings
-    app.state.engine = db.async_engine(chosen)
-    app.state.search = opensearch.reader(chosen)
+    app.state.engine = open_async_engine(chosen)
+    app.state.search = open_reader(chosen)
     app.state.oldest = Oldest()
     app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
     app.state.metrics.watch(app.state.engine)
@@ -107,7 +111,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     uses = asyncio.create_task(app.state.api_keys.keep_uses())
     app.state.nudger = Nudger(chosen)
     waker = Waker(app.state.nudger)
-    tickers = db.watching_engine(chosen)
+    tickers = open_watching_engine(chosen)
     app.state.freshness = Freshness(tickers)
     app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)
     generations.tell_differing(chosen)

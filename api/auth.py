@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.errors import Problem
-from infra import keys
+from infra.accounts import keys
+from infra.accounts.tables import api_keys, environments, organizations
 from infra.logs import kind
-from infra.tables import api_keys, environments, organizations
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from opensearchpy.exceptions import OpenSearchException
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from infra.documents import read_alias
-from infra.outbox import OLDEST_LIVE
+from infra.index.naming import read_alias
+from infra.operations.outbox import OLDEST_LIVE
 
 CHECK_SECONDS = 3.0
 

@@ -12,10 +12,10 @@ from prometheus_client.utils import floatToGoString
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from infra.counters import BOUNDS, Totals, totals
-from infra.outbox import MOST, Waiting, waiting
-from infra.rebuilds import Rebuild, is_lost, latest
-from infra.verifications import Run, known, last_done
+from infra.operations.counters import BOUNDS, Totals, totals
+from infra.operations.outbox import MOST, Waiting, waiting
+from infra.operations.rebuild import Rebuild, is_lost, latest
+from infra.operations.verify import Run, known, last_done
 
 SCRAPE_SECONDS = 2.0
 GAUGES = {

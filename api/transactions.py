@@ -13,11 +13,11 @@ from litestar import Request, Response
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api import current, idempotency
+from api import consistency, idempotency
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
-from infra.freshness import Freshness, token, xid_of
+from api.freshness import Freshness, token, xid_of
 from infra.queue import Nudger
 
 log = structlog.get_logger()
@@ -88,9 +88,9 @@ class Transactions:
     async def _told(self, request: Request[Any, Any, Any], caller: Caller, answer: Answer) -> Response[Any]:
         """What the client hears of the index, once the transaction is over."""
         if idempotency.REPLAYED not in answer.headers:
-            self._wake(now=current.preferences_of(request).wait is not None)
-        xid = xid_of(answer.headers[current.TOKEN])
-        answer.headers |= await current.searchable(request, caller, self._freshness, xid)
+            self._wake(now=consistency.preferences_of(request).wait is not None)
+        xid = xid_of(answer.headers[consistency.TOKEN])
+        answer.headers |= await consistency.searchable(request, caller, self._freshness, xid)
         return answer.response()
 
     async def _once(self, request_id: str, claim: idempotency.Claim | None, work: Work) -> Answer:
@@ -100,7 +100,7 @@ class Transactions:
             if claim and (replayed := await idempotency.take(connection, claim)):
                 return replayed
             answer = await work(connection)
-            answer.headers[current.TOKEN] = token(xid)
+            answer.headers[consistency.TOKEN] = token(xid)
             if claim:
                 await idempotency.store(connection, claim, answer)
             try:

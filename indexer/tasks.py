@@ -12,11 +12,22 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from indexer import tombstones, upkeep
-from indexer.drainer import Drainer
-from indexer.rebuild import Builder
+from indexer import upkeep
+from indexer.drain.loop import Drainer
+from indexer.rebuild.builder import Builder
+from indexer.verify import reindex as again
+from indexer.verify import runs
+from indexer.verify.runs import Place
 from indexer.worker import SETTINGS, app
-from infra import db, logs, opensearch, queue, rebuilds
+from infra import logs, queue
+from infra.accounts.organizations import OrganizationError, named_environment
+from infra.database.engine import open_engine
+from infra.fields import timestamp
+from infra.index.client import open_writer
+from infra.operations import rebuild, reindex
+from infra.operations import verify as asked
+from infra.operations.reindex import ReindexError
+from infra.operations.verify import Kind, VerificationError
 
 log = structlog.get_logger()
 
@@ -31,12 +42,12 @@ NICENESS = 10
 @cache
 def _drainer(lane: str) -> Drainer:
     # Each process that drains is seen by its name in the database (`infra.activity`).
-    return Drainer(db.engine(SETTINGS, name=lane), _writer(), lane)
+    return Drainer(open_engine(SETTINGS, name=lane), _writer(), lane)
 
 
 @cache
 def _writer() -> OpenSearch:
-    return opensearch.writer(SETTINGS)
+    return open_writer(SETTINGS)
 
 
 @cache
@@ -48,7 +59,7 @@ def _builder() -> Builder:
 
 @cache
 def _engine() -> sa.Engine:
-    return db.engine(SETTINGS, name="upkeep")
+    return open_engine(SETTINGS, name="upkeep")
 
 
 @cache
@@ -85,16 +96,16 @@ def _ask(task: Task) -> None:
     name = task.name.removeprefix("indexer.")
     try:
         with _engine().begin() as connection:
-            answer = rebuilds.REQUESTS[name](connection, SETTINGS)
-    except (rebuilds.RebuildError, DBAPIError) as error:
-        reason = str(error) if isinstance(error, rebuilds.RebuildError) else logs.kind(error)
+            answer = rebuild.REQUESTS[name](connection, SETTINGS)
+    except (rebuild.RebuildError, DBAPIError) as error:
+        reason = str(error) if isinstance(error, rebuild.RebuildError) else logs.kind(error)
         log.warning("request_refused", request=name, reason=reason)
         return
     log.info("request_taken", request=name, index=answer.index_name, state=answer.state, phase=answer.phase)
     build.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
 
 
-for _name in rebuilds.REQUESTS:
+for _name in rebuild.REQUESTS:
     app.task(_ask, bind=True, name=f"indexer.{_name}", queue=queue.REBUILD)
 
 
@@ -102,7 +113,7 @@ for _name in rebuilds.REQUESTS:
 def purge() -> None:
     """Remove documents of consumers that were deleted long ago."""
     try:
-        purged = tombstones.purge(_engine(), _writer())
+        purged = upkeep.purge(_engine(), _writer())
     except (OpenSearchException, DBAPIError) as error:
         log.warning("purge_postponed", reason=logs.kind(error))
         return
@@ -124,3 +135,82 @@ def keep_up() -> None:
         return
     if any(cleared.values()):
         log.info("cleared", **cleared)
+
+
+RUN_SECONDS = 2.0
+"""Short, for changes wait behind it; as long as there is work, each asks for the next one."""
+
+
+@cache
+def _place() -> Place:
+    return runs.place_of(SETTINGS)
+
+
+@app.task(name=queue.VERIFY)  # type: ignore[untyped-decorator]  # Celery ships no types
+def verify(environment: str | None = None) -> None:
+    """Ask for a verification of everything, or of one environment, such as `shop:live`."""
+    _request_run("verify", environment)
+
+
+@app.task(name=queue.REPAIR)  # type: ignore[untyped-decorator]  # Celery ships no types
+def repair(environment: str | None = None, run: int | None = None) -> None:
+    """Ask for a repair of what differs, or of what a run found."""
+    _request_run("repair", environment, run)
+
+
+@app.task(name=queue.REINDEX)  # type: ignore[untyped-decorator]  # Celery ships no types
+def write_again(
+    *,
+    ids: list[str] | None = None,
+    environment: str | None = None,
+    filter: str | None = None,  # noqa: A002 (as people write it)
+    updated_since: str | None = None,
+    failed_since: str | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Ask for some consumers to be written again; all that is given must hold. A dry run's count is in the log."""
+    place = _place()
+    try:
+        with place.engine.begin() as connection:
+            asked = reindex.Asked(
+                ids=ids,
+                environment=environment,
+                filter=filter,
+                updated_since=timestamp(updated_since) if updated_since else None,
+                failed_since=timestamp(failed_since) if failed_since else None,
+            )
+            scope = reindex.scope(connection, asked)
+            if dry_run:
+                log.info("reindex_counted", consumers=again.total(connection, place.client, place.alias, scope))
+                return
+            number = reindex.request(connection, scope)
+    except (ReindexError, ValueError) as error:
+        log.warning("request_refused", request="reindex", reason=str(error))
+        return
+    log.info("request_taken", request="reindex", run=number)
+    go_on.apply_async(queue=queue.REBUILD)
+
+
+@app.task(name=queue.COMPARE)  # type: ignore[untyped-decorator]  # Celery ships no types
+def go_on() -> None:
+    """Go on with what was asked for."""
+    if runs.work(_place(), RUN_SECONDS):
+        go_on.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
+
+
+@app.task(name=queue.WATCH)  # type: ignore[untyped-decorator]  # Celery ships no types
+def watch() -> None:
+    """Compare a little, as it is done all the time."""
+    runs.watch(_place())
+
+
+def _request_run(kind: Kind, environment: str | None, repairs: int | None = None) -> None:
+    try:
+        with _place().engine.begin() as connection:
+            number = named_environment(connection, environment) if environment is not None else None
+            run = asked.request(connection, kind, environment_id=number, repairs=repairs)
+    except (OrganizationError, VerificationError) as error:
+        log.warning("request_refused", request=kind, reason=str(error))
+        return
+    log.info("request_taken", request=kind, run=run)
+    go_on.apply_async(queue=queue.REBUILD)

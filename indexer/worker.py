@@ -4,8 +4,10 @@ from typing import Any
 
 from celery.signals import beat_init, worker_process_init, worker_ready
 
-from indexer import collector, poller, reconcile, supervision
-from infra import generations, logs, queue, settings
+from indexer import collector, fallback, supervision
+from indexer.rebuild import lost_index
+from infra import logs, queue, settings
+from infra.index import generations
 
 SETTINGS = settings.load()
 logs.configure(SETTINGS.log_level)
@@ -18,7 +20,7 @@ def _each(seconds: float, task: str, name: str) -> dict[str, Any]:
 
 
 app.conf.update(
-    imports=["indexer.tasks", "indexer.verify_tasks"],
+    imports=["indexer.tasks"],
     beat_schedule={
         # What no wake-up told of is found this soon.
         "drain": _each(0.25, queue.DRAIN, queue.LIVE),
@@ -41,8 +43,8 @@ def _begin(**_: Any) -> None:
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _poll(**_: Any) -> None:
     collector.spare()
-    poller.start(SETTINGS)
-    reconcile.start(SETTINGS)
+    fallback.start(SETTINGS)
+    lost_index.start(SETTINGS)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types

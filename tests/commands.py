@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from infra.cli import main
+from infra.cli.main import main
 from tests.service import Database
 
 

@@ -18,8 +18,13 @@ import redis
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from infra import db, generations, keys, migrate, opensearch, organizations, settings
-from infra.keys import SCOPES
+from infra import settings
+from infra.accounts import keys, organizations
+from infra.accounts.keys import SCOPES
+from infra.database import migrate
+from infra.database.engine import open_engine
+from infra.index import generations
+from infra.index.client import open_client
 from infra.local import ports
 from infra.local.servers import LocalServers
 from tests.waiting import wait_until
@@ -78,7 +83,7 @@ def new_database(servers: LocalServers) -> Iterator[Database]:
     )
     migrate.upgrade(chosen.database_url)
     generations.ensure(chosen)
-    engine, search = db.engine(chosen, pool_size=5), opensearch.client(chosen)
+    engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
     try:
         yield Database(chosen, engine, search)
     finally:

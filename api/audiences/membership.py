@@ -11,10 +11,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from api import search
 from api.audiences.rules import Rule, clauses, expression
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
-from api.consumers import query, reads
 from api.errors import not_found
 from infra.filters.clauses import Clause, clause
 from infra.filters.conditions import MOST_CLAUSES
@@ -45,7 +45,7 @@ class Audience(NamedTuple):
 
     def members(self, region: str | None) -> Clause:
         """The query that finds them."""
-        return query.members(self.id) if self.rules is None else _compiled(self.rules, region).clause
+        return search.members(self.id) if self.rules is None else _compiled(self.rules, region).clause
 
 
 async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audience:
@@ -78,7 +78,7 @@ async def of_rows(engine: AsyncEngine, caller: Caller, stored: Sequence[str]) ->
 
 
 async def references(
-    index: reads.Index, caller: Caller, audiences: Sequence[Audience], stored: Mapping[str, Sequence[str]]
+    index: search.Index, caller: Caller, audiences: Sequence[Audience], stored: Mapping[str, Sequence[str]]
 ) -> list[list[AudienceReference]]:
     """The audiences of each consumer, by name then id; of dynamic ones the index is asked, once for all consumers.
 
@@ -92,7 +92,7 @@ async def references(
         OpenSearchException: the index cannot answer.
     """
     parts = list(_parts(audiences, caller.region))
-    found = await reads.satisfied(index, caller.environment_id, list(stored), parts)
+    found = await search.satisfied(index, caller.environment_id, list(stored), parts)
     known = sorted(audiences, key=lambda audience: (audience.name, audience.id))
     return [
         [audience.reference for audience in known if audience.id in {*ids, *found[consumer_id]}]

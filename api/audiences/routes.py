@@ -8,26 +8,21 @@ from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.answers import Answer
-from api.audiences import lists, membership, writes
+from api.audiences import lists, writes
 from api.audiences.schemas import (
     Audience,
     AudienceChange,
-    AudienceCount,
     AudiencePage,
     Members,
     MembersChanged,
     NewAudience,
 )
 from api.auth import Caller
-from api.consumers import lists as consumers
-from api.consumers.schemas import ListParameters
-from api.consumers.shown import ConsumerPage
 from api.pages import TwoWayParameters
 from api.transactions import Transactions
 from api.validation import JSONBody
 
 READ, WRITE = {"scope": "read:audiences", "limit": "reads"}, {"scope": "write:audiences", "limit": "writes"}
-INDEXED = READ | {"from": "index"}
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -72,21 +67,6 @@ class AudienceController(Controller):
             return _answer(await writes.delete(connection, caller, audience_id))
 
         return await transactions.run(request, caller, work)
-
-    @get("/{audience_id:str}/members", opt=INDEXED, summary="List the members: as the list of consumers")
-    async def members(
-        self, request: AnyRequest, audience_id: str, asked: ListParameters, caller: Caller, state: State
-    ) -> Response[ConsumerPage]:
-        audience = await membership.find(state.engine, caller, audience_id)
-        return (await consumers.page(request, state, caller, asked, audience)).response()
-
-    @get("/{audience_id:str}/count", opt=INDEXED, summary="Count the members")
-    async def count(
-        self, request: AnyRequest, audience_id: str, caller: Caller, state: State
-    ) -> Response[AudienceCount]:
-        audience = await membership.find(state.engine, caller, audience_id)
-        number, headers = await consumers.count(request, state, caller, audience)
-        return Answer(200, msgspec.json.encode(AudienceCount(audience_id, number)), headers).response()
 
     @post(
         "/{audience_id:str}/members", dto=JSONBody, return_dto=None, opt=WRITE, status_code=200, summary="Add members"

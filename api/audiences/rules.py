@@ -10,7 +10,6 @@ import msgspec
 from api.auth import Caller
 from api.errors import Fault
 from api.validation import Body
-from infra.documents import time
 from infra.filters import language
 from infra.filters.conditions import (
     MANY,
@@ -32,6 +31,7 @@ from infra.filters.conditions import (
     read_value,
 )
 from infra.filters.rules import groups
+from infra.wire import time
 
 MAX_RULES, MAX_VALUES = 50, 100
 EXACT = 2**53

@@ -7,12 +7,12 @@ import msgspec
 
 from api.audiences.rules import MAX_RULES, Rule, filter_problems, problems, rules_of, rules_problems
 from api.auth import Caller
-from api.consumers.schemas import Filter, Metadata
 from api.errors import Fault
+from api.field_types import Filter, Metadata
 from api.pages import PageInfo
 from api.validation import Body
 from infra import fields
-from infra.documents import JSONObject, Time
+from infra.wire import JSONObject, Time
 
 AudienceType = Literal["STATIC", "SYNCED_LIST", "DYNAMIC"]
 Name = Annotated[

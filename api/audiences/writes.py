@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.audiences.rules import Rule, problems, rules_of
 from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
 from api.auth import Caller
-from api.consumers.writes import merged
 from api.errors import Fault, Placed, invalid, not_found, refuse
-from infra.db import UNFORESEEN_ENVIRONMENT
-from infra.documents import time
+from infra.database.engine import UNFORESEEN_ENVIRONMENT
 from infra.ids import is_id, new_ids
+from infra.merge_patch import merged
+from infra.wire import time
 
 # jsonb keeps no order of keys: read back into the type, they stand in the contract's.
 _rules = msgspec.json.Decoder(list[Rule]).decode

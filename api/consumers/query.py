@@ -6,9 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 from api.consumers import matching
 from api.consumers.matching import Field
-from infra.documents import time
+from api.search import environment
 from infra.filters.clauses import Clause
-from infra.terms import text_term
+from infra.index.terms import text_term
+from infra.wire import time
 
 Direction = Literal["asc", "desc"]
 SortField = Literal["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
@@ -135,23 +136,6 @@ def within(body: Clause, rows: Clause) -> Clause:
 def count(query: Clause) -> Clause:
     """How many rows there are, exactly."""
     return {"query": query, "size": 0, "track_total_hits": True}
-
-
-def named(environment_id: int, ids: Sequence[str], clauses: Mapping[str, Clause]) -> Clause:
-    """Which of the clauses, each with a name, these rows satisfy."""
-    should = [{"bool": {"filter": [clause], "_name": name}} for name, clause in clauses.items()]
-    rows = {"bool": {"filter": [environment(environment_id), {"terms": {"id": list(ids)}}], "should": should}}
-    return {"query": rows, "size": len(ids), "sort": ["_doc"], "_source": False, "track_total_hits": False}
-
-
-def environment(environment_id: int) -> Clause:
-    """The rows of one environment, without which nothing is asked."""
-    return {"term": {"environmentId": str(environment_id)}}
-
-
-def members(audience_id: str) -> Clause:
-    """The stored members of an audience."""
-    return {"term": {"audienceIds": audience_id}}
 
 
 def _exact(field: Field, text: str, region: str | None) -> Clause:

@@ -1,185 +1,131 @@
-"""The read path: pages of consumers from the index. Rows pass through as the bytes they were indexed with."""
+"""Pages of the list, a search, and an audience's members: what is asked of the index, and of PostgreSQL for it."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from http import HTTPStatus
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
-from opensearchpy import AsyncOpenSearch
-from opensearchpy.exceptions import RequestError, TransportError
+from litestar import Request
+from litestar.datastructures import State
 
-from api.consumers import query, windows
-from api.consumers.windows import Oldest
-from api.errors import Problem
-from api.pages import Window, render
-from infra.filters.clauses import Clause
+from api import consistency
+from api.answers import Answer
+from api.audiences import membership
+from api.audiences.membership import Audience
+from api.audiences.schemas import AudienceReference
+from api.auth import Caller
+from api.consumers import fetch, query
+from api.consumers.fetch import Asked, Hit
+from api.consumers.matching import Match, explained
+from api.consumers.schemas import ListParameters, SearchParameters
+from api.search import Index
+from infra.filters import language
+from infra.filters.clauses import Clause, clause
+from infra.index.naming import read_alias
 
-PARAMS: dict[str, Any] = {"allow_partial_search_results": "false"}
-
-
-class Source(msgspec.Struct, rename="camel"):
-    row: msgspec.Raw
-    audience_ids: list[str]
-
-
-class Hit(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    sort: list[Any]
-    source: Source = msgspec.field(name="_source")
-    matched: list[str] = msgspec.field(name="matched_queries", default_factory=list)
+AnyRequest = Request[Any, Any, Any]
 
 
-class NamedHit(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    matched: list[str] = msgspec.field(name="matched_queries", default_factory=list)
-
-
-class Total(msgspec.Struct):
-    value: int
-
-
-class Hits(msgspec.Struct):
-    hits: list[Hit]
-    total: Total | None = None
-
-
-class Found(msgspec.Struct):
-    hits: Hits
-
-
-class NamedHits(msgspec.Struct):
-    hits: list[NamedHit]
-
-
-class NamedFound(msgspec.Struct):
-    hits: NamedHits
-
-
-class Index(NamedTuple):
-    """What is searched."""
-
-    client: AsyncOpenSearch
-    alias: str
-    oldest: Oldest
-
-
-class Asked(NamedTuple):
-    """Which rows, in which order, and which page of them; `question` identifies the list, and its cursors."""
-
-    rows: Clause
-    order: query.Order
-    window: Window
-    question: bytes
-    counted: bool = False
-
-
-Members = Callable[[Sequence[Hit]], Awaitable[Iterable[bytes]]]
-"""What is put into each row besides: members of its JSON object, each with its leading comma."""
-
-
-async def page(index: Index, asked: Asked, more: Members | None = None) -> bytes:
-    """One page as the response's JSON.
+async def page(
+    request: AnyRequest, state: State, caller: Caller, asked: ListParameters, members_of: Audience | None = None
+) -> Answer:
+    """A page of the list; of an audience's members alone, if one is given.
 
     Raises:
-        Problem: 400 for a cursor that is damaged, expired or of another list.
+        Problem: 404 for an unknown `audienceId`; 400 for a cursor; 503 for a token that is not reached, if strict.
         OpenSearchException: the index cannot answer.
     """
-    order, window = asked.order, asked.window
-    place = window.place(asked.question, order.values + bool(order.creation))
-    reach = _reach(place) if place and order.creation else 0
-    body = query.page(asked.rows, order, window.size, place, backward=window.backward, counted=asked.counted)
-    found = await _found(index, body, _near(index, asked, place, reach), window.size)
-    goes_on = len(found.hits) > window.size
-    places = [hit.sort[len(order.prefix) :] for hit in found.hits]
-    if places and order.creation:
-        moments = [values[0] for values in places]
-        if goes_on and not place and windows.is_rising(order, backward=window.backward):
-            index.oldest.learn(asked.question, moments)
-        reach = windows.reach(moments, reach)
-        places = [[*values, reach] for values in places]
-    hits, places = found.hits[: window.size], places[: window.size]
-    if window.backward:
-        hits.reverse()
-        places.reverse()
-    info = window.info(asked.question, places, more=goes_on)
-    rows = [bytes(hit.source.row) for hit in hits]
-    if more and hits:
-        rows = [row[:-1] + added + b"}" for row, added in zip(rows, await more(hits), strict=True)]
-    return render(rows, info, found.total.value if found.total else None)
+    audiences = [members_of] if members_of else []
+    if asked.audience_id is not None:
+        audiences.append(await membership.find(state.engine, caller, asked.audience_id))
+    rows = query.list_query(
+        caller.environment_id,
+        search=asked.search,
+        region=caller.region,
+        created_after=asked.created_after,
+        created_before=asked.created_before,
+        conditions=[*(audience.members(caller.region) for audience in audiences), *_filter(asked.filter, caller)],
+    )
+    question = ["list", caller.environment_id, asked.question(), *([members_of.id] if members_of else [])]
+    order = query.list_order(caller.environment_id, asked.sort_by, asked.sort_dir)
+    wanted = Asked(rows, order, asked.window(), msgspec.json.encode(question), counted=asked.count)
+    more = partial(_audiences, state, caller) if asked.include else None
+    return await _answer(request, state, caller, wanted, more)
 
 
-async def count(index: Index, rows: Clause) -> int:
-    """How many rows there are, exactly.
+async def search(request: AnyRequest, state: State, caller: Caller, asked: SearchParameters) -> Answer:
+    """A page of a search.
 
     Raises:
-        OpenSearchException: the index cannot answer.
+        Problem, OpenSearchException: as `page`.
     """
-    found = msgspec.json.decode(await _search(index, query.count(rows)), type=Found)
-    assert found.hits.total
-    return found.hits.total.value
+    rows = query.search_query(
+        caller.environment_id,
+        asked.q,
+        asked.exact(),
+        region=caller.region,
+        conditions=_filter(asked.filter, caller),
+        explain=asked.explain,
+    )
+    question = msgspec.json.encode(["search", caller.environment_id, asked.question()])
+    wanted = Asked(rows, query.search_order(), asked.window(), question)
+    return await _answer(
+        request, state, caller, wanted, partial(_matches, asked, caller.region) if asked.explain else None
+    )
 
 
-async def satisfied(
-    index: Index, environment_id: int, ids: Sequence[str], clauses: Sequence[Mapping[str, Clause]]
-) -> dict[str, set[str]]:
-    """Which clauses each of these rows satisfies, by name; rows that are not in the index satisfy none.
-
-    Args:
-        index: to search.
-        environment_id: the rows' own.
-        ids: of the rows.
-        clauses: by name, in parts that are not too large for one query each.
-
-    Raises:
-        OpenSearchException: the index cannot answer.
-    """
-    found: dict[str, set[str]] = {name: set() for name in ids}
-    # One after the other: the more there are, the less may they keep others from searching.
-    for part in clauses:
-        answer = await _search(index, query.named(environment_id, ids, part))
-        for hit in msgspec.json.decode(answer, type=NamedFound).hits.hits:
-            found[hit.id].update(hit.matched)
-    return found
+async def audiences(
+    request: AnyRequest, state: State, caller: Caller, consumer_id: str, possible: Sequence[Audience]
+) -> tuple[bytes, dict[str, str]]:
+    """The audiences of one consumer, of those it may be in, and how current that is."""
+    stored = {consumer_id: [audience.id for audience in possible if audience.rules is None]}
+    search = partial(membership.references, index_of(state), caller, possible, stored)
+    [references], headers = await consistency.read(request, caller, state.freshness, search)
+    return _audiences_member(references), headers
 
 
-async def _found(index: Index, body: Clause, near: Clause | None, size: int) -> Hits:
-    """A page's rows: looked for near its place first, and if that is not all of them, everywhere."""
-    if near is not None:
-        found = msgspec.json.decode(await _search(index, query.within(body, near)), type=Found).hits
-        if len(found.hits) > size:
-            return found
-    return msgspec.json.decode(await _search(index, body), type=Found).hits
+async def count(request: AnyRequest, state: State, caller: Caller, audience: Audience) -> tuple[int, dict[str, str]]:
+    """How many members an audience has, and how current that is."""
+    rows = query.list_query(caller.environment_id, conditions=[audience.members(caller.region)])
+    return await consistency.read(request, caller, state.freshness, partial(fetch.count, index_of(state), rows))
 
 
-def _near(index: Index, asked: Asked, place: list[Any] | None, reach: int) -> Clause | None:
-    """Where to look first, if anywhere."""
-    if asked.order.creation is None or asked.counted:
-        return None
-    rising = windows.is_rising(asked.order, backward=asked.window.backward)
-    if place:
-        return windows.beside(place, reach, rising=rising)
-    return index.oldest.rows(asked.question) if rising else None
+def index_of(state: State) -> Index:
+    return Index(state.search, read_alias(state.settings.index_prefix))
 
 
-def _reach(place: list[Any]) -> int:
-    """Take it off a cursor's values."""
-    reach = place.pop()
-    if not isinstance(reach, int) or not isinstance(place[0], int):
-        raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor")
-    return reach
+async def _answer(
+    request: AnyRequest, state: State, caller: Caller, wanted: Asked, more: fetch.Members | None
+) -> Answer:
+    search = partial(fetch.page, index_of(state), state.oldest, wanted, more)
+    content, headers = await consistency.read(request, caller, state.freshness, search)
+    return Answer(200, content, headers)
 
 
-async def _search(index: Index, body: Clause) -> Any:
-    try:
-        return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=PARAMS)
-    except TransportError as error:
-        # Of what a request can bring here, only these may be more, or other, than OpenSearch takes. It says of the
-        # first that it is its own fault, where it finds out late.
-        late = error.status_code == HTTPStatus.INTERNAL_SERVER_ERROR and "too many nested clauses" in str(error)
-        if late or (isinstance(error, RequestError) and "too_many" in str(error)):
-            raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="The question is too long") from None
-        if not isinstance(error, RequestError) or "index_closed" in str(error):
-            raise
-        if "search_after" in body:
-            raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor") from None
-        raise
+def _filter(text: str | None, caller: Caller) -> list[Clause]:
+    return [] if text is None else [clause(language.parse(text), caller.region)]
+
+
+async def _audiences(state: State, caller: Caller, hits: Sequence[Hit]) -> list[bytes]:
+    stored = {hit.id: hit.source.audience_ids for hit in hits}
+    audiences = await membership.of_rows(
+        state.engine, caller, sorted({each for ids in stored.values() for each in ids})
+    )
+    references = await membership.references(index_of(state), caller, audiences, stored)
+    return [_audiences_member(each) for each in references]
+
+
+async def _matches(asked: SearchParameters, region: str | None, hits: Sequence[Hit]) -> list[bytes]:
+    return [_matches_member(hit, asked, region) for hit in hits]
+
+
+def _audiences_member(references: Sequence[AudienceReference]) -> bytes:
+    return b',"audiences":' + msgspec.json.encode(references)
+
+
+def _matches_member(hit: Hit, asked: SearchParameters, region: str | None) -> bytes:
+    """How a row was found: by the fields that were asked for one by one, which are exact, and by `q`."""
+    found = [Match(field, "exact", text) for field, text in asked.exact().items()]
+    if asked.q is not None:
+        found += explained(asked.q, region, hit.matched)
+    return b',"matchedOn":' + msgspec.json.encode(found)

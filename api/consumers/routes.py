@@ -3,15 +3,16 @@
 from functools import partial
 from typing import Any
 
+import msgspec
 from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api import current
+from api import consistency
 from api.answers import Answer, array, etag, is_none_match, tags, weak_etag
 from api.audiences import membership
 from api.auth import Caller
-from api.consumers import included, lists, writes
+from api.consumers import reads, writes
 from api.consumers.schemas import (
     ConsumerChange,
     ConsumerChangeItem,
@@ -21,14 +22,16 @@ from api.consumers.schemas import (
     SearchParameters,
 )
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
+from api.orders.writes import newest
 from api.transactions import Transactions
 from api.validation import JSONBody, early_faults
-from infra.documents import Consumer, ConsumerRow, consumer_json
+from infra.index.documents import Consumer, ConsumerRow, consumer_json
 
 INDEXED = {"scope": "read:consumers", "limit": "reads", "from": "index"}
 WRITE = {"scope": "write:consumers", "limit": "writes"}
 BODY = WRITE | {"faults": "with the database's"}
 BATCH = BODY | {"limit": "batch", "batch": "consumers"}
+NEWEST_ORDERS = 50
 
 
 class ConsumerController(Controller):
@@ -100,17 +103,17 @@ class ConsumerController(Controller):
         self, request: Request[Any, Any, Any], consumer_id: str, asked: GetParameters, caller: Caller, state: State
     ) -> Response[ConsumerIncluding]:
         include = asked.include
-        current.mark_of(request, caller)
+        consistency.mark_of(request, caller)
         async with state.engine.connect() as connection:
             # With what belongs to it, the consumer is read as they all are at one moment.
             await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")
             row = await writes.get(connection, caller, consumer_id)
             possible = await membership.of_consumer(connection, caller, consumer_id) if "audiences" in include else []
-            orders = await included.orders(connection, caller, consumer_id) if "orders" in include else b""
+            orders = await _orders_member(connection, caller, consumer_id) if "orders" in include else b""
         audiences, headers = b"", dict[str, str]()
         if "audiences" in include:
             # Dynamic ones follow the index; no connection is held while it answers.
-            audiences, headers = await lists.audiences(request, state, caller, consumer_id, possible)
+            audiences, headers = await reads.audiences(request, state, caller, consumer_id, possible)
         body = consumer_json(row)[:-1] + audiences + orders + b"}"
         tag = weak_etag(body) if include else etag(row.version)
         if is_none_match(tags(request, "if-none-match"), tag):
@@ -121,13 +124,13 @@ class ConsumerController(Controller):
     async def page(
         self, request: Request[Any, Any, Any], asked: ListParameters, caller: Caller, state: State
     ) -> Response[ConsumerPage]:
-        return (await lists.page(request, state, caller, asked)).response()
+        return (await reads.page(request, state, caller, asked)).response()
 
     @get("/search", opt=INDEXED, summary="Search consumers, best match first")
     async def search(
         self, request: Request[Any, Any, Any], asked: SearchParameters, caller: Caller, state: State
     ) -> Response[SearchPage]:
-        return (await lists.search(request, state, caller, asked)).response()
+        return (await reads.search(request, state, caller, asked)).response()
 
 
 def _answer(row: ConsumerRow, status: int = 200) -> Answer:
@@ -136,3 +139,7 @@ def _answer(row: ConsumerRow, status: int = 200) -> Answer:
 
 def _answers(rows: list[ConsumerRow], status: int) -> Answer:
     return Answer(status, array([consumer_json(row) for row in rows]))
+
+
+async def _orders_member(connection: AsyncConnection, caller: Caller, consumer_id: str) -> bytes:
+    return b',"orders":' + msgspec.json.encode(await newest(connection, caller, consumer_id, NEWEST_ORDERS))

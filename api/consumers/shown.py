@@ -6,7 +6,7 @@ from api.audiences.schemas import AudienceReference
 from api.consumers.matching import Match
 from api.orders.schemas import Order
 from api.pages import PageInfo
-from infra.documents import Consumer
+from infra.index.documents import Consumer
 
 
 class ConsumerIncluding(Consumer):

@@ -12,10 +12,10 @@ from api.answers import etag, is_match
 from api.auth import Caller
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.errors import Fault, Placed, Problem, not_found, refuse
-from infra import fields
-from infra.db import UNFORESEEN_ENVIRONMENT
-from infra.documents import COLUMNS, ConsumerRow
+from infra.database.engine import UNFORESEEN_ENVIRONMENT
 from infra.ids import is_id, new_ids
+from infra.index.documents import COLUMNS, ConsumerRow
+from infra.merge_patch import merged
 
 EMAIL_TAKEN, EXTERNAL_ID_TAKEN = "Email already exists", "External ID already exists"
 Taken: TypeAlias = tuple[str | None, str | None, str | None]
@@ -176,34 +176,6 @@ def require_match(row: ConsumerRow, if_match: set[str] | None) -> None:
     """Raise 412 unless the consumer is what an `If-Match` header says."""
     if not is_match(if_match, tag := etag(row.version)):
         raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=f"It is now {tag}")
-
-
-def merged(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
-    """Apply a JSON merge patch (RFC 7396) to stored metadata. What it does not name stays as it is written: numbers
-    of the database's are longer than Python's.
-
-    Raises:
-        ValueError: what it makes is past a limit of metadata.
-    """
-    result = msgspec.Raw(msgspec.json.encode(_merged(msgspec.Raw((stored or "{}").encode()), patch)))
-    fields.metadata(msgspec.json.decode(result))
-    return result
-
-
-def _merged(target: msgspec.Raw | None, patch: Any, depth: int = 1) -> Any:
-    if not isinstance(patch, dict):
-        return patch
-    if depth > fields.METADATA_DEPTH:
-        raise ValueError(fields.TOO_DEEP)
-    result: dict[str, Any] = {}
-    if target and bytes(target).startswith(b"{"):
-        result = msgspec.json.decode(target, type=dict[str, msgspec.Raw])
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = _merged(result.get(name), value, depth + 1)
-    return result
 
 
 async def _lock(connection: AsyncConnection, caller: Caller, ids: Sequence[str]) -> dict[str, ConsumerRow]:

@@ -6,7 +6,7 @@ from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
 from api.validation import Body
-from infra.documents import Consumer
+from infra.index.documents import Consumer
 
 
 class Endpoint(NamedTuple):

@@ -15,15 +15,15 @@ from api.audiences.schemas import (
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
 from api.errors import SENTENCES
-from api.ops.reindex_routes import Reindex, Reindexes
-from api.ops.state_routes import IndexState
-from api.ops.verify_routes import Repair, Verification, Verifications
+from api.operations.consumer_state import IndexState
+from api.operations.reindex import Reindex, Reindexes
+from api.operations.verify import Repair, Verification, Verifications
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderPage
-from infra.documents import Consumer
-from infra.rebuilds import Rebuild
-from infra.reindex import Counted
-from infra.status import Status
-from infra.verifications import CAUSES, Run
+from infra.index.documents import Consumer
+from infra.operations.rebuild import Rebuild
+from infra.operations.reindex import Counted
+from infra.operations.status import Status
+from infra.operations.verify import CAUSES, Run
 
 CONSUMER_ID, ORDER_ID, AUDIENCE_ID = (f"{prefix}_01JBK3Q8X5W5V0B6T1R2M3N4P5" for prefix in ("cons", "ord", "aud"))
 TIME = "2024-11-01T10:00:00.000Z"

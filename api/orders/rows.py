@@ -6,7 +6,7 @@ import msgspec
 import sqlalchemy as sa
 
 from api.orders.schemas import Item, Order
-from infra.documents import time
+from infra.wire import time
 
 COLUMNS = """o.id, o.consumer_id, o.external_id, o.status, o.amount::text, o.refunded_amount::text, o.currency_code,
     o.base_amount::text, o.items::text, o.metadata::text, o.placed_at, o.created_at, o.updated_at"""

@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from api.auth import Caller
-from api.consumers.schemas import ExternalId, Metadata
 from api.errors import Fault
+from api.field_types import ExternalId, Metadata
 from api.pages import Moment, PageInfo, TwoWayParameters
 from api.validation import Body
 from infra import fields
-from infra.documents import JSONObject, Time
+from infra.wire import JSONObject, Time
 
 
 def _amount(value: Any) -> Decimal:

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
-from api.consumers.writes import merged
 from api.errors import Fault, Placed, not_found, refuse
 from api.orders.rows import COLUMNS, encode, order_of
 from api.orders.schemas import NewOrder, Order, OrderChange
-from infra.db import UNFORESEEN_ENVIRONMENT
+from infra.database.engine import UNFORESEEN_ENVIRONMENT
 from infra.ids import is_id, new_ids
+from infra.merge_patch import merged
 
 TOTAL_MAX = Decimal(90_000_000_000_000)
 COUNTING = frozenset({"CREATED", "COMPLETED"})

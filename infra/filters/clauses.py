@@ -5,9 +5,10 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from infra import fields
-from infra.documents import MONEY_UNIT, time
 from infra.filters.conditions import FIELDS, METADATA, MOMENT, NUMBER, OPPOSITE, All, Any_, Condition, Expression, Not
-from infra.terms import LONGEST_VALUE, fold, number_term, path_code, text_term
+from infra.index.documents import MONEY_UNIT
+from infra.index.terms import LONGEST_VALUE, fold, number_term, path_code, text_term
+from infra.wire import time
 
 Clause = dict[str, Any]
 

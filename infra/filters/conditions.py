@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias, Union
 
 from infra import fields
-from infra.terms import CODE, LONGEST_VALUE, fold
+from infra.index.terms import CODE, LONGEST_VALUE, fold
 
 Operator = Literal[
     "EQUALS",

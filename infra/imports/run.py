@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import psycopg
 
-from infra.db import CONNECT
+from infra.database.engine import CONNECT
 from infra.imports import columns, rules
 from infra.imports.chunks import Chunks
 from infra.imports.errors_file import ErrorsFile

@@ -12,7 +12,8 @@ import psycopg
 import redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from infra import activity, db
+from infra.database import activity
+from infra.database.engine import open_engine
 from infra.local.errors import LocalError
 from infra.local.process import Process
 from infra.settings import ROOT, Settings
@@ -70,7 +71,7 @@ class Indexer(Service):
     ) -> None:
         super().__init__(name, arguments, folder, settings, keep_open=keep_open)
         self.part = part
-        self._engine = db.engine(settings)
+        self._engine = open_engine(settings)
         self._look_at = 0.0
         self._silent_since: float | None = None
 

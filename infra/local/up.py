@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra import db, generations, migrate, rebuilds, sample
-from infra.local import ports
+from infra.database import migrate
+from infra.database.engine import open_engine
+from infra.index import generations
+from infra.local import ports, sample
 from infra.local.display import Display, welcome
 from infra.local.errors import LocalError
 from infra.local.folder import full_disk_told, held, require_space
@@ -16,6 +18,7 @@ from infra.local.servers import LocalServers
 from infra.local.services import Service, services, wait_until_ready, wait_until_searchable
 from infra.local.signals import interrupting
 from infra.local.watch import keep_running
+from infra.operations import rebuild
 from infra.settings import Settings, load, local_folder
 
 NOT_YET = {
@@ -77,11 +80,11 @@ def _run(folder: Path, lock: int, display: Display) -> None:
 
 def _rebuild(settings: Settings) -> str:
     """Bring the index to what the code declares, while all goes on; in production somebody asks for that."""
-    engine = db.engine(settings)
+    engine = open_engine(settings)
     try:
         with engine.begin() as connection:
-            name = rebuilds.start(connection, settings).index_name
-    except rebuilds.RebuildError as error:
+            name = rebuild.start(connection, settings).index_name
+    except rebuild.RebuildError as error:
         return f"The code declares another index than there is; {error}"
     finally:
         engine.dispose()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from infra import keys, organizations
+from infra.accounts import keys, organizations
 from tests.service import Account, Service
 
 NOW = r'"20[2-9]\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'

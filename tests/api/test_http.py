@@ -10,7 +10,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from infra import keys
+from infra.accounts import keys
 from tests.service import Account, Service
 
 LIST = "/api/v1/consumers"

@@ -8,9 +8,10 @@ import httpx
 import sqlalchemy as sa
 
 from api.auth import Keys
-from infra import db, keys
-from infra.keys import DEFAULT_SCOPES, NewKey
-from infra.organizations import Mode
+from infra.accounts import keys
+from infra.accounts.keys import DEFAULT_SCOPES, NewKey
+from infra.accounts.organizations import Mode
+from infra.database.engine import open_async_engine
 from tests.service import Account, Service
 
 
@@ -34,7 +35,7 @@ def test_last_use_is_remembered_and_stored_once_not_with_every_request(account: 
     key, unused = new_key(account), new_key(account)
 
     async def use() -> list[datetime | None]:
-        engine = db.async_engine(account.database.settings)
+        engine = open_async_engine(account.database.settings)
         known, seen = Keys(engine), []
         for _ in range(3):
             assert await known.caller(key.key)
@@ -59,7 +60,7 @@ def test_last_use_that_cannot_be_stored_is_stored_later(account: Account) -> Non
     key = new_key(account)
 
     async def use() -> None:
-        engine = db.async_engine(account.database.settings)
+        engine = open_async_engine(account.database.settings)
         known = Keys(engine)
         assert await known.caller(key.key)
         with account.database.engine.begin() as connection:

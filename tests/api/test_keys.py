@@ -9,8 +9,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from infra import keys
-from infra.keys import NewKey
+from infra.accounts import keys
+from infra.accounts.keys import NewKey
 from tests.service import Account, Service
 from tests.waiting import wait_until
 

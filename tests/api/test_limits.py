@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from api.auth import Caller
 from api.limits import FAR, RECENT_SECONDS, Limits
-from infra import keys, organizations
+from infra.accounts import keys, organizations
 from infra.local.servers import LocalServers
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from infra.counters import BOUNDS
+from infra.operations.counters import BOUNDS
 from tests.scraping import metrics
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra import keys
+from infra.accounts import keys
 from infra.local.servers import LocalServers
 from tests.api.fresh import by_hand
 from tests.api.test_freshness import POISON

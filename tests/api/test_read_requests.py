@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from infra.documents import read_alias
+from infra.index.naming import read_alias
 from infra.local import ports
 from tests.api.calls import create, faults
 from tests.api.gathering import people

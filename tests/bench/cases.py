@@ -7,14 +7,14 @@ from urllib.parse import urlencode
 import msgspec
 import sqlalchemy as sa
 
-from api import cursors
+from api import cursors, search
 from api.audiences.rules import Rule, expression
 from api.consumers import query, windows
 from api.consumers.query import Direction, Order, SortField
 from api.consumers.schemas import ListParameters
-from infra import documents
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
+from infra.index import naming
 from tests.bench import trigrams, wire
 from tests.bench.shop import DYNAMIC, Environment, Shop
 from tests.bench.trigrams import Statement
@@ -54,7 +54,7 @@ class Asking:
 
     def __init__(self, shop: Shop, environment: Environment) -> None:
         self._shop, self.environment = shop, environment
-        self._alias = documents.read_alias(shop.prefix)
+        self._alias = naming.read_alias(shop.prefix)
 
     def question(
         self, path: str, parameters: dict[str, Any], *bodies: Clause, sql: Statement | None = None
@@ -139,7 +139,7 @@ class Asking:
         order = query.list_order(self.environment.id, "createdAt", "desc")
         body = query.page(query.list_query(self.environment.id), order, SIZE, None)
         ids = [hit["_id"] for hit in self.hits(body)[:SIZE]]
-        audiences = query.named(self.environment.id, ids, self.rules())
+        audiences = search.named(self.environment.id, ids, self.rules())
         return self.question("", {"include": "audiences"}, body, audiences)
 
     def rules(self) -> dict[str, Clause]:
@@ -188,7 +188,7 @@ def _filtered(large: Asking) -> Iterator[Case]:
     members = trigrams.members(large.environment.id, static)
     yield Case(
         "audienceId, stored",
-        [large.filtered({"audienceId": static}, members, conditions=[query.members(static)])],
+        [large.filtered({"audienceId": static}, members, conditions=[search.members(static)])],
         busy=True,
     )
     dynamic = [

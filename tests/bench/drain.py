@@ -16,11 +16,13 @@ import psycopg
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer import bulk, claims
-from indexer.bulk import Written
-from indexer.drain import drain_round
-from infra import db, documents, opensearch
-from infra.documents import ConsumerRow
+from indexer.drain import bulk, claims
+from indexer.drain.bulk import Written
+from indexer.drain.round import drain_round
+from infra.database.engine import open_engine
+from infra.index import documents, mapping, naming
+from infra.index.client import open_writer
+from infra.index.documents import ConsumerRow
 from infra.local.servers import KEEPING, LocalServers
 from tests.bench import population
 from tests.indexer.conftest import new_pipeline
@@ -46,8 +48,8 @@ def insert(database: Database, environment_id: int) -> None:
 @contextmanager
 def bare_index(search: OpenSearch, name: str) -> Iterator[str]:
     """An index as a generation is one; gives its write alias."""
-    body = {"settings": documents.INDEX_SETTINGS, "mappings": documents.MAPPING}
-    search.indices.create(index=name, body=body | {"aliases": {documents.write_alias(name): {}}})
+    body = {"settings": mapping.INDEX_SETTINGS, "mappings": mapping.MAPPING}
+    search.indices.create(index=name, body=body | {"aliases": {naming.write_alias(name): {}}})
     try:
         yield name
     finally:
@@ -59,7 +61,7 @@ class Turn:
 
     def __init__(self, database: Database, client: OpenSearch, bare: str) -> None:
         self._client, self._bare = client, bare
-        self._live = db.engine(database.settings, name="live")
+        self._live = open_engine(database.settings, name="live")
         with database.engine.begin() as connection:
             connection.execute(CHANGE)
             self._rows = [ConsumerRow._make(row) for row in connection.execute(ALL)]
@@ -72,12 +74,12 @@ class Turn:
 
     def send(self) -> None:
         for part in self._parts():
-            bulk.write(self._client, documents.write_alias(self._bare), part)
+            bulk.write(self._client, naming.write_alias(self._bare), part)
         bulk.refresh(self._client, self._bare)
 
     def send_and_refresh(self) -> None:
         for part in self._parts():
-            bulk.write(self._client, documents.write_alias(self._bare), part)
+            bulk.write(self._client, naming.write_alias(self._bare), part)
             bulk.refresh(self._client, self._bare)
 
     def drain(self) -> None:
@@ -120,7 +122,7 @@ def main() -> None:
         insert(database, pipeline.environment)
         bare = stack.enter_context(bare_index(database.search, f"{database.settings.index_prefix}-bare"))
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning\n")
-        times = measure(database, opensearch.writer(database.settings), bare)
+        times = measure(database, open_writer(database.settings), bare)
         print(f"| {CHANGES:,} changed consumers | a second, median | slowest | fastest |\n|---|---|---|---|")
         for name, taken in times.items():
             figures = [CHANGES / each for each in (statistics.median(taken), max(taken), min(taken))]

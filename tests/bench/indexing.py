@@ -7,8 +7,9 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from indexer import collector
-from indexer.rebuild import Builder
-from infra import db, rebuilds
+from indexer.rebuild.builder import Builder
+from infra.database.engine import open_engine
+from infra.operations import rebuild
 from infra.settings import Settings
 
 TIMES = sa.text("""
@@ -30,7 +31,7 @@ class Built(NamedTuple):
 def build(engine: sa.Engine, settings: Settings, processes: int) -> Built:
     """Build the index anew, and forget the one before."""
     with engine.begin() as connection:
-        asked = rebuilds.start(connection, settings)
+        asked = rebuild.start(connection, settings)
     context = get_context("spawn")
     started = [context.Process(target=_work, args=[settings]) for _ in range(processes)]
     for process in started:
@@ -38,7 +39,7 @@ def build(engine: sa.Engine, settings: Settings, processes: int) -> Built:
     for process in started:
         process.join()
     with engine.connect() as connection:
-        ended = rebuilds.of(connection, asked.id)
+        ended = rebuild.of(connection, asked.id)
         assert ended.state == "live", ended.error
         built = Built(*connection.execute(TIMES).one())
     forget(engine, settings)
@@ -48,7 +49,7 @@ def build(engine: sa.Engine, settings: Settings, processes: int) -> Built:
 def forget(engine: sa.Engine, settings: Settings) -> None:
     """Remove the index that is kept, which every change would be written to as well."""
     with engine.begin() as connection:
-        rebuilds.drop(connection, settings)
+        rebuild.drop(connection, settings)
     builder = Builder(settings)
     builder.work(10)
     builder.close()
@@ -56,7 +57,7 @@ def forget(engine: sa.Engine, settings: Settings) -> None:
 
 def _work(settings: Settings) -> None:
     collector.spare()
-    builder, engine = Builder(settings), db.engine(settings)
+    builder, engine = Builder(settings), open_engine(settings)
     while builder.work(1) or _running(engine):
         time.sleep(LOOK_SECONDS)
     builder.close()
@@ -65,5 +66,5 @@ def _work(settings: Settings) -> None:
 
 def _running(engine: sa.Engine) -> bool:
     with engine.connect() as connection:
-        found = rebuilds.latest(connection)
+        found = rebuild.latest(connection)
     return found is not None and found.is_running

@@ -17,8 +17,8 @@ import msgspec
 import psycopg
 from ulid import ULID
 
-from infra.documents import ConsumerRow
-from infra.sample.people import PEOPLE
+from infra.index.documents import ConsumerRow
+from infra.local.sample.people import PEOPLE
 
 EPOCH, START, SPAN = datetime(1970, 1, 1, tzinfo=UTC), datetime(2024, 11, 1, tzinfo=UTC), timedelta(days=730)
 CHUNK = 2_000

@@ -7,10 +7,11 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from indexer import slices
-from indexer.bulk import Written, write
-from indexer.rebuild import ROWS
-from infra import documents, generations, opensearch
+from indexer.drain.bulk import Written, write
+from indexer.rebuild import fill
+from indexer.rebuild.builder import ROWS
+from infra.index import documents, generations, naming
+from infra.index.client import open_writer
 from infra.settings import Settings
 from tests.bench.bench import Bench
 from tests.bench.indexing import build
@@ -58,7 +59,7 @@ def render(shop: Shop, file: Path) -> None:
 def pages(shop: Shop) -> Iterator[list[Written]]:
     values: dict[str, object] = {"position": "", "until_id": None, "rows": ROWS}
     with shop.database.engine.connect() as connection:
-        while rows := connection.execute(slices.PAGE, values).all():
+        while rows := connection.execute(fill.PAGE, values).all():
             found = [(documents.ConsumerRow._make(row[:-1]), row[-1]) for row in rows]
             yield [
                 Written(row.environment_id, row.id, row.version, documents.document(row, audiences))
@@ -88,8 +89,8 @@ def bare(shop: Shop, file: Path, senders: int) -> float:
 
 
 def _send(settings: Settings, name: str, file: Path, senders: int, number: int, go: object) -> None:
-    client = opensearch.writer(settings)
-    send = partial(write, client, documents.write_alias(name))
+    client = open_writer(settings)
+    send = partial(write, client, naming.write_alias(name))
     go.wait(60)  # type: ignore[attr-defined]  # of a spawning context, whose class has no name
     with file.open("rb") as source:
         place = 0

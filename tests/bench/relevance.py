@@ -19,9 +19,9 @@ from typing import NamedTuple
 import psycopg
 import sqlalchemy as sa
 
-from infra.documents import phone_digits
+from infra.index.documents import phone_digits
+from infra.local.sample.consumers import Consumer
 from infra.local.servers import KEEPING, LocalServers
-from infra.sample.consumers import Consumer
 from tests.relevance.asking import hits
 from tests.relevance.crowd import crowd
 from tests.relevance.golden import Case, cases, sought

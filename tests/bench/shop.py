@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import sqlalchemy as sa
 
-from infra import generations
+from infra.index import generations
 from infra.local.servers import LocalServers
 from tests.bench import population
 from tests.bench.indexing import Built, build

@@ -11,7 +11,7 @@ import psycopg
 import sqlalchemy as sa
 
 from api.consumers.query import Direction, SortField
-from infra.documents import ConsumerRow, phone_digits
+from infra.index.documents import ConsumerRow, phone_digits
 from infra.local.servers import LocalServers
 from tests.bench.shop import Shop
 

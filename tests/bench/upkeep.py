@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from infra import rebuilds, verifications
+from infra.operations import rebuild as rebuilds
+from infra.operations import verify as verifications
 from tests.bench import memory
 from tests.bench.bench import Bench
 from tests.bench.cases import Case, cases

@@ -12,7 +12,7 @@ import typer
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from infra import settings
-from infra.cli import app
+from infra.cli.main import app
 from infra.local.artifacts import OPENSEARCH
 from infra.local.services import services
 

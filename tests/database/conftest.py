@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
-from infra import migrate
+from infra.database import migrate
 from infra.local.servers import LocalServers
 
 _numbers = itertools.count(1)

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import Problem
+from api.freshness import Freshness
 from api.transactions import ATTEMPTS, Transactions
-from infra.db import sqlalchemy_url
-from infra.freshness import Freshness
+from infra.database.engine import sqlalchemy_url
 from tests.database.conftest import Environment
 
 REQUEST = cast(

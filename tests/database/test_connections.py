@@ -5,7 +5,8 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
-from infra import db
+from infra.database import engine
+from infra.database.engine import open_async_engine
 from infra.settings import load
 from tests.database.conftest import Environment
 
@@ -18,15 +19,15 @@ def closed_while_it_rested(environment: Environment) -> tuple[int, int]:
     async def use() -> tuple[int, int]:
         unused = {"REDIS_URL": "redis://unused", "OPENSEARCH_URL": "http://unused"}
         settings = load(unused | {"DATABASE_URL": environment.url, "DATABASE_POOL": "1"})
-        engine = db.async_engine(settings)
+        opened = open_async_engine(settings)
         try:
-            async with engine.connect() as connection:
+            async with opened.connect() as connection:
                 before = (await connection.execute(WHO)).scalar_one()
             assert environment.value("SELECT pg_terminate_backend(%s, 5000)", before)
-            async with engine.connect() as connection:
+            async with opened.connect() as connection:
                 return before, (await connection.execute(WHO)).scalar_one()
         finally:
-            await engine.dispose()
+            await opened.dispose()
 
     return asyncio.run(use())
 
@@ -39,7 +40,7 @@ def test_a_connection_that_the_server_closed_is_replaced(environment: Environmen
 def test_a_connection_that_rested_is_replaced_if_it_is_dead_without_a_word(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "TRUSTED_SECONDS", 0)
-    monkeypatch.setattr(db, "_has_said", lambda _: False)
+    monkeypatch.setattr(engine, "TRUSTED_SECONDS", 0)
+    monkeypatch.setattr(engine, "_has_said", lambda _: False)
     before, after = closed_while_it_rested(environment)
     assert before != after

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from api.audiences.writes import LOCK_CONSUMERS
 from api.consumers import writes as consumers
 from api.orders import writes as orders
-from infra.db import sqlalchemy_url
+from infra.database.engine import sqlalchemy_url
 from tests.database.conftest import Environment, new_environment
 
 ROWS, BATCH = 3000, 20

@@ -1,10 +1,11 @@
-"""`infra/tables.py` says what the migrations made."""
+"""`infra/accounts/tables.py` says what the migrations made."""
 
 import pytest
 import sqlalchemy as sa
 
-from infra import migrate, tables
-from infra.db import sqlalchemy_url
+from infra.accounts import tables
+from infra.database import migrate
+from infra.database.engine import sqlalchemy_url
 from tests.database.conftest import Environment
 
 COLUMNS = """

@@ -9,8 +9,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from infra import db
-from infra.freshness import OLDEST, REACHED, Freshness, Mark
+from api.freshness import OLDEST, REACHED, Freshness, Mark
+from infra.database.engine import open_async_engine
 from tests.service import Database
 from tests.waiting import wait_until
 
@@ -39,7 +39,7 @@ class Watched(NamedTuple):
 
 @asynccontextmanager
 async def watched(database: Database) -> AsyncIterator[Watched]:
-    engine = db.async_engine(msgspec.structs.replace(database.settings, database_pool=1))
+    engine = open_async_engine(msgspec.structs.replace(database.settings, database_pool=1))
     asked: list[int] = []
     measured: list[int] = []
 

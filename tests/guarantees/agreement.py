@@ -7,8 +7,9 @@ import msgspec
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from infra import documents, opensearch
-from infra.documents import ConsumerRow
+from infra.index import documents, naming
+from infra.index.client import open_writer
+from infra.index.documents import ConsumerRow
 from tests.service import Database
 from tests.waiting import wait_until
 
@@ -61,10 +62,10 @@ def differences(database: Database) -> Differences:
     with database.engine.connect() as connection:
         rows = {row[0]: row for row in connection.execute(ROWS)}
         index = connection.execute(LIVE).scalar_one()
-    client = opensearch.writer(database.settings)
+    client = open_writer(database.settings)
     try:
         found = {hit.id: hit for hit in _documents(client, index)}
-        shown = {hit.id for hit in _documents(client, documents.read_alias(database.settings.index_prefix))}
+        shown = {hit.id for hit in _documents(client, naming.read_alias(database.settings.index_prefix))}
     finally:
         client.close()
     alive = {name for name, hit in found.items() if not hit.is_tombstone}

@@ -14,7 +14,9 @@ from litestar.types import ASGIApp
 
 import api.app
 from api.transactions import Waker
-from indexer import claims, drain, drainer, worker
+from indexer import worker
+from indexer.drain import claims, loop
+from indexer.drain import round as drain
 from tests.indexer.stopping import STEPS
 
 FOLDER = Path(os.environ["HALTING"])
@@ -23,7 +25,7 @@ BEFORE = {
     "writing": (drain, "_write"),
     "unwoken": (Waker, "wake"),
 }
-AFTER = STEPS | {"committed": (drainer, "drain_round")}
+AFTER = STEPS | {"committed": (loop, "drain_round")}
 
 
 def halt(step: str) -> None:

@@ -9,8 +9,10 @@ from greenlet import getcurrent, greenlet
 from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 
-from indexer import claims, drain
-from indexer.bulk import PlaceError
+from indexer.drain import claims
+from indexer.drain import round as drain
+from indexer.drain.bulk import PlaceError
+from indexer.drain.round import drain_round
 from tests.indexer.conftest import Pipeline
 
 STEPS = {
@@ -55,7 +57,7 @@ class HaltingRound:
                 with connection.begin():
                     # Whoever halts while another waits for its locks would wait for ever.
                     connection.execute(sa.text("SET lock_timeout = '1s'"))
-                drain.drain_round(connection, self._pipeline.writer, self._lane, self._rows)
+                drain_round(connection, self._pipeline.writer, self._lane, self._rows)
         except (Killed, PlaceError, OpenSearchException):
             pass
         except DBAPIError as error:

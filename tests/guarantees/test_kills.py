@@ -10,7 +10,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from infra import activity, queue
+from infra import queue
+from infra.database import activity
 from infra.local.servers import LocalServers
 from tests.guarantees.agreement import assert_agreement, assert_agreement_soon
 from tests.service import CELERY, Account, Database, Service, new_account, new_database

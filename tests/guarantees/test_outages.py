@@ -9,7 +9,8 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from infra import documents, queue
+from infra import queue
+from infra.index import naming
 from infra.local.server import Server
 from infra.local.servers import LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
@@ -88,7 +89,7 @@ def test_postgresql_killed_in_the_middle_of_a_drain_loses_nothing(shop: Shop) ->
 def test_deleted_consumer_stays_deleted_when_an_older_write_arrives_after_a_restart_of_opensearch(shop: Shop) -> None:
     consumer = shop.create("Gone").json()["id"]
     shop.account.settled()
-    index = documents.index_name(shop.account.database.settings.index_prefix, 1)
+    index = naming.index_name(shop.account.database.settings.index_prefix, 1)
     search = shop.account.database.search
     old = search.get(index=index, id=consumer)
     shop.account.live.delete(f"/consumers/{consumer}").raise_for_status()
@@ -140,7 +141,7 @@ def replace(key: str, wrong: str) -> Fault:
 def test_index_is_verified_and_mended_though_redis_is_away(shop: Shop) -> None:
     consumer = shop.create("Tampered with").json()["id"]
     shop.account.settled()
-    index = documents.index_name(shop.account.database.settings.index_prefix, 1)
+    index = naming.index_name(shop.account.database.settings.index_prefix, 1)
     everything = {"environment": f"{shop.account.name}:live"}
 
     def tamper() -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from opensearchpy import OpenSearch
 
-from infra import documents, opensearch
+from infra.index import naming
+from infra.index.client import open_writer
 from infra.local.servers import LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
@@ -61,7 +62,7 @@ class RealHistories(RuleBasedStateMachine):
         super().__init__()
         self.service, self.servers, self.account = service, servers, account
         self.writer, self.folder = writer, folder
-        self.index = documents.index_name(account.database.settings.index_prefix, 1)
+        self.index = naming.index_name(account.database.settings.index_prefix, 1)
         self.known: list[str] = []
         self.late: list[Late] = []
         self.has_crashed = False
@@ -174,7 +175,7 @@ def test_any_history_of_requests_statements_imports_and_faults_ends_with_the_ind
 ) -> None:
     with (
         new_account(own_service) as account,
-        closing(opensearch.writer(account.database.settings)) as writer,
+        closing(open_writer(account.database.settings)) as writer,
     ):
         run_state_machine_as_test(
             lambda: RealHistories(own_service, own_servers, account, writer, tmp_path),  # type: ignore[arg-type]  # it makes one

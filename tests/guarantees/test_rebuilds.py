@@ -17,7 +17,7 @@ import redis
 import sqlalchemy as sa
 from opensearchpy.exceptions import OpenSearchException
 
-from infra import documents
+from infra.index import naming
 from infra.local.servers import LocalServers
 from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
@@ -98,7 +98,7 @@ class Reader:
 
     def _run(self) -> None:
         database = self._account.database
-        alias = documents.read_alias(database.settings.index_prefix)
+        alias = naming.read_alias(database.settings.index_prefix)
         body = {"query": {"term": {"environmentId": str(self._account.live_environment)}}}
         walked: list[str] = []
         cursor: dict[str, str] = {}
@@ -167,7 +167,7 @@ def test_index_deleted_by_hand_is_an_error_never_an_empty_list_until_it_is_refil
     assert made in {row["id"] for row in shop.live.get("/consumers").json()["data"]}
     assert_agreement_soon(shop.database)
     found = shop.database.search.indices.get(index=f"{shop.database.settings.index_prefix}-*")
-    read = shop.database.search.indices.get_alias(name=documents.read_alias(shop.database.settings.index_prefix))
+    read = shop.database.search.indices.get_alias(name=naming.read_alias(shop.database.settings.index_prefix))
     assert index not in found
     assert len(read) == 1
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from infra import documents
+from infra.index import naming
 from infra.local import artifacts, ports
 from infra.local.opensearch import OpenSearch
 from infra.local.server import wait_ready
@@ -83,7 +83,7 @@ def shop(clustered: Service) -> Iterator[Account]:
 
 def shards(account: Account, number: int) -> dict[str, str]:
     """The nodes that hold an index: the primary's, and the copy's."""
-    index = documents.index_name(account.database.settings.index_prefix, number)
+    index = naming.index_name(account.database.settings.index_prefix, number)
     rows = account.database.search.cat.shards(index=index, params={"format": "json", "ignore": 404})
     return {row["prirep"]: row["node"] for row in rows if isinstance(row, dict) and row["state"] == "STARTED"}
 

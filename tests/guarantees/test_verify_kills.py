@@ -9,11 +9,11 @@ from typing import LiteralString
 import pytest
 import sqlalchemy as sa
 
-from infra.counters import totals
 from infra.local.servers import LocalServers
-from infra.reindex import Scope
-from infra.reindex import request as request_reindex
-from infra.verifications import KEPT, Run, request, run
+from infra.operations.counters import totals
+from infra.operations.reindex import Scope
+from infra.operations.reindex import request as request_reindex
+from infra.operations.verify import KEPT, Run, request, run
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.conftest import Pipeline, new_pipeline
 from tests.service import Service, new_database

@@ -9,10 +9,10 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from infra.database.migrate import upgrade
 from infra.imports.run import connect
 from infra.imports.staging import Db
 from infra.local.servers import LocalServers
-from infra.migrate import upgrade
 from tests.imports.shop import Shop
 
 

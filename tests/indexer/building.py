@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from indexer.rebuild import Builder
-from infra import documents, rebuilds
-from infra.rebuilds import Rebuild
+from indexer.rebuild.builder import Builder
+from infra.index import naming
+from infra.operations import rebuild as rebuilds
+from infra.operations.rebuild import Rebuild
 from tests.indexer.conftest import Pipeline
 from tests.waiting import wait_until
 
@@ -51,7 +52,7 @@ def reach(pipeline: Pipeline, builder: Builder, phase: str) -> None:
 
 def next_index(pipeline: Pipeline) -> str:
     """The one after the first."""
-    return documents.index_name(pipeline.database.settings.index_prefix, 2)
+    return naming.index_name(pipeline.database.settings.index_prefix, 2)
 
 
 def states(pipeline: Pipeline) -> list[str]:
@@ -70,7 +71,7 @@ def indices(pipeline: Pipeline) -> list[str]:
 
 def read_index(pipeline: Pipeline) -> list[str]:
     """What readers have."""
-    alias = documents.read_alias(pipeline.database.settings.index_prefix)
+    alias = naming.read_alias(pipeline.database.settings.index_prefix)
     return sorted(pipeline.database.search.indices.get_alias(name=alias))
 
 

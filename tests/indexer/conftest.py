@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 from redis import Redis
 
-from indexer import claims
-from indexer.drain import Round, drain_round
-from indexer.rebuild import Builder
-from infra import documents, opensearch
+from indexer.drain import claims
+from indexer.drain.round import Round, drain_round
+from indexer.rebuild.builder import Builder
+from infra.index import naming
+from infra.index.client import open_writer
 from infra.settings import Settings
 from tests.service import Database
 
@@ -27,7 +28,7 @@ class Pipeline(NamedTuple):
 
     @property
     def index_name(self) -> str:
-        return documents.index_name(self.database.settings.index_prefix, 1)
+        return naming.index_name(self.database.settings.index_prefix, 1)
 
     def run(self, statement: LiteralString, **values: Any) -> Any:
         """Run a statement in a transaction of its own; gives what it returns, as rows."""
@@ -82,7 +83,7 @@ class Pipeline(NamedTuple):
 
     def visible(self) -> set[str]:
         """What readers find."""
-        alias = documents.read_alias(self.database.settings.index_prefix)
+        alias = naming.read_alias(self.database.settings.index_prefix)
         hits = self.database.search.search(index=alias, body={"size": 10_000})["hits"]["hits"]
         return {hit["_id"] for hit in hits}
 
@@ -97,7 +98,7 @@ def new_pipeline(database: Database) -> Iterator[Pipeline]:
                 INSERT INTO environments (organization_id, mode) SELECT id, 'live' FROM o RETURNING id"""
             )
         ).scalar_one()
-    writer = opensearch.writer(database.settings)
+    writer = open_writer(database.settings)
     try:
         yield Pipeline(database, writer, number)
     finally:

@@ -4,8 +4,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from indexer import claims, drain
-from infra import db, opensearch, settings
+from indexer.drain import claims
+from indexer.drain import round as drain
+from indexer.drain.round import drain_round
+from infra import settings
+from infra.database.engine import open_engine
+from infra.index.client import open_writer
 
 STEPS = {
     "claimed": (claims, "claim"),
@@ -31,8 +35,8 @@ def main() -> None:
     place, name = STEPS[sys.argv[1]]
     setattr(place, name, stopping_after(getattr(place, name)))
     chosen = settings.load()
-    with db.engine(chosen).connect() as connection:
-        drain.drain_round(connection, opensearch.writer(chosen))
+    with open_engine(chosen).connect() as connection:
+        drain_round(connection, open_writer(chosen))
 
 
 if __name__ == "__main__":

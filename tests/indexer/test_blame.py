@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from indexer import claims
-from indexer.bulk import PlaceError
-from infra import documents
-from infra.opensearch import TextSerializer
+from indexer.drain import claims
+from indexer.drain.bulk import PlaceError
+from infra.index import documents, naming
+from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
 from tests.indexer.doorway import Doorway
 from tests.indexer.test_drain import POISON
@@ -59,7 +59,7 @@ def strict_mapping(pipeline: Pipeline) -> Iterator[None]:
     """The write alias leads to an index of another mapping: every document is refused with 400."""
     indices, name = pipeline.database.search.indices, f"{pipeline.index_name}-strict"
     indices.create(index=name, body={"mappings": {"dynamic": "strict", "properties": {"id": {"type": "keyword"}}}})
-    alias = documents.write_alias(pipeline.index_name)
+    alias = naming.write_alias(pipeline.index_name)
 
     def lead(source: str, target: str) -> None:
         actions = [{act: {"index": index, "alias": alias}} for act, index in (("remove", source), ("add", target))]

@@ -4,8 +4,8 @@ from typing import LiteralString
 
 import sqlalchemy as sa
 
-from indexer import claims
-from infra import db
+from indexer.drain import claims
+from infra.database.engine import open_engine
 from tests.indexer.conftest import Pipeline
 
 FILL: LiteralString = """
@@ -81,7 +81,7 @@ def test_a_burst_after_silence_is_not_worked_off_by_the_plans_of_an_empty_table(
     ids = [f"cons_{number:026}" for number in range(1, 501)]
     values = f"'{{{','.join(ids)}}}', array_fill(1::bigint, ARRAY[{len(ids)}])"
     execute = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE forget ({values})".replace(":", r"\:"))
-    engine = db.engine(pipeline.database.settings, name="live")
+    engine = open_engine(pipeline.database.settings, name="live")
     with pipeline.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("VACUUM ANALYZE outbox"))
     with engine.connect() as session:

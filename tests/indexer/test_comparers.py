@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer import comparers, verify
-from indexer.comparers import Comparers
-from indexer.verify import Report, Scope
-from infra import verifications
+from indexer.verify import compare, pool
+from indexer.verify.compare import Report, Scope
+from indexer.verify.pool import Comparers
+from infra.operations import verify as verifications
 from infra.settings import ROOT
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS
@@ -19,13 +19,15 @@ from tests.waiting import wait_until
 
 WORKING = """
 import sys
-from indexer.comparers import MANY, Comparers
-from indexer.verify import Range, Scope, index_of
-from infra import db, opensearch, settings
+from indexer.verify.compare import Range, Scope, index_of
+from indexer.verify.pool import MANY, Comparers
+from infra import settings
+from infra.database.engine import open_engine
+from infra.index.client import open_writer
 
 def main():
     chosen = settings.load()
-    engine, client = db.engine(chosen), opensearch.writer(chosen)
+    engine, client = open_engine(chosen), open_writer(chosen)
     submit = Comparers(chosen, engine, client).submit(Scope(index_of(engine, sys.argv[1]), None), MANY)
     print(submit(Range("", None)).result().compared, flush=True)
     sys.stdin.read()
@@ -35,23 +37,23 @@ if __name__ == "__main__":
 """
 
 PATCHED = """
-from indexer import comparers
-comparers.MANY = 0
+from indexer.verify import pool
+pool.MANY = 0
 from indexer.worker import app
 """
 
 
 def test_processes_find_what_threads_do(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparers, "MANY", 0)
+    monkeypatch.setattr(pool, "MANY", 0)
     pipeline.run("INSERT INTO consumers (environment_id, full_name) SELECT :e, 'n' || n FROM generate_series(1, 24) n")
     pipeline.drain()
     ids = [id_ for (id_,) in pipeline.run("SELECT id FROM consumers ORDER BY id")]
     wrong = {fault.plant(pipeline, id_): fault.cause for fault, id_ in zip(FAULTS.values(), ids, strict=False)}
     engine = pipeline.database.engine
-    scope, report = Scope(verify.index_of(engine, pipeline.index_name), None), Report()
+    scope, report = Scope(compare.index_of(engine, pipeline.index_name), None), Report()
     comparing = Comparers(pipeline.database.settings, engine, pipeline.writer)
     try:
-        for step in verify.steps(verify.ranges(engine, scope, rows=5), comparing.submit(scope, len(ids))):
+        for step in compare.steps(compare.ranges(engine, scope, rows=5), comparing.submit(scope, len(ids))):
             report.add(step)
     finally:
         comparing.close()

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 import sqlalchemy as sa
 
-from indexer import claims
-from indexer.rebuild import Builder
-from infra import documents, generations
+from indexer.drain import claims
+from indexer.rebuild.builder import Builder
+from infra.index import generations, naming
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.building import ask, build, document_in, misses, next_index, reach, read_index, rebuild
 from tests.indexer.conftest import Pipeline
@@ -28,7 +28,7 @@ def settings(**values: Any) -> Callable[[Pipeline, str], object]:
 
 def alias(act: str) -> Callable[[Pipeline, str], object]:
     def change(pipeline: Pipeline, index: str) -> None:
-        one = {"index": index, "alias": documents.write_alias(index)}
+        one = {"index": index, "alias": naming.write_alias(index)}
         pipeline.database.search.indices.update_aliases(body={"actions": [{act: one}]})
 
     return change

@@ -9,10 +9,11 @@ import pytest
 import sqlalchemy as sa
 from opensearchpy.exceptions import OpenSearchException
 
-from indexer import claims, counters, upkeep
-from indexer.drain import drain_round
-from infra import opensearch
-from infra.counters import BOUNDS, ENDED, Totals, totals, workers
+from indexer import upkeep
+from indexer.drain import claims, counters
+from indexer.drain.round import drain_round
+from infra.index.client import open_writer
+from infra.operations.counters import BOUNDS, ENDED, Totals, totals, workers
 from tests.indexer.conftest import Pipeline
 from tests.indexer.test_drain import POISON
 
@@ -103,7 +104,7 @@ def test_delay_is_from_the_change_to_its_being_searchable(pipeline: Pipeline, ag
 def test_round_that_is_rolled_back_counts_nothing(pipeline: Pipeline) -> None:
     pipeline.consumer()
     nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
-    away = opensearch.writer(nobody)
+    away = open_writer(nobody)
     with pytest.raises(OpenSearchException), pipeline.database.engine.connect() as connection:
         drain_round(connection, away)
     away.close()

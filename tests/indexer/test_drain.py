@@ -4,8 +4,8 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from indexer import claims
-from infra import documents
+from indexer.drain import claims
+from infra.index import documents
 from tests.indexer.conftest import Pipeline
 
 POISON = '{"a": 1e4000}'

@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer import claims, drainer
-from indexer.drain import Round, drain_round
-from indexer.drainer import Drainer
-from infra import db
-from infra.opensearch import TextSerializer
+from indexer.drain import claims, loop
+from indexer.drain.loop import Drainer
+from indexer.drain.round import Round, drain_round
+from infra.database.engine import CONNECT, open_engine
+from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
 from tests.indexer.doorway import Doorway
 from tests.indexer.test_blame import closed_index, unreadable
@@ -25,7 +25,7 @@ LONG = 60.0
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses between attempts."""
     for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
-        monkeypatch.setattr(drainer, name, 0)
+        monkeypatch.setattr(loop, name, 0)
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(rows)
         return drain_round(connection, client, lane, rows)
 
-    monkeypatch.setattr(drainer, "drain_round", recorded)
+    monkeypatch.setattr(loop, "drain_round", recorded)
     return sizes
 
 
 @pytest.fixture
 def subject(pipeline: Pipeline) -> Iterator[Drainer]:
-    engine = db.engine(pipeline.database.settings)
+    engine = open_engine(pipeline.database.settings)
     yield Drainer(engine, pipeline.writer, "live")
     engine.dispose()
 
@@ -90,9 +90,9 @@ def test_pauses_between_attempts_grow_up_to_a_limit_and_start_again(
     pipeline: Pipeline, subject: Drainer, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(drainer, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(drainer, "FIRST_PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr(drainer, "LONGEST_PAUSE_SECONDS", 3.0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(loop, "FIRST_PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(loop, "LONGEST_PAUSE_SECONDS", 3.0)
 
     def attempts_until(end: float) -> list[float]:
         nonlocal now
@@ -126,11 +126,11 @@ def ways(pipeline: Pipeline) -> Iterator[dict[str, Doorway]]:
 def test_server_that_goes_away_ends_nothing_and_all_goes_on_after_its_return(
     pipeline: Pipeline, ways: dict[str, Doorway], monkeypatch: pytest.MonkeyPatch, server: str, how: str
 ) -> None:
-    monkeypatch.setitem(db.CONNECT, "options", "-c statement_timeout=5s")
-    monkeypatch.setitem(db.CONNECT, "connect_timeout", 2)
+    monkeypatch.setitem(CONNECT, "options", "-c statement_timeout=5s")
+    monkeypatch.setitem(CONNECT, "connect_timeout", 2)
     away = msgspec.structs.replace(pipeline.database.settings, database_url=ways["postgresql"].address)
     writer = OpenSearch(ways["opensearch"].address, timeout=2, max_retries=0, serializer=TextSerializer())
-    engine = db.engine(away)
+    engine = open_engine(away)
     subject = Drainer(engine, writer, "live")
     first = pipeline.consumer()
     assert not subject.catch_up(LONG)

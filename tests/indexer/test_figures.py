@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from infra import outbox
+from infra.operations import outbox
 from tests.indexer.conftest import Pipeline
 from tests.indexer.test_claims import FILL
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from infra import documents, generations
+from infra.index import generations, naming
 from tests.indexer.conftest import Pipeline
 from tests.service import Service
 from tests.waiting import wait_until
@@ -29,8 +29,8 @@ def leaves(properties: dict[str, Any]) -> dict[str, Any]:
 def test_live_mapping_is_the_declared_one_and_strict(pipeline: Pipeline) -> None:
     mapping = pipeline.database.search.indices.get_mapping(index=pipeline.index_name)[pipeline.index_name]["mappings"]
     assert mapping["dynamic"] == "strict"
-    assert mapping["_meta"] == documents.MAPPING["_meta"]
-    assert leaves(mapping["properties"]) == leaves(documents.MAPPING["properties"])
+    assert mapping["_meta"] == mapping.MAPPING["_meta"]
+    assert leaves(mapping["properties"]) == leaves(mapping.MAPPING["properties"])
 
 
 def test_field_that_is_not_declared_is_refused(pipeline: Pipeline) -> None:
@@ -46,7 +46,7 @@ def test_many_that_start_at_once_make_one_generation(pipeline: Pipeline) -> None
         list(pool.map(generations.ensure, [pipeline.database.settings] * 6))
     rows = pipeline.run("SELECT index_name, state FROM generations")
     assert len(rows) == 1
-    alias = documents.read_alias(pipeline.database.settings.index_prefix)
+    alias = naming.read_alias(pipeline.database.settings.index_prefix)
     assert list(pipeline.database.search.indices.get_alias(name=alias)) == [rows[0][0]]
 
 
@@ -56,7 +56,7 @@ def test_index_left_by_another_database_is_stepped_round(pipeline: Pipeline) -> 
     pipeline.run("DELETE FROM generations")
     generations.ensure(pipeline.database.settings)
     [(index,)] = pipeline.run("SELECT index_name FROM generations")
-    assert index == documents.index_name(pipeline.database.settings.index_prefix, 2)
+    assert index == naming.index_name(pipeline.database.settings.index_prefix, 2)
     assert pipeline.visible() == set()
     pipeline.rename(left, "Here")
     pipeline.drain()

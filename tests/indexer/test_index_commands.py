@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import redis
 
-from indexer import claims
-from indexer.reconcile import reconcile
-from infra import documents, outbox, queue, verifications
+from indexer.drain import claims
+from indexer.rebuild.lost_index import reconcile
+from infra import queue
+from infra.index import mapping, naming
+from infra.operations import outbox, verify
+from infra.operations.status import PARKED
 from infra.settings import Settings
-from infra.status import PARKED
 from tests.commands import Consumers, commands
 from tests.indexer.conftest import Pipeline
 from tests.indexer.test_drain import POISON
@@ -54,9 +56,9 @@ def other_environment(pipeline: Pipeline) -> Pipeline:
 def narrow(pipeline: Pipeline) -> Pipeline:
     """Somebody changed the index: numbers alone are external ids now. Closing it away and opening it mends that."""
     search, name = pipeline.database.search, pipeline.index_name
-    mapping = documents.MAPPING["properties"] | {"externalId": {"type": "long"}}
+    properties = mapping.MAPPING["properties"] | {"externalId": {"type": "long"}}
     search.indices.delete(index=name)
-    create_index(pipeline, mapping)
+    create_index(pipeline, properties)
     return pipeline
 
 
@@ -65,11 +67,11 @@ def create_index(pipeline: Pipeline, properties: dict[str, Any]) -> None:
     pipeline.database.search.indices.create(
         index=name,
         body={
-            "settings": documents.INDEX_SETTINGS,
-            "mappings": documents.MAPPING | {"properties": properties},
+            "settings": mapping.INDEX_SETTINGS,
+            "mappings": mapping.MAPPING | {"properties": properties},
             "aliases": {
-                documents.write_alias(name): {},
-                documents.read_alias(prefix): {"filter": {"term": {"deleted": False}}},
+                naming.write_alias(name): {},
+                naming.read_alias(prefix): {"filter": {"term": {"deleted": False}}},
             },
         },
     )
@@ -77,7 +79,7 @@ def create_index(pipeline: Pipeline, properties: dict[str, Any]) -> None:
 
 def mend(pipeline: Pipeline) -> None:
     pipeline.database.search.indices.delete(index=pipeline.index_name)
-    create_index(pipeline, documents.MAPPING["properties"])
+    create_index(pipeline, mapping.MAPPING["properties"])
 
 
 def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consumers: Consumers) -> None:
@@ -92,7 +94,7 @@ def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consume
     assert generation == {
         "indexName": pipeline.index_name,
         "state": "live",
-        "documentVersion": documents.DOCUMENT_VERSION,
+        "documentVersion": mapping.DOCUMENT_VERSION,
         "isAsDeclared": True,
         "index": "open",
         "documents": 3,
@@ -122,7 +124,7 @@ def test_status_tells_what_was_asked_for_and_how_far_the_index_was_seen(
     pipeline.drain()
     reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
     with pipeline.database.engine.begin() as connection:
-        numbers = [verifications.request(connection, kind) for kind in ("verify", "repair")]
+        numbers = [verify.request(connection, kind) for kind in ("verify", "repair")]
     pipeline.run("INSERT INTO verifications (kind) VALUES ('watch')")
     found = status(consumers)
     assert [(run["id"], run["state"]) for run in found["running"]] == [(number, "requested") for number in numbers]
@@ -165,7 +167,7 @@ def test_status_shows_what_is_wrong_with_the_index(
         "delete": lambda: indices.delete(index=name),
         "close": lambda: indices.close(index=name),
         "alias": lambda: indices.delete_alias(
-            index=name, name=documents.read_alias(pipeline.database.settings.index_prefix)
+            index=name, name=naming.read_alias(pipeline.database.settings.index_prefix)
         ),
         "mapping": lambda: pipeline.run("UPDATE generations SET mapping_digest = 'another'"),
     }[harm]()

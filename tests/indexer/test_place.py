@@ -7,10 +7,11 @@ import msgspec
 import pytest
 from opensearchpy.exceptions import OpenSearchException
 
-from indexer import claims
-from indexer.bulk import PlaceError
-from indexer.drain import drain_round
-from infra import documents, opensearch
+from indexer.drain import claims
+from indexer.drain.bulk import PlaceError
+from indexer.drain.round import drain_round
+from infra.index import naming
+from infra.index.client import open_writer
 from tests.indexer.conftest import Pipeline
 
 FULL = {"index.blocks.read_only_allow_delete": True}
@@ -29,7 +30,7 @@ def block(value: bool | None) -> Callable[[Pipeline], object]:  # noqa: FBT001 (
 
 def alias(act: str) -> Callable[[Pipeline], object]:
     def change(pipeline: Pipeline) -> None:
-        one = {"index": pipeline.index_name, "alias": documents.write_alias(pipeline.index_name)}
+        one = {"index": pipeline.index_name, "alias": naming.write_alias(pipeline.index_name)}
         pipeline.database.search.indices.update_aliases(body={"actions": [{act: one}]})
 
     return change
@@ -74,7 +75,7 @@ def test_place_that_fails_parks_and_loses_nothing(pipeline: Pipeline, fault: Fau
 def test_search_engine_that_is_away_parks_and_loses_nothing(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
-    away = opensearch.writer(nobody)
+    away = open_writer(nobody)
     for _ in range(claims.ATTEMPTS + 1):
         with pytest.raises(OpenSearchException), pipeline.database.engine.connect() as connection:
             drain_round(connection, away)
@@ -87,7 +88,7 @@ def test_search_engine_that_is_away_parks_and_loses_nothing(pipeline: Pipeline) 
 def test_vanished_index_is_never_made_anew_without_its_mapping(pipeline: Pipeline) -> None:
     """Even where the cluster makes indices by itself, as it does by default."""
     consumer = pipeline.consumer()
-    cluster, name = pipeline.database.search.cluster, documents.write_alias(pipeline.index_name)
+    cluster, name = pipeline.database.search.cluster, naming.write_alias(pipeline.index_name)
     alias("remove")(pipeline)
     cluster.put_settings(body={"transient": {"action.auto_create_index": True}})
     try:

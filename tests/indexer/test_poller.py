@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 from redis import Redis
 
-from indexer import poller
-from indexer.poller import Poller
-from infra import activity, db, queue
+from indexer import fallback
+from indexer.fallback import Poller
+from infra import queue
+from infra.database import activity
+from infra.database.engine import open_engine
 from infra.settings import Settings
 from tests.indexer.conftest import Pipeline
 from tests.waiting import wait_until
@@ -33,7 +35,7 @@ def subject(own: Settings) -> Iterator[Poller]:
 @contextmanager
 def worker(own: Settings, lane: str) -> Iterator[None]:
     """A session that asks the database something all the time, under the name of a lane's worker."""
-    engine, heard, ended = db.engine(own, name=lane), threading.Event(), threading.Event()
+    engine, heard, ended = open_engine(own, name=lane), threading.Event(), threading.Event()
 
     def ask() -> None:
         with engine.connect() as connection:
@@ -90,8 +92,8 @@ def test_lane_is_left_to_its_worker_while_that_is_heard(
 def test_worker_that_is_connected_and_asks_nothing_is_silent(
     pipeline: Pipeline, own: Settings, subject: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(poller, "SILENT_SECONDS", 0.2)
-    engine = db.engine(own, name=queue.LIVE)
+    monkeypatch.setattr(fallback, "SILENT_SECONDS", 0.2)
+    engine = open_engine(own, name=queue.LIVE)
     change_in_each_lane(pipeline)
     with engine.connect() as connection:
         connection.execute(sa.text("SELECT 1"))

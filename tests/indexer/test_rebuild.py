@@ -5,9 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from indexer import slices, verify
-from indexer.rebuild import Builder
-from infra import documents, generations, rebuilds
+from indexer.rebuild import fill
+from indexer.rebuild.builder import Builder
+from indexer.verify import compare as verify
+from infra.index import generations, mapping, naming
+from infra.operations import rebuild as rebuilds
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.building import (
     PHASES,
@@ -30,7 +32,7 @@ from tests.indexer.conftest import Pipeline
 def test_rebuilt_index_is_the_database_and_the_one_before_is_kept(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices, "ROWS", 30)
+    monkeypatch.setattr(fill, "ROWS", 30)
     people(pipeline, 100)
     gone = pipeline.consumer()
     pipeline.drain()
@@ -61,7 +63,7 @@ def test_what_changes_in_any_phase_is_in_the_new_index(pipeline: Pipeline, build
 def test_what_changes_after_it_was_filled_in_is_in_the_new_index(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices, "ROWS", 2)
+    monkeypatch.setattr(fill, "ROWS", 2)
     renamed, gone, _, _ = people(pipeline, 4)
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -184,7 +186,7 @@ def test_verification_is_done_in_parts_and_each_range_once(
 def test_rests_of_a_rebuild_do_not_count_in_its_rate(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices, "ROWS", 500)
+    monkeypatch.setattr(fill, "ROWS", 500)
     people(pipeline, 1000)
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -281,10 +283,10 @@ def test_new_field_deployed_before_its_rebuild_stops_nothing_and_is_there_after_
 ) -> None:
     """The index was built by code that did not know `totalOrders`; it refuses what it does not know."""
     search, index = pipeline.database.search, pipeline.index_name
-    known = {name: field for name, field in documents.MAPPING["properties"].items() if name != "totalOrders"}
+    known = {name: field for name, field in mapping.MAPPING["properties"].items() if name != "totalOrders"}
     generations.delete(search, index)
-    body = {"settings": documents.INDEX_SETTINGS, "mappings": documents.MAPPING | {"properties": known}}
-    search.indices.create(index=index, body=body | {"aliases": {documents.write_alias(index): {}}})
+    body = {"settings": mapping.INDEX_SETTINGS, "mappings": mapping.MAPPING | {"properties": known}}
+    search.indices.create(index=index, body=body | {"aliases": {naming.write_alias(index): {}}})
     generations.show(search, pipeline.database.settings.index_prefix, index)
     uuid = generations.look(search, pipeline.database.settings.index_prefix)[index].uuid
     pipeline.run("UPDATE generations SET index_uuid = :uuid, fields = :fields", uuid=uuid, fields=list(known))

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from indexer import slices
-from indexer.rebuild import Builder
-from infra import queue, rebuilds
+from indexer.rebuild import fill
+from indexer.rebuild.builder import Builder
+from infra import queue
+from infra.operations import rebuild as rebuilds
 from infra.settings import Settings
 from tests.commands import Consumers, commands
 from tests.indexer.building import ask, build, latest, next_index, people, reach, read_index, rebuild
@@ -129,7 +130,7 @@ def test_pause_resume_cancel_and_drop_are_told(pipeline: Pipeline, builder: Buil
 def test_how_far_it_is_is_the_same_wherever_one_asks(
     pipeline: Pipeline, builder: Builder, consumers: Consumers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(slices, "ROWS", 20)
+    monkeypatch.setattr(fill, "ROWS", 20)
     people(pipeline, 50)
     pipeline.drain()
     service = Service(pipeline.database, tmp_path)

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from opensearchpy.exceptions import NotFoundError
 
-from indexer.rebuild import Builder
-from indexer.reconcile import reconcile
-from infra import documents, generations
-from infra.rebuilds import RebuildError
+from indexer.rebuild.builder import Builder
+from indexer.rebuild.lost_index import reconcile
+from infra.index import generations, naming
+from infra.operations.rebuild import RebuildError
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.building import ask, build, indices, latest, next_index, reach, read_index, rebuild, states
 from tests.indexer.conftest import Pipeline
@@ -20,7 +20,7 @@ def look(pipeline: Pipeline) -> None:
 
 
 def read_alias(pipeline: Pipeline) -> str:
-    return documents.read_alias(pipeline.database.settings.index_prefix)
+    return naming.read_alias(pipeline.database.settings.index_prefix)
 
 
 def remove(pipeline: Pipeline) -> None:
@@ -91,7 +91,7 @@ def test_healthy_index_is_left_as_it_is(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize("alias", ["read", "write"])
 def test_alias_that_was_removed_is_back(pipeline: Pipeline, alias: str) -> None:
     consumer = pipeline.consumer()
-    name = read_alias(pipeline) if alias == "read" else documents.write_alias(pipeline.index_name)
+    name = read_alias(pipeline) if alias == "read" else naming.write_alias(pipeline.index_name)
     pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=name)
     look(pipeline)
     pipeline.drain()

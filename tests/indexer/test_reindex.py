@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from indexer import reindex, verifications
-from infra import reindex as again
+from indexer.verify import reindex, runs
+from infra.operations import reindex as again
 from tests.commands import Consumers, Said, commands
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.conftest import Pipeline
@@ -18,11 +18,11 @@ from tests.indexer.conftest import Pipeline
 @contextmanager
 def at_work(pipeline: Pipeline) -> Iterator[None]:
     """A worker of the runs, meanwhile."""
-    stop, place = threading.Event(), verifications.place_of(pipeline.database.settings)
+    stop, place = threading.Event(), runs.place_of(pipeline.database.settings)
 
     def run() -> None:
         while not stop.wait(0.05):
-            verifications.work(place, 1)
+            runs.work(place, 1)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -173,7 +173,7 @@ def test_filter_and_other_choices_hold_together(
 def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
     pipeline: Pipeline, mixed: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = verifications.place_of(pipeline.database.settings)
+    place = runs.place_of(pipeline.database.settings)
     with pipeline.database.engine.begin() as connection:
         again.request(connection, again.Scope(environment_id=pipeline.environment))
     pages, append = [0], reindex.append
@@ -187,11 +187,11 @@ def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
 
     monkeypatch.setattr(reindex, "append", killed)
     with pytest.raises(KeyboardInterrupt):
-        verifications.work(place, 60)
+        runs.work(place, 60)
     assert len(rows(pipeline)) == 9
-    assert not verifications.work(place, 60)
+    assert not runs.work(place, 60)
     pipeline.run("UPDATE verifications SET heartbeat_at = now() - interval '1 minute'")
-    assert verifications.work(place, 60)
+    assert runs.work(place, 60)
     assert rows(pipeline) == sorted(mixed["odd"] + mixed["even"])
     assert pipeline.run("SELECT state, total, compared FROM verifications") == [("done", 39, 39)]
     place.engine.dispose()

@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from redis import Redis
 
 from indexer import supervision
-from infra import db, queue
+from infra import queue
+from infra.database.engine import open_engine
 from infra.local import services, watch
 from infra.local.process import Process
 from infra.local.services import SILENT_SECONDS, STARTING_SECONDS, Indexer
+from infra.operations.status import PARTS
 from infra.settings import Settings
-from infra.status import PARTS
 from tests.indexer.conftest import Pipeline
 
 
@@ -126,7 +127,7 @@ def test_indexer_that_asks_is_not_stuck_and_begins_anew(
 ) -> None:
     one = indexer(pipeline.database.settings)
     assert stuck_after(one, clock, int(SILENT_SECONDS)) is None
-    engine = db.engine(pipeline.database.settings, name="clock")
+    engine = open_engine(pipeline.database.settings, name="clock")
     with engine.connect() as connection:
         for _ in range(10):
             connection.execute(sa.text("SELECT 1"))

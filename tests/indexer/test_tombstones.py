@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from indexer import tombstones
-from indexer.rebuild import Builder
+from indexer import upkeep
+from indexer.rebuild.builder import Builder
 from tests.indexer.building import ask, build, document_in, next_index, reach, rebuild
 from tests.indexer.conftest import Pipeline
 
@@ -25,7 +25,7 @@ def buried(pipeline: Pipeline, days: int) -> str:
 
 
 def purge(pipeline: Pipeline) -> int:
-    return tombstones.purge(pipeline.database.engine, pipeline.writer)
+    return upkeep.purge(pipeline.database.engine, pipeline.writer)
 
 
 def test_old_tombstones_are_purged_and_nothing_else(pipeline: Pipeline) -> None:

@@ -8,12 +8,12 @@ from typing import Any, LiteralString
 import pytest
 import sqlalchemy as sa
 
-from indexer import comparers, verifications, verify
-from indexer.claims import HIGHEST
-from indexer.comparers import Comparers
-from indexer.verifications import Place
-from infra.documents import read_alias
-from infra.verifications import Run, VerificationError, known, latest, request, run
+from indexer.drain.claims import HIGHEST
+from indexer.verify import compare, pool, runs
+from indexer.verify.pool import Comparers
+from indexer.verify.runs import Place
+from infra.index.naming import read_alias
+from infra.operations.verify import Run, VerificationError, known, latest, request, run
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS, add, remove, rewrite
 from tests.waiting import wait_until
@@ -24,7 +24,7 @@ WRITTEN: LiteralString = """
 
 @pytest.fixture
 def filled(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    monkeypatch.setattr(verifications, "WATCH_ROWS", 7)
+    monkeypatch.setattr(runs, "WATCH_ROWS", 7)
     pipeline.run("INSERT INTO consumers (environment_id, full_name) SELECT :e, 'n' || n FROM generate_series(1, 24) n")
     pipeline.run("DELETE FROM consumers WHERE full_name IN ('n3', 'n4', 'n20')")
     pipeline.drain()
@@ -53,7 +53,7 @@ def done(pipeline: Pipeline, *arguments: Any, **options: Any) -> Run:
     """Ask for a run, and work on it to its end."""
     number = asked(pipeline, *arguments, **options)
     while not seen(pipeline, number).is_over:
-        assert verifications.work(place(pipeline), 60)
+        assert runs.work(place(pipeline), 60)
     return seen(pipeline, number)
 
 
@@ -128,30 +128,30 @@ def test_change_that_was_given_up_is_a_difference(filled: Pipeline) -> None:
 def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline) -> None:
     remove(filled, victims(filled)[2])
     number = asked(filled, "verify")
-    assert verifications.work(place(filled), 0)
+    assert runs.work(place(filled), 0)
     filled.run("UPDATE verifications SET heartbeat_at = now(), position = :p, compared = 5", p=victims(filled)[4])
-    assert not verifications.work(place(filled), 60)
+    assert not runs.work(place(filled), 60)
     filled.run("UPDATE verifications SET heartbeat_at = now() - interval '31 seconds'")
-    assert verifications.work(place(filled), 60)
+    assert runs.work(place(filled), 60)
     assert (seen(filled, number).state, seen(filled, number).compared) == ("done", 21)
 
 
 def test_worker_that_was_thought_dead_writes_no_more(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     number = asked(filled, "verify")
-    ordinary = verify.compare
+    ordinary = compare.compare
 
-    def frozen(*arguments: Any) -> verify.Step:
+    def frozen(*arguments: Any) -> compare.Step:
         filled.run("UPDATE verifications SET claim = claim + 1")
         return ordinary(*arguments)
 
-    monkeypatch.setattr(verify, "compare", frozen)
-    assert not verifications.work(place(filled), 60)
+    monkeypatch.setattr(compare, "compare", frozen)
+    assert not runs.work(place(filled), 60)
     assert (seen(filled, number).state, seen(filled, number).compared) == ("running", 0)
 
 
 def test_run_without_an_index_fails_and_says_so(filled: Pipeline) -> None:
     filled.run("UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := asked(filled, "verify")))
-    assert not verifications.work(place(filled), 60)
+    assert not runs.work(place(filled), 60)
     assert (seen(filled, number).state, seen(filled, number).error) == ("failed", "NotFoundError 404")
 
 
@@ -159,7 +159,7 @@ def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
     add(filled, victims(filled)[0])
     remove(filled, victims(filled)[-1])
     for _ in range(4):
-        verifications.watch(place(filled))
+        runs.watch(place(filled))
     with filled.database.engine.connect() as connection:
         assert {cause: count for cause, count in known(connection).items() if count} == {
             "missing": 1,
@@ -175,22 +175,22 @@ def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
 def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
     filled: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparers, "MANY", 10)
+    monkeypatch.setattr(pool, "MANY", 10)
     here = place(filled)
 
     def started() -> int:
-        command = ["pgrep", "-P", str(os.getpid()), "-f", "indexer.comparers"]
+        command = ["pgrep", "-P", str(os.getpid()), "-f", "indexer.verify.pool"]
         found = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         return len(found.stdout.split())
 
     for _ in range(4):
-        verifications.watch(here)
+        runs.watch(here)
         assert started() == 0
     asked(filled, "verify")
-    assert verifications.work(here, 60)
-    assert started() == comparers.PROCESSES
-    monkeypatch.setattr(comparers, "IDLE_SECONDS", 0.0)
-    assert not verifications.work(here, 60)
+    assert runs.work(here, 60)
+    assert started() == pool.PROCESSES
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.0)
+    assert not runs.work(here, 60)
     assert started() == 0
 
 
@@ -221,7 +221,7 @@ def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) ->
         thread.start()
     try:
         reports = [
-            verify.verify_generation(filled.database.engine, filled.writer, filled.index_name) for _ in range(30)
+            compare.verify_generation(filled.database.engine, filled.writer, filled.index_name) for _ in range(30)
         ]
     finally:
         over.set()
@@ -232,9 +232,9 @@ def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) ->
 
 
 def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.verifications.RUNS", 3)
+    monkeypatch.setattr("infra.operations.verify.RUNS", 3)
     for _ in range(9):
-        verifications.watch(place(pipeline))
+        runs.watch(place(pipeline))
     assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from indexer import verify
-from indexer.verify import Report, verify_generation
+from indexer.verify import compare
+from indexer.verify.compare import Report, verify_generation
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS, Fault
 
@@ -44,8 +44,8 @@ def test_planted_fault_is_found_with_its_cause_and_nothing_else_is(filled: Pipel
 def test_all_faults_together_are_told_apart_whatever_the_size_of_a_range(
     filled: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "SEARCHED", 2)
-    monkeypatch.setattr(verify, "ROWS", 3)
+    monkeypatch.setattr(compare, "SEARCHED", 2)
+    monkeypatch.setattr(compare, "ROWS", 3)
     victims = [id_ for (id_,) in filled.run("SELECT id FROM consumers ORDER BY id")]
     planted = {fault.plant(filled, victim): fault.cause for fault, victim in zip(FAULTS.values(), victims, strict=True)}
     assert causes(verified(filled)) == planted

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from infra.keys import DEFAULT_SCOPES, SCOPES
+from infra.accounts.keys import DEFAULT_SCOPES, SCOPES
 from tests.commands import Consumers
 from tests.service import Database
 

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from infra.sample.consumers import ASCII, Consumer, chance, ulid
-from infra.sample.people import PEOPLE, People
+from infra.local.sample.consumers import ASCII, Consumer, chance, ulid
+from infra.local.sample.people import PEOPLE, People
 
 COUNT = 100_000
 SEED = 20_241_101

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from infra.sample.consumers import Consumer, ulid
+from infra.local.sample.consumers import Consumer, ulid
 
 SEED, TWIN_SEED = 20_240_101, 20_240_102
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -10,11 +10,12 @@ import psycopg
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer import bulk
-from indexer.bulk import Written
-from infra import documents, opensearch
-from infra.documents import ConsumerRow
-from infra.sample.consumers import Consumer
+from indexer.drain import bulk
+from indexer.drain.bulk import Written
+from infra.index import documents, naming
+from infra.index.client import TextSerializer
+from infra.index.documents import ConsumerRow
+from infra.local.sample.consumers import Consumer
 from tests.service import Database
 
 CHUNK, SENDERS = 2_000, 2
@@ -33,7 +34,7 @@ def load(database: Database, environment_id: int, people: Iterable[Consumer]) ->
     several times as long.
     """
     values = {"environment_id": environment_id}
-    address, text = database.settings.opensearch_url, opensearch.TextSerializer()
+    address, text = database.settings.opensearch_url, TextSerializer()
     with (
         database.engine.begin() as connection,
         closing(OpenSearch(address, timeout=PATIENCE_SECONDS, max_retries=0, serializer=text)) as client,
@@ -45,7 +46,7 @@ def load(database: Database, environment_id: int, people: Iterable[Consumer]) ->
             for person in people:
                 copy.write_row((environment_id, *person))
         index = connection.execute(LIVE).scalar_one()
-        send = partial(bulk.write, client, documents.write_alias(index))
+        send = partial(bulk.write, client, naming.write_alias(index))
         with ThreadPoolExecutor(SENDERS) as pool:
             rows = connection.execute(ROWS, values, execution_options={"yield_per": CHUNK}).partitions()
             sent = [pool.submit(send, [_written(row) for row in part]) for part in rows]
@@ -57,7 +58,7 @@ def load(database: Database, environment_id: int, people: Iterable[Consumer]) ->
 def assert_complete(database: Database, environment_id: int, expected: int) -> None:
     """There are so many rows, readers see as many documents, and nothing waits."""
     body = {"query": {"term": {"environmentId": str(environment_id)}}}
-    shown = database.search.count(index=documents.read_alias(database.settings.index_prefix), body=body)["count"]
+    shown = database.search.count(index=naming.read_alias(database.settings.index_prefix), body=body)["count"]
     with database.engine.connect() as connection:
         assert connection.execute(COUNT, {"environment_id": environment_id}).scalar_one() == shown == expected
     assert not database.waiting(environment_id)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from infra.sample.consumers import Consumer, ulid
+from infra.local.sample.consumers import Consumer, ulid
 from infra.settings import ROOT
 from tests.relevance.asking import ask, every_hit, hits
 from tests.relevance.golden import START

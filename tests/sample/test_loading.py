@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from infra import keys, organizations
+from infra.accounts import keys, organizations
+from infra.local.sample import ensure_demo
+from infra.local.sample.consumers import COUNT, persons
+from infra.local.sample.orders import orders
 from infra.local.servers import LocalServers
-from infra.sample import ensure_demo
-from infra.sample.consumers import COUNT, persons
-from infra.sample.orders import orders
 from tests.service import Database, new_database
 from tests.waiting import wait_until
 

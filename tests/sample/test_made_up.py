@@ -11,9 +11,9 @@ import phonenumbers
 import pytest
 
 from infra import fields
-from infra.sample.consumers import COUNT, DOMAINS, END, START, Person, persons
-from infra.sample.orders import BASE_CURRENCY, CENT, MOST, Order, orders
-from infra.sample.people import PEOPLE, People
+from infra.local.sample.consumers import COUNT, DOMAINS, END, START, Person, persons
+from infra.local.sample.orders import BASE_CURRENCY, CENT, MOST, Order, orders
+from infra.local.sample.people import PEOPLE, People
 
 DIGEST = """
 import hashlib

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra import documents
-from infra.documents import ConsumerRow
-from infra.terms import number_term, path_code
+from infra.index import documents, mapping
+from infra.index.documents import ConsumerRow
+from infra.index.terms import number_term, path_code
 
 ROW = ConsumerRow(
     id="cons_01HZXW0000000000000000000A",
@@ -96,7 +96,7 @@ def test_nulls_of_a_document_are_present() -> None:
     assert [name for name, value in document.items() if value is None] == [
         *("email", "phone", "fullName", "nameRuns", "externalId", "lastOrderAt"),
     ]
-    assert document.keys() <= documents.MAPPING["properties"].keys()
+    assert document.keys() <= mapping.MAPPING["properties"].keys()
 
 
 @pytest.mark.parametrize(

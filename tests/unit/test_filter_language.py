@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from infra.filters.conditions import All, Any_, Condition, Expression, Not
 from infra.filters.language import MAX_LENGTH, FilterError, parse
-from infra.terms import CODE
+from infra.index.terms import CODE
 from tests.expressions import conditions, expressions, written
 
 PIECES = [

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import documents, fields
+from infra import fields
+from infra.index import documents
 from infra.phones import plain
 from tests.unit.test_fields import PHONES
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.current import LONGEST_WAIT, Preferences, preferences
-from infra.freshness import token, xid_of
+from api.consistency import LONGEST_WAIT, Preferences, preferences
+from api.freshness import token, xid_of
 
 HIGHEST = (1 << 63) - 1
 COUNTS = st.integers(0, 20) | st.integers(0, 10**30)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.terms import CODE, LONGEST_VALUE, fold, number_term, path_code, terms, text_term
+from infra.index.terms import CODE, LONGEST_VALUE, fold, number_term, path_code, terms, text_term
 from tests.evaluation import caseless
 
 LUCENE_BYTES = 32_766

@@ -15,7 +15,7 @@ import psycopg
 from opensearchpy import OpenSearch
 from redis import Redis
 
-from infra import documents
+from infra.index import mapping
 from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
 from tests.bench.report import progress
@@ -115,8 +115,8 @@ class Peer(NamedTuple):
 
     def prepare(self) -> None:
         """Make its index as this service's are; with room for what pgsync keeps in each document for itself."""
-        own = documents.MAPPING["properties"] | {"_meta": {"type": "object", "enabled": False}}
-        settings = {name: value for name, value in documents.INDEX_SETTINGS.items() if name != "refresh_interval"}
+        own = mapping.MAPPING["properties"] | {"_meta": {"type": "object", "enabled": False}}
+        settings = {name: value for name, value in mapping.INDEX_SETTINGS.items() if name != "refresh_interval"}
         self.search.indices.create(
             index=INDEX, body={"settings": settings, "mappings": {"dynamic": "strict", "properties": own}}
         )

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import psycopg
 from opensearchpy import OpenSearch
 
-from infra import documents
 from infra.ids import new_ids
+from infra.index import documents, naming
 from tests.bench.clients import Open, SQLClient
 from tests.bench.pgsync.peer import INDEX, Peer
 from tests.bench.shop import Shop
@@ -63,7 +63,7 @@ class Side(NamedTuple):
 
 
 def ours(shop: Shop) -> Side:
-    search, alias = shop.database.search, documents.read_alias(shop.prefix)
+    search, alias = shop.database.search, naming.read_alias(shop.prefix)
     fields = ("totalOrders", "totalOrderValue")
     return Side("ours", shop.address, search, alias, shop.large.id, fields, documents.MONEY_UNIT)
 

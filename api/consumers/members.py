@@ -1,0 +1,38 @@
+"""The members of an audience: the list of consumers, limited to one audience (contract.md §4)."""
+
+from typing import Any
+
+import msgspec
+from litestar import Controller, Request, Response, get
+from litestar.datastructures import State
+
+from api.answers import Answer
+from api.audiences import membership
+from api.audiences.schemas import AudienceCount
+from api.auth import Caller
+from api.consumers import reads
+from api.consumers.schemas import ListParameters
+from api.consumers.shown import ConsumerPage
+
+INDEXED = {"scope": "read:audiences", "limit": "reads", "from": "index"}
+AnyRequest = Request[Any, Any, Any]
+
+
+class MembersController(Controller):
+    path = "/audiences"
+    tags = ("Audiences",)
+
+    @get("/{audience_id:str}/members", opt=INDEXED, summary="List the members: as the list of consumers")
+    async def members(
+        self, request: AnyRequest, audience_id: str, asked: ListParameters, caller: Caller, state: State
+    ) -> Response[ConsumerPage]:
+        audience = await membership.find(state.engine, caller, audience_id)
+        return (await reads.page(request, state, caller, asked, audience)).response()
+
+    @get("/{audience_id:str}/count", opt=INDEXED, summary="Count the members")
+    async def count(
+        self, request: AnyRequest, audience_id: str, caller: Caller, state: State
+    ) -> Response[AudienceCount]:
+        audience = await membership.find(state.engine, caller, audience_id)
+        number, headers = await reads.count(request, state, caller, audience)
+        return Answer(200, msgspec.json.encode(AudienceCount(audience_id, number)), headers).response()

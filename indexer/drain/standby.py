@@ -1,0 +1,127 @@
+"""The generations beside the live one: one that is being built, one that is kept to go back to.
+
+They are written together with the live one and decide nothing: what one of them does not take, whatever the reason, is
+recorded as missed and written again later (`indexer/rebuild/refill.py`). One that fails is left alone for a while.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import sqlalchemy as sa
+import structlog
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException
+
+from indexer.drain.bulk import PlaceError, Written, fitting, refresh, write
+from indexer.drain.claims import Generation
+from infra import logs
+from infra.index import mapping, naming
+
+log = structlog.get_logger()
+
+PATIENCE_SECONDS = 1.0
+"""How long a round waits for such a generation, once, after the live one is written."""
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 30.0
+
+MISSED = sa.text("""
+    INSERT INTO generation_misses (generation_id, environment_id, consumer_id, version, reason)
+    SELECT :generation_id, m.* FROM unnest(CAST(:environments AS int[]), CAST(:ids AS text[]),
+        CAST(:versions AS bigint[]), CAST(:reasons AS text[])) AS m""")
+
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="copies")
+
+
+class Rest:
+    """Which generations are left alone, and until when; of this process."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, float]] = {}
+
+    def begin(self, generation: Generation, reason: str) -> None:
+        """Each time it lasts longer."""
+        _, pause = self._until.get(generation.index_name, (0.0, FIRST_REST_SECONDS))
+        self._until[generation.index_name] = (time.monotonic() + pause, min(2 * pause, LONGEST_REST_SECONDS))
+        log.warning("generation_left_alone", index=generation.index_name, seconds=pause, reason=reason)
+
+    def end(self, generation: Generation) -> None:
+        self._until.pop(generation.index_name, None)
+
+    def lasts(self, generation: Generation) -> bool:
+        return self._until.get(generation.index_name, (0.0, 0.0))[0] > time.monotonic()
+
+
+_rest = Rest()
+
+
+class Begun(NamedTuple):
+    """A write that goes on."""
+
+    generation: Generation
+    batch: Sequence[Written]
+    missed: Future[Mapping[str, str]]
+
+
+class Missed(NamedTuple):
+    """What a generation did not take: the reason by consumer."""
+
+    generation: Generation
+    reasons: Mapping[str, str]
+
+
+def begin(client: OpenSearch, generations: Sequence[Generation], batch: Sequence[Written]) -> list[Begun]:
+    """Write the documents to these generations, while the caller does something else."""
+    return [Begun(each, batch, _threads.submit(_write, client, each, batch)) for each in generations]
+
+
+def finish(begun: Iterable[Begun]) -> list[Missed]:
+    """Wait a little for what was begun; what has no answer by then is missed. Never raises."""
+    return [Missed(each.generation, reasons) for each in begun if (reasons := _outcome(each))]
+
+
+def record(connection: sa.Connection, missed: Iterable[Missed], batch: Sequence[Written]) -> None:
+    """Record what was missed, of these documents."""
+    for generation, reasons in missed:
+        lacking = [written for written in batch if written.consumer_id in reasons]
+        if lacking:
+            values = {
+                "generation_id": generation.id,
+                "environments": [written.environment_id for written in lacking],
+                "ids": [written.consumer_id for written in lacking],
+                "versions": [written.version for written in lacking],
+                "reasons": [reasons[written.consumer_id][:200] for written in lacking],
+            }
+            connection.execute(MISSED, values)
+
+
+def _outcome(begun: Begun) -> Mapping[str, str]:
+    try:
+        return begun.missed.result(PATIENCE_SECONDS)
+    except TimeoutError:
+        _rest.begin(begun.generation, "timeout")
+        return dict.fromkeys((written.consumer_id for written in begun.batch), "timeout")
+
+
+def _write(client: OpenSearch, generation: Generation, batch: Sequence[Written]) -> Mapping[str, str]:
+    """Answers the documents that were not taken, and why."""
+    ids = [written.consumer_id for written in batch]
+    if generation.document_version > mapping.DOCUMENT_VERSION:
+        return dict.fromkeys(ids, "built by newer code than this worker's")
+    if _rest.lasts(generation):
+        return dict.fromkeys(ids, "left alone")
+    alias = naming.write_alias(generation.index_name)
+    try:
+        items = write(client, alias, fitting(batch, generation.fields), PATIENCE_SECONDS)
+        if generation.is_refreshed:
+            refresh(client, generation.index_name, PATIENCE_SECONDS)
+    except (OpenSearchException, PlaceError) as error:
+        reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
+        _rest.begin(generation, reason)
+        return dict.fromkeys(ids, reason)
+    reasons = {name: item.kind for name, item in zip(ids, items, strict=True) if not item.is_written}
+    if ids and len(reasons) == len(ids) and all(item.is_elsewhere for item in items):
+        _rest.begin(generation, items[0].kind)
+    else:
+        _rest.end(generation)
+    return reasons

@@ -1,0 +1,88 @@
+"""Puts the sample data into the database, once, and keeps a key to look at it with."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+
+from infra.accounts import keys, organizations
+from infra.accounts.organizations import Mode
+from infra.database.engine import open_engine
+from infra.local.folder import write_private
+from infra.local.sample.consumers import Consumer, persons
+from infra.local.sample.orders import BASE_CURRENCY, Order, orders
+from infra.settings import Settings
+
+NAME = "demo"
+MODE: Mode = "live"
+LOCK = 0x64656D6F
+CHUNK = 1_000
+"""Rows a statement: its triggers hold them in memory."""
+
+
+def ensure_demo(settings: Settings, folder: Path) -> str:
+    """Create the organization demo with its data, unless there is one, and give a key to it.
+
+    The key is kept in `demo.key` in the folder. Where that file is lost, or its key not valid any more, or not
+    this database's, another key is made; data is never touched a second time. Everything is one transaction, so
+    it may be killed anywhere.
+    """
+    engine = open_engine(settings)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            if not any(organization.name == NAME for organization in organizations.every(connection)):
+                organizations.create(connection, NAME, currency=BASE_CURRENCY, region="US")
+                load(connection, organizations.environment_id(connection, NAME, MODE))
+            return _key(connection, folder / "demo.key")
+    finally:
+        engine.dispose()
+
+
+def load(connection: sa.Connection, environment_id: int) -> None:
+    """Insert all sample consumers and their orders."""
+    connection.execute(sa.text("SET LOCAL consumers.lane = 'bulk'"))
+    people = list(persons())
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    _copy(raw, environment_id, Consumer, [person.consumer for person in people])
+    _copy(raw, environment_id, Order, list(orders(people)))
+
+
+def _copy(
+    connection: psycopg.Connection, environment_id: int, kind: type[Consumer | Order], rows: Sequence[Consumer | Order]
+) -> None:
+    statement = f"COPY {kind.__name__.lower()}s (environment_id, {', '.join(kind._fields)}) FROM STDIN"
+    for start in range(0, len(rows), CHUNK):
+        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for row in rows[start : start + CHUNK]:
+                copy.write_row((environment_id, *map(_plain, row)))
+
+
+def _plain(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def _key(connection: sa.Connection, file: Path) -> str:
+    """The key in the file, or else a new one put there."""
+    if file.exists():
+        secret = file.read_text("ascii", errors="replace").strip()
+        if _opens_demo(keys.find(connection, secret)):
+            return secret
+    secret = keys.create(connection, NAME, MODE, name="sample data").key
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Before the commit: killed between the two, what stays is a file with a key that is none, which is replaced.
+    write_private(file, secret)
+    return secret
+
+
+def _opens_demo(key: keys.Key | None) -> bool:
+    return bool(
+        key
+        and (key.organization, key.mode) == (NAME, MODE)
+        and key.revoked_at is None
+        and (key.expires_at is None or key.expires_at > datetime.now(UTC))
+    )
