@@ -1,4 +1,4 @@
-"""Where a page of the list by creation is looked for first (docs/decisions/0009-the-default-order-is-the-index's.md).
+"""Where a page of the list by creation is looked for first (docs/decisions/0009-index-sorting-and-page-windows.md).
 
 OpenSearch passes over all rows before a cursor, and looks at every row there is to find the oldest. But the rows that
 follow a page lie about as close together as its own, so they are looked for there; and the oldest where they were the

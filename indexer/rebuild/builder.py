@@ -1,6 +1,6 @@
 """A rebuild, as its recipe: a new index is made, written by every drain from then on, filled from the database, given
 what it missed, verified, and read. Each step is short, may be repeated, and is found in the generation's row by
-whichever worker comes next (`docs/decisions/0011-rebuilds-beside-the-live-index.md`).
+whichever worker comes next (`docs/decisions/0011-online-rebuilds.md`).
 """
 
 import time
