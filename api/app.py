@@ -114,7 +114,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     tickers = open_watching_engine(chosen)
     app.state.freshness = Freshness(tickers)
     app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)
-    generations.tell_differing(chosen)
+    generations.warn_if_mapping_differs(chosen)
     try:
         yield
     finally:

@@ -50,4 +50,4 @@ def _poll(**_: Any) -> None:
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _supervise(**_: Any) -> None:
     supervision.start(SETTINGS, list(app.amqp.queues.consume_from))
-    generations.tell_differing(SETTINGS)
+    generations.warn_if_mapping_differs(SETTINGS)

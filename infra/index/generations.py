@@ -88,7 +88,7 @@ def ensure(settings: Settings) -> bool:
         client.close()
 
 
-def tell_differing(settings: Settings) -> None:
+def warn_if_mapping_differs(settings: Settings) -> None:
     """Say in the log what to do if the live index is not as this code declares it, in a thread of its own: no process
     waits for that, or fails for it, when it starts.
     """
