@@ -8,7 +8,7 @@ import typer
 
 from infra.accounts.organizations import Mode, environment_id
 from infra.cli import verify
-from infra.cli.output import Json, rebuild_line, say_json, say_table
+from infra.cli.output import Json, print_json, print_table, rebuild_line
 from infra.cli.transaction import transaction
 from infra.operations import counters, outbox, status
 from infra.queue import Nudger
@@ -36,7 +36,7 @@ def show(*, json: Json = False) -> None:
     with transaction() as connection:
         found = status.read(connection, settings)
     if json:
-        say_json(found)
+        print_json(found)
     else:
         _say(found)
 
@@ -63,7 +63,7 @@ def retry_parked(
     answer = Retried(retried, nudger.nudge())
     nudger.close()
     if json:
-        say_json(answer)
+        print_json(answer)
     else:
         typer.echo(f"{retried} parked {'change' if retried == 1 else 'changes'} will be tried again.")
 
@@ -84,28 +84,28 @@ def place_of(given: str) -> tuple[str, Mode]:
 def _say(found: status.Status) -> None:
     headings = ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE")
     generations = (_generation(each, found.search) for each in found.generations)
-    say_table((*headings, "POSITION", "MISSES"), generations)
+    print_table((*headings, "POSITION", "MISSES"), generations)
     if found.rebuild:
         typer.echo(f"Last rebuild: {rebuild_line(found.rebuild)}")
     typer.echo()
     counted = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
-    say_table(counted, map(_lane, found.waiting, found.done))
+    print_table(counted, map(_lane, found.waiting, found.done))
     typer.echo()
     verified = ((verify.summary(run), run.finished_at) for run in found.verified)
-    say_table(("VERIFIED", "AT"), verified)
+    print_table(("VERIFIED", "AT"), verified)
     if found.running:
         typer.echo()
         asked = ((f"{run.kind}: {verify.progress(run)}", run.requested_at) for run in found.running)
-        say_table(("ASKED FOR", "AT"), asked)
+        print_table(("ASKED FOR", "AT"), asked)
     typer.echo()
-    say_table(("PART", "SILENT FOR"), ((each.part, _seconds(each.silent_seconds)) for each in found.parts))
+    print_table(("PART", "SILENT FOR"), ((each.part, _seconds(each.silent_seconds)) for each in found.parts))
     if found.workers:
         typer.echo()
         rows = ((each.worker, each.lane, each.rounds, each.changes, each.updated_at) for each in found.workers)
-        say_table(("WORKER", "LANE", "ROUNDS", "INDEXED CHANGES", "LAST"), rows)
+        print_table(("WORKER", "LANE", "ROUNDS", "INDEXED CHANGES", "LAST"), rows)
     if found.parked:
         typer.echo()
-        say_table(("PARKED", "ENVIRONMENT", "VERSION", "ATTEMPTS", "SINCE", "REASON"), map(_parked, found.parked))
+        print_table(("PARKED", "ENVIRONMENT", "VERSION", "ATTEMPTS", "SINCE", "REASON"), map(_parked, found.parked))
         total = sum(lane.parked for lane in found.waiting)
         if total > len(found.parked):
             typer.echo(f"… and {_count(total - len(found.parked))} more.")

@@ -9,7 +9,7 @@ from infra import fields
 from infra.accounts import keys
 from infra.accounts.keys import Key, NewKey
 from infra.accounts.organizations import Mode
-from infra.cli.output import Json, say_json, say_table
+from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
 key_app = typer.Typer(no_args_is_help=True, help="Secret keys to an organization's environments.")
@@ -49,9 +49,9 @@ def every(org: Org, *, json: Json = False) -> None:
     with transaction() as connection:
         found = keys.every(connection, org)
     if json:
-        say_json(found)
+        print_json(found)
         return
-    say_table(("ID", "MODE", "NAME", "KEY", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "SCOPES"), map(_row, found))
+    print_table(("ID", "MODE", "NAME", "KEY", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "SCOPES"), map(_row, found))
 
 
 @key_app.command()
@@ -60,7 +60,7 @@ def revoke(key_id: KeyId, *, json: Json = False) -> None:
     with transaction() as connection:
         revoked = keys.revoke(connection, key_id)
     if json:
-        say_json(revoked)
+        print_json(revoked)
     else:
         typer.echo(f"Revoked {revoked.id} ({revoked.name}, {revoked.organization} {revoked.mode}).")
 
@@ -75,7 +75,7 @@ def rotate(key_id: KeyId, *, json: Json = False) -> None:
 
 def _say(created: NewKey, *, json: bool) -> None:
     if json:
-        say_json(created)
+        print_json(created)
         return
     # What stands beside the key goes to the other stream, so that `KEY=$(consumers key create …)` works.
     typer.echo(created.key)

@@ -8,7 +8,7 @@ import typer
 
 from infra.accounts import organizations
 from infra.accounts.organizations import Organization
-from infra.cli.output import Json, say_json, say_table
+from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
 org_app = typer.Typer(no_args_is_help=True, help="Organizations, each with a live and a test environment.")
@@ -29,7 +29,7 @@ def create(
     with transaction() as connection:
         created = organizations.create(connection, name, currency=currency, region=region)
     if json:
-        say_json(created)
+        print_json(created)
     else:
         following = f"consumers key create {shlex.quote(created.name)} --mode live"
         typer.echo(f"Created {created.name} ({created.id}). Next: {following}")
@@ -41,7 +41,7 @@ def every(*, json: Json = False) -> None:
     with transaction() as connection:
         found = organizations.every(connection)
     if json:
-        say_json(found)
+        print_json(found)
     else:
         _table(found)
 
@@ -55,13 +55,13 @@ def limits(name: Name, *, reads: Limit = None, writes: Limit = None, batch: Limi
             connection, name, {kind: number for kind, number in given.items() if number is not None}
         )
     if json:
-        say_json(changed)
+        print_json(changed)
     else:
         _table([changed])
 
 
 def _table(rows: list[Organization]) -> None:
-    say_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH"), map(_row, rows))
+    print_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH"), map(_row, rows))
 
 
 def _row(row: Organization) -> Iterable[object]:

@@ -19,12 +19,12 @@ Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 ENDLESS = 100_000
 
 
-def say_json(answer: msgspec.Struct | Iterable[msgspec.Struct]) -> None:
+def print_json(answer: msgspec.Struct | Iterable[msgspec.Struct]) -> None:
     """Print it as one line of JSON, with names and times as the API writes them."""
     typer.echo(as_json(answer))
 
 
-def say_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a table; its values are never cut off or wrapped, for ids are there to be copied."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from infra.cli.output import Json, rebuild_line, say_json
+from infra.cli.output import Json, print_json, rebuild_line
 from infra.cli.transaction import transaction
 from infra.operations import rebuild as rebuilds
 from infra.operations.rebuild import Rebuild
@@ -65,7 +65,7 @@ def _ask(name: str, *, wait: bool, json: bool) -> None:
     if wait:
         answer = _follow(answer)
     if json:
-        say_json(answer)
+        print_json(answer)
     else:
         typer.echo(rebuild_line(answer))
     if wait and answer.phase == "failed":

@@ -8,7 +8,7 @@ import typer
 from opensearchpy.exceptions import OpenSearchException
 
 from infra import logs
-from infra.cli.output import Json, say_json
+from infra.cli.output import Json, print_json
 from infra.cli.transaction import transaction
 from infra.cli.verify import FAILED, follow
 from infra.index.client import open_client
@@ -44,13 +44,13 @@ def reindex(
     if dry_run:
         counted = _count(asked)
         if json:
-            say_json(counted)
+            print_json(counted)
         else:
             typer.echo(f"{_consumers(counted.consumers)} would be written again.")
         return
     run = follow(lambda connection: again.request(connection, _scope(connection, asked)))
     if json:
-        say_json(run)
+        print_json(run)
     else:
         typer.echo(f"run {run.id}: {_consumers(run.compared)} will be written again; {run.seconds or 0:.1f} s.")
 

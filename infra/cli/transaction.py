@@ -23,14 +23,14 @@ def transaction() -> Iterator[sa.Connection]:
     """
     engine = open_engine(settings.load())
     try:
-        with database_told(), engine.begin() as connection:
+        with database_errors_as_one_line(), engine.begin() as connection:
             yield connection
     finally:
         engine.dispose()
 
 
 @contextmanager
-def database_told() -> Iterator[None]:
+def database_errors_as_one_line() -> Iterator[None]:
     """Turn what is wrong with the database, or with an argument for it, into one line.
 
     Raises:

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from infra import queue
 from infra.accounts.organizations import named_environment
-from infra.cli.output import Json, say_json, say_table
-from infra.cli.transaction import database_told
+from infra.cli.output import Json, print_json, print_table
+from infra.cli.transaction import database_errors_as_one_line
 from infra.database.engine import open_engine
 from infra.operations import verify as verifications
 from infra.operations.verify import Difference, Kind, Run
@@ -66,13 +66,13 @@ def follow(ask: Callable[[sa.Connection], int]) -> Answer:
     """Ask for a run, in a transaction, and wait for its end.
 
     Raises:
-        DatabaseError: as `database_told` says.
+        DatabaseError: as `database_errors_as_one_line` says.
         Exit: it has failed, which was said.
     """
     settings = load()
     engine = open_engine(settings)
     try:
-        with database_told():
+        with database_errors_as_one_line():
             with engine.begin() as connection:
                 number = ask(connection)
             _wake(settings)
@@ -126,11 +126,11 @@ def progress(run: Run) -> str:
 
 def _say(answer: Answer, *, json: bool) -> None:
     if json:
-        say_json(answer)
+        print_json(answer)
         return
     if answer.found:
         headings = ("DOCUMENT", "CAUSE", "ENVIRONMENT", "DATABASE VERSION", "INDEX VERSION")
-        say_table(headings, map(_difference, answer.found[:SHOWN]))
+        print_table(headings, map(_difference, answer.found[:SHOWN]))
         if answer.differences > SHOWN:
             typer.echo(f"… and {answer.differences - SHOWN:,} more.")
         typer.echo()
