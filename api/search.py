@@ -10,21 +10,11 @@ from opensearchpy.exceptions import RequestError, TransportError
 
 from api.errors import Problem
 from infra.filters.clauses import Clause
+from infra.index.hits import Hit, SearchResponse
 
 PARAMS: dict[str, Any] = {"allow_partial_search_results": "false"}
 
-
-class NamedHit(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    matched: list[str] = msgspec.field(name="matched_queries", default_factory=list)
-
-
-class NamedHits(msgspec.Struct):
-    hits: list[NamedHit]
-
-
-class NamedFound(msgspec.Struct):
-    hits: NamedHits
+_decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 class Index(NamedTuple):
@@ -68,8 +58,8 @@ async def satisfied(
     # One after the other: the more there are, the less may they keep others from searching.
     for part in clauses:
         answer = await search(index, named(environment_id, ids, part))
-        for hit in msgspec.json.decode(answer, type=NamedFound).hits.hits:
-            found[hit.id].update(hit.matched)
+        for hit in _decode(answer).hits.hits:
+            found[hit.id].update(hit.matched_queries)
     return found
 
 

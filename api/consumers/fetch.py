@@ -12,6 +12,7 @@ from api.errors import Problem
 from api.pages import Window, render
 from api.search import Index, search
 from infra.filters.clauses import Clause
+from infra.index.hits import Hits, SearchResponse, SourceHit
 
 
 class Source(msgspec.Struct, rename="camel"):
@@ -19,24 +20,9 @@ class Source(msgspec.Struct, rename="camel"):
     audience_ids: list[str]
 
 
-class Hit(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    sort: list[Any]
-    source: Source = msgspec.field(name="_source")
-    matched: list[str] = msgspec.field(name="matched_queries", default_factory=list)
+Hit = SourceHit[Source]
 
-
-class Total(msgspec.Struct):
-    value: int
-
-
-class Hits(msgspec.Struct):
-    hits: list[Hit]
-    total: Total | None = None
-
-
-class Found(msgspec.Struct):
-    hits: Hits
+_decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 class Asked(NamedTuple):
@@ -90,18 +76,18 @@ async def count(index: Index, rows: Clause) -> int:
     Raises:
         OpenSearchException: the index cannot answer.
     """
-    found = msgspec.json.decode(await search(index, query.count(rows)), type=Found)
+    found = _decode(await search(index, query.count(rows)))
     assert found.hits.total
     return found.hits.total.value
 
 
-async def _found(index: Index, body: Clause, near: Clause | None, size: int) -> Hits:
+async def _found(index: Index, body: Clause, near: Clause | None, size: int) -> Hits[Hit]:
     """A page's rows: looked for near its place first, and if that is not all of them, everywhere."""
     if near is not None:
-        found = msgspec.json.decode(await search(index, query.within(body, near)), type=Found).hits
+        found = _decode(await search(index, query.within(body, near))).hits
         if len(found.hits) > size:
             return found
-    return msgspec.json.decode(await search(index, body), type=Found).hits
+    return _decode(await search(index, body)).hits
 
 
 def _near(oldest: Oldest, asked: Asked, place: list[Any] | None, reach: int) -> Clause | None:

@@ -127,5 +127,5 @@ def _matches_member(hit: Hit, asked: SearchParameters, region: str | None) -> by
     """How a row was found: by the fields that were asked for one by one, which are exact, and by `q`."""
     found = [Match(field, "exact", text) for field, text in asked.exact().items()]
     if asked.q is not None:
-        found += explained(asked.q, region, hit.matched)
+        found += explained(asked.q, region, hit.matched_queries)
     return b',"matchedOn":' + msgspec.json.encode(found)
