@@ -11,7 +11,7 @@ import psycopg
 import typer
 
 from infra import settings
-from infra.cli.progress import Meter
+from infra.cli.progress import ImportProgress
 from infra.imports import kinds
 from infra.imports.columns import parse_mapping
 from infra.imports.rows import ImportFailed
@@ -109,21 +109,21 @@ def orders(
 def _import(
     kind: kinds.Kind, file: Path, org: str, mode: Mode, column: list[str] | None, *, dry_run: bool, json: bool
 ) -> None:
-    meter = Meter(file.stat().st_size)
+    progress = ImportProgress(file.stat().st_size)
     counts = Counts()
 
     def committed(now: Counts, position: int) -> None:
         nonlocal counts
         counts = now
         nudger.nudge()
-        meter.show(now.read, now.rejected, position)
+        progress.show_rows(now.read, now.rejected, position)
 
     try:
         configured = settings.load()
         with (
             closing(Nudger(configured)) as nudger,
             closing(connect(configured.database_url)) as connection,
-            meter,
+            progress,
         ):
             run(
                 connection,
@@ -140,15 +140,15 @@ def _import(
         _stop(f"The database failed: {str(error).splitlines()[0]}. {_stands(counts)}", FAILED)
     except KeyboardInterrupt:
         _stop(f"Interrupted. {_stands(counts)}", INTERRUPTED)
-    typer.echo(msgspec.json.encode(counts).decode() if json else _summary(counts, meter, dry_run=dry_run))
+    typer.echo(msgspec.json.encode(counts).decode() if json else _summary(counts, progress, dry_run=dry_run))
     raise typer.Exit(REJECTED if counts.rejected else 0)
 
 
-def _summary(counts: Counts, meter: Meter, *, dry_run: bool) -> str:
+def _summary(counts: Counts, progress: ImportProgress, *, dry_run: bool) -> str:
     text = (
         f"{'Dry run, nothing stored: ' if dry_run else ''}{counts.read:,} rows read: {counts.inserted:,} inserted, "
         f"{counts.updated:,} updated, {counts.unchanged:,} unchanged, {counts.rejected:,} rejected "
-        f"({meter.seconds():.1f} s, {meter.rate(counts.read):,.0f} rows/s)"
+        f"({progress.seconds():.1f} s, {progress.rate(counts.read):,.0f} rows/s)"
     )
     return f"{text}\nThe rejected rows, each with its reasons: {counts.errors_file}" if counts.rejected else text
 

@@ -1,34 +1,36 @@
-"""Shows how far an import is: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a command, on standard error: a bar on a terminal, elsewhere a line every few seconds."""
 
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-LINE_SECONDS = 10
+LINE_SECONDS = 5.0
+IMPORT_LINE_SECONDS = 10.0
 
 
-class Meter:
-    """To be told after each chunk."""
+class ProgressDisplay:
+    """Show the progress of one piece of work. The bar is removed at the end; lines stay."""
 
-    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._size = size
-        self._clock = clock
-        self._started = self._said = clock()
+    def __init__(
+        self, *columns: ProgressColumn, total: float | None = None, line_seconds: float = LINE_SECONDS
+    ) -> None:
+        """Show the bar, the percentage, the text, and further `columns`; print lines at least `line_seconds` apart."""
         self._console = Console(stderr=True)
         self._bar = Progress(
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
+            *columns,
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=size, text="")
+        self._task = self._bar.add_task("", total=total, text="")
+        self._line_seconds = line_seconds
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -39,17 +41,32 @@ class Meter:
     ) -> None:
         self._bar.stop()
 
-    def show(self, rows: int, rejected: int, position: int) -> None:
-        """Rows so far, how many of them rejected, bytes of the file so far."""
+    def show(self, text: str, *, completed: float, total: float | None, line: str | None = None) -> None:
+        """Update the bar, or print `line` (by default the text) if the last line is old enough."""
+        self._bar.update(self._task, completed=completed, total=total, text=text)
+        now = time.monotonic()
+        if self._bar.disable and now - self._printed_at >= self._line_seconds:
+            self._printed_at = now
+            self._console.print(line or text, highlight=False, soft_wrap=True)
+
+
+class ImportProgress(ProgressDisplay):
+    """Show the progress of an import, by bytes of its file, and measure its rate."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(TimeRemainingColumn(), total=size, line_seconds=IMPORT_LINE_SECONDS)
+        self._size = size
+        self._started = time.monotonic()
+
+    def show_rows(self, rows: int, rejected: int, position: int) -> None:
+        """Show the rows read so far, the rejected rows among them, and the position in the file in bytes."""
         text = f"{rows:,} rows, {rejected:,} rejected, {self.rate(rows):,.0f} rows/s"
-        self._bar.update(self._task, completed=position, text=text)
-        if self._bar.disable and self._clock() - self._said >= LINE_SECONDS:
-            self._said = self._clock()
-            self._console.print(f"{position / self._size:.0%}: {text}", highlight=False, soft_wrap=True)
+        percent = f"{position / max(self._size, 1):.0%}"
+        self.show(text, completed=position, total=self._size, line=f"{percent}: {text}")
 
     def seconds(self) -> float:
-        return self._clock() - self._started
+        return time.monotonic() - self._started
 
     def rate(self, rows: int) -> float:
-        """Rows a second since the start."""
+        """Rows per second since the start."""
         return rows / max(self.seconds(), 0.001)

@@ -5,10 +5,9 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from infra.cli.output import Json, print_json, rebuild_line
+from infra.cli.progress import ProgressDisplay
 from infra.cli.transaction import transaction
 from infra.operations import rebuild as rebuilds
 from infra.operations.rebuild import Rebuild
@@ -16,7 +15,6 @@ from infra.queue import BUILD, REBUILD, Nudger
 from infra.settings import load
 
 POLL_SECONDS = 0.5
-LINE_SECONDS = 5.0
 
 Wait = Annotated[bool, typer.Option("--wait", help="Until it is over, and show how far it is.")]
 
@@ -73,18 +71,11 @@ def _ask(name: str, *, wait: bool, json: bool) -> None:
 
 
 def _follow(answer: Rebuild) -> Rebuild:
-    """Show how far it is until it is over: a bar on a terminal, a line now and then elsewhere."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"))
-    said = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, text="")
+    """Show the progress of a rebuild until the rebuild ends."""
+    with ProgressDisplay() as display:
         while answer.is_running:
             time.sleep(POLL_SECONDS)
             with transaction() as connection:
                 answer = rebuilds.of(connection, answer.id)
-            bar.update(task, completed=answer.documents, total=answer.total or None, text=rebuild_line(answer))
-            if bar.disable and time.monotonic() - said >= LINE_SECONDS:
-                said = time.monotonic()
-                console.print(rebuild_line(answer), highlight=False, soft_wrap=True)
+            display.show(rebuild_line(answer), completed=answer.documents, total=answer.total or None)
     return answer

@@ -9,12 +9,12 @@ from typing import Annotated
 import msgspec
 import sqlalchemy as sa
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TimeRemainingColumn
 
 from infra import queue
 from infra.accounts.organizations import named_environment
 from infra.cli.output import Json, print_json, print_table
+from infra.cli.progress import ProgressDisplay
 from infra.cli.transaction import database_errors_as_one_line
 from infra.database.engine import open_engine
 from infra.operations import verify as verifications
@@ -25,7 +25,6 @@ from infra.settings import Settings, load
 SHOWN = 50
 """Differences that a table names; `--json` has all that are known."""
 POLL_SECONDS = 0.2
-LINE_SECONDS = 5.0
 DIFFERS, FAILED = 1, 2
 
 Environment = Annotated[str | None, typer.Option(metavar="ORG:MODE", help="This environment alone, such as shop:live.")]
@@ -95,21 +94,14 @@ def _wake(settings: Settings) -> None:
 
 
 def _watch(engine: sa.Engine, number: int) -> Run:
-    console = Console(stderr=True)
-    said = time.monotonic()
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, text="")
+    with ProgressDisplay(TimeRemainingColumn()) as display:
         while True:
             with engine.connect() as connection:
                 run = verifications.run(connection, number)
             assert run, "a run that was asked for is kept until it is over"
-            bar.update(task, total=run.total, completed=run.compared, text=progress(run))
+            display.show(progress(run), completed=run.compared, total=run.total)
             if run.is_over:
                 return run
-            if bar.disable and time.monotonic() - said >= LINE_SECONDS:
-                said = time.monotonic()
-                console.print(progress(run), highlight=False, soft_wrap=True)
             time.sleep(POLL_SECONDS)
 
 
