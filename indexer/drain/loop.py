@@ -11,6 +11,7 @@ from indexer.drain import claims
 from indexer.drain.bulk import PlaceError
 from indexer.drain.round import Round, drain_round
 from infra import logs, queue
+from infra.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -24,11 +25,10 @@ ENOUGH = 4
 class Drainer:
     """Drains one lane. One a process and lane."""
 
-    def __init__(self, engine: sa.Engine, client: OpenSearch, lane: str) -> None:
+    def __init__(self, engine: sa.Engine, client: OpenSearch, lane: str, backoff: Backoff | None = None) -> None:
         self._engine, self._client, self._lane = engine, client, lane
         self._rows = claims.ROWS
-        self._pause = FIRST_PAUSE_SECONDS
-        self._not_before = 0.0
+        self._backoff = backoff or Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def catch_up(self, seconds: float) -> bool:
         """Bring the index up to the database, for so long at the most; tell whether there may be more to do.
@@ -36,7 +36,7 @@ class Drainer:
         Never raises: what went wrong is in the log, and the rows are in the outbox.
         """
         until = time.monotonic() + seconds
-        while self._not_before <= time.monotonic() < until:
+        while time.monotonic() < until and not self._backoff.is_pausing:
             asked = self._rows
             if (done := self._round()) and done.rows * ENOUGH < asked:
                 return False
@@ -63,7 +63,7 @@ class Drainer:
             self._fail(error)
             return None
         self._rows = min(claims.ROWS, 2 * self._rows)
-        self._pause = FIRST_PAUSE_SECONDS
+        self._backoff.reset()
         if done.rows:
             log.info("drained", lane=self._lane, **done._asdict())
         return done
@@ -73,5 +73,4 @@ class Drainer:
         reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
         log.warning("drain_postponed", lane=self._lane, rows=self._rows, reason=reason)
         self._rows = max(1, self._rows // 4)
-        self._not_before = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        self._backoff.pause()

@@ -4,7 +4,7 @@ They are written together with the live one and decide nothing: what one of them
 recorded as missed and written again later (`indexer/rebuild/refill.py`). One that fails is left alone for a while.
 """
 
-import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -17,13 +17,14 @@ from opensearchpy.exceptions import OpenSearchException
 from indexer.drain.bulk import PlaceError, Written, fitting, refresh, write
 from indexer.drain.claims import Generation
 from infra import logs
+from infra.backoff import Backoff
 from infra.index import mapping, naming
 
 log = structlog.get_logger()
 
 PATIENCE_SECONDS = 1.0
 """How long a round waits for such a generation, once, after the live one is written."""
-FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 1.0, 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 MISSED = sa.text("""
     INSERT INTO generation_misses (generation_id, environment_id, consumer_id, version, reason)
@@ -33,26 +34,8 @@ MISSED = sa.text("""
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="copies")
 
 
-class Rest:
-    """Which generations are left alone, and until when; of this process."""
-
-    def __init__(self) -> None:
-        self._until: dict[str, tuple[float, float]] = {}
-
-    def begin(self, generation: Generation, reason: str) -> None:
-        """Each time it lasts longer."""
-        _, pause = self._until.get(generation.index_name, (0.0, FIRST_REST_SECONDS))
-        self._until[generation.index_name] = (time.monotonic() + pause, min(2 * pause, LONGEST_REST_SECONDS))
-        log.warning("generation_left_alone", index=generation.index_name, seconds=pause, reason=reason)
-
-    def end(self, generation: Generation) -> None:
-        self._until.pop(generation.index_name, None)
-
-    def lasts(self, generation: Generation) -> bool:
-        return self._until.get(generation.index_name, (0.0, 0.0))[0] > time.monotonic()
-
-
-_rest = Rest()
+_backoffs: defaultdict[str, Backoff] = defaultdict(lambda: Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
+"""Of this process, by the index's name."""
 
 
 class Begun(NamedTuple):
@@ -99,8 +82,13 @@ def _outcome(begun: Begun) -> Mapping[str, str]:
     try:
         return begun.missed.result(PATIENCE_SECONDS)
     except TimeoutError:
-        _rest.begin(begun.generation, "timeout")
+        _leave_alone(begun.generation, "timeout")
         return dict.fromkeys((written.consumer_id for written in begun.batch), "timeout")
+
+
+def _leave_alone(generation: Generation, reason: str) -> None:
+    seconds = _backoffs[generation.index_name].pause()
+    log.warning("generation_left_alone", index=generation.index_name, seconds=seconds, reason=reason)
 
 
 def _write(client: OpenSearch, generation: Generation, batch: Sequence[Written]) -> Mapping[str, str]:
@@ -108,7 +96,7 @@ def _write(client: OpenSearch, generation: Generation, batch: Sequence[Written])
     ids = [written.consumer_id for written in batch]
     if generation.document_version > mapping.DOCUMENT_VERSION:
         return dict.fromkeys(ids, "built by newer code than this worker's")
-    if _rest.lasts(generation):
+    if _backoffs[generation.index_name].is_pausing:
         return dict.fromkeys(ids, "left alone")
     alias = naming.write_alias(generation.index_name)
     try:
@@ -117,11 +105,11 @@ def _write(client: OpenSearch, generation: Generation, batch: Sequence[Written])
             refresh(client, generation.index_name, PATIENCE_SECONDS)
     except (OpenSearchException, PlaceError) as error:
         reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
-        _rest.begin(generation, reason)
+        _leave_alone(generation, reason)
         return dict.fromkeys(ids, reason)
     reasons = {name: item.kind for name, item in zip(ids, items, strict=True) if not item.is_written}
     if ids and len(reasons) == len(ids) and all(item.is_elsewhere for item in items):
-        _rest.begin(generation, items[0].kind)
+        _leave_alone(generation, items[0].kind)
     else:
-        _rest.end(generation)
+        _backoffs.pop(generation.index_name, None)
     return reasons

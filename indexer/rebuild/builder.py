@@ -17,6 +17,7 @@ from indexer.rebuild import fill, refill, transitions
 from indexer.verify import compare
 from indexer.verify.pool import Comparers
 from infra import logs
+from infra.backoff import Backoff
 from infra.database.engine import open_engine
 from infra.index import mapping
 from infra.index.client import open_client, open_writer
@@ -82,13 +83,12 @@ class Builder:
         self._comparers = Comparers(settings, self._engine, self._writer)
         self._prefix = settings.index_prefix
         self._rows = ROWS
-        self._pause = FIRST_PAUSE_SECONDS
-        self._not_before = 0.0
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def work(self, seconds: float) -> bool:
         """Go on for so long at the most; tell whether there is more to do at once. Never raises."""
         until = time.monotonic() + seconds
-        while self._not_before <= time.monotonic() < until:
+        while time.monotonic() < until and not self._backoff.is_pausing:
             try:
                 if not self.step():
                     self._comparers.rest()
@@ -96,7 +96,7 @@ class Builder:
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the worker)
                 self._fail(error)
             else:
-                self._pause = FIRST_PAUSE_SECONDS
+                self._backoff.reset()
                 self._rows = min(ROWS, 2 * self._rows)
         return time.monotonic() >= until
 
@@ -248,5 +248,4 @@ class Builder:
         log.warning("rebuild_postponed", rows=self._rows, reason=reason)
         self._comparers.rest(at_once=True)
         self._rows = max(1, self._rows // 4)
-        self._not_before = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        self._backoff.pause()

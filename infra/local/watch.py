@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from infra.backoff import Backoff
 from infra.local.process import Process
 
 POLL_SECONDS = 0.2
@@ -16,38 +17,37 @@ STABLE_SECONDS = 60.0
 class _Watched:
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._pause = FIRST_PAUSE_SECONDS
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._started = time.monotonic()
-        self._due: float | None = None
+        self._is_started = True
 
-    def look(self, now: float, tell: Callable[[str], None]) -> None:
-        if self._due is not None:
-            if now >= self._due:
-                self._start(now, tell)
+    def look(self, tell: Callable[[str], None]) -> None:
+        if not self._is_started:
+            if not self._backoff.is_pausing:
+                self._start(tell)
             return
-        if now - self._started > STABLE_SECONDS:
-            self._pause = FIRST_PAUSE_SECONDS
+        if time.monotonic() - self._started > STABLE_SECONDS:
+            self._backoff.reset()
         if not self._process.running():
-            self._restart(now, f"ended, {self._process.ending()}", tell)
+            self._restart(f"ended, {self._process.ending()}", tell)
         elif reason := self._process.stuck():
             self._process.kill()
-            self._restart(now, reason, tell)
+            self._restart(reason, tell)
 
-    def _restart(self, now: float, reason: str, tell: Callable[[str], None]) -> None:
+    def _restart(self, reason: str, tell: Callable[[str], None]) -> None:
         tell(f"{self._process.name} {reason}; starting it again")
-        self._due = now + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        self._is_started = False
+        self._backoff.pause()
 
-    def _start(self, now: float, tell: Callable[[str], None]) -> None:
+    def _start(self, tell: Callable[[str], None]) -> None:
         try:
             self._process.spawn()
         except OSError as error:
             # Such as a full disk: what still runs goes on, and this is tried again.
             tell(f"{self._process.name} cannot be started: {error}")
-            self._due = now + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+            self._backoff.pause()
         else:
-            self._started, self._due = now, None
+            self._started, self._is_started = time.monotonic(), True
 
 
 def keep_running(processes: Sequence[Process], tell: Callable[[str], None]) -> NoReturn:
@@ -60,5 +60,5 @@ def keep_running(processes: Sequence[Process], tell: Callable[[str], None]) -> N
     watched = [_Watched(process) for process in processes]
     while True:
         for one in watched:
-            one.look(time.monotonic(), tell)
+            one.look(tell)
         time.sleep(POLL_SECONDS)

@@ -1,7 +1,6 @@
 """Round after round: smaller ones while they fail, until the one row that fails them is alone; and never an end."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -11,6 +10,7 @@ from opensearchpy import OpenSearch
 from indexer.drain import claims, loop
 from indexer.drain.loop import Drainer
 from indexer.drain.round import Round, drain_round
+from infra.backoff import Backoff
 from infra.database.engine import CONNECT, open_engine
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
@@ -19,13 +19,7 @@ from tests.indexer.test_blame import closed_index, unreadable
 from tests.waiting import wait_until
 
 LONG = 60.0
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pauses between attempts."""
-    for name in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
-        monkeypatch.setattr(loop, name, 0)
+NO_PAUSES = Backoff(0, 0)
 
 
 @pytest.fixture
@@ -44,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def subject(pipeline: Pipeline) -> Iterator[Drainer]:
     engine = open_engine(pipeline.database.settings)
-    yield Drainer(engine, pipeline.writer, "live")
+    yield Drainer(engine, pipeline.writer, "live", NO_PAUSES)
     engine.dispose()
 
 
@@ -86,13 +80,10 @@ def test_rounds_are_smaller_while_the_place_fails_and_grow_again(
     assert pipeline.waiting() == 0
 
 
-def test_pauses_between_attempts_grow_up_to_a_limit_and_start_again(
-    pipeline: Pipeline, subject: Drainer, asked: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pauses_between_attempts_grow_up_to_a_limit_and_start_again(pipeline: Pipeline, asked: list[int]) -> None:
     now = 0.0
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(loop, "FIRST_PAUSE_SECONDS", 1.0)
-    monkeypatch.setattr(loop, "LONGEST_PAUSE_SECONDS", 3.0)
+    engine = open_engine(pipeline.database.settings)
+    subject = Drainer(engine, pipeline.writer, "live", Backoff(1, 3, lambda: now))
 
     def attempts_until(end: float) -> list[float]:
         nonlocal now
@@ -104,7 +95,6 @@ def test_pauses_between_attempts_grow_up_to_a_limit_and_start_again(
             now += 0.5
         return times
 
-    subject._pause = 1.0  # noqa: SLF001 (it began with none)
     pipeline.consumer()
     with closed_index(pipeline):
         assert attempts_until(11) == [0, 1, 3, 6, 9]
@@ -112,6 +102,7 @@ def test_pauses_between_attempts_grow_up_to_a_limit_and_start_again(
     pipeline.consumer()
     with closed_index(pipeline):
         assert attempts_until(16) == [13, 14]
+    engine.dispose()
 
 
 @pytest.fixture
@@ -131,7 +122,7 @@ def test_server_that_goes_away_ends_nothing_and_all_goes_on_after_its_return(
     away = msgspec.structs.replace(pipeline.database.settings, database_url=ways["postgresql"].address)
     writer = OpenSearch(ways["opensearch"].address, timeout=2, max_retries=0, serializer=TextSerializer())
     engine = open_engine(away)
-    subject = Drainer(engine, writer, "live")
+    subject = Drainer(engine, writer, "live", NO_PAUSES)
     first = pipeline.consumer()
     assert not subject.catch_up(LONG)
     assert pipeline.visible() == {first}

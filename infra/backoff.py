@@ -1,0 +1,38 @@
+"""The pause between attempts at something that fails."""
+
+import time
+from collections.abc import Callable
+
+
+class Backoff:
+    """A pause that doubles with each failure in a row, up to a limit.
+
+    Args:
+        first_seconds: the pause after the first failure.
+        longest_seconds: the limit.
+        clock: a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self, first_seconds: float, longest_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._first, self._longest, self._clock = first_seconds, longest_seconds, clock
+        self._next_pause = first_seconds
+        self._due = clock()
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the next attempt is not due yet."""
+        return self._clock() < self._due
+
+    def pause(self) -> float:
+        """Begin a pause after a failure; return its length in seconds."""
+        seconds = self._next_pause
+        self._due = self._clock() + seconds
+        self._next_pause = min(2 * seconds, self._longest)
+        return seconds
+
+    def reset(self) -> None:
+        """End the pause after a success: the next failure is the first one again."""
+        self._next_pause = self._first
+        self._due = self._clock()
