@@ -1,4 +1,8 @@
-"""A chunk is a transaction. What collides is repeated, what the database refuses is singled out."""
+"""Store one chunk of rows in one transaction.
+
+A chunk is repeated after a collision with another transaction. A chunk refused by the database is halved until the
+refused row is alone.
+"""
 
 import psycopg
 from psycopg import errors, sql
@@ -8,7 +12,7 @@ from infra.imports.rules import Environment, Row
 from infra.imports.staging import Db, Outcome
 
 ATTEMPTS = 5
-# An API request took the same e-mail address, or the same locks, at the same moment: the next look sees what it did.
+# A concurrent API request took the same e-mail address or the same locks; the next attempt sees its result.
 COLLISIONS = (errors.UniqueViolation, errors.DeadlockDetected, errors.SerializationFailure)
 CONSTRAINTS = {
     "total_order_value_in_range": "amount: would take the consumer's totalOrderValue past 90,000,000,000,000",
@@ -17,9 +21,9 @@ CONSTRAINTS = {
     "consumers_external_id_unique": "externalId: External ID already exists",
     "orders_external_id_unique": "externalId: External ID already exists",
 }
-# The tables may grow a thousandfold during an import, statistics follow late, and the triggers keep their plans: going
-# by the indexes is always right. Elsewhere LIMIT 1 and lists of ids keep the planner from reading all of an
-# environment. Compiling a statement (jit) costs more than running it on one chunk.
+# Tables may grow a thousandfold during an import, statistics follow late, and triggers keep their plans: index scans
+# are always right. LIMIT 1 and lists of ids keep the planner from reading a whole environment in the other statements.
+# Compiling a statement (jit) takes longer than running it on one chunk.
 SETTINGS = """
 SELECT set_config('consumers.lane', 'bulk', true), set_config('enable_seqscan', 'off', true),
     set_config('jit', 'off', true)
@@ -27,7 +31,7 @@ SELECT set_config('consumers.lane', 'bulk', true), set_config('enable_seqscan', 
 
 
 class Chunks:
-    """Stores chunk after chunk on a connection in autocommit mode."""
+    """Store chunks on a connection in autocommit mode."""
 
     def __init__(self, connection: Db, kind: Kind, environment: Environment, *, dry_run: bool) -> None:
         self._connection = connection
@@ -39,10 +43,10 @@ class Chunks:
         kind.prepare(connection)
 
     def store(self, rows: list[Row]) -> Outcome:
-        """Store these rows, or all but those the database refuses, each with its reason.
+        """Store the rows; return the counts, and the reason for each row that the database refuses.
 
         Raises:
-            psycopg.Error: the server is gone, or the locks could not be had in several attempts.
+            psycopg.Error: the server is unavailable, or the locks were not free in any attempt.
         """
         if not rows:
             return Outcome()

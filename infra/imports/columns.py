@@ -1,4 +1,4 @@
-"""Which column of the file is which field."""
+"""Map the columns of the file to fields."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,12 +8,12 @@ from infra.fields import METADATA_KEY_LENGTH
 from infra.imports.rows import ImportFailed
 
 METADATA = "metadata."
-# The columns an errors file has in front, so that it can be mended and imported as it is.
+# Leading columns of an errors file; the importer ignores them, so that the corrected file can be imported as it is.
 ERROR_COLUMNS = ("errorLine", "errorReasons")
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """By position in the file; columns to ignore are in neither list."""
+    """Fields and metadata keys by position in the file; ignored columns are in neither list."""
 
     fields: list[tuple[int, str]]
     metadata: list[tuple[int, str]]
@@ -27,7 +27,7 @@ def parse_mapping(options: Sequence[str]) -> dict[str, str]:
     """Read `HEADER=FIELD` options; an empty field means the column is ignored.
 
     Raises:
-        ImportFailed: an option without `=`.
+        ImportFailed: an option lacks `=`.
     """
     mapping = {}
     for option in options:
@@ -39,13 +39,13 @@ def parse_mapping(options: Sequence[str]) -> dict[str, str]:
 
 
 def assign(header: Sequence[str], known: Sequence[str], mapping: Mapping[str, str]) -> Columns:
-    """Give each column its field.
+    """Assign a field to each column.
 
     Raises:
-        ImportFailed: naming every column that is unknown, named twice or mapped but not there.
+        ImportFailed: names every column that is unknown, duplicate, or mapped but missing.
     """
     headers = [name.strip() for name in header]
-    faults = [f"--column names {name!r}, which is no column of the file" for name in mapping if name not in headers]
+    faults = [f"--column names {name!r}, which is not a column of the file" for name in mapping if name not in headers]
     fields: list[tuple[int, str]] = []
     metadata: list[tuple[int, str]] = []
     seen: set[str] = set()
@@ -54,7 +54,7 @@ def assign(header: Sequence[str], known: Sequence[str], mapping: Mapping[str, st
         if not name and (column in mapping or column in ERROR_COLUMNS):
             continue
         if name in seen:
-            faults.append(f"two columns are {name!r}")
+            faults.append(f"duplicate column {name!r}")
         elif name in known:
             fields.append((index, name))
         elif 0 < len(key := name.removeprefix(METADATA)) <= METADATA_KEY_LENGTH and key != name and "\0" not in key:

@@ -1,6 +1,8 @@
-"""Stores checked rows of consumers: matched by externalId or e-mail, inserted, updated or left as they are.
+"""Store checked rows of consumers: match by externalId or e-mail, then insert, update or skip.
 
-The database finds and locks what the rows match, `decide` says what becomes of each, the database does it.
+1. The database finds and locks the consumers that match the rows.
+2. `decide` chooses for each row: insert, update or reject.
+3. The database inserts and updates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +21,8 @@ CREATE TEMP TABLE staging (
 ) ON COMMIT DELETE ROWS
 """)
 
-# A consumer that was changed while its lock was waited for is returned as it is now, and may match no more. One that
-# another session makes matching only now is met as a unique violation, and the chunk begins anew.
+# After waiting for a lock, the statement returns the current consumer, which may no longer match. A consumer that
+# begins to match during the chunk causes a unique violation, and the chunk is repeated.
 MATCH = """
 SELECT id, external_id, email_key FROM consumers
 WHERE id = ANY (ARRAY (
@@ -64,15 +66,15 @@ ORDER BY s.row
 """
 
 
-class Given(NamedTuple):
-    """What a row says its consumer is known by; at least one of the two."""
+class RowKeys(NamedTuple):
+    """The identifiers in a row; at least one is set."""
 
     external_id: str | None
     email_key: str | None
 
 
 class Stored(NamedTuple):
-    """A consumer that is locked."""
+    """A locked consumer."""
 
     id: str
     external_id: str | None
@@ -84,55 +86,55 @@ def prepare(connection: Db) -> None:
 
 
 def store(connection: Db, environment: Environment) -> Outcome:
-    """Store what was copied to the staging table, as if row after row."""
+    """Store the rows of the staging table, with the same result as row after row."""
     staged = connection.execute("SELECT row, external_id, email_key FROM staging ORDER BY row")
-    given = {row: Given(*keys) for row, *keys in staged}
-    matches = _match(connection, environment, given)
-    keys = {
-        row: [key for key in enumerate(of) if key[1]] + [("id", stored.id) for stored in matches[row]]
-        for row, of in given.items()
+    rows_keys = {row: RowKeys(*keys) for row, *keys in staged}
+    matches = _match(connection, environment, rows_keys)
+    touched = {
+        row: [key for key in enumerate(keys) if key[1]] + [("id", stored.id) for stored in matches[row]]
+        for row, keys in rows_keys.items()
     }
     outcome = Outcome()
-    for number, rows in enumerate(waves(keys)):
-        wave = {row: given[row] for row in rows}
-        if number > 0:  # what the waves before it stored may match now
+    for number, rows in enumerate(waves(touched)):
+        wave = {row: rows_keys[row] for row in rows}
+        if number > 0:  # rows of an earlier wave may match now
             matches = _match(connection, environment, wave)
         outcome.add(_store_wave(connection, environment, wave, matches))
     return outcome
 
 
-def decide(given: Given, matches: Sequence[Stored]) -> tuple[str | None, str | None]:
-    """The id of the consumer to update, or why the row cannot go in; neither: it is a new one."""
+def decide(keys: RowKeys, matches: Sequence[Stored]) -> tuple[str | None, str | None]:
+    """Return the id of the consumer to update, or the reason to reject the row. A new consumer has neither."""
     if not matches:
         return None, None
     if len(matches) > 1:
         return None, "email: Email already exists, on another consumer than the externalId names"
     stored = matches[0]
-    if given.external_id and stored.external_id and stored.external_id != given.external_id:
+    if keys.external_id and stored.external_id and stored.external_id != keys.external_id:
         return None, "email: Email already exists, on a consumer with another externalId"
     return stored.id, None
 
 
-def _match(connection: Db, environment: Environment, given: Mapping[int, Given]) -> dict[int, list[Stored]]:
-    """Lock the consumers that rows name, in the order of their ids; by row, those that still match."""
-    parameters = {"environment": environment.id, "rows": list(given)}
+def _match(connection: Db, environment: Environment, rows_keys: Mapping[int, RowKeys]) -> dict[int, list[Stored]]:
+    """Lock the consumers that match the rows, in id order; return the matching consumers by row."""
+    parameters = {"environment": environment.id, "rows": list(rows_keys)}
     locked = [Stored(*row) for row in connection.execute(MATCH, parameters)]
     by_external_id: dict[str | None, Stored] = {stored.external_id: stored for stored in locked if stored.external_id}
     by_email: dict[str | None, Stored] = {stored.email_key: stored for stored in locked if stored.email_key}
     return {
-        row: list(dict.fromkeys(filter(None, (by_external_id.get(of.external_id), by_email.get(of.email_key)))))
-        for row, of in given.items()
+        row: list(dict.fromkeys(filter(None, (by_external_id.get(keys.external_id), by_email.get(keys.email_key)))))
+        for row, keys in rows_keys.items()
     }
 
 
 def _store_wave(
-    connection: Db, environment: Environment, given: Mapping[int, Given], matches: Mapping[int, Sequence[Stored]]
+    connection: Db, environment: Environment, rows_keys: Mapping[int, RowKeys], matches: Mapping[int, Sequence[Stored]]
 ) -> Outcome:
     outcome = Outcome()
     new: list[int] = []
     known: dict[int, str] = {}
-    for row, of in given.items():
-        target, fault = decide(of, matches[row])
+    for row, keys in rows_keys.items():
+        target, fault = decide(keys, matches[row])
         if fault:
             outcome.rejects[row] = fault
         elif target:

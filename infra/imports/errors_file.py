@@ -1,4 +1,4 @@
-"""The rows that did not go in, with their lines and reasons, in a file that can be mended and imported."""
+"""Write rejected rows, with line number and reasons, to a file that can be corrected and imported."""
 
 import csv
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from infra.imports.rows import Record
 
 
 class ErrorsFile:
-    """Made at the first rejected row; one of an earlier run is removed at once."""
+    """Create the file at the first rejected row. A file of an earlier run is removed at the start."""
 
     def __init__(self, source: Path, header: Sequence[str]) -> None:
         self.path = source.with_suffix(".errors.csv")
@@ -32,12 +32,12 @@ class ErrorsFile:
 
     def add(self, record: Record, reasons: str) -> None:
         cells = record.cells
-        if len(cells) > 1:  # else it may be text that could not be split
+        if len(cells) > 1:  # a single cell may be text that is not CSV
             cells = [cell for index, cell in enumerate(cells) if index not in self._dropped]
         self._write([str(record.line), reasons, *cells])
 
     def _open(self, row: list[str]) -> None:
-        # Line by line, so that an import that was killed leaves what it found.
+        # Line by line, so that the file is complete up to the moment an import is killed.
         file = self._stack.enter_context(self.path.open("w", encoding="utf-8", newline="", buffering=1))
         writer = csv.writer(file)
         writer.writerow([*ERROR_COLUMNS, *self._header])

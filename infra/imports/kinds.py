@@ -1,4 +1,4 @@
-"""The kinds of files: what is read, how it is checked, how it is stored."""
+"""The kinds of import files: their fields, checks and storage."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ from infra.imports.staging import Db, Outcome
 
 class Kind(msgspec.Struct, frozen=True):
     fields: dict[str, str]
-    """The API's name → the staging table's column."""
+    """Field name in the API → column of the staging table."""
     required: tuple[str, ...]
-    """The file must have a column for one of them."""
+    """At least one of these fields must have a column in the file."""
     rules: Rules
     prepare: Callable[[Db], None]
     store: Callable[[Db, Environment], Outcome]

@@ -1,4 +1,4 @@
-"""Stores checked rows of orders: matched by externalId, inserted, updated or left as they are."""
+"""Store checked rows of orders: match by externalId, then insert, update or skip."""
 
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ CREATE TEMP TABLE staging (
 ) ON COMMIT DELETE ROWS
 """)
 
-# All consumers whose totals may change, before any order.
+# Lock all consumers whose totals may change, before any order.
 LOCK = """
 SELECT FROM consumers
 WHERE id = ANY (ARRAY (
@@ -40,7 +40,7 @@ WHERE id = ANY (ARRAY (
 ORDER BY id FOR NO KEY UPDATE
 """
 
-# Fill the staged rows up with what is stored, or with what a new order has by default.
+# Complete the staged rows with the stored values, or with the defaults of a new order.
 RESOLVE = sql.SQL("""
 UPDATE staging s SET
     order_id = o.order_id, owner_id = coalesce(o.owner_id, o.named_id), status = o.status, amount = o.amount,
@@ -101,22 +101,22 @@ ORDER BY s.row
 
 
 class Resolved(NamedTuple):
-    """A row as its order would be."""
+    """The order that a row would produce."""
 
     row: int
     order_id: str | None
     owner_id: str | None
     """The stored order's consumer."""
     named_id: str | None
-    """The consumer the row names."""
+    """The consumer named by the row."""
     reference: int | None
-    """By which of `REFERENCES`."""
+    """Index in `REFERENCES` of the field that names the consumer."""
     amount: Decimal | None
     refunded_amount: Decimal
     base_amount: Decimal | None
     currency_code: str
     metadata: dict[str, Any] | None
-    """Where it may be too much."""
+    """Merged metadata; set only if it may exceed a limit."""
 
 
 def prepare(connection: Db) -> None:
@@ -124,7 +124,7 @@ def prepare(connection: Db) -> None:
 
 
 def store(connection: Db, environment: Environment) -> Outcome:
-    """Store what was copied to the staging table, as if row after row."""
+    """Store the rows of the staging table, with the same result as row after row."""
     connection.execute(LOCK, {"environment": environment.id})
     staged = connection.execute("SELECT row, external_id FROM staging ORDER BY row")
     outcome = Outcome()
@@ -134,22 +134,22 @@ def store(connection: Db, environment: Environment) -> Outcome:
 
 
 def faults(row: Resolved, currency: str) -> list[str]:
-    """What is wrong with the order a row would lead to; `currency` is the environment's."""
-    found = []
+    """Return the faults of the order that a row would produce; `currency` is the environment's."""
+    problems = []
     if row.reference is not None and row.named_id is None:
-        found.append(f"{REFERENCES[row.reference]}: unknown consumer")
+        problems.append(f"{REFERENCES[row.reference]}: unknown consumer")
     elif row.order_id is None and row.named_id is None:
-        found.append(f"one of {', '.join(REFERENCES)} must name a new order's consumer")
+        problems.append(f"one of {', '.join(REFERENCES)} must name a new order's consumer")
     elif row.order_id is not None and row.named_id not in (None, row.owner_id):
         assert row.reference is not None
-        found.append(f"{REFERENCES[row.reference]}: the order exists and keeps its consumer")
+        problems.append(f"{REFERENCES[row.reference]}: the order exists and keeps its consumer")
     if row.amount is None:
-        found.append("amount: required for a new order")
+        problems.append("amount: required for a new order")
     elif row.base_amount is None:
-        found.append(f"baseAmount: required, since currencyCode is not {currency}")
+        problems.append(f"baseAmount: required, because currencyCode is not {currency}")
     local = row.currency_code == currency
-    found += money_faults(row.amount, row.refunded_amount, row.base_amount, local=local, currency=currency)
-    return found + metadata_faults(row.metadata)
+    problems += money_faults(row.amount, row.refunded_amount, row.base_amount, local=local, currency=currency)
+    return problems + metadata_faults(row.metadata)
 
 
 def _store_wave(connection: Db, environment: Environment, rows: list[int]) -> Outcome:
@@ -159,8 +159,8 @@ def _store_wave(connection: Db, environment: Environment, rows: list[int]) -> Ou
     new: list[int] = []
     known: list[int] = []
     for row in resolved:
-        if found := faults(row, environment.currency):
-            outcome.rejects[row.row] = "; ".join(found)
+        if problems := faults(row, environment.currency):
+            outcome.rejects[row.row] = "; ".join(problems)
         else:
             (known if row.order_id else new).append(row.row)
     if known:

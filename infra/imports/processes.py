@@ -1,4 +1,4 @@
-"""Checks chunks in processes of their own, a few ahead of the one being stored."""
+"""Check chunks in worker processes, a few chunks ahead of the one being stored."""
 
 import os
 import signal
@@ -15,19 +15,19 @@ Check = Callable[[list[Record]], Checked]
 
 
 def checked(chunks: Iterable[Chunk], check: Check, processes: int) -> Generator[tuple[Chunk, Checked], None, None]:
-    """Each chunk with what its check found, in the file's order; none is read before there is room for it.
+    """Yield each chunk with the result of its check, in file order. A chunk is read once a process is free for it.
 
     Args:
-        chunks: what to check.
+        chunks: the chunks to check.
         check: a function that can be pickled.
-        processes: how many; 0: here, which for a small file is sooner done than starting any.
+        processes: number of processes; 0 checks in this process, which is faster for a small file.
     """
     if not processes:
         for chunk in chunks:
             yield chunk, check(chunk.records)
         return
     waiting: deque[tuple[Chunk, Future[Checked]]] = deque()
-    # Not forked: a copy of this process would hold its connection, and threads do not survive a fork.
+    # Spawned: a forked process would share the database connection, and threads do not survive a fork.
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start)
     try:
         for chunk in chunks:
@@ -42,13 +42,13 @@ def checked(chunks: Iterable[Chunk], check: Check, processes: int) -> Generator[
 
 
 def _start() -> None:
-    # Ctrl-C reaches the whole group: the parent decides, and ends these.
+    # Ctrl-C reaches the whole process group; only the parent handles it and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A pool's processes wait for work for ever when their parent is killed."""
+    """End with the parent process: workers of a pool whose parent was killed would wait for work forever."""
     parent = parent_process()
     assert parent
     connection.wait([parent.sentinel])

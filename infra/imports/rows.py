@@ -1,4 +1,4 @@
-"""Reads a CSV file as records, each with the line it starts on; what is wrong with one stops none of the others."""
+"""Read a CSV file as records, each with the number of its first line. A faulty record does not stop the next."""
 
 import codecs
 import csv
@@ -8,37 +8,37 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 CHUNK_ROWS = 5000
-# Far above any value that could be stored, far below what would hurt: an unclosed quote takes no more than this.
+# Longer than any value that can be stored, and short enough for memory: an unclosed quote reads at most this much.
 FIELD_CHARACTERS = 1024 * 1024
 SCAN_BYTES = 1024 * 1024
 
 
 class ImportFailed(Exception):  # noqa: N818 (read as a sentence where it is raised)
-    """The import cannot start or go on; the message is for whoever runs it."""
+    """The import cannot start or continue; the message is shown to the user of the command."""
 
 
 class Record(NamedTuple):
     line: int
-    """Where it starts in the file; the header is line 1."""
+    """Number of its first line in the file; the header is line 1."""
     cells: list[str]
     fault: str = ""
-    """Why it is no row; if it is not even CSV, `cells` is the text as it stands in the file."""
+    """Why the record is not a row. For text that is not CSV, `cells` holds the text of the file."""
 
 
 class Chunk(NamedTuple):
     records: list[Record]
     end: int
-    """Bytes of the file read so far."""
+    """Number of bytes read from the file so far."""
 
 
 class Reader:
-    """The records of an open file, without the blank lines."""
+    """Read the records of an open file, without its blank lines."""
 
     def __init__(self, file: TextIO) -> None:
         csv.field_size_limit(FIELD_CHARACTERS)
         self._file = file
         self._text: list[str] = []
-        # Not strict, the parser would let an unclosed quote at the end swallow rows without a word.
+        # A parser that is not strict silently loses rows to an unclosed quote at the end of the file.
         self._csv = csv.reader(self._lines(), strict=True)
         header = next(self._records(), None)
         if header is None:
@@ -48,7 +48,7 @@ class Reader:
         self.header = header.cells
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
-        """So many records at a time."""
+        """Yield chunks of up to `rows` records."""
         records = self._records()
         while chunk := list(islice(records, rows)):
             yield Chunk([self._checked(record) for record in chunk], self._file.buffer.tell())
@@ -86,10 +86,10 @@ def _unreadable(error: csv.Error, first: int, last: int) -> str:
 
 
 def check_encoding(path: Path) -> None:
-    """Read the file once through, so that a wrong encoding is found before anything is stored.
+    """Read the whole file once, to find a wrong encoding before any row is stored.
 
     Raises:
-        ImportFailed: it is not UTF-8, naming the first line that is not.
+        ImportFailed: the file is not UTF-8; the message names the first faulty line.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines = 1

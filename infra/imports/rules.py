@@ -1,4 +1,4 @@
-"""Checks records by the rules of `infra.fields`; pure, so that many processes can do it."""
+"""Check records by the rules of `infra.fields`, in pure functions for use in several processes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -12,7 +12,7 @@ from infra.imports.rows import Record
 
 Rule = Callable[[str], str]
 Row = tuple[int | str | None, ...]
-"""What is copied to the staging table: position in the chunk, fields in the kind's order, metadata as JSON."""
+"""A row of the staging table: position in the chunk, fields in the kind's order, metadata as JSON."""
 
 STATUSES = ("CREATED", "COMPLETED", "CANCELLED", "REFUNDED")
 REFERENCES = ("consumerId", "consumerExternalId", "consumerEmail")
@@ -25,18 +25,18 @@ class Environment(msgspec.Struct, frozen=True):
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The rules of one kind of row; plain functions, since processes hand it on."""
+    """The rules of one kind of row; plain functions, because they are pickled for the processes."""
 
     rules: Callable[[Environment], dict[str, Rule]]
-    """By field, in the order of the staging table."""
+    """Rule by field, in the order of the staging table."""
     faults: Callable[[Mapping[str, str], set[str], Environment], list[str]]
-    """What is wrong between fields: those right by themselves, the names of all that are not empty."""
+    """Faults between fields, from the valid fields, the names of all non-empty fields, and the environment."""
 
 
 class Checked(msgspec.Struct):
     rows: list[Row]
     rejects: dict[int, str]
-    """Position in the chunk → all reasons."""
+    """Position in the chunk → all reasons, joined."""
 
 
 def consumer_rules(environment: Environment) -> dict[str, Rule]:
@@ -48,7 +48,7 @@ def consumer_rules(environment: Environment) -> dict[str, Rule]:
     }
 
 
-def consumer_faults(_given: Mapping[str, str], present: set[str], _environment: Environment) -> list[str]:
+def consumer_faults(_values: Mapping[str, str], present: set[str], _environment: Environment) -> list[str]:
     if "externalId" in present or "email" in present:
         return []
     return ["externalId or email: one is required, or importing again would insert the row again"]
@@ -69,18 +69,18 @@ def order_rules(_: Environment) -> dict[str, Rule]:
     }
 
 
-def order_faults(given: Mapping[str, str], present: set[str], environment: Environment) -> list[str]:
+def order_faults(values: Mapping[str, str], present: set[str], environment: Environment) -> list[str]:
     faults = []
     if "externalId" not in present:
         faults.append("externalId: required, or importing again would insert the row again")
     if len(present.intersection(REFERENCES)) > 1:
         faults.append(f"only one of {', '.join(REFERENCES)} can name the consumer")
-    amounts = {name: Decimal(given[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in given}
+    amounts = {name: Decimal(values[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in values}
     return faults + money_faults(
         amounts.get("amount"),
         amounts.get("refundedAmount"),
         amounts.get("baseAmount"),
-        local=given.get("currencyCode") == environment.currency,
+        local=values.get("currencyCode") == environment.currency,
         currency=environment.currency,
     )
 
@@ -88,7 +88,7 @@ def order_faults(given: Mapping[str, str], present: set[str], environment: Envir
 def money_faults(
     amount: Decimal | None, refunded: Decimal | None, base: Decimal | None, *, local: bool, currency: str
 ) -> list[str]:
-    """What is wrong between the amounts that are known (contract.md §3); `local`: in the environment's currency."""
+    """Return the faults between the known amounts (contract.md §3); `local`: in the environment's currency."""
     faults = []
     if amount is not None and refunded is not None and refunded > amount:
         faults.append("refundedAmount: must be at most amount")
@@ -102,40 +102,40 @@ ORDERS = Rules(order_rules, order_faults)
 
 
 def check(kind: Rules, environment: Environment, columns: Columns, records: Iterable[Record]) -> Checked:
-    """Check a chunk. Empty cells are not given, and say nothing about what is stored."""
+    """Check a chunk. An empty cell counts as missing and leaves the stored value unchanged."""
     checked = Checked([], {})
     rules = kind.rules(environment)
     for position, record in enumerate(records):
         if record.fault:
             checked.rejects[position] = record.fault
             continue
-        given: dict[str, str] = {}
+        values: dict[str, str] = {}
         faults = []
         for index, name in columns.fields:
             if cell := record.cells[index]:
                 try:
-                    given[name] = rules[name](_clean(cell))
+                    values[name] = rules[name](_clean(cell))
                 except ValueError as error:
                     faults.append(f"{name}: {error}")
         present = {name for index, name in columns.fields if record.cells[index]}
-        faults += kind.faults(given, present, environment)
+        faults += kind.faults(values, present, environment)
         metadata, metadata_faults = _metadata(columns, record)
         faults += metadata_faults
         if faults:
             checked.rejects[position] = "; ".join(faults)
         else:
-            checked.rows.append((position, *map(given.get, rules), metadata))
+            checked.rows.append((position, *map(values.get, rules), metadata))
     return checked
 
 
 def _metadata(columns: Columns, record: Record) -> tuple[str | None, list[str]]:
-    """The cells that are not empty, as JSON text."""
-    given = {key: cell for index, key in columns.metadata if (cell := record.cells[index])}
-    faults = [f"{METADATA}{key}: must not contain NUL" for key, cell in given.items() if "\0" in cell]
-    if not given or faults:
+    """Return the metadata cells that are not empty, as JSON text, and their faults."""
+    cells = {key: cell for index, key in columns.metadata if (cell := record.cells[index])}
+    faults = [f"{METADATA}{key}: must not contain NUL" for key, cell in cells.items() if "\0" in cell]
+    if not cells or faults:
         return None, faults
     try:
-        return msgspec.json.encode(fields.metadata(given)).decode(), []
+        return msgspec.json.encode(fields.metadata(cells)).decode(), []
     except ValueError as error:
         return None, [f"metadata: {error}"]
 

@@ -1,4 +1,4 @@
-"""An import from the file to the last commit."""
+"""Run an import: read the file, check its rows, store chunk after chunk."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -19,13 +19,13 @@ from infra.imports.rows import CHUNK_ROWS, ImportFailed, Reader, check_encoding
 from infra.imports.rules import Environment
 from infra.imports.staging import Db
 
-# Smaller files are checked before a process would have started.
-ALONE_BYTES = 1024 * 1024
-MOST_PROCESSES = 8
+# Checking a smaller file takes less time than starting a process.
+SINGLE_PROCESS_BYTES = 1024 * 1024
+MAX_PROCESSES = 8
 
 
 class Counts(msgspec.Struct):
-    """Rows, but for the path."""
+    """Numbers of rows, and the path of the errors file."""
 
     read: int = 0
     inserted: int = 0
@@ -33,14 +33,14 @@ class Counts(msgspec.Struct):
     unchanged: int = 0
     rejected: int = 0
     errors_file: str | None = None
-    """Where the rejected rows are."""
+    """Path of the file with the rejected rows."""
 
 
 def find_environment(connection: Db, organization: str, mode: str) -> Environment:
-    """The environment to import to.
+    """Return the environment that receives the rows.
 
     Raises:
-        ImportFailed: there is no such organization.
+        ImportFailed: the organization does not exist.
     """
     row = connection.execute(
         """
@@ -71,21 +71,21 @@ def run(
     Args:
         connection: in autocommit mode; each chunk is a transaction of its own.
         path: of the CSV file; the errors file is put beside it.
-        kind: what its rows are.
-        environment: where they go.
-        mapping: headers that are not the fields' names → field; "" ignores the column.
+        kind: consumers or orders.
+        environment: the target environment.
+        mapping: header → field, for headers that differ from the field's name; "" ignores the column.
         dry_run: roll each chunk back instead of committing it.
-        processes: that check rows; None: as many as suit the file and the machine.
-        chunk_rows: the most rows of one transaction.
-        committed: called after each chunk, with the counts and the bytes read so far.
+        processes: number of processes for the checks; None chooses by file size and processors.
+        chunk_rows: maximum number of rows in one transaction.
+        committed: called after each chunk with the counts and the number of bytes read so far.
 
     Raises:
-        ImportFailed: nothing can be read from the file as it is.
-        psycopg.Error: the database failed; chunks committed before that stay.
+        ImportFailed: the file cannot be read: encoding, header or columns.
+        psycopg.Error: the database failed; chunks committed before the failure stay.
     """
     check_encoding(path)
     if processes is None:
-        processes = 0 if path.stat().st_size <= ALONE_BYTES else min(os.cpu_count() or 1, MOST_PROCESSES)
+        processes = 0 if path.stat().st_size <= SINGLE_PROCESS_BYTES else min(os.cpu_count() or 1, MAX_PROCESSES)
     counts = Counts()
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = Reader(file)
@@ -98,9 +98,9 @@ def run(
             ErrorsFile(path, reader.header) as errors,
             closing(checked(reader.chunks(chunk_rows), check, processes)) as ready,
         ):
-            for chunk, found in ready:
-                outcome = chunks.store(found.rows)
-                rejects = found.rejects | outcome.rejects
+            for chunk, result in ready:
+                outcome = chunks.store(result.rows)
+                rejects = result.rejects | outcome.rejects
                 for position in sorted(rejects):
                     errors.add(chunk.records[position], rejects[position])
                 counts.read += len(chunk.records)
@@ -114,5 +114,5 @@ def run(
 
 
 def connect(database_url: str) -> Db:
-    """A connection whose statements are planned each time: the tables grow while it imports."""
+    """Open a connection without prepared statements: plans must follow the growth of the tables during the import."""
     return psycopg.connect(database_url, autocommit=True, prepare_threshold=None, **CONNECT)  # type: ignore[arg-type] # libpq's, of two types

@@ -1,4 +1,4 @@
-"""What storing consumers and storing orders share: the staging table's column for e-mail keys, waves, outcomes."""
+"""Shared by the imports of consumers and of orders: e-mail keys of the staging table, waves, outcomes."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,7 +13,7 @@ Db = Connection[tuple[Any, ...]]
 
 
 class Outcome(msgspec.Struct):
-    """What became of some rows."""
+    """Counts of stored rows, and reasons of rejected rows."""
 
     inserted: int = 0
     updated: int = 0
@@ -29,7 +29,7 @@ class Outcome(msgspec.Struct):
 
 
 def email_key(connection: Db) -> sql.SQL:
-    """How the table of consumers makes `email_key` from `email`: there is one lower-casing, and it is there."""
+    """Return the expression that generates `consumers.email_key`, so that lower-casing is defined in one place."""
     row = connection.execute(
         """
         SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
@@ -41,7 +41,7 @@ def email_key(connection: Db) -> sql.SQL:
     return sql.SQL(row[0])
 
 
-# Metadata that may be too much once merged: text in the database is never shorter than what the rule measures.
+# Merged metadata that may exceed a limit: its text in the database is never shorter than the text the rule measures.
 SUSPECT_METADATA = f"""
     octet_length(metadata::text) > {fields.METADATA_BYTES}
     OR (SELECT count(*) FROM jsonb_object_keys(metadata)) > {fields.METADATA_KEYS}
@@ -49,23 +49,23 @@ SUSPECT_METADATA = f"""
 
 
 def metadata_faults(merged: dict[str, Any] | None) -> list[str]:
-    """What is wrong with metadata after merging."""
+    """Return the faults of merged metadata."""
     if merged is None:
         return []
     try:
         fields.metadata(merged)
     except ValueError as error:
-        return [f"metadata: {error}, with what is stored"]
+        return [f"metadata: {error}, when merged with the stored metadata"]
     return []
 
 
 def waves(keys: Mapping[int, Sequence[Hashable]]) -> list[list[int]]:
-    """Split rows so that storing wave after wave is the same as storing row after row.
+    """Split rows into waves, so that storing wave after wave equals storing row after row.
 
-    Rows that share a key, directly or through others, are in different waves, in their order.
+    Rows that share a key, directly or through a third row, are in different waves, in their order.
 
     Args:
-        keys: row → what it may touch; at least one each.
+        keys: row → keys of the records it may touch; at least one key a row.
     """
     parent: dict[Hashable, Hashable] = {}
 

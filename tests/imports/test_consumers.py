@@ -81,8 +81,8 @@ def test_metadata_that_is_too_much_only_once_merged_is_an_error_row(shop: Shop) 
     text = "externalId,metadata.more\n1,y\n2," + "é" * 300 + "\n3,y\n"
     assert (shop.consumers(text).rejected, shop.consumers(text).unchanged) == (2, 1)
     assert shop.errors() == [
-        ["2", "metadata: Metadata must have at most 50 keys, with what is stored"],
-        ["3", "metadata: Metadata must be at most 16 KiB, with what is stored"],
+        ["2", "metadata: Metadata must have at most 50 keys, when merged with the stored metadata"],
+        ["3", "metadata: Metadata must be at most 16 KiB, when merged with the stored metadata"],
     ]
 
 

@@ -100,8 +100,8 @@ def test_rows_swallowed_by_an_open_quote_are_told_and_never_stored(shop: Shop) -
         ("email\na@shop.example\n".encode("utf-16"), "Line 1 is not UTF-8"),
         (b"email\na@shop.example\n\xe2\x82", "Line 3 is not UTF-8"),
         (b"email,mail,id\n", "'mail' is unknown; 'id' is unknown. Known are externalId, fullName, email, phone"),
-        (b"email,email\n", "two columns are 'email'"),
-        (b"metadata.a,metadata.a,email\n", "two columns are 'metadata.a'"),
+        (b"email,email\n", "duplicate column 'email'"),
+        (b"metadata.a,metadata.a,email\n", "duplicate column 'metadata.a'"),
         (b"email,metadata.\n", "'metadata.' is unknown"),
         (b"fullName,phone\n", "The file needs a column externalId or email"),
         (b'"email\n', "not readable as CSV"),
@@ -122,5 +122,5 @@ def test_columns_are_mapped_and_ignored_by_header(shop: Shop) -> None:
     mapping = {"E-mail = address": "email", "Notes": "", "Land": "metadata.country"}
     shop.consumers("E-mail = address,Notes,Land\na@shop.example,x,NO\n", mapping=mapping)
     assert shop.stored("email, metadata") == [("a@shop.example", {"country": "NO"})]
-    with pytest.raises(ImportFailed, match="--column names 'Notes', which is no column of the file"):
+    with pytest.raises(ImportFailed, match="--column names 'Notes', which is not a column of the file"):
         shop.consumers("email\n", mapping={"Notes": ""})

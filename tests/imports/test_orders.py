@@ -76,7 +76,7 @@ def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
             "only one of consumerId, consumerExternalId, consumerEmail can name the consumer",
         ),
         ("consumerExternalId,amount,refundedAmount", "1,1,1.01", "refundedAmount: must be at most amount"),
-        ("consumerExternalId,amount,currencyCode", "1,1,EUR", "baseAmount: required, since currencyCode is not GBP"),
+        ("consumerExternalId,amount,currencyCode", "1,1,EUR", "baseAmount: required, because currencyCode is not GBP"),
         ("consumerExternalId,amount,baseAmount", "1,1,2", "baseAmount: must equal amount in GBP"),
         (
             "consumerExternalId,amount,currencyCode,placedAt",
@@ -131,7 +131,7 @@ def test_rules_between_fields_hold_for_what_is_stored_and_given_together(shop: S
     shop.orders("externalId,amount,currencyCode\nA,4,\nB,11,\nC,,GBP\n")
     assert shop.errors() == [
         ["2", "refundedAmount: must be at most amount"],
-        ["3", "baseAmount: required, since currencyCode is not GBP"],
+        ["3", "baseAmount: required, because currencyCode is not GBP"],
     ]
     assert shop.stored("external_id, base_amount", "orders") == [("A", 10), ("B", 8), ("C", 10)]
 
