@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.errors import Problem
 from infra.accounts import keys
 from infra.accounts.tables import api_keys, environments, organizations
-from infra.logs import kind
+from infra.logs import error_kind
 
 log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class Keys:
             async with asyncio.timeout(STORE_SECONDS), self._engine.begin() as connection:
                 await connection.execute(STORE_USES, {"ids": list(used), "times": list(used.values())})
         except (SQLAlchemyError, TimeoutError) as error:
-            log.warning("key_uses_postponed", reason=kind(error))
+            log.warning("key_uses_postponed", reason=error_kind(error))
             self._used = used | self._used
 
     async def _find(self, secret_hash: bytes) -> Caller | None:

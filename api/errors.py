@@ -12,7 +12,7 @@ from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from infra.logs import kind
+from infra.logs import error_kind
 
 log = structlog.get_logger()
 
@@ -126,14 +126,14 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
 
 
 def from_database(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
-    log.error("database_failed", request_id=request.scope["state"].get("request_id"), reason=kind(error))
+    log.error("database_failed", request_id=request.scope["state"].get("request_id"), reason=error_kind(error))
     if isinstance(error, DBAPIError) and not _is_unreachable(error):
         return from_bug(request, error)
     return render(request, unavailable("Database"))
 
 
 def from_search(request: Request[Any, Any, Any], error: OpenSearchException) -> Response[ErrorBody]:
-    log.error("search_failed", request_id=request.scope["state"].get("request_id"), reason=kind(error))
+    log.error("search_failed", request_id=request.scope["state"].get("request_id"), reason=error_kind(error))
     return render(request, unavailable("Search"))
 
 

@@ -172,7 +172,7 @@ class Freshness:
                 rows = await connection.execute(REACHED, {"environments": environments, "xids": xids})
                 return {Mark(*row) for row in rows}
         except (SQLAlchemyError, TimeoutError) as error:
-            log.warning("freshness_unknown", reason=logs.kind(error))
+            log.warning("freshness_unknown", reason=logs.error_kind(error))
             return set()
 
     async def _measure(self) -> None:

@@ -10,7 +10,7 @@ NEW_OBJECTS = 10_000
 """Between looks at the new ones, instead of 700."""
 
 
-def spare() -> None:
+def tune_gc() -> None:
     """Leave out what there is now, which stays to the end, and look less often."""
     gc.collect()
     gc.freeze()

@@ -48,7 +48,7 @@ class Poller:
             with self._engine.connect() as connection:
                 silent = {lane for lane in self._drainers if _is_silent(connection, lane)}
         except sa.exc.DBAPIError as error:
-            log.warning("poll_postponed", reason=logs.kind(error))
+            log.warning("poll_postponed", reason=logs.error_kind(error))
             return False
         for lane in silent ^ self._silent:
             log.warning("worker_silent" if lane in silent else "worker_heard", lane=lane)

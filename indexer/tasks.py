@@ -98,7 +98,7 @@ def _ask(task: Task) -> None:
         with _engine().begin() as connection:
             answer = rebuild.REQUESTS[name](connection, SETTINGS)
     except (rebuild.RebuildError, DBAPIError) as error:
-        reason = str(error) if isinstance(error, rebuild.RebuildError) else logs.kind(error)
+        reason = str(error) if isinstance(error, rebuild.RebuildError) else logs.error_kind(error)
         log.warning("request_refused", request=name, reason=reason)
         return
     log.info("request_taken", request=name, index=answer.index_name, state=answer.state, phase=answer.phase)
@@ -115,7 +115,7 @@ def purge() -> None:
     try:
         purged = upkeep.purge(_engine(), _writer())
     except (OpenSearchException, DBAPIError) as error:
-        log.warning("purge_postponed", reason=logs.kind(error))
+        log.warning("purge_postponed", reason=logs.error_kind(error))
         return
     if purged:
         log.info("purged", tombstones=purged)

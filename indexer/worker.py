@@ -37,12 +37,12 @@ app.conf.update(
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _begin(**_: Any) -> None:
-    collector.spare()
+    collector.tune_gc()
 
 
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _poll(**_: Any) -> None:
-    collector.spare()
+    collector.tune_gc()
     fallback.start(SETTINGS)
     lost_index.start(SETTINGS)
 

@@ -37,7 +37,7 @@ def configure(level: str) -> None:
     )
 
 
-def kind(error: BaseException) -> str:
+def error_kind(error: BaseException) -> str:
     """What went wrong, without what it was about: the exception's type, and PostgreSQL's code and constraint."""
     original = getattr(error, "orig", None) or error
     diagnosis = getattr(original, "diag", None)
@@ -63,7 +63,9 @@ def _exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     causes = []
     while error is not None:
         calls = traceback.extract_tb(error.__traceback__)
-        causes.append({"kind": kind(error), "calls": [f"{call.filename}:{call.lineno} {call.name}" for call in calls]})
+        causes.append(
+            {"kind": error_kind(error), "calls": [f"{call.filename}:{call.lineno} {call.name}" for call in calls]}
+        )
         error = error.__cause__ or error.__context__
     if causes:
         event["exception"] = causes

@@ -17,7 +17,7 @@ CONFLICT, DOCUMENT_FAULT, SERVER_FAULT = 409, 400, 500
 CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
 
-class PlaceError(Exception):
+class IndexUnavailable(Exception):  # noqa: N818 (names a condition of the index, as the callers treat it)
     """The index cannot be written just now, whatever the documents."""
 
 
@@ -68,7 +68,7 @@ class Item(msgspec.Struct):
         return self.status == DOCUMENT_FAULT or self.is_broken
 
     @property
-    def is_elsewhere(self) -> bool:
+    def is_index_unavailable(self) -> bool:
         """Whether the fault is the place's: overload, a block, a missing alias."""
         return not self.is_written and not self.is_refused
 
@@ -126,12 +126,12 @@ def refresh(client: OpenSearch, index: str, seconds: float | None = None) -> Non
 
     Raises:
         OpenSearchException: it failed, or took too long.
-        PlaceError: it is not known to be on every shard.
+        IndexUnavailable: it is not known to be on every shard.
     """
     answer: Any = client.indices.refresh(index=index, params=_within(seconds))
     shards = msgspec.json.decode(answer)["_shards"]
     if shards["failed"] or not shards["successful"]:
-        raise PlaceError(f"a refresh failed on {shards['failed']} of {shards['total']} shards")
+        raise IndexUnavailable(f"a refresh failed on {shards['failed']} of {shards['total']} shards")
 
 
 def _within(seconds: float | None) -> dict[str, Any]:

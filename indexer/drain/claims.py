@@ -159,7 +159,7 @@ def forget(connection: sa.Connection, written: dict[str, int]) -> dict[str, list
     return {row.lane: row.delays for row in rows}
 
 
-def step_over(connection: sa.Connection, environment_id: int, consumer_id: str, indexed: int) -> bool:
+def raise_version_above(connection: sa.Connection, environment_id: int, consumer_id: str, indexed: int) -> bool:
     """If the index holds a version the database has not reached, make the next one newer still; tell whether it did."""
     values = {"environment_id": environment_id, "id": consumer_id, "version": indexed}
     return any(connection.execute(statement, values).rowcount for statement in (RAISE, RAISE_DELETED))

@@ -8,7 +8,7 @@ from opensearchpy import OpenSearch
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexer.drain import claims
-from indexer.drain.bulk import PlaceError
+from indexer.drain.bulk import IndexUnavailable
 from indexer.drain.round import Round, drain_round
 from infra import logs, queue
 from infra.backoff import Backoff
@@ -70,7 +70,7 @@ class Drainer:
 
     def _fail(self, error: Exception) -> None:
         """Should it be for one row's sake, that row is alone after some rounds; should it be for too much, likewise."""
-        reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
+        reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("drain_postponed", lane=self._lane, rows=self._rows, reason=reason)
         self._rows = max(1, self._rows // 4)
         self._backoff.pause()

@@ -17,7 +17,7 @@ from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims, counters, standby
-from indexer.drain.bulk import Item, PlaceError, Written, fitting, refresh, write
+from indexer.drain.bulk import IndexUnavailable, Item, Written, fitting, refresh, write
 from indexer.drain.claims import Generation
 from indexer.drain.standby import Missed
 from infra import logs
@@ -61,7 +61,7 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
             be written, has itself to blame.
 
     Raises:
-        PlaceError, OpenSearchException: the index is away; nothing was forgotten or counted against a document.
+        IndexUnavailable, OpenSearchException: the index is away; nothing was forgotten or counted against a document.
         DBAPIError: the database is.
     """
     started = time.monotonic()
@@ -72,7 +72,7 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
         live, others = _targets(connection)
         batch, failures = read_documents(connection, claim)
         if time.monotonic() - started > ROUND_SECONDS:
-            raise PlaceError("the round took too long before its write")
+            raise IndexUnavailable("the round took too long before its write")
         beside = standby.begin(client, others, batch)
         items = _write(connection, client, live, batch)
         refresh(client, live.index_name)
@@ -93,10 +93,10 @@ def _targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
     """The live generation, which alone decides what is forgotten, and those beside it."""
     found = claims.targets(connection)
     if not found or not found[0].is_live:
-        raise PlaceError("there is no live index")
+        raise IndexUnavailable("there is no live index")
     live, *others = found
     if live.document_version > mapping.DOCUMENT_VERSION:
-        raise PlaceError(f"{live.index_name} was built by newer code than this worker's")
+        raise IndexUnavailable(f"{live.index_name} was built by newer code than this worker's")
     return live, others
 
 
@@ -132,7 +132,7 @@ def _current(connection: sa.Connection, claim: claims.Claim) -> tuple[dict[str, 
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        return {}, [Failure(consumer_id, version, logs.kind(error))]
+        return {}, [Failure(consumer_id, version, logs.error_kind(error))]
 
 
 def _write(connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Written]) -> list[Item]:
@@ -142,15 +142,15 @@ def _write(connection: sa.Connection, client: OpenSearch, live: Generation, batc
     except OpenSearchException as error:
         if len(batch) > 1 or not _accepts_others(connection, client, live):
             raise
-        return [Item.refused(logs.kind(error))]
-    if any(item.is_elsewhere for item in items):
-        raise PlaceError(next(item.kind for item in items if item.is_elsewhere))
+        return [Item.refused(logs.error_kind(error))]
+    if any(item.is_index_unavailable for item in items):
+        raise IndexUnavailable(next(item.kind for item in items if item.is_index_unavailable))
     doubtful = [item for item in items if item.is_refused]
     if doubtful and len(doubtful) == len(items):
         others = _accepts_others(connection, client, live)
         # Without any other document to try, OpenSearch's word counts: a 400 is about what was sent.
         if others is False or (others is None and any(item.is_broken for item in doubtful)):
-            raise PlaceError(f"every document is refused: {doubtful[0].kind}")
+            raise IndexUnavailable(f"every document is refused: {doubtful[0].kind}")
     return items
 
 
@@ -189,7 +189,7 @@ def _settle(
         taken += not item.is_conflict
         # Where the index is ahead, this change is not in it: its row stays until a newer version is.
         place = (written.environment_id, written.consumer_id)
-        if not (item.is_conflict and claims.step_over(connection, *place, indexed)):
+        if not (item.is_conflict and claims.raise_version_above(connection, *place, indexed)):
             done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
     for failure in failures:
         claims.record_failure(connection, *failure)

@@ -14,7 +14,7 @@ import structlog
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from indexer.drain.bulk import PlaceError, Written, fitting, refresh, write
+from indexer.drain.bulk import IndexUnavailable, Written, fitting, refresh, write
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.backoff import Backoff
@@ -103,12 +103,12 @@ def _write(client: OpenSearch, generation: Generation, batch: Sequence[Written])
         items = write(client, alias, fitting(batch, generation.fields), PATIENCE_SECONDS)
         if generation.is_refreshed:
             refresh(client, generation.index_name, PATIENCE_SECONDS)
-    except (OpenSearchException, PlaceError) as error:
-        reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
+    except (OpenSearchException, IndexUnavailable) as error:
+        reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         _leave_alone(generation, reason)
         return dict.fromkeys(ids, reason)
     reasons = {name: item.kind for name, item in zip(ids, items, strict=True) if not item.is_written}
-    if ids and len(reasons) == len(ids) and all(item.is_elsewhere for item in items):
+    if ids and len(reasons) == len(ids) and all(item.is_index_unavailable for item in items):
         _leave_alone(generation, items[0].kind)
     else:
         _backoffs.pop(generation.index_name, None)

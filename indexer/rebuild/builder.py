@@ -12,7 +12,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 import structlog
 
-from indexer.drain.bulk import PlaceError, refresh
+from indexer.drain.bulk import IndexUnavailable, refresh
 from indexer.rebuild import fill, refill, transitions
 from indexer.verify import compare
 from indexer.verify.pool import Comparers
@@ -244,7 +244,7 @@ class Builder:
 
     def _fail(self, error: Exception) -> None:
         """Smaller pages, after a while: the index may have too much to do, or one row be at fault."""
-        reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
+        reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("rebuild_postponed", rows=self._rows, reason=reason)
         self._comparers.rest(at_once=True)
         self._rows = max(1, self._rows // 4)

@@ -11,7 +11,7 @@ from opensearchpy import OpenSearch
 from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims, standby
-from indexer.drain.bulk import Item, PlaceError, Written, fitting, write
+from indexer.drain.bulk import IndexUnavailable, Item, Written, fitting, write
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.index import documents, mapping, naming
@@ -68,7 +68,7 @@ def fill(connection: sa.Connection, client: OpenSearch, rows: int) -> int | None
     """Write one page, in one transaction; None if there is no slice to be had.
 
     Raises:
-        PlaceError, OpenSearchException: the index cannot be written just now.
+        IndexUnavailable, OpenSearchException: the index cannot be written just now.
         RefusedError: it will never be.
         DBAPIError: the database is away, or a row cannot be read; alone, such a row is passed over as missed.
     """
@@ -95,7 +95,8 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
         if error.connection_invalidated or values["rows"] != 1:
             raise
         lacking = [Written._make((*row, b"")) for row in connection.execute(UNREADABLE, values)]
-        return Page([], {each.consumer_id: logs.kind(error) for each in lacking}, lacking, lacking[-1].consumer_id)
+        reasons = {each.consumer_id: logs.error_kind(error) for each in lacking}
+        return Page([], reasons, lacking, lacking[-1].consumer_id)
     batch, failures, lacking = [], {}, []
     for row in rows:
         found = claims.Current(documents.ConsumerRow._make(row[:-1]), row[-1])
@@ -110,9 +111,9 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
 
 def _refused(page: Page, items: list[Item]) -> dict[str, str]:
     """Why, by consumer, there is no document."""
-    at_fault = [item.kind for item in items if item.is_elsewhere or (item.is_broken and len(items) > 1)]
+    at_fault = [item.kind for item in items if item.is_index_unavailable or (item.is_broken and len(items) > 1)]
     if at_fault:
-        raise PlaceError(at_fault[0])
+        raise IndexUnavailable(at_fault[0])
     refused = {
         written.consumer_id: item.kind for written, item in zip(page.batch, items, strict=True) if item.is_refused
     }

@@ -143,7 +143,7 @@ def start(settings: Settings) -> None:
             try:
                 reconcile(engine, client, settings)
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the thread)
-                log.warning("reconcile_postponed", reason=logs.kind(error))
+                log.warning("reconcile_postponed", reason=logs.error_kind(error))
             time.sleep(LOOK_SECONDS)
 
     threading.Thread(target=run, name="reconcile", daemon=True).start()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import PlaceError, fitting, refresh, write
+from indexer.drain.bulk import IndexUnavailable, fitting, refresh, write
 from indexer.drain.claims import Claim, Generation
 from indexer.drain.round import read_documents
 from infra.index import mapping, naming
@@ -48,7 +48,7 @@ def refill(connection: sa.Connection, client: OpenSearch, generation: Generation
     """Write some of what a generation missed, and make it searchable, in one transaction.
 
     Raises:
-        PlaceError, OpenSearchException: it cannot be written just now; nothing was forgotten.
+        IndexUnavailable, OpenSearchException: it cannot be written just now; nothing was forgotten.
         DBAPIError: the database is away.
     """
     with connection.begin():
@@ -61,9 +61,9 @@ def refill(connection: sa.Connection, client: OpenSearch, generation: Generation
             versions[row.consumer_id] = (row.environment_id, max(row.version, known))
         batch, failures = read_documents(connection, Claim(len(missed), versions, 0.0, []))
         items = write(client, naming.write_alias(generation.index_name), fitting(batch, generation.fields))
-        at_fault = [item.kind for item in items if item.is_elsewhere or (item.is_broken and len(items) > 1)]
+        at_fault = [item.kind for item in items if item.is_index_unavailable or (item.is_broken and len(items) > 1)]
         if at_fault:
-            raise PlaceError(at_fault[0])
+            raise IndexUnavailable(at_fault[0])
         refresh(client, generation.index_name)
         refused = {
             written.consumer_id: item.kind for written, item in zip(batch, items, strict=True) if item.is_refused

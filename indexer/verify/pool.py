@@ -126,7 +126,7 @@ def _answer(engine: sa.Engine, client: OpenSearch, scope: Scope, part: Range) ->
         try:
             pickle.loads(whole := pickle.dumps(error))  # noqa: S301 (some errors can be written, and not read)
         except Exception:  # noqa: BLE001
-            return pickle.dumps(RuntimeError(logs.kind(error)))
+            return pickle.dumps(RuntimeError(logs.error_kind(error)))
         return whole
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     os.nice(NICENESS)
     settings: Settings = pickle.load(questions)  # noqa: S301 (of the starter)
     engine, client = open_engine(settings, name="verify"), open_writer(settings)
-    collector.spare()
+    collector.tune_gc()
     while True:
         try:
             scope, part = pickle.load(questions)  # noqa: S301 (of the starter)

@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import PlaceError, refresh
+from indexer.drain.bulk import IndexUnavailable, refresh
 from indexer.drain.claims import HIGHEST
 from indexer.verify.suspects import Difference, Found
 from infra.index.naming import write_alias
@@ -43,7 +43,7 @@ def mend(
         differences: with the documents as they were found.
 
     Raises:
-        PlaceError, OpenSearchException: the index cannot be written.
+        IndexUnavailable, OpenSearchException: the index cannot be written.
     """
     # No tombstone is due for what never was a consumer, and none can be written above the highest version.
     doomed = [found for difference, found in differences if found and _must_be_removed(difference)]
@@ -78,5 +78,5 @@ def _remove(client: OpenSearch, index: str, doomed: Sequence[Found]) -> None:
     answer: Any = client.bulk(body=b"\n".join(lines) + b"\n", index=write_alias(index), params=params)
     for item in msgspec.json.decode(answer)["items"]:
         if (status := item["delete"]["status"]) >= 300 and status not in {GONE, CHANGED}:  # noqa: PLR2004 (HTTP's)
-            raise PlaceError(f"a document cannot be deleted: {status}")
+            raise IndexUnavailable(f"a document cannot be deleted: {status}")
     refresh(client, index)

@@ -15,7 +15,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import NotFoundError
 from sqlalchemy.exc import DBAPIError
 
-from indexer.drain.bulk import PlaceError
+from indexer.drain.bulk import IndexUnavailable
 from indexer.verify import reindex, suspects
 from indexer.verify.compare import ROWS, THREADS, Report, Scope, Step, Submit, index_of, ranges, steps
 from indexer.verify.pool import Comparers
@@ -146,7 +146,7 @@ def watch(place: Place) -> None:
             if connection.execute(WATCH).rowcount:
                 forget(connection, "watch")
     except DBAPIError as error:
-        log.warning("verification_postponed", reason=logs.kind(error))
+        log.warning("verification_postponed", reason=logs.error_kind(error))
         return
     _go_on(place, ("watch",), lambda parts: islice(parts, 1), WATCH_ROWS)
 
@@ -155,7 +155,7 @@ def _go_on(place: Place, kinds: tuple[str, ...], portion: Portion, rows: int = R
     try:
         run = _take(place.engine, kinds)
     except DBAPIError as error:
-        log.warning("verification_postponed", reason=logs.kind(error))
+        log.warning("verification_postponed", reason=logs.error_kind(error))
         return False
     if run is None:
         return False
@@ -285,10 +285,10 @@ def _release(engine: sa.Engine, run: Taken, reason: str | None = None) -> None:
 
 def _postpone(engine: sa.Engine, run: Taken, error: Exception) -> None:
     """It is taken again in a second, unless that came to nothing too often, or the index is there no more."""
-    reason = str(error) if isinstance(error, PlaceError) else logs.kind(error)
+    reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
     log.warning("verification_postponed", run=run.id, reason=reason)
     is_over = run.attempts >= ATTEMPTS or isinstance(error, NotFoundError)
     try:
         (_fail if is_over else _release)(engine, run, reason)
     except DBAPIError as failed:
-        log.warning("verification_postponed", run=run.id, reason=logs.kind(failed))
+        log.warning("verification_postponed", run=run.id, reason=logs.error_kind(failed))

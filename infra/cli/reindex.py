@@ -74,7 +74,7 @@ def _count(asked: Asked) -> Counted:
     try:
         return Counted(consumers=again.matches(client, read_alias(settings.index_prefix), found_by))
     except OpenSearchException as error:
-        typer.echo(f"OpenSearch (OPENSEARCH_URL) cannot be used: {logs.kind(error)}", err=True)
+        typer.echo(f"OpenSearch (OPENSEARCH_URL) cannot be used: {logs.error_kind(error)}", err=True)
         raise typer.Exit(FAILED) from error
     finally:
         client.close()

@@ -100,7 +100,7 @@ def warn_if_mapping_differs(settings: Settings) -> None:
                 if live := connection.execute(LIVE).one_or_none():
                     _is_as_declared(live)
         except DBAPIError as error:
-            log.warning("mapping_unknown", reason=logs.kind(error))
+            log.warning("mapping_unknown", reason=logs.error_kind(error))
         finally:
             engine.dispose()
 

@@ -128,7 +128,7 @@ def look(settings: Settings, status: Status) -> None:
     try:
         _look(client, settings.index_prefix, status.generations)
     except (OpenSearchException, msgspec.ValidationError) as error:
-        status.search = f"unreachable: {logs.kind(error)}"
+        status.search = f"unreachable: {logs.error_kind(error)}"
     finally:
         client.close()
 

@@ -56,7 +56,7 @@ def forget(engine: sa.Engine, settings: Settings) -> None:
 
 
 def _work(settings: Settings) -> None:
-    collector.spare()
+    collector.tune_gc()
     builder, engine = Builder(settings), open_engine(settings)
     while builder.work(1) or _running(engine):
         time.sleep(LOOK_SECONDS)

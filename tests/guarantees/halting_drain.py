@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims
 from indexer.drain import round as drain
-from indexer.drain.bulk import PlaceError
+from indexer.drain.bulk import IndexUnavailable
 from indexer.drain.round import drain_round
 from tests.indexer.conftest import Pipeline
 
@@ -58,7 +58,7 @@ class HaltingRound:
                     # Whoever halts while another waits for its locks would wait for ever.
                     connection.execute(sa.text("SET lock_timeout = '1s'"))
                 drain_round(connection, self._pipeline.writer, self._lane, self._rows)
-        except (Killed, PlaceError, OpenSearchException):
+        except (Killed, IndexUnavailable, OpenSearchException):
             pass
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == "55P03":

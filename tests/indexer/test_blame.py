@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
 from indexer.drain import claims
-from indexer.drain.bulk import PlaceError
+from indexer.drain.bulk import IndexUnavailable
 from infra.index import documents, naming
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
@@ -136,7 +136,7 @@ def test_place_that_refuses_all_is_to_blame_and_no_document(pipeline: Pipeline, 
         pipeline.rename(consumer, "Changed")
     with place(pipeline) as replaced:
         for _ in range(ROUNDS):
-            with pytest.raises((PlaceError, OpenSearchException)):
+            with pytest.raises((IndexUnavailable, OpenSearchException)):
                 (replaced or pipeline).round()
     assert attempts(pipeline) == [(0, False)] * number
     pipeline.drain()
@@ -179,7 +179,7 @@ def test_document_that_opensearch_stumbles_over_is_to_blame_and_others_go_on(pip
 
 def test_first_documents_of_all_are_not_to_blame_for_a_place_that_stumbles(pipeline: Pipeline) -> None:
     pipeline.consumer()
-    with ingest_failure(pipeline), pytest.raises(PlaceError):
+    with ingest_failure(pipeline), pytest.raises(IndexUnavailable):
         pipeline.round()
     assert attempts(pipeline) == [(0, False)]
 

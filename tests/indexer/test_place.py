@@ -8,7 +8,7 @@ import pytest
 from opensearchpy.exceptions import OpenSearchException
 
 from indexer.drain import claims
-from indexer.drain.bulk import PlaceError
+from indexer.drain.bulk import IndexUnavailable
 from indexer.drain.round import drain_round
 from infra.index import naming
 from infra.index.client import open_writer
@@ -62,7 +62,7 @@ def test_place_that_fails_parks_and_loses_nothing(pipeline: Pipeline, fault: Fau
     pipeline.delete(gone)
     fault.begin(pipeline)
     for _ in range(claims.ATTEMPTS + 1):
-        with pytest.raises((PlaceError, OpenSearchException)):
+        with pytest.raises((IndexUnavailable, OpenSearchException)):
             pipeline.round()
     assert pipeline.failures() == [(0, False, None)] * 2
     fault.end(pipeline)
@@ -92,7 +92,7 @@ def test_vanished_index_is_never_made_anew_without_its_mapping(pipeline: Pipelin
     alias("remove")(pipeline)
     cluster.put_settings(body={"transient": {"action.auto_create_index": True}})
     try:
-        with pytest.raises(PlaceError):
+        with pytest.raises(IndexUnavailable):
             pipeline.round()
         assert not pipeline.database.search.indices.exists(index=name)
     finally:
@@ -115,7 +115,7 @@ def test_place_that_refuses_a_part_is_to_blame_and_no_document(pipeline: Pipelin
     try:
         client.indices.put_settings(index=pipeline.index_name, body={"index.default_pipeline": index})
         for _ in range(claims.ATTEMPTS + 1):
-            with pytest.raises(PlaceError, match="404" if target == "index" else "429"):
+            with pytest.raises(IndexUnavailable, match="404" if target == "index" else "429"):
                 pipeline.round()
     finally:
         client.indices.put_settings(index=pipeline.index_name, body={"index.default_pipeline": None})
