@@ -30,6 +30,7 @@ from api.operations.rebuild import OpsController
 from api.operations.reindex import ReindexController
 from api.operations.verify import VerifyController
 from api.orders.routes import OrderController
+from api.route_options import options_of
 from api.transactions import Transactions, Waker
 from api.validation import MAX_BODY_BYTES, Body, parameters
 from infra import logs, settings
@@ -54,8 +55,6 @@ def create_app() -> ASGIApp:
             *(OpsController, StateController, VerifyController, ReindexController),
         ],
         before_request=admit,
-        # For what the framework adds by itself, the answers to OPTIONS.
-        opt={"limit": "reads"},
         dependencies={
             "caller": Provide(caller, sync_to_thread=False),
             "asked": Provide(asked, sync_to_thread=False),
@@ -81,8 +80,13 @@ def create_app() -> ASGIApp:
 async def admit(request: Request[Any, Any, Any]) -> None:
     """Before every request of the API; no guard, as for each of those Litestar copies the whole handler."""
     await authenticate(request)
-    await limit(request)
-    authorize(request)
+    if request.method == "OPTIONS":
+        # The framework answers these itself, with the methods of the path alone: they need no scope.
+        await limit(request, "reads")
+    else:
+        options = options_of(request.route_handler)
+        await limit(request, options.limit)
+        authorize(request, options.scope)
 
 
 async def allow(message: Message, scope: Scope) -> None:

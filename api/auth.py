@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.errors import Problem
 from infra.accounts import keys
+from infra.accounts.keys import Scope
 from infra.accounts.tables import api_keys, environments, organizations
 from infra.logs import error_kind
 
@@ -145,16 +146,14 @@ async def authenticate(request: Request[Any, Any, Any]) -> None:
     request.scope["auth"] = caller
 
 
-def authorize(request: Request[Any, Any, Any]) -> None:
-    """May the caller ask this? The route names the scope it needs as `opt["scope"]`.
+def authorize(request: Request[Any, Any, Any], scope: Scope) -> None:
+    """Check that the caller's key has a scope.
 
     Raises:
         Problem: 403.
     """
-    if request.method == "OPTIONS":
-        return  # It tells the methods alone.
     caller: Caller = request.scope["auth"]
-    if (scope := request.route_handler.opt["scope"]) not in caller.scopes:
+    if scope not in caller.scopes:
         raise Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=f"This key lacks the scope {scope}")
 
 

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from api.auth import Caller
 from api.errors import Problem
+from api.route_options import Category
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -183,14 +184,14 @@ class Limits:
         return None
 
 
-async def limit(request: Request[Any, Any, Any]) -> None:
-    """Count a request of a known caller; the route names its category as `opt["limit"]`.
+async def limit(request: Request[Any, Any, Any], category: Category) -> None:
+    """Count a request of a known caller.
 
     Raises:
         Problem: 429.
     """
     limits: Limits = request.app.state.limits
-    window = await limits.count(request.scope["auth"], request.route_handler.opt["limit"])
+    window = await limits.count(request.scope["auth"], category)
     if window is None:
         return
     request.scope["state"]["window"] = window

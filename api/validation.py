@@ -20,6 +20,7 @@ from msgspec import inspect
 
 from api.auth import Caller
 from api.errors import Fault, Problem, invalid
+from api.route_options import options_of
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_BATCH = 500
@@ -72,7 +73,7 @@ class JSONBody(AbstractDTO[Any]):
         wanted = self._types[handler.handler_id]
         reading = _Reading(caller)
         data: Any
-        if batch := handler.opt.get("batch"):
+        if batch := options_of(handler).batch_key:
             data = reading.items(raw, batch, wanted.__args__[0])
         else:
             data = reading.struct(raw, wanted, "")

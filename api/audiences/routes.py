@@ -19,10 +19,12 @@ from api.audiences.schemas import (
 )
 from api.auth import Caller
 from api.pages import TwoWayParameters
+from api.route_options import route_options
 from api.transactions import Transactions
 from api.validation import JSONBody
 
-READ, WRITE = {"scope": "read:audiences", "limit": "reads"}, {"scope": "write:audiences", "limit": "writes"}
+READ = route_options("read:audiences", "reads")
+WRITE = route_options("write:audiences", "writes")
 
 AnyRequest = Request[Any, Any, Any]
 

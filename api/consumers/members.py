@@ -13,8 +13,9 @@ from api.auth import Caller
 from api.consumers import reads
 from api.consumers.schemas import ListParameters
 from api.consumers.shown import ConsumerPage
+from api.route_options import route_options
 
-INDEXED = {"scope": "read:audiences", "limit": "reads", "from": "index"}
+INDEXED = route_options("read:audiences", "reads", from_index=True)
 AnyRequest = Request[Any, Any, Any]
 
 

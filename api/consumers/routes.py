@@ -23,14 +23,15 @@ from api.consumers.schemas import (
 )
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
 from api.orders.writes import newest
+from api.route_options import route_options
 from api.transactions import Transactions
 from api.validation import JSONBody, early_faults
 from infra.index.documents import Consumer, ConsumerRow, consumer_json
 
-INDEXED = {"scope": "read:consumers", "limit": "reads", "from": "index"}
-WRITE = {"scope": "write:consumers", "limit": "writes"}
+INDEXED = route_options("read:consumers", "reads", from_index=True)
+WRITE = route_options("write:consumers", "writes")
 BODY = WRITE | {"faults": "with the database's"}
-BATCH = BODY | {"limit": "batch", "batch": "consumers"}
+BATCH = BODY | route_options("write:consumers", "batch", batch_key="consumers")
 NEWEST_ORDERS = 50
 
 

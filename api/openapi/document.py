@@ -110,9 +110,9 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], Document], compone
         "parameters": parameters,
         "responses": _responses(endpoint, schema_of),
     }
-    if endpoint.is_authenticated:
+    if options := endpoint.options:
         operation["security"] = [{"key": []}]
-        operation["description"] = f"Needs the scope `{handler.opt['scope']}`. Counts as {handler.opt['limit']}."
+        operation["description"] = f"Needs the scope `{options.scope}`. Counts as {options.limit}."
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
     return operation
@@ -140,7 +140,7 @@ def query_parameters(schema: Document) -> list[Document]:
 
 def _request(endpoint: Endpoint, schema_of: Callable[[Any], Document]) -> Document:
     kind = endpoint.body
-    if not (batch := endpoint.handler.opt.get("batch")):
+    if not (batch := endpoint.options and endpoint.options.batch_key):
         return {"schema": schema_of(kind), "example": EXAMPLES[kind]}
     items = schema_of(kind) | {"maxItems": MAX_BATCH}
     wrapped = {"type": "object", "properties": {batch: items}, "required": [batch], "additionalProperties": False}
@@ -174,9 +174,9 @@ def _answer(endpoint: Endpoint, status: int, kind: Any, schema_of: Callable[[Any
 
 
 def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
-    if not endpoint.is_authenticated:
+    if not endpoint.options:
         return
-    batch_change = endpoint.method == "PUT" and endpoint.handler.opt["limit"] == "batch"
+    batch_change = endpoint.method == "PUT" and endpoint.options.limit == "batch"
     names_another = endpoint.asked is not None and "audience_id" in endpoint.asked.__struct_fields__
     possible = {
         # A POST has an Idempotency-Key, which may be wrong.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
+from api.route_options import RouteOptions, find_options
 from api.validation import Body
 from infra.index.documents import Consumer
 
@@ -30,16 +31,21 @@ class Endpoint(NamedTuple):
         return words[0] + "".join(word.capitalize() for word in words[1:])
 
     @property
+    def options(self) -> RouteOptions | None:
+        """None for a route that needs no key."""
+        return find_options(self.handler)
+
+    @property
     def is_authenticated(self) -> bool:
-        return "scope" in self.handler.opt
+        return self.options is not None
 
     @property
     def is_write(self) -> bool:
-        return self.handler.opt.get("limit") in {"writes", "batch"}
+        return self.options is not None and self.options.is_write
 
     @property
     def is_from_index(self) -> bool:
-        return self.handler.opt.get("from") == "index"
+        return self.options is not None and self.options.from_index
 
     @property
     def has_path_parameter(self) -> bool:

@@ -10,8 +10,8 @@ from litestar.datastructures import State
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import not_found
+from api.operations.options import READ
 from api.search import environment
-from infra.accounts import keys
 from infra.ids import is_id
 
 # What a deleted consumer has left is its change, for as long as that is on its way.
@@ -76,7 +76,7 @@ class StateController(Controller):
 
     @get(
         "/{consumer_id:str}/index-state",
-        opt={"scope": keys.ADMIN, "limit": "reads"},
+        opt=READ,
         summary="How a consumer stands in the index",
     )
     async def index_state(self, consumer_id: str, caller: Caller, state: State) -> Response[IndexState]:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import Problem
+from api.operations.options import READ, WRITE
 from api.transactions import Transactions
 from infra.operations import rebuild as rebuilds
 from infra.operations import status
@@ -21,8 +22,6 @@ from infra.operations.rebuild import Rebuild, RebuildError
 from infra.operations.status import Status
 from infra.queue import BUILD, REBUILD
 from infra.wire import as_json
-
-READ, WRITE = {"scope": "admin", "limit": "reads"}, {"scope": "admin", "limit": "writes"}
 
 
 class OpsController(Controller):

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import Fault, Problem, invalid
+from api.operations.options import READ, WRITE
 from api.pages import Moment
 from api.transactions import Transactions
 from api.validation import Body, JSONBody
-from infra.accounts import keys
 from infra.index.naming import read_alias
 from infra.operations import reindex, verify
 from infra.operations.reindex import MOST_IDS, Asked, Counted, ReindexError, Scope
@@ -26,7 +26,6 @@ from infra.operations.verify import Run
 from infra.queue import COMPARE, REBUILD
 from infra.wire import as_json
 
-READ, WRITE = {"scope": keys.ADMIN, "limit": "reads"}, {"scope": keys.ADMIN, "limit": "writes"}
 RUNS = 20
 
 Environment = Annotated[str, msgspec.Meta(description="Those of this environment, such as `shop:live`.")]

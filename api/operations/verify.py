@@ -13,15 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import Fault, invalid
+from api.operations.options import READ, WRITE
 from api.transactions import Transactions
 from api.validation import Body, JSONBody
-from infra.accounts import keys
 from infra.accounts.organizations import OrganizationError, named_environment
 from infra.operations import verify as verifications
 from infra.operations.verify import Difference, Kind, Run, VerificationError
 from infra.wire import time
 
-READ, WRITE = {"scope": keys.ADMIN, "limit": "reads"}, {"scope": keys.ADMIN, "limit": "writes"}
 RUNS = 20
 DIFFERENCES = 100
 

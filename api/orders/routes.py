@@ -12,12 +12,14 @@ from api.answers import Answer
 from api.auth import Caller
 from api.orders import lists, writes
 from api.orders.schemas import NewOrder, Order, OrderChange, OrderListParameters, OrderPage
+from api.route_options import route_options
 from api.transactions import Transactions
 from api.validation import JSONBody, early_faults
 
-READ, WRITE = {"scope": "read:orders", "limit": "reads"}, {"scope": "write:orders", "limit": "writes"}
+READ = route_options("read:orders", "reads")
+WRITE = route_options("write:orders", "writes")
 BODY = WRITE | {"faults": "with the database's"}
-BATCH = BODY | {"limit": "batch", "batch": "orders"}
+BATCH = BODY | route_options("write:orders", "batch", batch_key="orders")
 
 
 class OrderController(Controller):

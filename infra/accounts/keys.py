@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final, Literal, get_args
 
 import msgspec
 import sqlalchemy as sa
@@ -13,8 +14,7 @@ from infra.accounts.organizations import Mode, OrganizationError
 from infra.accounts.tables import api_keys, environments
 from infra.ids import new_ids
 
-ADMIN = "admin"
-SCOPES = (
+Scope = Literal[
     "read:consumers",
     "write:consumers",
     "read:orders",
@@ -22,8 +22,10 @@ SCOPES = (
     "read:audiences",
     "write:audiences",
     "read:analytics",
-    ADMIN,
-)
+    "admin",
+]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+ADMIN: Final = "admin"
 DEFAULT_SCOPES = tuple(scope for scope in SCOPES if scope != ADMIN)
 
 HINT_LENGTH = 12
