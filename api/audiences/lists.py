@@ -3,8 +3,8 @@
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.audiences.rows import COLUMNS, VISIBLE, audience_of
 from api.audiences.schemas import AudiencePage
-from api.audiences.writes import COLUMNS, MINE, audience_of
 from api.auth import Caller
 from api.keyset import newest_first
 from api.pages import TwoWayParameters
@@ -19,7 +19,7 @@ async def page(connection: AsyncConnection, caller: Caller, asked: TwoWayParamet
     question = msgspec.json.encode(["audiences", caller.environment_id, asked.question()])
     rows, info = await newest_first(
         connection,
-        f"SELECT {COLUMNS} FROM audiences a WHERE {MINE}",
+        f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE}",
         {"environment_id": caller.environment_id},
         ("a.created_at", "a.id"),
         asked.window(),

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api import search
-from api.audiences.rules import Rule, clauses, expression
+from api.audiences.rows import VISIBLE, decode_rules
+from api.audiences.rules import clauses, expression
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.errors import not_found
@@ -20,14 +20,11 @@ from infra.filters.clauses import Clause, clause
 from infra.filters.conditions import MOST_CLAUSES
 from infra.ids import is_id
 
-_rules = msgspec.json.Decoder(list[Rule]).decode
-
 COLUMNS = "a.id, a.name, a.type, a.rules::text"
-MINE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
-FIND = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND a.id = :id")
-OF_ROWS = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND (a.type = 'DYNAMIC' OR a.id = ANY(:ids))")
+FIND = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND a.id = :id")
+OF_ROWS = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND (a.type = 'DYNAMIC' OR a.id = ANY(:ids))")
 OF_CONSUMER = sa.text(f"""
-    SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND (a.type = 'DYNAMIC' OR a.id IN (
+    SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND (a.type = 'DYNAMIC' OR a.id IN (
         SELECT m.audience_id FROM audience_members m
         WHERE m.environment_id = :environment_id AND m.consumer_id = :consumer_id))""")
 
@@ -125,5 +122,5 @@ class _Compiled(NamedTuple):
 @lru_cache(maxsize=512)
 def _compiled(rules: str, region: str | None) -> _Compiled:
     """The query of a dynamic audience: many requests ask for the same few."""
-    found = _rules(rules)
+    found = decode_rules(rules)
     return _Compiled(clause(expression(found), region), clauses(found))

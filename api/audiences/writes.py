@@ -7,35 +7,29 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.audiences.rules import Rule, problems, rules_of
+from api.audiences.rows import COLUMNS, VISIBLE, audience_of
+from api.audiences.rules import problems, rules_of
 from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
 from api.auth import Caller
 from api.errors import Fault, Placed, invalid, not_found, refuse
 from infra.database.engine import UNFORESEEN_ENVIRONMENT
 from infra.ids import is_id, new_ids
 from infra.merge_patch import merged
-from infra.wire import time
-
-# jsonb keeps no order of keys: read back into the type, they stand in the contract's.
-_rules = msgspec.json.Decoder(list[Rule]).decode
-
-COLUMNS = "a.id, a.name, a.description, a.metadata::text, a.type, a.rules::text, a.created_at, a.updated_at"
-MINE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
 
 INSERT = sa.text(f"""
     WITH moment AS MATERIALIZED (SELECT present() AS at)
     INSERT INTO audiences AS a (environment_id, id, name, description, metadata, type, rules, created_at, updated_at)
     SELECT :environment_id, :id, :name, :description, CAST(:metadata AS jsonb), :type, CAST(:rules AS jsonb), at, at
     FROM moment RETURNING {COLUMNS}""")
-GET = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {MINE} AND a.id = :id")
+GET = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND a.id = :id")
 # One change of an audience, or of its members, at a time.
 LOCK = sa.text(f"{GET.text} FOR NO KEY UPDATE")
 UPDATE = sa.text(f"""
     UPDATE audiences a SET name = :name, description = :description, metadata = CAST(:metadata AS jsonb),
         rules = CAST(:rules AS jsonb)
-    WHERE {MINE} AND a.id = :id RETURNING {COLUMNS}""")
+    WHERE {VISIBLE} AND a.id = :id RETURNING {COLUMNS}""")
 # It is gone at once; the indexer clears its memberships, however many.
-DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {MINE} AND a.id = :id")
+DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {VISIBLE} AND a.id = :id")
 
 LOCK_CONSUMERS = sa.text(f"""
     SELECT id FROM consumers WHERE environment_id = {UNFORESEEN_ENVIRONMENT} AND id = ANY(:ids)
@@ -184,19 +178,6 @@ async def _found(
     if row is None:
         raise not_found("Audience")
     return row
-
-
-def audience_of(row: sa.Row[Any]) -> Audience:
-    return Audience(
-        id=row.id,
-        name=row.name,
-        description=row.description,
-        metadata=msgspec.Raw(row.metadata.encode()) if row.metadata else None,
-        type=row.type,
-        rules=msgspec.Raw(msgspec.json.encode(_rules(row.rules))) if row.rules else None,
-        created_at=time(row.created_at),
-        updated_at=time(row.updated_at),
-    )
 
 
 def _json(given: Any) -> str | None:

@@ -8,14 +8,14 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 import phonenumbers
 
 from infra import fields
+from infra.filters.clauses import Clause
 
-Clause = dict[str, Any]
 Field = Literal["email", "phone", "fullName", "externalId"]
 Kind = Literal["exact", "word", "prefix", "typo"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

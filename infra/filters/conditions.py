@@ -27,7 +27,6 @@ Operator = Literal[
     "NOT_EXISTS",
 ]
 Value = str | int | float | bool
-Number = int | float | Decimal
 
 ONE = frozenset({"EQUALS", "NOT_EQUALS"})
 COMPARING = frozenset({"GREATER_THAN", "GREATER_THAN_OR_EQUAL", "LESS_THAN", "LESS_THAN_OR_EQUAL"})
