@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.errors import Problem
 from infra.accounts import keys
 from infra.accounts.keys import Scope
-from infra.accounts.tables import api_keys, environments, organizations
 from infra.logs import error_kind
 
 log = structlog.get_logger()
@@ -29,25 +28,11 @@ FLUSH_SECONDS = 60.0
 STORE_SECONDS = 2.0
 """The process may be ending: it must not wait for the database any longer."""
 
-FIND_KEY = (
-    sa.select(
-        environments.c.id.label("environment_id"),
-        environments.c.mode,
-        organizations.c.id.label("organization_id"),
-        organizations.c.currency,
-        organizations.c.region,
-        organizations.c.limit_reads,
-        organizations.c.limit_writes,
-        organizations.c.limit_batch,
-        api_keys.c.id.label("key_id"),
-        api_keys.c.scopes,
-        api_keys.c.expires_at,
-        api_keys.c.revoked_at,
-    )
-    .join(environments, environments.c.id == api_keys.c.environment_id)
-    .join(organizations, organizations.c.id == environments.c.organization_id)
-    .where(api_keys.c.secret_hash == sa.bindparam("secret_hash"))
-)
+FIND_KEY = sa.text("""
+    SELECT e.id AS environment_id, e.mode, o.id AS organization_id, o.currency, o.region, o.limit_reads,
+        o.limit_writes, o.limit_batch, k.id AS key_id, k.scopes, k.expires_at, k.revoked_at
+    FROM api_keys k JOIN environments e ON e.id = k.environment_id JOIN organizations o ON o.id = e.organization_id
+    WHERE k.secret_hash = :secret_hash""")
 # A key that another process is storing just now is left to it.
 STORE_USES = sa.text("""
     WITH used AS (

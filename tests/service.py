@@ -222,7 +222,7 @@ def new_account(
     name = f"org {next(_numbers)}"
     with service.database.engine.begin() as connection:
         organizations.create(connection, name, currency=currency, region=region)
-        organizations.limit(connection, name, dict(limits))
+        organizations.set_limits(connection, name, dict(limits))
         live = keys.create(connection, name, "live", scopes=SCOPES)
         test = keys.create(connection, name, "test", scopes=SCOPES)
         numbers = [organizations.environment_id(connection, name, mode) for mode in organizations.MODES]

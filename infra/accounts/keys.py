@@ -1,4 +1,4 @@
-"""The secret keys to an environment (contract.md §1), each in the caller's transaction."""
+"""The secret keys of an environment (contract.md §1). Every function runs in the caller's transaction."""
 
 import hashlib
 import secrets
@@ -9,9 +9,8 @@ from typing import Final, Literal, get_args
 import msgspec
 import sqlalchemy as sa
 
-from infra.accounts import organizations, tables
+from infra.accounts import organizations
 from infra.accounts.organizations import Mode, OrganizationError
-from infra.accounts.tables import api_keys, environments
 from infra.ids import new_ids
 
 Scope = Literal[
@@ -29,11 +28,25 @@ ADMIN: Final = "admin"
 DEFAULT_SCOPES = tuple(scope for scope in SCOPES if scope != ADMIN)
 
 HINT_LENGTH = 12
-"""Characters of a secret that may be shown: its kind and four more."""
+"""Characters of a secret that may be shown: the prefix (`sk_live_`) and four more."""
+
+INSERT = sa.text("""
+    INSERT INTO api_keys (id, environment_id, name, secret_hash, hint, scopes, expires_at)
+    VALUES (:id, :environment_id, :name, :secret_hash, :hint, :scopes, :expires_at)
+    RETURNING id, name, scopes, expires_at""")
+_KEY = """
+    SELECT k.id, o.name AS organization, e.mode, k.name, k.hint, k.scopes, k.created_at, k.expires_at, k.revoked_at,
+        k.last_used_at
+    FROM api_keys k JOIN environments e ON e.id = k.environment_id JOIN organizations o ON o.id = e.organization_id"""
+BY_ID = sa.text(f"{_KEY} WHERE k.id = :id")
+BY_SECRET = sa.text(f"{_KEY} WHERE k.secret_hash = :secret_hash")
+OF_ORGANIZATION = sa.text(f"{_KEY} WHERE o.id = :organization_id ORDER BY k.created_at, k.id")
+LOCK = sa.text("SELECT id FROM api_keys WHERE id = :id FOR UPDATE")
+REVOKE = sa.text("UPDATE api_keys SET revoked_at = coalesce(revoked_at, present()) WHERE id = :id")
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A key as it can be looked at: its secret is not known any more."""
+    """A key without its secret, which is not stored."""
 
     id: str
     organization: str
@@ -48,7 +61,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A key at the one moment when its secret is known."""
+    """A key that was just created: the only moment at which the secret is known."""
 
     id: str
     key: str
@@ -57,17 +70,6 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str
     scopes: list[str]
     expires_at: datetime | None
-
-
-KEYS = (
-    sa.select(
-        *(api_keys.c[name] for name in Key.__struct_fields__ if name not in {"organization", "mode"}),
-        tables.organizations.c.name.label("organization"),
-        environments.c.mode,
-    )
-    .join(environments, environments.c.id == api_keys.c.environment_id)
-    .join(tables.organizations, tables.organizations.c.id == environments.c.organization_id)
-)
 
 
 def create(
@@ -79,69 +81,61 @@ def create(
     scopes: Iterable[str] = DEFAULT_SCOPES,
     expires_at: datetime | None = None,
 ) -> NewKey:
-    """Create a key. Only the hash of its secret is kept: show it now.
+    """Create a key. Show the secret now: only its hash is stored.
 
     Raises:
-        OrganizationError: there is no such organization, or a value is wrong.
+        OrganizationError: no organization has this name, or a value is invalid.
     """
     if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise OrganizationError("a key cannot expire in the past")
+        raise OrganizationError("a key cannot expire in the past: give a later time")
     secret = f"sk_{mode}_{secrets.token_urlsafe(32)}"
     values = {
         "id": new_ids("key_", 1)[0],
         "environment_id": organizations.environment_id(connection, organization, mode),
-        "name": organizations.label("key's name", name),
+        "name": organizations.checked_name("key's name", name),
         "secret_hash": secret_hash(secret),
         "hint": secret[:HINT_LENGTH],
-        "scopes": _scopes(scopes),
+        "scopes": _checked_scopes(scopes),
         "expires_at": expires_at,
     }
-    returned = (api_keys.c.id, api_keys.c.name, api_keys.c.scopes, api_keys.c.expires_at)
-    row = connection.execute(sa.insert(api_keys).values(values).returning(*returned)).one()
-    return NewKey(key=secret, organization=organization, mode=mode, **row._mapping)  # noqa: SLF001 (its public name)
+    row = connection.execute(INSERT, values).mappings().one()
+    return NewKey(key=secret, organization=organization, mode=mode, **row)
 
 
-def every(connection: sa.Connection, organization: str) -> list[Key]:
-    """All keys of an organization, also those that are no longer valid, the oldest first.
+def list_all(connection: sa.Connection, organization: str) -> list[Key]:
+    """Return all keys of an organization, the oldest first; revoked and expired keys are included.
 
     Raises:
-        OrganizationError: there is no such organization.
+        OrganizationError: no organization has this name.
     """
-    found = organizations.get(connection, organization)
-    query = KEYS.where(tables.organizations.c.id == found.id).order_by(api_keys.c.created_at, api_keys.c.id)
-    return [msgspec.convert(row, Key, from_attributes=True) for row in connection.execute(query)]
+    values = {"organization_id": organizations.get(connection, organization).id}
+    return [msgspec.convert(row, Key, from_attributes=True) for row in connection.execute(OF_ORGANIZATION, values)]
 
 
 def find(connection: sa.Connection, secret: str) -> Key | None:
-    """Look a key up by its secret; valid or not."""
-    query = KEYS.where(api_keys.c.secret_hash == secret_hash(secret))
-    row = connection.execute(query).one_or_none()
-    return row and msgspec.convert(row, Key, from_attributes=True)
+    """Return a key by its secret, valid or not; None if no key has this secret."""
+    row = connection.execute(BY_SECRET, {"secret_hash": secret_hash(secret)}).one_or_none()
+    return None if row is None else msgspec.convert(row, Key, from_attributes=True)
 
 
 def revoke(connection: sa.Connection, key_id: str) -> Key:
-    """Make a key invalid for good; one that is so already stays as it is.
+    """Revoke a key for good. A key that is revoked already keeps the time of its first revocation.
 
     Raises:
-        OrganizationError: there is no such key.
+        OrganizationError: no key has this id.
     """
-    update = (
-        sa.update(api_keys)
-        .where(api_keys.c.id == key_id)
-        .values(revoked_at=sa.func.coalesce(api_keys.c.revoked_at, sa.func.present()))
-    )
-    connection.execute(update)
-    return _key(connection, key_id)
+    connection.execute(REVOKE, {"id": key_id})
+    return _get(connection, key_id)
 
 
 def rotate(connection: sa.Connection, key_id: str) -> NewKey:
-    """Revoke a key and create another with its environment, name, scopes and expiry.
+    """Revoke a key and create another with the same environment, name, scopes and expiry.
 
     Raises:
-        OrganizationError: there is no such key, or it is not valid any more.
+        OrganizationError: no key has this id, or the key is no longer valid.
     """
-    connection.execute(sa.select(api_keys.c.id).where(api_keys.c.id == key_id).with_for_update())
-    old = _key(connection, key_id)
+    connection.execute(LOCK, {"id": key_id})
+    old = _get(connection, key_id)
     if old.revoked_at or (old.expires_at and old.expires_at <= datetime.now(UTC)):
         raise OrganizationError(f"the key {key_id} is revoked or expired: create another")
     revoke(connection, key_id)
@@ -149,21 +143,22 @@ def rotate(connection: sa.Connection, key_id: str) -> NewKey:
 
 
 def secret_hash(secret: str) -> bytes:
-    """What is stored of a secret. A plain digest will do: it has 256 random bits, so there is nothing to guess."""
+    """Return the digest that is stored. Plain SHA-256 is enough: a secret has 256 random bits and cannot be guessed."""
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _key(connection: sa.Connection, key_id: str) -> Key:
-    row = connection.execute(KEYS.where(api_keys.c.id == key_id)).one_or_none()
+def _get(connection: sa.Connection, key_id: str) -> Key:
+    row = connection.execute(BY_ID, {"id": key_id}).one_or_none()
     if row is None:
-        raise OrganizationError(f"there is no key {key_id!r}; `consumers key list` names them")
+        raise OrganizationError(f"there is no key {key_id!r}; `consumers key list` lists them")
     return msgspec.convert(row, Key, from_attributes=True)
 
 
-def _scopes(given: Iterable[str]) -> list[str]:
-    wanted = set(given)
-    if unknown := sorted(wanted.difference(SCOPES)):
-        raise OrganizationError(f"unknown scopes: {', '.join(unknown)}; there are {', '.join(SCOPES)}")
-    if not wanted:
-        raise OrganizationError(f"a key needs a scope at least; there are {', '.join(SCOPES)}")
-    return [scope for scope in SCOPES if scope in wanted]
+def _checked_scopes(scopes: Iterable[str]) -> list[str]:
+    requested = set(scopes)
+    allowed = ", ".join(SCOPES)
+    if unknown := sorted(requested.difference(SCOPES)):
+        raise OrganizationError(f"unknown scopes: {', '.join(unknown)}; allowed are {allowed}")
+    if not requested:
+        raise OrganizationError(f"a key needs a scope: give at least one of {allowed}")
+    return [scope for scope in SCOPES if scope in requested]

@@ -1,4 +1,4 @@
-"""Organizations and their two environments (contract.md §1), each in the caller's transaction."""
+"""Organizations and their two environments (contract.md §1). Every function runs in the caller's transaction."""
 
 import unicodedata
 from datetime import datetime
@@ -7,22 +7,37 @@ from typing import Any, Literal
 import msgspec
 import phonenumbers
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 
 from infra import fields
-from infra.accounts.tables import environments, organizations
 from infra.ids import new_ids
 
 Mode = Literal["live", "test"]
 MODES: tuple[Mode, ...] = ("live", "test")
+MAX_NAME_LENGTH = 255
+"""The limit of the column."""
+
+COLUMNS = "id, name, currency, region, limit_reads, limit_writes, limit_batch, created_at"
+INSERT = sa.text(f"""
+    INSERT INTO organizations (id, name, currency, region) VALUES (:id, :name, :currency, :region)
+    ON CONFLICT (name) DO NOTHING RETURNING {COLUMNS}""")
+INSERT_ENVIRONMENTS = sa.text("""
+    INSERT INTO environments (organization_id, mode) SELECT :id, mode FROM unnest(CAST(:modes AS text[])) AS mode""")
+ALL = sa.text(f"SELECT {COLUMNS} FROM organizations ORDER BY name")
+BY_NAME = sa.text(f"SELECT {COLUMNS} FROM organizations WHERE name = :name")
+SET_LIMITS = sa.text(f"""
+    UPDATE organizations SET limit_reads = coalesce(CAST(:reads AS int), limit_reads),
+        limit_writes = coalesce(CAST(:writes AS int), limit_writes),
+        limit_batch = coalesce(CAST(:batch AS int), limit_batch)
+    WHERE name = :name RETURNING {COLUMNS}""")
+ENVIRONMENT = sa.text("SELECT id FROM environments WHERE organization_id = :organization_id AND mode = :mode")
 
 
 class OrganizationError(Exception):
-    """What was asked for cannot be done; the message is one line for the person who asked."""
+    """The request cannot be carried out; the message is one line for the person who made it."""
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A customer of this service. A limit of None is the service's default, one of 0 is none at all."""
+    """A customer of this service. A limit of None means the service's default; 0 means no limit."""
 
     id: str
     name: str
@@ -34,112 +49,111 @@ class Organization(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: datetime
 
 
-ORGANIZATION = [organizations.c[name] for name in Organization.__struct_fields__]
-
-
 def create(connection: sa.Connection, name: str, *, currency: str = "USD", region: str | None = None) -> Organization:
     """Create an organization with both of its environments.
 
     Args:
         connection: in a transaction.
         name: unique; 1 to 255 characters.
-        currency: of ISO 4217; the one its totals are in.
-        region: two letters; phone numbers in national form are read as being of this country.
+        currency: an ISO 4217 code; the organization's totals are in this currency.
+        region: a country's two letters; phone numbers in national form are read as numbers of this country.
 
     Raises:
-        OrganizationError: the name is taken, or a value is wrong.
+        OrganizationError: the name is taken, or a value is invalid.
     """
     try:
         fields.currency(currency)
     except ValueError as error:
-        raise OrganizationError(f"the currency {currency!r} is not one of ISO 4217, such as GBP") from error
+        raise OrganizationError(f"the currency {currency!r} is not an ISO 4217 code: use one such as GBP") from error
     if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
-        raise OrganizationError(f"the region {region!r} is not a country's two letters, such as GB")
-    values = {"id": new_ids("org_", 1)[0], "name": label("name", name), "currency": currency, "region": region}
-    insert = (
-        pg.insert(organizations).values(values).on_conflict_do_nothing(index_elements=["name"]).returning(*ORGANIZATION)
-    )
-    created = connection.execute(insert).one_or_none()
+        raise OrganizationError(f"the region {region!r} is not a country code: use two letters such as GB")
+    values = {"id": new_ids("org_", 1)[0], "name": checked_name("name", name), "currency": currency, "region": region}
+    created = connection.execute(INSERT, values).one_or_none()
     if created is None:
-        raise OrganizationError(f"there is an organization {name!r} already")
-    connection.execute(sa.insert(environments), [{"organization_id": created.id, "mode": mode} for mode in MODES])
+        raise OrganizationError(f"there is an organization {name!r} already: use another name")
+    connection.execute(INSERT_ENVIRONMENTS, {"id": created.id, "modes": list(MODES)})
     return msgspec.convert(created, Organization, from_attributes=True)
 
 
-def every(connection: sa.Connection) -> list[Organization]:
-    """All organizations by name."""
-    rows = connection.execute(sa.select(*ORGANIZATION).order_by(organizations.c.name))
-    return [msgspec.convert(row, Organization, from_attributes=True) for row in rows]
+def list_all(connection: sa.Connection) -> list[Organization]:
+    """Return all organizations, ordered by name."""
+    return [msgspec.convert(row, Organization, from_attributes=True) for row in connection.execute(ALL)]
 
 
 def get(connection: sa.Connection, name: str) -> Organization:
-    """Find an organization by its name.
+    """Return an organization by its name.
 
     Raises:
-        OrganizationError: there is none.
+        OrganizationError: no organization has this name.
     """
-    query = sa.select(*ORGANIZATION).where(organizations.c.name == label("name", name))
-    return _organization(connection.execute(query).one_or_none(), name)
+    return _organization(connection.execute(BY_NAME, {"name": checked_name("name", name)}).one_or_none(), name)
 
 
-def limit(connection: sa.Connection, name: str, limits: dict[str, int]) -> Organization:
-    """Set how many requests a minute an environment of it may send.
+def set_limits(connection: sa.Connection, name: str, limits: dict[str, int]) -> Organization:
+    """Set how many requests a minute each environment of an organization may send.
 
     Args:
         connection: in a transaction.
         name: of the organization.
-        limits: for some of reads, writes and batch; 0 is no limit. Those not given stay.
+        limits: any of `reads`, `writes` and `batch`; 0 means no limit. A category that is absent keeps its limit.
 
     Raises:
-        OrganizationError: there is no such organization.
+        OrganizationError: no organization has this name.
     """
-    if not limits:
-        return get(connection, name)
-    update = (
-        sa.update(organizations)
-        .where(organizations.c.name == label("name", name))
-        .values({f"limit_{kind}": number for kind, number in limits.items()})
-        .returning(*ORGANIZATION)
-    )
-    return _organization(connection.execute(update).one_or_none(), name)
+    values = {"name": checked_name("name", name), "reads": None, "writes": None, "batch": None} | limits
+    return _organization(connection.execute(SET_LIMITS, values).one_or_none(), name)
 
 
-def environment_id(connection: sa.Connection, name: str, mode: Mode) -> int:
-    """Find the environment of an organization.
+def environment_id(connection: sa.Connection, organization: str, mode: Mode) -> int:
+    """Return the id of an organization's environment.
 
     Raises:
-        OrganizationError: there is no such organization.
+        OrganizationError: no organization has this name.
     """
-    organization = get(connection, name)
-    query = sa.select(environments.c.id).where(
-        environments.c.organization_id == organization.id, environments.c.mode == mode
-    )
-    found: int = connection.execute(query).scalar_one()
-    return found
+    values = {"organization_id": get(connection, organization).id, "mode": mode}
+    number: int = connection.execute(ENVIRONMENT, values).scalar_one()
+    return number
+
+
+def parse_environment(name: str) -> tuple[str, Mode]:
+    """Split the name of an environment, such as `shop:live`, into organization and mode.
+
+    Raises:
+        OrganizationError: the name has another form.
+    """
+    organization, _, mode = name.rpartition(":")
+    for known_mode in MODES:
+        if organization and mode == known_mode:
+            return organization, known_mode
+    raise OrganizationError("an environment is ORG:MODE: an organization's name, a colon, and live or test")
 
 
 def named_environment(connection: sa.Connection, name: str) -> int:
-    """Find an environment by its organization's name, a colon, and its mode, such as `shop:live`.
+    """Return the id of an environment by its name, such as `shop:live`.
 
     Raises:
-        OrganizationError: it is no such name, or there is no such organization.
+        OrganizationError: the name has another form, or no organization has this name.
     """
-    organization, _, mode = name.rpartition(":")
-    for known in MODES:
-        if organization and mode == known:
-            return environment_id(connection, organization, known)
-    raise OrganizationError("an environment is an organization's name, a colon, and live or test")
+    return environment_id(connection, *parse_environment(name))
+
+
+def checked_name(field: str, value: str) -> str:
+    """Normalize a name that people read in a terminal, and reject invisible and control characters.
+
+    Args:
+        field: the name of the field for the error message.
+        value: as the person wrote it.
+
+    Raises:
+        OrganizationError: the name is empty, too long, or has a character that is not printable.
+    """
+    text = unicodedata.normalize("NFC", value).strip()
+    if not 1 <= len(text) <= MAX_NAME_LENGTH or not text.isprintable():
+        raise OrganizationError(f"the {field} must be 1 to {MAX_NAME_LENGTH} printable characters")
+    return text
 
 
 def _organization(row: sa.Row[Any] | None, name: str) -> Organization:
     if row is None:
-        raise OrganizationError(f"there is no organization {name!r}; `consumers org list` names them")
+        raise OrganizationError(f"there is no organization {name!r}; `consumers org list` lists them")
     return msgspec.convert(row, Organization, from_attributes=True)
-
-
-def label(what: str, value: str) -> str:
-    """Check a name that people will read in a terminal: nothing in it may be invisible, or act there."""
-    text = unicodedata.normalize("NFC", value).strip()
-    if not 1 <= len(text) <= 255 or not text.isprintable():  # noqa: PLR2004 (the schema's)
-        raise OrganizationError(f"the {what} must be 1 to 255 printable characters")
-    return text

@@ -1,12 +1,12 @@
 """`consumers index …`."""
 
 from collections.abc import Iterable
-from typing import Annotated, get_args
+from typing import Annotated
 
 import msgspec
 import typer
 
-from infra.accounts.organizations import Mode, environment_id
+from infra.accounts.organizations import OrganizationError, environment_id, parse_environment
 from infra.cli import verify
 from infra.cli.output import Json, print_json, print_table, rebuild_line
 from infra.cli.transaction import transaction
@@ -54,9 +54,12 @@ def retry_parked(
 ) -> None:
     """Try again what was given up: all of it, or of one environment, or of some consumers."""
     settings = load()
-    place = place_of(environment) if environment is not None else None
+    try:
+        organization_and_mode = parse_environment(environment) if environment is not None else None
+    except OrganizationError as error:
+        raise typer.BadParameter(str(error), param_hint="--environment") from error
     with transaction() as connection:
-        number = environment_id(connection, *place) if place else None
+        number = environment_id(connection, *organization_and_mode) if organization_and_mode else None
         retried = outbox.retry(connection, environment_id=number, ids=ids or None)
     # Only now, for it is about what is committed.
     nudger = Nudger(settings)
@@ -66,19 +69,6 @@ def retry_parked(
         print_json(answer)
     else:
         typer.echo(f"{retried} parked {'change' if retried == 1 else 'changes'} will be tried again.")
-
-
-def place_of(given: str) -> tuple[str, Mode]:
-    """Organization and mode of `shop:live`.
-
-    Raises:
-        BadParameter: it is none.
-    """
-    organization, _, mode = given.rpartition(":")
-    for known in get_args(Mode):
-        if organization and mode == known:
-            return organization, known
-    raise typer.BadParameter("it must be an organization's name, a colon, and live or test", param_hint="--environment")
 
 
 def _say(found: status.Status) -> None:

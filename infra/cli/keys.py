@@ -47,7 +47,7 @@ def create(
 def every(org: Org, *, json: Json = False) -> None:
     """List an organization's keys, without their secrets."""
     with transaction() as connection:
-        found = keys.every(connection, org)
+        found = keys.list_all(connection, org)
     if json:
         print_json(found)
         return

@@ -39,7 +39,7 @@ def create(
 def every(*, json: Json = False) -> None:
     """List the organizations."""
     with transaction() as connection:
-        found = organizations.every(connection)
+        found = organizations.list_all(connection)
     if json:
         print_json(found)
     else:
@@ -51,7 +51,7 @@ def limits(name: Name, *, reads: Limit = None, writes: Limit = None, batch: Limi
     """Set the rate limits of each of its environments; those not given stay as they are."""
     given = {"reads": reads, "writes": writes, "batch": batch}
     with transaction() as connection:
-        changed = organizations.limit(
+        changed = organizations.set_limits(
             connection, name, {kind: number for kind, number in given.items() if number is not None}
         )
     if json:

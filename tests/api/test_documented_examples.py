@@ -102,7 +102,7 @@ class Client(NamedTuple):
 @pytest.fixture
 def client(service: Service, account: Account) -> Client:
     with account.database.engine.begin() as connection:
-        organizations.limit(connection, account.name, {"reads": 1000, "writes": 500, "batch": 100})
+        organizations.set_limits(connection, account.name, {"reads": 1000, "writes": 500, "batch": 100})
         key = keys.create(connection, account.name, "live", name="plain").key
     return Client(urlsplit(service.url).netloc, key)
 

@@ -75,7 +75,7 @@ def test_use_of_a_key_is_remembered_once_the_service_ends(service: Service, acco
 
     def last_use(key: NewKey) -> datetime | None:
         with account.database.engine.connect() as connection:
-            [found] = [one for one in keys.every(connection, account.name) if one.id == key.id]
+            [found] = [one for one in keys.list_all(connection, account.name) if one.id == key.id]
         return found.last_used_at
 
     with client(service, used.key) as asking:

@@ -157,7 +157,7 @@ def test_limit_of_zero_is_none(account: Account) -> None:
 def test_changed_limit_holds_within_seconds(limited: Account) -> None:
     assert told(limited.live.get("/orders"))[0] == 20
     with limited.database.engine.begin() as connection:
-        organizations.limit(connection, limited.name, {"reads": 0})
+        organizations.set_limits(connection, limited.name, {"reads": 0})
     wait_until(lambda: not has_limits(limited.live.get("/orders")), timeout=5, what="the new limit")
 
 

@@ -34,7 +34,7 @@ def ensure_demo(settings: Settings, folder: Path) -> str:
     try:
         with engine.begin() as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            if not any(organization.name == NAME for organization in organizations.every(connection)):
+            if not any(organization.name == NAME for organization in organizations.list_all(connection)):
                 organizations.create(connection, NAME, currency=BASE_CURRENCY, region="US")
                 load(connection, organizations.environment_id(connection, NAME, MODE))
             return _key(connection, folder / "demo.key")
