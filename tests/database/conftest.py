@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -79,9 +80,10 @@ class Environment(NamedTuple):
         return self.rows(query, self.id, mark)
 
 
-@pytest.fixture(scope="session")
-def database_url(servers: LocalServers) -> Iterator[str]:
-    name = f"model_{os.getpid()}"
+@contextmanager
+def migrated_database(servers: LocalServers, name: str) -> Iterator[str]:
+    """Create a database with all migrations, and drop it at the end; gives its address."""
+    name = f"{name}_{os.getpid()}"
     address = servers.addresses["database_url"]
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -90,6 +92,12 @@ def database_url(servers: LocalServers) -> Iterator[str]:
     yield url
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def database_url(servers: LocalServers) -> Iterator[str]:
+    with migrated_database(servers, "model") as url:
+        yield url
 
 
 def new_environment(connection: psycopg.Connection[Row]) -> int:
@@ -103,6 +111,13 @@ def new_environment(connection: psycopg.Connection[Row]) -> int:
 
 @pytest.fixture
 def environment(database_url: str) -> Iterator[Environment]:
+    with connected(database_url) as environment:
+        yield environment
+
+
+@contextmanager
+def connected(database_url: str) -> Iterator[Environment]:
+    """Create an environment in a database, with a connection of its own."""
     with psycopg.connect(database_url, autocommit=True, options="-c timezone=UTC") as connection:
         yield Environment(database_url, new_environment(connection), connection)
 

@@ -58,6 +58,16 @@ def test_change_that_readers_do_not_see_moves_and_records_nothing(environment: E
     assert environment.changes_since(mark) == []
 
 
+def test_total_recounted_to_an_equal_number_is_no_change(environment: Environment) -> None:
+    """Sums have the scale of their parts: without orders it is 0, after an order was deleted it is 0.0000."""
+    consumer = environment.consumer()
+    environment.run("DELETE FROM orders WHERE id = %s", environment.order(consumer))
+    before, mark = environment.row(STAMP, consumer), environment.mark()
+    environment.run("UPDATE consumers SET total_order_value = 99 WHERE id = %s", consumer)
+    assert environment.row(STAMP, consumer) == before
+    assert environment.changes_since(mark) == []
+
+
 def test_version_lowered_together_with_a_change_still_moves_up(environment: Environment) -> None:
     consumer = environment.consumer()
     before = environment.version(consumer)

@@ -1,0 +1,238 @@
+"""A change of any column that a document depends on moves the consumer's version and is in the outbox.
+
+The columns are read from the catalogue: a column that a later migration adds is tested without a line here.
+"""
+
+from collections.abc import Iterator
+from typing import Any, LiteralString, NamedTuple
+
+import msgspec
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow, document
+from infra.local.servers import LocalServers
+from tests.database.columns import Column, columns, tables_around_consumers
+from tests.database.conftest import Environment, Row, connected, migrated_database
+
+DISCARDED = {
+    "total_orders": "counted by the trigger on orders",
+    "total_order_value": "counted by the trigger on orders",
+    "last_order_at": "counted by the trigger on orders",
+    "updated_at": "set by the trigger that moves the version",
+}
+"""Columns of consumers for which a statement's value is discarded, and why."""
+REFUSED = {
+    "consumers": {"id", "environment_id"},
+    "orders": {"id", "environment_id"},
+    "audience_members": {"environment_id", "audience_id", "consumer_id", "added_at"},
+    "audiences": {"id", "environment_id", "rules"},  # rules: the audience is STATIC
+    "environments": {"id", "organization_id"},
+    "organizations": {"id"},
+}
+"""By table, columns for which the database refuses another value, so that there is no change to record."""
+SHOWN = {
+    "consumers": {"email", "phone", "full_name", "metadata", "external_id", "created_at"},
+    "orders": {"consumer_id", "status", "amount", "refunded_amount", "base_amount", "placed_at"},
+    "audience_members": set(),
+    "audiences": set(),
+    "environments": set(),
+    "organizations": set(),
+}
+"""By table, columns whose change a document shows; a later column may join them without being listed here."""
+OTHER_VALUES = {
+    ("orders", "consumer_id"): """
+        (SELECT c.id FROM consumers c WHERE c.environment_id = orders.environment_id AND c.full_name = 'Another')""",
+    ("orders", "status"): "'CANCELLED'",
+    ("orders", "currency_code"): "'EUR'",
+    ("audiences", "type"): "'SYNCED_LIST'",
+    ("environments", "mode"): "'test'",
+    ("organizations", "currency"): "'EUR'",
+    ("organizations", "region"): "'GB'",
+}
+"""Other values for columns that take few."""
+ADDED: LiteralString = """
+    ALTER TABLE consumers
+        ADD COLUMN tags text[], ADD COLUMN is_vip boolean, ADD COLUMN score numeric DEFAULT 1.0,
+        ADD COLUMN share double precision DEFAULT 0.5, ADD COLUMN born_on date, ADD COLUMN seen_at timestamptz,
+        ADD COLUMN consents jsonb DEFAULT '{}', ADD COLUMN token uuid, ADD COLUMN digest bytea"""
+
+DOCUMENTS = f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.environment_id = %s".encode()
+
+
+class Change(NamedTuple):
+    """One statement's effect."""
+
+    shown: set[str]
+    """Ids of the consumers whose documents differ in more than version and time of change."""
+    stored: set[str]
+    """Ids of the consumers whose rows differ."""
+    moved: list[Row]
+    """Ids and versions of the consumers whose versions rose."""
+    recorded: list[Row]
+    """Ids and versions of the outbox rows."""
+
+
+class Rows:
+    """An organization with a consumer that has an order and is in an audience, and another consumer."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.consumer = environment.consumer()
+        environment.consumer("Another")
+        environment.run(
+            """UPDATE consumers SET email = 'a@example.com', phone = '+447400123456', external_id = 'x',
+                metadata = '{"a": 1.0}' WHERE id = %s""",
+            self.consumer,
+        )
+        order: LiteralString = """
+            INSERT INTO orders (environment_id, consumer_id, external_id, amount, refunded_amount, currency_code,
+                base_amount, items, metadata)
+            VALUES (%s, %s, 'o', 10, 5, 'USD', 10, '[]', '{}') RETURNING id"""
+        audience: LiteralString = """
+            WITH a AS (INSERT INTO audiences (environment_id, name, type, description, metadata)
+                       VALUES (%s, 'A', 'STATIC', 'D', '{}') RETURNING environment_id, id)
+            INSERT INTO audience_members (environment_id, audience_id, consumer_id)
+            SELECT environment_id, id, %s FROM a RETURNING audience_id"""
+        organization: LiteralString = "SELECT organization_id FROM environments WHERE id = %s"
+        audience_id = environment.value(audience, environment.id, self.consumer)
+        self.keys: dict[str, tuple[str, object]] = {
+            "consumers": ("id", self.consumer),
+            "orders": ("id", environment.value(order, environment.id, self.consumer)),
+            "audience_members": ("audience_id", audience_id),
+            "audiences": ("id", audience_id),
+            "environments": ("id", environment.id),
+            "organizations": ("id", environment.value(organization, environment.id)),
+        }
+        """By table, the column and the value that select the row."""
+
+    def change(self, table: str, column: Column, value: sql.Composable) -> Change | None:
+        """Set a column of a table's row, and take the statement back; None if the database refuses it."""
+        key, selected = self.keys[table]
+        statement = sql.SQL("UPDATE {} SET {} = {} WHERE {} = {}").format(
+            sql.Identifier(table), sql.Identifier(column.name), value, sql.Identifier(key), sql.Literal(selected)
+        )
+        with self._environment.connection.transaction(force_rollback=True):
+            documents, rows, mark = self._documents(), self._rows(), self._environment.mark()
+            try:
+                with self._environment.connection.transaction():
+                    assert self._environment.connection.execute(statement).rowcount == 1
+            except (psycopg.IntegrityError, errors.GeneratedAlways):
+                return None
+            changed, stored = self._documents(), self._rows()
+            return Change(
+                shown={key for key in documents.keys() | changed.keys() if documents.get(key) != changed.get(key)},
+                stored={key for key in rows.keys() | stored.keys() if rows.get(key) != stored.get(key)},
+                moved=sorted((key, row[0]) for key, row in stored.items() if row[0] > rows[key][0]),
+                recorded=self._environment.changes_since(mark),
+            )
+
+    def _documents(self) -> dict[str, Any]:
+        found = {}
+        for row in self._environment.connection.execute(DOCUMENTS, (self._environment.id,)):
+            content = msgspec.json.decode(document(ConsumerRow._make(row[:-1]), row[-1]))
+            for part in (content, content["row"]):
+                del part["updatedAt"]
+            del content["version"]
+            found[row[0]] = content
+        return found
+
+    def _rows(self) -> dict[str, Row]:
+        """Version and text of each row; the text has every column."""
+        query: LiteralString = "SELECT id, version, c::text FROM consumers c WHERE environment_id = %s"
+        return {key: (version, text) for key, version, text in self._environment.rows(query, self._environment.id)}
+
+
+@pytest.fixture
+def rows(environment: Environment) -> Rows:
+    return Rows(environment)
+
+
+def changes(environment: Environment, rows: Rows, table: str) -> Iterator[tuple[str, Change | None]]:
+    """Change each column that can be set: its name, and the effect."""
+    for column in columns(environment, table):
+        if not column.is_generated:  # generated columns follow from the others
+            given = OTHER_VALUES.get((table, column.name))
+            yield column.name, rows.change(table, column, sql.SQL(given) if given else column.other_value())
+
+
+def unrecorded(environment: Environment, rows: Rows) -> list[str]:
+    """Columns of consumers whose change is stored without a version or without a row in the outbox.
+
+    Columns of `DISCARDED` must not be stored at all, and columns of `REFUSED` must be refused.
+    """
+    found, refused = [], set()
+    for name, change in changes(environment, rows, "consumers"):
+        if change is None:
+            refused.add(name)
+        elif name in DISCARDED:
+            assert change == Change(set(), set(), [], []), name
+        elif change.stored != {rows.consumer} or len(change.moved) != 1 or change.recorded != change.moved:
+            found.append(name)
+    assert refused == REFUSED["consumers"]
+    return found
+
+
+def test_change_of_any_column_of_consumers_is_recorded(environment: Environment, rows: Rows) -> None:
+    assert unrecorded(environment, rows) == []
+
+
+def test_column_added_later_is_recorded_without_another_trigger(servers: LocalServers) -> None:
+    """The session that writes has planned the trigger's statements before the table changes."""
+    with migrated_database(servers, "altered") as url, connected(url) as environment:
+        rows = Rows(environment)
+        assert unrecorded(environment, rows) == []
+        with environment.connect() as other:
+            other.execute(ADDED)
+        assert {"tags", "digest"} < {column.name for column in columns(environment, "consumers")}
+        assert unrecorded(environment, rows) == []
+        # The row was stored without the column: its default is not in the row, but in the catalogue.
+        version, mark = environment.version(rows.consumer), environment.mark()
+        environment.run("UPDATE consumers SET score = NULL WHERE id = %s", rows.consumer)
+        assert environment.changes_since(mark) == [(rows.consumer, version + 1)]
+        with environment.connect() as other:
+            other.execute("ALTER TABLE consumers DROP COLUMN tags, DROP COLUMN score")
+        assert unrecorded(environment, rows) == []
+        assert unchanged_but_recorded(environment, rows, "consumers") == []
+
+
+@pytest.mark.parametrize("table", REFUSED)
+def test_change_of_any_column_that_a_document_shows_is_recorded(
+    environment: Environment, rows: Rows, table: str
+) -> None:
+    refused, shown = set(), set()
+    for name, change in changes(environment, rows, table):
+        if change is None:
+            refused.add(name)
+            continue
+        shown |= {name} if change.shown else set()
+        assert change.recorded == change.moved, name
+        assert change.shown <= {consumer for consumer, _ in change.moved}, f"a change of {table}.{name} is lost"
+    assert refused == REFUSED[table]
+    assert shown >= SHOWN[table]
+
+
+def unchanged_but_recorded(environment: Environment, rows: Rows, table: str) -> list[str]:
+    """Columns for which an UPDATE that sets the stored value is recorded or changes a consumer."""
+    settable = [column for column in columns(environment, table) if not column.is_generated]
+    found = {column.name: rows.change(table, column, sql.Identifier(column.name)) for column in settable}
+    return [name for name, change in found.items() if change not in (None, Change(set(), set(), [], []))]
+
+
+@pytest.mark.parametrize("table", REFUSED)
+def test_update_that_changes_no_value_records_nothing(environment: Environment, rows: Rows, table: str) -> None:
+    assert unchanged_but_recorded(environment, rows, table) == []
+
+
+def test_tables_around_consumers_are_the_ones_tested_here(environment: Environment, rows: Rows) -> None:
+    """A new table that refers to consumers may feed documents: it needs a row here, and triggers."""
+    assert tables_around_consumers(environment) == set(REFUSED) == set(SHOWN) == set(rows.keys)
+
+
+def test_no_trigger_changes_a_consumer_after_its_version_was_decided(environment: Environment) -> None:
+    """BEFORE triggers run in the order of their names; a later one could change a column unnoticed."""
+    names: LiteralString = """
+        SELECT tgname FROM pg_trigger
+        WHERE tgrelid = 'consumers'::regclass AND NOT tgisinternal AND tgtype & 19 = 19 ORDER BY tgname"""
+    assert environment.rows(names)[-1] == ("consumers_version",)  # 19: for each row, BEFORE, UPDATE
