@@ -1,4 +1,4 @@
-"""OpenSearch and its ICU plugin: fetched once per user, checked against pinned digests, unpacked once."""
+"""Download OpenSearch and the ICU plugin once per user, check the pinned digests, and unpack once."""
 
 import fcntl
 import hashlib
@@ -15,19 +15,19 @@ import requests
 from jgo.maven import MavenContext, PythonResolver
 
 from infra.local.errors import LocalError
-from infra.local.folder import MEGABYTE, full_disk_told, require_space
+from infra.local.folder import MEGABYTE, disk_full_errors, require_space
 
 OPENSEARCH = "3.8.0"
 UNPACKED = 220 * MEGABYTE
-SILENCE_SECONDS = 30
-"""For how long a download may stand still."""
+DOWNLOAD_TIMEOUT_SECONDS = 30
+"""Maximum time without data during a download."""
 
 Advance: TypeAlias = Callable[[int], None]
 Progress: TypeAlias = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 class Artifact(NamedTuple):
-    """A file in a Maven repository, with its size in bytes and its SHA-256."""
+    """A file in a Maven repository, with size in bytes and SHA-256."""
 
     group: str
     name: str
@@ -67,8 +67,8 @@ PLUGIN = (
         "53d7f2e28016022a9bffe6435c716471b902e972551067ca2d761c587892608e",
     ),
 )
-# ICU itself, and what offers it to Java as a source of locales. OpenSearch creates no index at all on a Java without
-# the Thai word breaks (as the packaged one is), so ICU provides them; it must then not be in the plugin a second time.
+# ICU, and the locale provider for Java. OpenSearch creates no index on a Java without the Thai word breaks, which the
+# packaged Java lacks, so ICU provides them. ICU must not be in the plugin folder as well.
 LIBRARIES = (
     Artifact(
         "com.ibm.icu",
@@ -100,32 +100,32 @@ UNPACKING = ".unpacking-"
 
 
 @contextmanager
-def unseen(_name: str, _size: int) -> Iterator[Advance]:
+def no_progress(_name: str, _size: int) -> Iterator[Advance]:
     """Show no progress."""
     yield lambda _bytes: None
 
 
 def opensearch_home(
-    cache: Path | None = None, *, progress: Progress = unseen, repositories: Mapping[str, str] | None = None
+    cache: Path | None = None, *, progress: Progress = no_progress, repositories: Mapping[str, str] | None = None
 ) -> Path:
-    """Give the folder of the unpacked server with its plugin, fetching what is missing.
+    """Return the folder of the unpacked server with the plugin; download missing files.
 
-    Any number of processes may do so at once: one works, the others wait for it.
+    Safe for several processes at once: a single process downloads, the rest wait.
 
     Args:
-        cache: where to keep it; by default the user's cache folder.
-        progress: called with name and size of each download; gives the function that is told of its bytes.
-        repositories: addresses of Maven repositories, instead of the central one.
+        cache: folder for the server; by default the user's cache folder.
+        progress: called with name and size of each download; yields a function that receives the number of new bytes.
+        repositories: addresses of Maven repositories that replace the central one.
 
     Raises:
-        LocalError: a download broke off or is not what it should be, or the disk is full.
+        LocalError: a download failed, a digest is wrong, or the disk is full.
     """
     cache = cache or platformdirs.user_cache_path("consumers")
     pins = hashlib.sha256("".join([DESCRIPTOR, *(artifact.sha256 for artifact in EVERYTHING)]).encode())
     home = cache / f"opensearch-{OPENSEARCH}-{pins.hexdigest()[:8]}"
     if home.exists():
         return home
-    with full_disk_told(cache), _alone(cache):
+    with disk_full_errors(cache), _locked(cache):
         if not home.exists():
             require_space(cache, UNPACKED + 2 * sum(artifact.size for artifact in EVERYTHING))
             files = [_fetch(artifact, cache, progress, repositories) for artifact in EVERYTHING]
@@ -136,12 +136,12 @@ def opensearch_home(
 
 
 @contextmanager
-def _alone(cache: Path) -> Iterator[None]:
+def _locked(cache: Path) -> Iterator[None]:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / "lock").open("a")
     except PermissionError as error:
-        raise LocalError(f"cannot write to the cache folder {cache}: set XDG_CACHE_HOME to another") from error
+        raise LocalError(f"cannot write to the cache folder {cache}: set XDG_CACHE_HOME to another folder") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for remains in cache.glob(f"{UNPACKING}*"):
@@ -152,33 +152,33 @@ def _alone(cache: Path) -> Iterator[None]:
 def _fetch(artifact: Artifact, cache: Path, progress: Progress, repositories: Mapping[str, str] | None) -> Path:
     file = cache / artifact.filename
     if not file.exists():
-        # jgo writes to the final name from the start, so it gets a folder of its own until the end.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=UNPACKING) as place:
-            _download(artifact, Path(place), progress, repositories).replace(file)
+        # jgo writes to the final file name from the start, so each download has a temporary folder.
+        with tempfile.TemporaryDirectory(dir=cache, prefix=UNPACKING) as folder:
+            _download(artifact, Path(folder), progress, repositories).replace(file)
     with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != artifact.sha256:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != artifact.sha256:
         file.unlink()
-        raise LocalError(f"{file} was not what it should be (SHA-256 {found}) and is removed: start again")
+        raise LocalError(f"{file} had the wrong SHA-256 digest ({digest}) and was removed: start again")
     return file
 
 
-def _download(artifact: Artifact, place: Path, progress: Progress, repositories: Mapping[str, str] | None) -> Path:
+def _download(artifact: Artifact, folder: Path, progress: Progress, repositories: Mapping[str, str] | None) -> Path:
     context = MavenContext(
         resolver=PythonResolver(progress_callback=progress),
-        repo_cache=place,
+        repo_cache=folder,
         remote_repos=dict(repositories) if repositories else None,
-        timeout=SILENCE_SECONDS,
+        timeout=DOWNLOAD_TIMEOUT_SECONDS,
     )
     component = context.project(artifact.group, artifact.name).at_version(artifact.version)
     try:
         return Path(component.artifact(packaging=artifact.packaging).resolve())
     except requests.RequestException as error:
         raise LocalError(
-            f"the download of {artifact.filename} broke off ({_reason(error)}): check the network, try again"
+            f"the download of {artifact.filename} failed ({_reason(error)}): check the network, then start again"
         ) from error
     except RuntimeError as error:
-        raise LocalError(f"{artifact.filename} is not to be had from the Maven repository") from error
+        raise LocalError(f"the Maven repository does not have {artifact.filename}") from error
 
 
 def _reason(error: requests.RequestException) -> str:
@@ -186,16 +186,16 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def _unpack(files: list[Path], home: Path) -> None:
-    """Unpack beside the final place and move it there whole."""
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=UNPACKING) as place:
+    """Unpack into a temporary folder, then rename it to the final path."""
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=UNPACKING) as folder:
         server, *jars = files
         with zipfile.ZipFile(server) as archive:
             for member in archive.infolist():
-                path = Path(archive.extract(member, place))
-                # zipfile leaves out the permissions, and with them the right to execute.
+                path = Path(archive.extract(member, folder))
+                # zipfile does not restore permissions, such as the right to execute.
                 if mode := member.external_attr >> 16:
                     path.chmod(mode & 0o777)
-        (unpacked,) = Path(place).iterdir()
+        (unpacked,) = Path(folder).iterdir()
         extension = unpacked / "plugins" / "analysis-icu"
         extension.mkdir()
         for number, jar in enumerate(jars):

@@ -1,4 +1,4 @@
-"""What `make up` shows, on a terminal or in a log."""
+"""The output of `make up`, on a terminal or in a log."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ TENTHS = 10
 
 
 class Display:
-    """Lines for what has happened, and something that moves for what is going on."""
+    """Lines for finished steps, and a spinner or bar for the running step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def line(self, text: str) -> None:
-        """Print a line as it is: addresses and commands are to be copied."""
+        """Print a line without markup or wrapping, so that addresses and commands can be copied."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
@@ -32,7 +32,7 @@ class Display:
 
     @contextmanager
     def download(self, name: str, size: int) -> Iterator[Advance]:
-        """Show how far a download is: by a bar, or by a line for every tenth of a large one."""
+        """Show the progress of a download: a bar on a terminal, else a line for each tenth of a large file."""
         if not self._console.is_terminal:
             yield self._lines(name, size)
             return
@@ -42,32 +42,32 @@ class Display:
             yield lambda count: progress.advance(task, count)
 
     def _lines(self, name: str, size: int) -> Advance:
-        got = told = 0
+        received = shown = 0
 
         def advance(count: int) -> None:
-            nonlocal got, told
-            got += count
-            if (tenth := got * TENTHS // size) > told and size > MEGABYTE:
-                told = tenth
-                self.line(f"{name}: {got // MEGABYTE} of {size // MEGABYTE} MB")
+            nonlocal received, shown
+            received += count
+            if (tenth := received * TENTHS // size) > shown and size > MEGABYTE:
+                shown = tenth
+                self.line(f"{name}: {received // MEGABYTE} of {size // MEGABYTE} MB")
 
         return advance
 
 
 def welcome(settings: Settings, key: str, line: Callable[[str], None]) -> None:
-    """Tell where it runs and what to try."""
+    """Print address, key and three commands to try."""
     address = f"http://{settings.host}:{settings.port}"
     consumers = f"{address}/api/v1/consumers"
     authorized = f"-H 'Authorization: Bearer {key}'"
     body = """-H 'Content-Type: application/json' -d '{"fullName": "Zoë Ångström"}'"""
     for text in (
         "",
-        f"It runs on {address} (documentation: {address}/docs). The key of its sample data:",
+        f"The API runs on {address} (documentation: {address}/docs). The key for the sample data:",
         f"  {key}",
-        "Try the best customers, a new one, and a search for that one without its accents:",
+        "List the customers with the highest totals, create a customer, find the customer without accents:",
         f"  curl '{consumers}?sortBy=totalOrderValue&first=3' {authorized}",
         f"  curl {consumers} {authorized} {body}",
         f"  curl '{consumers}/search?q=zoe%20angstrom' {authorized}",
-        "Ctrl-C stops it.",
+        "Ctrl-C stops everything.",
     ):
         line(text)

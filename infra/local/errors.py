@@ -1,5 +1,5 @@
-"""What can go wrong with local servers, told in one line that says what to do."""
+"""The error of local servers."""
 
 
 class LocalError(Exception):
-    """Local servers cannot be started; the message is one line for the person who asked for them."""
+    """Local servers cannot be started; the message is a single line with the fault and the remedy."""

@@ -1,4 +1,4 @@
-"""The data folder: who owns it, who uses it now, its secrets, its space."""
+"""The data folder: owner, lock, secrets, free space."""
 
 import contextlib
 import errno
@@ -15,34 +15,38 @@ from infra.local.errors import LocalError
 
 MEGABYTE = 1_000_000
 NEEDED = 500 * MEGABYTE
-"""Free space without which nothing is started; OpenSearch itself turns read-only at half of it."""
-LEFT_BEHIND_SECONDS = 20
+"""Minimum free space for a start, in bytes; OpenSearch turns read-only at half of this."""
+ORPHANED_SERVERS_SECONDS = 20
 
 
 @contextlib.contextmanager
 def held(folder: Path, address: str) -> Iterator[int]:
-    """Make the folder and hold it for this process alone, noting who holds it and the address served.
+    """Create the folder and lock it for this process; the lock file names the process and its address.
 
-    Gives a file descriptor for the servers to inherit: as long as one of them has it open, the next start
-    waits. So a start right after a `kill -9` never runs beside servers that are still dying.
+    Yields a file descriptor for the servers to inherit. The next start waits until every server has closed it, so a
+    start right after a `kill -9` never runs beside servers that are still ending.
 
     Raises:
-        LocalError: the folder is in use, belongs to another user, or cannot be made.
+        LocalError: the folder is in use, belongs to another user, or cannot be created.
     """
     _make(folder)
-    with (folder / "lock").open("a+") as mine, (folder / "lock.servers").open("a+") as theirs:
-        if not _locked(mine):
-            mine.seek(0)
-            raise LocalError(f"it already runs on {folder}: {mine.read()}; stop that one, or set LOCAL_DIR")
-        mine.truncate(0)
-        mine.write(f"process {os.getpid()}, {address}")
-        mine.flush()
-        deadline = time.monotonic() + LEFT_BEHIND_SECONDS
-        while not _locked(theirs):
+    with (folder / "lock").open("a+") as own_lock, (folder / "lock.servers").open("a+") as servers_lock:
+        if not _locked(own_lock):
+            own_lock.seek(0)
+            raise LocalError(
+                f"the service already runs on {folder}: {own_lock.read()}; stop it, or set LOCAL_DIR to another folder"
+            )
+        own_lock.truncate(0)
+        own_lock.write(f"process {os.getpid()}, {address}")
+        own_lock.flush()
+        deadline = time.monotonic() + ORPHANED_SERVERS_SECONDS
+        while not _locked(servers_lock):
             if time.monotonic() > deadline:
-                raise LocalError(f"servers of an earlier start still use {folder}: end them, or set LOCAL_DIR")
+                raise LocalError(
+                    f"servers of an earlier start still use {folder}: end them, or set LOCAL_DIR to another folder"
+                )
             time.sleep(0.1)
-        yield theirs.fileno()
+        yield servers_lock.fileno()
 
 
 def _make(folder: Path) -> None:
@@ -53,7 +57,7 @@ def _make(folder: Path) -> None:
         raise LocalError(f"cannot use {folder}: {error.strerror}; set LOCAL_DIR to another folder") from error
     if owner != os.geteuid():
         raise LocalError(
-            f"{folder} belongs to another user (uid {owner}): run as that one, or set LOCAL_DIR to another"
+            f"{folder} belongs to another user (uid {owner}): run as that user, or set LOCAL_DIR to another folder"
         )
 
 
@@ -66,14 +70,14 @@ def _locked(file: IO[str]) -> bool:
 
 
 def secret(path: Path) -> str:
-    """Give the password in this file, made at its first use, readable by its owner alone."""
+    """Return the password in this file; create the file, readable by the owner only, at the first use."""
     if not path.exists():
         write_private(path, secrets.token_urlsafe(24))
     return path.read_text().strip()
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step, readable by its owner alone."""
+    """Replace a file atomically; only the owner can read the file."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fresh.touch(mode=0o600)
@@ -84,10 +88,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def require_space(folder: Path, needed: int = NEEDED) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Check the free space of the disk.
 
     Raises:
-        LocalError: fewer bytes are free than needed.
+        LocalError: fewer than `needed` bytes are free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -97,8 +101,8 @@ def require_space(folder: Path, needed: int = NEEDED) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """Turn "no space left", wherever inside it strikes, into one line that says where."""
+def disk_full_errors(folder: Path) -> Iterator[None]:
+    """Turn a "no space left" error of the block into a single line that names the disk."""
     try:
         yield
     except OSError as error:

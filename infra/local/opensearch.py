@@ -1,7 +1,7 @@
-"""OpenSearch, run from its unpacked distribution with Java called directly.
+"""OpenSearch from its unpacked distribution, with a direct call of Java.
 
-The distribution's start script runs six Java machines before the one that matters: 12.0 s until it
-answers, against 8.8 s here. The options are still those of the distribution's own jvm.options.
+The start script of the distribution runs six Java machines before the server: 12.0 s until the first answer, against
+8.8 s with a direct call. The options come from the distribution's jvm.options.
 """
 
 import http.client
@@ -16,9 +16,9 @@ from infra.local import java
 from infra.local.ports import LOOPBACK
 from infra.local.server import Server
 
-# Those that name a file or a size; the places and sizes are this instance's own.
-NOT_TAKEN_OVER = re.compile(r"-Xm[sx]|-Xlog|.*(HeapDump|ErrorFile|java\.io\.tmpdir)")
-# What the script adds to jvm.options.
+# Options with a file or a size, which each instance sets itself.
+OWN_OPTIONS = re.compile(r"-Xm[sx]|-Xlog|.*(HeapDump|ErrorFile|java\.io\.tmpdir)")
+# Options that the start script adds to jvm.options.
 ALWAYS = (
     "-Dopensearch.networkaddress.cache.ttl=60",
     "-Dopensearch.networkaddress.cache.negative.ttl=10",
@@ -34,7 +34,7 @@ ALWAYS = (
     "-Dio.netty.allocator.numDirectArenas=0",
     "-Dlog4j.shutdownHookEnabled=false",
     "-Dlog4j2.disable.jmx=true",
-    # ICU (SPI) for what this Java lacks: the Thai word breaks, without which no index can be created.
+    # ICU (SPI) provides the Thai word breaks if Java lacks them; without them no index can be created.
     "-Djava.locale.providers=CLDR,SPI",
     "-Dopensearch.distribution.type=zip",
     "-Dopensearch.bundled_jdk=false",
@@ -51,7 +51,7 @@ rootLogger.appenderRef.console.ref = console
 
 
 class OpenSearch(Server):
-    """One node, a cluster by itself, on the loopback interface and without the security plugin."""
+    """A single-node cluster on the loopback interface, without the security plugin."""
 
     refuses_root = True
 
@@ -77,29 +77,29 @@ class OpenSearch(Server):
         return f"http://{LOOPBACK}:{self.port}"
 
     def settings(self) -> dict[str, Any]:
-        """What opensearch.yml says."""
+        """Return the content of opensearch.yml."""
         return {
             "cluster.name": "consumers",
             "node.name": "local",
             "path.data": str(self.data),
             "path.logs": str(self.log.parent),
-            # So that snapshots can be tried here too.
+            # For trying snapshots.
             "path.repo": str(self._temporary),
             "network.host": LOOPBACK,
             "http.port": self.port,
             "transport.port": 0,
             "discovery.type": "single-node",
             "action.auto_create_index": False,
-            # Shares of the disk (85, 90, 95 %) stop a half-empty large one; a full one must still be noticed.
+            # The default shares (85, 90, 95 %) stop writes on a large disk with much free space.
             "cluster.routing.allocation.disk.watermark.low": "1gb",
             "cluster.routing.allocation.disk.watermark.high": "500mb",
             "cluster.routing.allocation.disk.watermark.flood_stage": "250mb",
         }
 
     def prepare(self) -> None:
-        for place in (self.data, self._config, self._temporary):
-            place.mkdir(exist_ok=True)
-        # JSON is YAML, and quotes whatever a path may hold.
+        for folder in (self.data, self._config, self._temporary):
+            folder.mkdir(exist_ok=True)
+        # JSON is valid YAML, and quotes special characters in paths.
         (self._config / "opensearch.yml").write_text(json.dumps(self.settings()))
         (self._config / "log4j2.properties").write_text(LOGGING)
 
@@ -121,7 +121,7 @@ class OpenSearch(Server):
         ]
 
     def environ(self) -> Mapping[str, str]:
-        # As the script does: options meant for other programs must not slip in.
+        # As the start script does: options for other programs must not apply.
         return {name: value for name, value in os.environ.items() if name != "JAVA_TOOL_OPTIONS"}
 
     def cwd(self) -> Path:
@@ -139,10 +139,10 @@ class OpenSearch(Server):
             connection.close()
 
     def _recommended_options(self) -> Iterator[str]:
-        """Yield the lines of jvm.options that hold for this Java (`21-24:…`, `21-:…`, `21:…`, or all)."""
+        """Yield the lines of jvm.options that apply to this Java version (`21-24:…`, `21-:…`, `21:…`, or all)."""
         for line in (self._home / "config" / "jvm.options").read_text().splitlines():
             match = re.fullmatch(r"(?:(?P<first>\d+)(?P<range>-)?(?P<last>\d+)?:)?(?P<option>-.+)", line.strip())
-            if not match or NOT_TAKEN_OVER.match(match["option"]):
+            if not match or OWN_OPTIONS.match(match["option"]):
                 continue
             first = int(match["first"] or 0)
             last = int(match["last"] or (999 if match["range"] or not first else first))

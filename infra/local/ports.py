@@ -4,15 +4,14 @@ import secrets
 import socket
 
 LOOPBACK = "127.0.0.1"
-# Below the range from which systems take ports for outgoing connections: else one of those could
-# sit on a server's port while that server is being restarted.
+# Below the ephemeral range: otherwise an outgoing connection could take a server's port during its restart.
 LOWEST, HIGHEST = 15_000, 32_000
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether a server could listen there now."""
+    """Return whether a server could listen on the port now."""
     with socket.socket() as listener:
-        # As servers do: connections of an earlier one that still fade out are no hindrance.
+        # As servers do: old connections in TIME_WAIT do not block the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
@@ -22,7 +21,7 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def pick() -> int:
-    """Pick a free port at random, so that several starts at once hardly ever meet."""
+    """Pick a free port at random, so that simultaneous starts rarely choose the same port."""
     while not is_free(port := LOWEST + secrets.randbelow(HIGHEST - LOWEST)):
         pass
     return port

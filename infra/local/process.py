@@ -1,4 +1,4 @@
-"""A child process: spawned with its log in a file, ended with its parent, started again on demand."""
+"""A child process with a log file. The process ends with its parent, and can be restarted."""
 
 import atexit
 import contextlib
@@ -19,10 +19,10 @@ from mirakuru.exceptions import ProcessFinishedWithError
 from infra.local.errors import LocalError
 
 STOP_SECONDS = 20.0
-TELLING = re.compile(r"FATAL|PANIC|ERROR|Error|Exception|No space left|not permitted")
+ERROR_LINE = re.compile(r"FATAL|PANIC|ERROR|Error|Exception|No space left|not permitted")
 
-# At exit mirakuru kills whatever on this machine carries its mark with our process id *anywhere* in it:
-# with a short id that meets the servers of others. Ours need neither the mark nor this.
+# At exit mirakuru kills every process on the machine whose mark contains our process id *anywhere*: a short id also
+# matches servers of other programs. Our servers need neither the mark nor the clean-up.
 atexit.unregister(mirakuru.base.cleanup_subprocesses)
 
 
@@ -33,26 +33,26 @@ class _Executor(mirakuru.SimpleExecutor):
 
     @property
     def _popen_kwargs(self) -> dict[str, Any]:
-        # A function run between fork and exec may deadlock where the parent has threads.
+        # A function between fork and exec may deadlock if the parent has threads.
         return super()._popen_kwargs | {"preexec_fn": None, "start_new_session": True}
 
 
 class Process(ABC):
-    """One program, in a session of its own, so that the terminal's Ctrl-C reaches only its parent."""
+    """A program in a separate session, so that Ctrl-C in the terminal reaches only the parent."""
 
     stop_signal = signal.SIGTERM
     death_signal = signal.SIGKILL
-    """What the kernel sends when the parent dies, however it dies (Linux)."""
+    """Signal that the kernel sends when the parent dies (Linux)."""
     refuses_root = False
-    """Whether the program will not run as root: root then runs it in a user namespace, as nobody."""
+    """Whether the program refuses to run as root: root then runs it in a user namespace, as user 65534."""
 
     def __init__(self, name: str, log: Path, keep_open: Sequence[int] = ()) -> None:
         """Describe a process.
 
         Args:
-            name: what people call it.
-            log: the file that gets all it prints; that of the run before is kept beside it.
-            keep_open: file descriptors it inherits.
+            name: the name in messages.
+            log: file for all output; the log of the previous run is kept in the same folder.
+            keep_open: file descriptors that the process inherits.
         """
         self.name = name
         self.log = log
@@ -64,7 +64,7 @@ class Process(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """Give the program and its arguments."""
+        """Return the program and its arguments."""
 
     def environ(self) -> Mapping[str, str]:
         return os.environ
@@ -82,14 +82,13 @@ class Process(ABC):
         return self._executor is not None and self._executor.running()
 
     def stuck(self) -> str | None:
-        """Say what shows that it runs and does nothing, if something does."""
+        """Return the reason if the process runs without making progress, else None."""
         return None
 
     def spawn(self) -> None:
-        """Start it without waiting until it works.
+        """Start the process without waiting until it is ready.
 
-        To be called in the main thread only: the kernel takes the end of the spawning *thread* for the
-        parent's death.
+        Call in the main thread only: the kernel takes the end of the spawning *thread* for the parent's death.
         """
         if self._executor is not None:
             self.kill()
@@ -109,14 +108,14 @@ class Process(ABC):
             self._executor.start()
 
     def stop(self) -> None:
-        """End it in its own way; after 20 seconds, by force."""
+        """Stop the process by the stop signal; after 20 seconds, kill the process."""
         if self._executor is not None:
             with contextlib.suppress(ProcessFinishedWithError):
                 self._executor.stop()
             self._executor = None
 
     def kill(self) -> None:
-        """End it and what it started with SIGKILL, as a crash would."""
+        """Kill the process group with SIGKILL, as in a crash."""
         if self._executor is not None and self._executor.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._executor.process.pid, signal.SIGKILL)
@@ -124,28 +123,28 @@ class Process(ABC):
             self._executor = None
 
     def ending(self, code: int | None = None) -> str:
-        """Say how it ended, with the line of its log that tells most, and where that log is."""
+        """Describe how the process ended: exit code or signal, the last error line of the log, the path of the log."""
         if code is None:
             assert self._executor
             assert self._executor.process
             code = int(self._executor.process.returncode)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"{how}: {self._telling_line()} (its log: {self.log})"
+        return f"{how}: {self._last_error_line()} (its log: {self.log})"
 
-    def _telling_line(self) -> str:
+    def _last_error_line(self) -> str:
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 50_000))
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        telling = [line for line in lines if TELLING.search(line)] or lines or ["it printed nothing"]
-        return telling[-1][:300]
+        errors = [line for line in lines if ERROR_LINE.search(line)] or lines or ["no output"]
+        return errors[-1][:300]
 
     def prefix(self) -> list[str]:
-        """Give what starts the program: bound to the parent, in a user namespace if need be."""
+        """Return the command prefix: end with the parent, and run in a user namespace where needed."""
         if sys.platform != "linux":
             return []
         if not shutil.which("setpriv") or not shutil.which("unshare"):
             raise LocalError("the programs setpriv and unshare are missing: install the package util-linux")
-        # The order counts: a change of credentials clears the death signal.
+        # The order matters: a change of credentials clears the death signal.
         namespace = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
         confined = self.refuses_root and os.geteuid() == 0
         return [*(namespace if confined else []), "setpriv", f"--pdeathsig={self.death_signal.name}", "--"]

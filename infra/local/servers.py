@@ -1,4 +1,4 @@
-"""The three servers together."""
+"""Start and stop the three servers."""
 
 import json
 import os
@@ -18,25 +18,25 @@ from infra.local.valkey import Valkey
 
 
 class Profile(NamedTuple):
-    """How the servers are run."""
+    """Settings of the servers."""
 
     durable: bool
-    """Whether PostgreSQL waits for the disk; without, only a crash of the machine loses data."""
+    """Whether PostgreSQL waits for the disk. If not, a crash of the machine loses data."""
     heap: str
-    """Memory of OpenSearch, as Java writes it."""
+    """Heap size of OpenSearch, in Java's notation."""
     java_options: tuple[str, ...] = ()
 
 
 KEEPING = Profile(durable=True, heap="1g")
-# With the quick compiler alone, OpenSearch is up after half of the processor time.
+# With only the fast compiler, OpenSearch starts in half the processor time.
 THROWAWAY = Profile(durable=False, heap="512m", java_options=("-XX:TieredStopAtLevel=1",))
 
 
 class LocalServers:
-    """PostgreSQL, Valkey and OpenSearch over one data folder, while the context lasts.
+    """Context manager that runs PostgreSQL, Valkey and OpenSearch on one data folder.
 
-    A server whose address stands in the environment (DATABASE_URL, REDIS_URL, OPENSEARCH_URL) is used as it
-    is, and none is started in its place. While they run, `servers.json` in the folder has the addresses.
+    A server with an address in the environment (DATABASE_URL, REDIS_URL, OPENSEARCH_URL) is used as it is and not
+    started. While the servers run, `servers.json` in the folder holds the addresses.
     """
 
     def __init__(
@@ -46,39 +46,39 @@ class LocalServers:
         *,
         environ: Mapping[str, str] = os.environ,
         keep_open: Sequence[int] = (),
-        progress: artifacts.Progress = artifacts.unseen,
-        tell: Callable[[Server], None] = lambda _: None,
-        working: Callable[[], AbstractContextManager[None]] = nullcontext,
+        progress: artifacts.Progress = artifacts.no_progress,
+        on_ready: Callable[[Server], None] = lambda _: None,
+        starting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Prepare them.
+        """Configure the servers.
 
         Args:
             folder: for data, logs and passwords.
-            profile: how they are run.
-            environ: may hold addresses of servers to use instead.
-            keep_open: file descriptors the servers inherit.
+            profile: durability, heap and Java options.
+            environ: may hold addresses of existing servers.
+            keep_open: file descriptors that the servers inherit.
             progress: shows downloads.
-            tell: called for each server as soon as it is ready.
-            working: the context of starting them, such as a display.
+            on_ready: called for each server when it is ready.
+            starting: context for the start, such as a display.
         """
         self._folder = folder
         self._profile = profile
-        self._given = {
+        self._existing = {
             name: environ[name.upper()]
             for name in ("database_url", "redis_url", "opensearch_url")
             if environ.get(name.upper())
         }
         self._keep_open = keep_open
         self._progress = progress
-        self._tell = tell
-        self._working = working
+        self._on_ready = on_ready
+        self._starting = starting
         self.running: dict[str, Server] = {}
-        """Those started here, by the name of their address, in the order of starting."""
+        """Started servers by the name of their address, in start order."""
 
     @property
     def addresses(self) -> dict[str, str]:
-        """database_url, redis_url and opensearch_url."""
-        return {name: server.url for name, server in self.running.items()} | self._given
+        """The addresses by name: database_url, redis_url and opensearch_url."""
+        return {name: server.url for name, server in self.running.items()} | self._existing
 
     @property
     def postgres(self) -> Server:
@@ -95,15 +95,15 @@ class LocalServers:
     def __enter__(self) -> Self:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            with data_folder.full_disk_told(self._folder):
+            with data_folder.disk_full_errors(self._folder):
                 for name, make in self._makers().items():
-                    if name not in self._given:
+                    if name not in self._existing:
                         self.running[name] = make()
-                with self._working():
+                with self._starting():
                     for server in self.running.values():
                         server.spawn()
-                    wait_ready(list(self.running.values()), tell=self._tell, movable=True)
-                data_folder.write_private(self._notes, json.dumps(self.addresses))
+                    wait_ready(list(self.running.values()), on_ready=self._on_ready, movable=True)
+                data_folder.write_private(self._addresses_file, json.dumps(self.addresses))
         except BaseException:
             self.stop()
             raise
@@ -115,13 +115,13 @@ class LocalServers:
         self.stop()
 
     def stop(self) -> None:
-        """Stop those started here, the last one first."""
-        self._notes.unlink(missing_ok=True)
+        """Stop the started servers in reverse order."""
+        self._addresses_file.unlink(missing_ok=True)
         for server in reversed(self.running.values()):
             server.stop()
 
     @property
-    def _notes(self) -> Path:
+    def _addresses_file(self) -> Path:
         return self._folder / "servers.json"
 
     def _makers(self) -> dict[str, Callable[[], Server]]:

@@ -1,4 +1,4 @@
-"""This project's own processes: the API, the worker that indexes, and the clock that wakes it."""
+"""The processes of this project: API, workers, and beat."""
 
 import http.client
 import os
@@ -22,13 +22,13 @@ READY_SECONDS = 120.0
 CATCH_UP_SECONDS = 60.0
 POLL_SECONDS = 0.05
 STARTING_SECONDS = 30.0
-LOOK_SECONDS = 3.0
+CHECK_SECONDS = 3.0
 SILENT_SECONDS = 12.0
-"""After a process has been seen to do nothing for so long it is replaced; one that waits for OpenSearch stops at 10."""
+"""A process without progress for this long is replaced; a request to OpenSearch times out after 10 seconds."""
 
 
 class Service(Process):
-    """A program of this project, with the addresses of the servers in its environment."""
+    """A program of this project, with the addresses of the servers in the environment."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Service(Process):
 
 
 class Indexer(Service):
-    """A process that looks into the database each second, or is replaced."""
+    """A worker or beat. The process queries the database each second, and is replaced when silent."""
 
     def __init__(
         self,
@@ -72,26 +72,26 @@ class Indexer(Service):
         super().__init__(name, arguments, folder, settings, keep_open=keep_open)
         self.part = part
         self._engine = open_engine(settings)
-        self._look_at = 0.0
+        self._next_check = 0.0
         self._silent_since: float | None = None
 
     def spawn(self) -> None:
         super().spawn()
-        self._look_at, self._silent_since = time.monotonic() + STARTING_SECONDS, None
+        self._next_check, self._silent_since = time.monotonic() + STARTING_SECONDS, None
 
     def stuck(self) -> str | None:
-        if (now := time.monotonic()) < self._look_at:
+        if (now := time.monotonic()) < self._next_check:
             return None
-        self._look_at = now + LOOK_SECONDS
+        self._next_check = now + CHECK_SECONDS
         if not self._silent():
             self._silent_since = None
             return None
         self._silent_since = self._silent_since or now
         silent = now - self._silent_since
-        return f"does nothing for {silent:.0f} seconds" if silent >= SILENT_SECONDS else None
+        return f"has made no progress for {silent:.0f} seconds" if silent >= SILENT_SECONDS else None
 
     def _silent(self) -> bool:
-        """Whether it could work and does not: without database or queue it has an excuse."""
+        """Return whether the process is silent although database and queue answer."""
         try:
             with redis.Redis.from_url(self._settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as queue:
                 queue.ping()
@@ -99,22 +99,22 @@ class Indexer(Service):
                 seconds = activity.silence(connection, self.part)
         except (redis.RedisError, SQLAlchemyError):
             return False
-        return seconds is None or seconds > LOOK_SECONDS
+        return seconds is None or seconds > CHECK_SECONDS
 
 
 def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list[Service]:
-    """Describe the processes, in the order in which they are started."""
+    """Return the processes in start order."""
     celery = ("celery", "-A", "indexer.worker")
     quiet = ("--loglevel", settings.log_level)
     workers = {
         name: (
-            *(*celery, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(max(least, settings.worker_processes))),
+            *(*celery, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(max(minimum, settings.worker_processes))),
             *("--without-gossip", "--without-mingle", *quiet),
         )
-        # What people wait for never stands behind what they do not; nor an import behind the verification of a rebuild.
-        for name, queues, least in (("live", "live", 1), ("bulk", "bulk,rebuild", 2))
+        # Live changes never wait behind bulk work, nor an import behind the verification of a rebuild.
+        for name, queues, minimum in (("live", "live", 1), ("bulk", "bulk,rebuild", 2))
     }
-    # This scheduler keeps no file; every entry is due at once after a restart, which is harmless.
+    # This scheduler stores no file; after a restart every entry is due at once, which is harmless.
     beat = (*celery, "beat", "-S", "celery.beat:Scheduler", "--pidfile=", *quiet)
     api = (
         *("granian", "--interface", "asgi", "--factory", "api.app:create_app", "--no-access-log"),
@@ -122,23 +122,23 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
         *("--log-level", settings.log_level, "--respawn-failed-workers", "--workers-kill-timeout", "5"),
     )
     return [
-        # Without its broker, a worker that is asked to end may hang for ever; killed, its children follow
-        # by themselves within two seconds. A drain that is cut off is repeated.
+        # Without its broker, a worker may hang on SIGTERM; after SIGKILL the children end within two seconds. An
+        # interrupted drain is repeated.
         *(
             Indexer(f"worker-{name}", worker, folder, settings, part=name, keep_open=keep_open)
             for name, worker in workers.items()
         ),
         Indexer("beat", beat, folder, settings, part="clock", keep_open=keep_open),
-        # The API's children would stay without the one that listens for them to end.
+        # On SIGKILL of the main process its child processes would stay.
         Service("api", api, folder, settings, death_signal=signal.SIGTERM, keep_open=keep_open),
     ]
 
 
 def wait_until_ready(processes: Sequence[Service], settings: Settings) -> None:
-    """Wait until the API says that it and all it depends on are ready.
+    """Wait until the API reports that all dependencies are ready.
 
     Raises:
-        LocalError: one of the processes ended, or it takes too long.
+        LocalError: a process ended, or the API is not ready in time.
     """
     deadline = time.monotonic() + READY_SECONDS
     while not _ready(settings):
@@ -151,7 +151,7 @@ def wait_until_ready(processes: Sequence[Service], settings: Settings) -> None:
 
 
 def wait_until_searchable(settings: Settings) -> None:
-    """Wait until no change is on its way to the index, so that what is shown next finds it; a minute at most."""
+    """Wait, for at most a minute, until the outbox is empty, so that the examples find the sample data."""
     deadline = time.monotonic() + CATCH_UP_SECONDS
     with psycopg.connect(settings.database_url, autocommit=True) as connection:
         while connection.execute("SELECT EXISTS (SELECT FROM outbox)").fetchone() == (True,):

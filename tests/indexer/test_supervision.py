@@ -196,6 +196,6 @@ def test_process_that_is_stuck_is_killed_and_started_again(tmp_path: Path) -> No
             os.kill(first, 0)
         assert process.running()
         assert process.pid == second
-        assert told == ["hanging does nothing; starting it again"]
+        assert told == ["hanging does nothing; restarting it"]
     finally:
         process.kill()

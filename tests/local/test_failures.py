@@ -18,7 +18,7 @@ import pytest
 from infra.local import java
 from infra.local.artifacts import SERVER, opensearch_home
 from infra.local.errors import LocalError
-from infra.local.folder import full_disk_told, held, require_space
+from infra.local.folder import disk_full_errors, held, require_space
 from infra.local.postgres import MAJOR, Postgres
 from infra.local.server import wait_ready
 from infra.local.servers import LocalServers
@@ -60,9 +60,9 @@ def failure_of_fetching(cache: Path, repositories: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("status", "announced", "content", "problem"),
     [
-        (200, SERVER.size, b"half of it", f"the download of {SERVER.filename} broke off"),
-        (200, 9, b"not a zip", f"{SERVER.filename} was not what it should be"),
-        (404, 0, b"", f"{SERVER.filename} is not to be had"),
+        (200, SERVER.size, b"half of it", f"the download of {SERVER.filename} failed"),
+        (200, 9, b"not a zip", f"{SERVER.filename} had the wrong SHA-256 digest"),
+        (404, 0, b"", f"the Maven repository does not have {SERVER.filename}"),
     ],
     ids=["broken off", "other content", "absent"],
 )
@@ -94,7 +94,7 @@ def test_remains_of_a_killed_download_are_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 def test_disk_that_fills_up_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LocalError, match="is full: free some space"), full_disk_told(tmp_path):
+    with pytest.raises(LocalError, match="is full: free some space"), disk_full_errors(tmp_path):
         Path("/dev/full").write_text("one byte too many")
 
 

@@ -101,7 +101,8 @@ def test_second_start_on_the_folder_says_that_it_runs(
         output, error = second.communicate(timeout=60)
     assert (second.returncode, output) == (1, "")
     assert error == (
-        f"it already runs on {folder}: process {parent.pid}, an address; stop that one, or set LOCAL_DIR\n"
+        f"the service already runs on {folder}: process {parent.pid}, an address; "
+        "stop it, or set LOCAL_DIR to another folder\n"
     )
 
 

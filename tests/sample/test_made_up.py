@@ -12,7 +12,7 @@ import pytest
 
 from infra import fields
 from infra.local.sample.consumers import COUNT, DOMAINS, END, START, Person, persons
-from infra.local.sample.orders import BASE_CURRENCY, CENT, MOST, Order, orders
+from infra.local.sample.orders import BASE_CURRENCY, CENT, MAX_ORDERS, Order, orders
 from infra.local.sample.people import PEOPLE, People
 
 DIGEST = """
@@ -97,7 +97,7 @@ def test_orders_keep_the_rules_of_their_fields(people: list[Person], bought: lis
 
 def test_orders_have_a_heavy_tail_and_every_outcome(bought: list[Order]) -> None:
     each = Counter(order.consumer_id for order in bought)
-    assert max(each.values()) == MOST
+    assert max(each.values()) == MAX_ORDERS
     assert 0.4 * COUNT < len(each) < 0.6 * COUNT
     assert {order.status for order in bought} == {"CREATED", "COMPLETED", "CANCELLED", "REFUNDED"}
     assert any(0 < order.refunded_amount < order.amount for order in bought)

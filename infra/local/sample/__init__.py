@@ -1,4 +1,4 @@
-"""The sample data of `make up`: an organization to look at, made once and the same everywhere."""
+"""The sample data of `make up`: one organization, created once, with the same data on every machine."""
 
 from infra.local.sample.loading import ensure_demo
 

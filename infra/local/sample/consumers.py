@@ -1,4 +1,4 @@
-"""Sample consumers: made up, and the same at every call."""
+"""Generate sample consumers, the same at every call."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from infra.local.sample.people import PEOPLE, Name, People
 SEED = 20_240_601
 COUNT = 5_000
 START, END = datetime(2024, 11, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
-"""Everything happened in these two years. They are fixed, for today's data must be tomorrow's."""
+"""All sample data lies in these two years; they are fixed, so that the data is the same every day."""
 
 DOMAINS = ("example.com", "example.net", "example.org")
-"""Kept free by RFC 2606: no mail ever reaches anybody."""
+"""Reserved by RFC 2606: no mail is ever delivered."""
 TAGS = ("newsletter", "vip", "wholesale", "beta", "returns-often", "gift-buyer", "loyalty")
-# Letters that do not come apart into a Latin one and a mark.
+# Letters without a decomposition into a Latin letter and a mark.
 ASCII = str.maketrans({"ß": "ss", "ø": "o", "ł": "l", "đ": "d", "ı": "i", "æ": "ae", "þ": "th", "ð": "d"})
 
 
 class Consumer(NamedTuple):
-    """A row of the table, without its environment."""
+    """A row of `consumers`, without the environment."""
 
     id: str
     created_at: datetime
@@ -40,7 +40,7 @@ class Person(NamedTuple):
 
 
 def persons() -> Iterator[Person]:
-    """Make the consumers, by time and id, and the countries they live in."""
+    """Yield the consumers and their countries, in order of time and id."""
     random = Random(SEED)  # noqa: S311 (nothing secret)
     people = random.choices(PEOPLE, [group.weight for group in PEOPLE], k=COUNT)
     addresses: set[str] = set()
@@ -65,13 +65,13 @@ def chance(random: Random, share: float) -> bool:
 
 
 def ulid(random: Random, prefix: str, moment: datetime) -> str:
-    """An id as one of that moment would be."""
+    """Return an id with the timestamp of that moment."""
     milliseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     return f"{prefix}{ULID.from_int(milliseconds << 80 | random.getrandbits(80))}"
 
 
 def _moments(random: Random) -> list[datetime]:
-    """When each was created, in order: more and more, as a shop that grows has it."""
+    """Return the times of creation in order, with growing density."""
     span = (END - START) // timedelta(milliseconds=1)
     return sorted(START + timedelta(milliseconds=int(span * random.random() ** 0.6)) for _ in range(COUNT))
 
@@ -103,8 +103,8 @@ def _ascii(name: Name) -> str:
 
 
 def _phone(random: Random, group: People) -> str:
-    digits = "".join(str(random.randrange(10)) if place == "#" else place for place in group.phone)
-    # An extension has no place in E.164, so such a number is stored as it was sent.
+    digits = "".join(str(random.randrange(10)) if character == "#" else character for character in group.phone)
+    # E.164 has no extensions, so a number with an extension is stored as sent.
     return digits if chance(random, 0.98) else f"{digits} x{random.randrange(10, 100)}"
 
 

@@ -1,4 +1,4 @@
-"""Puts the sample data into the database, once, and keeps a key to look at it with."""
+"""Load the sample data once, and store a key."""
 
 import json
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ NAME = "demo"
 MODE: Mode = "live"
 LOCK = 0x64656D6F
 CHUNK = 1_000
-"""Rows a statement: its triggers hold them in memory."""
+"""Rows of a statement: the triggers hold all rows in memory."""
 
 
 def ensure_demo(settings: Settings, folder: Path) -> str:
-    """Create the organization demo with its data, unless there is one, and give a key to it.
+    """Create the organization `demo` with the sample data if missing, and return a key.
 
-    The key is kept in `demo.key` in the folder. Where that file is lost, or its key not valid any more, or not
-    this database's, another key is made; data is never touched a second time. Everything is one transaction, so
-    it may be killed anywhere.
+    The key is stored in `demo.key` in the folder. A new key is created if the file is missing, or if the key is no
+    longer valid or belongs to another database. Existing data is never changed. All work is one transaction, so the
+    process may be killed at any step.
     """
     engine = open_engine(settings)
     try:
@@ -67,14 +67,14 @@ def _plain(value: object) -> object:
 
 
 def _key(connection: sa.Connection, file: Path) -> str:
-    """The key in the file, or else a new one put there."""
+    """Return the key in the file, or create and store a key."""
     if file.exists():
         secret = file.read_text("ascii", errors="replace").strip()
         if _opens_demo(keys.find(connection, secret)):
             return secret
     secret = keys.create(connection, NAME, MODE, name="sample data").key
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Before the commit: killed between the two, what stays is a file with a key that is none, which is replaced.
+    # Before the commit: a kill between the two leaves a file with an invalid key, which the next start replaces.
     write_private(file, secret)
     return secret
 

@@ -1,4 +1,4 @@
-"""Sample orders: made up, and the same at every call."""
+"""Generate sample orders, the same at every call."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -10,12 +10,12 @@ from infra.local.sample.consumers import END, SEED, Person, chance, ulid
 from infra.local.sample.people import CURRENCIES
 
 BASE_CURRENCY = "USD"
-MOST = 40
-"""Orders of one consumer."""
+MAX_ORDERS = 40
+"""Maximum number of orders of a consumer."""
 CENT, NOTHING = Decimal("0.01"), Decimal("0.00")
-UNDER_WAY = timedelta(days=10)
+OPEN_ORDER_AGE = timedelta(days=10)
 
-# Product, variants, and the price of one in US dollars.
+# Product, variants, unit price in US dollars.
 PRODUCTS = (
     ("mug-enamel", ("white", "blue"), "14.90"),
     ("notebook-a5", ("lined", "dotted", "blank"), "9.50"),
@@ -32,7 +32,7 @@ PRODUCTS = (
 
 
 class Order(NamedTuple):
-    """A row of the table, without its environment."""
+    """A row of `orders`, without the environment."""
 
     id: str
     consumer_id: str
@@ -48,7 +48,7 @@ class Order(NamedTuple):
 
 
 def orders(persons: list[Person]) -> Iterator[Order]:
-    """Make their orders, consumer by consumer, each one's by time."""
+    """Yield the orders of the consumers, for each consumer in order of time."""
     random = Random(SEED + 1)  # noqa: S311 (nothing secret)
     number = 500_000
     for person in persons:
@@ -58,8 +58,8 @@ def orders(persons: list[Person]) -> Iterator[Order]:
 
 
 def _moments(random: Random, since: datetime) -> list[datetime]:
-    # Half buy nothing, a quarter once, and a few again and again.
-    count = min(MOST, int(random.paretovariate(1)) - 1)
+    # Half of the consumers have no order, a quarter have a single order, and a few have many.
+    count = min(MAX_ORDERS, int(random.paretovariate(1)) - 1)
     span = (END - since) // timedelta(milliseconds=1)
     return sorted(since + timedelta(milliseconds=int(span * random.random())) for _ in range(count))
 
@@ -98,7 +98,7 @@ def _item(random: Random, rate: Decimal) -> dict[str, Any]:
 
 
 def _outcome(random: Random, amount: Decimal, moment: datetime) -> tuple[str, Decimal]:
-    """Its status, and how much of it was given back."""
+    """Return the order's status and refunded amount."""
     match random.choices(("kept", "in part", "returned", "called off"), (87, 4, 4, 5))[0]:
         case "in part":
             return "COMPLETED", (amount * random.randint(1, 3) / 4).quantize(CENT)
@@ -107,4 +107,4 @@ def _outcome(random: Random, amount: Decimal, moment: datetime) -> tuple[str, De
         case "called off":
             return "CANCELLED", NOTHING
         case _:
-            return "CREATED" if END - moment < UNDER_WAY else "COMPLETED", NOTHING
+            return "CREATED" if END - moment < OPEN_ORDER_AGE else "COMPLETED", NOTHING

@@ -1,7 +1,7 @@
-"""Names of many scripts and languages (people.txt), and what goes with them: a country, a range of phone numbers.
+"""Names in many scripts and languages (people.txt), with country and phone number range.
 
-All are common given and family names, put together at random. Phone numbers are of ranges kept for fiction where a
-country has one, else around the example that `phonenumbers` gives.
+All are common given and family names, combined at random. Phone numbers are in a range reserved for fiction if the
+country has such a range, else near the example number of `phonenumbers`.
 """
 
 from pathlib import Path
@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 
 class Name(NamedTuple):
-    """A name, and how it is written in an e-mail address."""
+    """A name, and its spelling in an e-mail address."""
 
     text: str
     latin: str
 
 
 class People(NamedTuple):
-    """People of one language and country; where family names agree with given ones, women and men apart."""
+    """People of one language and country; women and men are separate if family names have gendered forms."""
 
     language: str
     country: str
     weight: int
-    """How many there are, compared with the others."""
+    """Relative frequency."""
     phone: str
-    """Their numbers; each `#` is any digit."""
+    """Pattern of phone numbers; each `#` is a random digit."""
     form: str
     given: tuple[Name, ...]
     family: tuple[Name, ...]
@@ -48,7 +48,7 @@ def _spaced(entry: str) -> str:
 
 PEOPLE = tuple(map(_people, Path(__file__).with_name("people.txt").read_text("utf-8").split("\n\n")[1:]))
 
-# Where people may pay in a currency of their own: its code, and units for one US dollar, about right for ever.
+# Local currency of a country: code, and approximate units for one US dollar.
 CURRENCIES = {
     **dict.fromkeys(("DE", "ES", "FI", "FR", "GR", "IE", "IT", "NL"), ("EUR", "0.92")),
     "GB": ("GBP", "0.79"),
