@@ -37,7 +37,7 @@ from infra import logs, settings
 from infra.database.engine import open_async_engine, open_watching_engine
 from infra.index import generations
 from infra.index.client import open_reader
-from infra.queue import Nudger
+from infra.queue import TaskQueue
 
 
 def create_app() -> ASGIApp:
@@ -113,8 +113,8 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.limits = Limits(chosen, app.state.redis)
     app.state.api_keys = Keys(app.state.engine)
     uses = asyncio.create_task(app.state.api_keys.keep_uses())
-    app.state.nudger = Nudger(chosen)
-    waker = Waker(app.state.nudger)
+    app.state.task_queue = TaskQueue(chosen)
+    waker = Waker(app.state.task_queue)
     tickers = open_watching_engine(chosen)
     app.state.freshness = Freshness(tickers)
     app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.index.naming import read_alias
-from infra.operations.outbox import OLDEST_LIVE
+from infra.operations.outbox import LIVE_LAG_MS
 
 CHECK_SECONDS = 3.0
 
@@ -55,7 +55,7 @@ def _word(up: bool) -> str:  # noqa: FBT001 (there is nothing else it could mean
 async def _lag(state: State) -> int | None:
     try:
         async with asyncio.timeout(CHECK_SECONDS), state.engine.connect() as connection:
-            return int((await connection.execute(OLDEST_LIVE)).scalar_one())
+            return int((await connection.execute(LIVE_LAG_MS)).scalar_one())
     except (SQLAlchemyError, TimeoutError):
         return None
 

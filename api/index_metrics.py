@@ -12,16 +12,16 @@ from prometheus_client.utils import floatToGoString
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from infra.operations.counters import BOUNDS, Totals, totals
-from infra.operations.outbox import MOST, Waiting, waiting
+from infra.operations.counters import DELAY_BOUNDS, Totals, totals
+from infra.operations.outbox import COUNT_LIMIT, Waiting, backlog
 from infra.operations.rebuild import Rebuild, is_lost, latest
 from infra.operations.verify import Run, known, last_done
 
 SCRAPE_SECONDS = 2.0
 GAUGES = {
-    "waiting": ("consumers_outbox_waiting", f"Changes that may not be searchable yet, up to {MOST}."),
+    "waiting": ("consumers_outbox_waiting", f"Changes that may not be searchable yet, up to {COUNT_LIMIT}."),
     "oldest_seconds": ("consumers_outbox_oldest_seconds", "Age of the oldest of them."),
-    "parked": ("consumers_outbox_parked", f"Changes given up, up to {MOST}."),
+    "parked": ("consumers_outbox_parked", f"Changes given up, up to {COUNT_LIMIT}."),
 }
 COUNTERS = {
     "changes": ("consumers_indexed_changes", "Changes that became searchable."),
@@ -33,13 +33,13 @@ REBUILD = {
     "is_running": ("consumers_rebuild_running", "Whether an index is being built, or a rollback waits."),
     "documents": ("consumers_rebuild_documents", "Consumers the latest rebuild has filled in."),
     "total": ("consumers_rebuild_consumers", "Consumers there were when it began."),
-    "misses": ("consumers_rebuild_misses", f"Changes that its index did not take yet, up to {MOST}."),
+    "misses": ("consumers_rebuild_misses", f"Changes that its index did not take yet, up to {COUNT_LIMIT}."),
     "is_paused": ("consumers_rebuild_paused", "Whether it rests until somebody resumes it."),
     "documents_per_second": ("consumers_rebuild_documents_per_second", "While it was filled, rests not counted."),
     "remaining_seconds": ("consumers_rebuild_remaining_seconds", "Of the filling, at that rate."),
 }
 LABELS = ("lane",)
-EDGES = (*map(floatToGoString, BOUNDS), "+Inf")
+EDGES = (*map(floatToGoString, DELAY_BOUNDS), "+Inf")
 
 
 class Figures(NamedTuple):
@@ -62,7 +62,7 @@ async def figures(engine: AsyncEngine) -> Figures | None:
 
 def _figures(connection: sa.Connection) -> Figures:
     return Figures(
-        waiting(connection),
+        backlog(connection),
         totals(connection),
         latest(connection),
         is_lost(connection),

@@ -18,7 +18,7 @@ from api.answers import Answer
 from api.auth import Caller
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
 from api.freshness import Freshness, token, xid_of
-from infra.queue import Nudger
+from infra.queue import TaskQueue
 
 log = structlog.get_logger()
 Work: TypeAlias = Callable[[AsyncConnection], Awaitable[Answer]]
@@ -140,8 +140,8 @@ PACE_SECONDS = 0.08
 class Waker:
     """Sends wake-ups from a thread of its own, so that no request waits for Redis; many become one."""
 
-    def __init__(self, nudger: Nudger) -> None:
-        self._nudger = nudger
+    def __init__(self, task_queue: TaskQueue) -> None:
+        self._task_queue = task_queue
         self._wanted, self._urgent = threading.Event(), threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
@@ -157,14 +157,14 @@ class Waker:
         self._closed = True
         self.wake(now=True)
         self._thread.join(timeout=1)
-        self._nudger.close()
+        self._task_queue.close()
 
     def _run(self) -> None:
         reached = True
         while self._wanted.wait() and not self._closed:
             self._urgent.clear()
             self._wanted.clear()
-            if (now := self._nudger.nudge()) != reached:
+            if (now := self._task_queue.wake_drain()) != reached:
                 reached = now
                 log.warning("queue_reached" if reached else "queue_unreachable")
             self._urgent.wait(PACE_SECONDS)

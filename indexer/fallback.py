@@ -60,14 +60,14 @@ class Poller:
 
     def _heal_queue(self) -> None:
         try:
-            if wrong := queue.heal(self._redis):
+            if wrong := queue.delete_wrongly_typed_keys(self._redis):
                 log.error("queue_healed", keys=wrong)
         except RedisError:
             pass  # it is away, which is why nobody is heard
 
 
 def _is_silent(connection: sa.Connection, lane: str) -> bool:
-    seconds = activity.silence(connection, lane)
+    seconds = activity.seconds_since_query(connection, lane)
     return seconds is None or seconds > SILENT_SECONDS
 
 

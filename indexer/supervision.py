@@ -24,7 +24,7 @@ STUCK_SECONDS = 30.0
 EXIT_CODE = 70
 
 
-class Watch:
+class Watchdog:
     """Tells when messages wait that are not received."""
 
     def __init__(self, waiting: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +41,7 @@ class Watch:
         return self._clock() - self._since > STUCK_SECONDS
 
 
-def waiting(redis: Redis, queues: list[str]) -> bool:
+def has_messages(redis: Redis, queues: list[str]) -> bool:
     """Whether a queue has messages. A broker that is away has none: that is another fault, and heals by itself."""
     try:
         return any(redis.llen(name) for name in queues)
@@ -50,9 +50,9 @@ def waiting(redis: Redis, queues: list[str]) -> bool:
 
 
 def start(settings: Settings, queues: list[str]) -> None:
-    """Watch this worker, which takes from these queues, in a thread of its own; it ends the process."""
+    """Watchdog this worker, which takes from these queues, in a thread of its own; it ends the process."""
     redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
-    watch = Watch(lambda: waiting(redis, queues))
+    watch = Watchdog(lambda: has_messages(redis, queues))
     task_received.connect(watch.received, weak=False)
 
     def run() -> None:

@@ -113,7 +113,7 @@ for _name in rebuild.REQUESTS:
 def purge() -> None:
     """Remove documents of consumers that were deleted long ago."""
     try:
-        purged = upkeep.purge(_engine(), _writer())
+        purged = upkeep.purge_tombstones(_engine(), _writer())
     except (OpenSearchException, DBAPIError) as error:
         log.warning("purge_postponed", reason=logs.error_kind(error))
         return
@@ -126,8 +126,8 @@ def keep_up() -> None:
     """Clear what nobody needs any more."""
     try:
         cleared = {
-            "keys": upkeep.expire_keys(_engine()),
-            "memberships": upkeep.clear_audiences(_engine()),
+            "keys": upkeep.delete_expired_keys(_engine()),
+            "memberships": upkeep.clear_deleted_audiences(_engine()),
             "counters": upkeep.fold_counters(_engine()),
         }
     except DBAPIError as error:

@@ -31,7 +31,7 @@ REMOVE = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consu
 GONE = sa.text("DELETE FROM audiences WHERE id = :id")
 
 
-def expire_keys(engine: sa.Engine) -> int:
+def delete_expired_keys(engine: sa.Engine) -> int:
     """Delete idempotency keys older than a day, 5,000 at the most; answer how many."""
     deleted = 0
     for _ in range(TRANSACTIONS):
@@ -43,7 +43,7 @@ def expire_keys(engine: sa.Engine) -> int:
     return deleted
 
 
-def clear_audiences(engine: sa.Engine) -> int:
+def clear_deleted_audiences(engine: sa.Engine) -> int:
     """Remove deleted audiences with their memberships, in lane bulk, 5,000 at the most; answer how many memberships.
 
     Until then they are invisible to requests. Safe to run in several places, and to be killed.
@@ -96,7 +96,7 @@ class _Answer(msgspec.Struct):
     items: list[dict[str, _Item]] = []
 
 
-def purge(engine: sa.Engine, client: OpenSearch) -> int:
+def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:
     """Remove some tombstones older than a week; answer how many.
 
     By then no older write can be on its way. Each goes only if it is still what was found, and only where nothing but

@@ -24,7 +24,14 @@ BUILD_LIMIT_SECONDS = 600
 """The longest step of a rebuild divides the table, in one statement."""
 EXPIRES_SECONDS = 5
 """Wake-ups that come each second, or from each other, do not pile up."""
-TYPES = {LIVE: b"list", BULK: b"list", REBUILD: b"list", "unacked": b"hash", "unacked_index": b"zset", MARK: b"string"}
+KEY_TYPES = {
+    LIVE: b"list",
+    BULK: b"list",
+    REBUILD: b"list",
+    "unacked": b"hash",
+    "unacked_index": b"zset",
+    MARK: b"string",
+}
 """What is kept in Redis, by us and by Celery for us."""
 
 
@@ -64,25 +71,25 @@ def _queue(name: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name)  # type: ignore[no-untyped-call]  # kombu is partly typed
 
 
-def heal(redis: Redis) -> list[str]:
+def delete_wrongly_typed_keys(redis: Redis) -> list[str]:
     """Remove keys of ours that hold something else, over which a worker would stumble for ever; give their names.
 
     Raises:
         RedisError: Redis is away.
     """
     with redis.pipeline(transaction=False) as pipeline:
-        for name in TYPES:
+        for name in KEY_TYPES:
             pipeline.type(name)
         found = pipeline.execute()
     wrong = [
-        name for (name, expected), kind in zip(TYPES.items(), found, strict=True) if kind not in {expected, b"none"}
+        name for (name, expected), kind in zip(KEY_TYPES.items(), found, strict=True) if kind not in {expected, b"none"}
     ]
     if wrong:
         redis.delete(*wrong)
     return wrong
 
 
-class Nudger:
+class TaskQueue:
     """Wakes the indexer after a commit; never raises, and waits for Redis 50 ms at the most."""
 
     def __init__(self, settings: Settings) -> None:
@@ -90,7 +97,7 @@ class Nudger:
         self._celery = celery(settings)
         self._celery.conf.broker_transport_options |= {"socket_timeout": 0.05, "socket_connect_timeout": 0.05}
 
-    def nudge(self) -> bool:
+    def wake_drain(self) -> bool:
         """Send one wake-up unless one is on its way; False if Redis could not be reached."""
         try:
             if self._redis.set(MARK, "1", nx=True, ex=MARK_SECONDS):
@@ -99,7 +106,7 @@ class Nudger:
             return False
         return True
 
-    def start(self, task: str, name: str) -> bool:
+    def send(self, task: str, name: str) -> bool:
         """Send a task without arguments to a queue; False if Redis could not be reached."""
         try:
             self._celery.send_task(task, queue=name, expires=EXPIRES_SECONDS)

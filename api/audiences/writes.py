@@ -12,7 +12,7 @@ from api.audiences.rules import problems, rules_of
 from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
 from api.auth import Caller
 from api.errors import Fault, Placed, invalid, not_found, refuse
-from infra.database.engine import UNFORESEEN_ENVIRONMENT
+from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
 from infra.merge_patch import merged
 
@@ -32,7 +32,7 @@ UPDATE = sa.text(f"""
 DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {VISIBLE} AND a.id = :id")
 
 LOCK_CONSUMERS = sa.text(f"""
-    SELECT id FROM consumers WHERE environment_id = {UNFORESEEN_ENVIRONMENT} AND id = ANY(:ids)
+    SELECT id FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
 MEMBERS = sa.text("SELECT consumer_id FROM audience_members WHERE audience_id = :id")
 ADD = sa.text("""

@@ -12,7 +12,7 @@ from api.answers import etag, is_match
 from api.auth import Caller
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.errors import Fault, Placed, Problem, not_found, refuse
-from infra.database.engine import UNFORESEEN_ENVIRONMENT
+from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
 from infra.index.documents import COLUMNS, ConsumerRow
 from infra.merge_patch import merged
@@ -28,11 +28,11 @@ TAKEN = sa.text(f"""
     SELECT w.place,
         w.key IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.key ORDER BY w.place) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
                        AND c.email_key = w.key COLLATE "C" AND c.id IS DISTINCT FROM w.id)) AS email,
         w.external_id IS NOT NULL AND (
             row_number() OVER (PARTITION BY w.external_id ORDER BY w.place) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
+            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
                        AND c.external_id = w.external_id AND c.id IS DISTINCT FROM w.id)) AS external_id
     FROM (SELECT place, id, lower(email COLLATE pg_c_utf8) AS key, external_id
           FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
@@ -56,7 +56,7 @@ UPDATE = sa.text(f"""
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
 # In id order, as every write that touches consumers does: otherwise they wait for each other for ever.
 LOCK = sa.text(f"""
-    SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT} AND c.id = ANY(:ids)
+    SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = ANY(:ids)
     ORDER BY c.id FOR NO KEY UPDATE""")
 LOCK_TO_DELETE = sa.text(f"{GET.text} FOR UPDATE")
 DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id AND id = :id")

@@ -13,7 +13,7 @@ from api.auth import Caller
 from api.errors import Fault, Placed, not_found, refuse
 from api.orders.rows import COLUMNS, encode, order_of
 from api.orders.schemas import NewOrder, Order, OrderChange
-from infra.database.engine import UNFORESEEN_ENVIRONMENT
+from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
 from infra.merge_patch import merged
 
@@ -24,22 +24,22 @@ COUNTING = frozenset({"CREATED", "COMPLETED"})
 FIND = sa.text(f"""
     SELECT w.place, CASE
         WHEN w.id IS NOT NULL THEN
-            (SELECT c.id FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT} AND c.id = w.id)
+            (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = w.id)
         WHEN w.email IS NOT NULL THEN
-            (SELECT c.id FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
+            (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
              AND c.email_key = lower(w.email COLLATE pg_c_utf8) COLLATE "C")
         ELSE
-            (SELECT c.id FROM consumers c WHERE c.environment_id = {UNFORESEEN_ENVIRONMENT}
+            (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
              AND c.external_id = w.external_id) END AS id
     FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]), CAST(:external_ids AS text[]))
         AS w (place, id, email, external_id)""")
 # Always before any child row, and in id order: otherwise orders and deletes wait for each other for ever.
 LOCK = sa.text(f"""
-    SELECT id, total_order_value FROM consumers WHERE environment_id = {UNFORESEEN_ENVIRONMENT} AND id = ANY(:ids)
+    SELECT id, total_order_value FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
 TAKEN = sa.text(f"""
     SELECT external_id FROM orders
-    WHERE environment_id = {UNFORESEEN_ENVIRONMENT} AND external_id = ANY(:ids)
+    WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND external_id = ANY(:ids)
       AND id IS DISTINCT FROM CAST(:besides AS text)""")
 GIVEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
         CAST(:status AS text[]), CAST(:amount AS numeric[]), CAST(:refunded_amount AS numeric[]),

@@ -21,7 +21,7 @@ class IndexUnavailable(Exception):  # noqa: N818 (names a condition of the index
     """The index cannot be written just now, whatever the documents."""
 
 
-class Written(NamedTuple):
+class Document(NamedTuple):
     environment_id: int
     consumer_id: str
     version: int
@@ -59,13 +59,13 @@ class Item(msgspec.Struct):
         return self.status < 300 or self.is_conflict  # noqa: PLR2004 (HTTP's successes)
 
     @property
-    def is_broken(self) -> bool:
+    def is_server_error(self) -> bool:
         """Whether OpenSearch stumbled over it: over the document, if it takes others."""
         return self.status == SERVER_FAULT
 
     @property
     def is_refused(self) -> bool:
-        return self.status == DOCUMENT_FAULT or self.is_broken
+        return self.status == DOCUMENT_FAULT or self.is_server_error
 
     @property
     def is_index_unavailable(self) -> bool:
@@ -73,7 +73,7 @@ class Item(msgspec.Struct):
         return not self.is_written and not self.is_refused
 
     @property
-    def kind(self) -> str:
+    def error_kind(self) -> str:
         return f"{self.status} {self.error.type if self.error else ''}".rstrip()
 
     @property
@@ -95,7 +95,7 @@ class _Answer(msgspec.Struct):
     items: list[dict[str, Item]] = []
 
 
-def write(client: OpenSearch, alias: str, batch: Sequence[Written], seconds: float | None = None) -> list[Item]:
+def write(client: OpenSearch, alias: str, batch: Sequence[Document], seconds: float | None = None) -> list[Item]:
     """Send the documents; an older one never replaces a newer. Answers an item a document, in order.
 
     A request may take so many seconds, or as long as the client waits.
@@ -106,14 +106,27 @@ def write(client: OpenSearch, alias: str, batch: Sequence[Written], seconds: flo
     return [item for lines in _requests(batch) for item in _bulk(client, alias, lines, seconds)]
 
 
-def fitting(batch: Sequence[Written], fields: frozenset[str]) -> Sequence[Written]:
+def raise_if_unavailable(items: Sequence[Item]) -> None:
+    """Raise if the answers show that the index, and not a document, is at fault.
+
+    A server error (500) is a document's own fault only if the request had no other document.
+
+    Raises:
+        IndexUnavailable: the message is the first such answer.
+    """
+    for item in items:
+        if item.is_index_unavailable or (item.is_server_error and len(items) > 1):
+            raise IndexUnavailable(item.error_kind)
+
+
+def fit_to_mapping(batch: Sequence[Document], fields: frozenset[str]) -> Sequence[Document]:
     """The documents with these fields alone: an index refuses those that its mapping does not declare."""
     if fields >= FIELDS:
         return batch
-    return [written._replace(source=only(written.source, fields)) for written in batch]
+    return [written._replace(source=select_fields(written.source, fields)) for written in batch]
 
 
-def only(source: bytes, fields: frozenset[str]) -> bytes:
+def select_fields(source: bytes, fields: frozenset[str]) -> bytes:
     """A document with these fields alone."""
     if fields >= FIELDS:
         return source
@@ -138,7 +151,7 @@ def _within(seconds: float | None) -> dict[str, Any]:
     return {"request_timeout": seconds} if seconds else {}
 
 
-def _requests(batch: Sequence[Written]) -> Iterator[list[bytes]]:
+def _requests(batch: Sequence[Document]) -> Iterator[list[bytes]]:
     lines: list[bytes] = []
     size = 0
     for written in batch:

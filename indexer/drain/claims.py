@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -13,9 +13,9 @@ ROWS = 1000
 """Outbox rows of one round."""
 REQUESTS = 20
 """Ids of requests that a round names in the log at the most."""
-HIGHEST = 1 << 62
+VERSION_LIMIT = 1 << 62
 """A row's version stays below; what the index holds above it can never be stepped over."""
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 """After so many failures of its own a document is parked."""
 
 
@@ -48,6 +48,11 @@ class Generation(NamedTuple):
     fields: frozenset[str]
     """Those its mapping declares: it takes no others."""
 
+    @classmethod
+    def from_row(cls, row: sa.Row[Any]) -> "Generation":
+        """Make a generation from a row with these columns, among others."""
+        return cls(row.id, row.index_name, row.state, row.document_version, frozenset(row.fields))
+
     @property
     def is_live(self) -> bool:
         return self.state == "live"
@@ -68,7 +73,9 @@ ENVIRONMENTS = sa.text("""
                 ORDER BY o.environment_id LIMIT 1)
         FROM waiting w WHERE w.environment_id IS NOT NULL)
     SELECT environment_id FROM waiting WHERE environment_id IS NOT NULL""")
-WAITING = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at IS NULL)")
+HAS_CLAIMABLE_ROWS = sa.text(
+    "SELECT EXISTS (SELECT FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at IS NULL)"
+)
 CLAIM = sa.text("""
     SELECT o.seq, o.environment_id, o.consumer_id, o.version, o.request_id,
            extract(epoch FROM clock_timestamp() - o.created_at)::float8 * 1000 AS age_ms
@@ -79,12 +86,12 @@ CLAIM = sa.text("""
         ORDER BY seq LIMIT :each FOR UPDATE SKIP LOCKED) o
     LIMIT :rows""")
 TARGETS = sa.text("SELECT id, index_name, state, document_version, fields FROM targets(:barrier)")
-CURRENT = sa.text(f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.id = ANY(:ids)")
+CONSUMERS = sa.text(f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.id = ANY(:ids)")
 # What is in the index as it is in the database, so that writing it again changes nothing.
-SETTLED = sa.text(f"""
+CONSUMERS_WITHOUT_CHANGES = sa.text(f"""
     SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c
     WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.consumer_id = c.id) LIMIT :rows""")
-FORGET = sa.text("""
+DELETE_INDEXED = sa.text("""
     WITH gone AS (
         DELETE FROM outbox WHERE seq IN (
             SELECT o.seq FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[])) AS w (id, version)
@@ -97,7 +104,7 @@ RAISE = sa.text("UPDATE consumers SET version = :version + 1 WHERE id = :id AND 
 RAISE_DELETED = sa.text("""
     INSERT INTO outbox (environment_id, consumer_id, version, lane)
     SELECT :environment_id, :id, :version + 1, 'live' WHERE NOT EXISTS (SELECT FROM consumers WHERE id = :id)""")
-FAILED = sa.text("""
+RECORD_FAILURE = sa.text("""
     UPDATE outbox SET attempts = attempts + 1, error = :error,
         retry_at = now() + interval '1 second' * power(4, attempts),
         parked_at = CASE WHEN attempts + 1 >= :attempts THEN now() END
@@ -127,35 +134,35 @@ def claim(connection: sa.Connection, lane: str, rows: int = ROWS) -> Claim:
     return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0), requests)
 
 
-def waiting(connection: sa.Connection, lane: str) -> bool:
+def has_claimable_rows(connection: sa.Connection, lane: str) -> bool:
     """Whether a lane has something to do."""
-    return bool(connection.execute(WAITING, {"lane": lane}).scalar_one())
+    return bool(connection.execute(HAS_CLAIMABLE_ROWS, {"lane": lane}).scalar_one())
 
 
 def targets(connection: sa.Connection) -> list[Generation]:
     """The generations to write, the live one first. Holds the barrier until the transaction ends."""
     rows = connection.execute(TARGETS, {"barrier": BARRIER})
-    return [Generation._make((*row[:-1], frozenset(row[-1]))) for row in rows]
+    return [Generation.from_row(row) for row in rows]
 
 
-def current(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Current]:
+def read_consumers(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Current]:
     """The rows of consumers as they are now, by id; deleted ones are absent."""
-    rows = connection.execute(CURRENT, {"ids": list(ids)})
+    rows = connection.execute(CONSUMERS, {"ids": list(ids)})
     return {row[0]: Current(ConsumerRow._make(row[:-1]), row[-1]) for row in rows}
 
 
-def settled(connection: sa.Connection, rows: int) -> list[Current]:
+def consumers_without_changes(connection: sa.Connection, rows: int) -> list[Current]:
     """Some consumers of which no change is on its way."""
-    found = connection.execute(SETTLED, {"rows": rows})
+    found = connection.execute(CONSUMERS_WITHOUT_CHANGES, {"rows": rows})
     return [Current(ConsumerRow._make(row[:-1]), row[-1]) for row in found]
 
 
-def forget(connection: sa.Connection, written: dict[str, int]) -> dict[str, list[int]]:
+def delete_indexed(connection: sa.Connection, written: dict[str, int]) -> dict[str, list[int]]:
     """Delete the rows of changes that are searchable now: those claimed, and all others up to these versions.
 
     Answers how long ago they were made, in microseconds, by lane.
     """
-    rows = connection.execute(FORGET, {"ids": list(written), "versions": list(written.values())})
+    rows = connection.execute(DELETE_INDEXED, {"ids": list(written), "versions": list(written.values())})
     return {row.lane: row.delays for row in rows}
 
 
@@ -167,5 +174,5 @@ def raise_version_above(connection: sa.Connection, environment_id: int, consumer
 
 def record_failure(connection: sa.Connection, consumer_id: str, version: int, reason: str) -> None:
     """A document was refused for what it is: try again later, and park it in the end."""
-    values = {"id": consumer_id, "version": version, "error": reason[:2000], "attempts": ATTEMPTS}
-    connection.execute(FAILED, values)
+    values = {"id": consumer_id, "version": version, "error": reason[:2000], "attempts": MAX_ATTEMPTS}
+    connection.execute(RECORD_FAILURE, values)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from infra.operations.counters import BOUNDS, ENDED
+from infra.operations.counters import DELAY_BOUNDS, ENDED_WORKERS
 
-MICROSECONDS = tuple(round(bound * 1_000_000) for bound in BOUNDS)
+MICROSECONDS = tuple(round(bound * 1_000_000) for bound in DELAY_BOUNDS)
 HOST = socket.gethostname()
 
 ADDED = """
@@ -50,7 +50,7 @@ FOLD = sa.text(f"""
     SELECT count(*) FROM gone""")
 
 
-class Done(NamedTuple):
+class RoundCounts(NamedTuple):
     """What a round did."""
 
     documents: int
@@ -63,7 +63,7 @@ class Done(NamedTuple):
     """Of the changes that became searchable, by their lane, which may be another than the round's; microseconds."""
 
 
-def record(connection: sa.Connection, lane: str, done: Done) -> None:
+def record(connection: sa.Connection, lane: str, done: RoundCounts) -> None:
     """Count a round of a lane, in its transaction."""
     counts = {"rounds": 1, "documents": done.documents, "conflicts": done.conflicts, "failures": done.failures}
     process, nothing = f"{HOST}:{os.getpid()}", dict.fromkeys(counts, 0)
@@ -88,5 +88,5 @@ def _delays(delays: Sequence[int]) -> dict[str, int | list[int]]:
 
 def fold(connection: sa.Connection, rows: int) -> int:
     """Add the counts of workers that were silent for an hour into one row a lane; answer how many rows went."""
-    folded: int = connection.execute(FOLD, {"ended": ENDED, "rows": rows}).scalar_one()
+    folded: int = connection.execute(FOLD, {"ended": ENDED_WORKERS, "rows": rows}).scalar_one()
     return folded

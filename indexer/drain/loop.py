@@ -49,7 +49,7 @@ class Drainer:
         until = time.monotonic() + seconds
         try:
             with self._engine.connect() as connection:
-                while time.monotonic() < until and claims.waiting(connection, queue.LIVE):
+                while time.monotonic() < until and claims.has_claimable_rows(connection, queue.LIVE):
                     connection.rollback()
                     time.sleep(LOOK_SECONDS)
         except SQLAlchemyError as error:

@@ -17,9 +17,9 @@ from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims, counters, standby
-from indexer.drain.bulk import IndexUnavailable, Item, Written, fitting, refresh, write
+from indexer.drain.bulk import Document, IndexUnavailable, Item, fit_to_mapping, refresh, write
 from indexer.drain.claims import Generation
-from indexer.drain.standby import Missed
+from indexer.drain.standby import Misses
 from infra import logs
 from infra.index import documents, mapping, naming
 
@@ -73,10 +73,10 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
         batch, failures = read_documents(connection, claim)
         if time.monotonic() - started > ROUND_SECONDS:
             raise IndexUnavailable("the round took too long before its write")
-        beside = standby.begin(client, others, batch)
-        items = _write(connection, client, live, batch)
+        beside = standby.start_writes(client, others, batch)
+        items = write_documents(connection, client, live, batch)
         refresh(client, live.index_name)
-        done = _settle(connection, claim, batch, items, failures, standby.finish(beside))
+        done = forget(connection, claim, batch, items, failures, standby.collect_misses(beside))
         counters.record(connection, lane, done)
     return Round(
         claim.rows,
@@ -100,7 +100,7 @@ def _targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
     return live, others
 
 
-def read_documents(connection: sa.Connection, claim: claims.Claim) -> tuple[list[Written], list[Failure]]:
+def read_documents(connection: sa.Connection, claim: claims.Claim) -> tuple[list[Document], list[Failure]]:
     """What the index should say of each claimed consumer: its row, or that it is gone."""
     rows, failures = _current(connection, claim)
     if failures:
@@ -110,78 +110,80 @@ def read_documents(connection: sa.Connection, claim: claims.Claim) -> tuple[list
     for consumer_id, (environment_id, version) in claim.versions.items():
         if not (found := rows.get(consumer_id)):
             source = documents.tombstone(consumer_id, environment_id, version, now)
-            batch.append(Written(environment_id, consumer_id, version, source))
+            batch.append(Document(environment_id, consumer_id, version, source))
             continue
         try:
             source = documents.document(found.row, found.audience_ids)
         except Exception as error:  # noqa: BLE001 (whatever it is about this row, the others go on)
             failures.append(Failure(consumer_id, found.row.version, f"{type(error).__name__}: {error}"))
         else:
-            batch.append(Written(found.row.environment_id, consumer_id, found.row.version, source))
+            batch.append(Document(found.row.environment_id, consumer_id, found.row.version, source))
     return batch, failures
 
 
 def _current(connection: sa.Connection, claim: claims.Claim) -> tuple[dict[str, claims.Current], list[Failure]]:
     """The rows; a single one that cannot be read, though the claim could be, is a failure of its own."""
     if len(claim.versions) > 1:
-        return claims.current(connection, list(claim.versions)), []
+        return claims.read_consumers(connection, list(claim.versions)), []
     [(consumer_id, (_, version))] = claim.versions.items()
     try:
         with connection.begin_nested():
-            return claims.current(connection, [consumer_id]), []
+            return claims.read_consumers(connection, [consumer_id]), []
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
         return {}, [Failure(consumer_id, version, logs.error_kind(error))]
 
 
-def _write(connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Written]) -> list[Item]:
+def write_documents(
+    connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Document]
+) -> list[Item]:
     """Write the documents, and tell those that are refused for what they are from a place that refuses all."""
     try:
-        items = write(client, naming.write_alias(live.index_name), fitting(batch, live.fields))
+        items = write(client, naming.write_alias(live.index_name), fit_to_mapping(batch, live.fields))
     except OpenSearchException as error:
         if len(batch) > 1 or not _accepts_others(connection, client, live):
             raise
         return [Item.refused(logs.error_kind(error))]
     if any(item.is_index_unavailable for item in items):
-        raise IndexUnavailable(next(item.kind for item in items if item.is_index_unavailable))
+        raise IndexUnavailable(next(item.error_kind for item in items if item.is_index_unavailable))
     doubtful = [item for item in items if item.is_refused]
     if doubtful and len(doubtful) == len(items):
         others = _accepts_others(connection, client, live)
         # Without any other document to try, OpenSearch's word counts: a 400 is about what was sent.
-        if others is False or (others is None and any(item.is_broken for item in doubtful)):
-            raise IndexUnavailable(f"every document is refused: {doubtful[0].kind}")
+        if others is False or (others is None and any(item.is_server_error for item in doubtful)):
+            raise IndexUnavailable(f"every document is refused: {doubtful[0].error_kind}")
     return items
 
 
 def _accepts_others(connection: sa.Connection, client: OpenSearch, live: Generation) -> bool | None:
     """Whether documents of consumers that are in the index can be written again; None if there are none."""
     batch = []
-    for row, audience_ids in claims.settled(connection, CONTROLS):
+    for row, audience_ids in claims.consumers_without_changes(connection, CONTROLS):
         with suppress(Exception):
-            batch.append(Written(row.environment_id, row.id, row.version, documents.document(row, audience_ids)))
+            batch.append(Document(row.environment_id, row.id, row.version, documents.document(row, audience_ids)))
     if not batch:
         return None
     try:
-        items = write(client, naming.write_alias(live.index_name), fitting(batch, live.fields))
+        items = write(client, naming.write_alias(live.index_name), fit_to_mapping(batch, live.fields))
     except OpenSearchException:
         return False
     return any(item.is_written for item in items)
 
 
-def _settle(
+def forget(
     connection: sa.Connection,
     claim: claims.Claim,
-    batch: list[Written],
+    batch: list[Document],
     items: list[Item],
     failures: list[Failure],
-    missed: list[Missed],
-) -> counters.Done:
+    missed: list[Misses],
+) -> counters.RoundCounts:
     """Forget what is searchable now; the rest stays, to be written again, in other generations too."""
     done: dict[str, int] = {}
     taken = conflicts = 0
     for written, item in zip(batch, items, strict=True):
-        indexed = item.indexed_version(claims.HIGHEST)
+        indexed = item.indexed_version(claims.VERSION_LIMIT)
         if item.is_refused or indexed is None:
             failures.append(Failure(written.consumer_id, written.version, item.reason))
             continue
@@ -196,5 +198,5 @@ def _settle(
         kind = failure.reason.partition(":")[0]
         log.error("document_refused", consumer=failure.consumer_id, version=failure.version, kind=kind)
     forgotten = [each._replace(version=done[each.consumer_id]) for each in batch if each.consumer_id in done]
-    standby.record(connection, missed, forgotten)
-    return counters.Done(taken, conflicts, len(failures), claims.forget(connection, done))
+    standby.record_misses(connection, missed, forgotten)
+    return counters.RoundCounts(taken, conflicts, len(failures), claims.delete_indexed(connection, done))

@@ -14,7 +14,7 @@ import structlog
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from indexer.drain.bulk import IndexUnavailable, Written, fitting, refresh, write
+from indexer.drain.bulk import Document, IndexUnavailable, fit_to_mapping, refresh, write
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.backoff import Backoff
@@ -38,32 +38,34 @@ _backoffs: defaultdict[str, Backoff] = defaultdict(lambda: Backoff(FIRST_PAUSE_S
 """Of this process, by the index's name."""
 
 
-class Begun(NamedTuple):
+class PendingWrite(NamedTuple):
     """A write that goes on."""
 
     generation: Generation
-    batch: Sequence[Written]
+    batch: Sequence[Document]
     missed: Future[Mapping[str, str]]
 
 
-class Missed(NamedTuple):
+class Misses(NamedTuple):
     """What a generation did not take: the reason by consumer."""
 
     generation: Generation
     reasons: Mapping[str, str]
 
 
-def begin(client: OpenSearch, generations: Sequence[Generation], batch: Sequence[Written]) -> list[Begun]:
+def start_writes(
+    client: OpenSearch, generations: Sequence[Generation], batch: Sequence[Document]
+) -> list[PendingWrite]:
     """Write the documents to these generations, while the caller does something else."""
-    return [Begun(each, batch, _threads.submit(_write, client, each, batch)) for each in generations]
+    return [PendingWrite(each, batch, _threads.submit(_write, client, each, batch)) for each in generations]
 
 
-def finish(begun: Iterable[Begun]) -> list[Missed]:
+def collect_misses(begun: Iterable[PendingWrite]) -> list[Misses]:
     """Wait a little for what was begun; what has no answer by then is missed. Never raises."""
-    return [Missed(each.generation, reasons) for each in begun if (reasons := _outcome(each))]
+    return [Misses(each.generation, reasons) for each in begun if (reasons := _outcome(each))]
 
 
-def record(connection: sa.Connection, missed: Iterable[Missed], batch: Sequence[Written]) -> None:
+def record_misses(connection: sa.Connection, missed: Iterable[Misses], batch: Sequence[Document]) -> None:
     """Record what was missed, of these documents."""
     for generation, reasons in missed:
         lacking = [written for written in batch if written.consumer_id in reasons]
@@ -78,7 +80,7 @@ def record(connection: sa.Connection, missed: Iterable[Missed], batch: Sequence[
             connection.execute(MISSED, values)
 
 
-def _outcome(begun: Begun) -> Mapping[str, str]:
+def _outcome(begun: PendingWrite) -> Mapping[str, str]:
     try:
         return begun.missed.result(PATIENCE_SECONDS)
     except TimeoutError:
@@ -91,7 +93,7 @@ def _leave_alone(generation: Generation, reason: str) -> None:
     log.warning("generation_left_alone", index=generation.index_name, seconds=seconds, reason=reason)
 
 
-def _write(client: OpenSearch, generation: Generation, batch: Sequence[Written]) -> Mapping[str, str]:
+def _write(client: OpenSearch, generation: Generation, batch: Sequence[Document]) -> Mapping[str, str]:
     """Answers the documents that were not taken, and why."""
     ids = [written.consumer_id for written in batch]
     if generation.document_version > mapping.DOCUMENT_VERSION:
@@ -100,16 +102,16 @@ def _write(client: OpenSearch, generation: Generation, batch: Sequence[Written])
         return dict.fromkeys(ids, "left alone")
     alias = naming.write_alias(generation.index_name)
     try:
-        items = write(client, alias, fitting(batch, generation.fields), PATIENCE_SECONDS)
+        items = write(client, alias, fit_to_mapping(batch, generation.fields), PATIENCE_SECONDS)
         if generation.is_refreshed:
             refresh(client, generation.index_name, PATIENCE_SECONDS)
     except (OpenSearchException, IndexUnavailable) as error:
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         _leave_alone(generation, reason)
         return dict.fromkeys(ids, reason)
-    reasons = {name: item.kind for name, item in zip(ids, items, strict=True) if not item.is_written}
+    reasons = {name: item.error_kind for name, item in zip(ids, items, strict=True) if not item.is_written}
     if ids and len(reasons) == len(ids) and all(item.is_index_unavailable for item in items):
-        _leave_alone(generation, items[0].kind)
+        _leave_alone(generation, items[0].error_kind)
     else:
         _backoffs.pop(generation.index_name, None)
     return reasons

@@ -11,7 +11,7 @@ from opensearchpy import OpenSearch
 from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims, standby
-from indexer.drain.bulk import IndexUnavailable, Item, Written, fitting, write
+from indexer.drain.bulk import Document, Item, fit_to_mapping, raise_if_unavailable, write
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.index import documents, mapping, naming
@@ -51,10 +51,10 @@ class RefusedError(Exception):
 
 
 class Page(NamedTuple):
-    batch: list[Written]
+    batch: list[Document]
     failures: dict[str, str]
     """Why, by consumer, no document could be made."""
-    lacking: list[Written]
+    lacking: list[Document]
     """Those consumers."""
     last: str | None
 
@@ -76,11 +76,11 @@ def fill(connection: sa.Connection, client: OpenSearch, rows: int) -> int | None
         values = {"document_version": mapping.DOCUMENT_VERSION}
         if (taken := connection.execute(TAKE, values).one_or_none()) is None:
             return None
-        generation = Generation._make((*taken[:4], frozenset(taken.fields)))
+        generation = Generation.from_row(taken)
         page = _read(connection, {"position": taken.position, "until_id": taken.until_id, "rows": rows})
-        items = write(client, naming.write_alias(taken.index_name), fitting(page.batch, generation.fields))
+        items = write(client, naming.write_alias(taken.index_name), fit_to_mapping(page.batch, generation.fields))
         refused = _refused(page, items)
-        standby.record(connection, [standby.Missed(generation, refused)], [*page.batch, *page.lacking])
+        standby.record_misses(connection, [standby.Misses(generation, refused)], [*page.batch, *page.lacking])
         found = len(page.batch) + len(page.lacking)
         move = {"position": page.last or taken.position, "documents": found, "done": found < rows}
         connection.execute(MOVE, move | {"generation_id": taken.id, "number": taken.number})
@@ -94,7 +94,7 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
     except DBAPIError as error:
         if error.connection_invalidated or values["rows"] != 1:
             raise
-        lacking = [Written._make((*row, b"")) for row in connection.execute(UNREADABLE, values)]
+        lacking = [Document._make((*row, b"")) for row in connection.execute(UNREADABLE, values)]
         reasons = {each.consumer_id: logs.error_kind(error) for each in lacking}
         return Page([], reasons, lacking, lacking[-1].consumer_id)
     batch, failures, lacking = [], {}, []
@@ -102,21 +102,19 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
         found = claims.Current(documents.ConsumerRow._make(row[:-1]), row[-1])
         place = (found.row.environment_id, found.row.id, found.row.version)
         try:
-            batch.append(Written(*place, documents.document(found.row, found.audience_ids)))
+            batch.append(Document(*place, documents.document(found.row, found.audience_ids)))
         except Exception as error:  # noqa: BLE001 (whatever it is about this row, the others go on)
             failures[found.row.id] = type(error).__name__
-            lacking.append(Written(*place, b""))
+            lacking.append(Document(*place, b""))
     return Page(batch, failures, lacking, rows[-1].id if rows else None)
 
 
 def _refused(page: Page, items: list[Item]) -> dict[str, str]:
     """Why, by consumer, there is no document."""
-    at_fault = [item.kind for item in items if item.is_index_unavailable or (item.is_broken and len(items) > 1)]
-    if at_fault:
-        raise IndexUnavailable(at_fault[0])
+    raise_if_unavailable(items)
     refused = {
-        written.consumer_id: item.kind for written, item in zip(page.batch, items, strict=True) if item.is_refused
+        written.consumer_id: item.error_kind for written, item in zip(page.batch, items, strict=True) if item.is_refused
     }
     if len(items) >= FEW and len(refused) == len(items):
-        raise RefusedError(f"every document is refused: {items[0].kind}")
+        raise RefusedError(f"every document is refused: {items[0].error_kind}")
     return page.failures | refused

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import IndexUnavailable, fitting, refresh, write
+from indexer.drain.bulk import fit_to_mapping, raise_if_unavailable, refresh, write
 from indexer.drain.claims import Claim, Generation
 from indexer.drain.round import read_documents
 from infra.index import mapping, naming
@@ -41,7 +41,7 @@ class Refilled(NamedTuple):
 def lacking(connection: sa.Connection) -> list[Generation]:
     """The generations that are to be given what they missed."""
     rows = connection.execute(LACKING, {"document_version": mapping.DOCUMENT_VERSION})
-    return [Generation._make((*row[:-1], frozenset(row[-1]))) for row in rows]
+    return [Generation.from_row(row) for row in rows]
 
 
 def refill(connection: sa.Connection, client: OpenSearch, generation: Generation, rows: int = ROWS) -> Refilled:
@@ -60,13 +60,11 @@ def refill(connection: sa.Connection, client: OpenSearch, generation: Generation
             known = versions.get(row.consumer_id, (0, 0))[1]
             versions[row.consumer_id] = (row.environment_id, max(row.version, known))
         batch, failures = read_documents(connection, Claim(len(missed), versions, 0.0, []))
-        items = write(client, naming.write_alias(generation.index_name), fitting(batch, generation.fields))
-        at_fault = [item.kind for item in items if item.is_index_unavailable or (item.is_broken and len(items) > 1)]
-        if at_fault:
-            raise IndexUnavailable(at_fault[0])
+        items = write(client, naming.write_alias(generation.index_name), fit_to_mapping(batch, generation.fields))
+        raise_if_unavailable(items)
         refresh(client, generation.index_name)
         refused = {
-            written.consumer_id: item.kind for written, item in zip(batch, items, strict=True) if item.is_refused
+            written.consumer_id: item.error_kind for written, item in zip(batch, items, strict=True) if item.is_refused
         }
         refused |= {failure.consumer_id: failure.reason.partition(":")[0] for failure in failures}
         for known in connection.execute(KNOWN, {"ids": list(refused)}).scalars():

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain.bulk import IndexUnavailable, refresh
-from indexer.drain.claims import HIGHEST
+from indexer.drain.claims import VERSION_LIMIT
 from indexer.verify.suspects import Difference, Found
 from infra.index.naming import write_alias
 
@@ -65,7 +65,7 @@ def mend(
 
 def _must_be_removed(difference: Difference) -> bool:
     is_nobodys = difference.cause == "foreign" and difference.database_version is None
-    return is_nobodys or (difference.index_version or 0) >= HIGHEST
+    return is_nobodys or (difference.index_version or 0) >= VERSION_LIMIT
 
 
 def _remove(client: OpenSearch, index: str, doomed: Sequence[Found]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import only
+from indexer.drain.bulk import select_fields
 from indexer.drain.claims import Current
 from infra.ids import is_id
 from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow, Tombstone, document
@@ -199,7 +199,7 @@ def _cause(
 def expected(current: Current, index: Index) -> bytes | None:
     """The document that a row should have there; None if none can be made of it."""
     try:
-        return only(document(*current), index.fields)
+        return select_fields(document(*current), index.fields)
     except Exception:  # noqa: BLE001 (whatever it is about this row, the others are compared)
         return None
 

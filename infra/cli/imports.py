@@ -16,7 +16,7 @@ from infra.imports import kinds
 from infra.imports.columns import parse_mapping
 from infra.imports.rows import ImportFailed
 from infra.imports.run import Counts, connect, find_environment, run
-from infra.queue import Nudger
+from infra.queue import TaskQueue
 
 REJECTED, FAILED, INTERRUPTED = 1, 2, 130
 
@@ -115,13 +115,13 @@ def _import(
     def committed(now: Counts, position: int) -> None:
         nonlocal counts
         counts = now
-        nudger.nudge()
+        task_queue.wake_drain()
         progress.show_rows(now.read, now.rejected, position)
 
     try:
         configured = settings.load()
         with (
-            closing(Nudger(configured)) as nudger,
+            closing(TaskQueue(configured)) as task_queue,
             closing(connect(configured.database_url)) as connection,
             progress,
         ):

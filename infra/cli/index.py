@@ -11,7 +11,7 @@ from infra.cli import verify
 from infra.cli.output import Json, print_json, print_table, rebuild_line
 from infra.cli.transaction import transaction
 from infra.operations import counters, outbox, status
-from infra.queue import Nudger
+from infra.queue import TaskQueue
 from infra.settings import load
 
 index_app = typer.Typer(no_args_is_help=True, help="The search index, and what is on its way to it.")
@@ -62,9 +62,9 @@ def retry_parked(
         number = environment_id(connection, *organization_and_mode) if organization_and_mode else None
         retried = outbox.retry(connection, environment_id=number, ids=ids or None)
     # Only now, for it is about what is committed.
-    nudger = Nudger(settings)
-    answer = Retried(retried, nudger.nudge())
-    nudger.close()
+    task_queue = TaskQueue(settings)
+    answer = Retried(retried, task_queue.wake_drain())
+    task_queue.close()
     if json:
         print_json(answer)
     else:
@@ -128,4 +128,4 @@ def _seconds(seconds: float | None) -> str | None:
 
 
 def _count(number: int) -> str:
-    return f"{number} or more" if number >= outbox.MOST else str(number)
+    return f"{number} or more" if number >= outbox.COUNT_LIMIT else str(number)

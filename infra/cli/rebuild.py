@@ -11,7 +11,7 @@ from infra.cli.progress import ProgressDisplay
 from infra.cli.transaction import transaction
 from infra.operations import rebuild as rebuilds
 from infra.operations.rebuild import Rebuild
-from infra.queue import BUILD, REBUILD, Nudger
+from infra.queue import BUILD, REBUILD, TaskQueue
 from infra.settings import load
 
 POLL_SECONDS = 0.5
@@ -57,9 +57,9 @@ def _ask(name: str, *, wait: bool, json: bool) -> None:
     with transaction() as connection:
         answer = rebuilds.REQUESTS[name](connection, settings)
     # Only now, for it is about what is committed.
-    nudger = Nudger(settings)
-    nudger.start(BUILD, REBUILD)
-    nudger.close()
+    task_queue = TaskQueue(settings)
+    task_queue.send(BUILD, REBUILD)
+    task_queue.close()
     if wait:
         answer = _follow(answer)
     if json:

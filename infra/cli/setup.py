@@ -36,7 +36,7 @@ def alive(
 ) -> None:
     """Tell by the exit code whether a part of the indexer has looked into the database lately."""
     with database_errors_as_one_line(), open_engine(load()).connect() as connection:
-        seconds = activity.silence(connection, part)
+        seconds = activity.seconds_since_query(connection, part)
     if seconds is None or seconds > within:
         typer.echo(f"{part} is silent" + ("" if seconds is None else f" for {seconds:.0f} seconds"), err=True)
         raise typer.Exit(1)

@@ -19,7 +19,7 @@ from infra.cli.transaction import database_errors_as_one_line
 from infra.database.engine import open_engine
 from infra.operations import verify as verifications
 from infra.operations.verify import Difference, Kind, Run
-from infra.queue import Nudger
+from infra.queue import TaskQueue
 from infra.settings import Settings, load
 
 SHOWN = 50
@@ -88,9 +88,9 @@ def follow(ask: Callable[[sa.Connection], int]) -> Answer:
 
 def _wake(settings: Settings) -> None:
     """Should that be lost, beat does it within a second."""
-    nudger = Nudger(settings)
-    nudger.start(queue.COMPARE, queue.REBUILD)
-    nudger.close()
+    task_queue = TaskQueue(settings)
+    task_queue.send(queue.COMPARE, queue.REBUILD)
+    task_queue.close()
 
 
 def _watch(engine: sa.Engine, number: int) -> Run:

@@ -16,7 +16,7 @@ def application_name(part: str) -> str:
     return f"{PREFIX}{part}"
 
 
-def silence(connection: sa.Connection, part: str) -> float | None:
+def seconds_since_query(connection: sa.Connection, part: str) -> float | None:
     """Seconds since this part of the indexer asked the database anything; None if it is not connected."""
     found: float | None = connection.execute(SILENCE, {"name": application_name(part)}).scalar_one()
     return found

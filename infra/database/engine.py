@@ -27,7 +27,7 @@ FRESH_PLANS = f"{OPTIONS} -c plan_cache_mode=force_custom_plan"
 BOUNDED = f"{FRESH_PLANS} -c statement_timeout=20s"
 # A frozen or vanished client's locks come free: the kernel gives its connection up after 15 s, and the server
 # ends a transaction that does nothing for as long. Both are above OpenSearch's timeout (10 s).
-CONNECT = {
+CONNECT_ARGS = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 5,
@@ -40,7 +40,7 @@ RESTS_SINCE = "rests since"
 TRUSTED_SECONDS = 5
 """A connection that was used so long ago is usable, if the server has not said otherwise."""
 
-UNFORESEEN_ENVIRONMENT = "(SELECT CAST(:environment_id AS int))"
+OPAQUE_ENVIRONMENT_ID = "(SELECT CAST(:environment_id AS int))"
 """The environment of a statement that works on many rows, hidden from the planner: one that is newer than the table's
 statistics it would take for empty, and read it whole, even once for each row of a batch."""
 
@@ -67,7 +67,7 @@ def _async_engine(settings: Settings, pool_size: int, connect: dict[str, str], *
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        connect_args=CONNECT | connect,
+        connect_args=CONNECT_ARGS | connect,
         hide_parameters=True,
         **more,
     )
@@ -109,6 +109,6 @@ def open_engine(settings: Settings, *, pool_size: int = 1, name: str | None = No
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,
         pool_pre_ping=True,
-        connect_args=CONNECT | named,
+        connect_args=CONNECT_ARGS | named,
         hide_parameters=True,
     )

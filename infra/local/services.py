@@ -96,7 +96,7 @@ class Indexer(Service):
             with redis.Redis.from_url(self._settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as queue:
                 queue.ping()
             with self._engine.connect() as connection:
-                seconds = activity.silence(connection, self.part)
+                seconds = activity.seconds_since_query(connection, self.part)
         except (redis.RedisError, SQLAlchemyError):
             return False
         return seconds is None or seconds > CHECK_SECONDS

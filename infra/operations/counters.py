@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from infra.operations.outbox import LANES
 
-BOUNDS = (0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+DELAY_BOUNDS = (0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds from a change to its being searchable, by which changes are counted; other bounds need a migration."""
-ENDED = "ended"
+ENDED_WORKERS = "ended"
 """Stands for all workers that have not been heard of for long."""
-WORKERS = 20
+MAX_WORKERS = 20
 
 TOTALS = sa.text("""
     SELECT l.lane, t.*, (
@@ -48,7 +48,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Documents it refused for what they are; each attempt counts."""
     delay_seconds: float
     delay_buckets: list[int]
-    """How many changes were searchable within each of `BOUNDS` and not within the one before; the last: later."""
+    """How many changes were searchable within each of `DELAY_BOUNDS` and not within the one before; the last: later."""
     updated_at: datetime | None
     """When anything was last done."""
 
@@ -65,11 +65,11 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 def totals(connection: sa.Connection) -> list[Totals]:
     """What was done since the database was made, by lane."""
-    rows = connection.execute(TOTALS, {"lanes": list(LANES), "buckets": len(BOUNDS) + 1})
+    rows = connection.execute(TOTALS, {"lanes": list(LANES), "buckets": len(DELAY_BOUNDS) + 1})
     return [msgspec.convert(row, Totals, from_attributes=True) for row in rows]
 
 
 def workers(connection: sa.Connection) -> list[Worker]:
     """Those who indexed something lately, the latest first."""
-    rows = connection.execute(BY_WORKER, {"ended": ENDED, "most": WORKERS})
+    rows = connection.execute(BY_WORKER, {"ended": ENDED_WORKERS, "most": MAX_WORKERS})
     return [msgspec.convert(row, Worker, from_attributes=True) for row in rows]

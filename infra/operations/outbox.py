@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 LANES = ("live", "bulk")
-MOST = 100_000
+COUNT_LIMIT = 100_000
 """Rows are counted up to here: it must stay cheap to ask when there are most of them."""
 
 # Lanes are named in the statement, so that the planner knows how many rows one has.
@@ -20,7 +20,7 @@ _LANE = """
         (SELECT count(*) FROM parked WHERE lane = '{lane}') AS parked"""
 # The oldest of a lane is found by one step an environment, however many rows wait. Those given up are read in the
 # order of their own index, or else the planner may read the whole table for the few.
-WAITING = sa.text(
+BACKLOG = sa.text(
     """
     WITH RECURSIVE heads AS (
         (SELECT lane, environment_id, created_at FROM outbox WHERE parked_at IS NULL
@@ -34,7 +34,7 @@ WAITING = sa.text(
         SELECT lane FROM outbox WHERE parked_at IS NOT NULL ORDER BY environment_id, created_at LIMIT :most)"""
     + " UNION ALL ".join(_LANE.format(lane=lane) for lane in LANES)
 )
-OLDEST_LIVE = sa.text("""
+LIVE_LAG_MS = sa.text("""
     WITH RECURSIVE heads AS (
         (SELECT environment_id, created_at FROM outbox WHERE parked_at IS NULL AND lane = 'live'
          ORDER BY environment_id, seq LIMIT 1)
@@ -60,7 +60,7 @@ RETRY = sa.text("""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Of one lane. Counts end at `MOST`, that of parked rows for both lanes together."""
+    """Of one lane. Counts end at `COUNT_LIMIT`, that of parked rows for both lanes together."""
 
     lane: str
     waiting: int
@@ -82,9 +82,9 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parked_at: datetime
 
 
-def waiting(connection: sa.Connection) -> list[Waiting]:
+def backlog(connection: sa.Connection) -> list[Waiting]:
     """What is on its way, by lane."""
-    rows = connection.execute(WAITING, {"most": MOST})
+    rows = connection.execute(BACKLOG, {"most": COUNT_LIMIT})
     return [msgspec.convert(row, Waiting, from_attributes=True) for row in rows]
 
 

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from infra.index import generations
-from infra.operations.outbox import OLDEST_LIVE
+from infra.operations.outbox import LIVE_LAG_MS
 from infra.settings import Settings
 
 MOST = 100_000
@@ -51,7 +51,7 @@ PROGRESS = f"""
         CASE WHEN seconds > 0 THEN round(s.documents / seconds)::bigint END AS documents_per_second,
         CASE WHEN s.documents > 0 AND g.phase = 'filling' AND NOT g.is_paused
             THEN round(greatest(g.total - s.documents, 0) * seconds / s.documents)::bigint END AS remaining_seconds,
-        ({OLDEST_LIVE.text}) AS lag_ms
+        ({LIVE_LAG_MS.text}) AS lag_ms
     FROM generations g CROSS JOIN LATERAL (
         SELECT extract(epoch FROM
             least(g.refreshed_at, g.ended_at, g.paused_at, clock_timestamp()) - g.filling_at - g.rested) AS seconds) t

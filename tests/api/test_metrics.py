@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from infra.operations.counters import BOUNDS
+from infra.operations.counters import DELAY_BOUNDS
 from tests.scraping import metrics
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
@@ -120,7 +120,7 @@ def test_what_the_indexer_does_is_counted_by_lane(account: Account, service: Ser
         assert more[f"consumers_{name}"] == 0, name
     assert more["consumers_commit_to_searchable_seconds_sum"] > 0
     found, earlier = delays(now, "live"), delays(before, "live")
-    assert list(found) == [*BOUNDS, float("inf")]
+    assert list(found) == [*DELAY_BOUNDS, float("inf")]
     assert found[float("inf")] - earlier[float("inf")] == 3
     assert sorted(found.values()) == list(found.values())
     assert all(now[key] == before[key] for key in now if key[1:] == ("bulk",))

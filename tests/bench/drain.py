@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain import bulk, claims
-from indexer.drain.bulk import Written
+from indexer.drain.bulk import Document
 from indexer.drain.round import drain_round
 from infra.database.engine import open_engine
 from infra.index import documents, mapping, naming
@@ -65,11 +65,11 @@ class Turn:
         with database.engine.begin() as connection:
             connection.execute(CHANGE)
             self._rows = [ConsumerRow._make(row) for row in connection.execute(ALL)]
-        self._batch: list[Written] = []
+        self._batch: list[Document] = []
 
     def render(self) -> None:
         self._batch = [
-            Written(row.environment_id, row.id, row.version, documents.document(row, ())) for row in self._rows
+            Document(row.environment_id, row.id, row.version, documents.document(row, ())) for row in self._rows
         ]
 
     def send(self) -> None:
@@ -88,7 +88,7 @@ class Turn:
                 pass
         self._live.dispose()
 
-    def _parts(self) -> Iterator[list[Written]]:
+    def _parts(self) -> Iterator[list[Document]]:
         return (self._batch[first : first + claims.ROWS] for first in range(0, len(self._batch), claims.ROWS))
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from indexer.drain.bulk import Written, write
+from indexer.drain.bulk import Document, write
 from indexer.rebuild import fill
 from indexer.rebuild.builder import ROWS
 from infra.index import documents, generations, naming
@@ -56,13 +56,13 @@ def render(shop: Shop, file: Path) -> None:
             pickle.dump(page, target, pickle.HIGHEST_PROTOCOL)
 
 
-def pages(shop: Shop) -> Iterator[list[Written]]:
+def pages(shop: Shop) -> Iterator[list[Document]]:
     values: dict[str, object] = {"position": "", "until_id": None, "rows": ROWS}
     with shop.database.engine.connect() as connection:
         while rows := connection.execute(fill.PAGE, values).all():
             found = [(documents.ConsumerRow._make(row[:-1]), row[-1]) for row in rows]
             yield [
-                Written(row.environment_id, row.id, row.version, documents.document(row, audiences))
+                Document(row.environment_id, row.id, row.version, documents.document(row, audiences))
                 for row, audiences in found
             ]
             values["position"] = rows[-1].id
@@ -95,7 +95,7 @@ def _send(settings: Settings, name: str, file: Path, senders: int, number: int, 
     with file.open("rb") as source:
         place = 0
         while source.peek(1):
-            page: list[Written] = pickle.load(source)
+            page: list[Document] = pickle.load(source)
             if place % senders == number:
                 assert all(item.is_written for item in send(page))
             place += 1

@@ -22,7 +22,7 @@ from tests.indexer.stopping import STEPS
 FOLDER = Path(os.environ["HALTING"])
 BEFORE = {
     "unclaimed": (claims, "claim"),
-    "writing": (drain, "_write"),
+    "writing": (drain, "write_documents"),
     "unwoken": (Waker, "wake"),
 }
 AFTER = STEPS | {"committed": (loop, "drain_round")}

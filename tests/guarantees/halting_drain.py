@@ -18,9 +18,9 @@ from tests.indexer.conftest import Pipeline
 STEPS = {
     "claim": (claims, "claim"),
     "read": (drain, "read_documents"),
-    "write": (drain, "_write"),
+    "write": (drain, "write_documents"),
     "refresh": (drain, "refresh"),
-    "forget": (drain, "_settle"),
+    "forget": (drain, "forget"),
 }
 
 

@@ -64,7 +64,7 @@ def halting_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFact
 def is_at_work(database: Database) -> bool:
     """Whether the worker looks for changes; while it does not, another does its work."""
     with database.engine.connect() as connection:
-        seconds = activity.silence(connection, queue.LIVE)
+        seconds = activity.seconds_since_query(connection, queue.LIVE)
     return seconds is not None and seconds < 1
 
 

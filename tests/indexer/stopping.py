@@ -15,9 +15,9 @@ STEPS = {
     "claimed": (claims, "claim"),
     "aimed": (claims, "targets"),
     "read": (drain, "read_documents"),
-    "written": (drain, "_write"),
+    "written": (drain, "write_documents"),
     "refreshed": (drain, "refresh"),
-    "forgotten": (claims, "forget"),
+    "forgotten": (claims, "delete_indexed"),
 }
 
 

@@ -17,8 +17,8 @@ from tests.indexer.conftest import Pipeline
 from tests.indexer.doorway import Doorway
 from tests.indexer.test_drain import POISON
 
-ROUNDS = claims.ATTEMPTS + 1
-ATTEMPTED = [(attempt, attempt == claims.ATTEMPTS) for attempt in range(1, claims.ATTEMPTS + 1)]
+ROUNDS = claims.MAX_ATTEMPTS + 1
+ATTEMPTED = [(attempt, attempt == claims.MAX_ATTEMPTS) for attempt in range(1, claims.MAX_ATTEMPTS + 1)]
 BAD = "Bad Name"
 
 
@@ -170,7 +170,7 @@ def test_document_that_opensearch_stumbles_over_is_to_blame_and_others_go_on(pip
             assert attempts(pipeline) == [attempt]
             try_again(pipeline)
     assert "stumbled" in (pipeline.failures()[0][2] or "")
-    assert pipeline.indexed(other)["fullName"] == ("A Consumer" if alone else f"Attempt {claims.ATTEMPTS}")
+    assert pipeline.indexed(other)["fullName"] == ("A Consumer" if alone else f"Attempt {claims.MAX_ATTEMPTS}")
     # Mended, it goes the way of all others.
     pipeline.rename(bad, "Good Name")
     pipeline.drain()
@@ -227,14 +227,14 @@ def test_row_that_cannot_be_rendered_is_to_blame_and_others_go_on(
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
     """Let PostgreSQL fail whenever this row is among those that are read."""
-    read = claims.current
+    read = claims.read_consumers
 
-    def current(connection: sa.Connection, ids: list[str]) -> dict[str, claims.Current]:
+    def read_consumers(connection: sa.Connection, ids: list[str]) -> dict[str, claims.Current]:
         if consumer in ids:
             connection.execute(sa.text("SELECT 1 / 0"))
         return read(connection, ids)
 
-    monkeypatch.setattr(claims, "current", current)
+    monkeypatch.setattr(claims, "read_consumers", read_consumers)
 
 
 def test_row_that_cannot_be_read_is_to_blame_once_it_is_alone(

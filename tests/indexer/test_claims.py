@@ -77,7 +77,7 @@ def test_claim_reads_about_what_it_takes_however_long_the_queues_are(pipeline: P
 
 def test_a_burst_after_silence_is_not_worked_off_by_the_plans_of_an_empty_table(pipeline: Pipeline) -> None:
     """A session keeps its plans; that for an empty outbox goes through all of it for every row of it."""
-    forget = claims.FORGET.text.replace(":ids", "$1").replace(":versions", "$2")
+    forget = claims.DELETE_INDEXED.text.replace(":ids", "$1").replace(":versions", "$2")
     ids = [f"cons_{number:026}" for number in range(1, 501)]
     values = f"'{{{','.join(ids)}}}', array_fill(1::bigint, ARRAY[{len(ids)}])"
     execute = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE forget ({values})".replace(":", r"\:"))

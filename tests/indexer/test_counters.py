@@ -13,7 +13,7 @@ from indexer import upkeep
 from indexer.drain import claims, counters
 from indexer.drain.round import drain_round
 from infra.index.client import open_writer
-from infra.operations.counters import BOUNDS, ENDED, Totals, totals, workers
+from infra.operations.counters import DELAY_BOUNDS, ENDED_WORKERS, Totals, totals, workers
 from tests.indexer.conftest import Pipeline
 from tests.indexer.test_drain import POISON
 
@@ -40,7 +40,7 @@ def silent(pipeline: Pipeline) -> None:
 def test_nothing_is_counted_before_anything_is_done(pipeline: Pipeline) -> None:
     assert pipeline.round().rows == 0
     assert numbers(counted(pipeline)) == (0, 0, 0, 0, 0)
-    assert counted(pipeline).delay_buckets == [0] * (len(BOUNDS) + 1)
+    assert counted(pipeline).delay_buckets == [0] * (len(DELAY_BOUNDS) + 1)
     assert rows(pipeline) == []
 
 
@@ -80,13 +80,13 @@ def test_each_failure_of_a_document_is_counted_and_its_change_when_it_is_mended(
     pipeline.consumer()
     pipeline.drain()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
-    for attempt in range(1, claims.ATTEMPTS + 1):
+    for attempt in range(1, claims.MAX_ATTEMPTS + 1):
         pipeline.round()
         assert numbers(counted(pipeline)) == (1 + attempt, 2, 2, 0, attempt)
         pipeline.run("UPDATE outbox SET retry_at = now()")
     pipeline.run("UPDATE consumers SET metadata = NULL WHERE id = :id", id=poisoned)
     pipeline.drain()
-    assert numbers(counted(pipeline))[1:] == (4, 3, 0, claims.ATTEMPTS)
+    assert numbers(counted(pipeline))[1:] == (4, 3, 0, claims.MAX_ATTEMPTS)
 
 
 @pytest.mark.parametrize(("age", "bound"), [(-60, 0.025), (31, 60.0), (100, 300.0), (400, None)])
@@ -96,7 +96,7 @@ def test_delay_is_from_the_change_to_its_being_searchable(pipeline: Pipeline, ag
     pipeline.run("UPDATE outbox SET created_at = clock_timestamp() + :age * interval '-1 second'", age=age)
     pipeline.round()
     found = counted(pipeline)
-    expected = [int(each == bound) for each in (*BOUNDS, None)]
+    expected = [int(each == bound) for each in (*DELAY_BOUNDS, None)]
     assert found.delay_buckets == expected
     assert found.delay_seconds >= max(age, 0)
 
@@ -135,7 +135,7 @@ def then_ended(step: Callable[..., None]) -> Callable[..., None]:
 
 
 def test_drains_at_once_do_not_wait_for_each_other(pipeline: Pipeline) -> None:
-    done = counters.Done(1, 0, 0, {"live": [5], "bulk": [7]})
+    done = counters.RoundCounts(1, 0, 0, {"live": [5], "bulk": [7]})
     engine = pipeline.database.engine
     with engine.connect() as one, engine.connect() as other:
         for connection in (one, other):
@@ -156,14 +156,14 @@ def test_counters_of_silent_workers_become_one_row_and_the_sums_stay(pipeline: P
         for number, connection in enumerate(sessions):
             with connection.begin():
                 delays = {"live": [10**number, 10**9 + round_number], "bulk": [3 * 10**8]}
-                counters.record(connection, "live", counters.Done(2, number, 1, delays))
+                counters.record(connection, "live", counters.RoundCounts(2, number, 1, delays))
         for connection in sessions:
             connection.invalidate()
             connection.close()
         before = {lane: counted(pipeline, lane) for lane in ("live", "bulk")}
         silent(pipeline)
         assert upkeep.fold_counters(engine) == 6
-        assert rows(pipeline) == [(ENDED, "bulk"), (ENDED, "live")]
+        assert rows(pipeline) == [(ENDED_WORKERS, "bulk"), (ENDED_WORKERS, "live")]
         for lane, was in before.items():
             now = counted(pipeline, lane)
             assert msgspec.structs.replace(now, updated_at=was.updated_at) == was
@@ -199,7 +199,7 @@ def test_folding_in_several_places_while_drains_count_loses_nothing(pipeline: Pi
         if number % 2:
             return upkeep.fold_counters(engine)
         with engine.begin() as connection:
-            counters.record(connection, "live", counters.Done(1, 0, 0, {"live": [1]}))
+            counters.record(connection, "live", counters.RoundCounts(1, 0, 0, {"live": [1]}))
             connection.execute(
                 sa.text(
                     "UPDATE indexer_counters SET updated_at = updated_at - interval '2 hours'"

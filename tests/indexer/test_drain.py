@@ -19,7 +19,7 @@ def test_row_becomes_exactly_its_document(pipeline: Pipeline) -> None:
     )
     pipeline.round()
     with pipeline.database.engine.connect() as connection:
-        found = claims.current(connection, [consumer])[consumer]
+        found = claims.read_consumers(connection, [consumer])[consumer]
     assert pipeline.source(consumer) == documents.document(found.row, found.audience_ids)
     assert pipeline.waiting() == 0
 
@@ -118,10 +118,10 @@ def test_record_of_a_version_the_row_never_had_does_not_keep_the_drain_busy(pipe
 def test_document_that_is_refused_is_retried_then_parked_and_the_others_go_on(pipeline: Pipeline) -> None:
     poisoned, healthy = pipeline.consumer(), pipeline.consumer()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
-    for attempt in range(1, claims.ATTEMPTS + 1):
+    for attempt in range(1, claims.MAX_ATTEMPTS + 1):
         pipeline.drain()
         assert pipeline.visible() == {healthy}
-        assert [row[:2] for row in pipeline.failures()] == [(attempt, attempt == claims.ATTEMPTS)] * 2
+        assert [row[:2] for row in pipeline.failures()] == [(attempt, attempt == claims.MAX_ATTEMPTS)] * 2
         pipeline.run("UPDATE outbox SET retry_at = now()")
     assert "mapper_parsing_exception" in (pipeline.failures()[0][2] or "")
     assert pipeline.round().rows == 0
@@ -146,7 +146,7 @@ def test_what_another_drain_wrote_is_searchable_before_its_record_goes(pipeline:
     pipeline.drain()
     pipeline.rename(consumer, "After")
     with pipeline.database.engine.connect() as connection:
-        found = claims.current(connection, [consumer])[consumer]
+        found = claims.read_consumers(connection, [consumer])[consumer]
     newer = found.row._replace(version=found.row.version + 1)
     params = {"version": str(newer.version), "version_type": "external_gte"}
     pipeline.writer.index(index=pipeline.index_name, id=consumer, body=documents.document(newer, []), params=params)

@@ -11,7 +11,7 @@ from indexer.drain import claims, loop
 from indexer.drain.loop import Drainer
 from indexer.drain.round import Round, drain_round
 from infra.backoff import Backoff
-from infra.database.engine import CONNECT, open_engine
+from infra.database.engine import CONNECT_ARGS, open_engine
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
 from tests.indexer.doorway import Doorway
@@ -117,8 +117,8 @@ def ways(pipeline: Pipeline) -> Iterator[dict[str, Doorway]]:
 def test_server_that_goes_away_ends_nothing_and_all_goes_on_after_its_return(
     pipeline: Pipeline, ways: dict[str, Doorway], monkeypatch: pytest.MonkeyPatch, server: str, how: str
 ) -> None:
-    monkeypatch.setitem(CONNECT, "options", "-c statement_timeout=5s")
-    monkeypatch.setitem(CONNECT, "connect_timeout", 2)
+    monkeypatch.setitem(CONNECT_ARGS, "options", "-c statement_timeout=5s")
+    monkeypatch.setitem(CONNECT_ARGS, "connect_timeout", 2)
     away = msgspec.structs.replace(pipeline.database.settings, database_url=ways["postgresql"].address)
     writer = OpenSearch(ways["opensearch"].address, timeout=2, max_retries=0, serializer=TextSerializer())
     engine = open_engine(away)

@@ -12,7 +12,7 @@ from tests.indexer.test_claims import FILL
 def told(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
     """Waiting and parked rows by lane."""
     with pipeline.database.engine.connect() as connection:
-        return {lane.lane: (lane.waiting, lane.parked) for lane in outbox.waiting(connection)}
+        return {lane.lane: (lane.waiting, lane.parked) for lane in outbox.backlog(connection)}
 
 
 def test_each_lane_is_told_of_also_one_with_nothing_in_it(pipeline: Pipeline) -> None:
@@ -28,7 +28,7 @@ def test_oldest_is_the_oldest_of_all_environments(pipeline: Pipeline) -> None:
     pipeline.run("UPDATE outbox SET created_at = now() - environment_id % 4 * interval '1 hour'")
     pipeline.run("UPDATE outbox SET created_at = now() - interval '1 day', parked_at = now() WHERE environment_id = 5")
     with pipeline.database.engine.connect() as connection:
-        live, bulk = outbox.waiting(connection)
+        live, bulk = outbox.backlog(connection)
     assert 3 * 3600 <= live.oldest_seconds < 4 * 3600
     assert bulk.oldest_seconds == 0
 
@@ -41,6 +41,6 @@ def test_telling_reads_little_of_a_long_queue(pipeline: Pipeline) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql("ANALYZE outbox")
         [(pages,)] = connection.exec_driver_sql("SELECT pg_relation_size('outbox') / 8192")
-        explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {outbox.WAITING.text}")
+        explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {outbox.BACKLOG.text}")
         plan: Any = connection.execute(explain, {"most": 1000}).scalar_one()
     assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < pages / 4

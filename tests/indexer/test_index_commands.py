@@ -40,7 +40,7 @@ def externally_named(pipeline: Pipeline, name: str) -> str:
 
 def park(pipeline: Pipeline) -> None:
     """Rounds until what is refused is given up."""
-    for _ in range(claims.ATTEMPTS):
+    for _ in range(claims.MAX_ATTEMPTS):
         pipeline.drain()
         pipeline.run("UPDATE outbox SET retry_at = now()")
 
@@ -185,7 +185,7 @@ def test_parked_change_is_shown_with_its_reason_in_one_line_that_does_nothing(
     park(pipeline)
     [parked] = status(consumers)["parked"]
     assert (parked["consumerId"], parked["organization"], parked["mode"]) == (consumer, "Shop", "live")
-    assert (parked["version"], parked["attempts"]) == (pipeline.version(consumer), claims.ATTEMPTS)
+    assert (parked["version"], parked["attempts"]) == (pipeline.version(consumer), claims.MAX_ATTEMPTS)
     assert parked["reason"].startswith("mapper_parsing_exception: ")
     pipeline.run("UPDATE outbox SET error = :error", error="first\nsecond \x1b[31m\u202e" + "x" * 500)
     [line] = [line for line in consumers("index", "status").out.splitlines() if line.startswith(consumer)]
@@ -210,7 +210,7 @@ def test_what_was_parked_is_in_the_index_once_its_cause_is_mended_and_it_is_trie
 ) -> None:
     refused = externally_named(narrow, "not a number")
     park(narrow)
-    assert narrow.failures()[0][:2] == (claims.ATTEMPTS, True)
+    assert narrow.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
     mend(narrow)
     narrow.drain()
     assert narrow.visible() == set()
@@ -227,7 +227,7 @@ def test_change_whose_cause_stays_is_parked_again(narrow: Pipeline, consumers: C
     park(narrow)
     consumers("index", "retry-parked")
     park(narrow)
-    assert narrow.failures()[0][:2] == (claims.ATTEMPTS, True)
+    assert narrow.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
 
 
 def test_what_is_tried_again_can_be_chosen(pipeline: Pipeline, consumers: Consumers) -> None:
@@ -292,4 +292,4 @@ def test_the_indexer_is_woken_if_it_can_be(
     monkeypatch.setenv("REDIS_URL", f"redis://{CLOSED}")
     assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": False}
     with pipeline.database.engine.connect() as connection:
-        assert [lane.parked for lane in outbox.waiting(connection)] == [0, 0]
+        assert [lane.parked for lane in outbox.backlog(connection)] == [0, 0]

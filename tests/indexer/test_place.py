@@ -61,7 +61,7 @@ def test_place_that_fails_parks_and_loses_nothing(pipeline: Pipeline, fault: Fau
     pipeline.rename(changed, "Changed")
     pipeline.delete(gone)
     fault.begin(pipeline)
-    for _ in range(claims.ATTEMPTS + 1):
+    for _ in range(claims.MAX_ATTEMPTS + 1):
         with pytest.raises((IndexUnavailable, OpenSearchException)):
             pipeline.round()
     assert pipeline.failures() == [(0, False, None)] * 2
@@ -76,7 +76,7 @@ def test_search_engine_that_is_away_parks_and_loses_nothing(pipeline: Pipeline) 
     consumer = pipeline.consumer()
     nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
     away = open_writer(nobody)
-    for _ in range(claims.ATTEMPTS + 1):
+    for _ in range(claims.MAX_ATTEMPTS + 1):
         with pytest.raises(OpenSearchException), pipeline.database.engine.connect() as connection:
             drain_round(connection, away)
     away.close()
@@ -114,7 +114,7 @@ def test_place_that_refuses_a_part_is_to_blame_and_no_document(pipeline: Pipelin
     client.ingest.put_pipeline(id=index, body={"processors": [{"set": lead}]})
     try:
         client.indices.put_settings(index=pipeline.index_name, body={"index.default_pipeline": index})
-        for _ in range(claims.ATTEMPTS + 1):
+        for _ in range(claims.MAX_ATTEMPTS + 1):
             with pytest.raises(IndexUnavailable, match="404" if target == "index" else "429"):
                 pipeline.round()
     finally:

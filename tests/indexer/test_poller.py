@@ -98,7 +98,7 @@ def test_worker_that_is_connected_and_asks_nothing_is_silent(
     with engine.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
         wait_until(lambda: not subject.poll() and not pipeline.waiting(), what="the poller to take the lane over")
-        assert (activity.silence(connection, queue.LIVE) or 0) < 0.2, "it asked just now"
+        assert (activity.seconds_since_query(connection, queue.LIVE) or 0) < 0.2, "it asked just now"
     engine.dispose()
 
 

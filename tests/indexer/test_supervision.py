@@ -44,7 +44,7 @@ def test_worker_is_stuck_when_it_gets_nothing_though_something_waits(
     stuck_at: int | None,
 ) -> None:
     clock = Clock()
-    watch = supervision.Watch(lambda: waits, clock)
+    watch = supervision.Watchdog(lambda: waits, clock)
     for second in range(100):
         clock.now = 1000.0 + second
         if second in messages_at:
@@ -57,7 +57,7 @@ def test_worker_is_stuck_when_it_gets_nothing_though_something_waits(
 
 def test_worker_has_as_long_for_the_first_message_after_a_pause(queue_of_its_own: Redis) -> None:
     clock = Clock()
-    watch = supervision.Watch(lambda: supervision.waiting(queue_of_its_own, [queue.LIVE, queue.BULK]), clock)
+    watch = supervision.Watchdog(lambda: supervision.has_messages(queue_of_its_own, [queue.LIVE, queue.BULK]), clock)
     clock.now += 10 * supervision.STUCK_SECONDS
     assert not watch.is_stuck()
     queue_of_its_own.rpush(queue.BULK, "a message")
@@ -71,8 +71,8 @@ def test_worker_has_as_long_for_the_first_message_after_a_pause(queue_of_its_own
 
 def test_broker_that_is_away_or_broken_has_no_messages(queue_of_its_own: Redis) -> None:
     queue_of_its_own.set(queue.LIVE, "no list")
-    assert not supervision.waiting(queue_of_its_own, [queue.LIVE])
-    assert not supervision.waiting(Redis.from_url("redis://127.0.0.1:9"), [queue.LIVE])
+    assert not supervision.has_messages(queue_of_its_own, [queue.LIVE])
+    assert not supervision.has_messages(Redis.from_url("redis://127.0.0.1:9"), [queue.LIVE])
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def buried(pipeline: Pipeline, days: int) -> str:
 
 
 def purge(pipeline: Pipeline) -> int:
-    return upkeep.purge(pipeline.database.engine, pipeline.writer)
+    return upkeep.purge_tombstones(pipeline.database.engine, pipeline.writer)
 
 
 def test_old_tombstones_are_purged_and_nothing_else(pipeline: Pipeline) -> None:

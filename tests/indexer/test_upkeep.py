@@ -12,7 +12,12 @@ from tests.indexer.conftest import Pipeline
 from tests.waiting import wait_until
 
 NUMBER = 2500
-CLEAR = "from indexer import upkeep; from infra import db, settings; upkeep.clear_audiences(db.engine(settings.load()))"
+CLEAR = """
+from indexer import upkeep
+from infra import settings
+from infra.database.engine import open_engine
+upkeep.clear_deleted_audiences(open_engine(settings.load()))
+"""
 
 
 def deleted_audience(pipeline: Pipeline, number: int) -> str:
@@ -39,7 +44,7 @@ def exists(pipeline: Pipeline, audience: str) -> bool:
 def test_memberships_of_a_deleted_audience_go_in_short_transactions_of_lane_bulk(pipeline: Pipeline) -> None:
     gone = deleted_audience(pipeline, NUMBER)
     pipeline.drain()
-    assert upkeep.clear_audiences(pipeline.database.engine) == NUMBER
+    assert upkeep.clear_deleted_audiences(pipeline.database.engine) == NUMBER
     assert (members(pipeline, gone), exists(pipeline, gone)) == (0, False)
     changes = pipeline.run("SELECT lane, count(*) FROM outbox GROUP BY xid, lane ORDER BY 2 DESC")
     assert changes == [("bulk", 1000), ("bulk", 1000), ("bulk", 500)]
@@ -47,12 +52,12 @@ def test_memberships_of_a_deleted_audience_go_in_short_transactions_of_lane_bulk
     [(left,)] = pipeline.run("SELECT id FROM audiences")
     documents = pipeline.database.documents(pipeline.environment)
     assert [document["audienceIds"] for document in documents.values()] == [[left]] * NUMBER
-    assert upkeep.clear_audiences(pipeline.database.engine) == 0
+    assert upkeep.clear_deleted_audiences(pipeline.database.engine) == 0
 
 
 def test_one_call_clears_a_part_so_that_drains_wait_shortly(pipeline: Pipeline) -> None:
     gone = deleted_audience(pipeline, 5500)
-    assert [upkeep.clear_audiences(pipeline.database.engine) for _ in range(3)] == [5000, 500, 0]
+    assert [upkeep.clear_deleted_audiences(pipeline.database.engine) for _ in range(3)] == [5000, 500, 0]
     assert not exists(pipeline, gone)
 
 
@@ -66,12 +71,14 @@ def test_clearing_killed_half_way_is_ended_by_another(pipeline: Pipeline) -> Non
         connection.exec_driver_sql(f"SELECT FROM consumers WHERE id = {held} FOR UPDATE")
         with subprocess.Popen([sys.executable, "-c", CLEAR], env=environ) as killed:
             wait_until(lambda: pipeline.run(waiting), what="the clearing to wait")
-            assert upkeep.clear_audiences(pipeline.database.engine) == 0, "the audience is its own while it lives"
+            assert upkeep.clear_deleted_audiences(pipeline.database.engine) == 0, (
+                "the audience is its own while it lives"
+            )
             killed.kill()
     assert (members(pipeline, gone), exists(pipeline, gone)) == (NUMBER - 1000, True)
 
     def ended() -> bool:
-        upkeep.clear_audiences(pipeline.database.engine)
+        upkeep.clear_deleted_audiences(pipeline.database.engine)
         return not exists(pipeline, gone)
 
     wait_until(ended, what="the memberships' end")
@@ -83,15 +90,15 @@ def test_clearing_killed_half_way_is_ended_by_another(pipeline: Pipeline) -> Non
 def test_clearing_in_several_places_at_once_does_each_membership_once(pipeline: Pipeline) -> None:
     gone = [deleted_audience(pipeline, 300) for _ in range(3)]
     with ThreadPoolExecutor(4) as pool:
-        cleared = list(pool.map(upkeep.clear_audiences, [pipeline.database.engine] * 4))
-    assert sum(cleared) + upkeep.clear_audiences(pipeline.database.engine) == 900
+        cleared = list(pool.map(upkeep.clear_deleted_audiences, [pipeline.database.engine] * 4))
+    assert sum(cleared) + upkeep.clear_deleted_audiences(pipeline.database.engine) == 900
     assert not any(exists(pipeline, audience) for audience in gone)
 
 
 @pytest.mark.parametrize("number", [0, 1, 1000])
 def test_deleted_audience_of_any_size_goes(pipeline: Pipeline, number: int) -> None:
     gone = deleted_audience(pipeline, number)
-    assert upkeep.clear_audiences(pipeline.database.engine) == number
+    assert upkeep.clear_deleted_audiences(pipeline.database.engine) == number
     assert not exists(pipeline, gone)
 
 
@@ -103,6 +110,6 @@ def test_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:
     with pipeline.database.engine.begin() as connection:
         # One is being replaced at this moment: it is left to whoever does that.
         connection.exec_driver_sql("SELECT FROM idempotency_keys WHERE key = '24 hours 1 second7' FOR UPDATE")
-        assert upkeep.expire_keys(pipeline.database.engine) == NUMBER - 1
-    assert upkeep.expire_keys(pipeline.database.engine) == 1
+        assert upkeep.delete_expired_keys(pipeline.database.engine) == NUMBER - 1
+    assert upkeep.delete_expired_keys(pipeline.database.engine) == 1
     assert pipeline.run("SELECT count(*), min(left(key, 2)) FROM idempotency_keys") == [(NUMBER, "23")]

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 import pytest
 import sqlalchemy as sa
 
-from indexer.drain.claims import HIGHEST
+from indexer.drain.claims import VERSION_LIMIT
 from indexer.verify import compare, pool, runs
 from indexer.verify.pool import Comparers
 from indexer.verify.runs import Place
@@ -238,7 +238,7 @@ def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pyt
     assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]
 
 
-@pytest.mark.parametrize("version", [HIGHEST, HIGHEST + 5, (1 << 63) - 2, (1 << 63) - 1])
+@pytest.mark.parametrize("version", [VERSION_LIMIT, VERSION_LIMIT + 5, (1 << 63) - 2, (1 << 63) - 1])
 def test_document_beyond_all_versions_is_found_and_mended(filled: Pipeline, version: int) -> None:
     """No row could ever be raised above it, so it is removed, and written anew once OpenSearch has forgotten that:
     after a minute, which the drain's attempts outlast.

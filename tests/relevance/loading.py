@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain import bulk
-from indexer.drain.bulk import Written
+from indexer.drain.bulk import Document
 from infra.index import documents, naming
 from infra.index.client import TextSerializer
 from infra.index.documents import ConsumerRow
@@ -64,6 +64,6 @@ def assert_complete(database: Database, environment_id: int, expected: int) -> N
     assert not database.waiting(environment_id)
 
 
-def _written(row: Sequence[Any]) -> Written:
+def _written(row: Sequence[Any]) -> Document:
     consumer = ConsumerRow._make(row)
-    return Written(consumer.environment_id, consumer.id, consumer.version, documents.document(consumer, []))
+    return Document(consumer.environment_id, consumer.id, consumer.version, documents.document(consumer, []))
