@@ -17,7 +17,7 @@ from api.audiences.routes import AudienceController
 from api.auth import Caller, Keys, authenticate, authorize
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
-from api.consumers.windows import Oldest
+from api.consumers.windows import FirstPages
 from api.edge import edge
 from api.errors import HANDLERS
 from api.freshness import Freshness
@@ -107,7 +107,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     chosen = app.state.settings
     app.state.engine = open_async_engine(chosen)
     app.state.search = open_reader(chosen)
-    app.state.oldest = Oldest()
+    app.state.first_pages = FirstPages()
     app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
     app.state.metrics.watch(app.state.engine)
     app.state.limits = Limits(chosen, app.state.redis)

@@ -1,7 +1,8 @@
-"""Cursors: opaque, self-contained places in a list.
+"""Cursors of lists: opaque, self-contained positions.
 
-A cursor holds the sort values of a row and when it was given out. Its checksum also covers what was asked (the
-environment, filters, sort, direction), so it is good for that list alone, on any index generation.
+A cursor holds the sort values of a row and the time it was issued. Its checksum also covers the list's id, which
+stands for the environment, filters, sort and direction. So a cursor is valid for one list only, and on every
+generation of the index.
 """
 
 import binascii
@@ -21,45 +22,45 @@ class CursorError(ValueError):
     """A cursor is damaged, expired, or of another list."""
 
 
-class Place(msgspec.Struct, array_like=True):
-    given_at: int
+class _Payload(msgspec.Struct, array_like=True):
+    issued_at: int
     values: list[str | int | float | None]
 
 
-def encode(question: bytes, values: Sequence[Any], now: float | None = None) -> str:
-    """The cursor of a row.
+def encode(list_id: bytes, values: Sequence[Any], now: float | None = None) -> str:
+    """Return the cursor of a row.
 
     Args:
-        question: all that decides which rows are listed, and in which order.
-        values: the row's sort values, as the index gave them.
+        list_id: everything that decides which rows are listed, and in which order.
+        values: the row's sort values, as the index returned them.
         now: Unix time in seconds.
     """
-    payload = msgspec.msgpack.encode(Place(int(time.time() if now is None else now), list(values)))
-    return urlsafe_b64encode(_checksum(question, payload) + payload).rstrip(b"=").decode()
+    payload = msgspec.msgpack.encode(_Payload(int(time.time() if now is None else now), list(values)))
+    return urlsafe_b64encode(_checksum(list_id, payload) + payload).rstrip(b"=").decode()
 
 
-def decode(question: bytes, cursor: str, now: float | None = None) -> list[Any]:
-    """The sort values of the row a cursor stands for.
+def decode(list_id: bytes, cursor: str, now: float | None = None) -> list[Any]:
+    """Return the sort values of the row that a cursor points to.
 
     Raises:
-        CursorError: it is damaged, older than 24 hours, or was given for another question.
+        CursorError: the cursor is damaged, older than 24 hours, or was issued for another list.
     """
     try:
         raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
     except (UnicodeEncodeError, binascii.Error):
         raise CursorError("Invalid cursor") from None
     checksum, payload = raw[:CHECKSUM_BYTES], raw[CHECKSUM_BYTES:]
-    # The text form of some bytes is not unique; only the one given out is taken.
-    if checksum != _checksum(question, payload) or urlsafe_b64encode(raw).rstrip(b"=").decode() != cursor:
-        raise CursorError("Invalid cursor: damaged, or given for another filter, sort or direction")
+    # Several base64 texts can decode to the same bytes; only the text that was issued is accepted.
+    if checksum != _checksum(list_id, payload) or urlsafe_b64encode(raw).rstrip(b"=").decode() != cursor:
+        raise CursorError("Invalid cursor: damaged, or issued for another filter, sort or direction")
     try:
-        place = msgspec.msgpack.decode(payload, type=Place)
+        decoded = msgspec.msgpack.decode(payload, type=_Payload)
     except msgspec.MsgspecError:
         raise CursorError("Invalid cursor") from None
-    if place.given_at + IDLE_SECONDS < (time.time() if now is None else now):
+    if decoded.issued_at + IDLE_SECONDS < (time.time() if now is None else now):
         raise CursorError("Cursor has expired")
-    return place.values
+    return decoded.values
 
 
-def _checksum(question: bytes, payload: bytes) -> bytes:
-    return hashlib.blake2b(question + b"\0" + payload, digest_size=CHECKSUM_BYTES, person=b"consumers cursor").digest()
+def _checksum(list_id: bytes, payload: bytes) -> bytes:
+    return hashlib.blake2b(list_id + b"\0" + payload, digest_size=CHECKSUM_BYTES, person=b"consumers cursor").digest()

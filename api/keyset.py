@@ -1,4 +1,4 @@
-"""Pages of a list that PostgreSQL answers, by keyset: newest first, ties by id."""
+"""Keyset pagination of the lists that PostgreSQL answers: newest first, ties by id."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.errors import Fault, invalid
-from api.pages import PageInfo, Window
+from api.pages import PageInfo, Paging
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*\Z")]
@@ -20,40 +20,41 @@ async def newest_first(
     select: str,
     values: dict[str, Any],
     keys: tuple[str, str],
-    window: Window,
-    question: bytes,
+    paging: Paging,
+    list_id: bytes,
 ) -> tuple[Sequence[sa.Row[Any]], PageInfo]:
-    """The rows of one page, and what it says of itself.
+    """Return the rows of one page, and its page info.
 
     Args:
         connection: to the database.
-        select: a statement that ends in its conditions.
-        values: for the statement.
-        keys: the columns of time and id; the rows have them under these names too.
-        window: which page.
-        question: identifies the list.
+        select: a SELECT statement that ends in its WHERE conditions.
+        values: the statement's parameters.
+        keys: the columns of the time and the id; each row has them as attributes, without their prefix.
+        paging: the requested page.
+        list_id: identifies the list.
 
     Raises:
         Problem: 400 for a cursor that is damaged, expired or of another list.
     """
     moment, key = keys
-    if place := window.place(question, len(keys)):
-        select += f" AND ({moment}, {key}) {'>' if window.backward else '<'} (:place_time, :place_id)"
-        values = values | dict(zip(("place_time", "place_id"), _place(place, window), strict=True))
-    direction = "ASC" if window.backward else "DESC"
+    if position := paging.position(list_id, len(keys)):
+        select += f" AND ({moment}, {key}) {'>' if paging.backward else '<'} (:position_time, :position_id)"
+        bound = zip(("position_time", "position_id"), _convert(position, paging), strict=True)
+        values = values | dict(bound)
+    direction = "ASC" if paging.backward else "DESC"
     select += f" ORDER BY {moment} {direction}, {key} {direction} LIMIT :size"
-    rows = (await connection.execute(sa.text(select), values | {"size": window.size + 1})).all()
-    more = len(rows) > window.size
-    rows = rows[: window.size]
-    if window.backward:
+    rows = (await connection.execute(sa.text(select), values | {"size": paging.size + 1})).all()
+    has_more = len(rows) > paging.size
+    rows = rows[: paging.size]
+    if paging.backward:
         rows = rows[::-1]
     names = [name.rpartition(".")[2] for name in keys]
-    places = [[getattr(row, names[0]).isoformat(), getattr(row, names[1])] for row in rows]
-    return rows, window.info(question, places, more=more)
+    positions = [[getattr(row, names[0]).isoformat(), getattr(row, names[1])] for row in rows]
+    return rows, paging.page_info(list_id, positions, has_more=has_more)
 
 
-def _place(given: list[Any], window: Window) -> tuple[datetime, str]:
+def _convert(position: list[Any], paging: Paging) -> tuple[datetime, str]:
     try:
-        return msgspec.convert(given, tuple[Moment, Key])
+        return msgspec.convert(position, tuple[Moment, Key])
     except msgspec.ValidationError:
-        raise invalid(Fault("before" if window.backward else "after", "Invalid cursor")) from None
+        raise invalid(Fault("before" if paging.backward else "after", "Invalid cursor")) from None

@@ -1,4 +1,6 @@
-"""Pages of a list: which one is asked for, and how it is answered. The same for every list (contract.md §2)."""
+"""Pagination, the same for every list: the parameters `first`, `after`, `last`, `before`, and `pageInfo` in the
+response (contract.md §2).
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -14,19 +16,27 @@ from infra import fields
 
 DEFAULT_SIZE = 20
 
-Size = Annotated[int, msgspec.Meta(ge=1, le=100)]
+First = Annotated[
+    int,
+    msgspec.Meta(ge=1, le=100, description="Number of rows, from the start of the list or from `after`. Default 20."),
+]
+Last = Annotated[
+    int, msgspec.Meta(ge=1, le=100, description="Number of rows, up to the end of the list or up to `before`.")
+]
+After = Annotated[str, msgspec.Meta(description="A cursor: return the rows after it. Combine with `first`.")]
+Before = Annotated[str, msgspec.Meta(description="A cursor: return the rows before it. Combine with `last`.")]
 Moment = Annotated[
     datetime,
     msgspec.Meta(
-        description="RFC 3339, with any offset; a date alone is midnight UTC.",
-        extra={"parse": lambda value, _: fields.timestamp(text(value))},
+        description="RFC 3339 with any offset. A date alone means midnight UTC.",
+        extra={"parse": lambda value, _: fields.timestamp(require_text(value))},
         extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]},
     ),
 ]
 
 
 class PageInfo(msgspec.Struct, rename="camel"):
-    """Cursors are those of the first and the last row; null on an empty page."""
+    """The cursors of the first and the last row of the page. Both are null on an empty page."""
 
     start_cursor: str | None
     end_cursor: str | None
@@ -34,75 +44,85 @@ class PageInfo(msgspec.Struct, rename="camel"):
     has_previous_page: bool
 
 
-class Window(msgspec.Struct):
-    """Which page of a list: so many rows after a cursor, or before one."""
+class Paging(msgspec.Struct):
+    """The requested page of a list: `size` rows after a cursor or, if `backward`, before a cursor."""
 
     size: int
     after: str | None = None
     before: str | None = None
     backward: bool = False
 
-    def place(self, question: bytes, values: int) -> list[Any] | None:
-        """The sort values of the row the page begins after (or ends before); so many of them.
+    def position(self, list_id: bytes, length: int) -> list[Any] | None:
+        """Return the sort values of the row after (or before) which the page lies; None without a cursor.
+
+        Args:
+            list_id: identifies the list; a cursor of another list is refused.
+            length: how many sort values a position of this list has.
 
         Raises:
-            Problem: 400 for a cursor that is damaged, expired or of another question.
+            Problem: 400 for a cursor that is damaged, expired or of another list.
         """
         name, cursor = ("before", self.before) if self.before is not None else ("after", self.after)
         if cursor is None:
             return None
         try:
-            place = cursors.decode(question, cursor)
+            position = cursors.decode(list_id, cursor)
         except cursors.CursorError as error:
             raise invalid(Fault(name, str(error))) from None
-        if len(place) != values:
+        if len(position) != length:
             raise invalid(Fault(name, "Invalid cursor"))
-        return place
+        return position
 
-    def info(self, question: bytes, places: Sequence[Sequence[Any]], *, more: bool) -> PageInfo:
-        """What the page says of itself; `places` are the sort values of its rows, in list order."""
-        ends = [cursors.encode(question, place) for place in (places[0], places[-1])] if places else [None, None]
+    def page_info(self, list_id: bytes, positions: Sequence[Sequence[Any]], *, has_more: bool) -> PageInfo:
+        """Describe the page.
+
+        Args:
+            list_id: identifies the list.
+            positions: the sort values of the page's rows, in list order.
+            has_more: whether the list continues past the page in the direction of the walk.
+        """
+        ends = [cursors.encode(list_id, end) for end in (positions[0], positions[-1])] if positions else [None, None]
         return PageInfo(
             start_cursor=ends[0],
             end_cursor=ends[1],
-            has_next_page=self.before is not None if self.backward else more,
-            has_previous_page=more if self.backward else self.after is not None,
+            has_next_page=self.before is not None if self.backward else has_more,
+            has_previous_page=has_more if self.backward else self.after is not None,
         )
 
 
 def render(rows: Sequence[bytes], info: PageInfo, total: int | None = None) -> bytes:
-    """The page as JSON, of rows that are JSON already."""
-    counted = b"" if total is None else b',"totalCount":%d' % total
-    return b'{"data":[%b],"pageInfo":%b%b}' % (b",".join(rows), msgspec.json.encode(info), counted)
+    """Return the page as JSON; `rows` are JSON already."""
+    total_count = b"" if total is None else b',"totalCount":%d' % total
+    return b'{"data":[%b],"pageInfo":%b%b}' % (b",".join(rows), msgspec.json.encode(info), total_count)
 
 
 class PageParameters(Body):
-    """`first` rows, after a cursor."""
+    """Parameters of a list that is walked forward only."""
 
-    showing: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})
-    """What changes neither which rows there are nor their order."""
+    not_in_list_id: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})
+    """Parameters that change neither which rows are listed nor their order."""
 
-    first: Size | None = None
-    after: str | None = None
+    first: First | None = None
+    after: After | None = None
 
-    def window(self) -> Window:
-        return Window(self.first or DEFAULT_SIZE, self.after)
+    def paging(self) -> Paging:
+        return Paging(self.first or DEFAULT_SIZE, self.after)
 
-    def question(self) -> dict[str, Any]:
-        """What was asked, apart from which page of it: a cursor is good for one question."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in self.showing}
+    def list_parameters(self) -> dict[str, Any]:
+        """Return the parameters that define the list. They are part of its id: a cursor is valid for one list only."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in self.not_in_list_id}
 
 
 class TwoWayParameters(PageParameters):
-    """`first` rows after a cursor, or the `last` before one; rows come in list order either way."""
+    """Parameters of a list that is walked forward or backward. The rows come in list order either way."""
 
-    last: Size | None = None
-    before: str | None = None
+    last: Last | None = None
+    before: Before | None = None
 
-    def window(self) -> Window:
+    def paging(self) -> Paging:
         if self.last is not None or self.before is not None:
-            return Window(self.last or DEFAULT_SIZE, before=self.before, backward=True)
-        return super().window()
+            return Paging(self.last or DEFAULT_SIZE, before=self.before, backward=True)
+        return super().paging()
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
@@ -111,12 +131,17 @@ class TwoWayParameters(PageParameters):
         if self.after is not None and self.before is not None:
             yield Fault("before", "Cannot be combined with after")
         if self.first is not None and self.before is not None:
-            yield Fault("before", "Goes with last, not with first")
+            yield Fault("before", "Use before with last")
         if self.last is not None and self.after is not None:
-            yield Fault("after", "Goes with first, not with last")
+            yield Fault("after", "Use after with first")
 
 
-def text(value: Any) -> str:
+def require_text(value: Any) -> str:
+    """Return the value if it is a string.
+
+    Raises:
+        ValueError: the value is not a string.
+    """
     if not isinstance(value, str):
         raise ValueError("Expected a string")
     return value

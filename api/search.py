@@ -1,4 +1,8 @@
-"""The only caller of OpenSearch for resources: searches of the read alias, with errors in the API's terms."""
+"""The only caller of OpenSearch for resources. Searches the read alias and translates errors into the API's.
+
+`api/consumers/query.py` builds the bodies of the searches, `api/consumers/fetch.py` reads pages with them. Whether the
+index holds a client's write is checked before the search, in `api/consistency.py`.
+"""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -18,21 +22,28 @@ _decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 class Index(NamedTuple):
-    """The read alias, and the client to search it with."""
+    """A client, and the read alias to search with it."""
 
     client: AsyncOpenSearch
     alias: str
 
 
 async def search(index: Index, body: Clause) -> Any:
+    """Search; return the response as JSON text.
+
+    Raises:
+        Problem: 400 for a query that is too long for OpenSearch, or a cursor whose values it refuses.
+        OpenSearchException: the index cannot answer.
+    """
     try:
         return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=PARAMS)
     except TransportError as error:
-        # Of what a request can bring here, only these may be more, or other, than OpenSearch takes. It says of the
-        # first that it is its own fault, where it finds out late.
+        # A valid request can exceed OpenSearch's limits in two ways only: too many clauses, or sort values that it
+        # refuses. If it notices too many clauses late, it answers 500 instead of 400.
         late = error.status_code == HTTPStatus.INTERNAL_SERVER_ERROR and "too many nested clauses" in str(error)
         if late or (isinstance(error, RequestError) and "too_many" in str(error)):
-            raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="The question is too long") from None
+            message = "The query is too long: use fewer or shorter words and conditions"
+            raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message=message) from None
         if not isinstance(error, RequestError) or "index_closed" in str(error):
             raise
         if "search_after" in body:
@@ -43,38 +54,39 @@ async def search(index: Index, body: Clause) -> Any:
 async def satisfied(
     index: Index, environment_id: int, ids: Sequence[str], clauses: Sequence[Mapping[str, Clause]]
 ) -> dict[str, set[str]]:
-    """Which clauses each of these rows satisfies, by name; rows that are not in the index satisfy none.
+    """Return the names of the clauses that each consumer satisfies; a consumer that is not indexed satisfies none.
 
     Args:
         index: to search.
-        environment_id: the rows' own.
-        ids: of the rows.
-        clauses: by name, in parts that are not too large for one query each.
+        environment_id: of the consumers.
+        ids: of the consumers.
+        clauses: by name, in groups that are small enough for one query each.
 
     Raises:
         OpenSearchException: the index cannot answer.
     """
-    found: dict[str, set[str]] = {name: set() for name in ids}
-    # One after the other: the more there are, the less may they keep others from searching.
-    for part in clauses:
-        answer = await search(index, named(environment_id, ids, part))
-        for hit in _decode(answer).hits.hits:
-            found[hit.id].update(hit.matched_queries)
-    return found
+    names: dict[str, set[str]] = {consumer_id: set() for consumer_id in ids}
+    # One query at a time: running them all at once would delay other requests.
+    for group in clauses:
+        response = _decode(await search(index, named_clauses(environment_id, ids, group)))
+        for hit in response.hits.hits:
+            names[hit.id].update(hit.matched_queries)
+    return names
 
 
-def named(environment_id: int, ids: Sequence[str], clauses: Mapping[str, Clause]) -> Clause:
-    """Which of the clauses, each with a name, these rows satisfy."""
+def named_clauses(environment_id: int, ids: Sequence[str], clauses: Mapping[str, Clause]) -> Clause:
+    """Return the body that asks which of the clauses, by name, each consumer satisfies."""
     should = [{"bool": {"filter": [clause], "_name": name}} for name, clause in clauses.items()]
-    rows = {"bool": {"filter": [environment(environment_id), {"terms": {"id": list(ids)}}], "should": should}}
-    return {"query": rows, "size": len(ids), "sort": ["_doc"], "_source": False, "track_total_hits": False}
+    filters = [in_environment(environment_id), {"terms": {"id": list(ids)}}]
+    query = {"bool": {"filter": filters, "should": should}}
+    return {"query": query, "size": len(ids), "sort": ["_doc"], "_source": False, "track_total_hits": False}
 
 
-def environment(environment_id: int) -> Clause:
-    """The rows of one environment, without which nothing is asked."""
+def in_environment(environment_id: int) -> Clause:
+    """Return the clause that limits a query to one environment. Every query contains it."""
     return {"term": {"environmentId": str(environment_id)}}
 
 
-def members(audience_id: str) -> Clause:
-    """The stored members of an audience."""
+def in_audience(audience_id: str) -> Clause:
+    """Return the clause for the stored members of an audience."""
     return {"term": {"audienceIds": audience_id}}

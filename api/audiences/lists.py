@@ -1,4 +1,4 @@
-"""Pages of audiences, newest first, from PostgreSQL."""
+"""Pages of audiences, newest first. They are read from PostgreSQL, so they are always current."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,20 +9,21 @@ from api.auth import Caller
 from api.keyset import newest_first
 from api.pages import TwoWayParameters
 
+SELECT = f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE}"
 
-async def page(connection: AsyncConnection, caller: Caller, asked: TwoWayParameters) -> AudiencePage:
-    """One page.
+
+async def page(connection: AsyncConnection, caller: Caller, parameters: TwoWayParameters) -> AudiencePage:
+    """Return one page.
 
     Raises:
         Problem: 400 for a cursor that is damaged, expired or of another list.
     """
-    question = msgspec.json.encode(["audiences", caller.environment_id, asked.question()])
     rows, info = await newest_first(
         connection,
-        f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE}",
+        SELECT,
         {"environment_id": caller.environment_id},
         ("a.created_at", "a.id"),
-        asked.window(),
-        question,
+        parameters.paging(),
+        msgspec.json.encode(["audiences", caller.environment_id, parameters.list_parameters()]),
     )
     return AudiencePage([audience_of(row) for row in rows], info)

@@ -42,7 +42,7 @@ class Audience(NamedTuple):
 
     def members(self, region: str | None) -> Clause:
         """The query that finds them."""
-        return search.members(self.id) if self.rules is None else _compiled(self.rules, region).clause
+        return search.in_audience(self.id) if self.rules is None else _compiled(self.rules, region).clause
 
 
 async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audience:

@@ -1,4 +1,4 @@
-"""The read path: pages of consumers from the index. Rows pass through as the bytes they were indexed with."""
+"""The read path: pages of consumers from OpenSearch. A row is sent as the bytes that were indexed."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.consumers import query, windows
-from api.consumers.windows import Oldest
+from api.consumers.windows import FirstPages
 from api.errors import Problem
-from api.pages import Window, render
+from api.pages import Paging, render
 from api.search import Index, search
 from infra.filters.clauses import Clause
 from infra.index.hits import Hits, SearchResponse, SourceHit
@@ -25,84 +25,90 @@ Hit = SourceHit[Source]
 _decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
-class Asked(NamedTuple):
-    """Which rows, in which order, and which page of them; `question` identifies the list, and its cursors."""
+class PageRequest(NamedTuple):
+    """A page to read: the rows of the list, their order, and which of its pages."""
 
     rows: Clause
     order: query.Order
-    window: Window
-    question: bytes
-    counted: bool = False
+    paging: Paging
+    list_id: bytes
+    """Identifies the list; its cursors are bound to it."""
+    with_total: bool = False
 
 
-Members = Callable[[Sequence[Hit]], Awaitable[Iterable[bytes]]]
-"""What is put into each row besides: members of its JSON object, each with its leading comma."""
+ExtraMembers = Callable[[Sequence[Hit]], Awaitable[Iterable[bytes]]]
+"""Returns for each hit the members to append to the row's JSON object, with their leading comma."""
 
 
-async def page(index: Index, oldest: Oldest, asked: Asked, more: Members | None = None) -> bytes:
-    """One page as the response's JSON.
+async def page(
+    index: Index, first_pages: FirstPages, request: PageRequest, extra_members: ExtraMembers | None = None
+) -> bytes:
+    """Return one page as the JSON of the response.
 
     Raises:
         Problem: 400 for a cursor that is damaged, expired or of another list.
         OpenSearchException: the index cannot answer.
     """
-    order, window = asked.order, asked.window
-    place = window.place(asked.question, order.values + bool(order.creation))
-    reach = _reach(place) if place and order.creation else 0
-    body = query.page(asked.rows, order, window.size, place, backward=window.backward, counted=asked.counted)
-    found = await _found(index, body, _near(oldest, asked, place, reach), window.size)
-    goes_on = len(found.hits) > window.size
-    places = [hit.sort[len(order.prefix) :] for hit in found.hits]
-    if places and order.creation:
-        moments = [values[0] for values in places]
-        if goes_on and not place and windows.is_rising(order, backward=window.backward):
-            oldest.learn(asked.question, moments)
-        reach = windows.reach(moments, reach)
-        places = [[*values, reach] for values in places]
-    hits, places = found.hits[: window.size], places[: window.size]
-    if window.backward:
+    order, paging, list_id = request.order, request.paging, request.list_id
+    # Ordered by creation, a cursor also carries the width of its window, as the last value.
+    position = paging.position(list_id, order.position_length + bool(order.creation_direction))
+    width = _pop_width(position) if position and order.creation_direction else 0
+    body = query.page(
+        request.rows, order, paging.size, position, backward=paging.backward, with_total=request.with_total
+    )
+    found = await _search(index, body, _window(first_pages, request, position, width), paging.size)
+    has_more = len(found.hits) > paging.size
+    positions = [hit.sort[len(order.prefix) :] for hit in found.hits]
+    if positions and order.creation_direction:
+        times = [values[0] for values in positions]
+        if has_more and not position and windows.is_ascending(order, backward=paging.backward):
+            first_pages.learn(list_id, times)
+        width = windows.width(times, width)
+        positions = [[*values, width] for values in positions]
+    hits, positions = found.hits[: paging.size], positions[: paging.size]
+    if paging.backward:
         hits.reverse()
-        places.reverse()
-    info = window.info(asked.question, places, more=goes_on)
+        positions.reverse()
+    info = paging.page_info(list_id, positions, has_more=has_more)
     rows = [bytes(hit.source.row) for hit in hits]
-    if more and hits:
-        rows = [row[:-1] + added + b"}" for row, added in zip(rows, await more(hits), strict=True)]
+    if extra_members and hits:
+        rows = [row[:-1] + extra + b"}" for row, extra in zip(rows, await extra_members(hits), strict=True)]
     return render(rows, info, found.total.value if found.total else None)
 
 
 async def count(index: Index, rows: Clause) -> int:
-    """How many rows there are, exactly.
+    """Count rows exactly.
 
     Raises:
         OpenSearchException: the index cannot answer.
     """
-    found = _decode(await search(index, query.count(rows)))
-    assert found.hits.total
-    return found.hits.total.value
+    response = _decode(await search(index, query.count(rows)))
+    assert response.hits.total
+    return response.hits.total.value
 
 
-async def _found(index: Index, body: Clause, near: Clause | None, size: int) -> Hits[Hit]:
-    """A page's rows: looked for near its place first, and if that is not all of them, everywhere."""
-    if near is not None:
-        found = _decode(await search(index, query.within(body, near))).hits
-        if len(found.hits) > size:
-            return found
+async def _search(index: Index, body: Clause, window: Clause | None, size: int) -> Hits[Hit]:
+    """Search the page in its window; if that does not fill the page, search it among all rows."""
+    if window is not None:
+        hits = _decode(await search(index, query.within(body, window))).hits
+        if len(hits.hits) > size:
+            return hits
     return _decode(await search(index, body)).hits
 
 
-def _near(oldest: Oldest, asked: Asked, place: list[Any] | None, reach: int) -> Clause | None:
-    """Where to look first, if anywhere."""
-    if asked.order.creation is None or asked.counted:
+def _window(first_pages: FirstPages, request: PageRequest, position: list[Any] | None, width: int) -> Clause | None:
+    """Return the window to search first (see `windows`); None if there is none."""
+    if request.order.creation_direction is None or request.with_total:
         return None
-    rising = windows.is_rising(asked.order, backward=asked.window.backward)
-    if place:
-        return windows.beside(place, reach, rising=rising)
-    return oldest.rows(asked.question) if rising else None
+    ascending = windows.is_ascending(request.order, backward=request.paging.backward)
+    if position:
+        return windows.from_position(position, width, ascending=ascending)
+    return first_pages.window(request.list_id) if ascending else None
 
 
-def _reach(place: list[Any]) -> int:
-    """Take it off a cursor's values."""
-    reach = place.pop()
-    if not isinstance(reach, int) or not isinstance(place[0], int):
+def _pop_width(position: list[Any]) -> int:
+    """Remove the window's width from a cursor's values and return it."""
+    width = position.pop()
+    if not isinstance(width, int) or not isinstance(position[0], int):
         raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor")
-    return reach
+    return width

@@ -1,6 +1,10 @@
-"""What `search` and `q` match (contract.md §2 "Matching"). Pure functions: text in, clauses out.
+"""Clauses for `search` and `q`, and the explanation of a match (contract.md §2 "Matching").
 
-Scores are constants, one a tier, so they do not move between refreshes and replicas.
+Pure functions: text in, clauses out. Scores are constants, one per tier, so they do not move between refreshes and
+replicas.
+
+The text is split into words. Consecutive words that may be one phone number, typed with spaces, form one unit; every
+other word is a unit by itself. Every unit must match.
 """
 
 import re
@@ -22,70 +26,80 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_TEXT = 300
 MAX_WORDS = 32
-PART_BREAKS = re.compile(r"[@._+\-]+")
-AROUND = "<>()[]{}\"'“”«»,;:"
-"""What stands around an address that is copied, as in `Ann <ann@example.com>,`."""
-DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+PART_SEPARATORS = re.compile(r"[@._+\-]+")
+ADDRESS_QUOTES = "<>()[]{}\"'“”«»,;:"
+"""Characters around an address that was copied, as in `Ann <ann@example.com>,`."""
+DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
 PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
-PHONE_DIGITS, PHONE_LENGTH = 3, 40
+MIN_PHONE_DIGITS, MAX_PHONE_LENGTH = 3, 40
 
 
-class Found(NamedTuple):
-    """One way to match: the field it is found in."""
+class FieldClause(NamedTuple):
+    """A clause, and the field that it searches."""
 
     field: Field
     clause: Clause
 
 
 class Match(msgspec.Struct, frozen=True):
-    """What of the question was found in a field, and how: `exact` is the whole field."""
+    """A part of the query that was found in a field.
+
+    `exact`: the part is the whole value of the field. `word`: a whole word of it. `prefix`: the start of a word, or the
+    start or end of a phone number. `typo`: a word with one or two wrong letters.
+    """
 
     field: Field
     kind: Kind
     text: str
 
 
-def filtering(text: str, region: str | None) -> Clause:
-    """The clause of `search`: what it finds is not ranked, and nothing is guessed."""
-    return _any([_identity(text, region), _every(_units(text), _word_start, region)])
+def filter_clause(text: str, region: str | None) -> Clause:
+    """Return the clause of `search`: unranked and without typos."""
+    return _any([_whole_value(text, region), _match_units(_units(text), _word_start, region)])
 
 
-def ranking(text: str, region: str | None) -> Clause:
-    """The clause of `q`: each row is scored by the best tier it reaches."""
+def ranking_clause(text: str, region: str | None) -> Clause:
+    """Return the clause of `q`. A row's score is the number of the best tier that it reaches."""
     units = _units(text)
     tiers = [
-        _every(units, _word_mistyped, region),
-        _every(units, _word_start, region),
-        _every(units, _whole_word, region),
+        _match_units(units, _word_or_typo, region),
+        _match_units(units, _word_start, region),
+        _match_units(units, _whole_word, region),
         {"match": {"fullName.whole": text}},
-        _identity(text, region),
+        _whole_value(text, region),
     ]
     scored = [{"constant_score": {"filter": tier, "boost": rank}} for rank, tier in enumerate(tiers, start=1)]
     return {"dis_max": {"queries": scored}}
 
 
-def explaining(text: str, region: str | None) -> list[Clause]:
-    """Named clauses that tell how a row matches; `explained` reads the names of those that did."""
+def explanation_clauses(text: str, region: str | None) -> list[Clause]:
+    """Return named clauses for all possible matches; `explanations` reads the names of those that a row satisfies."""
     return [
         {"bool": {"should": list(clauses), "_name": str(number)}}
-        for number, (_, clauses) in enumerate(_explanations(text, region))
+        for number, (_, clauses) in enumerate(_possible_matches(text, region))
     ]
 
 
-def explained(text: str, region: str | None, names: Iterable[str]) -> list[Match]:
-    """How a row matches: for every part of the text, and each field it is found in, the best kind."""
-    known = _explanations(text, region)
+def explanations(text: str, region: str | None, names: Iterable[str]) -> list[Match]:
+    """Return the matches of a row: for every part of the text and every field it is found in, the best kind.
+
+    Args:
+        text: the text of `q`.
+        region: as in `explanation_clauses`.
+        names: of the clauses that the row satisfies.
+    """
+    possible = _possible_matches(text, region)
     best: dict[tuple[str, Field], Match] = {}
     for number in sorted(map(int, names)):
-        match, _ = known[number]
+        match, _ = possible[number]
         best.setdefault((match.text, match.field), match)
     return list(best.values())
 
 
 @lru_cache(maxsize=64)
-def _explanations(text: str, region: str | None) -> Sequence[tuple[Match, Sequence[Clause]]]:
-    """Part by part of the text, and of each the better kinds first."""
+def _possible_matches(text: str, region: str | None) -> Sequence[tuple[Match, Sequence[Clause]]]:
+    """Return all possible matches with their clauses, part by part of the text, better kinds first."""
     return [
         (Match(field, kind, part), clauses)
         for part, kinds in _parts(text).items()
@@ -95,30 +109,30 @@ def _explanations(text: str, region: str | None) -> Sequence[tuple[Match, Sequen
 
 
 def _parts(text: str) -> dict[str, tuple[Kind, ...]]:
-    """The whole, each word, and what may be one number of several words; with the kinds of matches each can have."""
+    """Return the whole text, each unit and each word, with the kinds of matches that each can have."""
     units = _units(text)
     parts = [word for unit in units for word in dict.fromkeys([" ".join(unit), *unit])]
     return {text: KINDS[:1]} | dict.fromkeys(parts, KINDS)
 
 
 def _by_field(kind: Kind, text: str, region: str | None) -> dict[Field, list[Clause]]:
-    found: dict[Field, list[Clause]] = {}
-    for field, clause in _ways(kind, text, region):
-        found.setdefault(field, []).append(clause)
-    return found
+    clauses: dict[Field, list[Clause]] = {}
+    for field, clause in _of_kind(kind, text, region):
+        clauses.setdefault(field, []).append(clause)
+    return clauses
 
 
-def _ways(kind: Kind, text: str, region: str | None) -> Iterator[Found]:
+def _of_kind(kind: Kind, text: str, region: str | None) -> Iterator[FieldClause]:
     match kind:
         case "exact":
-            yield Found("fullName", {"match": {"fullName.whole": text}})
-            yield from _exactly(text, region)
+            yield FieldClause("fullName", {"match": {"fullName.whole": text}})
+            yield from _exact_clauses(text, region)
         case "word":
-            yield from _wholly(text)
+            yield from _word_clauses(text)
         case "prefix":
-            yield from _beginning(text, region)
+            yield from _prefix_clauses(text, region)
         case "typo":
-            yield from _mistyped(text)
+            yield from _typo_clauses(text)
 
 
 def _any(clauses: list[Clause]) -> Clause:
@@ -130,28 +144,30 @@ def _all(clauses: list[Clause]) -> Clause:
 
 
 def _units(text: str) -> list[list[str]]:
-    """The words one by one; but those in a row that may be one telephone number, typed with spaces, together."""
+    """Return the words of each unit (see the module's docstring)."""
     runs = [(phone, list(run)) for phone, run in groupby(words(text), lambda word: bool(PHONE_WORD.fullmatch(word)))]
     return [unit for phone, run in runs for unit in ([run] if phone else [[word] for word in run])]
 
 
 def words(text: str) -> list[str]:
-    """The words of a query, of any width. Punctuation by itself (`Smith & Sons`) is no word, unless it is all."""
-    given = _typed(text).split() or [text]
-    return [word for word in given if not all(map(_is_punctuation, word))] or given
+    """Split a query into words. Punctuation alone (`&` in `Smith & Sons`) is dropped, unless nothing else is left."""
+    candidates = _normalized(text).split() or [text]
+    return [word for word in candidates if not all(map(_is_punctuation, word))] or candidates
 
 
-def _typed(text: str) -> str:
-    """As a keyboard gives it: of usual width, one kind of digits and of dashes, no marks of direction, which numbers
-    copied from elsewhere carry. An acute accent by itself is meant for an apostrophe.
+def _normalized(text: str) -> str:
+    """Return the text as a keyboard would produce it.
+
+    Characters have usual width, digits are ASCII, dashes are hyphens. Direction marks, which copied phone numbers
+    carry, are removed. A free-standing acute accent becomes an apostrophe.
     """
     if text.isascii():
         return text
-    usual = DIRECTION.sub("", unicodedata.normalize("NFKC", text.replace("´", "'")))
-    return "".join(map(_typed_character, usual))
+    usual = DIRECTION_MARKS.sub("", unicodedata.normalize("NFKC", text.replace("´", "'")))
+    return "".join(map(_normalized_character, usual))
 
 
-def _typed_character(character: str) -> str:
+def _normalized_character(character: str) -> str:
     if character.isdecimal():
         return str(unicodedata.decimal(character))
     return "-" if unicodedata.category(character) == "Pd" else character
@@ -161,92 +177,93 @@ def _is_punctuation(character: str) -> bool:
     return unicodedata.category(character)[0] == "P" or unicodedata.category(character) in {"Sm", "Sc", "Sk"}
 
 
-def _every(units: list[list[str]], match: Callable[[str, str | None], Clause], region: str | None) -> Clause:
-    """Every unit matches: as one number, or word by word."""
+def _match_units(units: list[list[str]], match: Callable[[str, str | None], Clause], region: str | None) -> Clause:
+    """Require that every unit matches, as one phone number or word by word."""
     clauses = []
     for unit in units:
-        one_by_one = _all([match(word, region) for word in unit])
-        clauses.append(one_by_one if len(unit) == 1 else _any([match(" ".join(unit), region), one_by_one]))
+        by_word = _all([match(word, region) for word in unit])
+        clauses.append(by_word if len(unit) == 1 else _any([match(" ".join(unit), region), by_word]))
     return _all(clauses)
 
 
-def _identity(text: str, region: str | None) -> Clause:
-    """The whole text is an e-mail address, a telephone number or an external id."""
-    return _any(_clauses(_exactly(text, region)))
+def _whole_value(text: str, region: str | None) -> Clause:
+    """Match if the whole text is the e-mail address, the phone number or the external id."""
+    return _any(_clauses(_exact_clauses(text, region)))
 
 
 def _whole_word(word: str, region: str | None) -> Clause:
-    return _any(_clauses([*_wholly(word), *_exactly(word, region)]))
+    return _any(_clauses([*_word_clauses(word), *_exact_clauses(word, region)]))
 
 
 def _word_start(word: str, region: str | None) -> Clause:
-    return _any(_clauses([*_beginning(word, region), _external_id(word)]))
+    return _any(_clauses([*_prefix_clauses(word, region), _external_id(word)]))
 
 
-def _word_mistyped(word: str, region: str | None) -> Clause:
-    return _any([_word_start(word, region), *_clauses(_mistyped(word))])
+def _word_or_typo(word: str, region: str | None) -> Clause:
+    return _any([_word_start(word, region), *_clauses(_typo_clauses(word))])
 
 
-def _clauses(found: Iterable[Found]) -> list[Clause]:
-    return [each.clause for each in found]
+def _clauses(field_clauses: Iterable[FieldClause]) -> list[Clause]:
+    return [field_clause.clause for field_clause in field_clauses]
 
 
-def _exactly(text: str, region: str | None) -> Iterator[Found]:
-    yield Found("email", {"match": {"email.whole": _typed(text).strip(AROUND)}})
+def _exact_clauses(text: str, region: str | None) -> Iterator[FieldClause]:
+    yield FieldClause("email", {"match": {"email.whole": _normalized(text).strip(ADDRESS_QUOTES)}})
     yield _external_id(text)
     yield from _phone("phoneDigits", phone_forms(text, region))
 
 
-def _external_id(text: str) -> Found:
-    return Found("externalId", {"term": {"externalId.folded": text}})
+def _external_id(text: str) -> FieldClause:
+    return FieldClause("externalId", {"term": {"externalId.folded": text}})
 
 
-def _wholly(word: str) -> Iterator[Found]:
-    yield Found("fullName", {"match": {"fullName": {"query": word, "operator": "and"}}})
-    yield from _in_address(word, "email.parts")
+def _word_clauses(word: str) -> Iterator[FieldClause]:
+    yield FieldClause("fullName", {"match": {"fullName": {"query": word, "operator": "and"}}})
+    yield from _address_parts(word, "email.parts")
 
 
-def _beginning(word: str, region: str | None) -> Iterator[Found]:
-    """The start of a word of the name, of a part of the address; the start or the end of the number."""
-    yield Found("fullName", {"match": {"fullName.starts": {"query": word, "operator": "and"}}})
-    yield Found("fullName", {"match": {"nameRuns": {"query": word, "operator": "and"}}})
-    yield from _in_address(word, "email.starts")
-    wanted = phone_forms(word, region)
-    yield from _phone("phoneDigits.starts", wanted)
-    yield from _phone("phoneReversed", [form[::-1] for form in wanted])
+def _prefix_clauses(word: str, region: str | None) -> Iterator[FieldClause]:
+    """Match the start of a word of the name or of a part of the address, or the start or end of the phone number."""
+    yield FieldClause("fullName", {"match": {"fullName.starts": {"query": word, "operator": "and"}}})
+    yield FieldClause("fullName", {"match": {"nameRuns": {"query": word, "operator": "and"}}})
+    yield from _address_parts(word, "email.starts")
+    forms = phone_forms(word, region)
+    yield from _phone("phoneDigits.starts", forms)
+    yield from _phone("phoneReversed", [form[::-1] for form in forms])
 
 
-def _mistyped(word: str) -> Iterator[Found]:
-    """A word of the name with one wrong letter in 4 to 7, two from 8 on, never the first."""
+def _typo_clauses(word: str) -> Iterator[FieldClause]:
+    """Match a word of the name with one wrong letter in 4 to 7 letters, or two from 8 on; the first must be right."""
     typos = {"fuzziness": "AUTO:4,8", "prefix_length": 1, "fuzzy_rewrite": "constant_score"}
-    yield Found("fullName", {"match": {"fullName": {"query": word, "operator": "and", **typos}}})
+    yield FieldClause("fullName", {"match": {"fullName": {"query": word, "operator": "and", **typos}}})
 
 
-def _in_address(word: str, last: str) -> Iterator[Found]:
-    """Neighbouring parts of an e-mail address: whole ones, and the last as `last` has it (whole, or its start)."""
-    parts = [part for part in PART_BREAKS.split(word.strip(AROUND)) if part]
+def _address_parts(word: str, last: str) -> Iterator[FieldClause]:
+    """Match consecutive parts of the e-mail address. The last part is searched in the sub-field `last`, which holds
+    whole parts or the starts of parts; the parts before it must be whole.
+    """
+    parts = [part for part in PART_SEPARATORS.split(word.strip(ADDRESS_QUOTES)) if part]
     if len(parts) == 1:
-        yield Found("email", {"match": {last: parts[0]}})
+        yield FieldClause("email", {"match": {last: parts[0]}})
     elif parts:
         intervals = [{"match": {"query": part}} for part in parts[:-1]]
         intervals.append({"match": {"query": parts[-1], "use_field": last}})
         ordered = {"all_of": {"ordered": True, "max_gaps": 0, "intervals": intervals}}
-        yield Found("email", {"intervals": {"email.parts": ordered}})
+        yield FieldClause("email", {"intervals": {"email.parts": ordered}})
 
 
-def _phone(target: str, digits: Sequence[str]) -> Iterator[Found]:
-    """Digits of a number, as they may be written, against a field of digits."""
-    if digits:
-        yield Found("phone", {"terms": {target: digits}})
+def _phone(target: str, forms: Sequence[str]) -> Iterator[FieldClause]:
+    if forms:
+        yield FieldClause("phone", {"terms": {target: forms}})
 
 
 def phone_forms(text: str, region: str | None) -> list[str]:
-    """The digits that a number may be stored with; none if it is no number."""
-    text = _typed(text)
-    if len(text) > PHONE_LENGTH or not PHONE_TEXT.fullmatch(text):
+    """Return the digits under which a phone number may be indexed; an empty list if the text is not a phone number."""
+    text = _normalized(text)
+    if len(text) > MAX_PHONE_LENGTH or not PHONE_TEXT.fullmatch(text):
         return []
     digits = "".join(filter(str.isdigit, text))
     forms = {digits, digits.removeprefix("00")}
     if parsed := fields.parse_phone(text, region):
         forms.add(f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}")
-    return sorted(form for form in forms if len(form) >= PHONE_DIGITS)
+    return sorted(form for form in forms if len(form) >= MIN_PHONE_DIGITS)

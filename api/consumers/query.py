@@ -1,4 +1,9 @@
-"""What a list or a search asks of OpenSearch. Pure functions: parameters in, a `_search` body out."""
+"""Bodies of `_search` requests for the list and the search. Pure functions: parameters in, a body out.
+
+To add a sort, add its field to `SortField`. The field must be declared in `infra/index/mapping.py`; if it can be null
+and is not a keyword, it also needs sub-fields for each direction there (`_sorted`), and its name in `NULL_SUBSTITUTED`.
+To change the ranking of `q`, change `matching.ranking_clause`; to change the order of equal ranks, `search_order`.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -6,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from api.consumers import matching
 from api.consumers.matching import Field
-from api.search import environment
+from api.search import in_environment
 from infra.filters.clauses import Clause
 from infra.index.terms import text_term
 from infra.wire import time
@@ -14,72 +19,72 @@ from infra.wire import time
 Direction = Literal["asc", "desc"]
 SortField = Literal["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
 
-STANDING_IN = frozenset({"fullName", "lastOrderAt"})
-"""What is sorted by a sub-field for each direction, which has a stand-in for null."""
-OPPOSITE = {"asc": "desc", "desc": "asc", "_last": "_first"}
+NULL_SUBSTITUTED = frozenset({"fullName", "lastOrderAt"})
+"""Fields that are sorted by their sub-fields `asc` and `desc`, each of which has its own substitute for null."""
+REVERSED = {"asc": "desc", "desc": "asc", "_last": "_first"}
 
 
 class Order(NamedTuple):
-    """A total order. `prefix` are sort values that are the same for every row, so cursors leave them out."""
+    """A total order. `prefix` holds leading sort values that all rows share, so cursors leave them out."""
 
     clauses: list[dict[str, dict[str, str]]]
     prefix: list[str]
 
     @property
-    def values(self) -> int:
-        """How many sort values tell a row's place."""
+    def position_length(self) -> int:
+        """The number of sort values in a row's position."""
         return len(self.clauses) - len(self.prefix)
 
     @property
-    def creation(self) -> str | None:
-        """Which way it goes, if it is by creation."""
-        return self.clauses[-self.values].get("createdAt", {}).get("order")
+    def creation_direction(self) -> str | None:
+        """`asc` or `desc` if rows are ordered by creation; else None."""
+        return self.clauses[-self.position_length].get("createdAt", {}).get("order")
 
 
 def list_order(environment_id: int, sort_by: SortField, direction: Direction) -> Order:
-    """The order of the list: by one field, nulls last, ties by id in the same direction."""
-    way: dict[str, str] = {"order": direction}
-    field = f"{sort_by}.{direction}" if sort_by in STANDING_IN else sort_by
-    clauses = [{field: way | {"missing": "_last"} if sort_by == "email" else way}, {"id": way}]
+    """Return the order of the list: by one field, nulls last, ties by id in the same direction."""
+    options: dict[str, str] = {"order": direction}
+    field = f"{sort_by}.{direction}" if sort_by in NULL_SUBSTITUTED else sort_by
+    clauses = [{field: options | {"missing": "_last"} if sort_by == "email" else options}, {"id": options}]
     if (sort_by, direction) == ("createdAt", "desc"):
-        # Named whole, the order is the one the index is kept in, and a page is read instead of sorted.
+        # With the environment in front, this is the order in which the index is stored: pages are read, not sorted.
         return Order([{"environmentId": {"order": "asc"}}, *clauses], [str(environment_id)])
     return Order(clauses, [])
 
 
 def search_order() -> Order:
-    """Best match first, then the more recent order, then the newer consumer."""
-    down = {"order": "desc"}
-    return Order([{"_score": down}, {"lastOrderAt.desc": down}, {"id": down}], [])
+    """Return the order of a search: best match first, then the more recent order, then the newer consumer."""
+    descending = {"order": "desc"}
+    return Order([{"_score": descending}, {"lastOrderAt.desc": descending}, {"id": descending}], [])
 
 
 def page(
-    query: Clause,
+    rows: Clause,
     order: Order,
     size: int,
-    place: Sequence[Any] | None,
+    position: Sequence[Any] | None,
     *,
     backward: bool = False,
-    counted: bool = False,
+    with_total: bool = False,
 ) -> Clause:
-    """One page of rows, and one more that tells whether the walk goes on.
+    """Return the body for one page, plus one row that shows whether the list continues.
 
     Args:
-        query: which rows.
+        rows: the query that selects the rows.
         order: their order.
-        size: rows on the page.
-        place: sort values of the row the page begins after (or, backward, ends before).
+        size: number of rows on the page.
+        position: sort values of the row after which (or, backward, before which) the page lies.
         backward: walk against the order; the rows come back in reverse.
-        counted: count all rows, exactly.
+        with_total: count all rows, exactly.
     """
     clauses = order.clauses
     if backward:
         clauses = [
-            {field: {name: OPPOSITE[value] for name, value in way.items()} for field, way in clause.items()}
+            {field: {name: REVERSED[value] for name, value in options.items()} for field, options in clause.items()}
             for clause in clauses
         ]
-    body = {"query": query, "sort": clauses, "size": size + 1, "track_total_hits": counted}
-    return body if place is None else body | {"search_after": [*order.prefix, *place]}
+    body = {"query": rows, "sort": clauses, "size": size + 1, "track_total_hits": with_total}
+    return body if position is None else body | {"search_after": [*order.prefix, *position]}
 
 
 def list_query(
@@ -91,13 +96,13 @@ def list_query(
     created_before: datetime | None = None,
     conditions: Sequence[Clause] = (),
 ) -> Clause:
-    """The rows of a list: one environment's, filtered. Nothing here is scored."""
-    filters = [environment(environment_id)]
+    """Return the query of the list: the rows of one environment that pass all filters, without scores."""
+    filters = [in_environment(environment_id)]
     if created_after or created_before:
-        window = {"gte": created_after and time(created_after), "lt": created_before and time(created_before)}
-        filters.append({"range": {"createdAt": {bound: moment for bound, moment in window.items() if moment}}})
+        bounds = {"gte": created_after and time(created_after), "lt": created_before and time(created_before)}
+        filters.append({"range": {"createdAt": {bound: moment for bound, moment in bounds.items() if moment}}})
     if search:
-        filters.append(matching.filtering(search, region))
+        filters.append(matching.filter_clause(search, region))
     return {"bool": {"filter": [*filters, *conditions]}}
 
 
@@ -110,32 +115,32 @@ def search_query(
     conditions: Sequence[Clause] = (),
     explain: bool = False,
 ) -> Clause:
-    """The rows of a search: all that is given holds, and `q` ranks them.
+    """Return the query of a search: rows that meet every parameter, scored by `q`.
 
     Args:
-        environment_id: whose rows.
-        q: words.
-        exact: whole fields.
-        region: where national telephone numbers are of.
+        environment_id: the environment to search.
+        q: the words.
+        exact: fields whose whole value is given.
+        region: country of national phone numbers, as two letters.
         conditions: further filters.
-        explain: name what matches (`matching.explained`).
+        explain: add named clauses that report what matched (`matching.explanation_clauses`).
     """
-    filters = [environment(environment_id), *conditions]
+    filters = [in_environment(environment_id), *conditions]
     filters += [_exact(field, text, region) for field, text in exact.items()]
     if q is None:
         return {"bool": {"filter": filters}}
-    told = {"should": _unscored(matching.explaining(q, region))} if explain else {}
-    return {"bool": {"filter": filters, "must": [matching.ranking(q, region)], **told}}
+    explanations = {"should": _unscored(matching.explanation_clauses(q, region))} if explain else {}
+    return {"bool": {"filter": filters, "must": [matching.ranking_clause(q, region)], **explanations}}
 
 
 def within(body: Clause, rows: Clause) -> Clause:
-    """The same page of some of its rows alone."""
+    """Return the body restricted to some of its rows."""
     return body | {"query": {"bool": {"filter": [body["query"], rows]}}}
 
 
-def count(query: Clause) -> Clause:
-    """How many rows there are, exactly."""
-    return {"query": query, "size": 0, "track_total_hits": True}
+def count(rows: Clause) -> Clause:
+    """Return the body that counts rows exactly and returns none of them."""
+    return {"query": rows, "size": 0, "track_total_hits": True}
 
 
 def _exact(field: Field, text: str, region: str | None) -> Clause:
@@ -147,5 +152,5 @@ def _exact(field: Field, text: str, region: str | None) -> Clause:
 
 
 def _unscored(clauses: Sequence[Clause]) -> list[Clause]:
-    """What only tells, and neither finds nor ranks."""
+    """Wrap clauses so that they neither select rows nor change the score."""
     return [{"constant_score": {"filter": clause, "boost": 0}} for clause in clauses]

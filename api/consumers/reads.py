@@ -1,4 +1,8 @@
-"""Pages of the list, a search, and an audience's members: what is asked of the index, and of PostgreSQL for it."""
+"""The read path of each endpoint: the list, a search, an audience's members and their number, a consumer's audiences.
+
+Combines the query (`query`), the page from OpenSearch (`fetch`), the audiences from PostgreSQL (`membership`) and the
+wait for a consistency token (`api.consistency`).
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,8 +19,8 @@ from api.audiences.membership import Audience
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.consumers import fetch, query
-from api.consumers.fetch import Asked, Hit
-from api.consumers.matching import Match, explained
+from api.consumers.fetch import ExtraMembers, Hit, PageRequest
+from api.consumers.matching import Match, explanations
 from api.consumers.schemas import ListParameters, SearchParameters
 from api.search import Index
 from infra.filters import language
@@ -27,57 +31,71 @@ AnyRequest = Request[Any, Any, Any]
 
 
 async def page(
-    request: AnyRequest, state: State, caller: Caller, asked: ListParameters, members_of: Audience | None = None
+    request: AnyRequest, state: State, caller: Caller, parameters: ListParameters, members_of: Audience | None = None
 ) -> Answer:
-    """A page of the list; of an audience's members alone, if one is given.
+    """Return a page of the list; with `members_of`, only members of that audience.
 
     Raises:
-        Problem: 404 for an unknown `audienceId`; 400 for a cursor; 503 for a token that is not reached, if strict.
+        Problem: 404 for an unknown `audienceId`; 400 for an invalid cursor; 503 for a consistency token that the index
+            has not reached, if the request is strict.
         OpenSearchException: the index cannot answer.
     """
     audiences = [members_of] if members_of else []
-    if asked.audience_id is not None:
-        audiences.append(await membership.find(state.engine, caller, asked.audience_id))
+    if parameters.audience_id is not None:
+        audiences.append(await membership.find(state.engine, caller, parameters.audience_id))
+    members = [audience.members(caller.region) for audience in audiences]
     rows = query.list_query(
         caller.environment_id,
-        search=asked.search,
+        search=parameters.search,
         region=caller.region,
-        created_after=asked.created_after,
-        created_before=asked.created_before,
-        conditions=[*(audience.members(caller.region) for audience in audiences), *_filter(asked.filter, caller)],
+        created_after=parameters.created_after,
+        created_before=parameters.created_before,
+        conditions=[*members, *_filter(parameters.filter, caller)],
     )
-    question = ["list", caller.environment_id, asked.question(), *([members_of.id] if members_of else [])]
-    order = query.list_order(caller.environment_id, asked.sort_by, asked.sort_dir)
-    wanted = Asked(rows, order, asked.window(), msgspec.json.encode(question), counted=asked.count)
-    more = partial(_audiences, state, caller) if asked.include else None
-    return await _answer(request, state, caller, wanted, more)
+    identity = ["list", caller.environment_id, parameters.list_parameters(), *([members_of.id] if members_of else [])]
+    page_request = PageRequest(
+        rows,
+        query.list_order(caller.environment_id, parameters.sort_by, parameters.sort_dir),
+        parameters.paging(),
+        msgspec.json.encode(identity),
+        with_total=parameters.count,
+    )
+    extra_members = partial(_audiences_of_rows, state, caller) if parameters.include else None
+    return await _answer(request, state, caller, page_request, extra_members)
 
 
-async def search(request: AnyRequest, state: State, caller: Caller, asked: SearchParameters) -> Answer:
-    """A page of a search.
+async def search(request: AnyRequest, state: State, caller: Caller, parameters: SearchParameters) -> Answer:
+    """Return a page of a search.
 
     Raises:
         Problem, OpenSearchException: as `page`.
     """
     rows = query.search_query(
         caller.environment_id,
-        asked.q,
-        asked.exact(),
+        parameters.q,
+        parameters.exact(),
         region=caller.region,
-        conditions=_filter(asked.filter, caller),
-        explain=asked.explain,
+        conditions=_filter(parameters.filter, caller),
+        explain=parameters.explain,
     )
-    question = msgspec.json.encode(["search", caller.environment_id, asked.question()])
-    wanted = Asked(rows, query.search_order(), asked.window(), question)
-    return await _answer(
-        request, state, caller, wanted, partial(_matches, asked, caller.region) if asked.explain else None
-    )
+    list_id = msgspec.json.encode(["search", caller.environment_id, parameters.list_parameters()])
+    page_request = PageRequest(rows, query.search_order(), parameters.paging(), list_id)
+    extra_members = partial(_matches_of_rows, parameters, caller.region) if parameters.explain else None
+    return await _answer(request, state, caller, page_request, extra_members)
 
 
 async def audiences(
     request: AnyRequest, state: State, caller: Caller, consumer_id: str, possible: Sequence[Audience]
 ) -> tuple[bytes, dict[str, str]]:
-    """The audiences of one consumer, of those it may be in, and how current that is."""
+    """Return the JSON member `audiences` of one consumer, and the headers that say how current it is.
+
+    Args:
+        request: may carry a consistency token.
+        state: of the application.
+        caller: whose environment is read.
+        consumer_id: the consumer.
+        possible: audiences it may be in (`membership.of_consumer`).
+    """
     stored = {consumer_id: [audience.id for audience in possible if audience.rules is None]}
     search = partial(membership.references, index_of(state), caller, possible, stored)
     [references], headers = await consistency.read(request, caller, state.freshness, search)
@@ -85,7 +103,7 @@ async def audiences(
 
 
 async def count(request: AnyRequest, state: State, caller: Caller, audience: Audience) -> tuple[int, dict[str, str]]:
-    """How many members an audience has, and how current that is."""
+    """Count the members of an audience; also return the headers that say how current the number is."""
     rows = query.list_query(caller.environment_id, conditions=[audience.members(caller.region)])
     return await consistency.read(request, caller, state.freshness, partial(fetch.count, index_of(state), rows))
 
@@ -95,9 +113,9 @@ def index_of(state: State) -> Index:
 
 
 async def _answer(
-    request: AnyRequest, state: State, caller: Caller, wanted: Asked, more: fetch.Members | None
+    request: AnyRequest, state: State, caller: Caller, page_request: PageRequest, extra_members: ExtraMembers | None
 ) -> Answer:
-    search = partial(fetch.page, index_of(state), state.oldest, wanted, more)
+    search = partial(fetch.page, index_of(state), state.first_pages, page_request, extra_members)
     content, headers = await consistency.read(request, caller, state.freshness, search)
     return Answer(200, content, headers)
 
@@ -106,26 +124,25 @@ def _filter(text: str | None, caller: Caller) -> list[Clause]:
     return [] if text is None else [clause(language.parse(text), caller.region)]
 
 
-async def _audiences(state: State, caller: Caller, hits: Sequence[Hit]) -> list[bytes]:
+async def _audiences_of_rows(state: State, caller: Caller, hits: Sequence[Hit]) -> list[bytes]:
     stored = {hit.id: hit.source.audience_ids for hit in hits}
-    audiences = await membership.of_rows(
-        state.engine, caller, sorted({each for ids in stored.values() for each in ids})
-    )
+    ids = sorted({audience_id for audience_ids in stored.values() for audience_id in audience_ids})
+    audiences = await membership.of_rows(state.engine, caller, ids)
     references = await membership.references(index_of(state), caller, audiences, stored)
-    return [_audiences_member(each) for each in references]
+    return [_audiences_member(of_row) for of_row in references]
 
 
-async def _matches(asked: SearchParameters, region: str | None, hits: Sequence[Hit]) -> list[bytes]:
-    return [_matches_member(hit, asked, region) for hit in hits]
+async def _matches_of_rows(parameters: SearchParameters, region: str | None, hits: Sequence[Hit]) -> list[bytes]:
+    return [_matches_member(hit, parameters, region) for hit in hits]
 
 
 def _audiences_member(references: Sequence[AudienceReference]) -> bytes:
     return b',"audiences":' + msgspec.json.encode(references)
 
 
-def _matches_member(hit: Hit, asked: SearchParameters, region: str | None) -> bytes:
-    """How a row was found: by the fields that were asked for one by one, which are exact, and by `q`."""
-    found = [Match(field, "exact", text) for field, text in asked.exact().items()]
-    if asked.q is not None:
-        found += explained(asked.q, region, hit.matched_queries)
-    return b',"matchedOn":' + msgspec.json.encode(found)
+def _matches_member(hit: Hit, parameters: SearchParameters, region: str | None) -> bytes:
+    """Return the JSON member `matchedOn`: the exact parameters, and the matches of `q`."""
+    matches = [Match(field, "exact", text) for field, text in parameters.exact().items()]
+    if parameters.q is not None:
+        matches += explanations(parameters.q, region, hit.matched_queries)
+    return b',"matchedOn":' + msgspec.json.encode(matches)

@@ -10,7 +10,7 @@ from api.consumers.matching import MAX_TEXT, MAX_WORDS, Field, phone_forms, word
 from api.consumers.query import Direction, SortField
 from api.errors import Fault
 from api.field_types import Email, ExternalId, Filter, FullName, Metadata, Phone, filter_faults
-from api.pages import Moment, PageParameters, TwoWayParameters, text
+from api.pages import Moment, PageParameters, TwoWayParameters, require_text
 from api.validation import Body
 
 
@@ -71,7 +71,7 @@ def _words(value: str) -> str:
 
 
 def _include(value: Any, includable: frozenset[str]) -> list[str]:
-    wanted = text(value).split(",")
+    wanted = require_text(value).split(",")
     if unknown := set(wanted) - includable:
         raise ValueError(f"Unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(includable))}")
     return wanted
@@ -95,7 +95,7 @@ class GetParameters(Body):
 
 
 class ListParameters(TwoWayParameters):
-    showing: ClassVar[frozenset[str]] = TwoWayParameters.showing | {"include", "count"}
+    not_in_list_id: ClassVar[frozenset[str]] = TwoWayParameters.not_in_list_id | {"include", "count"}
 
     search: Text | None = None
     sort_by: SortField = "createdAt"
@@ -121,7 +121,7 @@ def _phone_digits(value: str, caller: Caller) -> str:
 class SearchParameters(PageParameters):
     """All that is given must hold, and something must be."""
 
-    showing: ClassVar[frozenset[str]] = PageParameters.showing | {"explain"}
+    not_in_list_id: ClassVar[frozenset[str]] = PageParameters.not_in_list_id | {"explain"}
 
     q: Text | None = None
     email: Annotated[str, msgspec.Meta(max_length=254, description="The whole address, ignoring case.")] | None = None

@@ -1,9 +1,12 @@
-"""Where a page of the list by creation is looked for first (docs/decisions/0009-index-sorting-and-page-windows.md).
+"""An optimization for `sortBy=createdAt` (docs/decisions/0009-index-sorting-and-page-windows.md).
 
-OpenSearch passes over all rows before a cursor, and looks at every row there is to find the oldest. But the rows that
-follow a page lie about as close together as its own, so they are looked for there; and the oldest where they were the
-last time. Only a page that is full and goes on is taken from such a window, for then all its rows lie in it; otherwise
-all rows are asked.
+OpenSearch skips all rows before a cursor one by one, and visits every row to find the oldest. So a page is first
+searched in a time window:
+
+1. The window begins at the cursor. Its width follows from the time span of the previous page, because the next rows
+   usually lie about as close together. The first page in ascending order uses the end of the same page last time.
+2. If the window returns `size + 1` rows, the page is complete: no row outside of the window can belong to it.
+3. Otherwise the page is searched again without the window.
 """
 
 from collections.abc import Sequence
@@ -12,47 +15,48 @@ from typing import Any
 from api.consumers.query import Order
 from infra.filters.clauses import Clause
 
-LEAST_REACH, SPANS = 1_000, 4
-"""A window is four times as wide as the page before it, and a second at least."""
-LISTS = 1_000
-"""Lists whose oldest rows are remembered."""
+MIN_WIDTH_MS, SPANS = 1_000, 4
+"""A window is four times as wide as the time span of the page before, and at least one second."""
+MAX_LISTS = 1_000
+"""Lists in the memory of `FirstPages`."""
 
 
-def reach(moments: Sequence[int], before: int) -> int:
-    """How many milliseconds from a page on the next one is looked for.
+def width(times: Sequence[int], previous: int) -> int:
+    """Return the width of the next page's window, in milliseconds.
 
     Args:
-        moments: of the page's rows, in order.
-        before: how far was looked for this one; after a burst that is forgotten slowly.
+        times: creation times of the page's rows, in order.
+        previous: width of this page's window. It at most halves from page to page, so that a burst of rows created
+            together does not make the following windows too narrow.
     """
-    return max(LEAST_REACH, SPANS * abs(moments[-1] - moments[0]), before // 2)
+    return max(MIN_WIDTH_MS, SPANS * abs(times[-1] - times[0]), previous // 2)
 
 
-def is_rising(order: Order, *, backward: bool) -> bool:
-    """Whether a walk goes from the oldest to the newest."""
-    return order.creation == ("desc" if backward else "asc")
+def is_ascending(order: Order, *, backward: bool) -> bool:
+    """Return whether a walk goes from the oldest row to the newest."""
+    return order.creation_direction == ("desc" if backward else "asc")
 
 
-def beside(place: Sequence[Any], reach: int, *, rising: bool) -> Clause:
-    """The rows created not long after a place, or before it."""
-    moment = place[0]
-    return _created(moment, moment + reach) if rising else _created(moment - reach, moment)
+def from_position(position: Sequence[Any], width: int, *, ascending: bool) -> Clause:
+    """Return the window that begins at a position."""
+    created_at = position[0]
+    return _created(created_at, created_at + width) if ascending else _created(created_at - width, created_at)
 
 
-class Oldest:
-    """Until when the oldest rows of lists were created. One a process; what it does not know, it learns."""
+class FirstPages:
+    """Remembers for each list where its oldest page ended. One instance per process; it learns from the pages read."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, int] = {}
+        self._ends: dict[bytes, int] = {}
 
-    def rows(self, question: bytes) -> Clause | None:
-        known = self._known.get(question)
-        return None if known is None else _created(None, known)
+    def window(self, list_id: bytes) -> Clause | None:
+        end = self._ends.get(list_id)
+        return None if end is None else _created(None, end)
 
-    def learn(self, question: bytes, moments: Sequence[int]) -> None:
-        if len(self._known) >= LISTS:
-            self._known.clear()
-        self._known[question] = moments[-1] + reach(moments, 0)
+    def learn(self, list_id: bytes, times: Sequence[int]) -> None:
+        if len(self._ends) >= MAX_LISTS:
+            self._ends.clear()
+        self._ends[list_id] = times[-1] + width(times, 0)
 
 
 def _created(first: int | None, last: int) -> Clause:

@@ -11,7 +11,7 @@ from api.answers import Answer
 from api.auth import Caller
 from api.errors import not_found
 from api.operations.options import READ
-from api.search import environment
+from api.search import in_environment
 from infra.ids import is_id
 
 # What a deleted consumer has left is its change, for as long as that is on its way.
@@ -103,7 +103,7 @@ class StateController(Controller):
 
 async def _held(state: State, caller: Caller, consumer_id: str, names: list[str]) -> dict[str, _Hit]:
     """Its document in each index that has one, tombstones too, as it is searchable."""
-    rows = {"bool": {"filter": [environment(caller.environment_id), {"ids": {"values": [consumer_id]}}]}}
+    rows = {"bool": {"filter": [in_environment(caller.environment_id), {"ids": {"values": [consumer_id]}}]}}
     body = {"query": rows, "size": len(names), "version": True, "_source": ["deleted"]}
     params: dict[str, Any] = {"ignore_unavailable": "true", "allow_partial_search_results": "false"}
     answer: Any = await state.search.search(index=",".join(names), body=body, params=params)

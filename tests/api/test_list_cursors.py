@@ -168,7 +168,7 @@ def test_cursor_survives_a_restart_of_the_api(few: Account, service: Service, au
 
 @pytest.mark.parametrize(("age", "status"), [(23.9, 200), (24.1, 400), (10_000, 400)])
 def test_cursor_lives_for_a_day(few: Account, age: float, status: int) -> None:
-    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().question()])
+    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
     values = cursors.decode(asked, page(few.live, first=1)["pageInfo"]["endCursor"])
     old = cursors.encode(asked, values, now=time.time() - age * 3600)
     assert few.live.get("/consumers", params={"after": old}).status_code == status
@@ -181,7 +181,7 @@ def test_cursor_lives_for_a_day(few: Account, age: float, status: int) -> None:
     [[], [1, "a"], [1, "a", "b"], ["a", "b", 1], [1.5, "a", 1], [1, 2, 3, 4], [2**64 - 1, "a", 1], [{}, "a", 1]],
 )
 def test_cursor_made_up_by_somebody_who_knows_how_is_refused(few: Account, values: list[Any]) -> None:
-    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().question()])
+    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
     for name in ("after", "before"):
         answer = few.live.get("/consumers", params={name: cursors.encode(asked, values)})
         assert answer.status_code == 400, answer.text

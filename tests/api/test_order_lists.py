@@ -178,7 +178,7 @@ ID = "ord_01HZXW0000000000000000000A"
 )  # fmt: skip
 def test_forged_cursor_is_refused(shop: Shop, place: list[Any]) -> None:
     """The checksum keeps mistakes away, not those who read the code."""
-    question = msgspec.json.encode(["orders", shop.account.live_environment, OrderListParameters().question()])
+    question = msgspec.json.encode(["orders", shop.account.live_environment, OrderListParameters().list_parameters()])
     assert shop.account.live.get("/orders", params={"after": cursors.encode(question, [DAY, ID])}).status_code == 200
     for name in ("after", "before"):
         parameters = {name: cursors.encode(question, place)}

@@ -102,7 +102,7 @@ def test_page_tells_its_audiences_however_many_and_large(hundred: Account, rule:
         assert counted.json()["totalCount"] == 100
         listed = hundred.live.get(f"/audiences/{made[1]}/members", params=asked)
         assert listed.status_code == (400 if inside_text else 200), listed.text
-        assert inside_text == ("The question is too long" in listed.text)
+        assert inside_text == ("The query is too long" in listed.text)
         assert inside_text or listed.json()["totalCount"] == 100
     finally:
         for audience in made:

@@ -104,14 +104,14 @@ class Asking:
         parameters["last" if backward else "first"] = SIZE
         if place:
             values = place
-            if order.creation:
+            if order.creation_direction:
                 moments = [hit["sort"][-2] for hit in self.hits(body)]
-                values = [*place, reach := windows.reach(moments, 0)]
-                rising = windows.is_rising(order, backward=backward)
+                values = [*place, width := windows.width(moments, 0)]
+                ascending = windows.is_ascending(order, backward=backward)
                 if not whole:
-                    body = query.within(body, windows.beside(place, reach, rising=rising))
+                    body = query.within(body, windows.from_position(place, width, ascending=ascending))
             asked = ListParameters(sort_by=sort_by, sort_dir=direction)
-            question = msgspec.json.encode(["list", self.environment.id, asked.question()])
+            question = msgspec.json.encode(["list", self.environment.id, asked.list_parameters()])
             parameters["before" if backward else "after"] = cursors.encode(question, values)
         sql = trigrams.page(self.environment.id, sort_by, direction, place, backward=backward)
         return self.question("", parameters, body, sql=sql)
@@ -122,7 +122,7 @@ class Asking:
         """The first page of the list, filtered."""
         order = query.list_order(self.environment.id, "createdAt", "desc")
         rows = query.list_query(self.environment.id, **filters)
-        return self.question("", parameters, query.page(rows, order, SIZE, None, counted=counted), sql=sql)
+        return self.question("", parameters, query.page(rows, order, SIZE, None, with_total=counted), sql=sql)
 
     def found(self, q: str | None = None, *, typo: bool = False, **exact: str) -> Question:
         """The first page of a search."""
@@ -139,7 +139,7 @@ class Asking:
         order = query.list_order(self.environment.id, "createdAt", "desc")
         body = query.page(query.list_query(self.environment.id), order, SIZE, None)
         ids = [hit["_id"] for hit in self.hits(body)[:SIZE]]
-        audiences = search.named(self.environment.id, ids, self.rules())
+        audiences = search.named_clauses(self.environment.id, ids, self.rules())
         return self.question("", {"include": "audiences"}, body, audiences)
 
     def rules(self) -> dict[str, Clause]:
@@ -188,7 +188,7 @@ def _filtered(large: Asking) -> Iterator[Case]:
     members = trigrams.members(large.environment.id, static)
     yield Case(
         "audienceId, stored",
-        [large.filtered({"audienceId": static}, members, conditions=[search.members(static)])],
+        [large.filtered({"audienceId": static}, members, conditions=[search.in_audience(static)])],
         busy=True,
     )
     dynamic = [

@@ -1,4 +1,4 @@
-"""Query building: which words there are, and what a page asks for."""
+"""Query building: the words of a query, and the body of a page."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from api.consumers.query import Direction, SortField
         ("\u200e", ["\u200e"]),
     ],
 )
-def test_words_are_what_is_between_spaces_without_lone_punctuation(text: str, expected: list[str]) -> None:
+def test_text_is_split_at_spaces_without_lone_punctuation(text: str, expected: list[str]) -> None:
     assert matching.words(text) == expected
 
 
@@ -34,7 +34,7 @@ SORTS: list[SortField] = ["createdAt", "email", "fullName", "lastOrderAt", "tota
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("direction", ["asc", "desc"])
-def test_order_is_total_and_a_backward_page_asks_for_its_mirror(sort: SortField, direction: Direction) -> None:
+def test_order_is_total_and_reversed_for_a_backward_page(sort: SortField, direction: Direction) -> None:
     order = query.list_order(1, sort, direction)
     assert order.clauses[-1] == {"id": {"order": direction}}
     there = query.page({}, order, 10, None)["sort"]
@@ -47,7 +47,7 @@ def test_order_is_total_and_a_backward_page_asks_for_its_mirror(sort: SortField,
             assert (way.get("missing"), opposite.get("missing")) in {(None, None), ("_last", "_first")}
 
 
-def test_page_asks_for_one_row_more_and_begins_after_the_place() -> None:
+def test_page_requests_one_extra_row_after_the_position() -> None:
     order = query.list_order(7, "createdAt", "desc")
     body = query.page({"match_all": {}}, order, 20, [5, "cons_1"])
     assert (body["size"], body["search_after"]) == (21, ["7", 5, "cons_1"])
@@ -60,11 +60,11 @@ def _rows(search: str | None) -> Any:
 
 
 @pytest.mark.parametrize("body", [_rows(None), _rows("jose"), query.search_query(7, "jose", {}, region=None)])
-def test_every_query_is_held_to_its_environment(body: dict[str, Any]) -> None:
+def test_every_query_is_limited_to_its_environment(body: dict[str, Any]) -> None:
     assert body["bool"]["filter"][0] == {"term": {"environmentId": "7"}}
 
 
-def test_list_scores_nothing_and_search_scores_by_constants_alone() -> None:
+def test_list_has_no_scores_and_search_has_constant_scores() -> None:
     assert _rows("jose garcia")["bool"].keys() == {"filter"}
     [tiers] = query.search_query(7, "jose garcia", {}, region=None)["bool"]["must"]
     scores = [tier["constant_score"]["boost"] for tier in tiers["dis_max"]["queries"]]

@@ -1,42 +1,42 @@
-"""Where pages by creation are looked for first."""
+"""Time windows in which pages by creation are searched first."""
 
 import pytest
 
 from api.consumers import query, windows
 from api.consumers.query import Direction
-from api.consumers.windows import LISTS, Oldest
+from api.consumers.windows import MAX_LISTS, FirstPages
 
 
 @pytest.mark.parametrize(
-    ("moments", "before", "expected"),
+    ("times", "previous", "expected"),
     [([7], 0, 1_000), ([9_000, 8_500, 4_000], 0, 20_000), ([5, 6], 5_000, 2_500), ([-20_000, 0], 0, 80_000)],
 )
-def test_next_page_may_reach_four_times_as_far_and_a_burst_is_forgotten_slowly(
-    moments: list[int], before: int, expected: int
+def test_window_is_four_time_spans_wide_and_halves_at_most(times: list[int], previous: int, expected: int) -> None:
+    assert windows.width(times, previous) == expected
+
+
+@pytest.mark.parametrize(("ascending", "bounds"), [(True, (5, 1_505)), (False, (-1_495, 5))])
+def test_window_begins_at_the_position_in_the_direction_of_the_walk(
+    *, ascending: bool, bounds: tuple[int, int]
 ) -> None:
-    assert windows.reach(moments, before) == expected
-
-
-@pytest.mark.parametrize(("rising", "bounds"), [(True, (5, 1_505)), (False, (-1_495, 5))])
-def test_window_begins_at_the_place_and_reaches_the_way_of_the_walk(*, rising: bool, bounds: tuple[int, int]) -> None:
-    [window] = windows.beside([5, "cons_1"], 1_500, rising=rising)["range"].values()
+    [window] = windows.from_position([5, "cons_1"], 1_500, ascending=ascending)["range"].values()
     assert (window["gte"], window["lte"]) == bounds
 
 
 @pytest.mark.parametrize(
-    ("direction", "backward", "rising"),
+    ("direction", "backward", "ascending"),
     [("asc", False, True), ("asc", True, False), ("desc", False, False), ("desc", True, True)],
 )
-def test_walk_rises_from_the_oldest_to_the_newest(direction: Direction, *, backward: bool, rising: bool) -> None:
-    assert windows.is_rising(query.list_order(1, "createdAt", direction), backward=backward) is rising
-    assert query.list_order(1, "email", direction).creation is None
+def test_ascending_walk_goes_from_oldest_to_newest(direction: Direction, *, backward: bool, ascending: bool) -> None:
+    assert windows.is_ascending(query.list_order(1, "createdAt", direction), backward=backward) is ascending
+    assert query.list_order(1, "email", direction).creation_direction is None
 
 
-def test_oldest_rows_are_remembered_of_so_many_lists_only() -> None:
-    oldest = Oldest()
-    assert oldest.rows(b"a list") is None
-    oldest.learn(b"a list", [1, 500])
-    assert oldest.rows(b"a list") == {"range": {"createdAt": {"lte": 2_496, "format": "epoch_millis"}}}
-    for number in range(LISTS):
-        oldest.learn(b"%d" % number, [1])
-    assert oldest.rows(b"a list") is None
+def test_first_pages_of_a_limited_number_of_lists_are_remembered() -> None:
+    first_pages = FirstPages()
+    assert first_pages.window(b"a list") is None
+    first_pages.learn(b"a list", [1, 500])
+    assert first_pages.window(b"a list") == {"range": {"createdAt": {"lte": 2_496, "format": "epoch_millis"}}}
+    for number in range(MAX_LISTS):
+        first_pages.learn(b"%d" % number, [1])
+    assert first_pages.window(b"a list") is None
