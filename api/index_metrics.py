@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from infra.operations.counters import DELAY_BOUNDS, Totals, totals
 from infra.operations.outbox import COUNT_LIMIT, Waiting, backlog
 from infra.operations.rebuild import Rebuild, is_lost, latest
-from infra.operations.verify import Run, known, last_done
+from infra.operations.verify import Run, known_differences, last_completed
 
 SCRAPE_SECONDS = 2.0
 GAUGES = {
@@ -66,8 +66,8 @@ def _figures(connection: sa.Connection) -> Figures:
         totals(connection),
         latest(connection),
         is_lost(connection),
-        known(connection),
-        last_done(connection),
+        known_differences(connection),
+        last_completed(connection),
     )
 
 

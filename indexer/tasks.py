@@ -24,10 +24,9 @@ from infra.accounts.organizations import OrganizationError, named_environment
 from infra.database.engine import open_engine
 from infra.fields import timestamp
 from infra.index.client import open_writer
-from infra.operations import rebuild, reindex
-from infra.operations import verify as asked
-from infra.operations.reindex import ReindexError
-from infra.operations.verify import Kind, VerificationError
+from infra.operations import rebuild
+from infra.operations.reindex import ReindexError, ReindexRequest, check_request, request_reindex
+from infra.operations.verify import RunKind, VerificationError, request_run
 
 log = structlog.get_logger()
 
@@ -172,22 +171,22 @@ def write_again(
     place = _place()
     try:
         with place.engine.begin() as connection:
-            asked = reindex.Asked(
+            request = ReindexRequest(
                 ids=ids,
                 environment=environment,
                 filter=filter,
                 updated_since=timestamp(updated_since) if updated_since else None,
                 failed_since=timestamp(failed_since) if failed_since else None,
             )
-            scope = reindex.scope(connection, asked)
+            scope = check_request(connection, request)
             if dry_run:
                 log.info("reindex_counted", consumers=again.total(connection, place.client, place.alias, scope))
                 return
-            number = reindex.request(connection, scope)
+            run_id = request_reindex(connection, scope)
     except (ReindexError, ValueError) as error:
         log.warning("request_refused", request="reindex", reason=str(error))
         return
-    log.info("request_taken", request="reindex", run=number)
+    log.info("request_taken", request="reindex", run=run_id)
     go_on.apply_async(queue=queue.REBUILD)
 
 
@@ -204,11 +203,11 @@ def watch() -> None:
     runs.watch(_place())
 
 
-def _request_run(kind: Kind, environment: str | None, repairs: int | None = None) -> None:
+def _request_run(kind: RunKind, environment: str | None, repairs: int | None = None) -> None:
     try:
         with _place().engine.begin() as connection:
             number = named_environment(connection, environment) if environment is not None else None
-            run = asked.request(connection, kind, environment_id=number, repairs=repairs)
+            run = request_run(connection, kind, environment_id=number, repairs=repairs)
     except (OrganizationError, VerificationError) as error:
         log.warning("request_refused", request=kind, reason=str(error))
         return

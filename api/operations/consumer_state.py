@@ -1,4 +1,4 @@
-"""How one consumer stands in the index, for those who look into why it is not found."""
+"""The route that shows the state of one consumer in the index, to find out why a search does not return it."""
 
 from typing import Any
 
@@ -13,9 +13,10 @@ from api.errors import not_found
 from api.operations.options import READ
 from api.search import in_environment
 from infra.ids import is_id
+from infra.index.hits import SearchResponse, SourceHit
 
-# What a deleted consumer has left is its change, for as long as that is on its way.
-CONSUMER = sa.text("SELECT version FROM consumers WHERE environment_id = :environment_id AND id = :id")
+VERSION = sa.text("SELECT version FROM consumers WHERE environment_id = :environment_id AND id = :id")
+# After a delete the outbox row is the only trace of the consumer in the database, until the drain removes the row.
 CHANGE = sa.text("""
     SELECT max(version) AS version, max(attempts) AS attempts, bool_or(parked_at IS NOT NULL) AS is_parked,
         max(error) AS error
@@ -24,18 +25,18 @@ GENERATIONS = sa.text("SELECT index_name, state FROM generations WHERE state <> 
 
 
 class Change(msgspec.Struct, rename="camel"):
-    """The newest change that may not be searchable yet."""
+    """The newest change in the outbox, which may not be searchable yet."""
 
     version: int
     attempts: int
-    """Refusals of the document, of whichever change."""
+    """Refusals of the document: the highest count of the changes in the outbox."""
     is_parked: bool
     error: str | None
-    """Why it was refused last; it may quote the document."""
+    """The last refusal; it may quote the document."""
 
 
 class Indexed(msgspec.Struct, rename="camel"):
-    """What a generation holds of it."""
+    """The document of the consumer in one generation."""
 
     index_name: str
     state: str
@@ -45,9 +46,9 @@ class Indexed(msgspec.Struct, rename="camel"):
 
 class IndexState(msgspec.Struct, rename="camel"):
     database_version: int | None
-    """Null if it is deleted."""
+    """Null if the consumer is deleted."""
     is_searchable: bool
-    """Whether readers find it as it is in the database."""
+    """Whether searches see the consumer as the database holds it."""
     change: Change | None
     generations: list[Indexed]
 
@@ -56,55 +57,44 @@ class _Source(msgspec.Struct):
     deleted: bool
 
 
-class _Hit(msgspec.Struct, rename={"index": "_index", "version": "_version", "source": "_source"}):
-    index: str
-    version: int
-    source: _Source
+class _Hit(SourceHit[_Source], kw_only=True):
+    index: str = msgspec.field(name="_index")
 
 
-class _Hits(msgspec.Struct):
-    hits: list[_Hit]
-
-
-class _Found(msgspec.Struct):
-    hits: _Hits
+_decode = msgspec.json.Decoder(SearchResponse[_Hit]).decode
 
 
 class StateController(Controller):
     path = "/ops/consumers"
     tags = ("Operations",)
 
-    @get(
-        "/{consumer_id:str}/index-state",
-        opt=READ,
-        summary="How a consumer stands in the index",
-    )
+    @get("/{consumer_id:str}/index-state", opt=READ, summary="Show the state of a consumer in the index")
     async def index_state(self, consumer_id: str, caller: Caller, state: State) -> Response[IndexState]:
         if not is_id("cons_", consumer_id):
             raise not_found("Consumer")
         values = {"environment_id": caller.environment_id, "id": consumer_id}
         async with state.engine.connect() as connection:
-            version = (await connection.execute(CONSUMER, values)).scalar_one_or_none()
+            version = (await connection.execute(VERSION, values)).scalar_one_or_none()
             change = (await connection.execute(CHANGE, values)).one_or_none()
             generations = (await connection.execute(GENERATIONS)).all()
-        held = await _held(state, caller, consumer_id, [row.index_name for row in generations])
-        if version is None and change is None and not held:
+        hits = await _hits_by_index(state, caller, consumer_id, [row.index_name for row in generations])
+        if version is None and change is None and not hits:
             raise not_found("Consumer")
         indexed = [
             Indexed(row.index_name, row.state, hit.version if hit else None, hit is not None and hit.source.deleted)
             for row in generations
-            for hit in [held.get(row.index_name)]
+            for hit in [hits.get(row.index_name)]
         ]
-        live = next((each for each in indexed if each.state == "live"), None)
-        searchable = change is None and live is not None and version is not None and live.version == version
-        found = IndexState(version, searchable, Change(*change) if change else None, indexed)
-        return Answer(200, msgspec.json.encode(found)).response()
+        live = next((generation for generation in indexed if generation.state == "live"), None)
+        is_searchable = change is None and live is not None and version is not None and live.version == version
+        answer = IndexState(version, is_searchable, Change(*change) if change else None, indexed)
+        return Answer(200, msgspec.json.encode(answer)).response()
 
 
-async def _held(state: State, caller: Caller, consumer_id: str, names: list[str]) -> dict[str, _Hit]:
-    """Its document in each index that has one, tombstones too, as it is searchable."""
-    rows = {"bool": {"filter": [in_environment(caller.environment_id), {"ids": {"values": [consumer_id]}}]}}
-    body = {"query": rows, "size": len(names), "version": True, "_source": ["deleted"]}
+async def _hits_by_index(state: State, caller: Caller, consumer_id: str, index_names: list[str]) -> dict[str, _Hit]:
+    """Return the consumer's searchable document in each index that has one, tombstones included."""
+    query = {"bool": {"filter": [in_environment(caller.environment_id), {"ids": {"values": [consumer_id]}}]}}
+    body = {"query": query, "size": len(index_names), "version": True, "_source": ["deleted"]}
     params: dict[str, Any] = {"ignore_unavailable": "true", "allow_partial_search_results": "false"}
-    answer: Any = await state.search.search(index=",".join(names), body=body, params=params)
-    return {hit.index: hit for hit in msgspec.json.decode(answer, type=_Found).hits.hits}
+    response: Any = await state.search.search(index=",".join(index_names), body=body, params=params)
+    return {hit.index: hit for hit in _decode(response).hits.hits}

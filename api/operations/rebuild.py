@@ -31,8 +31,8 @@ class OpsController(Controller):
     @get("/", opt=READ, summary="The index, what is on its way to it, and who is at work")
     async def index(self, state: State) -> Response[Status]:
         async with state.engine.connect() as connection:
-            found = await connection.run_sync(status.known)
-        await asyncio.to_thread(status.look, state.settings, found)
+            found = await connection.run_sync(status.database_status)
+        await asyncio.to_thread(status.add_index_status, state.settings, found)
         return Answer(HTTPStatus.OK, as_json(found).encode()).response()
 
     @post("/rebuild", opt=WRITE, status_code=202, summary="Build the index anew beside the one that is read")

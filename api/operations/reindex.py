@@ -1,4 +1,4 @@
-"""Writing some consumers to the index again, for those who run the service: keys with the scope `admin`."""
+"""Routes to write chosen consumers to the index again. They need a key with the scope `admin`."""
 
 import asyncio
 from http import HTTPStatus
@@ -20,34 +20,43 @@ from api.pages import Moment
 from api.transactions import Transactions
 from api.validation import Body, JSONBody
 from infra.index.naming import read_alias
-from infra.operations import reindex, verify
-from infra.operations.reindex import MOST_IDS, Asked, Counted, ReindexError, Scope
-from infra.operations.verify import Run
+from infra.operations.reindex import (
+    MAX_IDS,
+    Counted,
+    ReindexError,
+    ReindexRequest,
+    ReindexScope,
+    check_request,
+    count_rows,
+    index_query,
+    request_reindex,
+)
+from infra.operations.verify import Run, find_run, latest_runs
 from infra.queue import COMPARE, REBUILD
 from infra.wire import as_json
 
-RUNS = 20
+MAX_RUNS = 20
 
-Environment = Annotated[str, msgspec.Meta(description="Those of this environment, such as `shop:live`.")]
-Filter = Annotated[str, msgspec.Meta(description="Those that lists find by this filter; needs an environment.")]
-Ids = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
+Environment = Annotated[str, msgspec.Meta(description="Consumers of this environment, such as `shop:live`.")]
+Filter = Annotated[str, msgspec.Meta(description="Consumers that match this list filter; needs `environment`.")]
+Ids = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
 
 
 class Reindex(Body):
-    """Which consumers: all that is given must hold, and something must be."""
+    """The consumers to write again. Give at least one condition; a consumer must meet every condition given."""
 
     ids: Ids | None = None
     environment: Environment | None = None
     filter: Filter | None = None
     updated_since: Moment | None = None
     failed_since: Moment | None = None
-    """Those of which a document was refused, of changes since then."""
+    """Consumers with a change since this time whose document OpenSearch refused."""
     dry_run: bool = False
-    """Only count them."""
+    """Count the consumers and write none."""
 
 
 class Reindexes(msgspec.Struct, rename="camel"):
-    """The last ones, the latest first."""
+    """The latest reindex runs, newest first."""
 
     runs: list[Run]
 
@@ -56,11 +65,11 @@ class ReindexController(Controller):
     path = "/ops/index/reindex"
     tags = ("Operations",)
 
-    @get("/", opt=READ, summary="What was written again, and how far it is")
+    @get("/", opt=READ, summary="List reindex runs and their progress")
     async def reindexes(self, state: State) -> Response[Reindexes]:
         async with state.engine.connect() as connection:
-            found = await connection.run_sync(verify.latest, RUNS, ("reindex",))
-        return Answer(HTTPStatus.OK, as_json(Reindexes(found)).encode()).response()
+            runs = await connection.run_sync(latest_runs, MAX_RUNS, ("reindex",))
+        return Answer(HTTPStatus.OK, as_json(Reindexes(runs)).encode()).response()
 
     @post(
         "/",
@@ -68,8 +77,8 @@ class ReindexController(Controller):
         return_dto=None,
         opt=WRITE,
         status_code=HTTPStatus.ACCEPTED,
-        responses={HTTPStatus.OK: ResponseSpec(Counted, generate_examples=False, description="Of a dry run")},
-        summary="Write some consumers to the index again, as they are",
+        responses={HTTPStatus.OK: ResponseSpec(Counted, generate_examples=False, description="Result of a dry run")},
+        summary="Write chosen consumers to the index again, unchanged",
     )
     async def reindex(
         self,
@@ -80,10 +89,10 @@ class ReindexController(Controller):
         state: State,
     ) -> Response[Run]:
         async def work(connection: AsyncConnection) -> Answer:
-            scope = await connection.run_sync(_scope, data)
+            scope = await connection.run_sync(_check, data)
             if data.dry_run:
-                return Answer(HTTPStatus.OK, as_json(await _counted(connection, state, scope)).encode())
-            return Answer(HTTPStatus.ACCEPTED, as_json(await connection.run_sync(_requested, scope)).encode())
+                return Answer(HTTPStatus.OK, as_json(await _count(connection, state, scope)).encode())
+            return Answer(HTTPStatus.ACCEPTED, as_json(await connection.run_sync(_request, scope)).encode())
 
         answer = await transactions.run(request, caller, work)
         if not data.dry_run:
@@ -91,8 +100,8 @@ class ReindexController(Controller):
         return answer
 
 
-def _scope(connection: sa.Connection, data: Reindex) -> Scope:
-    asked = Asked(
+def _check(connection: sa.Connection, data: Reindex) -> ReindexScope:
+    request = ReindexRequest(
         ids=data.ids,
         environment=data.environment,
         filter=data.filter,
@@ -100,23 +109,23 @@ def _scope(connection: sa.Connection, data: Reindex) -> Scope:
         failed_since=data.failed_since,
     )
     try:
-        return reindex.scope(connection, asked)
+        return check_request(connection, request)
     except ReindexError as error:
         raise invalid(Fault(error.field, str(error))) from None
 
 
-def _requested(connection: sa.Connection, scope: Scope) -> Run:
-    run = verify.run(connection, reindex.request(connection, scope))
-    assert run, "it was added just now"
+def _request(connection: sa.Connection, scope: ReindexScope) -> Run:
+    run = find_run(connection, request_reindex(connection, scope))
+    assert run, "requested in this transaction"
     return run
 
 
-async def _counted(connection: AsyncConnection, state: State, scope: Scope) -> Counted:
-    found_by = await connection.run_sync(reindex.query, scope)
-    if found_by is None:
-        return Counted(consumers=await connection.run_sync(reindex.count, scope))
+async def _count(connection: AsyncConnection, state: State, scope: ReindexScope) -> Counted:
+    query = await connection.run_sync(index_query, scope)
+    if query is None:
+        return Counted(consumers=await connection.run_sync(count_rows, scope))
     try:
-        answer: Any = await state.search.count(index=read_alias(state.settings.index_prefix), body={"query": found_by})
+        response: Any = await state.search.count(index=read_alias(state.settings.index_prefix), body={"query": query})
     except OpenSearchException as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Search unavailable") from error
-    return Counted(consumers=msgspec.json.decode(answer)["count"])
+    return Counted(consumers=msgspec.json.decode(response)["count"])

@@ -1,7 +1,6 @@
-"""Verifying and repairing the index, for those who run the service: keys with the scope `admin`."""
+"""Routes to verify and repair the index. They need a key with the scope `admin`."""
 
-import json
-from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -17,63 +16,74 @@ from api.operations.options import READ, WRITE
 from api.transactions import Transactions
 from api.validation import Body, JSONBody
 from infra.accounts.organizations import OrganizationError, named_environment
-from infra.operations import verify as verifications
-from infra.operations.verify import Difference, Kind, Run, VerificationError
-from infra.wire import time
+from infra.operations.verify import (
+    Difference,
+    Run,
+    RunKind,
+    VerificationError,
+    find_run,
+    known_differences,
+    latest_runs,
+    request_run,
+    stored_differences,
+)
+from infra.wire import as_json
 
-RUNS = 20
-DIFFERENCES = 100
+MAX_RUNS = 20
+MAX_DIFFERENCES = 100
 
 AnyRequest = Request[Any, Any, Any]
-Environment = Annotated[str, msgspec.Meta(description="This one alone, such as `shop:live`.")]
-RunNumber = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+Environment = Annotated[str, msgspec.Meta(description="Limit the run to this environment, such as `shop:live`.")]
+RunId = Annotated[
+    int, msgspec.Meta(ge=1, le=(1 << 63) - 1, description="Repair only the differences that this run found.")
+]
 
 
 class Verification(Body):
-    """What to compare: everything, unless an environment is named."""
+    """The documents to compare: those of one environment, or by default all."""
 
     environment: Environment | None = None
 
 
 class Repair(Body):
-    """What to mend: all that differs, or that of one environment, or what a run found."""
+    """The documents to repair: the differences of a run, those of one environment, or by default all."""
 
     environment: Environment | None = None
-    run: RunNumber | None = None
+    run: RunId | None = None
 
 
 class Verifications(msgspec.Struct, rename="camel"):
-    """The last runs, the latest first, and what is known to differ."""
+    """The latest runs, newest first, and the documents known to differ."""
 
     runs: list[Run]
     differing: dict[str, int]
-    """Documents by cause."""
+    """Documents known to differ, by cause."""
     differences: list[Difference]
-    """Of the latest run that found any, the first hundred."""
+    """The first 100 differences of the latest run that found any."""
 
 
 class VerifyController(Controller):
     path = "/ops/index"
     tags = ("Operations",)
 
-    @get("/verify", opt=READ, summary="What was verified, and what differs")
+    @get("/verify", opt=READ, summary="List verifications and known differences")
     async def verifications(self, state: State) -> Response[Verifications]:
         async with state.engine.connect() as connection:
-            return _answer(await connection.run_sync(_told)).response()
+            return _json(await connection.run_sync(_verifications)).response()
 
     @post(
         "/verify",
         dto=JSONBody,
         return_dto=None,
         opt=WRITE,
-        status_code=202,
+        status_code=HTTPStatus.ACCEPTED,
         summary="Compare the index with the database",
     )
     async def verify(
         self, request: AnyRequest, data: Verification, caller: Caller, transactions: Transactions
     ) -> Response[Run]:
         async def work(connection: AsyncConnection) -> Answer:
-            return _answer(await connection.run_sync(_asked, "verify", data.environment, None), 202)
+            return _json(await connection.run_sync(_request, "verify", data.environment), HTTPStatus.ACCEPTED)
 
         return await transactions.run(request, caller, work)
 
@@ -82,43 +92,43 @@ class VerifyController(Controller):
         dto=JSONBody,
         return_dto=None,
         opt=WRITE,
-        status_code=202,
-        summary="Have written anew what differs",
+        status_code=HTTPStatus.ACCEPTED,
+        summary="Rewrite documents that differ from the database",
     )
     async def repair(
         self, request: AnyRequest, data: Repair, caller: Caller, transactions: Transactions
     ) -> Response[Run]:
         if data.environment is not None and data.run is not None:
-            raise invalid(Fault("environment", "A run is of its own environment already"))
+            raise invalid(Fault("environment", "Not allowed with run, which has an environment of its own"))
 
         async def work(connection: AsyncConnection) -> Answer:
-            return _answer(await connection.run_sync(_asked, "repair", data.environment, data.run), 202)
+            run = await connection.run_sync(_request, "repair", data.environment, data.run)
+            return _json(run, HTTPStatus.ACCEPTED)
 
         return await transactions.run(request, caller, work)
 
 
-def _told(connection: sa.Connection) -> Verifications:
-    runs = verifications.latest(connection, RUNS)
-    number = next((run.id for run in runs if run.differences), None)
-    found = [] if number is None else verifications.differences(connection, number, DIFFERENCES)
-    return Verifications(runs, verifications.known(connection), found)
+def _verifications(connection: sa.Connection) -> Verifications:
+    runs = latest_runs(connection, MAX_RUNS)
+    run_id = next((run.id for run in runs if run.differences), None)
+    differences = [] if run_id is None else stored_differences(connection, run_id, MAX_DIFFERENCES)
+    return Verifications(runs, known_differences(connection), differences)
 
 
-def _asked(connection: sa.Connection, kind: Kind, environment: str | None, repairs: int | None) -> Run:
-    """The run that was added; beat has it begun within a second."""
+def _request(connection: sa.Connection, kind: RunKind, environment: str | None, repairs: int | None = None) -> Run:
+    """Request a run and return it. No wake-up is sent: beat's process starts the run within a second."""
     try:
         number = None if environment is None else named_environment(connection, environment)
     except OrganizationError as error:
         raise invalid(Fault("environment", str(error))) from None
     try:
-        added = verifications.request(connection, kind, environment_id=number, repairs=repairs)
+        run_id = request_run(connection, kind, environment_id=number, repairs=repairs)
     except VerificationError as error:
         raise invalid(Fault("run", str(error))) from None
-    run = verifications.run(connection, added)
-    assert run, "it was added just now"
+    run = find_run(connection, run_id)
+    assert run, "requested in this transaction"
     return run
 
 
-def _answer(what: Any, status: int = 200) -> Answer:
-    plain = msgspec.to_builtins(what, builtin_types=(datetime,))
-    return Answer(status, json.dumps(plain, default=time).encode())
+def _json(answer: Run | Verifications, status: HTTPStatus = HTTPStatus.OK) -> Answer:
+    return Answer(status, as_json(answer).encode())

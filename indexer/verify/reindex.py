@@ -13,7 +13,7 @@ from opensearchpy import OpenSearch
 from indexer.verify.compare import Range
 from infra.filters.clauses import Clause
 from infra.operations import reindex
-from infra.operations.reindex import CHOSEN, Scope
+from infra.operations.reindex import CHOSEN, ReindexScope
 
 ROWS = 2_000
 """Consumers of a range, and of a transaction."""
@@ -51,17 +51,17 @@ class _Answer(msgspec.Struct):
 _answer = msgspec.json.Decoder(_Answer).decode
 
 
-def total(connection: sa.Connection, client: OpenSearch, alias: str, scope: Scope) -> int:
+def total(connection: sa.Connection, client: OpenSearch, alias: str, scope: ReindexScope) -> int:
     """How many will be written.
 
     Raises:
         OpenSearchException, DBAPIError: one of them does not answer.
     """
-    found_by = reindex.query(connection, scope)
-    return reindex.count(connection, scope) if found_by is None else reindex.matches(client, alias, found_by)
+    found_by = reindex.index_query(connection, scope)
+    return reindex.count_rows(connection, scope) if found_by is None else reindex.count_matches(client, alias, found_by)
 
 
-def pages(engine: sa.Engine, client: OpenSearch, alias: str, scope: Scope, after: str) -> Iterator[Page]:
+def pages(engine: sa.Engine, client: OpenSearch, alias: str, scope: ReindexScope, after: str) -> Iterator[Page]:
     """All of them, from after an id.
 
     Raises:
@@ -69,14 +69,14 @@ def pages(engine: sa.Engine, client: OpenSearch, alias: str, scope: Scope, after
     """
     for page in _named(scope.ids, after) if scope.ids else _ranges(engine, scope, after):
         with engine.connect() as connection:
-            found_by = reindex.query(connection, scope)
+            found_by = reindex.index_query(connection, scope)
         if found_by is None:
             yield page
         else:
             yield from _matching(client, alias, found_by, page.range)
 
 
-def append(connection: sa.Connection, scope: Scope, page: Page) -> int:
+def append(connection: sa.Connection, scope: ReindexScope, page: Page) -> int:
     """Have those of a page written that are chosen; answer how many."""
     ids = scope.ids if page.ids is None else page.ids
     values = msgspec.structs.asdict(scope) | page.range._asdict() | {"ids": ids}
@@ -93,7 +93,7 @@ def _named(ids: list[str], after: str) -> Iterator[Page]:
     yield Page(Range(after, None), [])
 
 
-def _ranges(engine: sa.Engine, scope: Scope, after: str) -> Iterator[Page]:
+def _ranges(engine: sa.Engine, scope: ReindexScope, after: str) -> Iterator[Page]:
     last: str | None = after
     while last is not None:
         values = {"after": after, "environment_id": scope.environment_id, "rows": ROWS}

@@ -24,8 +24,8 @@ from infra import logs
 from infra.database.engine import open_engine
 from infra.index import naming
 from infra.index.client import open_writer
-from infra.operations.reindex import Scope as Chosen
-from infra.operations.verify import KEPT, forget
+from infra.operations.reindex import ReindexScope
+from infra.operations.verify import MAX_STORED_DIFFERENCES, delete_old_runs
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -77,7 +77,7 @@ class Taken(msgspec.Struct, kw_only=True):
     kind: str
     environment_id: int | None
     repairs: int | None
-    scope: Chosen | None
+    scope: ReindexScope | None
     index_name: str | None
     total: int | None
     position: str
@@ -144,7 +144,7 @@ def watch(place: Place) -> None:
     try:
         with place.engine.begin() as connection:
             if connection.execute(WATCH).rowcount:
-                forget(connection, "watch")
+                delete_old_runs(connection, "watch")
     except DBAPIError as error:
         log.warning("verification_postponed", reason=logs.error_kind(error))
         return
@@ -204,7 +204,7 @@ def _compare(place: Place, run: Taken, portion: Portion, rows: int) -> None:
     _release(place.engine, run)
 
 
-def _reindex(place: Place, run: Taken, scope: Chosen, portion: Portion) -> None:
+def _reindex(place: Place, run: Taken, scope: ReindexScope, portion: Portion) -> None:
     if run.total is None:
         with place.engine.begin() as connection:
             run.total = reindex.total(connection, place.client, place.alias, scope)
@@ -238,7 +238,7 @@ def _stored(place: Place, run: Taken, scope: Scope) -> Iterator[Step]:
 def _record(place: Place, run: Taken, step: Step) -> None:
     """Put down what was found, and that somebody is at it; mend it first, if that was asked for."""
     report = Report(compared=run.compared, in_flight=run.in_flight, causes=run.causes)
-    room = max(0, KEPT - report.differences)
+    room = max(0, MAX_STORED_DIFFERENCES - report.differences)
     report.add(step)
     run.compared, run.in_flight, run.causes = report.compared, report.in_flight, report.causes
     with place.engine.begin() as connection:

@@ -9,6 +9,7 @@ import typer
 from infra.accounts.organizations import OrganizationError, environment_id, parse_environment
 from infra.cli import verify
 from infra.cli.output import Json, print_json, print_table, rebuild_line
+from infra.cli.runs import progress_line, summary_line
 from infra.cli.transaction import transaction
 from infra.operations import counters, outbox, status
 from infra.queue import TaskQueue
@@ -34,7 +35,7 @@ def show(*, json: Json = False) -> None:
     """Show the index, what is on its way to it, what was given up, and who is at work."""
     settings = load()
     with transaction() as connection:
-        found = status.read(connection, settings)
+        found = status.read_status(connection, settings)
     if json:
         print_json(found)
     else:
@@ -81,11 +82,11 @@ def _say(found: status.Status) -> None:
     counted = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
     print_table(counted, map(_lane, found.waiting, found.done))
     typer.echo()
-    verified = ((verify.summary(run), run.finished_at) for run in found.verified)
+    verified = ((summary_line(run), run.finished_at) for run in found.verified)
     print_table(("VERIFIED", "AT"), verified)
     if found.running:
         typer.echo()
-        asked = ((f"{run.kind}: {verify.progress(run)}", run.requested_at) for run in found.running)
+        asked = ((f"{run.kind}: {progress_line(run)}", run.requested_at) for run in found.running)
         print_table(("ASKED FOR", "AT"), asked)
     typer.echo()
     print_table(("PART", "SILENT FOR"), ((each.part, _seconds(each.silent_seconds)) for each in found.parts))

@@ -1,4 +1,4 @@
-"""`consumers index reindex`: some consumers are written to the index again."""
+"""`consumers index reindex`."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,70 +9,102 @@ from opensearchpy.exceptions import OpenSearchException
 
 from infra import logs
 from infra.cli.output import Json, print_json
+from infra.cli.runs import FAILED, follow_run
 from infra.cli.transaction import transaction
-from infra.cli.verify import FAILED, follow
 from infra.index.client import open_client
 from infra.index.naming import read_alias
-from infra.operations import reindex as again
-from infra.operations.reindex import Asked, Counted, ReindexError
+from infra.operations.reindex import (
+    Counted,
+    ReindexError,
+    ReindexRequest,
+    ReindexScope,
+    check_request,
+    count_matches,
+    count_rows,
+    index_query,
+    request_reindex,
+)
 from infra.settings import load
 
-Since = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])]
+FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
 OPTIONS = {"ids": "--id", "environment": "--environment", "filter": "--filter"}
+"""The option for each field of a request that can be invalid."""
+
+Ids = Annotated[list[str] | None, typer.Option("--id", metavar="CONSUMER", help="This consumer; may be repeated.")]
+Environment = Annotated[
+    str | None, typer.Option(metavar="ORG:MODE", help="Consumers of this environment, for example shop:live.")
+]
+Filter = Annotated[
+    str | None,
+    typer.Option("--filter", metavar="EXPRESSION", help="Consumers that match this list filter; needs --environment."),
+]
+UpdatedSince = Annotated[
+    datetime | None, typer.Option(formats=FORMATS, help="Consumers changed at this time (UTC) or later.")
+]
+FailedSince = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=FORMATS,
+        help="Consumers with a change at this time (UTC) or later whose document OpenSearch refused.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the number of consumers and write nothing.")]
 
 
 def reindex(
     *,
-    ids: Annotated[
-        list[str] | None, typer.Option("--id", metavar="CONSUMER", help="This consumer; may be repeated.")
-    ] = None,
-    environment: Annotated[
-        str | None, typer.Option(metavar="ORG:MODE", help="Those of this environment, such as shop:live.")
-    ] = None,
-    matching: Annotated[
-        str | None, typer.Option("--filter", metavar="EXPRESSION", help="Those that lists find by this filter.")
-    ] = None,
-    updated_since: Since = None,
-    failed_since: Since = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+    ids: Ids = None,
+    environment: Environment = None,
+    matching: Filter = None,
+    updated_since: UpdatedSince = None,
+    failed_since: FailedSince = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Write consumers to the index again as they are; all that is given must hold. Times are UTC."""
-    asked = Asked(
+    """Write chosen consumers to the index again, unchanged.
+
+    At least one option must choose; a consumer must meet every condition
+    given. Prints how many consumers were added to the outbox, in the lane
+    bulk; a worker writes their documents after that.
+
+    Exit status: 0 if the run is done; 1 if the command could not start; 2 if
+    an option is invalid or the run failed.
+    """
+    request = ReindexRequest(
         ids=ids, environment=environment, filter=matching, updated_since=updated_since, failed_since=failed_since
     )
     if dry_run:
-        counted = _count(asked)
+        counted = _count(request)
         if json:
             print_json(counted)
         else:
             typer.echo(f"{_consumers(counted.consumers)} would be written again.")
         return
-    run = follow(lambda connection: again.request(connection, _scope(connection, asked)))
+    run = follow_run(lambda connection: request_reindex(connection, _check(connection, request)))
     if json:
         print_json(run)
     else:
         typer.echo(f"run {run.id}: {_consumers(run.compared)} will be written again; {run.seconds or 0:.1f} s.")
 
 
-def _scope(connection: sa.Connection, asked: Asked) -> again.Scope:
+def _check(connection: sa.Connection, request: ReindexRequest) -> ReindexScope:
     try:
-        return again.scope(connection, asked)
+        return check_request(connection, request)
     except ReindexError as error:
         raise typer.BadParameter(str(error), param_hint=OPTIONS[error.field]) from error
 
 
-def _count(asked: Asked) -> Counted:
+def _count(request: ReindexRequest) -> Counted:
     settings = load()
     with transaction() as connection:
-        scope = _scope(connection, asked)
-        found_by = again.query(connection, scope)
-        if found_by is None:
-            return Counted(consumers=again.count(connection, scope))
-    # OpenSearch may take its time; nothing is held meanwhile.
+        scope = _check(connection, request)
+        query = index_query(connection, scope)
+        if query is None:
+            return Counted(consumers=count_rows(connection, scope))
+    # After the transaction, because OpenSearch may respond slowly.
     client = open_client(settings)
     try:
-        return Counted(consumers=again.matches(client, read_alias(settings.index_prefix), found_by))
+        return Counted(consumers=count_matches(client, read_alias(settings.index_prefix), query))
     except OpenSearchException as error:
         typer.echo(f"OpenSearch (OPENSEARCH_URL) cannot be used: {logs.error_kind(error)}", err=True)
         raise typer.Exit(FAILED) from error

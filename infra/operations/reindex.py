@@ -1,7 +1,7 @@
-"""Writing some consumers to the index again as they are, through the outbox: as changes that nobody waits for.
+"""Reindex requests: choose consumers, count them, and request a run that writes them to the index again, unchanged.
 
-What is asked for is checked and counted here, alike for commands, requests and tasks; `indexer/verify/reindex.py` does
-it, as a run like those that verify.
+Commands, HTTP requests and tasks share the checks and the counts here. `indexer/verify/reindex.py` executes the run:
+it adds an outbox row for each chosen consumer, in the lane `bulk`.
 """
 
 from datetime import UTC, datetime
@@ -14,11 +14,13 @@ from opensearchpy import OpenSearch
 from infra.accounts.organizations import OrganizationError, named_environment
 from infra.filters.clauses import Clause, clause
 from infra.filters.language import FilterError, parse
-from infra.operations import verify
+from infra.operations.verify import request_run
 from infra.wire import time
 
-MOST_IDS = 10_000
-"""Consumers that may be named one by one."""
+MAX_IDS = 10_000
+"""Consumers that a request may name by id."""
+MAX_TERMS = 65_536
+"""Terms of a query that OpenSearch accepts (`index.max_terms_count`)."""
 
 CHOSEN = """
     FROM consumers c WHERE (CAST(:ids AS text[]) IS NULL OR c.id = ANY(:ids))
@@ -27,39 +29,38 @@ CHOSEN = """
         AND (CAST(:failed_since AS timestamptz) IS NULL OR EXISTS (
             SELECT FROM outbox o WHERE o.consumer_id = c.id AND o.attempts > 0 AND o.created_at >= :failed_since))"""
 COUNT = sa.text(f"SELECT count(*) {CHOSEN}")
-# OpenSearch takes no more in one query.
-FAILED = sa.text("""
+FAILED = sa.text(f"""
     SELECT DISTINCT consumer_id FROM outbox
-    WHERE environment_id = :environment_id AND attempts > 0 AND created_at >= :failed_since LIMIT 65536""")
+    WHERE environment_id = :environment_id AND attempts > 0 AND created_at >= :failed_since LIMIT {MAX_TERMS}""")
 REGION = sa.text("""
     SELECT org.region FROM organizations org JOIN environments e ON e.organization_id = org.id
     WHERE e.id = :environment_id""")
 
 
 class ReindexError(Exception):
-    """What was asked for makes no sense; the message is one line for whoever asked."""
+    """The request is invalid; the message is one line for the person who made it."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
-        """What is wrong, as `Asked` has it."""
+        """The field of `ReindexRequest` at fault."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which consumers, as people say it: all that is given must hold."""
+class ReindexRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The consumers to reindex, as a person names them. A consumer must meet every condition that is given."""
 
     ids: list[str] | None = None
     environment: str | None = None
-    """Such as `shop:live`."""
+    """Organization and mode, such as `shop:live`."""
     filter: str | None = None
-    """As lists take it (docs/filters.md); of an environment."""
+    """A list filter (docs/filters.md); needs an environment."""
     updated_since: datetime | None = None
     failed_since: datetime | None = None
-    """Those of which a document was refused, of changes since then."""
+    """Consumers with a change since this time whose document OpenSearch refused."""
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The same, as it is kept with the run; the ids in order."""
+class ReindexScope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A checked request, as it is stored with the run. The ids are sorted; times are in UTC."""
 
     ids: list[str] | None = None
     environment_id: int | None = None
@@ -69,92 +70,95 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a reindex would be of."""
+    """The number of consumers a reindex would write."""
 
     consumers: int
     is_dry_run: bool = True
 
 
-def scope(connection: sa.Connection, asked: Asked) -> Scope:
-    """What is asked for, if it makes sense.
+def check_request(connection: sa.Connection, request: ReindexRequest) -> ReindexScope:
+    """Check a request and return its scope.
 
     Raises:
-        ReindexError: it makes none.
+        ReindexError: the request is invalid.
     """
-    if msgspec.structs.replace(asked, ids=asked.ids or None) == Asked():
-        raise ReindexError("ids", "say which consumers: for all there is a rebuild")
-    if asked.ids and len(asked.ids) > MOST_IDS:
-        raise ReindexError("ids", f"at most {MOST_IDS:,}")
-    if asked.filter is not None and asked.environment is None:
-        raise ReindexError("environment", "a filter is of an environment")
+    if msgspec.structs.replace(request, ids=request.ids or None) == ReindexRequest():
+        raise ReindexError("ids", "choose consumers by at least one condition; to write all of them, use a rebuild")
+    if request.ids and len(request.ids) > MAX_IDS:
+        raise ReindexError("ids", f"at most {MAX_IDS:,} ids are allowed")
+    if request.filter is not None and request.environment is None:
+        raise ReindexError("environment", "a filter needs an environment")
     try:
-        number = named_environment(connection, asked.environment) if asked.environment is not None else None
+        number = named_environment(connection, request.environment) if request.environment is not None else None
     except OrganizationError as error:
         raise ReindexError("environment", str(error)) from None
     try:
-        if asked.filter is not None:
-            parse(asked.filter)
+        if request.filter is not None:
+            parse(request.filter)
     except FilterError as error:
         raise ReindexError("filter", str(error)) from None
-    return Scope(
-        ids=sorted(set(asked.ids)) if asked.ids else None,
+    return ReindexScope(
+        ids=sorted(set(request.ids)) if request.ids else None,
         environment_id=number,
-        filter=asked.filter,
-        updated_since=_moment(asked.updated_since),
-        failed_since=_moment(asked.failed_since),
+        filter=request.filter,
+        updated_since=_utc_milliseconds(request.updated_since),
+        failed_since=_utc_milliseconds(request.failed_since),
     )
 
 
-def request(connection: sa.Connection, wanted: Scope) -> int:
-    """Ask for it; answer the number of the run. To be called in a transaction."""
-    values = msgspec.json.encode(wanted).decode()
-    return verify.request(connection, "reindex", environment_id=wanted.environment_id, scope=values)
+def request_reindex(connection: sa.Connection, scope: ReindexScope) -> int:
+    """Request a reindex, in the caller's transaction, and return the id of the run."""
+    stored = msgspec.json.encode(scope).decode()
+    return request_run(connection, "reindex", environment_id=scope.environment_id, scope=stored)
 
 
-def query(connection: sa.Connection, wanted: Scope) -> Clause | None:
-    """What finds them in the index, where a filter is given: what that matches the index alone can tell."""
-    if wanted.filter is None:
+def index_query(connection: sa.Connection, scope: ReindexScope) -> Clause | None:
+    """Return the query that finds the chosen consumers in the index; None without a filter.
+
+    A filter is evaluated by OpenSearch alone, so every other condition becomes a part of the query.
+    """
+    if scope.filter is None:
         return None
-    region = connection.execute(REGION, {"environment_id": wanted.environment_id}).scalar_one()
-    found: list[Clause] = [
-        {"term": {"environmentId": str(wanted.environment_id)}},
-        clause(parse(wanted.filter), region),
+    region = connection.execute(REGION, {"environment_id": scope.environment_id}).scalar_one()
+    clauses: list[Clause] = [
+        {"term": {"environmentId": str(scope.environment_id)}},
+        clause(parse(scope.filter), region),
     ]
-    if wanted.ids:
-        found.append({"terms": {"id": wanted.ids}})
-    if wanted.updated_since:
-        found.append({"range": {"updatedAt": {"gte": time(wanted.updated_since)}}})
-    if wanted.failed_since:
-        found.append({"terms": {"id": list(connection.execute(FAILED, msgspec.structs.asdict(wanted)).scalars())}})
-    return {"bool": {"filter": found}}
+    if scope.ids:
+        clauses.append({"terms": {"id": scope.ids}})
+    if scope.updated_since:
+        clauses.append({"range": {"updatedAt": {"gte": time(scope.updated_since)}}})
+    if scope.failed_since:
+        clauses.append({"terms": {"id": list(connection.execute(FAILED, msgspec.structs.asdict(scope)).scalars())}})
+    return {"bool": {"filter": clauses}}
 
 
-def count(connection: sa.Connection, wanted: Scope) -> int:
-    """How many there are in the database, whatever the filter says."""
-    found: int = connection.execute(COUNT, msgspec.structs.asdict(wanted)).scalar_one()
-    return found
+def count_rows(connection: sa.Connection, scope: ReindexScope) -> int:
+    """Count the chosen consumers in the database; the filter is not applied."""
+    consumers: int = connection.execute(COUNT, msgspec.structs.asdict(scope)).scalar_one()
+    return consumers
 
 
-def matches(client: OpenSearch, alias: str, found_by: Clause) -> int:
-    """How many the index has.
+def count_matches(client: OpenSearch, alias: str, query: Clause) -> int:
+    """Count the documents that match a query.
 
     Args:
-        client: of any kind.
-        alias: by which it is read.
-        found_by: a `query`.
+        client: with either serializer.
+        alias: the read alias.
+        query: from `index_query`.
 
     Raises:
-        OpenSearchException: the index does not answer.
+        OpenSearchException: OpenSearch does not respond.
     """
-    answer: Any = client.count(index=alias, body={"query": found_by})
-    if isinstance(answer, str):
-        answer = msgspec.json.decode(answer)
-    return int(answer["count"])
+    response: Any = client.count(index=alias, body={"query": query})
+    if isinstance(response, str):
+        response = msgspec.json.decode(response)
+    return int(response["count"])
 
 
-def _moment(given: datetime | None) -> datetime | None:
-    """In UTC, to the millisecond, as rows and documents have it; without a zone it is in UTC."""
-    if given is None:
+def _utc_milliseconds(moment: datetime | None) -> datetime | None:
+    """Convert to UTC and cut to milliseconds, as in rows and documents. A time without a zone is in UTC."""
+    if moment is None:
         return None
-    utc = given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)

@@ -1,4 +1,4 @@
-"""How the index stands, as the database and OpenSearch know it; the latter may be away."""
+"""The status of the index: the database's part and OpenSearch's part. OpenSearch may be unreachable."""
 
 from datetime import datetime
 from typing import Any
@@ -12,18 +12,20 @@ from infra import logs
 from infra.database import activity
 from infra.index import mapping, naming
 from infra.index.client import open_client
-from infra.operations import counters, outbox, verify
-from infra.operations import rebuild as rebuilds
+from infra.operations import counters, outbox
+from infra.operations.rebuild import MOST, Rebuild
+from infra.operations.rebuild import latest as latest_rebuild
+from infra.operations.verify import Run, known_differences, last_completed, unfinished_runs
 from infra.settings import Settings
 
-SEARCH_SECONDS = 2
-PARKED = 20
+OPENSEARCH_TIMEOUT_SECONDS = 2
+PARKED_ROWS = 20
 PARTS = ("live", "bulk", "clock")
 
 GENERATIONS = sa.text("""
     SELECT index_name, state, document_version, mapping_digest = :digest AS is_as_declared, live_at, keep_until,
         lost_at, seen_seq_no AS position, (SELECT count(*) FROM (
-            SELECT FROM generation_misses WHERE generation_id = g.id LIMIT :most) AS missed) AS misses
+            SELECT FROM generation_misses WHERE generation_id = g.id LIMIT :max_misses) AS missed) AS misses
     FROM generations g WHERE state <> 'dropped' ORDER BY id""")
 
 
@@ -32,118 +34,119 @@ class Generation(msgspec.Struct, kw_only=True, rename="camel"):
     state: str
     document_version: int
     is_as_declared: bool
-    """Whether it was built with this code's mapping and settings."""
+    """Whether it was built with the mapping and settings of this code."""
     live_at: datetime | None
     keep_until: datetime | None
     lost_at: datetime | None
-    """When its index was found gone, or another in its place."""
+    """When the index was found missing or replaced by another index of the same name."""
     position: int
-    """The number of its last operation that was seen on the disks of all its copies; -1 if none was yet."""
+    """Sequence number of the last operation seen on disk in every shard copy; -1 before the first."""
     misses: int
-    """Changes it did not take yet; the live one has none."""
+    """Changes the generation has not taken yet; always 0 for the live generation."""
     index: str | None = None
-    """`open`, `close` or `missing`; None, like what follows, if OpenSearch does not tell."""
+    """`open`, `close` or `missing`; None, like the fields below, if OpenSearch did not respond."""
     documents: int | None = None
-    """Tombstones too."""
+    """Including tombstones."""
     bytes: int | None = None
     aliases: list[str] | None = None
-    """Of `read` and `write`, those that it has."""
+    """The aliases that exist, of `read` and `write`."""
 
 
 class Part(msgspec.Struct, kw_only=True, rename="camel"):
-    """A part of the indexer: the workers of a lane, or beat's process, which drains where they are silent."""
+    """A part of the indexer: the workers of a lane, or `clock`, beat's process with the fallback poller."""
 
     part: str
     silent_seconds: float | None
-    """Since it asked the database anything; None if it is not connected."""
+    """Since its last database query; None if it is not connected."""
 
 
 class Status(msgspec.Struct, kw_only=True, rename="camel"):
     search: str
-    """`ok`, or why nothing could be learned of it."""
+    """`ok`, or `unreachable` with the error."""
     generations: list[Generation]
-    rebuild: rebuilds.Rebuild | None
-    """The running one, or the last."""
+    rebuild: Rebuild | None
+    """The running rebuild, or the last one."""
     parts: list[Part]
     waiting: list[outbox.Waiting]
     done: list[counters.Totals]
     workers: list[counters.Worker]
     parked: list[outbox.Parked]
-    """The latest."""
-    verified: list[verify.Run]
-    """The last comparison that was asked for and is over, and the last round of the one that goes on all the time."""
-    running: list[verify.Run]
-    """Comparisons and reindexes that were asked for and are not over."""
+    """The latest parked changes, up to `PARKED_ROWS`."""
+    verified: list[Run]
+    """The last requested comparison that is done, and the last round of the watch."""
+    running: list[Run]
+    """Requested runs that are not over."""
     differing: dict[str, int]
     """Documents known to differ from the database, by cause."""
 
 
-class _Index(msgspec.Struct):
+class _CatIndex(msgspec.Struct):
+    """A row of OpenSearch's `_cat/indices`."""
+
     index: str
     status: str
     documents: int | None = msgspec.field(default=None, name="docs.count")
     bytes: int | None = msgspec.field(default=None, name="store.size")
 
 
-def read(connection: sa.Connection, settings: Settings) -> Status:
-    """Everything there is to know.
+def read_status(connection: sa.Connection, settings: Settings) -> Status:
+    """Read the whole status.
 
     Raises:
-        DBAPIError: the database is away.
+        DBAPIError: the database cannot be used.
     """
-    status = known(connection)
-    # OpenSearch may take its time; nothing is held meanwhile.
+    status = database_status(connection)
+    # OpenSearch may respond slowly: end the transaction first, so that no snapshot is held meanwhile.
     connection.rollback()
-    look(settings, status)
+    add_index_status(settings, status)
     return status
 
 
-def known(connection: sa.Connection) -> Status:
-    """What the database knows.
+def database_status(connection: sa.Connection) -> Status:
+    """Read the part of the status that the database holds.
 
     Raises:
-        DBAPIError: it is away.
+        DBAPIError: the database cannot be used.
     """
-    values = {"digest": mapping.MAPPING_DIGEST, "most": rebuilds.MOST}
-    rows = connection.execute(GENERATIONS, values).mappings()
-    generations = [Generation(**row) for row in rows]
+    values = {"digest": mapping.MAPPING_DIGEST, "max_misses": MOST}
+    generations = [Generation(**row) for row in connection.execute(GENERATIONS, values).mappings()]
     return Status(
         search="ok",
         generations=generations,
-        rebuild=rebuilds.latest(connection),
+        rebuild=latest_rebuild(connection),
         parts=[Part(part=part, silent_seconds=activity.seconds_since_query(connection, part)) for part in PARTS],
         waiting=outbox.backlog(connection),
         done=counters.totals(connection),
         workers=counters.workers(connection),
-        parked=outbox.parked(connection, PARKED),
-        verified=verify.last_done(connection),
-        running=verify.running(connection),
-        differing=verify.known(connection),
+        parked=outbox.parked(connection, PARKED_ROWS),
+        verified=last_completed(connection),
+        running=unfinished_runs(connection),
+        differing=known_differences(connection),
     )
 
 
-def look(settings: Settings, status: Status) -> None:
-    """Add what OpenSearch knows; it may be away."""
+def add_index_status(settings: Settings, status: Status) -> None:
+    """Add OpenSearch's part to the status, or the error if OpenSearch does not respond."""
     client = open_client(settings)
     try:
-        _look(client, settings.index_prefix, status.generations)
+        _add_indices(client, settings.index_prefix, status.generations)
     except (OpenSearchException, msgspec.ValidationError) as error:
         status.search = f"unreachable: {logs.error_kind(error)}"
     finally:
         client.close()
 
 
-def _look(client: OpenSearch, prefix: str, generations: list[Generation]) -> None:
-    """Add what OpenSearch says of the indices."""
-    asked: dict[str, Any] = {"format": "json", "bytes": "b", "request_timeout": SEARCH_SECONDS}
+def _add_indices(client: OpenSearch, prefix: str, generations: list[Generation]) -> None:
+    """Add state, size and aliases of each generation's index."""
+    options: dict[str, Any] = {"format": "json", "bytes": "b", "request_timeout": OPENSEARCH_TIMEOUT_SECONDS}
     columns = {"h": "index,status,docs.count,store.size", "expand_wildcards": "all"}
-    indices = client.cat.indices(index=f"{prefix}-*", params=asked | columns)
-    aliases = client.cat.aliases(name=f"{prefix}-*", params=asked | {"h": "alias,index"})
-    found = {index.index: index for index in msgspec.convert(indices, list[_Index], strict=False)}
-    pairs = {(each["alias"], each["index"]) for each in aliases}
+    cat_indices = client.cat.indices(index=f"{prefix}-*", params=options | columns)
+    cat_aliases = client.cat.aliases(name=f"{prefix}-*", params=options | {"h": "alias,index"})
+    indices = {index.index: index for index in msgspec.convert(cat_indices, list[_CatIndex], strict=False)}
+    alias_pairs = {(row["alias"], row["index"]) for row in cat_aliases}
     for generation in generations:
         name = generation.index_name
-        index = found.get(name, _Index(name, "missing"))
+        index = indices.get(name, _CatIndex(name, "missing"))
         generation.index, generation.documents, generation.bytes = index.status, index.documents, index.bytes
-        wanted = {"read": naming.read_alias(prefix), "write": naming.write_alias(name)}
-        generation.aliases = [kind for kind, alias in wanted.items() if (alias, name) in pairs]
+        aliases = {"read": naming.read_alias(prefix), "write": naming.write_alias(name)}
+        generation.aliases = [kind for kind, alias in aliases.items() if (alias, name) in alias_pairs]

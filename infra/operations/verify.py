@@ -1,22 +1,23 @@
-"""Verifications of the index, and other work of its kind: asked for and told of here, worked on in
-`indexer/verify/runs.py`.
+"""Runs: verifications of the index, repairs, reindexes, and rounds of the watch, as rows of `verifications`.
+
+This module requests runs and reads their progress and results. `indexer/verify/runs.py` executes them.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 import sqlalchemy as sa
 
-Kind: TypeAlias = Literal["verify", "repair", "watch", "reindex"]
-State: TypeAlias = Literal["requested", "running", "done", "failed"]
+RunKind: TypeAlias = Literal["verify", "repair", "watch", "reindex"]
+RunState: TypeAlias = Literal["requested", "running", "done", "failed"]
 Cause: TypeAlias = Literal["missing", "stale", "ahead", "resurrected", "foreign", "content"]
-CAUSES: tuple[Cause, ...] = ("missing", "stale", "ahead", "resurrected", "foreign", "content")
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
-KEPT = 10_000
-"""Differences of a run that are kept; all are counted."""
-RUNS = 50
+MAX_STORED_DIFFERENCES = 10_000
+"""Differences of a run that are stored by name; all of them are counted."""
+KEPT_RUNS = 50
 """Runs of each kind that are kept."""
 
 _RUN = """
@@ -33,31 +34,31 @@ LAST_DONE = sa.text(f"""
         SELECT DISTINCT ON (kind = 'watch') id FROM verifications WHERE state = 'done' AND kind <> 'reindex'
         ORDER BY kind = 'watch', finished_at DESC)
     ORDER BY v.kind = 'watch'""")
-RUNNING = sa.text(f"{_RUN} WHERE v.finished_at IS NULL AND v.kind <> 'watch' ORDER BY v.id")
-# Two that ask for the same before anybody has begun get the same.
-WAITING = sa.text("""
+UNFINISHED = sa.text(f"{_RUN} WHERE v.finished_at IS NULL AND v.kind <> 'watch' ORDER BY v.id")
+# An equal request that no worker has started yet is answered with the same run.
+REQUESTED = sa.text("""
     SELECT id FROM verifications WHERE state = 'requested' AND kind = :kind
         AND environment_id IS NOT DISTINCT FROM :environment_id AND repairs IS NOT DISTINCT FROM :repairs
         AND scope IS NOT DISTINCT FROM CAST(:scope AS jsonb) LIMIT 1""")
 REQUEST = sa.text("""
     INSERT INTO verifications (kind, environment_id, repairs, scope)
     VALUES (:kind, :environment_id, :repairs, CAST(:scope AS jsonb)) RETURNING id""")
-CLEAR = sa.text("""
+DELETE_OLD = sa.text("""
     DELETE FROM verifications WHERE finished_at IS NOT NULL AND id NOT IN (
-        SELECT id FROM verifications WHERE kind = :kind ORDER BY id DESC LIMIT :runs) AND kind = :kind""")
+        SELECT id FROM verifications WHERE kind = :kind ORDER BY id DESC LIMIT :kept) AND kind = :kind""")
 DIFFERENCES = sa.text("""
     SELECT d.document_id, d.cause, org.name || ':' || e.mode AS environment, d.database_version, d.index_version,
         d.found_at
     FROM differences d LEFT JOIN environments e ON e.id = d.environment_id
     LEFT JOIN organizations org ON org.id = e.organization_id
     WHERE d.verification_id = :id ORDER BY d.document_id LIMIT :rows""")
-# What the last comparison of everything found, and what the watch has found since.
+# The differences found by the last complete comparison, and by the watch since then.
 KNOWN = sa.text("""
     WITH last AS (
         SELECT * FROM verifications
         WHERE state = 'done' AND environment_id IS NULL AND repairs IS NULL AND kind <> 'reindex'
         ORDER BY finished_at DESC LIMIT 1)
-    SELECT d.cause, count(*) AS found FROM differences d JOIN verifications v ON v.id = d.verification_id
+    SELECT d.cause, count(*) AS documents FROM differences d JOIN verifications v ON v.id = d.verification_id
     WHERE (d.verification_id = (SELECT id FROM last) AND v.kind <> 'repair')
         OR (v.kind = 'watch' AND v.finished_at IS NULL
             AND d.found_at > coalesce((SELECT finished_at FROM last), '-infinity'))
@@ -65,40 +66,40 @@ KNOWN = sa.text("""
 
 
 class VerificationError(Exception):
-    """What was asked for cannot be done; the message is one line for the person who asked."""
+    """The request cannot be carried out; the message is one line for the person who made it."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A comparison of the index with the database, or a reindex."""
+    """A verification, repair, watch round or reindex, with its progress and result."""
 
     id: int
-    kind: Kind
-    """`repair` mends what it finds; `watch` goes on all the time, a little each few seconds; `reindex`
-    compares nothing."""
-    state: State
+    kind: RunKind
+    """`verify` compares; `repair` also rewrites the differences; `watch` compares all the time, a few consumers every
+    few seconds; `reindex` rewrites chosen consumers and compares nothing."""
+    state: RunState
     environment: str | None
-    """Organization and mode; null: everything."""
+    """Organization and mode, such as `shop:live`; null: all environments."""
     repairs: int | None
-    """The run whose differences it mends; null: what it finds itself."""
+    """The run whose differences this run repairs; null: a repair compares for itself."""
     scope: dict[str, Any] | None
-    """Which consumers a reindex is of, but for their ids."""
+    """The consumers a reindex was limited to, without their ids."""
     index_name: str | None
     total: int | None
-    """Consumers there were when it began; of a reindex, those that were chosen."""
+    """Consumers at the start of the run; for a reindex, the consumers chosen."""
     compared: int
-    """Consumers, so far; of a reindex, those that are being written again."""
+    """Consumers compared so far; for a reindex, consumers added to the outbox."""
     in_flight: int
-    """Documents that differed only because a change of theirs was on its way."""
+    """Documents that differed only while a change of theirs was in the outbox."""
     differences: int
     causes: dict[str, int]
     mended: int
     error: str | None
-    """Why it failed, or cannot go on just now."""
+    """Why the run failed, or why it is waiting."""
     requested_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     seconds: float | None
-    """Since it began, until it ended."""
+    """From the start to the end, or to now."""
 
     @property
     def is_over(self) -> bool:
@@ -106,12 +107,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing is left that differs."""
+        """Whether the run is done and left no difference unrepaired."""
         return self.state == "done" and self.differences == self.mended
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A document that was not as the database has it."""
+    """A document that did not match its row, as stored with the run."""
 
     document_id: str
     cause: Cause
@@ -121,86 +122,90 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     found_at: datetime
 
 
-def request(
+def request_run(
     connection: sa.Connection,
-    kind: Kind,
+    kind: RunKind,
     *,
     environment_id: int | None = None,
     repairs: int | None = None,
     scope: str | None = None,
 ) -> int:
-    """Ask for a run; answer its number.
+    """Request a run and return its id. If an equal run waits for a worker, return the id of that run.
 
     Args:
         connection: in a transaction.
-        kind: `verify`, `repair` or `reindex`.
-        environment_id: this one alone; None: everything.
-        repairs: mend what this run found, and nothing else.
-        scope: of a reindex, as `infra.reindex` keeps it.
+        kind: of the run.
+        environment_id: limit the run to this environment.
+        repairs: a run; repair its stored differences, and nothing else.
+        scope: of a reindex, as JSON.
 
     Raises:
-        VerificationError: that run's differences are not known.
+        VerificationError: the differences of the run to repair are not stored, or not all of them.
     """
     if repairs is not None:
-        _check_known(connection, repairs)
+        _check_repairable(connection, repairs)
     values = {"kind": kind, "environment_id": environment_id, "repairs": repairs, "scope": scope}
-    waiting: int | None = connection.execute(WAITING, values).scalar_one_or_none()
-    if waiting is not None:
-        return waiting
-    forget(connection, kind)
-    number: int = connection.execute(REQUEST, values).scalar_one()
-    return number
+    requested: int | None = connection.execute(REQUESTED, values).scalar_one_or_none()
+    if requested is not None:
+        return requested
+    delete_old_runs(connection, kind)
+    run_id: int = connection.execute(REQUEST, values).scalar_one()
+    return run_id
 
 
-def forget(connection: sa.Connection, kind: Kind) -> None:
-    """Delete the runs of a kind that are over, but for the last, with what they found."""
-    connection.execute(CLEAR, {"kind": kind, "runs": RUNS})
+def delete_old_runs(connection: sa.Connection, kind: RunKind) -> None:
+    """Delete the finished runs of a kind, except the latest `KEPT_RUNS`; their differences go with them."""
+    connection.execute(DELETE_OLD, {"kind": kind, "kept": KEPT_RUNS})
 
 
-def _check_known(connection: sa.Connection, number: int) -> None:
-    found = run(connection, number)
-    if found is None:
-        raise VerificationError(f"there is no run {number}")
-    if found.kind == "reindex":
-        raise VerificationError(f"run {number} compared nothing")
-    if found.state != "done":
-        raise VerificationError(f"run {number} is {found.state}, not done")
-    if found.differences > KEPT:
-        raise VerificationError(f"run {number} found {found.differences} differences, of which {KEPT} are known")
+def _check_repairable(connection: sa.Connection, run_id: int) -> None:
+    run = find_run(connection, run_id)
+    if run is None:
+        raise VerificationError(f"there is no run {run_id}")
+    if run.kind == "reindex":
+        raise VerificationError(f"run {run_id} is a reindex and found no differences: give a run of verify or repair")
+    if run.state != "done":
+        raise VerificationError(f"run {run_id} is {run.state}, not done: only a run that is done can be repaired")
+    if run.differences > MAX_STORED_DIFFERENCES:
+        raise VerificationError(
+            f"run {run_id} found {run.differences} differences, of which {MAX_STORED_DIFFERENCES} are stored: "
+            "repair without a run"
+        )
 
 
-def run(connection: sa.Connection, number: int) -> Run | None:
-    """A run as it stands; None if there is none of this number, or no longer."""
-    row = connection.execute(RUN, {"id": number}).mappings().one_or_none()
+def find_run(connection: sa.Connection, run_id: int) -> Run | None:
+    """Return a run; None if there is none with this id, or it was deleted."""
+    row = connection.execute(RUN, {"id": run_id}).mappings().one_or_none()
     return None if row is None else _run(row)
 
 
-def latest(connection: sa.Connection, rows: int, kinds: Sequence[Kind] = ("verify", "repair", "watch")) -> list[Run]:
-    """The last runs, the latest first."""
-    found = connection.execute(LATEST, {"rows": rows, "kinds": list(kinds)}).mappings()
-    return [_run(row) for row in found]
+def latest_runs(
+    connection: sa.Connection, rows: int, kinds: Sequence[RunKind] = ("verify", "repair", "watch")
+) -> list[Run]:
+    """Return the last `rows` runs of some kinds, the latest first."""
+    return [_run(row) for row in connection.execute(LATEST, {"rows": rows, "kinds": list(kinds)}).mappings()]
 
 
-def last_done(connection: sa.Connection) -> list[Run]:
-    """The last run that was asked for and is done, and the watch's last round, as far as there are any."""
+def last_completed(connection: sa.Connection) -> list[Run]:
+    """Return the last requested comparison that is done and the last round of the watch, each if there is one."""
     return [_run(row) for row in connection.execute(LAST_DONE).mappings()]
 
 
-def running(connection: sa.Connection) -> list[Run]:
-    """Those that were asked for and are not over, the earliest first."""
-    return [_run(row) for row in connection.execute(RUNNING).mappings()]
+def unfinished_runs(connection: sa.Connection) -> list[Run]:
+    """Return the requested runs that are not over, the earliest first."""
+    return [_run(row) for row in connection.execute(UNFINISHED).mappings()]
 
 
-def differences(connection: sa.Connection, number: int, rows: int) -> list[Difference]:
-    """What a run found, by the documents' ids; up to `KEPT` are known."""
-    found = connection.execute(DIFFERENCES, {"id": number, "rows": rows})
-    return [msgspec.convert(row, Difference, from_attributes=True) for row in found]
+def stored_differences(connection: sa.Connection, run_id: int, rows: int) -> list[Difference]:
+    """Return the first `rows` differences of a run, ordered by document id; at most `MAX_STORED_DIFFERENCES` exist."""
+    differences = connection.execute(DIFFERENCES, {"id": run_id, "rows": rows})
+    return [msgspec.convert(row, Difference, from_attributes=True) for row in differences]
 
 
-def known(connection: sa.Connection) -> dict[str, int]:
-    """How many documents are known to differ, by cause: all causes, up to `KEPT` in all."""
-    found = {row.cause: row.found for row in connection.execute(KNOWN)}
-    return {cause: found.get(cause, 0) for cause in CAUSES}
+def known_differences(connection: sa.Connection) -> dict[str, int]:
+    """Count the documents known to differ, by cause. Every cause is present; the sum is at most what is stored."""
+    documents = {row.cause: row.documents for row in connection.execute(KNOWN)}
+    return {cause: documents.get(cause, 0) for cause in CAUSES}
 
 
 def _run(row: sa.RowMapping) -> Run:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from infra.operations import rebuild as rebuilds
-from infra.operations import verify as verifications
+from infra.operations.verify import find_run, request_run
 from tests.bench import memory
 from tests.bench.bench import Bench
 from tests.bench.cases import Case, cases
@@ -117,14 +117,14 @@ def rebuild(shop: Shop) -> Callable[[], Progress]:
 def verify(shop: Shop) -> Callable[[], Progress]:
     """Ask for one."""
     with shop.database.engine.begin() as connection:
-        number = verifications.request(connection, "verify")
+        number = request_run(connection, "verify")
     return lambda: _compared(shop, number)[0]
 
 
 def verified(shop: Shop) -> float:
     """Consumers a second of one run."""
     with shop.database.engine.begin() as connection:
-        number = verifications.request(connection, "verify")
+        number = request_run(connection, "verify")
     while not (found := _compared(shop, number))[0].is_over:
         time.sleep(LOOK_SECONDS)
     return found[1]
@@ -133,7 +133,7 @@ def verified(shop: Shop) -> float:
 def _compared(shop: Shop, number: int) -> tuple[Progress, float]:
     """How far a run is, and how many consumers a second; it must find no difference."""
     with shop.database.engine.connect() as connection:
-        run = verifications.run(connection, number)
+        run = find_run(connection, number)
     assert run
     assert not run.is_over or run.agrees, run
     return Progress(run.compared / shop.consumers, run.is_over), run.compared / (run.seconds or 1)

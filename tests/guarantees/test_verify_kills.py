@@ -11,9 +11,8 @@ import sqlalchemy as sa
 
 from infra.local.servers import LocalServers
 from infra.operations.counters import totals
-from infra.operations.reindex import Scope
-from infra.operations.reindex import request as request_reindex
-from infra.operations.verify import KEPT, Run, request, run
+from infra.operations.reindex import ReindexScope, request_reindex
+from infra.operations.verify import MAX_STORED_DIFFERENCES, Run, find_run, request_run
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.conftest import Pipeline, new_pipeline
 from tests.service import Service, new_database
@@ -33,7 +32,7 @@ def lost(servers: LocalServers) -> Iterator[Pipeline]:
 
 def seen(pipeline: Pipeline, number: int) -> Run:
     with pipeline.database.engine.connect() as connection:
-        found = run(connection, number)
+        found = find_run(connection, number)
     assert found
     return found
 
@@ -46,7 +45,7 @@ def is_taken(pipeline: Pipeline) -> bool:
 def test_verify_whose_worker_is_killed_finds_each_difference_once(lost: Pipeline, tmp_path: Path) -> None:
     service = Service(lost.database, tmp_path)
     with lost.database.engine.begin() as connection:
-        number = request(connection, "verify")
+        number = request_run(connection, "verify")
     try:
         service.start("background")
         service.start("beat")
@@ -61,7 +60,9 @@ def test_verify_whose_worker_is_killed_finds_each_difference_once(lost: Pipeline
         service.close()
     found = seen(lost, number)
     assert (found.state, found.compared, found.causes) == ("done", CONSUMERS, {"missing": CONSUMERS})
-    assert lost.run("SELECT count(*) FROM differences WHERE verification_id = :n", n=number) == [(KEPT,)]
+    assert lost.run("SELECT count(*) FROM differences WHERE verification_id = :n", n=number) == [
+        (MAX_STORED_DIFFERENCES,)
+    ]
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def halting(pipeline: Pipeline) -> Iterator[Callable[[], object]]:
 def test_reindex_whose_worker_is_killed_writes_each_consumer_once(lost: Pipeline, tmp_path: Path) -> None:
     service, workers = Service(lost.database, tmp_path), ("background", "beat")
     with lost.database.engine.begin() as connection:
-        number = request_reindex(connection, Scope(environment_id=lost.environment))
+        number = request_reindex(connection, ReindexScope(environment_id=lost.environment))
     try:
         with halting(lost) as is_there:
             for name in workers:

@@ -11,7 +11,7 @@ import pytest
 from indexer.verify import compare, pool
 from indexer.verify.compare import Report, Scope
 from indexer.verify.pool import Comparers
-from infra.operations import verify as verifications
+from infra.operations.verify import Run, find_run, request_run
 from infra.settings import ROOT
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS
@@ -80,7 +80,7 @@ def test_worker_of_celery_compares_with_processes(pipeline: Pipeline, tmp_path: 
     pipeline.consumer()
     pipeline.drain()
     with pipeline.database.engine.begin() as connection:
-        number = verifications.request(connection, "verify")
+        number = request_run(connection, "verify")
     celery, environ = [sys.executable, "-m", "celery", "-A", "patched"], os.environ | pipeline.database.environ
     environ["PYTHONPATH"] = str(tmp_path)
     with (tmp_path / "log").open("w") as log:
@@ -90,9 +90,9 @@ def test_worker_of_celery_compares_with_processes(pipeline: Pipeline, tmp_path: 
             ask = [*celery, "call", "indexer.compare", "--queue", "rebuild"]
             subprocess.run(ask, env=environ, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
-            def ended() -> verifications.Run | None:
+            def ended() -> Run | None:
                 with pipeline.database.engine.connect() as connection:
-                    run = verifications.run(connection, number)
+                    run = find_run(connection, number)
                 return run if run and (run.is_over or run.error) else None
 
             wait_until(ended, 60, "the run")

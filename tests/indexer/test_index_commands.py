@@ -10,8 +10,9 @@ from indexer.drain import claims
 from indexer.rebuild.lost_index import reconcile
 from infra import queue
 from infra.index import mapping, naming
-from infra.operations import outbox, verify
-from infra.operations.status import PARKED
+from infra.operations import outbox
+from infra.operations.status import PARKED_ROWS
+from infra.operations.verify import request_run
 from infra.settings import Settings
 from tests.commands import Consumers, commands
 from tests.indexer.conftest import Pipeline
@@ -124,7 +125,7 @@ def test_status_tells_what_was_asked_for_and_how_far_the_index_was_seen(
     pipeline.drain()
     reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
     with pipeline.database.engine.begin() as connection:
-        numbers = [verify.request(connection, kind) for kind in ("verify", "repair")]
+        numbers = [request_run(connection, kind) for kind in ("verify", "repair")]
     pipeline.run("INSERT INTO verifications (kind) VALUES ('watch')")
     found = status(consumers)
     assert [(run["id"], run["state"]) for run in found["running"]] == [(number, "requested") for number in numbers]
@@ -196,12 +197,12 @@ def test_parked_change_is_shown_with_its_reason_in_one_line_that_does_nothing(
 
 
 def test_latest_parked_changes_are_shown_and_the_others_counted(pipeline: Pipeline, consumers: Consumers) -> None:
-    pipeline.run("INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, :n)", n=PARKED + 5)
+    pipeline.run("INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, :n)", n=PARKED_ROWS + 5)
     pipeline.run("UPDATE outbox SET parked_at = now() - seq * interval '1 minute', error = 'it'")
     found = status(consumers)
     latest = [row[0] for row in pipeline.run("SELECT consumer_id FROM outbox ORDER BY parked_at DESC")]
-    assert [row["consumerId"] for row in found["parked"]] == latest[:PARKED]
-    assert found["waiting"][0]["parked"] == PARKED + 5
+    assert [row["consumerId"] for row in found["parked"]] == latest[:PARKED_ROWS]
+    assert found["waiting"][0]["parked"] == PARKED_ROWS + 5
     assert "5 more" in consumers("index", "status").out
 
 

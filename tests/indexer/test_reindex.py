@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from indexer.verify import reindex, runs
-from infra.operations import reindex as again
+from infra.operations.reindex import ReindexScope, request_reindex
 from tests.commands import Consumers, Said, commands
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.conftest import Pipeline
@@ -175,7 +175,7 @@ def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
 ) -> None:
     place = runs.place_of(pipeline.database.settings)
     with pipeline.database.engine.begin() as connection:
-        again.request(connection, again.Scope(environment_id=pipeline.environment))
+        request_reindex(connection, ReindexScope(environment_id=pipeline.environment))
     pages, append = [0], reindex.append
 
     def killed(*arguments: Any) -> int:
@@ -201,8 +201,8 @@ def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "for all there is a rebuild"),
-        (("--filter", "email:*"), "a filter is of an environment"),
+        ((), "to write all of them, use a rebuild"),
+        (("--filter", "email:*"), "a filter needs an environment"),
         (("--environment", "Shop:live", "--filter", "colour:red"), "Unknown field"),
         (("--environment", "Nobody:live"), "there is no organization"),
     ],

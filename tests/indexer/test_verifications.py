@@ -13,7 +13,7 @@ from indexer.verify import compare, pool, runs
 from indexer.verify.pool import Comparers
 from indexer.verify.runs import Place
 from infra.index.naming import read_alias
-from infra.operations.verify import Run, VerificationError, known, latest, request, run
+from infra.operations.verify import Run, VerificationError, find_run, known_differences, latest_runs, request_run
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS, add, remove, rewrite
 from tests.waiting import wait_until
@@ -39,12 +39,12 @@ def place(pipeline: Pipeline) -> Place:
 
 def asked(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:
     with pipeline.database.engine.begin() as connection:
-        return request(connection, *arguments, **options)
+        return request_run(connection, *arguments, **options)
 
 
 def seen(pipeline: Pipeline, number: int) -> Run:
     with pipeline.database.engine.connect() as connection:
-        found = run(connection, number)
+        found = find_run(connection, number)
     assert found
     return found
 
@@ -161,15 +161,15 @@ def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
     for _ in range(4):
         runs.watch(place(filled))
     with filled.database.engine.connect() as connection:
-        assert {cause: count for cause, count in known(connection).items() if count} == {
+        assert {cause: count for cause, count in known_differences(connection).items() if count} == {
             "missing": 1,
             "resurrected": 1,
         }
-        [run] = latest(connection, 9)
+        [run] = latest_runs(connection, 9)
     assert (run.kind, run.state, run.compared, run.differences) == ("watch", "done", 21, 2)
     done(filled, "repair")
     with filled.database.engine.connect() as connection:
-        assert not any(known(connection).values())
+        assert not any(known_differences(connection).values())
 
 
 def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
@@ -232,7 +232,7 @@ def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) ->
 
 
 def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.operations.verify.RUNS", 3)
+    monkeypatch.setattr("infra.operations.verify.KEPT_RUNS", 3)
     for _ in range(9):
         runs.watch(place(pipeline))
     assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]

@@ -160,7 +160,7 @@ def test_run_is_asked_for_by_a_task_too(
     [
         ("verify", {"environment": "nobody:live"}, "there is no organization"),
         ("repair", {"run": 999999}, "there is no run 999999"),
-        ("reindex", {}, "say which consumers"),
+        ("reindex", {}, "choose consumers by at least one condition"),
     ],
 )
 def test_task_that_makes_no_sense_is_refused_in_the_log(
