@@ -1,4 +1,4 @@
-"""Writing documents: what is sent to OpenSearch, and what its answers mean."""
+"""Write documents to OpenSearch in `_bulk` requests, and interpret the answers."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,19 +9,21 @@ from opensearchpy import OpenSearch
 
 from infra.index import mapping
 
-MAX_BYTES = 8 * 1024 * 1024
-"""Of the documents in one request, about."""
-ANSWERED = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
+"""Approximate size of a request: the document that reaches this size is the last one of the request."""
+FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 FIELDS = frozenset(mapping.MAPPING["properties"])
-CONFLICT, DOCUMENT_FAULT, SERVER_FAULT = 409, 400, 500
+OK, DOCUMENT_FAULT, CONFLICT, SERVER_FAULT = 200, 400, 409, 500
 CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
 
 class IndexUnavailable(Exception):  # noqa: N818 (names a condition of the index, as the callers treat it)
-    """The index cannot be written just now, whatever the documents."""
+    """No document can be written to the index at present."""
 
 
 class Document(NamedTuple):
+    """A document to write."""
+
     environment_id: int
     consumer_id: str
     version: int
@@ -39,80 +41,106 @@ class ItemError(msgspec.Struct):
 
 
 class Item(msgspec.Struct):
-    """What became of one document."""
+    """OpenSearch's answer for a document of a request."""
 
     status: int
     error: ItemError | None = None
 
     @classmethod
     def refused(cls, reason: str) -> "Item":
-        """A document that no answer could be had for."""
+        """Make the answer for a document whose request failed as a whole."""
         return cls(DOCUMENT_FAULT, ItemError("refused", reason))
 
     @property
     def is_conflict(self) -> bool:
-        """Whether the index holds something newer."""
+        """Whether the index holds a newer version of the document."""
         return self.status == CONFLICT
 
     @property
-    def is_written(self) -> bool:
+    def is_indexed(self) -> bool:
+        """Whether the index holds this version of the document, or a newer version."""
         return self.status < 300 or self.is_conflict  # noqa: PLR2004 (HTTP's successes)
 
     @property
     def is_server_error(self) -> bool:
-        """Whether OpenSearch stumbled over it: over the document, if it takes others."""
+        """Whether OpenSearch failed with 500. If other documents are indexed, this document is the cause."""
         return self.status == SERVER_FAULT
 
     @property
     def is_refused(self) -> bool:
+        """Whether the document may be the cause of the failure."""
         return self.status == DOCUMENT_FAULT or self.is_server_error
 
     @property
     def is_index_unavailable(self) -> bool:
-        """Whether the fault is the place's: overload, a block, a missing alias."""
-        return not self.is_written and not self.is_refused
+        """Whether the index is the cause of the failure: overload, a block, a missing alias."""
+        return not self.is_indexed and not self.is_refused
 
     @property
     def error_kind(self) -> str:
+        """Status and type of the error, without values of the document."""
         return f"{self.status} {self.error.type if self.error else ''}".rstrip()
 
     @property
     def reason(self) -> str:
+        """OpenSearch's message. The message may quote the document."""
         if not self.error:
             return ""
         cause = f" ({self.error.caused_by.reason})" if self.error.caused_by else ""
         return f"{self.error.type}: {self.error.reason}{cause}"
 
-    def indexed_version(self, highest: int) -> int | None:
-        """The version a conflicting document met in the index, 0 without a conflict; None from `highest` on."""
+    def indexed_version(self, limit: int) -> int | None:
+        """The indexed version in a conflict, 0 without a conflict. None if it is unknown or not below `limit`."""
         if not self.is_conflict:
             return 0
-        found = CURRENT_VERSION.search(self.reason)
-        return int(found[1]) if found and int(found[1]) < highest else None
+        match = CURRENT_VERSION.search(self.reason)
+        return int(match[1]) if match and int(match[1]) < limit else None
 
 
-class _Answer(msgspec.Struct):
+class Response(msgspec.Struct):
     items: list[dict[str, Item]] = []
+    """For each action of the request a dictionary with a single key, the type of the action."""
 
 
 def write(client: OpenSearch, alias: str, batch: Sequence[Document], seconds: float | None = None) -> list[Item]:
-    """Send the documents; an older one never replaces a newer. Answers an item a document, in order.
+    """Write documents; return an answer for each document, in order.
 
-    A request may take so many seconds, or as long as the client waits.
+    OpenSearch keeps the indexed document if its version is newer (`external_gte`).
+
+    Args:
+        client: a client that returns answers as JSON text.
+        alias: the write alias of the index.
+        batch: the documents.
+        seconds: timeout of each request; the client's own timeout if None.
 
     Raises:
-        OpenSearchException: a whole request failed, or took too long; others may have been written.
+        OpenSearchException: a request failed or timed out. Documents of other requests may have been written.
     """
-    return [item for lines in _requests(batch) for item in _bulk(client, alias, lines, seconds)]
+    params = _timeout(seconds)
+    return [item for lines in _requests(batch) for item in send(client, alias, lines, params)]
+
+
+def send(client: OpenSearch, alias: str, lines: Sequence[bytes], params: dict[str, Any]) -> list[Item]:
+    """Send a `_bulk` request; return an answer for each action, in order.
+
+    Raises:
+        OpenSearchException: the request failed or timed out.
+    """
+    answer: Any = client.bulk(
+        body=b"\n".join(lines) + b"\n",
+        index=alias,
+        params={"require_alias": "true", "filter_path": FILTER_PATH} | params,
+    )
+    return [item for action in msgspec.json.decode(answer, type=Response).items for item in action.values()]
 
 
 def raise_if_unavailable(items: Sequence[Item]) -> None:
-    """Raise if the answers show that the index, and not a document, is at fault.
+    """Raise if the answers show that the index, and not a document, is the cause of a failure.
 
-    A server error (500) is a document's own fault only if the request had no other document.
+    A server error (500) counts as the document's own only if the request had no other document.
 
     Raises:
-        IndexUnavailable: the message is the first such answer.
+        IndexUnavailable: with the kind of the first such answer.
     """
     for item in items:
         if item.is_index_unavailable or (item.is_server_error and len(items) > 1):
@@ -120,14 +148,14 @@ def raise_if_unavailable(items: Sequence[Item]) -> None:
 
 
 def fit_to_mapping(batch: Sequence[Document], fields: frozenset[str]) -> Sequence[Document]:
-    """The documents with these fields alone: an index refuses those that its mapping does not declare."""
+    """Remove fields the mapping of an index does not declare, because the index refuses documents with such fields."""
     if fields >= FIELDS:
         return batch
-    return [written._replace(source=select_fields(written.source, fields)) for written in batch]
+    return [document._replace(source=select_fields(document.source, fields)) for document in batch]
 
 
 def select_fields(source: bytes, fields: frozenset[str]) -> bytes:
-    """A document with these fields alone."""
+    """Return a document with the given fields only."""
     if fields >= FIELDS:
         return source
     content = msgspec.json.decode(source, type=dict[str, msgspec.Raw])
@@ -135,40 +163,31 @@ def select_fields(source: bytes, fields: frozenset[str]) -> bytes:
 
 
 def refresh(client: OpenSearch, index: str, seconds: float | None = None) -> None:
-    """Make searchable what was written.
+    """Make written documents searchable.
 
     Raises:
-        OpenSearchException: it failed, or took too long.
-        IndexUnavailable: it is not known to be on every shard.
+        OpenSearchException: the refresh failed or timed out.
+        IndexUnavailable: the refresh failed on at least one shard.
     """
-    answer: Any = client.indices.refresh(index=index, params=_within(seconds))
+    answer: Any = client.indices.refresh(index=index, params=_timeout(seconds))
     shards = msgspec.json.decode(answer)["_shards"]
     if shards["failed"] or not shards["successful"]:
         raise IndexUnavailable(f"a refresh failed on {shards['failed']} of {shards['total']} shards")
 
 
-def _within(seconds: float | None) -> dict[str, Any]:
+def _timeout(seconds: float | None) -> dict[str, Any]:
     return {"request_timeout": seconds} if seconds else {}
 
 
 def _requests(batch: Sequence[Document]) -> Iterator[list[bytes]]:
     lines: list[bytes] = []
     size = 0
-    for written in batch:
-        action = {"_id": written.consumer_id, "version": written.version, "version_type": "external_gte"}
-        lines += [msgspec.json.encode({"index": action}), written.source]
-        size += len(written.source)
-        if size >= MAX_BYTES:
+    for document in batch:
+        action = {"_id": document.consumer_id, "version": document.version, "version_type": "external_gte"}
+        lines += [msgspec.json.encode({"index": action}), document.source]
+        size += len(document.source)
+        if size >= MAX_REQUEST_BYTES:
             yield lines
             lines, size = [], 0
     if lines:
         yield lines
-
-
-def _bulk(client: OpenSearch, alias: str, lines: list[bytes], seconds: float | None) -> list[Item]:
-    answer: Any = client.bulk(
-        body=b"\n".join(lines) + b"\n",
-        index=alias,
-        params={"require_alias": "true", "filter_path": ANSWERED} | _within(seconds),
-    )
-    return [item["index"] for item in msgspec.json.decode(answer, type=_Answer).items]

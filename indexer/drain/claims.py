@@ -1,4 +1,4 @@
-"""Claiming, and giving up, rows of the outbox. All SQL of the drain is here."""
+"""Statements of the drain: claim outbox rows, read consumers, delete rows of indexed changes, record failures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,27 +10,30 @@ from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow
 from infra.index.generations import BARRIER
 
 ROWS = 1000
-"""Outbox rows of one round."""
-REQUESTS = 20
-"""Ids of requests that a round names in the log at the most."""
+"""Maximum of outbox rows in a round."""
+MAX_REQUEST_IDS = 20
+"""Maximum of request ids a round writes to the log."""
 VERSION_LIMIT = 1 << 62
-"""A row's version stays below; what the index holds above it can never be stepped over."""
+"""Versions of rows stay below this limit. An indexed version at or above the limit cannot be exceeded by a row."""
 MAX_ATTEMPTS = 5
-"""After so many failures of its own a document is parked."""
+"""Number of failed attempts after which the outbox rows of a refused document are parked."""
 
-
+Versions: TypeAlias = dict[str, tuple[int, int]]
+"""By consumer id: the environment id and the version."""
 ClaimedRow: TypeAlias = sa.Row[tuple[int, int, str, int, str | None, float]]
 
 
 class Claim(NamedTuple):
-    """The consumers of one round; for each the newest version the claimed rows name."""
+    """The outbox rows of a round."""
 
     rows: int
-    versions: dict[str, tuple[int, int]]
-    """consumer id → (environment id, version)"""
+    """Number of claimed rows. Several rows may name the same consumer."""
+    versions: Versions
+    """For each consumer the newest version among the claimed rows."""
     oldest_ms: float
-    requests: list[str]
-    """Ids of the requests that made the changes, for the log: some, if there are many."""
+    """Age of the oldest row in milliseconds."""
+    request_ids: list[str]
+    """Up to `MAX_REQUEST_IDS` ids of requests that made the changes, for the log."""
 
 
 class Current(NamedTuple):
@@ -39,14 +42,14 @@ class Current(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """An index that is written."""
+    """A generation of the index that every round writes."""
 
     id: int
     index_name: str
     state: str
     document_version: int
     fields: frozenset[str]
-    """Those its mapping declares: it takes no others."""
+    """Fields the mapping declares. The index refuses documents with other fields."""
 
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> "Generation":
@@ -59,11 +62,11 @@ class Generation(NamedTuple):
 
     @property
     def is_refreshed(self) -> bool:
-        """Whether what it is given must be searchable at once: it is read, or may be at any moment."""
+        """Whether each round refreshes the index: clients read the index, or may read it at any moment."""
         return self.state != "filling"
 
 
-# A loose scan of the index: one step an environment, however long its queue is.
+# A loose index scan: one step for each environment, regardless of the number of its rows.
 ENVIRONMENTS = sa.text("""
     WITH RECURSIVE waiting (environment_id) AS (
         (SELECT environment_id FROM outbox WHERE parked_at IS NULL AND lane = :lane ORDER BY environment_id LIMIT 1)
@@ -73,9 +76,8 @@ ENVIRONMENTS = sa.text("""
                 ORDER BY o.environment_id LIMIT 1)
         FROM waiting w WHERE w.environment_id IS NOT NULL)
     SELECT environment_id FROM waiting WHERE environment_id IS NOT NULL""")
-HAS_CLAIMABLE_ROWS = sa.text(
-    "SELECT EXISTS (SELECT FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at IS NULL)"
-)
+HAS_CLAIMABLE_ROWS = sa.text("""
+    SELECT EXISTS (SELECT FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at IS NULL)""")
 CLAIM = sa.text("""
     SELECT o.seq, o.environment_id, o.consumer_id, o.version, o.request_id,
            extract(epoch FROM clock_timestamp() - o.created_at)::float8 * 1000 AS age_ms
@@ -83,23 +85,22 @@ CLAIM = sa.text("""
         SELECT * FROM outbox
         WHERE parked_at IS NULL AND lane = :lane AND environment_id = e.id AND seq > e.after
             AND (retry_at IS NULL OR retry_at <= now())
-        ORDER BY seq LIMIT :each FOR UPDATE SKIP LOCKED) o
+        ORDER BY seq LIMIT :share FOR UPDATE SKIP LOCKED) o
     LIMIT :rows""")
 TARGETS = sa.text("SELECT id, index_name, state, document_version, fields FROM targets(:barrier)")
 CONSUMERS = sa.text(f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.id = ANY(:ids)")
-# What is in the index as it is in the database, so that writing it again changes nothing.
+# The index holds these consumers unchanged, so writing them again changes nothing.
 CONSUMERS_WITHOUT_CHANGES = sa.text(f"""
     SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c
     WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.consumer_id = c.id) LIMIT :rows""")
 DELETE_INDEXED = sa.text("""
-    WITH gone AS (
+    WITH deleted AS (
         DELETE FROM outbox WHERE seq IN (
             SELECT o.seq FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[])) AS w (id, version)
             JOIN outbox o ON o.consumer_id = w.id AND o.version <= w.version
             FOR UPDATE OF o SKIP LOCKED)
         RETURNING lane, (greatest(0, date_part('epoch', clock_timestamp() - created_at)) * 1000000)::bigint AS delay)
-    SELECT lane, array_agg(delay) AS delays FROM gone GROUP BY lane""")
-# The index is ahead of the database (restored, or tampered with): step over it.
+    SELECT lane, array_agg(delay) AS delays FROM deleted GROUP BY lane""")
 RAISE = sa.text("UPDATE consumers SET version = :version + 1 WHERE id = :id AND version < :version")
 RAISE_DELETED = sa.text("""
     INSERT INTO outbox (environment_id, consumer_id, version, lane)
@@ -113,66 +114,82 @@ RECORD_FAILURE = sa.text("""
 
 
 def claim(connection: sa.Connection, lane: str, rows: int = ROWS) -> Claim:
-    """Lock the next rows of a lane, every environment its part."""
-    found: list[ClaimedRow] = []
-    after = dict.fromkeys(connection.execute(ENVIRONMENTS, {"lane": lane}).scalars(), 0)
-    # What environments with little to do leave over goes to those with more.
-    while after and len(found) < rows:
-        left = rows - len(found)
-        each = -(-left // len(after))
-        values = {"environments": list(after), "after": list(after.values()), "lane": lane, "each": each, "rows": left}
-        part = connection.execute(CLAIM, values).all()
-        found += part
-        taken = Counter(row.environment_id for row in part)
-        last = {row.environment_id: row.seq for row in part}
-        after = {number: last[number] for number, count in taken.items() if count == each}
-    versions: dict[str, tuple[int, int]] = {}
-    for row in found:
+    """Claim up to `rows` outbox rows of a lane. Each environment gets an equal share of the round.
+
+    A share an environment does not use goes to environments with more rows. Rows locked by another drain are skipped.
+    """
+    claimed: list[ClaimedRow] = []
+    last_seq = dict.fromkeys(connection.execute(ENVIRONMENTS, {"lane": lane}).scalars(), 0)
+    while last_seq and len(claimed) < rows:
+        remaining = rows - len(claimed)
+        share = -(-remaining // len(last_seq))
+        values = {"environments": list(last_seq), "after": list(last_seq.values()), "lane": lane}
+        page = connection.execute(CLAIM, values | {"share": share, "rows": remaining}).all()
+        claimed += page
+        counts = Counter(row.environment_id for row in page)
+        highest = {row.environment_id: row.seq for row in page}
+        last_seq = {environment: highest[environment] for environment, count in counts.items() if count == share}
+    versions: Versions = {}
+    for row in claimed:
         if row.version > versions.get(row.consumer_id, (0, 0))[1]:
             versions[row.consumer_id] = (row.environment_id, row.version)
-    requests = list(dict.fromkeys(row.request_id for row in found if row.request_id))[:REQUESTS]
-    return Claim(len(found), versions, max((row.age_ms for row in found), default=0.0), requests)
+    request_ids = list(dict.fromkeys(row.request_id for row in claimed if row.request_id))[:MAX_REQUEST_IDS]
+    return Claim(len(claimed), versions, max((row.age_ms for row in claimed), default=0.0), request_ids)
 
 
 def has_claimable_rows(connection: sa.Connection, lane: str) -> bool:
-    """Whether a lane has something to do."""
+    """Whether a lane has rows a drain can claim at once. Rows of refused documents do not count."""
     return bool(connection.execute(HAS_CLAIMABLE_ROWS, {"lane": lane}).scalar_one())
 
 
 def targets(connection: sa.Connection) -> list[Generation]:
-    """The generations to write, the live one first. Holds the barrier until the transaction ends."""
+    """Take the barrier (shared) until the transaction ends; return the generations to write, the live generation first.
+
+    While a transaction holds the barrier, no generation changes its state.
+    """
     rows = connection.execute(TARGETS, {"barrier": BARRIER})
     return [Generation.from_row(row) for row in rows]
 
 
 def read_consumers(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Current]:
-    """The rows of consumers as they are now, by id; deleted ones are absent."""
+    """Read consumers as they are now, by id. Deleted consumers are absent."""
     rows = connection.execute(CONSUMERS, {"ids": list(ids)})
     return {row[0]: Current(ConsumerRow._make(row[:-1]), row[-1]) for row in rows}
 
 
 def consumers_without_changes(connection: sa.Connection, rows: int) -> list[Current]:
-    """Some consumers of which no change is on its way."""
-    found = connection.execute(CONSUMERS_WITHOUT_CHANGES, {"rows": rows})
-    return [Current(ConsumerRow._make(row[:-1]), row[-1]) for row in found]
+    """Read up to `rows` consumers without a row in the outbox: the index holds them as the database does."""
+    result = connection.execute(CONSUMERS_WITHOUT_CHANGES, {"rows": rows})
+    return [Current(ConsumerRow._make(row[:-1]), row[-1]) for row in result]
 
 
-def delete_indexed(connection: sa.Connection, written: dict[str, int]) -> dict[str, list[int]]:
-    """Delete the rows of changes that are searchable now: those claimed, and all others up to these versions.
+def delete_indexed(connection: sa.Connection, versions: dict[str, int]) -> dict[str, list[int]]:
+    """Delete the outbox rows of indexed changes: all rows of these consumers up to the indexed version.
 
-    Answers how long ago they were made, in microseconds, by lane.
+    Args:
+        connection: the transaction of the round.
+        versions: the indexed version by consumer id.
+
+    Returns:
+        By lane, the age in microseconds of each deleted row.
     """
-    rows = connection.execute(DELETE_INDEXED, {"ids": list(written), "versions": list(written.values())})
+    rows = connection.execute(DELETE_INDEXED, {"ids": list(versions), "versions": list(versions.values())})
     return {row.lane: row.delays for row in rows}
 
 
 def raise_version_above(connection: sa.Connection, environment_id: int, consumer_id: str, indexed: int) -> bool:
-    """If the index holds a version the database has not reached, make the next one newer still; tell whether it did."""
+    """Raise a consumer's version above the indexed version, if the indexed version is newer than the row's.
+
+    The index is ahead of the database after the database was restored, or if the index was written by hand.
+
+    Returns:
+        Whether the version was raised. If so, a new outbox row brings the consumer to the index.
+    """
     values = {"environment_id": environment_id, "id": consumer_id, "version": indexed}
     return any(connection.execute(statement, values).rowcount for statement in (RAISE, RAISE_DELETED))
 
 
 def record_failure(connection: sa.Connection, consumer_id: str, version: int, reason: str) -> None:
-    """A document was refused for what it is: try again later, and park it in the end."""
+    """Record that a document was refused: its rows are retried later, and parked after `MAX_ATTEMPTS` failures."""
     values = {"id": consumer_id, "version": version, "error": reason[:2000], "attempts": MAX_ATTEMPTS}
     connection.execute(RECORD_FAILURE, values)

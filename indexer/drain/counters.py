@@ -1,4 +1,7 @@
-"""Counting what the drain does, in its own transactions: what is counted is in the index, and the other way round."""
+"""Count the work of the drain, in the transaction of each round.
+
+So a repeated round counts once, and a killed worker loses no count. `infra/operations/counters.py` reads the totals.
+"""
 
 import os
 import socket
@@ -13,28 +16,29 @@ from infra.operations.counters import DELAY_BOUNDS, ENDED_WORKERS
 MICROSECONDS = tuple(round(bound * 1_000_000) for bound in DELAY_BOUNDS)
 HOST = socket.gethostname()
 
-ADDED = """
+ADD_COUNTS = """
     rounds = t.rounds + excluded.rounds, changes = t.changes + excluded.changes,
     documents = t.documents + excluded.documents, conflicts = t.conflicts + excluded.conflicts,
     failures = t.failures + excluded.failures, delay_microseconds = t.delay_microseconds + excluded.delay_microseconds,
     delay_buckets = ARRAY(
-        SELECT mine + more FROM unnest(t.delay_buckets, excluded.delay_buckets) WITH ORDINALITY AS u (mine, more, bound)
-        ORDER BY bound),
+        SELECT u.stored + u.added
+        FROM unnest(t.delay_buckets, excluded.delay_buckets) WITH ORDINALITY AS u (stored, added, bound)
+        ORDER BY u.bound),
     updated_at = greatest(t.updated_at, excluded.updated_at)"""
-# A row is its session's own, and a session is in one transaction at a time.
+# Each session has a row of its own and at most one transaction, so sessions never wait for each other here.
 RECORD = sa.text(f"""
     INSERT INTO indexer_counters AS t
         (worker, lane, rounds, changes, documents, conflicts, failures, delay_microseconds, delay_buckets)
     VALUES (concat_ws('/', nullif(current_setting('application_name'), ''), CAST(:process AS text), pg_backend_pid()),
         :lane, :rounds, :changes, :documents, :conflicts, :failures, :delay_microseconds, :delay_buckets)
-    ON CONFLICT (worker, lane) DO UPDATE SET {ADDED}""")
-# In one statement, so that whoever adds up all rows meanwhile finds the same before, during and after.
+    ON CONFLICT (worker, lane) DO UPDATE SET {ADD_COUNTS}""")
+# A single statement, so that a concurrent reader of the totals never sees a sum that lacks the moved counts.
 FOLD = sa.text(f"""
-    WITH silent AS (
+    WITH idle AS (
         SELECT worker, lane FROM indexer_counters
         WHERE worker <> :ended AND updated_at < now() - interval '1 hour' LIMIT :rows FOR UPDATE SKIP LOCKED),
-    gone AS (
-        DELETE FROM indexer_counters c USING silent s WHERE c.worker = s.worker AND c.lane = s.lane RETURNING c.*),
+    removed AS (
+        DELETE FROM indexer_counters c USING idle s WHERE c.worker = s.worker AND c.lane = s.lane RETURNING c.*),
     folded AS (
         INSERT INTO indexer_counters AS t
             (worker, lane, rounds, changes, documents, conflicts, failures, delay_microseconds, updated_at,
@@ -43,43 +47,48 @@ FOLD = sa.text(f"""
             sum(g.delay_microseconds), max(g.updated_at),
             (SELECT array_agg(b.number ORDER BY b.bound)
              FROM (SELECT u.bound, sum(u.number)::bigint AS number
-                   FROM gone, unnest(gone.delay_buckets) WITH ORDINALITY AS u (number, bound)
-                   WHERE gone.lane = g.lane GROUP BY u.bound) b)
-        FROM gone g GROUP BY g.lane ORDER BY g.lane
-        ON CONFLICT (worker, lane) DO UPDATE SET {ADDED})
-    SELECT count(*) FROM gone""")
+                   FROM removed, unnest(removed.delay_buckets) WITH ORDINALITY AS u (number, bound)
+                   WHERE removed.lane = g.lane GROUP BY u.bound) b)
+        FROM removed g GROUP BY g.lane ORDER BY g.lane
+        ON CONFLICT (worker, lane) DO UPDATE SET {ADD_COUNTS})
+    SELECT count(*) FROM removed""")
 
 
 class RoundCounts(NamedTuple):
-    """What a round did."""
+    """Counts of a round."""
 
     documents: int
-    """Those that the index took."""
+    """Documents the index accepted."""
     conflicts: int
-    """Those for which it held something newer."""
+    """Documents not accepted, because the index holds a newer version."""
     failures: int
-    """Those it refused."""
+    """Documents refused."""
     delays: Mapping[str, Sequence[int]]
-    """Of the changes that became searchable, by their lane, which may be another than the round's; microseconds."""
+    """By lane of the change (not of the round): microseconds from each change until the change was searchable."""
 
 
-def record(connection: sa.Connection, lane: str, done: RoundCounts) -> None:
-    """Count a round of a lane, in its transaction."""
-    counts = {"rounds": 1, "documents": done.documents, "conflicts": done.conflicts, "failures": done.failures}
-    process, nothing = f"{HOST}:{os.getpid()}", dict.fromkeys(counts, 0)
+def record(connection: sa.Connection, lane: str, round_counts: RoundCounts) -> None:
+    """Add the counts of a round in a lane, in the transaction of the round."""
+    counts = {
+        "rounds": 1,
+        "documents": round_counts.documents,
+        "conflicts": round_counts.conflicts,
+        "failures": round_counts.failures,
+    }
+    process, zeros = f"{HOST}:{os.getpid()}", dict.fromkeys(counts, 0)
     rows = [
         {
             "process": process,
-            "lane": each,
-            **(counts if each == lane else nothing),
-            **_delays(done.delays.get(each, ())),
+            "lane": counted_lane,
+            **(counts if counted_lane == lane else zeros),
+            **_delay_columns(round_counts.delays.get(counted_lane, ())),
         }
-        for each in {lane, *done.delays}
+        for counted_lane in {lane, *round_counts.delays}
     ]
     connection.execute(RECORD, rows)
 
 
-def _delays(delays: Sequence[int]) -> dict[str, int | list[int]]:
+def _delay_columns(delays: Sequence[int]) -> dict[str, int | list[int]]:
     buckets = [0] * (len(MICROSECONDS) + 1)
     for delay in delays:
         buckets[bisect_left(MICROSECONDS, delay)] += 1
@@ -87,6 +96,10 @@ def _delays(delays: Sequence[int]) -> dict[str, int | list[int]]:
 
 
 def fold(connection: sa.Connection, rows: int) -> int:
-    """Add the counts of workers that were silent for an hour into one row a lane; answer how many rows went."""
+    """Merge up to `rows` rows of sessions without a round for an hour into a row for each lane.
+
+    Returns:
+        The number of merged rows.
+    """
     folded: int = connection.execute(FOLD, {"ended": ENDED_WORKERS, "rows": rows}).scalar_one()
     return folded

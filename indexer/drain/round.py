@@ -1,7 +1,25 @@
-"""The drain: from the outbox to the index, without losing or reordering a change.
+"""A round of the drain: bring changes from the outbox to the index, without losing or reordering a change.
 
-One round claims rows, reads their consumers as they are *now*, writes those, makes them searchable, and only then
-forgets the rows. Killed anywhere, it happens again; versions settle every race between drains.
+A round is a transaction with six steps. Each step is a function:
+
+1. `claims.claim` locks up to 1,000 outbox rows of a lane. Other rounds skip locked rows.
+2. `targets` takes the barrier (shared) and lists the generations to write: the live generation, and the standby
+   generations (being built, or kept for a rollback).
+3. `read_documents` reads the claimed consumers as they are now and makes their documents. The document of a deleted
+   consumer is a tombstone.
+4. `write_documents` writes the documents to the live generation. `standby.start_writes` writes the same documents to
+   the standby generations at the same time.
+5. `refresh` makes the documents searchable.
+6. `forget` deletes the outbox rows of all changes that are searchable now. The rows of a refused document stay: they
+   are retried later, and parked after five failures.
+
+A worker killed at any step loses nothing: the transaction is rolled back, the rows stay in the outbox, and the next
+round repeats the work. Versions settle every race between rounds, because OpenSearch never replaces a document with an
+older version.
+
+While a rebuild fills a new generation, every change is written there too (step 4), and `indexer/rebuild/fill.py` copies
+all consumers from the database. If both write the same consumer, the newer version wins. A change the new generation
+did not take is recorded as a miss (step 6) and written by `indexer/rebuild/refill.py` before the generation goes live.
 """
 
 import time
@@ -26,12 +44,14 @@ from infra.index import documents, mapping, naming
 log = structlog.get_logger()
 
 ROUND_SECONDS = 8.0
-"""A round older than this is given up before it writes: its locks may be gone, and its rows old."""
-CONTROLS = 5
-"""Documents of others that are tried where all were refused."""
+"""A round that takes longer before its write is given up: its locks may be lost, and its rows may be outdated."""
+CONTROL_DOCUMENTS = 5
+"""Number of unchanged documents written as a test, if the index refused every document of a round."""
 
 
 class Round(NamedTuple):
+    """The result of a round, as in the log."""
+
     rows: int = 0
     documents: int = 0
     conflicts: int = 0
@@ -42,90 +62,97 @@ class Round(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A document that cannot be written for what it is."""
+    """A document that cannot be made, or is refused because of its content."""
 
     consumer_id: str
     version: int
     reason: str
-    """It may quote the document: for those who may read the outbox, not for the log."""
+    """The reason may quote the document, so it is stored in the outbox, but not logged."""
 
 
 def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live", rows: int = claims.ROWS) -> Round:
-    """One round, in one transaction.
+    """Run a round in a transaction.
 
     Args:
-        connection: not in a transaction.
-        client: whose answers are JSON text.
+        connection: a connection without an open transaction.
+        client: a client that returns answers as JSON text.
         lane: `live` or `bulk`.
-        rows: how many outbox rows to take at the most. A single one that fails however, while documents of others can
-            be written, has itself to blame.
+        rows: maximum of outbox rows to claim. If the only row of a round fails, while other documents can be written,
+            the failure counts against the row, whatever the error.
 
     Raises:
-        IndexUnavailable, OpenSearchException: the index is away; nothing was forgotten or counted against a document.
-        DBAPIError: the database is.
+        IndexUnavailable, OpenSearchException: the index is unavailable. No row was deleted, no failure recorded.
+        DBAPIError: the database is unavailable.
     """
     started = time.monotonic()
     with connection.begin():
         claim = claims.claim(connection, lane, rows)
         if not claim.rows:
             return Round()
-        live, others = _targets(connection)
-        batch, failures = read_documents(connection, claim)
+        live, standbys = targets(connection)
+        batch, failures = read_documents(connection, claim.versions)
         if time.monotonic() - started > ROUND_SECONDS:
             raise IndexUnavailable("the round took too long before its write")
-        beside = standby.start_writes(client, others, batch)
+        pending = standby.start_writes(client, standbys, batch)
         items = write_documents(connection, client, live, batch)
         refresh(client, live.index_name)
-        done = forget(connection, claim, batch, items, failures, standby.collect_misses(beside))
-        counters.record(connection, lane, done)
+        counts = forget(connection, claim, batch, items, failures, standby.collect_misses(pending))
+        counters.record(connection, lane, counts)
     return Round(
         claim.rows,
         len(batch),
-        done.conflicts,
-        done.failures,
+        counts.conflicts,
+        counts.failures,
         round((time.monotonic() - started) * 1000),
         round(claim.oldest_ms),
-        claim.requests,
+        claim.request_ids,
     )
 
 
-def _targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
-    """The live generation, which alone decides what is forgotten, and those beside it."""
-    found = claims.targets(connection)
-    if not found or not found[0].is_live:
+def targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
+    """Return the live generation, which alone decides about outbox rows, and the standby generations.
+
+    Raises:
+        IndexUnavailable: there is no live generation, or newer code than this built it.
+    """
+    generations = claims.targets(connection)
+    if not generations or not generations[0].is_live:
         raise IndexUnavailable("there is no live index")
-    live, *others = found
+    live, *standbys = generations
     if live.document_version > mapping.DOCUMENT_VERSION:
         raise IndexUnavailable(f"{live.index_name} was built by newer code than this worker's")
-    return live, others
+    return live, standbys
 
 
-def read_documents(connection: sa.Connection, claim: claims.Claim) -> tuple[list[Document], list[Failure]]:
-    """What the index should say of each claimed consumer: its row, or that it is gone."""
-    rows, failures = _current(connection, claim)
+def read_documents(connection: sa.Connection, versions: claims.Versions) -> tuple[list[Document], list[Failure]]:
+    """Make the document of each consumer from its row as it is now, or a tombstone if there is no row."""
+    consumers, failures = _read_consumers(connection, versions)
     if failures:
         return [], failures
     now = datetime.now(UTC)
     batch = []
-    for consumer_id, (environment_id, version) in claim.versions.items():
-        if not (found := rows.get(consumer_id)):
+    for consumer_id, (environment_id, version) in versions.items():
+        if not (consumer := consumers.get(consumer_id)):
             source = documents.tombstone(consumer_id, environment_id, version, now)
             batch.append(Document(environment_id, consumer_id, version, source))
             continue
+        row = consumer.row
         try:
-            source = documents.document(found.row, found.audience_ids)
-        except Exception as error:  # noqa: BLE001 (whatever it is about this row, the others go on)
-            failures.append(Failure(consumer_id, found.row.version, f"{type(error).__name__}: {error}"))
+            source = documents.document(row, consumer.audience_ids)
+        except Exception as error:  # noqa: BLE001 (an error caused by one row must not stop the other rows)
+            failures.append(Failure(consumer_id, row.version, f"{type(error).__name__}: {error}"))
         else:
-            batch.append(Document(found.row.environment_id, consumer_id, found.row.version, source))
+            batch.append(Document(row.environment_id, consumer_id, row.version, source))
     return batch, failures
 
 
-def _current(connection: sa.Connection, claim: claims.Claim) -> tuple[dict[str, claims.Current], list[Failure]]:
-    """The rows; a single one that cannot be read, though the claim could be, is a failure of its own."""
-    if len(claim.versions) > 1:
-        return claims.read_consumers(connection, list(claim.versions)), []
-    [(consumer_id, (_, version))] = claim.versions.items()
+def _read_consumers(
+    connection: sa.Connection, versions: claims.Versions
+) -> tuple[dict[str, claims.Current], list[Failure]]:
+    """Read the consumers. If a single consumer was claimed and cannot be read, the error is its own failure."""
+    if len(versions) > 1:
+        return claims.read_consumers(connection, list(versions)), []
+    [(consumer_id, (_, version))] = versions.items()
     try:
         with connection.begin_nested():
             return claims.read_consumers(connection, [consumer_id]), []
@@ -138,28 +165,33 @@ def _current(connection: sa.Connection, claim: claims.Claim) -> tuple[dict[str, 
 def write_documents(
     connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Document]
 ) -> list[Item]:
-    """Write the documents, and tell those that are refused for what they are from a place that refuses all."""
+    """Write the documents to the live generation; return an answer for each document.
+
+    Raises:
+        IndexUnavailable, OpenSearchException: the index is the cause of the failure, and not a document.
+    """
     try:
         items = write(client, naming.write_alias(live.index_name), fit_to_mapping(batch, live.fields))
     except OpenSearchException as error:
-        if len(batch) > 1 or not _accepts_others(connection, client, live):
+        if len(batch) > 1 or not _accepts_control_documents(connection, client, live):
             raise
         return [Item.refused(logs.error_kind(error))]
-    if any(item.is_index_unavailable for item in items):
-        raise IndexUnavailable(next(item.error_kind for item in items if item.is_index_unavailable))
-    doubtful = [item for item in items if item.is_refused]
-    if doubtful and len(doubtful) == len(items):
-        others = _accepts_others(connection, client, live)
-        # Without any other document to try, OpenSearch's word counts: a 400 is about what was sent.
-        if others is False or (others is None and any(item.is_server_error for item in doubtful)):
-            raise IndexUnavailable(f"every document is refused: {doubtful[0].error_kind}")
+    for item in items:
+        if item.is_index_unavailable:
+            raise IndexUnavailable(item.error_kind)
+    refused = [item for item in items if item.is_refused]
+    if refused and len(refused) == len(items):
+        accepted = _accepts_control_documents(connection, client, live)
+        # Without control documents the status decides: a 400 is caused by a document, a 500 may be caused by the index.
+        if accepted is False or (accepted is None and any(item.is_server_error for item in refused)):
+            raise IndexUnavailable(f"every document is refused: {refused[0].error_kind}")
     return items
 
 
-def _accepts_others(connection: sa.Connection, client: OpenSearch, live: Generation) -> bool | None:
-    """Whether documents of consumers that are in the index can be written again; None if there are none."""
+def _accepts_control_documents(connection: sa.Connection, client: OpenSearch, live: Generation) -> bool | None:
+    """Whether unchanged documents, which the index holds already, can be written again. None if there are none."""
     batch = []
-    for row, audience_ids in claims.consumers_without_changes(connection, CONTROLS):
+    for row, audience_ids in claims.consumers_without_changes(connection, CONTROL_DOCUMENTS):
         with suppress(Exception):
             batch.append(Document(row.environment_id, row.id, row.version, documents.document(row, audience_ids)))
     if not batch:
@@ -168,7 +200,7 @@ def _accepts_others(connection: sa.Connection, client: OpenSearch, live: Generat
         items = write(client, naming.write_alias(live.index_name), fit_to_mapping(batch, live.fields))
     except OpenSearchException:
         return False
-    return any(item.is_written for item in items)
+    return any(item.is_indexed for item in items)
 
 
 def forget(
@@ -177,26 +209,31 @@ def forget(
     batch: list[Document],
     items: list[Item],
     failures: list[Failure],
-    missed: list[Misses],
+    misses: list[Misses],
 ) -> counters.RoundCounts:
-    """Forget what is searchable now; the rest stays, to be written again, in other generations too."""
-    done: dict[str, int] = {}
-    taken = conflicts = 0
-    for written, item in zip(batch, items, strict=True):
-        indexed = item.indexed_version(claims.VERSION_LIMIT)
-        if item.is_refused or indexed is None:
-            failures.append(Failure(written.consumer_id, written.version, item.reason))
+    """Delete the outbox rows of searchable changes; record failures, and the misses of the standby generations."""
+    indexed: dict[str, int] = {}
+    accepted = conflicts = 0
+    for document, item in zip(batch, items, strict=True):
+        indexed_version = item.indexed_version(claims.VERSION_LIMIT)
+        if item.is_refused or indexed_version is None:
+            failures.append(Failure(document.consumer_id, document.version, item.reason))
             continue
         conflicts += item.is_conflict
-        taken += not item.is_conflict
-        # Where the index is ahead, this change is not in it: its row stays until a newer version is.
-        place = (written.environment_id, written.consumer_id)
-        if not (item.is_conflict and claims.raise_version_above(connection, *place, indexed)):
-            done[written.consumer_id] = max(written.version, claim.versions[written.consumer_id][1])
+        accepted += not item.is_conflict
+        consumer = (document.environment_id, document.consumer_id)
+        if item.is_conflict and claims.raise_version_above(connection, *consumer, indexed_version):
+            # The index was ahead of the database, so it lacks this change: the rows stay until it has a newer version.
+            continue
+        indexed[document.consumer_id] = max(document.version, claim.versions[document.consumer_id][1])
     for failure in failures:
         claims.record_failure(connection, *failure)
         kind = failure.reason.partition(":")[0]
         log.error("document_refused", consumer=failure.consumer_id, version=failure.version, kind=kind)
-    forgotten = [each._replace(version=done[each.consumer_id]) for each in batch if each.consumer_id in done]
-    standby.record_misses(connection, missed, forgotten)
-    return counters.RoundCounts(taken, conflicts, len(failures), claims.delete_indexed(connection, done))
+    forgotten = [
+        document._replace(version=indexed[document.consumer_id])
+        for document in batch
+        if document.consumer_id in indexed
+    ]
+    standby.record_misses(connection, misses, forgotten)
+    return counters.RoundCounts(accepted, conflicts, len(failures), claims.delete_indexed(connection, indexed))

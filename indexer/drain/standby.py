@@ -1,7 +1,9 @@
-"""The generations beside the live one: one that is being built, one that is kept to go back to.
+"""Write standby generations: a generation being built, and a generation kept for a rollback.
 
-They are written together with the live one and decide nothing: what one of them does not take, whatever the reason, is
-recorded as missed and written again later (`indexer/rebuild/refill.py`). One that fails is left alone for a while.
+Every round writes the standby generations together with the live generation, but only the live generation decides when
+an outbox row is deleted. A change a standby generation did not take, for any reason, is recorded as a miss and written
+later by `indexer/rebuild/refill.py`. After a failure a standby generation is skipped for a while, so that rounds do not
+become slow.
 """
 
 from collections import defaultdict
@@ -22,32 +24,30 @@ from infra.index import mapping, naming
 
 log = structlog.get_logger()
 
-PATIENCE_SECONDS = 1.0
-"""How long a round waits for such a generation, once, after the live one is written."""
+TIMEOUT_SECONDS = 1.0
+"""Time a round waits for a standby generation, after the write to the live generation."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
-MISSED = sa.text("""
+INSERT_MISSES = sa.text("""
     INSERT INTO generation_misses (generation_id, environment_id, consumer_id, version, reason)
     SELECT :generation_id, m.* FROM unnest(CAST(:environments AS int[]), CAST(:ids AS text[]),
         CAST(:versions AS bigint[]), CAST(:reasons AS text[])) AS m""")
 
-_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="copies")
-
-
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="standby")
 _backoffs: defaultdict[str, Backoff] = defaultdict(lambda: Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
-"""Of this process, by the index's name."""
+"""By name of the index, for this process."""
 
 
 class PendingWrite(NamedTuple):
-    """A write that goes on."""
+    """A write in a thread."""
 
     generation: Generation
     batch: Sequence[Document]
-    missed: Future[Mapping[str, str]]
+    reasons: Future[Mapping[str, str]]
 
 
 class Misses(NamedTuple):
-    """What a generation did not take: the reason by consumer."""
+    """Documents a generation did not take: the reason by consumer id."""
 
     generation: Generation
     reasons: Mapping[str, str]
@@ -56,62 +56,68 @@ class Misses(NamedTuple):
 def start_writes(
     client: OpenSearch, generations: Sequence[Generation], batch: Sequence[Document]
 ) -> list[PendingWrite]:
-    """Write the documents to these generations, while the caller does something else."""
-    return [PendingWrite(each, batch, _threads.submit(_write, client, each, batch)) for each in generations]
+    """Start to write the documents to each generation, in threads."""
+    return [
+        PendingWrite(generation, batch, _threads.submit(_write, client, generation, batch))
+        for generation in generations
+    ]
 
 
-def collect_misses(begun: Iterable[PendingWrite]) -> list[Misses]:
-    """Wait a little for what was begun; what has no answer by then is missed. Never raises."""
-    return [Misses(each.generation, reasons) for each in begun if (reasons := _outcome(each))]
+def collect_misses(writes: Iterable[PendingWrite]) -> list[Misses]:
+    """Wait for the writes and return the misses. A write without an answer in time is a miss. Never raises."""
+    return [Misses(pending.generation, reasons) for pending in writes if (reasons := _result(pending))]
 
 
-def record_misses(connection: sa.Connection, missed: Iterable[Misses], batch: Sequence[Document]) -> None:
-    """Record what was missed, of these documents."""
-    for generation, reasons in missed:
-        lacking = [written for written in batch if written.consumer_id in reasons]
-        if lacking:
+def record_misses(connection: sa.Connection, misses: Iterable[Misses], batch: Sequence[Document]) -> None:
+    """Record misses among the documents of `batch`."""
+    for generation, reasons in misses:
+        missed = [document for document in batch if document.consumer_id in reasons]
+        if missed:
             values = {
                 "generation_id": generation.id,
-                "environments": [written.environment_id for written in lacking],
-                "ids": [written.consumer_id for written in lacking],
-                "versions": [written.version for written in lacking],
-                "reasons": [reasons[written.consumer_id][:200] for written in lacking],
+                "environments": [document.environment_id for document in missed],
+                "ids": [document.consumer_id for document in missed],
+                "versions": [document.version for document in missed],
+                "reasons": [reasons[document.consumer_id][:200] for document in missed],
             }
-            connection.execute(MISSED, values)
+            connection.execute(INSERT_MISSES, values)
 
 
-def _outcome(begun: PendingWrite) -> Mapping[str, str]:
+def _result(pending: PendingWrite) -> Mapping[str, str]:
     try:
-        return begun.missed.result(PATIENCE_SECONDS)
+        return pending.reasons.result(TIMEOUT_SECONDS)
     except TimeoutError:
-        _leave_alone(begun.generation, "timeout")
-        return dict.fromkeys((written.consumer_id for written in begun.batch), "timeout")
+        _skip(pending.generation, "timeout")
+        return dict.fromkeys((document.consumer_id for document in pending.batch), "timeout")
 
 
-def _leave_alone(generation: Generation, reason: str) -> None:
+def _skip(generation: Generation, reason: str) -> None:
+    """Skip a generation for a while, longer after each failure."""
     seconds = _backoffs[generation.index_name].pause()
-    log.warning("generation_left_alone", index=generation.index_name, seconds=seconds, reason=reason)
+    log.warning("generation_skipped", index=generation.index_name, seconds=seconds, reason=reason)
 
 
 def _write(client: OpenSearch, generation: Generation, batch: Sequence[Document]) -> Mapping[str, str]:
-    """Answers the documents that were not taken, and why."""
-    ids = [written.consumer_id for written in batch]
+    """Write the documents; return the reason for each document the generation did not take."""
+    ids = [document.consumer_id for document in batch]
     if generation.document_version > mapping.DOCUMENT_VERSION:
         return dict.fromkeys(ids, "built by newer code than this worker's")
     if _backoffs[generation.index_name].is_pausing:
-        return dict.fromkeys(ids, "left alone")
+        return dict.fromkeys(ids, "skipped")
     alias = naming.write_alias(generation.index_name)
     try:
-        items = write(client, alias, fit_to_mapping(batch, generation.fields), PATIENCE_SECONDS)
+        items = write(client, alias, fit_to_mapping(batch, generation.fields), TIMEOUT_SECONDS)
         if generation.is_refreshed:
-            refresh(client, generation.index_name, PATIENCE_SECONDS)
+            refresh(client, generation.index_name, TIMEOUT_SECONDS)
     except (OpenSearchException, IndexUnavailable) as error:
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
-        _leave_alone(generation, reason)
+        _skip(generation, reason)
         return dict.fromkeys(ids, reason)
-    reasons = {name: item.error_kind for name, item in zip(ids, items, strict=True) if not item.is_written}
+    reasons = {
+        consumer_id: item.error_kind for consumer_id, item in zip(ids, items, strict=True) if not item.is_indexed
+    }
     if ids and len(reasons) == len(ids) and all(item.is_index_unavailable for item in items):
-        _leave_alone(generation, items[0].error_kind)
+        _skip(generation, items[0].error_kind)
     else:
         _backoffs.pop(generation.index_name, None)
     return reasons

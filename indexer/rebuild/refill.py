@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain.bulk import fit_to_mapping, raise_if_unavailable, refresh, write
-from indexer.drain.claims import Claim, Generation
+from indexer.drain.claims import Generation
 from indexer.drain.round import read_documents
 from infra.index import mapping, naming
 
@@ -59,7 +59,7 @@ def refill(connection: sa.Connection, client: OpenSearch, generation: Generation
         for row in missed:
             known = versions.get(row.consumer_id, (0, 0))[1]
             versions[row.consumer_id] = (row.environment_id, max(row.version, known))
-        batch, failures = read_documents(connection, Claim(len(missed), versions, 0.0, []))
+        batch, failures = read_documents(connection, versions)
         items = write(client, naming.write_alias(generation.index_name), fit_to_mapping(batch, generation.fields))
         raise_if_unavailable(items)
         refresh(client, generation.index_name)

@@ -77,8 +77,8 @@ def test_request_id_travels_to_the_worker(account: Account, service: Service) ->
     request_id = f"test-{uuid4()}"
     account.live.post("/consumers", json={}, headers={"X-Request-Id": request_id}).raise_for_status()
     account.settled()
-    drained = wait_until(lambda: lines(service, "worker", request_id), what="the worker's line")
-    assert any(line["event"] == "drained" and request_id in line["requests"] for line in drained)
+    indexed = wait_until(lambda: lines(service, "worker", request_id), what="the worker's line")
+    assert any(line["event"] == "changes_indexed" and request_id in line["requests"] for line in indexed)
 
 
 def test_logs_hold_no_key_address_or_phone_number(account: Account, service: Service) -> None:

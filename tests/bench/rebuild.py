@@ -97,6 +97,6 @@ def _send(settings: Settings, name: str, file: Path, senders: int, number: int, 
         while source.peek(1):
             page: list[Document] = pickle.load(source)
             if place % senders == number:
-                assert all(item.is_written for item in send(page))
+                assert all(item.is_indexed for item in send(page))
             place += 1
     client.close()

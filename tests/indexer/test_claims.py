@@ -63,7 +63,7 @@ def test_parked_rows_and_those_to_be_tried_later_are_not_taken(pipeline: Pipelin
 def test_claim_reads_about_what_it_takes_however_long_the_queues_are(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=50, each=4000)
     pipeline.run("ANALYZE outbox")
-    values = {"environments": list(range(1, 51)), "after": [0] * 50, "lane": "live", "each": 15, "rows": 750}
+    values = {"environments": list(range(1, 51)), "after": [0] * 50, "lane": "live", "share": 15, "rows": 750}
     explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claims.CLAIM.text}")
     with pipeline.database.engine.connect() as connection:
         [plan] = connection.execute(explain, values).scalar_one()

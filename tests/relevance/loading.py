@@ -50,7 +50,7 @@ def load(database: Database, environment_id: int, people: Iterable[Consumer]) ->
         with ThreadPoolExecutor(SENDERS) as pool:
             rows = connection.execute(ROWS, values, execution_options={"yield_per": CHUNK}).partitions()
             sent = [pool.submit(send, [_written(row) for row in part]) for part in rows]
-        assert all(item.is_written for answer in sent for item in answer.result())
+        assert all(item.is_indexed for answer in sent for item in answer.result())
         bulk.refresh(client, index)
         connection.execute(FORGET, values)
 
