@@ -1,4 +1,10 @@
-"""How current an answer from the index is, as the reader hears it (contract.md §1 "Reading your own writes")."""
+"""Consistency tokens and the headers about how current a read is (contract.md §1 "Reading your own writes").
+
+1. Every write returns `Consistency-Token`, which names the write's transaction (`encode_token`). With `Prefer: wait`
+   the write answers once it is searchable (`wait_after_write`).
+2. A read that sends the token waits until the index contains that write, and only then searches (`read`). The token is
+   checked here (`requested_write`); `api/freshness.py` does the waiting.
+"""
 
 import asyncio
 import re
@@ -10,106 +16,127 @@ from litestar import Request
 
 from api.auth import Caller
 from api.errors import Fault, Problem, invalid
-from api.freshness import Freshness, Mark, xid_of
+from api.freshness import Freshness, Write
 
 Result = TypeVar("Result")
 
 TOKEN = "Consistency-Token"  # noqa: S105 (a header's name)
-LONGEST_WAIT = 10
-DEFAULT_WAIT = 2
+TOKEN_FORMAT = re.compile(r"1-([0-9]{1,19})")
+MAX_WAIT_SECONDS = 10
+DEFAULT_WAIT_SECONDS = 2
 RETRY_AFTER_SECONDS = 1
 PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
-"""Between commas; those in quotes separate nothing."""
+"""A part of a header between commas. A comma in quotes does not separate parts."""
 PREFERENCE = re.compile(
     r'\s*+([!#$%&\'*+.^_`|~0-9A-Za-z-]++)\s*+(?:=\s*+("(?:[^"\\]|\\.)*+"|[^\s";,]*+)\s*+)?+(?:;.*)?'
 )
-"""Without backtracking: a header of thousands of spaces would hold up the event loop for seconds."""
+"""A preference. Without backtracking, which would block the event loop for seconds on thousands of spaces."""
 
 
 class Preferences(NamedTuple):
-    """What a request prefers (RFC 7240); what is not understood is ignored, as that says."""
+    """The preferences of a request (RFC 7240). Unknown preferences are ignored, as the RFC demands."""
 
     wait: int | None = None
     """Seconds."""
     strict: bool = False
 
     def applied(self) -> str:
-        """The value of `Preference-Applied`."""
+        """Return the value of the header `Preference-Applied`."""
         parts = [f"wait={self.wait}"] * (self.wait is not None) + ["handling=strict"] * self.strict
         return ", ".join(parts)
 
 
-def preferences(values: list[str]) -> Preferences:
-    """Read the `Prefer` headers of a request; of a preference given twice the first counts."""
-    given: dict[str, str] = {}
+def encode_token(xid: str) -> str:
+    """Return the consistency token of a write. It is opaque to clients."""
+    return f"1-{xid}"
+
+
+def decode_token(token: str) -> str:
+    """Return the transaction id in a consistency token.
+
+    Raises:
+        ValueError: the text is not a token.
+    """
+    if not (match := TOKEN_FORMAT.fullmatch(token)) or int(match[1]) >= 1 << 63:
+        raise ValueError("Invalid token: send the Consistency-Token header of a write's response, unchanged")
+    return match[1]
+
+
+def parse_preferences(values: list[str]) -> Preferences:
+    """Parse the `Prefer` headers of a request. Of a repeated preference the first counts."""
+    preferences: dict[str, str] = {}
     for part in (part for value in values for part in PART.findall(value)):
-        if found := PREFERENCE.fullmatch(part):
-            given.setdefault(found[1].lower(), (found[2] or "").strip('"'))
-    wait = given.get("wait", "")
-    # Of a longer number the first digits tell enough.
-    seconds = min(int(wait.lstrip("0")[:3] or 0), LONGEST_WAIT) if re.fullmatch("[0-9]+", wait) else None
-    return Preferences(seconds, given.get("handling", "").lower() == "strict")
+        if match := PREFERENCE.fullmatch(part):
+            preferences.setdefault(match[1].lower(), (match[2] or "").strip('"'))
+    wait = preferences.get("wait", "")
+    # Three digits suffice to compare with the maximum, and int() refuses very long numbers.
+    seconds = min(int(wait.lstrip("0")[:3] or 0), MAX_WAIT_SECONDS) if re.fullmatch("[0-9]+", wait) else None
+    return Preferences(seconds, preferences.get("handling", "").lower() == "strict")
 
 
 def preferences_of(request: Request[Any, Any, Any]) -> Preferences:
-    return preferences(request.headers.getall("prefer", []))
+    return parse_preferences(request.headers.getall("prefer", []))
 
 
-async def searchable(request: Request[Any, Any, Any], caller: Caller, freshness: Freshness, xid: str) -> dict[str, str]:
-    """Wait, if the request prefers that, until its write is searchable; the headers that tell."""
-    prefer = preferences_of(request)._replace(strict=False)
-    if prefer.wait is None:
+async def wait_after_write(
+    request: Request[Any, Any, Any], caller: Caller, freshness: Freshness, xid: str
+) -> dict[str, str]:
+    """Wait until the request's own write is searchable, if the request prefers that; return the headers about it."""
+    preferences = preferences_of(request)._replace(strict=False)
+    if preferences.wait is None:
         return {}
-    reached = await freshness.reached(Mark(caller.environment_id, xid), prefer.wait)
-    return {"Index-State": "searchable" if reached else "pending", "Preference-Applied": prefer.applied()}
+    is_searchable = await freshness.wait_until_searchable(Write(caller.environment_id, xid), preferences.wait)
+    state = "searchable" if is_searchable else "pending"
+    return {"Index-State": state, "Preference-Applied": preferences.applied()}
 
 
 async def read(
     request: Request[Any, Any, Any], caller: Caller, freshness: Freshness, search: Callable[[], Awaitable[Result]]
 ) -> tuple[Result, dict[str, str]]:
-    """Read the index once it holds the write the request names, and tell how current it is.
+    """Search the index once it contains the write of the request's token; return the result and the headers about it.
 
     Args:
-        request: may have a `Consistency-Token`, and prefer to wait for it so long, or to be refused.
+        request: may carry a `Consistency-Token`, and preferences: how long to wait, and whether to fail after that.
         caller: whose environment is read.
-        freshness: knows what is in the index.
-        search: the reading; begun only then.
+        freshness: waits for the write, and measures the lag.
+        search: starts the search; called after the wait.
 
     Raises:
-        Problem: 400 for a token that is none; 503 if the write is not in the index and the request is strict.
+        Problem: 400 for an invalid token; 503 if the index does not contain the write and the request is strict.
     """
-    headers = await _await_token(request, caller, freshness)
+    headers = await _wait_for_token(request, caller, freshness)
     lag, result = await asyncio.gather(freshness.lag_ms(caller.environment_id), search())
     return result, headers | {"Index-Lag-Ms": str(lag)}
 
 
-def mark_of(request: Request[Any, Any, Any], caller: Caller) -> Mark | None:
-    """The write that the request's `Consistency-Token` names.
+def requested_write(request: Request[Any, Any, Any], caller: Caller) -> Write | None:
+    """Check the request's `Consistency-Token`; return the write that it names, or None without a token.
 
     Raises:
-        Problem: 400 for a token that is none.
+        Problem: 400 for an invalid token.
     """
-    if (given := request.headers.get(TOKEN)) is None:
+    if (token := request.headers.get(TOKEN)) is None:
         return None
     try:
-        return Mark(caller.environment_id, xid_of(given))
+        return Write(caller.environment_id, decode_token(token))
     except ValueError as error:
         raise invalid(Fault(TOKEN, str(error))) from None
 
 
-async def _await_token(request: Request[Any, Any, Any], caller: Caller, freshness: Freshness) -> dict[str, str]:
-    mark = mark_of(request, caller)
-    if mark is None:
+async def _wait_for_token(request: Request[Any, Any, Any], caller: Caller, freshness: Freshness) -> dict[str, str]:
+    write = requested_write(request, caller)
+    if write is None:
         return {}
-    prefer = preferences_of(request)
-    headers = {"Preference-Applied": prefer.applied()} if prefer.applied() else {}
-    if await freshness.reached(mark, DEFAULT_WAIT if prefer.wait is None else prefer.wait):
+    preferences = preferences_of(request)
+    headers = {"Preference-Applied": preferences.applied()} if preferences.applied() else {}
+    seconds = DEFAULT_WAIT_SECONDS if preferences.wait is None else preferences.wait
+    if await freshness.wait_until_searchable(write, seconds):
         return headers
-    if prefer.strict:
+    if preferences.strict:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "Search unavailable",
-            message="The index does not hold the write of this Consistency-Token yet",
+            message="The index does not contain the write of this Consistency-Token yet: repeat the request later",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)} | headers,
         )
     return headers | {"Index-Stale": "true"}

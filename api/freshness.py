@@ -1,11 +1,17 @@
-"""How current the index is, and waiting until it holds a change (contract.md §1 "Reading your own writes").
+"""How current the index is: wait until it contains a write, and measure its lag (contract.md §1).
 
-An outbox row exists exactly while its change may not be searchable, so the outbox alone is asked. However many wait,
-one statement answers for all of them at each tick, and nobody holds a connection while waiting.
+An outbox row exists exactly while its change may not be searchable. So the outbox answers both questions, and
+OpenSearch is not involved:
+
+1. A request registers the write that it waits for, and sleeps. It holds no database connection.
+2. One task per process, the ticker, checks all registered writes in one statement, again and again.
+3. A write is searchable when its rows are gone from the outbox, and so are the earlier changes of its environment
+   (`SEARCHABLE` has the exceptions).
+
+`api/consistency.py` reads tokens and preferences from requests, and uses this module.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,27 +29,29 @@ log = structlog.get_logger()
 
 TICK_SECONDS = 0.01
 LONG_TICK_SECONDS = 0.05
-"""Between checks once everyone has waited for a while: what takes long may take a little longer."""
+"""Pause between checks if no request arrived for `PATIENCE_SECONDS`: a long wait may end a little later."""
 PATIENCE_SECONDS = 0.5
 LAG_SECONDS = 0.2
-"""A lag that is not older is answered again."""
+"""A measured lag is used again for this long."""
 CHECK_SECONDS = 2.0
+"""Time limit of a statement."""
 
-TOKEN = re.compile(r"1-([0-9]{1,19})")
-
-# A change is in the index when it has no row any more, parked or not, and nothing earlier waits beside it: reading
-# one's last write means reading those before it. What failed for its own sake holds up only those who wait for it; an
-# import, which has a lane of its own, only its own tokens. A number not given out yet is of a database that was
-# restored: what became of that write nobody knows.
-REACHED = sa.text("""
-    SELECT w.environment_id, w.xid FROM unnest(CAST(:environments AS int[]), CAST(:xids AS text[])) AS g (id, given)
-    CROSS JOIN LATERAL (SELECT g.id AS environment_id, g.given AS xid, CAST(g.given AS xid8) AS token) w
-    WHERE w.token < pg_snapshot_xmax(pg_current_snapshot())
+# Conditions for a write to be searchable, in this order:
+# 1. Its transaction id was issued by this database. If not, the database was restored to an earlier time, and the fate
+#    of the write is unknown.
+# 2. The write has no outbox row, not even a parked one.
+# 3. No earlier change of its environment waits in lane live: to read one's last write means to read the writes before.
+#    Parked and refused changes do not count, so one faulty document does not delay everybody. Lane bulk does not count
+#    either, so an import delays only the tokens of its own writes.
+SEARCHABLE = sa.text("""
+    SELECT w.environment_id, w.xid FROM unnest(CAST(:environments AS int[]), CAST(:xids AS text[])) AS r (id, xid)
+    CROSS JOIN LATERAL (SELECT r.id AS environment_id, r.xid AS xid, CAST(r.xid AS xid8) AS number) w
+    WHERE w.number < pg_snapshot_xmax(pg_current_snapshot())
         AND NOT EXISTS (SELECT FROM outbox o WHERE o.environment_id = w.environment_id
-                        AND o.lane IN ('live', 'bulk') AND o.xid = w.token)
+                        AND o.lane IN ('live', 'bulk') AND o.xid = w.number)
         AND NOT EXISTS (SELECT FROM outbox o WHERE o.environment_id = w.environment_id
-                        AND o.lane = 'live' AND o.xid < w.token AND o.parked_at IS NULL AND o.attempts = 0)""")
-OLDEST = sa.text("""
+                        AND o.lane = 'live' AND o.xid < w.number AND o.parked_at IS NULL AND o.attempts = 0)""")
+LAGS = sa.text("""
     SELECT e.id, coalesce(extract(epoch FROM clock_timestamp() - min(o.created_at)) * 1000, 0)::bigint
     FROM unnest(CAST(:environments AS int[])) AS e (id) LEFT JOIN LATERAL (
         SELECT head.created_at FROM unnest(ARRAY['live', 'bulk']) AS l (lane) CROSS JOIN LATERAL (
@@ -55,17 +63,19 @@ OLDEST = sa.text("""
     GROUP BY e.id""")
 
 
-class Mark(NamedTuple):
-    """A write: its transaction's number, in one environment."""
+class Write(NamedTuple):
+    """A write, identified by its transaction id."""
 
     environment_id: int
     xid: str
 
 
 class _Wait(msgspec.Struct, eq=False):
-    reached: asyncio.Future[None]
+    """The requests that wait for one write."""
+
+    searchable: asyncio.Future[None]
     checked: asyncio.Future[None]
-    waiters: int = 0
+    requests: int = 0
 
 
 class _Lag(NamedTuple):
@@ -73,122 +83,108 @@ class _Lag(NamedTuple):
     until: float
 
 
-def token(xid: str) -> str:
-    """What a client is given for a write; it says nothing to it."""
-    return f"1-{xid}"
-
-
-def xid_of(given: str) -> str:
-    """The transaction's number in a token.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not (found := TOKEN.fullmatch(given)) or int(found[1]) >= 1 << 63:
-        raise ValueError("Not a token that a write has answered")
-    return found[1]
-
-
 class Freshness:
-    """Of all environments, for one process."""
+    """Answers for all environments, one instance per process."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Prepare it; `engine` is its own, so that it waits for no request and no request for it."""
+        """Prepare the instance. `engine` must be used by it alone, so that it never waits for a request's statement."""
         self._engine = engine
-        self._waits: dict[Mark, _Wait] = {}
+        self._waits: dict[Write, _Wait] = {}
         self._ticker: asyncio.Task[None] | None = None
-        self._youngest = 0.0
+        self._last_arrival = 0.0
         self._lags: dict[int, _Lag] = {}
-        self._asked: dict[int, asyncio.Future[int]] = {}
-        self._measuring: asyncio.Task[None] | None = None
+        self._lag_requests: dict[int, asyncio.Future[int]] = {}
+        self._lag_measurement: asyncio.Task[None] | None = None
 
-    async def reached(self, mark: Mark, seconds: float) -> bool:
-        """Wait until a write is searchable, for so long at the most; tell whether it is. It is looked at least once."""
+    async def wait_until_searchable(self, write: Write, seconds: float) -> bool:
+        """Wait until a write is searchable, at most `seconds`; return whether it is. It is checked at least once."""
         loop = asyncio.get_running_loop()
-        wait = self._waits.get(mark)
+        wait = self._waits.get(write)
         if wait is None:
-            wait = self._waits[mark] = _Wait(loop.create_future(), loop.create_future())
-        wait.waiters += 1
-        self._youngest = time.monotonic()
+            wait = self._waits[write] = _Wait(loop.create_future(), loop.create_future())
+        wait.requests += 1
+        self._last_arrival = time.monotonic()
         if self._ticker is None or self._ticker.done():
             self._ticker = asyncio.create_task(self._tick())
         try:
-            await asyncio.wait([wait.reached], timeout=seconds)
+            await asyncio.wait([wait.searchable], timeout=seconds)
             if not wait.checked.done():
                 await asyncio.wait([wait.checked], timeout=CHECK_SECONDS)
-            return wait.reached.done()
+            return wait.searchable.done()
         finally:
-            wait.waiters -= 1
-            if not wait.waiters and self._waits.get(mark) is wait:
-                del self._waits[mark]
+            wait.requests -= 1
+            if not wait.requests and self._waits.get(write) is wait:
+                del self._waits[write]
 
     async def lag_ms(self, environment_id: int) -> int:
-        """The age in milliseconds of the oldest change of an environment that may not be searchable; 0 if none is.
+        """Return the age of an environment's oldest change that may not be searchable, in milliseconds; 0 without one.
 
-        As of at most `LAG_SECONDS` ago.
+        The value is at most `LAG_SECONDS` old.
 
         Raises:
-            SQLAlchemyError: the database does not tell.
+            SQLAlchemyError: the database does not answer.
         """
-        known = self._lags.get(environment_id)
-        if known and time.monotonic() < known.until:
-            return known.milliseconds
-        if environment_id not in self._asked:
-            self._asked[environment_id] = asyncio.get_running_loop().create_future()
-        answer = self._asked[environment_id]
-        if self._measuring is None or self._measuring.done():
-            self._measuring = asyncio.create_task(self._measure())
+        lag = self._lags.get(environment_id)
+        if lag and time.monotonic() < lag.until:
+            return lag.milliseconds
+        if environment_id not in self._lag_requests:
+            self._lag_requests[environment_id] = asyncio.get_running_loop().create_future()
+        answer = self._lag_requests[environment_id]
+        if self._lag_measurement is None or self._lag_measurement.done():
+            self._lag_measurement = asyncio.create_task(self._measure())
         return await asyncio.shield(answer)
 
     async def close(self) -> None:
-        for task in (self._ticker, self._measuring):
+        for task in (self._ticker, self._lag_measurement):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
 
     async def _tick(self) -> None:
+        """Check all registered writes, again and again, until no request waits."""
         while self._waits:
             started = time.monotonic()
-            marks = list(self._waits)
-            found = await self._check(marks)
-            for mark in marks:
-                if not (wait := self._waits.get(mark)):
+            writes = list(self._waits)
+            searchable = await self._searchable(writes)
+            for write in writes:
+                if not (wait := self._waits.get(write)):
                     continue
-                if mark in found:
-                    del self._waits[mark]
-                    wait.reached.set_result(None)
+                if write in searchable:
+                    del self._waits[write]
+                    wait.searchable.set_result(None)
                 if not wait.checked.done():
                     wait.checked.set_result(None)
-            patient = started - self._youngest > PATIENCE_SECONDS
-            pause = LONG_TICK_SECONDS if patient else TICK_SECONDS
+            is_patient = started - self._last_arrival > PATIENCE_SECONDS
+            pause = LONG_TICK_SECONDS if is_patient else TICK_SECONDS
             await asyncio.sleep(max(pause, time.monotonic() - started))
 
-    async def _check(self, marks: Sequence[Mark]) -> set[Mark]:
-        """Those of the writes that are searchable; none while the database does not tell."""
-        environments, xids = ([mark[column] for mark in marks] for column in range(2))
+    async def _searchable(self, writes: Sequence[Write]) -> set[Write]:
+        """Return the searchable ones of the writes; an empty set while the database does not answer."""
+        environments, xids = ([write[column] for write in writes] for column in range(2))
         try:
             async with asyncio.timeout(CHECK_SECONDS), self._engine.connect() as connection:
-                rows = await connection.execute(REACHED, {"environments": environments, "xids": xids})
-                return {Mark(*row) for row in rows}
+                rows = await connection.execute(SEARCHABLE, {"environments": environments, "xids": xids})
+                return {Write(*row) for row in rows}
         except (SQLAlchemyError, TimeoutError) as error:
-            log.warning("freshness_unknown", reason=logs.error_kind(error))
+            log.warning("freshness_check_failed", reason=logs.error_kind(error))
             return set()
 
     async def _measure(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
+        """Answer all requests for a lag, including those that arrive during a measurement."""
+        while self._lag_requests:
+            requests, self._lag_requests = self._lag_requests, {}
             now = time.monotonic()
-            self._lags = {number: lag for number, lag in self._lags.items() if lag.until > now}
+            self._lags = {environment_id: lag for environment_id, lag in self._lags.items() if lag.until > now}
             try:
                 async with asyncio.timeout(CHECK_SECONDS), self._engine.connect() as connection:
-                    rows = (await connection.execute(OLDEST, {"environments": list(asked)})).all()
+                    rows = (await connection.execute(LAGS, {"environments": list(requests)})).all()
             except (SQLAlchemyError, TimeoutError) as error:
-                failure = error if isinstance(error, SQLAlchemyError) else sa.exc.TimeoutError("The database hangs")
-                for answer in asked.values():
+                failure = error if isinstance(error, SQLAlchemyError) else sa.exc.TimeoutError("No answer in time")
+                for answer in requests.values():
                     answer.set_exception(failure)
-                    answer.exception()  # whoever asked may have gone
+                    answer.exception()  # marks it as retrieved: the request may have been cancelled
                 continue
-            for number, milliseconds in rows:
-                self._lags[number] = _Lag(milliseconds, now + LAG_SECONDS)
-                asked[number].set_result(milliseconds)
+            for environment_id, milliseconds in rows:
+                self._lags[environment_id] = _Lag(milliseconds, now + LAG_SECONDS)
+                requests[environment_id].set_result(milliseconds)

@@ -17,7 +17,7 @@ from api import consistency, idempotency
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
-from api.freshness import Freshness, token, xid_of
+from api.freshness import Freshness
 from infra.queue import TaskQueue
 
 log = structlog.get_logger()
@@ -89,8 +89,8 @@ class Transactions:
         """What the client hears of the index, once the transaction is over."""
         if idempotency.REPLAYED not in answer.headers:
             self._wake(now=consistency.preferences_of(request).wait is not None)
-        xid = xid_of(answer.headers[consistency.TOKEN])
-        answer.headers |= await consistency.searchable(request, caller, self._freshness, xid)
+        xid = consistency.decode_token(answer.headers[consistency.TOKEN])
+        answer.headers |= await consistency.wait_after_write(request, caller, self._freshness, xid)
         return answer.response()
 
     async def _once(self, request_id: str, claim: idempotency.Claim | None, work: Work) -> Answer:
@@ -100,7 +100,7 @@ class Transactions:
             if claim and (replayed := await idempotency.take(connection, claim)):
                 return replayed
             answer = await work(connection)
-            answer.headers[consistency.TOKEN] = token(xid)
+            answer.headers[consistency.TOKEN] = consistency.encode_token(xid)
             if claim:
                 await idempotency.store(connection, claim, answer)
             try:

@@ -104,7 +104,7 @@ class ConsumerController(Controller):
         self, request: Request[Any, Any, Any], consumer_id: str, asked: GetParameters, caller: Caller, state: State
     ) -> Response[ConsumerIncluding]:
         include = asked.include
-        consistency.mark_of(request, caller)
+        consistency.requested_write(request, caller)
         async with state.engine.connect() as connection:
             # With what belongs to it, the consumer is read as they all are at one moment.
             await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")

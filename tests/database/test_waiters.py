@@ -1,4 +1,4 @@
-"""Many wait for the index at once, and cost no more than one (infra.freshness)."""
+"""Many wait for the index at once, and cost no more than one (api.freshness)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.freshness import OLDEST, REACHED, Freshness, Mark
+from api.freshness import LAGS, SEARCHABLE, Freshness, Write
 from infra.database.engine import open_async_engine
 from tests.service import Database
 from tests.waiting import wait_until
@@ -50,8 +50,8 @@ async def watched(database: Database) -> AsyncIterator[Watched]:
             measured.append(len(parameters["environments"]))
 
     # As in no other statement of theirs.
-    assert "pg_snapshot_xmax" in REACHED.text
-    assert "created_at" in OLDEST.text
+    assert "pg_snapshot_xmax" in SEARCHABLE.text
+    assert "created_at" in LAGS.text
     sa.event.listen(engine.sync_engine, "before_cursor_execute", count)
     freshness = Freshness(engine)
     try:
@@ -63,14 +63,14 @@ async def watched(database: Database) -> AsyncIterator[Watched]:
         await engine.dispose()
 
 
-def waiting_changes(database: Database, number: int) -> list[Mark]:
+def waiting_changes(database: Database, number: int) -> list[Write]:
     """Changes of so many transactions, in the outbox."""
-    marks = []
+    writes = []
     with database.engine.connect() as connection:
         for version in range(1, number + 1):
-            marks.append(Mark(1, connection.execute(INSERT, {"n": version}).scalar_one()))
+            writes.append(Write(1, connection.execute(INSERT, {"n": version}).scalar_one()))
             connection.commit()
-    return marks
+    return writes
 
 
 def forget(database: Database, condition: str = "true") -> None:
@@ -79,15 +79,15 @@ def forget(database: Database, condition: str = "true") -> None:
 
 
 def test_all_who_wait_share_one_statement_a_tick(quiet: Database) -> None:
-    marks = waiting_changes(quiet, WAITERS)
+    writes = waiting_changes(quiet, WAITERS)
 
     async def wait() -> None:
         async with watched(quiet) as own:
-            waiters = [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in marks]
+            waiters = [asyncio.create_task(own.freshness.wait_until_searchable(write, LONG)) for write in writes]
             await own.checks(10)
             assert set(own.asked) == {WAITERS}
             # Those who wait for the same write ask once.
-            waiters += [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in marks]
+            waiters += [asyncio.create_task(own.freshness.wait_until_searchable(write, LONG)) for write in writes]
             await own.checks(10)
             assert set(own.asked) == {WAITERS}
             # The first is in the index: all after it still wait, for it is not to be read without those before.
@@ -101,11 +101,11 @@ def test_all_who_wait_share_one_statement_a_tick(quiet: Database) -> None:
 
 
 def test_who_waits_holds_no_connection(quiet: Database) -> None:
-    marks = waiting_changes(quiet, WAITERS)
+    writes = waiting_changes(quiet, WAITERS)
 
     async def wait() -> None:
         async with watched(quiet) as own:
-            waiters = [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in marks]
+            waiters = [asyncio.create_task(own.freshness.wait_until_searchable(write, LONG)) for write in writes]
             await own.checks(1)
             for number in range(100):
                 async with own.engine.connect() as connection:
@@ -122,8 +122,10 @@ def test_who_gives_up_is_asked_for_no_more(quiet: Database) -> None:
 
     async def wait() -> None:
         async with watched(quiet) as own:
-            waiters = [asyncio.create_task(own.freshness.reached(mark, LONG)) for mark in (patient, gone)]
-            assert not await own.freshness.reached(impatient, 0)
+            waiters = [
+                asyncio.create_task(own.freshness.wait_until_searchable(write, LONG)) for write in (patient, gone)
+            ]
+            assert not await own.freshness.wait_until_searchable(impatient, 0)
             waiters.pop().cancel()
             await own.checks(2)
             assert own.asked[-1] == 1
@@ -131,7 +133,7 @@ def test_who_gives_up_is_asked_for_no_more(quiet: Database) -> None:
             await asyncio.gather(*waiters, return_exceptions=True)
             # With nobody waiting nothing is asked, until somebody does again.
             await asyncio.to_thread(forget, quiet)
-            assert await own.freshness.reached(impatient, 0)
+            assert await own.freshness.wait_until_searchable(impatient, 0)
 
     asyncio.run(wait())
 

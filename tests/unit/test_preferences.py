@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.consistency import LONGEST_WAIT, Preferences, preferences
-from api.freshness import token, xid_of
+from api.consistency import MAX_WAIT_SECONDS, Preferences, decode_token, encode_token, parse_preferences
 
 HIGHEST = (1 << 63) - 1
 COUNTS = st.integers(0, 20) | st.integers(0, 10**30)
@@ -21,8 +20,8 @@ OTHERS = st.builds("{}={}".format, NAMES, QUOTED | st.just("wait"))
 
 @given(st.lists(st.text() | st.text('wait=hndlgsrc,;"\\ 0123456789')))
 def test_any_header_is_read(values: list[str]) -> None:
-    wait = preferences(values).wait
-    assert wait is None or 0 <= wait <= LONGEST_WAIT
+    wait = parse_preferences(values).wait
+    assert wait is None or 0 <= wait <= MAX_WAIT_SECONDS
 
 
 @given(COUNTS, st.lists(OTHERS), st.lists(OTHERS), st.booleans())
@@ -33,30 +32,34 @@ def test_wait_is_found_beside_any_other_preference(
     joined: bool,  # noqa: FBT001 (a drawn value)
 ) -> None:
     parts = [*before, f"wait={count}", *after]
-    expected = Preferences(min(count, LONGEST_WAIT))
-    assert preferences([", ".join(parts)] if joined else parts) == expected
+    expected = Preferences(min(count, MAX_WAIT_SECONDS))
+    assert parse_preferences([", ".join(parts)] if joined else parts) == expected
 
 
 @given(COUNTS, COUNTS, st.sampled_from(["wait={}, wait={}", "wait={};x=1,WAIT={}", 'wait="{}" , wait={}']))
 def test_first_of_two_counts(first: int, second: int, form: str) -> None:
     both = form.format(first, second)
-    assert preferences([both]) == preferences([f"wait={first}"]) == preferences([f"wait={first}", f"wait={second}"])
+    assert (
+        parse_preferences([both])
+        == parse_preferences([f"wait={first}"])
+        == parse_preferences([f"wait={first}", f"wait={second}"])
+    )
 
 
 def test_broken_quotes_spoil_their_own_header_only() -> None:
-    assert preferences(['note="never closed, wait=5', "wait=3", "handling=strict"]) == Preferences(3, strict=True)
+    assert parse_preferences(['note="never closed, wait=5', "wait=3", "handling=strict"]) == Preferences(3, strict=True)
 
 
 @pytest.mark.parametrize("start", ["a", "a=", "a=b", "wait", '"', "a;", '"\\', "a,", ""])
 @pytest.mark.parametrize("end", ["!", '"', ","])
 def test_header_of_any_length_is_read(start: str, end: str) -> None:
     """Backtracking would take hours."""
-    assert preferences([start + fill + end for fill in (" " * 500_000, start * 500_000)]) == Preferences()
+    assert parse_preferences([start + fill + end for fill in (" " * 500_000, start * 500_000)]) == Preferences()
 
 
 @given(st.integers(0, HIGHEST))
 def test_token_is_of_its_transaction(xid: int) -> None:
-    assert xid_of(token(str(xid))) == str(xid)
+    assert decode_token(encode_token(str(xid))) == str(xid)
 
 
 @given(st.text() | st.integers().map(lambda number: f"1-{number}") | st.integers().map(str))
@@ -64,7 +67,7 @@ def test_what_is_no_token_is_refused_and_nothing_else(given: str) -> None:
     prefix, _, number = given.partition("-")
     is_token = prefix == "1" and number.isascii() and number.isdigit() and len(number) < 20 and int(number) <= HIGHEST
     if is_token:
-        assert token(xid_of(given)) == given
+        assert encode_token(decode_token(given)) == given
     else:
-        with pytest.raises(ValueError, match="Not a token"):
-            xid_of(given)
+        with pytest.raises(ValueError, match="Invalid token"):
+            decode_token(given)
