@@ -1,4 +1,4 @@
-"""The drain that needs no queue: where the worker is silent, whatever the reason, the clock's process does its work."""
+"""Work without a queue: while no worker is active, for any reason, beat's process works in its place."""
 
 import threading
 import time
@@ -21,13 +21,14 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
 SILENT_SECONDS = 4.0
-"""The worker looks for changes each second, or each second one while the index is away."""
+"""A worker without a query for this time is silent. An active worker queries the database every second, or every other
+second while the index is unavailable."""
 TURN_SECONDS = 1.0
-"""A lane is drained so long at a time, so that neither waits for the other."""
+"""Longest time for a lane before the next lane gets its turn."""
 
 
 class Poller:
-    """Drains the lanes that nobody else does."""
+    """Drains each lane without an active worker."""
 
     def __init__(self, settings: Settings) -> None:
         self._engine = open_engine(settings, name="clock")
@@ -37,13 +38,13 @@ class Poller:
         self._silent: set[str] = set()
 
     def run(self) -> None:
-        """Poll for ever."""
+        """Poll forever."""
         while True:
             if not self.poll():
                 time.sleep(POLL_SECONDS)
 
     def poll(self) -> bool:
-        """Look once; tell whether there is more to do at once."""
+        """Drain the lanes without an active worker once; return whether more rows may wait."""
         try:
             with self._engine.connect() as connection:
                 silent = {lane for lane in self._drainers if _is_silent(connection, lane)}
@@ -51,19 +52,19 @@ class Poller:
             log.warning("poll_postponed", reason=logs.error_kind(error))
             return False
         for lane in silent ^ self._silent:
-            log.warning("worker_silent" if lane in silent else "worker_heard", lane=lane)
+            log.warning("worker_silent" if lane in silent else "worker_recovered", lane=lane)
         self._silent = silent
         if silent:
-            self._heal_queue()
-        more = [self._drainers[lane].catch_up(TURN_SECONDS) for lane in silent]
-        return any(more)
+            self._check_queue_keys()
+        unfinished = [self._drainers[lane].catch_up(TURN_SECONDS) for lane in silent]
+        return any(unfinished)
 
-    def _heal_queue(self) -> None:
+    def _check_queue_keys(self) -> None:
         try:
-            if wrong := queue.delete_wrongly_typed_keys(self._redis):
-                log.error("queue_healed", keys=wrong)
+            if deleted := queue.delete_wrongly_typed_keys(self._redis):
+                log.error("queue_keys_deleted", keys=deleted)
         except RedisError:
-            pass  # it is away, which is why nobody is heard
+            pass  # Redis is unavailable: the probable reason of the silence
 
 
 def _is_silent(connection: sa.Connection, lane: str) -> bool:
@@ -72,9 +73,9 @@ def _is_silent(connection: sa.Connection, lane: str) -> bool:
 
 
 def build(settings: Settings) -> None:
-    """Go on for ever with rebuilds and with what is to be compared, where no worker is heard that would.
+    """Continue rebuilds and runs forever, while the worker of the bulk lane is silent.
 
-    An index may be lost while Redis is away.
+    A rebuild must not depend on Redis, because an index may be lost while Redis is unavailable.
     """
     engine, builder, place = open_engine(settings, name="reconcile"), Builder(settings), runs.place_of(settings)
     while True:
@@ -88,6 +89,6 @@ def build(settings: Settings) -> None:
 
 
 def start(settings: Settings) -> None:
-    """Poll until the process ends: one thread for the lanes, and one for what takes long."""
+    """Start two threads until the process ends: one drains the lanes, the other continues rebuilds and runs."""
     threading.Thread(target=Poller(settings).run, name="poller", daemon=True).start()
     threading.Thread(target=build, args=[settings], name="builder", daemon=True).start()

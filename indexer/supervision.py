@@ -1,6 +1,7 @@
-"""A worker that is connected and gets nothing, though its queue is not empty, ends itself, to be started again.
+"""End a worker that receives no messages although its queues hold some, so that the worker is started again.
 
-Celery's consumer is known to stop so after its connection to Redis was lost. Until it is replaced, the poller works.
+Celery's consumer is known to stop after its connection to Redis was lost, while the worker stays connected. Until the
+worker is replaced, the fallback poller works in its place.
 """
 
 import os
@@ -18,31 +19,32 @@ from infra.settings import Settings
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
-"""Without a message while there are some. Longer than a task takes: while all processes are busy none is received."""
+"""Time without a message, although messages wait, after which a worker is stuck. Longer than a usual task, because a
+worker receives no message while all its processes are busy."""
 EXIT_CODE = 70
 
 
 class Watchdog:
-    """Tells when messages wait that are not received."""
+    """Detects that messages wait, but none is received."""
 
-    def __init__(self, waiting: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
-        self._waiting, self._clock = waiting, clock
-        self._since = clock()
+    def __init__(self, has_messages: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+        self._has_messages, self._clock = has_messages, clock
+        self._idle_since = clock()
 
     def received(self, **_: Any) -> None:
-        """A message came, or none had to."""
-        self._since = self._clock()
+        """Start the time again, after a message was received or while none waits. Celery's signals pass arguments."""
+        self._idle_since = self._clock()
 
     def is_stuck(self) -> bool:
-        if not self._waiting():
+        if not self._has_messages():
             self.received()
-        return self._clock() - self._since > STUCK_SECONDS
+        return self._clock() - self._idle_since > STUCK_SECONDS
 
 
 def has_messages(redis: Redis, queues: list[str]) -> bool:
-    """Whether a queue has messages. A broker that is away has none: that is another fault, and heals by itself."""
+    """Whether any of the queues holds messages. False if Redis is unavailable: Celery reconnects by itself."""
     try:
         return any(redis.llen(name) for name in queues)
     except (RedisError, OSError):
@@ -50,14 +52,14 @@ def has_messages(redis: Redis, queues: list[str]) -> bool:
 
 
 def start(settings: Settings, queues: list[str]) -> None:
-    """Watchdog this worker, which takes from these queues, in a thread of its own; it ends the process."""
+    """Start a thread that ends this process if the worker, which receives from these queues, is stuck."""
     redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
-    watch = Watchdog(lambda: has_messages(redis, queues))
-    task_received.connect(watch.received, weak=False)
+    watchdog = Watchdog(lambda: has_messages(redis, queues))
+    task_received.connect(watchdog.received, weak=False)
 
     def run() -> None:
-        while not watch.is_stuck():
-            time.sleep(LOOK_SECONDS)
+        while not watchdog.is_stuck():
+            time.sleep(CHECK_SECONDS)
         log.error("worker_stuck", seconds=STUCK_SECONDS)
         os._exit(EXIT_CODE)
 

@@ -1,5 +1,5 @@
-"""What is cleared in the background, in short transactions: expired keys, memberships of deleted audiences, the
-counters of workers that ended, the documents of consumers that were deleted long ago.
+"""Background clean-up in short transactions: expired idempotency keys, memberships of deleted audiences, counters of
+ended sessions, tombstones of consumers deleted more than a week ago.
 """
 
 from typing import Any
@@ -8,35 +8,41 @@ import msgspec
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain import claims, counters
+from indexer.drain import bulk, claims, counters
 from infra.index import naming
+from infra.index.hits import Hit, SearchResponse
 
 ROWS = 1000
-"""Rows of one transaction."""
+"""Maximum of rows in a transaction."""
 TRANSACTIONS = 5
-"""Transactions of one call, for drains wait behind it; beat calls again."""
+"""Maximum of transactions in a call, because drains wait behind it. Beat calls again."""
+TOMBSTONE_DAYS = 7
+TOMBSTONES = 1000
+"""Maximum of tombstones removed in a call."""
 
-EXPIRED = sa.text("""
+DELETE_EXPIRED_KEYS = sa.text("""
     DELETE FROM idempotency_keys WHERE (environment_id, key) IN (
         SELECT environment_id, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours'
         ORDER BY created_at LIMIT :rows FOR UPDATE SKIP LOCKED)""")
-BULK = sa.text("SELECT set_config('consumers.lane', 'bulk', true)")
-DELETED = sa.text("""
+USE_BULK_LANE = sa.text("SELECT set_config('consumers.lane', 'bulk', true)")
+DELETED_AUDIENCE = sa.text("""
     SELECT id FROM audiences WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED""")
-# The consumers first and in id order, as every write that touches them.
-MEMBERS = sa.text("""
+# Locks consumers first and in the order of their ids, as every write to consumers does.
+LOCK_MEMBERS = sa.text("""
     SELECT c.id FROM consumers c JOIN audience_members m ON m.consumer_id = c.id WHERE m.audience_id = :id
     ORDER BY c.id LIMIT :rows FOR NO KEY UPDATE OF c""")
-REMOVE = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:consumers)")
-GONE = sa.text("DELETE FROM audiences WHERE id = :id")
+DELETE_MEMBERS = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:consumers)")
+DELETE_AUDIENCE = sa.text("DELETE FROM audiences WHERE id = :id")
+
+_decode_hits = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 def delete_expired_keys(engine: sa.Engine) -> int:
-    """Delete idempotency keys older than a day, 5,000 at the most; answer how many."""
+    """Delete up to 5,000 idempotency keys older than a day; return their number."""
     deleted = 0
     for _ in range(TRANSACTIONS):
         with engine.begin() as connection:
-            rows = connection.execute(EXPIRED, {"rows": ROWS}).rowcount
+            rows = connection.execute(DELETE_EXPIRED_KEYS, {"rows": ROWS}).rowcount
         deleted += rows
         if rows < ROWS:
             break
@@ -44,92 +50,69 @@ def delete_expired_keys(engine: sa.Engine) -> int:
 
 
 def clear_deleted_audiences(engine: sa.Engine) -> int:
-    """Remove deleted audiences with their memberships, in lane bulk, 5,000 at the most; answer how many memberships.
+    """Delete up to 5,000 memberships of deleted audiences, and the audiences without memberships; return the number.
 
-    Until then they are invisible to requests. Safe to run in several places, and to be killed.
+    The changes of the members use the bulk lane. Requests do not see deleted audiences meanwhile. Several processes may
+    do this at the same time, and any of them may be killed.
     """
-    cleared = 0
+    deleted = 0
     for _ in range(TRANSACTIONS):
         with engine.begin() as connection:
-            connection.execute(BULK)
-            audience = connection.execute(DELETED).scalar_one_or_none()
+            connection.execute(USE_BULK_LANE)
+            audience = connection.execute(DELETED_AUDIENCE).scalar_one_or_none()
             if audience is None:
                 break
-            members = list(connection.execute(MEMBERS, {"id": audience, "rows": ROWS}).scalars())
+            members = list(connection.execute(LOCK_MEMBERS, {"id": audience, "rows": ROWS}).scalars())
             if members:
-                connection.execute(REMOVE, {"id": audience, "consumers": members})
+                connection.execute(DELETE_MEMBERS, {"id": audience, "consumers": members})
             else:
-                connection.execute(GONE, {"id": audience})
-        cleared += len(members)
-    return cleared
+                connection.execute(DELETE_AUDIENCE, {"id": audience})
+        deleted += len(members)
+    return deleted
 
 
 def fold_counters(engine: sa.Engine) -> int:
-    """Add together the counters of sessions that were silent for an hour; answer how many rows that were."""
+    """Merge the counters of sessions without a round for an hour; return the number of merged rows."""
     with engine.begin() as connection:
         return counters.fold(connection, ROWS)
 
 
-TOMBSTONE_DAYS = 7
-PURGE_ROWS = 1000
-
-
-class _Hit(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    seq_no: int = msgspec.field(name="_seq_no")
-    primary_term: int = msgspec.field(name="_primary_term")
-
-
-class _Hits(msgspec.Struct):
-    hits: list[_Hit]
-
-
-class _Found(msgspec.Struct):
-    hits: _Hits
-
-
-class _Item(msgspec.Struct):
-    status: int
-
-
-class _Answer(msgspec.Struct):
-    items: list[dict[str, _Item]] = []
-
-
 def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:
-    """Remove some tombstones older than a week; answer how many.
+    """Remove up to 1,000 tombstones older than a week from the live index; return their number.
 
-    By then no older write can be on its way. Each goes only if it is still what was found, and only where nothing but
-    the live generation is written: what is being built, or may be gone back to, needs every one of them.
+    After a week no older write of such a consumer can arrive. A tombstone is removed only if it has not changed since
+    it was found, and only while the live generation is the only generation, because a generation being built or kept
+    for a rollback needs every tombstone.
 
     Args:
-        engine: for one transaction; no generation changes its state meanwhile.
-        client: whose answers are JSON text.
+        engine: for a transaction that holds the barrier, so that no generation changes its state meanwhile.
+        client: a client that returns answers as JSON text.
 
     Raises:
-        OpenSearchException, DBAPIError: one of them does not answer.
+        OpenSearchException, DBAPIError: OpenSearch or PostgreSQL is unavailable.
     """
     with engine.begin() as connection:
         generations = claims.targets(connection)
         if len(generations) != 1 or not generations[0].is_live:
             return 0
         index = generations[0].index_name
-        old = [{"term": {"deleted": True}}, {"range": {"deletedAt": {"lt": f"now-{TOMBSTONE_DAYS}d"}}}]
-        body = {
-            "query": {"bool": {"filter": old}},
-            "size": PURGE_ROWS,
-            "_source": False,
-            "seq_no_primary_term": True,
-        }
-        answer: Any = client.search(index=index, body=body)
-        hits = msgspec.json.decode(answer, type=_Found).hits.hits
-        if not hits:
+        if not (hits := _old_tombstones(client, index)):
             return 0
-        lines = [
+        actions = [
             {"delete": {"_id": hit.id, "if_seq_no": hit.seq_no, "if_primary_term": hit.primary_term}} for hit in hits
         ]
-        alias, content = naming.write_alias(index), b"\n".join(map(msgspec.json.encode, lines)) + b"\n"
-        params = {"require_alias": "true", "refresh": "true", "filter_path": "items.*.status"}
-        answer = client.bulk(body=content, index=alias, params=params)
-    items = msgspec.json.decode(answer, type=_Answer).items
-    return sum(item["delete"].status == 200 for item in items)  # noqa: PLR2004 (HTTP's success)
+        lines = [msgspec.json.encode(action) for action in actions]
+        items = bulk.send(client, naming.write_alias(index), lines, {"refresh": "true"})
+    return sum(item.status == bulk.OK for item in items)
+
+
+def _old_tombstones(client: OpenSearch, index: str) -> list[Hit]:
+    filters = [{"term": {"deleted": True}}, {"range": {"deletedAt": {"lt": f"now-{TOMBSTONE_DAYS}d"}}}]
+    body = {
+        "query": {"bool": {"filter": filters}},
+        "size": TOMBSTONES,
+        "_source": False,
+        "seq_no_primary_term": True,
+    }
+    answer: Any = client.search(index=index, body=body)
+    return _decode_hits(answer).hits.hits

@@ -15,39 +15,40 @@ logs.configure(SETTINGS.log_level)
 app = queue.celery(SETTINGS)
 
 
-def _each(seconds: float, task: str, name: str) -> dict[str, Any]:
-    return {"task": task, "schedule": seconds, "options": {"queue": name, "expires": queue.EXPIRES_SECONDS}}
+def _every(seconds: float, task: str, queue_name: str) -> dict[str, Any]:
+    options = {"queue": queue_name, "expires": queue.EXPIRES_SECONDS}
+    return {"task": task, "schedule": seconds, "options": options}
 
 
 app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
-        # What no wake-up told of is found this soon.
-        "drain": _each(0.25, queue.DRAIN, queue.LIVE),
-        "drain_bulk": _each(1.0, queue.DRAIN_BULK, queue.BULK),
-        "upkeep": _each(5.0, queue.UPKEEP, queue.BULK),
-        "compare": _each(1.0, queue.COMPARE, queue.REBUILD),
-        "watch": _each(5.0, queue.WATCH, queue.REBUILD),
-        "purge": _each(30.0, queue.PURGE, queue.BULK),
-        "build": _each(1.0, queue.BUILD, queue.REBUILD),
+        # A change whose wake-up was lost waits no longer than these intervals, in seconds.
+        "drain": _every(0.25, queue.DRAIN, queue.LIVE),
+        "drain_bulk": _every(1.0, queue.DRAIN_BULK, queue.BULK),
+        "upkeep": _every(5.0, queue.UPKEEP, queue.BULK),
+        "compare": _every(1.0, queue.COMPARE, queue.REBUILD),
+        "watch": _every(5.0, queue.WATCH, queue.REBUILD),
+        "purge": _every(30.0, queue.PURGE, queue.BULK),
+        "build": _every(1.0, queue.BUILD, queue.REBUILD),
     },
     beat_max_loop_interval=1,
 )
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
-def _begin(**_: Any) -> None:
+def _tune(**_: Any) -> None:
     collector.tune_gc()
 
 
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
-def _poll(**_: Any) -> None:
+def _start_beat_threads(**_: Any) -> None:
     collector.tune_gc()
     fallback.start(SETTINGS)
     lost_index.start(SETTINGS)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types
-def _supervise(**_: Any) -> None:
+def _start_worker_threads(**_: Any) -> None:
     supervision.start(SETTINGS, list(app.amqp.queues.consume_from))
     generations.warn_if_mapping_differs(SETTINGS)
