@@ -16,17 +16,10 @@ from api.audiences.rules import clauses, expression
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.errors import not_found
+from infra.database.rows import select_list
 from infra.filters.clauses import Clause, clause
 from infra.filters.conditions import MOST_CLAUSES
 from infra.ids import is_id
-
-COLUMNS = "a.id, a.name, a.type, a.rules::text"
-FIND = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND a.id = :id")
-OF_ROWS = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND (a.type = 'DYNAMIC' OR a.id = ANY(:ids))")
-OF_CONSUMER = sa.text(f"""
-    SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND (a.type = 'DYNAMIC' OR a.id IN (
-        SELECT m.audience_id FROM audience_members m
-        WHERE m.environment_id = :environment_id AND m.consumer_id = :consumer_id))""")
 
 
 class Audience(NamedTuple):
@@ -45,6 +38,15 @@ class Audience(NamedTuple):
         return search.in_audience(self.id) if self.rules is None else _compiled(self.rules, region).clause
 
 
+COLUMNS = select_list(Audience._fields, "a", rules="a.rules::text")
+FIND = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND a.id = :id")
+OF_ROWS = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND (a.type = 'DYNAMIC' OR a.id = ANY(:ids))")
+OF_CONSUMER = sa.text(f"""
+    SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND (a.type = 'DYNAMIC' OR a.id IN (
+        SELECT m.audience_id FROM audience_members m
+        WHERE m.environment_id = :environment_id AND m.consumer_id = :consumer_id))""")
+
+
 async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audience:
     """Look an audience up.
 
@@ -56,14 +58,14 @@ async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audienc
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             values = {"environment_id": caller.environment_id, "id": audience_id}
             if row := (await connection.execute(FIND, values)).one_or_none():
-                return Audience(*row)
+                return Audience._make(row)
     raise not_found("Audience")
 
 
 async def of_consumer(connection: AsyncConnection, caller: Caller, consumer_id: str) -> list[Audience]:
     """The audiences of an environment that a consumer may be in: those it is stored in, and all dynamic ones."""
     values = {"environment_id": caller.environment_id, "consumer_id": consumer_id}
-    return [Audience(*row) for row in await connection.execute(OF_CONSUMER, values)]
+    return [Audience._make(row) for row in await connection.execute(OF_CONSUMER, values)]
 
 
 async def of_rows(engine: AsyncEngine, caller: Caller, stored: Sequence[str]) -> list[Audience]:
@@ -71,7 +73,7 @@ async def of_rows(engine: AsyncEngine, caller: Caller, stored: Sequence[str]) ->
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         values = {"environment_id": caller.environment_id, "ids": stored}
-        return [Audience(*row) for row in await connection.execute(OF_ROWS, values)]
+        return [Audience._make(row) for row in await connection.execute(OF_ROWS, values)]
 
 
 async def references(

@@ -19,6 +19,7 @@ from indexer.verify.pool import Comparers
 from infra import logs
 from infra.backoff import Backoff
 from infra.database.engine import open_engine
+from infra.database.rows import select_list
 from infra.index import mapping
 from infra.index.client import open_client, open_writer
 from infra.settings import Settings
@@ -36,10 +37,6 @@ VERIFY_SECONDS = 2.0
 """Of a verification at a time: a worker that is to end waits for no more than that."""
 STEWARD = 0x73746577
 
-BUILDING = sa.text("""
-    SELECT id, index_name, phase, is_paused, wanted, document_version, verified_at IS NOT NULL, verify_position, total
-    FROM generations
-    WHERE state IN ('filling', 'refreshed')""")
 ROLLBACK = sa.text("SELECT id FROM generations WHERE state = 'kept' AND wanted = 'rollback'")
 TO_DO = sa.text("""
     SELECT EXISTS (SELECT FROM generations WHERE state = 'kept' AND keep_until <= now() AND wanted IS NULL) AS expiry,
@@ -72,6 +69,10 @@ class Building(NamedTuple):
     is_verified: bool
     verify_position: str
     total: int
+
+
+_COLUMNS = select_list(Building._fields, "g", is_verified="g.verified_at IS NOT NULL")
+BUILDING = sa.text(f"SELECT {_COLUMNS} FROM generations g WHERE g.state IN ('filling', 'refreshed')")
 
 
 class Builder:

@@ -15,7 +15,6 @@ from indexer.drain.bulk import Document, Item, fit_to_mapping, raise_if_unavaila
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.index import documents, mapping, naming
-from infra.index.documents import AUDIENCE_IDS, COLUMNS
 
 ROWS = 4_000
 """Consumers of a slice: few, so that those who fill end together."""
@@ -38,7 +37,7 @@ TAKE = sa.text("""
         AND g.document_version <= :document_version
     ORDER BY s.number LIMIT 1 FOR UPDATE OF s SKIP LOCKED""")
 WITHIN = "c.id > :position AND (CAST(:until_id AS text) IS NULL OR c.id <= :until_id) ORDER BY c.id LIMIT :rows"
-PAGE = sa.text(f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE {WITHIN}")
+PAGE = sa.text(f"SELECT {claims.CURRENT_COLUMNS} FROM consumers c WHERE {WITHIN}")
 UNREADABLE = sa.text(f"SELECT c.environment_id, c.id, c.version FROM consumers c WHERE {WITHIN}")
 MOVE = sa.text("""
     UPDATE generation_slices SET position = :position, documents = documents + :documents,
@@ -94,12 +93,14 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
     except DBAPIError as error:
         if error.connection_invalidated or values["rows"] != 1:
             raise
-        lacking = [Document._make((*row, b"")) for row in connection.execute(UNREADABLE, values)]
+        lacking = [
+            Document(row.environment_id, row.id, row.version, b"") for row in connection.execute(UNREADABLE, values)
+        ]
         reasons = {each.consumer_id: logs.error_kind(error) for each in lacking}
         return Page([], reasons, lacking, lacking[-1].consumer_id)
     batch, failures, lacking = [], {}, []
     for row in rows:
-        found = claims.Current(documents.ConsumerRow._make(row[:-1]), row[-1])
+        found = claims.Current.from_row(row)
         place = (found.row.environment_id, found.row.id, found.row.version)
         try:
             batch.append(Document(*place, documents.document(found.row, found.audience_ids)))

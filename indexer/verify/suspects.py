@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain.bulk import select_fields
-from indexer.drain.claims import Current
+from indexer.drain.claims import CURRENT_COLUMNS, Current
 from infra.ids import is_id
-from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow, Tombstone, document
+from infra.index.documents import Tombstone, document
 
 Cause: TypeAlias = Literal["missing", "stale", "ahead", "resurrected", "foreign", "content"]
 
@@ -30,7 +30,7 @@ ROWS = sa.text(f"""
         EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL)
             OR EXISTS (SELECT FROM generation_misses m JOIN generations g ON g.id = m.generation_id
                        WHERE m.consumer_id = i.id AND g.index_name = :index) AS is_on_its_way,
-        {COLUMNS}, {AUDIENCE_IDS}
+        {CURRENT_COLUMNS}
     FROM unnest(CAST(:ids AS text[])) AS i (id) LEFT JOIN consumers c ON c.id = i.id""")
 ENVIRONMENTS = sa.text("SELECT id FROM environments WHERE id = ANY(:ids)")
 
@@ -169,13 +169,11 @@ def _indexed(client: OpenSearch, index: str, ids: Sequence[str]) -> dict[str, Fo
 
 def _rows(connection: sa.Connection, index: Index, ids: Sequence[str]) -> tuple[dict[str, Current], set[str]]:
     rows, on_their_way = {}, set()
-    for asked, is_on_its_way, *columns, audience_ids in connection.execute(
-        ROWS, {"ids": list(ids), "index": index.name}
-    ):
-        if is_on_its_way:
-            on_their_way.add(asked)
-        elif columns[0] is not None:
-            rows[asked] = Current(ConsumerRow._make(columns), audience_ids)
+    for row in connection.execute(ROWS, {"ids": list(ids), "index": index.name}):
+        if row.is_on_its_way:
+            on_their_way.add(row.asked)
+        elif row.id is not None:
+            rows[row.asked] = Current.from_row(row[2:])
     return rows, on_their_way
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import phonenumbers
 
+from infra.database.rows import select_list
 from infra.index.terms import terms
 from infra.phones import plain
 from infra.wire import JSONObject, Time, number, time
@@ -23,14 +24,6 @@ EXTENSION = re.compile("[x#]")
 
 UNSPACED_FROM = "\u0e00"
 """No script below has words without spaces between them (`infra.index.analysis`)."""
-
-COLUMNS = """
-    c.id, c.environment_id, c.version, c.email, c.email_key, c.phone, c.full_name, c.metadata::text, c.external_id,
-    c.total_orders, c.total_order_value, c.last_order_at, c.created_at, c.updated_at"""
-"""The columns of `consumers AS c` that make a `ConsumerRow`, in its order."""
-
-AUDIENCE_IDS = """
-    ARRAY(SELECT m.audience_id FROM audience_members m WHERE m.consumer_id = c.id ORDER BY m.audience_id)"""
 
 
 class ConsumerRow(NamedTuple):
@@ -50,6 +43,13 @@ class ConsumerRow(NamedTuple):
     last_order_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+
+COLUMNS = select_list(ConsumerRow._fields, "c", metadata="c.metadata::text")
+"""Columns of `consumers AS c` for `ConsumerRow._make`."""
+
+AUDIENCE_IDS = """
+    ARRAY(SELECT m.audience_id FROM audience_members m WHERE m.consumer_id = c.id ORDER BY m.audience_id)"""
 
 
 class Consumer(msgspec.Struct, rename="camel"):

@@ -82,7 +82,7 @@ class Rows:
         self.consumer = environment.consumer()
         environment.consumer("Another")
         environment.run(
-            """UPDATE consumers SET email = 'a@example.com', phone = '+447400123456', external_id = 'x',
+            """UPDATE consumers SET email = 'A@example.com', phone = '+447400123456', external_id = 'x',
                 metadata = '{"a": 1.0}' WHERE id = %s""",
             self.consumer,
         )
@@ -228,6 +228,20 @@ def test_update_that_changes_no_value_records_nothing(environment: Environment, 
 def test_tables_around_consumers_are_the_ones_tested_here(environment: Environment, rows: Rows) -> None:
     """A new table that refers to consumers may feed documents: it needs a row here, and triggers."""
     assert tables_around_consumers(environment) == set(REFUSED) == set(SHOWN) == set(rows.keys)
+
+
+def test_each_field_of_a_row_is_the_column_of_its_name(environment: Environment, rows: Rows) -> None:
+    environment.run("UPDATE consumers SET created_at = '2020-01-01Z' WHERE id = %s", rows.consumer)
+    [stored] = environment.connection.execute(
+        f"SELECT {COLUMNS} FROM consumers c WHERE c.id = %s".encode(), (rows.consumer,)
+    )
+    row = ConsumerRow._make(stored)
+    assert row._asdict().keys() == {column.name for column in columns(environment, "consumers")}
+    assert len(set(row)) == len(row)  # a swap of any two shows
+    for name, value in row._asdict().items():
+        column = sql.Identifier(name) + sql.SQL("::text" if name == "metadata" else "")
+        query = sql.SQL("SELECT {} FROM consumers WHERE id = %s").format(column)
+        assert environment.connection.execute(query, (rows.consumer,)).fetchone() == (value,), name
 
 
 def test_no_trigger_changes_a_consumer_after_its_version_was_decided(environment: Environment) -> None:
