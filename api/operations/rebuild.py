@@ -85,5 +85,5 @@ async def _ask(
         return Answer(HTTPStatus.ACCEPTED, as_json(found).encode())
 
     answer = await transactions.run(request, caller, work)
-    await asyncio.to_thread(state.task_queue.start, BUILD, REBUILD)
+    await asyncio.to_thread(state.task_queue.send, BUILD, REBUILD)
     return answer

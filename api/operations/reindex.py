@@ -96,7 +96,7 @@ class ReindexController(Controller):
 
         answer = await transactions.run(request, caller, work)
         if not data.dry_run:
-            await asyncio.to_thread(state.task_queue.start, COMPARE, REBUILD)
+            await asyncio.to_thread(state.task_queue.send, COMPARE, REBUILD)
         return answer
 
 
