@@ -1,7 +1,7 @@
-"""One line of JSON an event, on standard error.
+"""Structured logs: one line of JSON per event, on standard error.
 
-No line holds a key, an e-mail address or a phone number. The messages of exceptions would: PostgreSQL quotes the row
-that breaks a rule, OpenSearch the value it cannot read. So of a failure only its kind and its place are written.
+No line contains a key, an e-mail address or a phone number. Messages of exceptions would: PostgreSQL quotes the row
+with the violation, OpenSearch the value it cannot parse. So only the kind of an exception and its stack are logged.
 """
 
 import json
@@ -16,12 +16,12 @@ from structlog.typing import EventDict, WrappedLogger
 
 
 def configure(level: str) -> None:
-    """Set up structlog; called once a process.
+    """Configure structlog, once per process.
 
     Args:
-        level: the least severe level that is written.
+        level: the least severe level to log.
     """
-    # A line for every request it sends.
+    # The client logs every request at level info.
     logging.getLogger("opensearch").setLevel(logging.WARNING)
     structlog.configure(
         processors=[
@@ -38,7 +38,11 @@ def configure(level: str) -> None:
 
 
 def error_kind(error: BaseException) -> str:
-    """What went wrong, without what it was about: the exception's type, and PostgreSQL's code and constraint."""
+    """Return the kind of an error, without personal data.
+
+    Returns:
+        The type of the exception, PostgreSQL's error code and constraint, and the HTTP status, as far as known.
+    """
     original = getattr(error, "orig", None) or error
     diagnosis = getattr(original, "diag", None)
     parts = (
@@ -53,12 +57,12 @@ def error_kind(error: BaseException) -> str:
 def _json(event: EventDict, **options: Any) -> bytes:
     try:
         return msgspec.json.encode(event, enc_hook=repr)
-    except UnicodeEncodeError:  # half of a surrogate pair, as in a file's name: the line must not be lost for that
+    except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not UTF-8: the line must not be lost
         return json.dumps(event, **options).encode()
 
 
 def _exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Render `exc_info`, an exception, as its kind and the calls that led there; likewise what caused it."""
+    """Replace the exception in `exc_info`, and the exceptions that caused it, by their kinds and stacks."""
     error = event.pop("exc_info", None)
     causes = []
     while error is not None:

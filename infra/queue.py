@@ -1,4 +1,8 @@
-"""Wake-ups for the indexer. They carry nothing: every one may be lost, and beat sends one each second as well."""
+"""The Celery queue between API and indexer.
+
+Messages are wake-ups without data: the work itself is in the database. Any message may be lost, because beat sends
+every wake-up again within a second.
+"""
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -7,23 +11,27 @@ from redis import Redis
 from infra.settings import Settings
 
 LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
-"""Queues: what people wait for, and what they do not. The first two are named as the outbox's lanes."""
+"""Names of the queues. `live` and `bulk` are lanes of the outbox too; clients wait for the changes of `live` only."""
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP, PURGE = "indexer.upkeep", "indexer.purge"
 BUILD = "indexer.build"
 VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
-"""Ask for a run. `COMPARE` goes on with those that were asked for, `WATCH` with the one that never ends."""
+"""Tasks that request a run. `COMPARE` continues requested runs, `WATCH` the verification that never ends."""
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
-# While the mark stands, a wake-up is on its way, so no second is sent. The drain removes it before it looks for
-# work, so a change that found the mark is seen by that drain. It goes by itself should the wake-up be lost.
 MARK, MARK_SECONDS = "indexer:nudged", 2
+"""Redis key that exists while a wake-up is on its way, so that no second wake-up is sent.
+
+The drain deletes the mark before it claims rows, so it sees every change whose wake-up was omitted because of the mark.
+If the wake-up is lost, the mark expires.
+"""
 
 TASK_LIMIT_SECONDS = 90
 BUILD_LIMIT_SECONDS = 600
-"""The longest step of a rebuild divides the table, in one statement."""
+"""Time limit of a step of a rebuild. The longest step divides the table into slices, in a single statement."""
 EXPIRES_SECONDS = 5
-"""Wake-ups that come each second, or from each other, do not pile up."""
+"""Time after which a periodic wake-up is dropped, so that wake-ups do not accumulate."""
+WAKE_UP_EXPIRES_SECONDS = 60
 KEY_TYPES = {
     LIVE: b"list",
     BULK: b"list",
@@ -32,15 +40,15 @@ KEY_TYPES = {
     "unacked_index": b"zset",
     MARK: b"string",
 }
-"""What is kept in Redis, by us and by Celery for us."""
+"""Redis keys of this service and of Celery, with their types."""
 
 
 def celery(settings: Settings) -> Celery:
-    """The Celery application, as senders and workers both need it."""
+    """Make the Celery application for senders and workers."""
     app = Celery("indexer", broker=settings.redis_url)
     app.conf.update(
-        # Through the nameless exchange a message goes straight to the list of its queue's name: nothing that
-        # FLUSHALL could remove has to be there first.
+        # The nameless exchange delivers a message to the list with the name of its queue. No other key has to exist
+        # in Redis, so FLUSHALL removes nothing that is needed.
         task_queues=[_queue(name) for name in (LIVE, BULK, REBUILD)],
         task_default_queue=LIVE,
         task_default_exchange="",
@@ -48,7 +56,7 @@ def celery(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        # A task that hangs, whatever in, is ended with its process; another takes the rows.
+        # Celery kills the process of a task that hangs. Another process takes the rows.
         task_time_limit=TASK_LIMIT_SECONDS,
         task_publish_retry=False,
         worker_prefetch_multiplier=1,
@@ -57,7 +65,7 @@ def celery(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            # Longer than any task runs, and the same everywhere.
+            # Longer than the time limit of any task, and equal in all processes.
             "visibility_timeout": 3600,
             "socket_timeout": 15,
             "socket_connect_timeout": 2,
@@ -72,25 +80,26 @@ def _queue(name: str) -> Queue:
 
 
 def delete_wrongly_typed_keys(redis: Redis) -> list[str]:
-    """Remove keys of ours that hold something else, over which a worker would stumble for ever; give their names.
+    """Delete keys of `KEY_TYPES` that have a different type, because a worker would fail on them forever.
+
+    Returns:
+        The names of the deleted keys.
 
     Raises:
-        RedisError: Redis is away.
+        RedisError: Redis is unavailable.
     """
     with redis.pipeline(transaction=False) as pipeline:
         for name in KEY_TYPES:
             pipeline.type(name)
-        found = pipeline.execute()
-    wrong = [
-        name for (name, expected), kind in zip(KEY_TYPES.items(), found, strict=True) if kind not in {expected, b"none"}
-    ]
+        types = pipeline.execute()
+    wrong = [name for name, actual in zip(KEY_TYPES, types, strict=True) if actual not in {KEY_TYPES[name], b"none"}]
     if wrong:
         redis.delete(*wrong)
     return wrong
 
 
 class TaskQueue:
-    """Wakes the indexer after a commit; never raises, and waits for Redis 50 ms at the most."""
+    """Sends tasks to the indexer. Methods never raise, and wait for Redis for up to 50 ms."""
 
     def __init__(self, settings: Settings) -> None:
         self._redis = Redis.from_url(settings.redis_url, socket_timeout=0.05, socket_connect_timeout=0.05, retry=None)
@@ -98,19 +107,19 @@ class TaskQueue:
         self._celery.conf.broker_transport_options |= {"socket_timeout": 0.05, "socket_connect_timeout": 0.05}
 
     def wake_drain(self) -> bool:
-        """Send one wake-up unless one is on its way; False if Redis could not be reached."""
+        """Send a wake-up to the drain of the live lane, unless one is on its way. False if Redis is unavailable."""
         try:
             if self._redis.set(MARK, "1", nx=True, ex=MARK_SECONDS):
-                self._celery.send_task(DRAIN, queue=LIVE, expires=60)
-        except Exception:  # noqa: BLE001 (whatever Redis and its client do, a lost wake-up must not fail a write)
+                self._celery.send_task(DRAIN, queue=LIVE, expires=WAKE_UP_EXPIRES_SECONDS)
+        except Exception:  # noqa: BLE001 (a lost wake-up must not fail a write, whatever Redis or its client raises)
             return False
         return True
 
-    def send(self, task: str, name: str) -> bool:
-        """Send a task without arguments to a queue; False if Redis could not be reached."""
+    def send(self, task: str, queue: str) -> bool:
+        """Send a task without arguments to a queue. False if Redis is unavailable."""
         try:
-            self._celery.send_task(task, queue=name, expires=EXPIRES_SECONDS)
-        except Exception:  # noqa: BLE001 (as above: what was asked for is a row, and beat sends the task each second)
+            self._celery.send_task(task, queue=queue, expires=EXPIRES_SECONDS)
+        except Exception:  # noqa: BLE001 (as above: the request is a row, and beat sends the task every second)
             return False
         return True
 

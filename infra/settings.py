@@ -1,7 +1,7 @@
-"""What the environment sets, read once and checked at start.
+"""Settings from environment variables, read once and validated at start.
 
-The three server addresses come from the environment; where one is not given there, from the file in
-which running local servers note theirs. Every other setting has a default.
+The addresses of the three servers come from the environment. An address not set there comes from the file in which
+running local servers store theirs. All other settings have defaults.
 """
 
 import os
@@ -19,35 +19,40 @@ Limit = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; the message names the variable."""
+    """A setting is missing or invalid. The message names the variable."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Each field is the environment variable of the same name in capitals."""
+    """The settings. The environment variable of a field has the name of the field in capitals."""
 
     database_url: Annotated[str, msgspec.Meta(pattern=r"^postgres(ql)?://")]
     redis_url: Annotated[str, msgspec.Meta(pattern=r"^rediss?://")]
     opensearch_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^,]*(,https?://[^,]*)*$")]
-    """Of several nodes each, with commas between them."""
+    """Addresses of the nodes, separated by commas."""
     host: str = "127.0.0.1"
+    """Address the API listens on."""
     port: Port = 8000
+    """Port the API listens on."""
     api_workers: Count = 1
-    """API processes."""
+    """Number of API processes."""
     worker_processes: Count = 1
-    """Processes of each indexing worker; that of the bulk lane has two at least."""
+    """Number of processes of each indexing worker. The worker of the bulk lane has at least two."""
     database_pool: Count = 10
-    """Connections an API process keeps at the most."""
+    """Maximum of database connections of an API process."""
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,60}$")] = "consumers"
-    """Start of every index and alias name, so that several services can share a cluster."""
+    """Prefix of every index and alias name, so that several services can share a cluster."""
     limit_reads: Limit = 1000
-    """Requests a minute of an environment whose organization has no limits of its own; 0 is no limit."""
+    """Read requests per minute of an environment; 0 is unlimited. Organizations may have limits of their own."""
     limit_writes: Limit = 500
+    """Write requests per minute, likewise."""
     limit_batch: Limit = 100
+    """Batch requests per minute, likewise."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
+    """Least severe level that is logged."""
 
 
 def local_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where local servers keep their data: LOCAL_DIR, or `.local` in the project."""
+    """Return the folder of the local servers' data: LOCAL_DIR, or `.local` in the project."""
     return Path(environ.get("LOCAL_DIR") or ROOT / ".local").resolve()
 
 
@@ -55,10 +60,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings.
 
     Raises:
-        SettingsError: naming the variable that is missing or wrong.
+        SettingsError: a variable is missing or invalid.
     """
-    given = {name: environ[name.upper()] for name in Settings.__struct_fields__ if environ.get(name.upper())}
-    values = local_addresses(environ) | given
+    variables = {name: environ[name.upper()] for name in Settings.__struct_fields__ if environ.get(name.upper())}
+    values = local_addresses(environ) | variables
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -66,7 +71,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def local_addresses(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Addresses of the local servers that run now, by field name; empty if none run."""
+    """Return the addresses of the running local servers by field name; empty if none runs."""
     try:
         return msgspec.json.decode((local_folder(environ) / "servers.json").read_bytes(), type=dict[str, str])
     except (FileNotFoundError, msgspec.MsgspecError):
@@ -76,6 +81,6 @@ def local_addresses(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 def _explain(problem: str) -> str:
     if "missing required field" in problem:
         name = problem.split("`")[1].upper()
-        return f"{name} is not set, and no local servers run here: start them with `make up`, or set it"
+        return f"{name} is not set, and no local servers run here: start them with `make up`, or set {name}"
     reason, _, path = problem.partition(" - at `$.")
-    return f"{path.rstrip('`').upper()} is wrong: {reason[0].lower()}{reason[1:]}"
+    return f"{path.rstrip('`').upper()} is invalid: {reason[0].lower()}{reason[1:]}"

@@ -1,22 +1,23 @@
-"""Who of the indexer is at work, as PostgreSQL sees it: each process has a name, and asks something each second.
+"""The activity of the indexer's parts, as PostgreSQL sees it.
 
-So what counts as working is having looked for changes, not being connected to anything.
+Each process of the indexer names its sessions and queries the database every second. A part is active if it has sent a
+query lately. Being connected does not count, because a process that hangs is connected too.
 """
 
 import sqlalchemy as sa
 
 PREFIX = "indexer:"
-SILENCE = sa.text("""
+SECONDS_SINCE_QUERY = sa.text("""
     SELECT extract(epoch FROM clock_timestamp() - max(query_start))::float8 FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = :name""")
 
 
 def application_name(part: str) -> str:
-    """What its sessions are called; `part` is a lane, or `clock`."""
+    """Return the name of a part's sessions in the database. Parts are the lanes and `clock` (beat), among others."""
     return f"{PREFIX}{part}"
 
 
 def seconds_since_query(connection: sa.Connection, part: str) -> float | None:
-    """Seconds since this part of the indexer asked the database anything; None if it is not connected."""
-    found: float | None = connection.execute(SILENCE, {"name": application_name(part)}).scalar_one()
-    return found
+    """Return the seconds since the part's last query; None if the part is not connected."""
+    seconds: float | None = connection.execute(SECONDS_SINCE_QUERY, {"name": application_name(part)}).scalar_one()
+    return seconds

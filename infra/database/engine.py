@@ -1,4 +1,7 @@
-"""Connections to PostgreSQL. An error of theirs never tells a statement's values: those are people's."""
+"""Connections to PostgreSQL.
+
+Errors never contain the values of a statement (`hide_parameters`), because the values are personal data.
+"""
 
 import select
 import time
@@ -16,99 +19,115 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from infra.database.activity import application_name
 from infra.settings import Settings
 
-OPTIONS = (
-    # A database may have other defaults; a drain must see what was committed after its claim.
+SESSION_OPTIONS = (
+    # Explicit, because the database may have different defaults: a drain must see changes committed after its claim.
     "-c idle_in_transaction_session_timeout=15s -c timezone=UTC -c default_transaction_isolation=read\\ committed"
 )
-# The outbox, and what imports stage, are empty at one moment and huge at the next. A plan that was kept from the empty
-# one goes through all of it for each row of it: a burst of 30,000 changes then takes minutes instead of seconds.
-FRESH_PLANS = f"{OPTIONS} -c plan_cache_mode=force_custom_plan"
-# Nothing of the indexer runs so long, unless something is wrong with it.
-BOUNDED = f"{FRESH_PLANS} -c statement_timeout=20s"
-# A frozen or vanished client's locks come free: the kernel gives its connection up after 15 s, and the server
-# ends a transaction that does nothing for as long. Both are above OpenSearch's timeout (10 s).
+# The outbox and the staging tables of imports are empty at one moment and huge at the next. A cached plan for the empty
+# table scans the whole table for each row: a burst of 30,000 changes then takes minutes instead of seconds.
+CUSTOM_PLAN_OPTIONS = f"{SESSION_OPTIONS} -c plan_cache_mode=force_custom_plan"
+# No statement of the indexer takes this long in normal operation.
+INDEXER_OPTIONS = f"{CUSTOM_PLAN_OPTIONS} -c statement_timeout=20s"
+# The locks of a frozen or vanished client are released: the kernel drops the connection after 15 s, and the server ends
+# a transaction that is idle for 15 s. Both are longer than OpenSearch's timeout (10 s).
 CONNECT_ARGS = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 15_000,
-    "options": FRESH_PLANS,
+    "options": CUSTOM_PLAN_OPTIONS,
 }
 
-RESTS_SINCE = "rests since"
+RETURNED_AT = "returned at"
 TRUSTED_SECONDS = 5
-"""A connection that was used so long ago is usable, if the server has not said otherwise."""
+"""A connection used within this time is taken as usable, unless the server has sent data since."""
 
 OPAQUE_ENVIRONMENT_ID = "(SELECT CAST(:environment_id AS int))"
-"""The environment of a statement that works on many rows, hidden from the planner: one that is newer than the table's
-statistics it would take for empty, and read it whole, even once for each row of a batch."""
+"""`:environment_id` in a subselect, so that the planner cannot use its value, for statements that work on many rows.
+
+For an environment newer than the table's statistics the planner would estimate zero rows and choose a sequential scan,
+even for each row of a batch.
+"""
 
 
 def sqlalchemy_url(database_url: str) -> sa.URL:
-    """SQLAlchemy's form of a `postgresql://` address, with psycopg as its driver."""
+    """Convert a `postgresql://` address to SQLAlchemy's form, with psycopg as the driver."""
     return sa.make_url(database_url).set(drivername="postgresql+psycopg")
 
 
 def open_async_engine(settings: Settings) -> AsyncEngine:
-    """The API's connections for requests; unusable ones are replaced before a request meets them."""
-    # Each request's statements are few and short, so planning them anew would show.
-    return _async_engine(settings, settings.database_pool, {"options": OPTIONS})
+    """Open the API's connections for requests. An unusable connection is replaced before a request gets it."""
+    # With cached plans: the statements of a request are few and short, so planning each of them would be noticeable.
+    return _async_engine(settings, settings.database_pool, {"options": SESSION_OPTIONS})
 
 
 def open_watching_engine(settings: Settings) -> AsyncEngine:
-    """The API's connections to look at the outbox with, apart from those that requests may use up; no transactions."""
-    return _async_engine(settings, 2, {"options": BOUNDED}, isolation_level="AUTOCOMMIT")
+    """Open the API's connections for watching the outbox, with autocommit.
+
+    They are separate from the connections for requests, because requests may use all of those.
+    """
+    return _async_engine(settings, 2, {"options": INDEXER_OPTIONS}, isolation_level="AUTOCOMMIT")
 
 
-def _async_engine(settings: Settings, pool_size: int, connect: dict[str, str], **more: Any) -> AsyncEngine:
+def _async_engine(
+    settings: Settings, pool_size: int, connect_args: dict[str, str], **engine_options: Any
+) -> AsyncEngine:
     engine = create_async_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        connect_args=CONNECT_ARGS | connect,
+        connect_args=CONNECT_ARGS | connect_args,
         hide_parameters=True,
-        **more,
+        **engine_options,
     )
-    event.listen(engine.sync_engine, "checkin", _rested)
-    event.listen(engine.sync_engine, "checkout", partial(_usable, engine.dialect))
+    event.listen(engine.sync_engine, "checkin", _note_return)
+    event.listen(engine.sync_engine, "checkout", partial(_check_usable, engine.dialect))
     return engine
 
 
-def _rested(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-    record.info[RESTS_SINCE] = time.monotonic()
+def _note_return(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info[RETURNED_AT] = time.monotonic()
 
 
-def _usable(dialect: sa.Dialect, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
-    """Have a connection replaced that cannot be used any more. The server is asked only if it said something, as it
-    does when it goes away, or if the connection rested for a while: else each request would wait for its answer.
+def _check_usable(dialect: sa.Dialect, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+    """Check that a connection is usable, before a request gets it.
+
+    The check queries the server only if the connection was unused for a while, or if the server has sent data, as a
+    server does when it shuts down. Otherwise every request would wait for the answer.
 
     Raises:
-        InvalidatePoolError: the pool is to take another.
+        InvalidatePoolError: the connection is unusable, so the pool replaces it.
     """
-    rested = time.monotonic() - record.info.get(RESTS_SINCE, time.monotonic())
+    idle_seconds = time.monotonic() - record.info.get(RETURNED_AT, time.monotonic())
     try:
-        if rested < TRUSTED_SECONDS and not _has_said(connection.driver_connection.pgconn.socket):
+        if idle_seconds < TRUSTED_SECONDS and not _has_unread_data(connection.driver_connection.pgconn.socket):
             return
         dialect.do_ping(connection)
     except psycopg.Error:
         raise InvalidatePoolError from None
 
 
-def _has_said(socket: int) -> bool:
+def _has_unread_data(socket: int) -> bool:
     poll = select.poll()
     poll.register(socket, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def open_engine(settings: Settings, *, pool_size: int = 1, name: str | None = None) -> sa.Engine:
-    """Connections for workers and commands; those of a part of the indexer carry its name (`activity`)."""
-    named = {"application_name": application_name(name), "options": BOUNDED} if name else {}
+    """Open connections for workers and commands.
+
+    Args:
+        settings: with the address of the database.
+        pool_size: maximum of connections.
+        name: a part of the indexer, for its activity (`infra/database/activity.py`); None for commands.
+    """
+    indexer_args = {"application_name": application_name(name), "options": INDEXER_OPTIONS} if name else {}
     return sa.create_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,
         pool_pre_ping=True,
-        connect_args=CONNECT_ARGS | named,
+        connect_args=CONNECT_ARGS | indexer_args,
         hide_parameters=True,
     )

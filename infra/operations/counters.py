@@ -1,6 +1,6 @@
-"""What the indexer has done, of all its processes together; `indexer/drain/counters.py` counts.
+"""Counters of the indexer, summed over all its processes. `indexer/drain/counters.py` writes them.
 
-A row for each session of a worker and lane, whose numbers only ever grow. What is told is their sum.
+Each session of a worker has a row for each lane. The numbers in a row never decrease, so the sums do not either.
 """
 
 from datetime import datetime
@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from infra.operations.outbox import LANES
 
 DELAY_BOUNDS = (0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Seconds from a change to its being searchable, by which changes are counted; other bounds need a migration."""
+"""Upper bounds of the histogram: seconds from a change until it is searchable. New bounds need a migration."""
 ENDED_WORKERS = "ended"
-"""Stands for all workers that have not been heard of for long."""
+"""Worker name of the row that holds the counts of all ended sessions of a lane."""
 MAX_WORKERS = 20
+"""Maximum of sessions listed in the status."""
 
 TOTALS = sa.text("""
     SELECT l.lane, t.*, (
@@ -30,31 +31,33 @@ TOTALS = sa.text("""
         FROM indexer_counters c WHERE c.lane = l.lane) t""")
 BY_WORKER = sa.text("""
     SELECT worker, lane, rounds, changes, updated_at FROM indexer_counters WHERE worker <> :ended
-    ORDER BY updated_at DESC LIMIT :most""")
+    ORDER BY updated_at DESC LIMIT :rows""")
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Of one lane."""
+    """Counters of a lane since the database was created."""
 
     lane: str
     rounds: int
+    """Rounds of the drain that did work."""
     changes: int
-    """Rows of the outbox whose change became searchable."""
+    """Outbox rows whose change became searchable."""
     documents: int
-    """Documents the index took."""
+    """Documents the index accepted."""
     conflicts: int
-    """Documents it did not take, for it held newer ones."""
+    """Documents not accepted, because the index holds a newer version."""
     failures: int
-    """Documents it refused for what they are; each attempt counts."""
+    """Documents refused because of their content; each attempt counts."""
     delay_seconds: float
+    """Sum over all changes: seconds from the change until it was searchable."""
     delay_buckets: list[int]
-    """How many changes were searchable within each of `DELAY_BOUNDS` and not within the one before; the last: later."""
+    """Changes by this delay: at most 25 ms, 50 ms, …, 300 s; the last number counts longer delays."""
     updated_at: datetime | None
-    """When anything was last done."""
+    """Time of the last round that did work."""
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A session of a process that drains; it is known for an hour after its last round."""
+    """A session of a draining process. It is listed until an hour after its last round."""
 
     worker: str
     lane: str
@@ -64,12 +67,12 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def totals(connection: sa.Connection) -> list[Totals]:
-    """What was done since the database was made, by lane."""
+    """Return the counters of each lane."""
     rows = connection.execute(TOTALS, {"lanes": list(LANES), "buckets": len(DELAY_BOUNDS) + 1})
     return [msgspec.convert(row, Totals, from_attributes=True) for row in rows]
 
 
 def workers(connection: sa.Connection) -> list[Worker]:
-    """Those who indexed something lately, the latest first."""
-    rows = connection.execute(BY_WORKER, {"ended": ENDED_WORKERS, "most": MAX_WORKERS})
+    """Return the sessions with a round in the last hour, the latest round first."""
+    rows = connection.execute(BY_WORKER, {"ended": ENDED_WORKERS, "rows": MAX_WORKERS})
     return [msgspec.convert(row, Worker, from_attributes=True) for row in rows]

@@ -1,4 +1,7 @@
-"""What is on its way to the index, and what was given up; the drain's own statements: `indexer/drain/claims.py`."""
+"""The outbox as operators see it: the backlog, parked changes, and the retry of parked changes.
+
+The statements of the drain are in `indexer/drain/claims.py`.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,18 +11,18 @@ import sqlalchemy as sa
 
 LANES = ("live", "bulk")
 COUNT_LIMIT = 100_000
-"""Rows are counted up to here: it must stay cheap to ask when there are most of them."""
+"""Limit of every count, so that counting stays cheap while the outbox is large."""
 
-# Lanes are named in the statement, so that the planner knows how many rows one has.
+# The statement contains the names of the lanes, so that the planner can estimate the rows of each lane.
 _LANE = """
     SELECT '{lane}' AS lane,
         (SELECT count(*) FROM (
-            SELECT FROM outbox WHERE lane = '{lane}' AND parked_at IS NULL LIMIT :most) AS waiting) AS waiting,
+            SELECT FROM outbox WHERE lane = '{lane}' AND parked_at IS NULL LIMIT :count_limit) AS waiting) AS waiting,
         (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
          FROM heads WHERE lane = '{lane}') AS oldest_seconds,
         (SELECT count(*) FROM parked WHERE lane = '{lane}') AS parked"""
-# The oldest of a lane is found by one step an environment, however many rows wait. Those given up are read in the
-# order of their own index, or else the planner may read the whole table for the few.
+# The oldest change of a lane is found with one step for each environment, regardless of the number of rows. The parked
+# rows are read in the order of their index, because otherwise the planner may scan the whole table for a few rows.
 BACKLOG = sa.text(
     """
     WITH RECURSIVE heads AS (
@@ -31,7 +34,7 @@ BACKLOG = sa.text(
             WHERE parked_at IS NULL AND (o.lane, o.environment_id) > (h.lane, h.environment_id)
             ORDER BY lane, environment_id, seq LIMIT 1) next),
     parked AS MATERIALIZED (
-        SELECT lane FROM outbox WHERE parked_at IS NOT NULL ORDER BY environment_id, created_at LIMIT :most)"""
+        SELECT lane FROM outbox WHERE parked_at IS NOT NULL ORDER BY environment_id, created_at LIMIT :count_limit)"""
     + " UNION ALL ".join(_LANE.format(lane=lane) for lane in LANES)
 )
 LIVE_LAG_MS = sa.text("""
@@ -44,7 +47,7 @@ LIVE_LAG_MS = sa.text("""
             WHERE parked_at IS NULL AND lane = 'live' AND o.environment_id > h.environment_id
             ORDER BY environment_id, seq LIMIT 1) next)
     SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::bigint FROM heads""")
-"""Age in milliseconds of the oldest live change of all environments; 0 if there is none."""
+"""Age in milliseconds of the oldest live change of all environments; 0 if none waits."""
 PARKED = sa.text("""
     SELECT o.consumer_id, org.name AS organization, e.mode, o.version, o.attempts, o.error AS reason, o.created_at,
         o.parked_at
@@ -60,16 +63,19 @@ RETRY = sa.text("""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Of one lane. Counts end at `COUNT_LIMIT`, that of parked rows for both lanes together."""
+    """The backlog of a lane. Counts end at 100,000; the limit of `parked` is for both lanes together."""
 
     lane: str
     waiting: int
+    """Changes that are not searchable yet."""
     oldest_seconds: float
+    """Age of the oldest of these changes; 0 if there are none."""
     parked: int
+    """Changes whose document was refused too often. They are not retried automatically."""
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A change that was given up: the document was refused for what it is, time and again."""
+    """A parked change: OpenSearch refused the document five times, because of its content."""
 
     consumer_id: str
     organization: str | None
@@ -77,30 +83,30 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     version: int
     attempts: int
     reason: str | None
-    """As the index gave it; it may quote what was sent."""
+    """OpenSearch's reason. The reason may quote the document."""
     created_at: datetime
     parked_at: datetime
 
 
 def backlog(connection: sa.Connection) -> list[Waiting]:
-    """What is on its way, by lane."""
-    rows = connection.execute(BACKLOG, {"most": COUNT_LIMIT})
+    """Return the backlog of each lane."""
+    rows = connection.execute(BACKLOG, {"count_limit": COUNT_LIMIT})
     return [msgspec.convert(row, Waiting, from_attributes=True) for row in rows]
 
 
 def parked(connection: sa.Connection, rows: int) -> list[Parked]:
-    """What was given up, the latest first."""
-    found = connection.execute(PARKED, {"rows": rows})
-    return [msgspec.convert(row, Parked, from_attributes=True) for row in found]
+    """Return up to `rows` parked changes, the latest first."""
+    result = connection.execute(PARKED, {"rows": rows})
+    return [msgspec.convert(row, Parked, from_attributes=True) for row in result]
 
 
 def retry(connection: sa.Connection, *, environment_id: int | None, ids: Sequence[str] | None) -> int:
-    """Let the drain try again what was given up, as if for the first time; answer how many rows.
+    """Return parked rows to the drain, as if never tried; return the number of rows.
 
     Args:
         connection: in a transaction.
-        environment_id: of this one alone, if given.
-        ids: of these consumers alone, if given.
+        environment_id: rows of this environment only; None for all environments.
+        ids: rows of these consumers only; None for all consumers.
     """
     values = {"environment_id": environment_id, "ids": None if ids is None else list(ids)}
     return connection.execute(RETRY, values).rowcount

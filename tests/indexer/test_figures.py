@@ -42,5 +42,5 @@ def test_telling_reads_little_of_a_long_queue(pipeline: Pipeline) -> None:
         connection.exec_driver_sql("ANALYZE outbox")
         [(pages,)] = connection.exec_driver_sql("SELECT pg_relation_size('outbox') / 8192")
         explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {outbox.BACKLOG.text}")
-        plan: Any = connection.execute(explain, {"most": 1000}).scalar_one()
+        plan: Any = connection.execute(explain, {"count_limit": 1000}).scalar_one()
     assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < pages / 4

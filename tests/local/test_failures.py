@@ -179,7 +179,7 @@ def test_servers_with_a_given_address_are_not_started(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("port", "problem"),
-    [("taken", "port {port} is in use: choose another, such as `PORT={other} make up`"), ("http", "PORT is wrong:")],
+    [("taken", "port {port} is in use: choose another, such as `PORT={other} make up`"), ("http", "PORT is invalid:")],
 )
 def test_port_that_cannot_be_used_is_told_before_anything_starts(tmp_path: Path, port: str, problem: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
