@@ -36,19 +36,19 @@ class Claim(NamedTuple):
     """Up to `MAX_REQUEST_IDS` ids of requests that made the changes, for the log."""
 
 
-CURRENT_COLUMNS = f"{COLUMNS}, {AUDIENCE_IDS}"
-"""Columns of `consumers AS c` for `Current.from_row`."""
+STORED_CONSUMER_COLUMNS = f"{COLUMNS}, {AUDIENCE_IDS}"
+"""Columns of `consumers AS c` for `StoredConsumer.from_row`."""
 
 
-class Current(NamedTuple):
+class StoredConsumer(NamedTuple):
     """A consumer as stored, with the audiences that list the consumer as a member."""
 
     row: ConsumerRow
     audience_ids: list[str]
 
     @classmethod
-    def from_row(cls, row: Sequence[Any]) -> "Current":
-        """Make a consumer from a row of `CURRENT_COLUMNS`."""
+    def from_row(cls, row: Sequence[Any]) -> "StoredConsumer":
+        """Make a consumer from a row of `STORED_CONSUMER_COLUMNS`."""
         return cls(ConsumerRow._make(row[:-1]), row[-1])
 
 
@@ -99,10 +99,10 @@ CLAIM = sa.text("""
         ORDER BY seq LIMIT :share FOR UPDATE SKIP LOCKED) o
     LIMIT :rows""")
 TARGETS = sa.text("SELECT id, index_name, state, document_version, fields FROM targets(:barrier)")
-CONSUMERS = sa.text(f"SELECT {CURRENT_COLUMNS} FROM consumers c WHERE c.id = ANY(:ids)")
+CONSUMERS = sa.text(f"SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c WHERE c.id = ANY(:ids)")
 # The index holds these consumers unchanged, so writing them again changes nothing.
 CONSUMERS_WITHOUT_CHANGES = sa.text(f"""
-    SELECT {CURRENT_COLUMNS} FROM consumers c
+    SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c
     WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.consumer_id = c.id) LIMIT :rows""")
 DELETE_INDEXED = sa.text("""
     WITH deleted AS (
@@ -162,16 +162,16 @@ def targets(connection: sa.Connection) -> list[Generation]:
     return [Generation.from_row(row) for row in rows]
 
 
-def read_consumers(connection: sa.Connection, ids: Sequence[str]) -> dict[str, Current]:
+def read_consumers(connection: sa.Connection, ids: Sequence[str]) -> dict[str, StoredConsumer]:
     """Read consumers as they are now, by id. Deleted consumers are absent."""
     rows = connection.execute(CONSUMERS, {"ids": list(ids)})
-    return {row[0]: Current.from_row(row) for row in rows}
+    return {row[0]: StoredConsumer.from_row(row) for row in rows}
 
 
-def consumers_without_changes(connection: sa.Connection, rows: int) -> list[Current]:
+def consumers_without_changes(connection: sa.Connection, rows: int) -> list[StoredConsumer]:
     """Read up to `rows` consumers without a row in the outbox: the index holds them as the database does."""
     result = connection.execute(CONSUMERS_WITHOUT_CHANGES, {"rows": rows})
-    return [Current.from_row(row) for row in result]
+    return [StoredConsumer.from_row(row) for row in result]
 
 
 def delete_indexed(connection: sa.Connection, versions: dict[str, int]) -> dict[str, list[int]]:

@@ -148,7 +148,7 @@ def read_documents(connection: sa.Connection, versions: claims.Versions) -> tupl
 
 def _read_consumers(
     connection: sa.Connection, versions: claims.Versions
-) -> tuple[dict[str, claims.Current], list[Failure]]:
+) -> tuple[dict[str, claims.StoredConsumer], list[Failure]]:
     """Read the consumers. If a single consumer was claimed and cannot be read, the error is its own failure."""
     if len(versions) > 1:
         return claims.read_consumers(connection, list(versions)), []

@@ -37,7 +37,7 @@ TAKE = sa.text("""
         AND g.document_version <= :document_version
     ORDER BY s.number LIMIT 1 FOR UPDATE OF s SKIP LOCKED""")
 WITHIN = "c.id > :position AND (CAST(:until_id AS text) IS NULL OR c.id <= :until_id) ORDER BY c.id LIMIT :rows"
-PAGE = sa.text(f"SELECT {claims.CURRENT_COLUMNS} FROM consumers c WHERE {WITHIN}")
+PAGE = sa.text(f"SELECT {claims.STORED_CONSUMER_COLUMNS} FROM consumers c WHERE {WITHIN}")
 UNREADABLE = sa.text(f"SELECT c.environment_id, c.id, c.version FROM consumers c WHERE {WITHIN}")
 MOVE = sa.text("""
     UPDATE generation_slices SET position = :position, documents = documents + :documents,
@@ -100,7 +100,7 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
         return Page([], reasons, lacking, lacking[-1].consumer_id)
     batch, failures, lacking = [], {}, []
     for row in rows:
-        found = claims.Current.from_row(row)
+        found = claims.StoredConsumer.from_row(row)
         place = (found.row.environment_id, found.row.id, found.row.version)
         try:
             batch.append(Document(*place, documents.document(found.row, found.audience_ids)))

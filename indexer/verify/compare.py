@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain.bulk import FIELDS
-from indexer.drain.claims import CURRENT_COLUMNS, Current
+from indexer.drain.claims import STORED_CONSUMER_COLUMNS, StoredConsumer
 from indexer.verify import suspects
 from indexer.verify.suspects import Difference, Found, Index
 from infra.ids import is_id
@@ -37,7 +37,7 @@ _LAST = """
     SELECT c.id FROM consumers c WHERE c.id > :after {scope} ORDER BY c.id OFFSET :rows - 1 LIMIT 1"""
 LAST, LAST_OF_ENVIRONMENT = (sa.text(_LAST.format(scope=scope)) for scope in ("", _SCOPE))
 _ROWS = f"""
-    SELECT {CURRENT_COLUMNS} FROM consumers c
+    SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c
     WHERE c.id > :after AND (CAST(:last AS text) IS NULL OR c.id <= :last) {{scope}}"""
 ALL, ALL_OF_ENVIRONMENT = (sa.text(_ROWS.format(scope=scope)) for scope in ("", _SCOPE))
 
@@ -170,7 +170,7 @@ def compare(engine: sa.Engine, client: OpenSearch, scope: Scope, part: Range) ->
         rows = _scoped(connection, scope, ALL, ALL_OF_ENVIRONMENT, part._asdict()).cursor.fetchall()
     wanted = {}
     for row in rows:
-        current = Current.from_row(row)
+        current = StoredConsumer.from_row(row)
         wanted[current.row.id] = (current.row.version, suspects.expected(current, scope.searched))
     checked = suspects.check(engine, client, scope.searched, _differing(wanted, documents, scope.searched))
     mine = [pair for pair in checked.differences if not _is_of_another(scope, part, pair[0])]

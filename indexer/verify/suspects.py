@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain.bulk import select_fields
-from indexer.drain.claims import CURRENT_COLUMNS, Current
+from indexer.drain.claims import STORED_CONSUMER_COLUMNS, StoredConsumer
 from infra.ids import is_id
 from infra.index.documents import Tombstone, document
 
@@ -30,7 +30,7 @@ ROWS = sa.text(f"""
         EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL)
             OR EXISTS (SELECT FROM generation_misses m JOIN generations g ON g.id = m.generation_id
                        WHERE m.consumer_id = i.id AND g.index_name = :index) AS is_on_its_way,
-        {CURRENT_COLUMNS}
+        {STORED_CONSUMER_COLUMNS}
     FROM unnest(CAST(:ids AS text[])) AS i (id) LEFT JOIN consumers c ON c.id = i.id""")
 ENVIRONMENTS = sa.text("SELECT id FROM environments WHERE id = ANY(:ids)")
 
@@ -167,18 +167,18 @@ def _indexed(client: OpenSearch, index: str, ids: Sequence[str]) -> dict[str, Fo
     return {found.id: found for found in search(client, index, body)}
 
 
-def _rows(connection: sa.Connection, index: Index, ids: Sequence[str]) -> tuple[dict[str, Current], set[str]]:
+def _rows(connection: sa.Connection, index: Index, ids: Sequence[str]) -> tuple[dict[str, StoredConsumer], set[str]]:
     rows, on_their_way = {}, set()
     for row in connection.execute(ROWS, {"ids": list(ids), "index": index.name}):
         if row.is_on_its_way:
             on_their_way.add(row.asked)
         elif row.id is not None:
-            rows[row.asked] = Current.from_row(row[2:])
+            rows[row.asked] = StoredConsumer.from_row(row[2:])
     return rows, on_their_way
 
 
 def _cause(
-    document_id: str, found: Found | None, current: Current | None, environments: set[int], index: Index
+    document_id: str, found: Found | None, current: StoredConsumer | None, environments: set[int], index: Index
 ) -> Cause | None:
     if current is None:
         if found is None or (found.is_tombstone and is_id(PREFIX, document_id)):
@@ -194,7 +194,7 @@ def _cause(
     return None if not index.is_of_this_code or found.bytes == expected(current, index) else "content"
 
 
-def expected(current: Current, index: Index) -> bytes | None:
+def expected(current: StoredConsumer, index: Index) -> bytes | None:
     """The document that a row should have there; None if none can be made of it."""
     try:
         return select_fields(document(*current), index.fields)
@@ -202,7 +202,7 @@ def expected(current: Current, index: Index) -> bytes | None:
         return None
 
 
-def _difference(document_id: str, cause: Cause, found: Found | None, current: Current | None) -> Difference:
+def _difference(document_id: str, cause: Cause, found: Found | None, current: StoredConsumer | None) -> Difference:
     return Difference(
         id=document_id,
         cause=cause,

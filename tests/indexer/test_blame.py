@@ -229,7 +229,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
     """Let PostgreSQL fail whenever this row is among those that are read."""
     read = claims.read_consumers
 
-    def read_consumers(connection: sa.Connection, ids: list[str]) -> dict[str, claims.Current]:
+    def read_consumers(connection: sa.Connection, ids: list[str]) -> dict[str, claims.StoredConsumer]:
         if consumer in ids:
             connection.execute(sa.text("SELECT 1 / 0"))
         return read(connection, ids)
