@@ -1,52 +1,67 @@
-"""What a request is answered: JSON as bytes, so that it can be stored, replayed and passed through unchanged."""
+"""Answers to requests. A body is JSON as bytes, so that it can be stored, replayed and passed through unchanged."""
 
 import hashlib
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import MediaType, Request, Response
+from litestar import MediaType, Response
+
+from api.request import AnyRequest
 
 
 class Answer(msgspec.Struct):
-    """A success. `headers` are those that belong to the outcome, and are replayed with it."""
+    """A successful outcome. `headers` belong to the outcome, and are replayed together with it."""
 
     status: int
     body: bytes
     headers: dict[str, str] = {}
 
-    def response(self, **more: str) -> Response[Any]:
-        headers = self.headers | {name.replace("_", "-"): value for name, value in more.items()}
-        return Response(self.body, status_code=self.status, headers=headers, media_type=MediaType.JSON)
+    def response(self) -> Response[Any]:
+        return Response(self.body, status_code=self.status, headers=self.headers, media_type=MediaType.JSON)
+
+
+def ok(value: Any) -> Answer:
+    """Answer 200 with a value as JSON."""
+    return Answer(HTTPStatus.OK, msgspec.json.encode(value))
+
+
+def created(value: Any) -> Answer:
+    """Answer 201 with a value as JSON."""
+    return Answer(HTTPStatus.CREATED, msgspec.json.encode(value))
 
 
 def array(items: list[bytes]) -> bytes:
-    """A JSON array of what is JSON already."""
+    """Join items, each already JSON, to a JSON array."""
     return b"[" + b",".join(items) + b"]"
 
 
 def etag(version: int) -> str:
-    """The entity tag of a consumer's version."""
+    """Return the entity tag of a consumer's version."""
     return f'"{version}"'
 
 
 def weak_etag(body: bytes) -> str:
-    """The entity tag of an answer that is made of more than one row."""
+    """Return the entity tag of a body that is made of several rows."""
     return f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
 
 
-def tags(request: Request[Any, Any, Any], header: str) -> set[str] | None:
-    """The entity tags a conditional header names, or its `*`; None without it. Several such headers are as one."""
-    given = request.headers.getall(header, [])
-    return {tag.strip() for tag in ",".join(given).split(",")} if given else None
+def entity_tags(request: AnyRequest, header: str) -> set[str] | None:
+    """Return the entity tags in a conditional header, or `*`; None without the header.
+
+    Several headers of the same name count as a single list.
+    """
+    values = request.headers.getall(header, [])
+    return {tag.strip() for tag in ",".join(values).split(",")} if values else None
 
 
-def is_match(known: set[str] | None, tag: str) -> bool:
-    """Whether an `If-Match` allows a write of what has this tag: a weak one says too little."""
-    return known is None or known == {"*"} or tag in known
+def is_match(tags: set[str] | None, tag: str) -> bool:
+    """Return whether the tags of an `If-Match` allow a write of a resource with this tag (strong comparison)."""
+    return tags is None or tags == {"*"} or tag in tags
 
 
-def is_none_match(known: set[str] | None, tag: str) -> bool:
-    """Whether an `If-None-Match` names the tag, so that nothing need be sent."""
-    if known is None:
+def is_none_match(tags: set[str] | None, tag: str) -> bool:
+    """Return whether the tags of an `If-None-Match` include the tag (weak comparison), so that 304 is enough."""
+    if tags is None:
         return False
-    return known == {"*"} or tag.removeprefix("W/") in {one.removeprefix("W/") for one in known}
+    return tags == {"*"} or tag.removeprefix("W/") in {known.removeprefix("W/") for known in tags}

@@ -3,11 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from litestar import Litestar, Router
 from litestar.config.compression import CompressionConfig
-from litestar.connection import Request
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import Provide
 from litestar.types import ASGIApp, Message, Scope
@@ -22,6 +20,7 @@ from api.edge import edge
 from api.errors import HANDLERS
 from api.freshness import Freshness
 from api.health import HealthController
+from api.inputs import MAX_BODY_BYTES, parameters, payload
 from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
 from api.openapi import routes as documentation
@@ -30,9 +29,10 @@ from api.operations.rebuild import OpsController
 from api.operations.reindex import ReindexController
 from api.operations.verify import VerifyController
 from api.orders.routes import OrderController
+from api.request import AnyRequest
 from api.route_options import options_of
-from api.transactions import Transactions, Waker
-from api.validation import MAX_BODY_BYTES, Body, parameters
+from api.transactions import Transaction, Transactions
+from api.wake_ups import WakeUpSender
 from infra import logs, settings
 from infra.database.engine import open_async_engine, open_watching_engine
 from infra.index import generations
@@ -57,8 +57,9 @@ def create_app() -> ASGIApp:
         before_request=admit,
         dependencies={
             "caller": Provide(caller, sync_to_thread=False),
-            "asked": Provide(asked, sync_to_thread=False),
-            "transactions": Provide(transactions, sync_to_thread=False),
+            "parameters": Provide(parameters, sync_to_thread=False),
+            "payload": Provide(payload),
+            "transaction": Provide(transaction, sync_to_thread=False),
         },
     )
     counted = Metrics()
@@ -77,7 +78,7 @@ def create_app() -> ASGIApp:
     return edge(app, counted)
 
 
-async def admit(request: Request[Any, Any, Any]) -> None:
+async def admit(request: AnyRequest) -> None:
     """Before every request of the API; no guard, as for each of those Litestar copies the whole handler."""
     await authenticate(request)
     if request.method == "OPTIONS":
@@ -114,16 +115,16 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.api_keys = Keys(app.state.engine)
     uses = asyncio.create_task(app.state.api_keys.keep_uses())
     app.state.task_queue = TaskQueue(chosen)
-    waker = Waker(app.state.task_queue)
+    sender = WakeUpSender(app.state.task_queue)
     tickers = open_watching_engine(chosen)
     app.state.freshness = Freshness(tickers)
-    app.state.transactions = Transactions(app.state.engine, waker.wake, app.state.freshness)
+    app.state.transactions = Transactions(app.state.engine, sender.wake_up, app.state.freshness)
     generations.warn_if_mapping_differs(chosen)
     try:
         yield
     finally:
         uses.cancel()
-        waker.close()
+        sender.close()
         await app.state.freshness.close()
         await tickers.dispose()
         await app.state.api_keys.store_uses()
@@ -132,17 +133,10 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         await app.state.engine.dispose()
 
 
-def caller(request: Request[Any, Any, Any]) -> Caller:
+def caller(request: AnyRequest) -> Caller:
     found: Caller = request.scope["auth"]
     return found
 
 
-def asked(request: Request[Any, Any, Any], caller: Caller) -> Body:
-    """What the query asks for, as the type the route gives its parameter of this name."""
-    wanted: type[Body] = request.route_handler.parsed_fn_signature.parameters["asked"].annotation
-    return parameters(request, wanted, caller)
-
-
-def transactions(state: State) -> Transactions:
-    found: Transactions = state.transactions
-    return found
+def transaction(request: AnyRequest, state: State, caller: Caller) -> Transaction:
+    return Transaction(state.transactions, request, caller)

@@ -4,16 +4,15 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 import structlog
-from litestar.connection import Request
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.errors import Problem
+from api.request import AnyRequest
 from infra.accounts import keys
 from infra.accounts.keys import Scope
 from infra.logs import error_kind
@@ -112,7 +111,7 @@ class Keys:
         return Caller(**values, limits=limits)
 
 
-async def authenticate(request: Request[Any, Any, Any]) -> None:
+async def authenticate(request: AnyRequest) -> None:
     """Who is it?
 
     Raises:
@@ -131,7 +130,7 @@ async def authenticate(request: Request[Any, Any, Any]) -> None:
     request.scope["auth"] = caller
 
 
-def authorize(request: Request[Any, Any, Any], scope: Scope) -> None:
+def authorize(request: AnyRequest, scope: Scope) -> None:
     """Check that the caller's key has a scope.
 
     Raises:

@@ -10,13 +10,12 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeVar
-
-from litestar import Request
+from typing import NamedTuple, TypeVar
 
 from api.auth import Caller
 from api.errors import Fault, Problem, invalid
 from api.freshness import Freshness, Write
+from api.request import AnyRequest
 
 Result = TypeVar("Result")
 
@@ -74,13 +73,11 @@ def parse_preferences(values: list[str]) -> Preferences:
     return Preferences(seconds, preferences.get("handling", "").lower() == "strict")
 
 
-def preferences_of(request: Request[Any, Any, Any]) -> Preferences:
+def preferences_of(request: AnyRequest) -> Preferences:
     return parse_preferences(request.headers.getall("prefer", []))
 
 
-async def wait_after_write(
-    request: Request[Any, Any, Any], caller: Caller, freshness: Freshness, xid: str
-) -> dict[str, str]:
+async def wait_after_write(request: AnyRequest, caller: Caller, freshness: Freshness, xid: str) -> dict[str, str]:
     """Wait until the request's own write is searchable, if the request prefers that; return the headers about it."""
     preferences = preferences_of(request)._replace(strict=False)
     if preferences.wait is None:
@@ -91,7 +88,7 @@ async def wait_after_write(
 
 
 async def read(
-    request: Request[Any, Any, Any], caller: Caller, freshness: Freshness, search: Callable[[], Awaitable[Result]]
+    request: AnyRequest, caller: Caller, freshness: Freshness, search: Callable[[], Awaitable[Result]]
 ) -> tuple[Result, dict[str, str]]:
     """Search the index once it contains the write of the request's token; return the result and the headers about it.
 
@@ -109,7 +106,7 @@ async def read(
     return result, headers | {"Index-Lag-Ms": str(lag)}
 
 
-def requested_write(request: Request[Any, Any, Any], caller: Caller) -> Write | None:
+def requested_write(request: AnyRequest, caller: Caller) -> Write | None:
     """Check the request's `Consistency-Token`; return the write that it names, or None without a token.
 
     Raises:
@@ -123,7 +120,7 @@ def requested_write(request: Request[Any, Any, Any], caller: Caller) -> Write | 
         raise invalid(Fault(TOKEN, str(error))) from None
 
 
-async def _wait_for_token(request: Request[Any, Any, Any], caller: Caller, freshness: Freshness) -> dict[str, str]:
+async def _wait_for_token(request: AnyRequest, caller: Caller, freshness: Freshness) -> dict[str, str]:
     write = requested_write(request, caller)
     if write is None:
         return {}

@@ -1,29 +1,42 @@
-"""The few errors of the API, each with its status, and how every failure becomes the contract's envelope."""
+"""Errors of the API: each has a status, and all are rendered here as the envelope of contract.md §1."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
-from litestar import MediaType, Request, Response
-from litestar.exceptions import HTTPException, ValidationException
-from opensearchpy.exceptions import OpenSearchException
+from litestar import MediaType, Response
+from litestar.exceptions import HTTPException
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from api.request import AnyRequest, request_id_of
+from infra.index.client import OpenSearchError
 from infra.logs import error_kind
 
 log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 2
+VALIDATION_FAILED = "Validation failed"
 
 
 class Fault(msgspec.Struct):
-    """One thing wrong with a request. `field` is a body's field (`[3].email` in a batch) or a parameter's name."""
+    """A problem of a request. `field` is a field of the body (`[3].email` in a batch) or the name of a parameter."""
 
     field: str
     message: str
+
+
+class ItemFault(msgspec.Struct, frozen=True):
+    """A fault in an item of a batch, or in the only object of a body (index 0)."""
+
+    index: int
+    fault: Fault
+
+    def in_batch(self) -> Fault:
+        """Return the fault with the item's index in its field."""
+        return Fault(f"[{self.index}].{self.fault.field}", self.fault.message)
 
 
 class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -34,15 +47,8 @@ class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
     request_id: str | None = None
 
 
-class Placed(NamedTuple):
-    """A fault of one item of a batch."""
-
-    place: int
-    fault: Fault
-
-
-class Problem(Exception):  # noqa: N818 (what the sender is told, not a failure of ours)
-    """An answer other than success: raised anywhere below a route, rendered in one place."""
+class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure of the service)
+    """A response other than success. Any code below a route may raise it; `render` makes it a response."""
 
     def __init__(
         self,
@@ -58,44 +64,37 @@ class Problem(Exception):  # noqa: N818 (what the sender is told, not a failure 
         self.headers = headers or {}
 
 
-def invalid(*faults: Fault, error: str = "Validation failed") -> Problem:
+def invalid(*faults: Fault, error: str = VALIDATION_FAILED) -> Problem:
+    """Build the 400 for a request with these faults."""
     return Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
 
 
-def refuse(faults: Sequence[Placed], early: Sequence[Fault] = (), *, batch: bool) -> None:
-    """Raise 400 if there are faults; in a batch each field is named with its item's place.
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise 400 if there are faults.
 
-    If all of them say the same of something that exists already, that is the sentence of the whole.
-
-    Args:
-        faults: found in the database.
-        early: found in the body by itself.
-        batch: whether places are to be named.
+    If every fault is an "already exists", the message of the first becomes the top-level `error`.
     """
-    named = [
-        *early,
-        *(Fault(f"[{place}].{fault.field}" if batch else fault.field, fault.message) for place, fault in faults),
-    ]
-    if named:
-        exists = all(fault.message.endswith("already exists") for fault in named)
-        raise invalid(*named, error=named[0].message if exists else "Validation failed")
+    if faults:
+        all_exist = all(fault.message.endswith("already exists") for fault in faults)
+        raise invalid(*faults, error=faults[0].message if all_exist else VALIDATION_FAILED)
 
 
-def not_found(what: str) -> Problem:
-    return Problem(HTTPStatus.NOT_FOUND, f"{what} not found")
+def not_found(resource: str) -> Problem:
+    """Build the 404 for a resource, such as `Consumer`."""
+    return Problem(HTTPStatus.NOT_FOUND, f"{resource} not found")
 
 
-def unavailable(what: str) -> Problem:
-    """503: `what` is `Search` or `Database`."""
+def unavailable(server: str) -> Problem:
+    """Build the 503 for a server: `Search` or `Database`."""
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{what} unavailable",
+        f"{server} unavailable",
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
 
 
 SENTENCES = {
-    HTTPStatus.BAD_REQUEST: "Validation failed",
+    HTTPStatus.BAD_REQUEST: VALIDATION_FAILED,
     HTTPStatus.NOT_FOUND: "Not found",
     HTTPStatus.METHOD_NOT_ALLOWED: "Method not allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request body too large",
@@ -103,47 +102,43 @@ SENTENCES = {
 }
 
 
-def render(request: Request[Any, Any, Any], problem: Problem) -> Response[ErrorBody]:
+def render(request: AnyRequest, problem: Problem) -> Response[ErrorBody]:
     body = ErrorBody(
         error=problem.error,
         message=problem.message,
         details=problem.details,
         retry_after=int(problem.headers["Retry-After"]) if problem.status == HTTPStatus.TOO_MANY_REQUESTS else None,
-        request_id=request.scope["state"].get("request_id"),
+        request_id=request_id_of(request),
     )
     return Response(body, status_code=problem.status, headers=dict(problem.headers), media_type=MediaType.JSON)
 
 
-def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorBody]:
+def from_framework(request: AnyRequest, error: HTTPException) -> Response[ErrorBody]:
+    """Answer an error that the framework raised, such as 404, 405 or 413."""
     status = HTTPStatus(error.status_code)
-    details: Sequence[Fault] = ()
-    if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        if any(item.get("key") == "data" for item in error.extra):  # the one fault the framework finds by itself
-            return render(request, Problem(status, "Invalid JSON", message="The body is empty"))
-        details = [Fault(item.get("key", "body"), item["message"]) for item in error.extra]
     sentence = SENTENCES.get(status, status.phrase.capitalize())
-    return render(request, Problem(status, sentence, details=details, headers=error.headers))
+    return render(request, Problem(status, sentence, headers=error.headers))
 
 
-def from_database(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
-    log.error("database_failed", request_id=request.scope["state"].get("request_id"), reason=error_kind(error))
+def from_database(request: AnyRequest, error: Exception) -> Response[ErrorBody]:
+    log.error("database_failed", request_id=request_id_of(request), reason=error_kind(error))
     if isinstance(error, DBAPIError) and not _is_unreachable(error):
         return from_bug(request, error)
     return render(request, unavailable("Database"))
 
 
-def from_search(request: Request[Any, Any, Any], error: OpenSearchException) -> Response[ErrorBody]:
-    log.error("search_failed", request_id=request.scope["state"].get("request_id"), reason=error_kind(error))
+def from_search(request: AnyRequest, error: OpenSearchError) -> Response[ErrorBody]:
+    log.error("search_failed", request_id=request_id_of(request), reason=error_kind(error))
     return render(request, unavailable("Search"))
 
 
-def from_bug(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorBody]:
-    log.error("request_failed", request_id=request.scope["state"].get("request_id"), exc_info=error)
+def from_bug(request: AnyRequest, error: Exception) -> Response[ErrorBody]:
+    log.error("request_failed", request_id=request_id_of(request), exc_info=error)
     return render(request, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"))
 
 
 def _is_unreachable(error: DBAPIError) -> bool:
-    """Whether the server is away, starting, stopping, full or busy, rather than the statement wrong."""
+    """Return whether the server is down, starting, stopping, full or busy; if not, the statement is wrong."""
     state = getattr(error.orig, "sqlstate", None)
     return state is None or state[:2] in {"08", "25", "40", "53", "55", "57", "58"}
 
@@ -153,6 +148,6 @@ HANDLERS: dict[Any, Any] = {
     HTTPException: from_framework,
     DBAPIError: from_database,
     PoolTimeoutError: from_database,
-    OpenSearchException: from_search,
+    OpenSearchError: from_search,
     Exception: from_bug,
 }

@@ -6,17 +6,17 @@ first has committed (and then replays it) or failed (and then does the work itse
 
 import hashlib
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from litestar import Request
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.answers import Answer
 from api.auth import Caller
 from api.errors import Fault, Problem, invalid
+from api.request import AnyRequest
 
 HEADERS = {"idempotency-key": "Idempotency-Key", "x-idempotency-key": "X-Idempotency-Key"}
 """The first counts."""
@@ -46,7 +46,7 @@ class Claim(NamedTuple):
     fingerprint: bytes
 
 
-async def claim_of(request: Request[Any, Any, Any], caller: Caller) -> Claim | None:
+async def claim_of(request: AnyRequest, caller: Caller) -> Claim | None:
     """The key of a POST, if it has one.
 
     Raises:

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 from limits.aio.storage import RedisStorage
-from litestar.connection import Request
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.auth import Caller
 from api.errors import Problem
+from api.request import AnyRequest
 from api.route_options import Category
 from infra.settings import Settings
 
@@ -184,7 +184,7 @@ class Limits:
         return None
 
 
-async def limit(request: Request[Any, Any, Any], category: Category) -> None:
+async def limit(request: AnyRequest, category: Category) -> None:
     """Count a request of a known caller.
 
     Raises:

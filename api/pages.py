@@ -11,7 +11,7 @@ import msgspec
 from api import cursors
 from api.auth import Caller
 from api.errors import Fault, invalid
-from api.validation import Body
+from api.validation import Input
 from infra import fields
 
 DEFAULT_SIZE = 20
@@ -96,7 +96,7 @@ def render(rows: Sequence[bytes], info: PageInfo, total: int | None = None) -> b
     return b'{"data":[%b],"pageInfo":%b%b}' % (b",".join(rows), msgspec.json.encode(info), total_count)
 
 
-class PageParameters(Body):
+class PageParameters(Input):
     """Parameters of a list that is walked forward only."""
 
     not_in_list_id: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})

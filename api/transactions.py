@@ -1,15 +1,24 @@
-"""One request, one transaction: begun, repeated, committed and settled here, and nowhere else."""
+"""Transactions of requests: a request that writes has exactly one, begun, retried and committed here.
+
+A write inserts first and explains a conflict later:
+1. A body without schema faults is inserted at once. Nothing looks for taken values beforehand: most requests have
+   none, and only a unique index sees a value that a concurrent request is about to store.
+2. A unique violation aborts the transaction. PostgreSQL names only the first conflict, so this is not the response.
+3. The next attempt runs `explain` before the write: a query finds every value that is taken, and the response is a 400
+   with all of them. A body with schema faults is never inserted: its write begins with that query, so the 400 names
+   the schema faults and the taken values together.
+4. The query may find nothing, because the conflicting row has been deleted meanwhile. Then the write is tried again.
+"""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
 import sqlalchemy as sa
 import structlog
-from litestar import Request, Response
+from litestar import Response
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -18,87 +27,87 @@ from api.answers import Answer
 from api.auth import Caller
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
 from api.freshness import Freshness
-from infra.queue import TaskQueue
+from api.request import AnyRequest, request_id_of
+from api.wake_ups import WakeUp
 
 log = structlog.get_logger()
+
+Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
 Work: TypeAlias = Callable[[AsyncConnection], Awaitable[Answer]]
-
-
-class Wake(Protocol):
-    def __call__(self, *, now: bool = False) -> None: ...
+Explain: TypeAlias = Callable[[AsyncConnection], Awaitable[None]]
 
 
 UNIQUE_VIOLATION = "23505"
 ATTEMPTS = {"40001": 3, "40P01": 3, UNIQUE_VIOLATION: 10}
-"""How often work is done at the most, by what it fails with: serialization failure, deadlock; and a unique violation,
-which the next attempt's own look-up puts into words, unless what was in the way has gone meanwhile."""
+"""The maximum of attempts by the SQLSTATE of the failure: serialization failure, deadlock, unique violation."""
 
 LOCK_TIMEOUT = "5s"
-"""How long a write waits for another that is at the same rows."""
+"""How long a write waits for a concurrent write of the same rows."""
 
 BEGIN = sa.text("""
     SELECT set_config('consumers.request_id', :request_id, true), set_config('lock_timeout', :lock_timeout, true),
            pg_current_xact_id()::text AS xid""")
 STATUS = sa.text("SELECT pg_xact_status(CAST(:xid AS xid8))")
-SETTLE_SECONDS = 2.0
+STATUS_SECONDS = 2.0
+"""How long to ask for the outcome of a transaction whose COMMIT failed."""
 
 
 class Transactions:
-    """Runs the writes of requests."""
+    """Runs the writes of requests, each in a transaction. One instance a process."""
 
-    def __init__(self, engine: AsyncEngine, wake: Wake, freshness: Freshness) -> None:
-        self._engine, self._wake, self._freshness = engine, wake, freshness
+    def __init__(self, engine: AsyncEngine, wake_up: WakeUp, freshness: Freshness) -> None:
+        self._engine, self._wake_up, self._freshness = engine, wake_up, freshness
 
     async def run(
-        self, request: Request[Any, Any, Any], caller: Caller, work: Work, *, again: Work | None = None
+        self, request: AnyRequest, caller: Caller, work: Work, *, explain: Explain | None = None
     ) -> Response[Any]:
-        """Do `work` in a transaction, commit it, and answer what it gave; wake the indexer. It may run several times.
+        """Run `work` in a transaction, commit, wake the indexer, and return the answer that `work` made.
 
-        With an `Idempotency-Key`, the outcome is stored in the same transaction, or replayed. With `Prefer: wait`, the
-        answer comes once it is searchable, or after that time.
+        With an `Idempotency-Key`, the answer is stored in the same transaction; if an answer is stored already, that
+        is returned instead. With `Prefer: wait`, the response is sent once the write is searchable, or after the wait.
 
         Args:
-            request: whose id and `Idempotency-Key` count.
-            caller: in whose environment.
-            work: what to do. It may leave it to the database to find values that are taken.
-            again: done instead once that failed; what is taken it puts into words.
+            request: its id, method, body and headers.
+            caller: whose environment is written.
+            work: the write. May run several times.
+            explain: runs before `work` once a unique index has refused the write; raises the 400.
 
         Raises:
-            Problem: 503 if the database is away or overrun; whatever `work` raises, with nothing stored.
+            Problem: 503 if the database is down or overloaded. Anything that `work` raises; nothing is stored then.
         """
-        request_id = request.scope["state"]["request_id"]
+        request_id = request_id_of(request)
         claim = await idempotency.claim_of(request, caller)
+        explain_first: Explain | None = None
         attempt = 0
         while True:
             attempt += 1
             try:
-                answer = await self._once(request_id, claim, work)
+                answer = await self._attempt(request_id, claim, work, explain_first)
             except DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)
                 if state not in ATTEMPTS:
                     raise
                 if attempt >= ATTEMPTS[state]:
                     raise unavailable("Database") from error
-                tell = log.debug if state == UNIQUE_VIOLATION else log.info
-                tell("transaction_repeated", request_id=request_id, attempt=attempt, reason=type(error.orig).__name__)
-                work = again or work
+                write_line = log.debug if state == UNIQUE_VIOLATION else log.info
+                reason = type(error.orig).__name__
+                write_line("transaction_retried", request_id=request_id, attempt=attempt, reason=reason)
+                if state == UNIQUE_VIOLATION:
+                    explain_first = explain
             else:
-                return await self._told(request, caller, answer)
+                return await self._committed(request, caller, answer)
 
-    async def _told(self, request: Request[Any, Any, Any], caller: Caller, answer: Answer) -> Response[Any]:
-        """What the client hears of the index, once the transaction is over."""
-        if idempotency.REPLAYED not in answer.headers:
-            self._wake(now=consistency.preferences_of(request).wait is not None)
-        xid = consistency.decode_token(answer.headers[consistency.TOKEN])
-        answer.headers |= await consistency.wait_after_write(request, caller, self._freshness, xid)
-        return answer.response()
-
-    async def _once(self, request_id: str, claim: idempotency.Claim | None, work: Work) -> Answer:
+    async def _attempt(
+        self, request_id: str | None, claim: idempotency.Claim | None, work: Work, explain: Explain | None
+    ) -> Answer:
         async with self._engine.connect() as connection:
             begun = await connection.execute(BEGIN, {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT})
             xid = begun.one().xid
             if claim and (replayed := await idempotency.take(connection, claim)):
                 return replayed
+            if explain:
+                await explain(connection)
             answer = await work(connection)
             answer.headers[consistency.TOKEN] = consistency.encode_token(xid)
             if claim:
@@ -111,15 +120,23 @@ class Transactions:
                     raise
         return answer
 
+    async def _committed(self, request: AnyRequest, caller: Caller, answer: Answer) -> Response[Any]:
+        """Wake the indexer after the commit, and wait for it if the request prefers that."""
+        if idempotency.REPLAYED not in answer.headers:
+            self._wake_up(now=consistency.preferences_of(request).wait is not None)
+        xid = consistency.decode_token(answer.headers[consistency.TOKEN])
+        answer.headers |= await consistency.wait_after_write(request, caller, self._freshness, xid)
+        return answer.response()
+
     async def _was_committed(self, xid: str) -> bool:
-        """What became of a transaction whose COMMIT failed: the connection may have gone after it was done.
+        """Return the outcome of a transaction whose COMMIT failed: the connection may have broken after the commit.
 
         Raises:
-            Problem: 503 if the database cannot tell; the request may or may not have taken effect.
+            Problem: 503 if the database does not answer; the write may or may not have been committed.
         """
         status: str | None = "in progress"
         with suppress(TimeoutError, SQLAlchemyError):
-            async with asyncio.timeout(SETTLE_SECONDS), self._engine.connect() as connection:
+            async with asyncio.timeout(STATUS_SECONDS), self._engine.connect() as connection:
                 while status == "in progress":
                     status = (await connection.execute(STATUS, {"xid": xid})).scalar_one()
                     await asyncio.sleep(0.05)
@@ -128,43 +145,47 @@ class Transactions:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "Database unavailable",
-            message="It is not known whether this took effect: retry with the same Idempotency-Key",
+            message="The outcome of this request is unknown: retry with the same Idempotency-Key",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
 
 
-PACE_SECONDS = 0.08
-"""Time between two wake-ups: changes that come meanwhile share the next, and one refresh of the index."""
+class Transaction:
+    """The transaction of a request, as a dependency of the handlers that write."""
 
+    def __init__(self, transactions: Transactions, request: AnyRequest, caller: Caller) -> None:
+        self._transactions, self._request, self._caller = transactions, request, caller
 
-class Waker:
-    """Sends wake-ups from a thread of its own, so that no request waits for Redis; many become one."""
+    async def run(
+        self,
+        work: Callable[[AsyncConnection, *Args], Awaitable[Result]],
+        *args: *Args,
+        render: Callable[[Result], Answer],
+        explain: Callable[[AsyncConnection, *Args], Awaitable[None]] | None = None,
+    ) -> Response[Any]:
+        """Run `work(connection, *args)` in the transaction, and answer `render` of its result.
 
-    def __init__(self, task_queue: TaskQueue) -> None:
-        self._task_queue = task_queue
-        self._wanted, self._urgent = threading.Event(), threading.Event()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
-        self._thread.start()
+        `explain(connection, *args)` raises the 400 for a write that a unique index has refused: see the module.
 
-    def wake(self, *, now: bool = False) -> None:
-        """Send one soon; `now`: somebody waits for it."""
-        if now:
-            self._urgent.set()
-        self._wanted.set()
+        Raises:
+            Problem: as `Transactions.run`.
+        """
 
-    def close(self) -> None:
-        self._closed = True
-        self.wake(now=True)
-        self._thread.join(timeout=1)
-        self._task_queue.close()
+        async def render_work(connection: AsyncConnection) -> Answer:
+            return render(await work(connection, *args))
 
-    def _run(self) -> None:
-        reached = True
-        while self._wanted.wait() and not self._closed:
-            self._urgent.clear()
-            self._wanted.clear()
-            if (now := self._task_queue.wake_drain()) != reached:
-                reached = now
-                log.warning("queue_reached" if reached else "queue_unreachable")
-            self._urgent.wait(PACE_SECONDS)
+        async def explain_conflict(connection: AsyncConnection) -> None:
+            if explain:
+                await explain(connection, *args)
+
+        return await self._transactions.run(self._request, self._caller, render_work, explain=explain_conflict)
+
+    async def run_sync(
+        self, work: Callable[[sa.Connection, *Args], Result], *args: *Args, render: Callable[[Result], Answer]
+    ) -> Response[Any]:
+        """Do the same as `run`, for work that is shared with commands and so takes a synchronous connection."""
+
+        async def render_work(connection: AsyncConnection) -> Answer:
+            return render(await connection.run_sync(work, *args))
+
+        return await self._transactions.run(self._request, self._caller, render_work)

@@ -7,19 +7,21 @@ import msgspec
 from infra import fields
 
 
-def merged(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
-    """Apply a JSON merge patch (RFC 7396) to stored metadata. What it does not name stays as it is written: numbers
-    of the database's are longer than Python's.
+def merge(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
+    """Apply a merge patch to stored metadata.
+
+    Members that the patch does not name keep their exact text, because PostgreSQL stores numbers that are longer than
+    Python's floats.
 
     Raises:
-        ValueError: what it makes is past a limit of metadata.
+        ValueError: the result exceeds a limit of metadata.
     """
-    result = msgspec.Raw(msgspec.json.encode(_merged(msgspec.Raw((stored or "{}").encode()), patch)))
+    result = msgspec.Raw(msgspec.json.encode(_merge(msgspec.Raw((stored or "{}").encode()), patch)))
     fields.metadata(msgspec.json.decode(result))
     return result
 
 
-def _merged(target: msgspec.Raw | None, patch: Any, depth: int = 1) -> Any:
+def _merge(target: msgspec.Raw | None, patch: Any, depth: int = 1) -> Any:
     if not isinstance(patch, dict):
         return patch
     if depth > fields.METADATA_DEPTH:
@@ -31,5 +33,5 @@ def _merged(target: msgspec.Raw | None, patch: Any, depth: int = 1) -> Any:
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = _merged(result.get(name), value, depth + 1)
+            result[name] = _merge(result.get(name), value, depth + 1)
     return result

@@ -9,7 +9,7 @@ import msgspec
 
 from api.auth import Caller
 from api.errors import Fault
-from api.validation import Body
+from api.validation import Input
 from infra.filters import language
 from infra.filters.conditions import (
     MANY,
@@ -38,7 +38,7 @@ EXACT = 2**53
 """Whole numbers below are what they are in every reader of JSON."""
 
 
-class Rule(Body, kw_only=True):
+class Rule(Input, kw_only=True):
     """One condition. Rules of one group must all hold; any group suffices."""
 
     field: Annotated[str, msgspec.Meta(max_length=MAX_FIELD_LENGTH, examples=["totalOrderValue"])]

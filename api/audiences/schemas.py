@@ -10,7 +10,7 @@ from api.auth import Caller
 from api.errors import Fault
 from api.field_types import Filter, Metadata
 from api.pages import PageInfo
-from api.validation import Body
+from api.validation import Input
 from infra import fields
 from infra.wire import JSONObject, Time
 
@@ -30,7 +30,7 @@ ConsumerIds = Annotated[list[str], msgspec.Meta(max_length=10_000)]
 READ_ONLY = frozenset({"id", "createdAt", "updatedAt"})
 
 
-class NewAudience(Body, kw_only=True):
+class NewAudience(Input, kw_only=True):
     """An audience to create: stored members, or rules; a `filter` may stand for rules, and is answered as those."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
@@ -53,7 +53,7 @@ class NewAudience(Body, kw_only=True):
         return self.rules if self.filter is None else rules_of(self.filter)
 
 
-class AudienceChange(Body):
+class AudienceChange(Input):
     """What to change of an audience: given fields change, omitted ones stay, null clears. Its type is fixed.
 
     A `filter` may stand for `rules`.
@@ -76,7 +76,7 @@ class AudienceChange(Body):
             yield from filter_problems(self.filter, rules)
 
 
-class Members(Body, kw_only=True):
+class Members(Input, kw_only=True):
     """Consumers by id, 10,000 at the most."""
 
     consumer_ids: ConsumerIds

@@ -11,10 +11,10 @@ from api.audiences.rows import COLUMNS, VISIBLE, audience_of
 from api.audiences.rules import problems, rules_of
 from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
 from api.auth import Caller
-from api.errors import Fault, Placed, invalid, not_found, refuse
+from api.errors import Fault, invalid, not_found, refuse
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
-from infra.merge_patch import merged
+from infra.merge_patch import merge
 
 INSERT = sa.text(f"""
     WITH moment AS MATERIALIZED (SELECT present() AS at)
@@ -22,13 +22,13 @@ INSERT = sa.text(f"""
     SELECT :environment_id, :id, :name, :description, CAST(:metadata AS jsonb), :type, CAST(:rules AS jsonb), at, at
     FROM moment RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND a.id = :id")
-# One change of an audience, or of its members, at a time.
+# The lock serialises changes of an audience and of its members.
 LOCK = sa.text(f"{GET.text} FOR NO KEY UPDATE")
 UPDATE = sa.text(f"""
     UPDATE audiences a SET name = :name, description = :description, metadata = CAST(:metadata AS jsonb),
         rules = CAST(:rules AS jsonb)
     WHERE {VISIBLE} AND a.id = :id RETURNING {COLUMNS}""")
-# It is gone at once; the indexer clears its memberships, however many.
+# The audience is invisible at once. The indexer removes its memberships later, because there may be very many.
 DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {VISIBLE} AND a.id = :id")
 
 LOCK_CONSUMERS = sa.text(f"""
@@ -42,6 +42,7 @@ REMOVE = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consu
 
 
 async def create(connection: AsyncConnection, caller: Caller, new: NewAudience) -> Audience:
+    """Insert an audience."""
     values = {
         "environment_id": caller.environment_id,
         "id": new_ids("aud_", 1)[0],
@@ -60,43 +61,43 @@ async def get(connection: AsyncConnection, caller: Caller, audience_id: str) -> 
     Raises:
         Problem: 404.
     """
-    return audience_of(await _found(connection, GET, caller, audience_id))
+    return audience_of(await _find(connection, GET, caller, audience_id))
 
 
 async def update(connection: AsyncConnection, caller: Caller, audience_id: str, change: AudienceChange) -> Audience:
     """Change an audience.
 
     Raises:
-        Problem: 404; 400 if it would change the type, or has rules that do not fit it.
+        Problem: 404; 400 if the type would change, or the rules do not fit the type.
     """
-    row = await _found(connection, LOCK, caller, audience_id)
-    given = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
-    if text := given.pop("filter", None):
-        given["rules"] = rules_of(text)
+    row = await _find(connection, LOCK, caller, audience_id)
+    changes = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
+    if filter_text := changes.pop("filter", None):
+        changes["rules"] = rules_of(filter_text)
     faults = []
-    if given.pop("type", row.type) != row.type:
-        faults.append(Fault("type", "The type of an audience is fixed"))
-    if "rules" in given:
-        faults += problems(given["rules"], row.type)
-        given["rules"] = _json(given["rules"])
-    if given.get("metadata") is not None:
+    if changes.pop("type", row.type) != row.type:
+        faults.append(Fault("type", "The type of an audience cannot be changed"))
+    if "rules" in changes:
+        faults += problems(changes["rules"], row.type)
+        changes["rules"] = _json(changes["rules"])
+    if changes.get("metadata") is not None:
         try:
-            given["metadata"] = _json(merged(row.metadata, given["metadata"]))
+            changes["metadata"] = _json(merge(row.metadata, changes["metadata"]))
         except ValueError as error:
             faults.append(Fault("metadata", str(error)))
-    refuse([Placed(0, fault) for fault in faults], batch=False)
-    now = {name: getattr(row, name) for name in ("name", "description", "metadata", "rules")}
-    values = now | given | {"environment_id": caller.environment_id, "id": audience_id}
+    refuse(faults)
+    stored = {name: getattr(row, name) for name in ("name", "description", "metadata", "rules")}
+    values = stored | changes | {"environment_id": caller.environment_id, "id": audience_id}
     return audience_of((await connection.execute(UPDATE, values)).one())
 
 
 async def delete(connection: AsyncConnection, caller: Caller, audience_id: str) -> Audience:
-    """Delete an audience and answer what it was.
+    """Delete an audience and return it.
 
     Raises:
         Problem: 404.
     """
-    row = await _found(connection, LOCK, caller, audience_id)
+    row = await _find(connection, LOCK, caller, audience_id)
     await connection.execute(DELETE, {"environment_id": caller.environment_id, "id": audience_id})
     return audience_of(row)
 
@@ -104,26 +105,26 @@ async def delete(connection: AsyncConnection, caller: Caller, audience_id: str) 
 async def add_members(
     connection: AsyncConnection, caller: Caller, audience_id: str, members: Members
 ) -> MembersChanged:
-    """Add consumers; those who are members already do not count.
+    """Add consumers. `addedCount` leaves out consumers that are members already.
 
     Raises:
-        Problem: 404; 400 on a dynamic audience, or naming the ids the environment does not have.
+        Problem: 404; 400 for a dynamic audience; 400 with every unknown id.
     """
-    await _stored(connection, caller, audience_id)
-    await _lock(connection, caller, members.consumer_ids)
+    await _lock_stored(connection, caller, audience_id)
+    await _lock_consumers(connection, caller, members.consumer_ids)
     return MembersChanged(audience_id, added_count=await _add(connection, caller, audience_id, members.consumer_ids))
 
 
 async def remove_members(
     connection: AsyncConnection, caller: Caller, audience_id: str, members: Members
 ) -> MembersChanged:
-    """Remove consumers; those who are no members do not count.
+    """Remove consumers. `removedCount` leaves out consumers that are not members.
 
     Raises:
         Problem: as `add_members`.
     """
-    await _stored(connection, caller, audience_id)
-    await _lock(connection, caller, members.consumer_ids)
+    await _lock_stored(connection, caller, audience_id)
+    await _lock_consumers(connection, caller, members.consumer_ids)
     return MembersChanged(audience_id, removed_count=await _remove(connection, audience_id, members.consumer_ids))
 
 
@@ -135,30 +136,37 @@ async def replace_members(
     Raises:
         Problem: as `add_members`; 400 unless the audience is a synced list.
     """
-    if await _stored(connection, caller, audience_id) != "SYNCED_LIST":
+    if await _lock_stored(connection, caller, audience_id) != "SYNCED_LIST":
         raise invalid(error="Only the members of a SYNCED_LIST can be replaced")
     before = set((await connection.execute(MEMBERS, {"id": audience_id})).scalars())
     leaving = sorted(before.difference(members.consumer_ids))
-    await _lock(connection, caller, members.consumer_ids, also=leaving)
+    await _lock_consumers(connection, caller, members.consumer_ids, also=leaving)
     removed = await _remove(connection, audience_id, leaving)
     added = await _add(connection, caller, audience_id, members.consumer_ids)
     return MembersChanged(audience_id, added, removed)
 
 
-async def _stored(connection: AsyncConnection, caller: Caller, audience_id: str) -> str:
-    """The type of an audience whose members are stored; it is locked."""
-    row = await _found(connection, LOCK, caller, audience_id)
+async def _lock_stored(connection: AsyncConnection, caller: Caller, audience_id: str) -> str:
+    """Lock an audience with stored members, and return its type."""
+    row = await _find(connection, LOCK, caller, audience_id)
     if row.type == "DYNAMIC":
         raise invalid(error="The members of a dynamic audience follow from its rules")
     return str(row.type)
 
 
-async def _lock(connection: AsyncConnection, caller: Caller, ids: Sequence[str], also: Sequence[str] = ()) -> None:
+async def _lock_consumers(
+    connection: AsyncConnection, caller: Caller, ids: Sequence[str], also: Sequence[str] = ()
+) -> None:
+    """Lock consumers; raise 400 with the unknown ids among `ids`."""
     values = {"environment_id": caller.environment_id, "ids": [*ids, *also]}
-    found = set((await connection.execute(LOCK_CONSUMERS, values)).scalars())
-    unknown = [(place, given) for place, given in enumerate(ids) if given not in found]
-    if unknown:
-        raise invalid(*(Fault(f"consumerIds[{place}]", f"Unknown consumer {given[:64]}") for place, given in unknown))
+    known = set((await connection.execute(LOCK_CONSUMERS, values)).scalars())
+    refuse(
+        [
+            Fault(f"consumerIds[{index}]", f"Unknown consumer {consumer_id[:64]}")
+            for index, consumer_id in enumerate(ids)
+            if consumer_id not in known
+        ]
+    )
 
 
 async def _add(connection: AsyncConnection, caller: Caller, audience_id: str, ids: Sequence[str]) -> int:
@@ -170,9 +178,7 @@ async def _remove(connection: AsyncConnection, audience_id: str, ids: Sequence[s
     return (await connection.execute(REMOVE, {"id": audience_id, "ids": list(ids)})).rowcount
 
 
-async def _found(
-    connection: AsyncConnection, statement: sa.TextClause, caller: Caller, audience_id: str
-) -> sa.Row[Any]:
+async def _find(connection: AsyncConnection, statement: sa.TextClause, caller: Caller, audience_id: str) -> sa.Row[Any]:
     values = {"environment_id": caller.environment_id, "id": audience_id}
     row = (await connection.execute(statement, values)).one_or_none() if is_id("aud_", audience_id) else None
     if row is None:
@@ -180,5 +186,5 @@ async def _found(
     return row
 
 
-def _json(given: Any) -> str | None:
-    return None if given is None else msgspec.json.encode(given).decode()
+def _json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

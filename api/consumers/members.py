@@ -1,9 +1,7 @@
 """The members of an audience: the list of consumers, limited to one audience (contract.md §4)."""
 
-from typing import Any
-
 import msgspec
-from litestar import Controller, Request, Response, get
+from litestar import Controller, Response, get
 from litestar.datastructures import State
 
 from api.answers import Answer
@@ -13,10 +11,10 @@ from api.auth import Caller
 from api.consumers import reads
 from api.consumers.schemas import ListParameters
 from api.consumers.shown import ConsumerPage
+from api.request import AnyRequest
 from api.route_options import route_options
 
 INDEXED = route_options("read:audiences", "reads", from_index=True)
-AnyRequest = Request[Any, Any, Any]
 
 
 class MembersController(Controller):
@@ -25,10 +23,10 @@ class MembersController(Controller):
 
     @get("/{audience_id:str}/members", opt=INDEXED, summary="List the members: as the list of consumers")
     async def members(
-        self, request: AnyRequest, audience_id: str, asked: ListParameters, caller: Caller, state: State
+        self, request: AnyRequest, audience_id: str, parameters: ListParameters, caller: Caller, state: State
     ) -> Response[ConsumerPage]:
         audience = await membership.find(state.engine, caller, audience_id)
-        return (await reads.page(request, state, caller, asked, audience)).response()
+        return (await reads.page(request, state, caller, parameters, audience)).response()
 
     @get("/{audience_id:str}/count", opt=INDEXED, summary="Count the members")
     async def count(

@@ -6,10 +6,8 @@ wait for a consistency token (`api.consistency`).
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
-from litestar import Request
 from litestar.datastructures import State
 
 from api import consistency
@@ -22,12 +20,11 @@ from api.consumers import fetch, query
 from api.consumers.fetch import ExtraMembers, Hit, PageRequest
 from api.consumers.matching import Match, explanations
 from api.consumers.schemas import ListParameters, SearchParameters
+from api.request import AnyRequest
 from api.search import Index
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
 from infra.index.naming import read_alias
-
-AnyRequest = Request[Any, Any, Any]
 
 
 async def page(

@@ -1,15 +1,14 @@
 """The consumers' endpoints (contract.md §2)."""
 
-from functools import partial
-from typing import Any
+from http import HTTPStatus
 
 import msgspec
-from litestar import Controller, Request, Response, delete, get, post, put
+from litestar import Controller, Response, delete, get, post, put
 from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import consistency
-from api.answers import Answer, array, etag, is_none_match, tags, weak_etag
+from api.answers import Answer, array, entity_tags, etag, is_none_match, weak_etag
 from api.audiences import membership
 from api.auth import Caller
 from api.consumers import reads, writes
@@ -22,16 +21,16 @@ from api.consumers.schemas import (
     SearchParameters,
 )
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
+from api.drafts import BatchDraft, ObjectDraft
 from api.orders.writes import newest
+from api.request import AnyRequest
 from api.route_options import route_options
-from api.transactions import Transactions
-from api.validation import JSONBody, early_faults
+from api.transactions import Transaction
 from infra.index.documents import Consumer, ConsumerRow, consumer_json
 
-INDEXED = route_options("read:consumers", "reads", from_index=True)
+READ = route_options("read:consumers", "reads", from_index=True)
 WRITE = route_options("write:consumers", "writes")
-BODY = WRITE | {"faults": "with the database's"}
-BATCH = BODY | route_options("write:consumers", "batch", batch_key="consumers")
+WRITE_BATCH = route_options("write:consumers", "batch", batch_key="consumers")
 NEWEST_ORDERS = 50
 
 
@@ -39,107 +38,99 @@ class ConsumerController(Controller):
     path = "/consumers"
     tags = ("Consumers",)
 
-    @post("/", dto=JSONBody, return_dto=None, opt=BODY, summary="Create a consumer")
+    @post("/", opt=WRITE, summary="Create a consumer")
     async def create(
-        self, request: Request[Any, Any, Any], data: NewConsumer, caller: Caller, transactions: Transactions
+        self, payload: ObjectDraft[NewConsumer], caller: Caller, transaction: Transaction
     ) -> Response[Consumer]:
-        async def work(connection: AsyncConnection, *, look: bool = False) -> Answer:
-            [row] = await writes.create(connection, caller, [data], early_faults(request), batch=False, look=look)
-            return _answer(row, 201)
+        return await transaction.run(writes.create, caller, payload, render=_created, explain=writes.explain_conflict)
 
-        return await transactions.run(request, caller, work, again=partial(work, look=True))
-
-    @post("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Create up to 500 consumers, all or none")
+    @post("/batch", opt=WRITE_BATCH, summary="Create up to 500 consumers, all or none")
     async def create_batch(
-        self, request: Request[Any, Any, Any], data: list[NewConsumer], caller: Caller, transactions: Transactions
+        self, payload: BatchDraft[NewConsumer], caller: Caller, transaction: Transaction
     ) -> Response[list[Consumer]]:
-        async def work(connection: AsyncConnection, *, look: bool = False) -> Answer:
-            return _answers(
-                await writes.create(connection, caller, data, early_faults(request), batch=True, look=look), 201
-            )
+        return await transaction.run(
+            writes.create, caller, payload, render=_created_batch, explain=writes.explain_conflict
+        )
 
-        return await transactions.run(request, caller, work, again=partial(work, look=True))
-
-    @put("/batch", dto=JSONBody, return_dto=None, opt=BATCH, summary="Change up to 500 consumers, all or none")
+    @put("/batch", opt=WRITE_BATCH, summary="Change up to 500 consumers, all or none")
     async def update_batch(
-        self,
-        request: Request[Any, Any, Any],
-        data: list[ConsumerChangeItem],
-        caller: Caller,
-        transactions: Transactions,
+        self, payload: BatchDraft[ConsumerChangeItem], caller: Caller, transaction: Transaction
     ) -> Response[list[Consumer]]:
-        async def work(connection: AsyncConnection) -> Answer:
-            return _answers(await writes.update_batch(connection, caller, data, early_faults(request)), 200)
+        return await transaction.run(writes.update_batch, caller, payload, render=_changed_batch)
 
-        return await transactions.run(request, caller, work)
-
-    @put("/{consumer_id:str}", dto=JSONBody, return_dto=None, opt=BODY, summary="Change a consumer")
+    @put("/{consumer_id:str}", opt=WRITE, summary="Change a consumer")
     async def update(
         self,
-        request: Request[Any, Any, Any],
+        request: AnyRequest,
         consumer_id: str,
-        data: ConsumerChange,
+        payload: ObjectDraft[ConsumerChange],
         caller: Caller,
-        transactions: Transactions,
+        transaction: Transaction,
     ) -> Response[Consumer]:
-        async def work(connection: AsyncConnection) -> Answer:
-            if_match = tags(request, "if-match")
-            row = await writes.update(connection, caller, consumer_id, data, early_faults(request), if_match)
-            return _answer(row)
-
-        return await transactions.run(request, caller, work)
+        if_match = entity_tags(request, "if-match")
+        return await transaction.run(writes.update, caller, consumer_id, payload, if_match, render=_changed)
 
     @delete("/{consumer_id:str}", opt=WRITE, status_code=200, summary="Delete a consumer, its orders and memberships")
     async def remove(
-        self, request: Request[Any, Any, Any], consumer_id: str, caller: Caller, transactions: Transactions
+        self, request: AnyRequest, consumer_id: str, caller: Caller, transaction: Transaction
     ) -> Response[Consumer]:
-        async def work(connection: AsyncConnection) -> Answer:
-            row = await writes.delete(connection, caller, consumer_id, tags(request, "if-match"))
-            return Answer(200, consumer_json(row))
+        if_match = entity_tags(request, "if-match")
+        return await transaction.run(writes.delete, caller, consumer_id, if_match, render=_deleted)
 
-        return await transactions.run(request, caller, work)
-
-    @get("/{consumer_id:str}", opt=INDEXED, summary="Get a consumer, as it is now")
+    @get("/{consumer_id:str}", opt=READ, summary="Get a consumer, as it is now")
     async def fetch(
-        self, request: Request[Any, Any, Any], consumer_id: str, asked: GetParameters, caller: Caller, state: State
+        self, request: AnyRequest, consumer_id: str, parameters: GetParameters, caller: Caller, state: State
     ) -> Response[ConsumerIncluding]:
-        include = asked.include
+        include = parameters.include
         consistency.requested_write(request, caller)
         async with state.engine.connect() as connection:
-            # With what belongs to it, the consumer is read as they all are at one moment.
+            # The consumer and the included objects must be of the same moment.
             await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")
             row = await writes.get(connection, caller, consumer_id)
             possible = await membership.of_consumer(connection, caller, consumer_id) if "audiences" in include else []
             orders = await _orders_member(connection, caller, consumer_id) if "orders" in include else b""
         audiences, headers = b"", dict[str, str]()
         if "audiences" in include:
-            # Dynamic ones follow the index; no connection is held while it answers.
+            # The index decides about dynamic audiences; the connection is released while it is searched.
             audiences, headers = await reads.audiences(request, state, caller, consumer_id, possible)
         body = consumer_json(row)[:-1] + audiences + orders + b"}"
         tag = weak_etag(body) if include else etag(row.version)
-        if is_none_match(tags(request, "if-none-match"), tag):
-            return Answer(304, b"", headers | {"ETag": tag}).response()
-        return Answer(200, body, headers | {"ETag": tag}).response()
+        if is_none_match(entity_tags(request, "if-none-match"), tag):
+            return Answer(HTTPStatus.NOT_MODIFIED, b"", headers | {"ETag": tag}).response()
+        return Answer(HTTPStatus.OK, body, headers | {"ETag": tag}).response()
 
-    @get("/", opt=INDEXED, summary="List consumers")
+    @get("/", opt=READ, summary="List consumers")
     async def page(
-        self, request: Request[Any, Any, Any], asked: ListParameters, caller: Caller, state: State
+        self, request: AnyRequest, parameters: ListParameters, caller: Caller, state: State
     ) -> Response[ConsumerPage]:
-        return (await reads.page(request, state, caller, asked)).response()
+        return (await reads.page(request, state, caller, parameters)).response()
 
-    @get("/search", opt=INDEXED, summary="Search consumers, best match first")
+    @get("/search", opt=READ, summary="Search consumers, best match first")
     async def search(
-        self, request: Request[Any, Any, Any], asked: SearchParameters, caller: Caller, state: State
+        self, request: AnyRequest, parameters: SearchParameters, caller: Caller, state: State
     ) -> Response[SearchPage]:
-        return (await reads.search(request, state, caller, asked)).response()
+        return (await reads.search(request, state, caller, parameters)).response()
 
 
-def _answer(row: ConsumerRow, status: int = 200) -> Answer:
-    return Answer(status, consumer_json(row), {"ETag": etag(row.version)})
+def _created(rows: list[ConsumerRow]) -> Answer:
+    [row] = rows
+    return Answer(HTTPStatus.CREATED, consumer_json(row), {"ETag": etag(row.version)})
 
 
-def _answers(rows: list[ConsumerRow], status: int) -> Answer:
-    return Answer(status, array([consumer_json(row) for row in rows]))
+def _created_batch(rows: list[ConsumerRow]) -> Answer:
+    return Answer(HTTPStatus.CREATED, array([consumer_json(row) for row in rows]))
+
+
+def _changed(row: ConsumerRow) -> Answer:
+    return Answer(HTTPStatus.OK, consumer_json(row), {"ETag": etag(row.version)})
+
+
+def _changed_batch(rows: list[ConsumerRow]) -> Answer:
+    return Answer(HTTPStatus.OK, array([consumer_json(row) for row in rows]))
+
+
+def _deleted(row: ConsumerRow) -> Answer:
+    return Answer(HTTPStatus.OK, consumer_json(row))
 
 
 async def _orders_member(connection: AsyncConnection, caller: Caller, consumer_id: str) -> bytes:

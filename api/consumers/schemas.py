@@ -11,10 +11,10 @@ from api.consumers.query import Direction, SortField
 from api.errors import Fault
 from api.field_types import Email, ExternalId, Filter, FullName, Metadata, Phone, filter_faults
 from api.pages import Moment, PageParameters, TwoWayParameters, require_text
-from api.validation import Body
+from api.validation import Input
 
 
-class NewConsumer(Body):
+class NewConsumer(Input):
     """A consumer to create. Every field is optional."""
 
     read_only: ClassVar[frozenset[str]] = frozenset(
@@ -28,7 +28,7 @@ class NewConsumer(Body):
     external_id: ExternalId | None = None
 
 
-class ConsumerChange(Body):
+class ConsumerChange(Input):
     """What to change of a consumer: given fields change, omitted ones stay, null clears.
 
     `metadata` is merged (RFC 7396): a null inside removes that key; null itself clears all.
@@ -88,7 +88,7 @@ IncludeOfOne = Annotated[list[Literal["audiences", "orders"]], _including("audie
 IncludeOfMany = Annotated[list[Literal["audiences"]], _including("audiences")]
 
 
-class GetParameters(Body):
+class GetParameters(Input):
     """`include`: any comma list of `audiences` and `orders` (the 50 newest)."""
 
     include: IncludeOfOne = msgspec.field(default_factory=list)

@@ -1,8 +1,8 @@
-"""The write path: consumers in PostgreSQL. The triggers of the data model do the rest (versions, outbox)."""
+"""The write path: consumers in PostgreSQL. Triggers set the versions and add the outbox rows."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -11,50 +11,60 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.answers import etag, is_match
 from api.auth import Caller
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
-from api.errors import Fault, Placed, Problem, not_found, refuse
+from api.drafts import BatchDraft, Draft, ObjectDraft
+from api.errors import Fault, ItemFault, Problem, not_found
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
 from infra.index.documents import COLUMNS, ConsumerRow
-from infra.merge_patch import merged
+from infra.merge_patch import merge
 
-EMAIL_TAKEN, EXTERNAL_ID_TAKEN = "Email already exists", "External ID already exists"
-Taken: TypeAlias = tuple[str | None, str | None, str | None]
-"""What may be taken: the id of whose it is, an e-mail address and an external id."""
-NOTHING: Taken = (None, None, None)
+EMAIL_EXISTS, EXTERNAL_ID_EXISTS = "Email already exists", "External ID already exists"
 SETTABLE = ("email", "phone", "full_name", "metadata", "external_id")
 
-# A value is taken by another consumer, or by an earlier item of the same request.
-TAKEN = sa.text(f"""
-    SELECT w.place,
+
+class UniqueValues(NamedTuple):
+    """The values of an item that must be unique, and the id of the consumer that may already have them."""
+
+    id: str | None = None
+    email: str | None = None
+    external_id: str | None = None
+
+
+# A value is taken if another consumer has it, or an earlier item of the same request.
+FIND_TAKEN = sa.text(f"""
+    SELECT w.item,
         w.key IS NOT NULL AND (
-            row_number() OVER (PARTITION BY w.key ORDER BY w.place) > 1
+            row_number() OVER (PARTITION BY w.key ORDER BY w.item) > 1
             OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
                        AND c.email_key = w.key COLLATE "C" AND c.id IS DISTINCT FROM w.id)) AS email,
         w.external_id IS NOT NULL AND (
-            row_number() OVER (PARTITION BY w.external_id ORDER BY w.place) > 1
+            row_number() OVER (PARTITION BY w.external_id ORDER BY w.item) > 1
             OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
                        AND c.external_id = w.external_id AND c.id IS DISTINCT FROM w.id)) AS external_id
-    FROM (SELECT place, id, lower(email COLLATE pg_c_utf8) AS key, external_id
-          FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
-                      CAST(:external_ids AS text[])) AS g (place, id, email, external_id)) w""")
-GIVEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
+    FROM (SELECT item, id, lower(email COLLATE pg_c_utf8) AS key, external_id
+          FROM unnest(CAST(:items AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
+                      CAST(:external_ids AS text[])) AS v (item, id, email, external_id)) w
+    ORDER BY w.item""")
+WRITTEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
         CAST(:metadata AS jsonb[]), CAST(:external_id AS text[]))
         AS w (id, email, phone, full_name, metadata, external_id)"""
-# One moment for all of a batch, so that ids alone decide their order.
+# All consumers of a batch have the same time, so that their ids alone decide their order.
 NOW = "date_trunc('milliseconds', now())"
-# In one order of the unique values: otherwise batches that share some wait for each other, until one is aborted.
+# Rows are inserted in the order of their unique values: two batches with the same values in different orders would
+# wait for each other, until PostgreSQL aborts one of them.
 INSERT = sa.text(f"""
     INSERT INTO consumers AS c
         (environment_id, id, email, phone, full_name, metadata, external_id, created_at, updated_at)
-    SELECT :environment_id, w.*, {NOW}, {NOW} FROM {GIVEN}
+    SELECT :environment_id, w.*, {NOW}, {NOW} FROM {WRITTEN}
     ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" RETURNING {COLUMNS}""")
-# By their ids, whatever the planner believes of the environment: no index has it plus nothing.
+# `+ 0` keeps the planner from an index on the environment alone: rows must be found by their ids, even if the
+# statistics say that the environment is empty.
 UPDATE = sa.text(f"""
     UPDATE consumers c SET email = w.email, phone = w.phone, full_name = w.full_name, metadata = w.metadata,
         external_id = w.external_id
-    FROM {GIVEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id RETURNING {COLUMNS}""")
+    FROM {WRITTEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
-# In id order, as every write that touches consumers does: otherwise they wait for each other for ever.
+# Every write locks consumers in the order of their ids: otherwise two writes could wait for each other.
 LOCK = sa.text(f"""
     SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = ANY(:ids)
     ORDER BY c.id FOR NO KEY UPDATE""")
@@ -62,120 +72,110 @@ LOCK_TO_DELETE = sa.text(f"{GET.text} FOR UPDATE")
 DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id AND id = :id")
 
 
-async def create(
-    connection: AsyncConnection,
-    caller: Caller,
-    new: Sequence[NewConsumer | None],
-    early: Sequence[Fault],
-    *,
-    batch: bool,
-    look: bool,
-) -> list[ConsumerRow]:
-    """Insert consumers, all or none, and answer them in their order.
-
-    Args:
-        connection: in the request's transaction.
-        caller: whose consumers they are.
-        new: the consumers; None where an item could not be read.
-        early: what is wrong with them by themselves.
-        batch: whether faults name their item.
-        look: whether to look for values that are taken, before the unique indexes find them.
+async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewConsumer]) -> list[ConsumerRow]:
+    """Insert consumers, all or none, and return them in the order of the request.
 
     Raises:
-        Problem: 400 naming these faults, and every value that another consumer has.
-        IntegrityError: such a value, if they were not looked for.
+        Problem: 400 if the draft has schema faults; names every value that is taken as well.
+        IntegrityError: a value is taken; `explain_conflict` finds which.
     """
-    if look or early:
-        given = [(None, item.email, item.external_id) if item else NOTHING for item in new]
-        refuse(await _taken(connection, caller, given), early, batch=batch)
-    values = [{name: getattr(item, name) for name in SETTABLE} for item in new]
-    if not values:
-        return []
-    for row, consumer_id in zip(values, new_ids("cons_", len(new)), strict=True):
+    if draft.faults:
+        await explain_conflict(connection, caller, draft)
+    values = [{name: getattr(item, name) for name in SETTABLE} for item in draft.items]
+    for row, consumer_id in zip(values, new_ids("cons_", len(values)), strict=True):
         row["id"] = consumer_id
     return await _store(connection, INSERT, caller, values)
 
 
+async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[NewConsumer]) -> None:
+    """Raise 400 with the schema faults and every value that is taken; return if there are none."""
+    values = [
+        UniqueValues(email=item.email, external_id=item.external_id) if item else UniqueValues() for item in draft.items
+    ]
+    draft.refuse(await _find_taken(connection, caller, values))
+
+
 async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> ConsumerRow:
-    """Read a consumer as it is now.
+    """Read a consumer.
 
     Raises:
         Problem: 404 if the environment has no such consumer.
     """
     _require_id(consumer_id)
-    found = await connection.execute(GET, {"environment_id": caller.environment_id, "id": consumer_id})
-    return _found(found.one_or_none())
+    result = await connection.execute(GET, {"environment_id": caller.environment_id, "id": consumer_id})
+    return _row_or_404(result.one_or_none())
 
 
 async def update(
     connection: AsyncConnection,
     caller: Caller,
     consumer_id: str,
-    change: ConsumerChange,
-    early: Sequence[Fault],
+    draft: ObjectDraft[ConsumerChange],
     if_match: set[str] | None,
 ) -> ConsumerRow:
     """Change a consumer.
 
     Raises:
-        Problem: 404; 412 if it is not what `if_match` says; 400 for a value another consumer has.
+        Problem: 404; 412 if the consumer's version does not match `if_match`; 400 for schema faults, and for values
+            that another consumer has.
     """
     _require_id(consumer_id)
-    rows = await _lock(connection, caller, [consumer_id])
-    row = _found(rows.get(consumer_id))
-    if not early:  # what is wrong anyway is told so, whatever its condition (RFC 9110, 13.2.1)
+    row = _row_or_404((await _lock(connection, caller, [consumer_id])).get(consumer_id))
+    if not draft.faults:  # a precondition applies only to a request that would succeed otherwise (RFC 9110, 13.2.1)
         require_match(row, if_match)
-    [changed] = await _update(connection, caller, [(row, change)], early, batch=False)
+    [changed] = await _update(connection, caller, draft, [row], [])
     return changed
 
 
 async def update_batch(
-    connection: AsyncConnection, caller: Caller, changes: Sequence[ConsumerChangeItem | None], early: Sequence[Fault]
+    connection: AsyncConnection, caller: Caller, draft: BatchDraft[ConsumerChangeItem]
 ) -> list[ConsumerRow]:
-    """Change consumers, all or none, and answer them in the request's order.
+    """Change consumers, all or none, and return them in the order of the request.
 
     Raises:
-        Problem: 404 naming every id the environment does not have; 400 for other faults, which then name those too.
+        Problem: 404 with every unknown id; 400 if there are other faults, with the unknown ids among them.
     """
-    ids = [change.id if change and isinstance(change.id, str) else None for change in changes]
-    rows = await _lock(connection, caller, [given for given in ids if given is not None])
-    faults, seen = list(early), set()
-    for place, given in enumerate(ids):
-        if given in seen:
-            faults.append(Fault(f"[{place}].id", "Stands twice in this batch"))
-        elif given is not None:
-            seen.add(given)
-    unknown = [
-        Fault(f"[{place}].id", f"Unknown consumer {given[:64]}")
-        for place, given in enumerate(ids)
-        if given is not None and given not in rows
-    ]
-    if unknown and not faults:
-        raise Problem(HTTPStatus.NOT_FOUND, "Consumer not found", details=unknown)
-    pairs = [(rows.get(change.id) if change else None, change) for change in changes]
-    return await _update(connection, caller, pairs, [*faults, *unknown], batch=True)
+    # A faulty id is UNSET.
+    ids = [change.id if change and isinstance(change.id, str) else None for change in draft.items]
+    rows = await _lock(connection, caller, [consumer_id for consumer_id in ids if consumer_id is not None])
+    duplicates, unknown = list[ItemFault](), list[ItemFault]()
+    seen = set[str]()
+    for index, consumer_id in enumerate(ids):
+        if consumer_id is None:
+            continue
+        if consumer_id in seen:
+            duplicates.append(ItemFault(index, Fault("id", "Duplicate id in this batch")))
+        if consumer_id not in rows:
+            unknown.append(ItemFault(index, Fault("id", f"Unknown consumer {consumer_id[:64]}")))
+        seen.add(consumer_id)
+    if unknown and not duplicates and not draft.faults:
+        details = [item.in_batch() for item in unknown]
+        raise Problem(HTTPStatus.NOT_FOUND, "Consumer not found", details=details)
+    ordered = [rows.get(consumer_id) if consumer_id else None for consumer_id in ids]
+    return await _update(connection, caller, draft, ordered, [*duplicates, *unknown])
 
 
 async def delete(
     connection: AsyncConnection, caller: Caller, consumer_id: str, if_match: set[str] | None
 ) -> ConsumerRow:
-    """Delete a consumer with its memberships and orders, and answer what it was.
+    """Delete a consumer with its memberships and orders, and return the deleted row.
 
     Raises:
-        Problem: 404; 412 if it is not what `if_match` says.
+        Problem: 404; 412 if the consumer's version does not match `if_match`.
     """
     _require_id(consumer_id)
     values = {"environment_id": caller.environment_id, "id": consumer_id}
-    row = _found((await connection.execute(LOCK_TO_DELETE, values)).one_or_none())
+    row = _row_or_404((await connection.execute(LOCK_TO_DELETE, values)).one_or_none())
     require_match(row, if_match)
     await connection.execute(DELETE, values)
     return row
 
 
 def require_match(row: ConsumerRow, if_match: set[str] | None) -> None:
-    """Raise 412 unless the consumer is what an `If-Match` header says."""
+    """Raise 412 unless the entity tags of an `If-Match` header allow a write of this row."""
     if not is_match(if_match, tag := etag(row.version)):
-        raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=f"It is now {tag}")
+        message = f"The current ETag is {tag}"
+        raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=message)
 
 
 async def _lock(connection: AsyncConnection, caller: Caller, ids: Sequence[str]) -> dict[str, ConsumerRow]:
@@ -186,75 +186,88 @@ async def _lock(connection: AsyncConnection, caller: Caller, ids: Sequence[str])
 async def _update(
     connection: AsyncConnection,
     caller: Caller,
-    changes: Sequence[tuple[ConsumerRow | None, ConsumerChange | None]],
-    early: Sequence[Fault],
-    *,
-    batch: bool,
+    draft: Draft[Any],
+    rows: Sequence[ConsumerRow | None],
+    faults: Sequence[ItemFault],
 ) -> list[ConsumerRow]:
+    """Change the rows as the items of the draft say, unless there are faults. A row is None if its id is unknown."""
     values: list[dict[str, Any]] = []
-    faults: list[Placed] = []
-    taken: list[Taken] = []
-    for place, (row, change) in enumerate(changes):
+    metadata_faults: list[ItemFault] = []
+    unique_values: list[UniqueValues] = []
+    for index, (row, change) in enumerate(zip(rows, draft.items, strict=True)):
         if row is None or change is None:
-            taken.append(NOTHING)
+            unique_values.append(UniqueValues())
             continue
-        given = {name: value for name in SETTABLE if (value := getattr(change, name)) is not msgspec.UNSET}
-        now = {name: getattr(row, name) for name in SETTABLE} | {"id": row.id}
-        now["metadata"] = None if row.metadata is None else msgspec.Raw(row.metadata.encode())
+        stored, changes = _stored_values(row), _changed_values(change)
         try:
-            if given.get("metadata") is not None:
-                given["metadata"] = merged(row.metadata, given["metadata"])
+            if changes.get("metadata") is not None:
+                changes["metadata"] = merge(row.metadata, changes["metadata"])
         except ValueError as error:
-            faults.append(Placed(place, Fault("metadata", str(error))))
-        values.append(now | given)
-        # What an item does not change is taken from nobody, though another item may want it.
-        new = {name: given[name] for name in ("email", "external_id") if given.get(name) not in {None, now[name]}}
-        taken.append((row.id, new.get("email"), new.get("external_id")))
-    refuse(faults + await _taken(connection, caller, taken), early, batch=batch)
-    return await _store(connection, UPDATE, caller, values) if values else []
+            metadata_faults.append(ItemFault(index, Fault("metadata", str(error))))
+        values.append(stored | changes)
+        # An unchanged value cannot conflict, even if another item of the batch asks for the same value.
+        new = {
+            name: changes[name] for name in ("email", "external_id") if changes.get(name) not in {None, stored[name]}
+        }
+        unique_values.append(UniqueValues(row.id, **new))
+    draft.refuse([*faults, *metadata_faults, *await _find_taken(connection, caller, unique_values)])
+    return await _store(connection, UPDATE, caller, values)
 
 
-async def _taken(connection: AsyncConnection, caller: Caller, values: Sequence[Taken]) -> list[Placed]:
+def _stored_values(row: ConsumerRow) -> dict[str, Any]:
+    metadata = None if row.metadata is None else msgspec.Raw(row.metadata.encode())
+    return {name: getattr(row, name) for name in SETTABLE} | {"id": row.id, "metadata": metadata}
+
+
+def _changed_values(change: ConsumerChange) -> dict[str, Any]:
+    return {name: value for name in SETTABLE if (value := getattr(change, name)) is not msgspec.UNSET}
+
+
+async def _find_taken(connection: AsyncConnection, caller: Caller, values: Sequence[UniqueValues]) -> list[ItemFault]:
+    """Return a fault for each value that another consumer or an earlier item has."""
     ids, emails, external_ids = ([value[column] for value in values] for column in range(3))
     if not any(emails) and not any(external_ids):
         return []
     rows = await connection.execute(
-        TAKEN,
+        FIND_TAKEN,
         {
             "environment_id": caller.environment_id,
-            "places": list(range(len(values))),
+            "items": list(range(len(values))),
             "ids": ids,
             "emails": emails,
             "external_ids": external_ids,
         },
     )
     faults = []
-    for place, email, external_id in sorted(map(tuple, rows)):
-        if email:
-            faults.append(Placed(place, Fault("email", EMAIL_TAKEN)))
-        if external_id:
-            faults.append(Placed(place, Fault("externalId", EXTERNAL_ID_TAKEN)))
+    for row in rows:
+        if row.email:
+            faults.append(ItemFault(row.item, Fault("email", EMAIL_EXISTS)))
+        if row.external_id:
+            faults.append(ItemFault(row.item, Fault("externalId", EXTERNAL_ID_EXISTS)))
     return faults
 
 
 async def _store(
     connection: AsyncConnection, statement: sa.TextClause, caller: Caller, values: Sequence[dict[str, Any]]
 ) -> list[ConsumerRow]:
+    """Insert or update rows, and return them in the order of `values`."""
+    if not values:
+        return []
     columns: dict[str, Any] = {name: [value[name] for value in values] for name in ("id", *SETTABLE)}
     columns["metadata"] = [
-        None if given is None else msgspec.json.encode(given).decode() for given in columns["metadata"]
+        None if metadata is None else msgspec.json.encode(metadata).decode() for metadata in columns["metadata"]
     ]
     stored = await connection.execute(statement, columns | {"environment_id": caller.environment_id})
     rows = {row[0]: ConsumerRow._make(row) for row in stored}
     return [rows[consumer_id] for consumer_id in columns["id"]]
 
 
-def _require_id(given: str) -> None:
-    if not is_id("cons_", given):
+def _require_id(consumer_id: str) -> None:
+    if not is_id("cons_", consumer_id):
         raise not_found("Consumer")
 
 
-def _found(row: Sequence[Any] | None) -> ConsumerRow:
+def _row_or_404(row: Sequence[Any] | None) -> ConsumerRow:
     if row is None:
         raise not_found("Consumer")
     return ConsumerRow._make(row)

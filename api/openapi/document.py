@@ -16,7 +16,7 @@ from api.errors import RETRY_AFTER_SECONDS, ErrorBody
 from api.openapi.endpoints import Endpoint
 from api.openapi.examples import EXAMPLES, error_example
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
-from api.validation import MAX_BATCH, Body
+from api.validation import MAX_BATCH, Input
 
 JSON = "application/json"
 SCHEMAS = "#/components/schemas/{name}"
@@ -30,20 +30,20 @@ Document = dict[str, Any]
 def document(routes: Sequence[BaseRoute]) -> Document:
     """The document of an application's routes."""
     endpoints = list(_endpoints(routes))
-    types = [kind for endpoint in endpoints for kind in (endpoint.asked, endpoint.body, endpoint.answer) if kind]
+    types = [kind for endpoint in endpoints for kind in (endpoint.parameters, endpoint.body, endpoint.answer) if kind]
     types += [kind for endpoint in endpoints for kind in _further(endpoint).values()]
     unique = list(dict.fromkeys([ErrorBody, *types]))
     schemas, components = msgspec.json.schema_components(unique, ref_template=SCHEMAS)
     components = _corrected(components)
     schema_of = dict(zip(unique, schemas, strict=True))
-    for kind in _bodies(Body):
+    for kind in _bodies(Input):
         if kind.__name__ in components:
             components[kind.__name__] |= _closed(kind, components[kind.__name__])
     paths: Document = {}
     for endpoint in endpoints:
         operation = _operation(endpoint, schema_of.__getitem__, components)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    asked = {endpoint.asked.__name__ for endpoint in endpoints if endpoint.asked}
+    asked = {endpoint.parameters.__name__ for endpoint in endpoints if endpoint.parameters}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Consumers API", "version": "1", "description": DESCRIPTION},
@@ -66,7 +66,7 @@ def _further(endpoint: Endpoint) -> dict[int, Any]:
     return {status: spec.data_container for status, spec in (endpoint.handler.responses or {}).items()}
 
 
-def _bodies(parent: type[Body]) -> Iterator[type[Body]]:
+def _bodies(parent: type[Input]) -> Iterator[type[Input]]:
     for kind in parent.__subclasses__():
         yield kind
         yield from _bodies(kind)
@@ -89,7 +89,7 @@ def _corrected(schema: Any) -> Any:
     return schema
 
 
-def _closed(kind: type[Body], schema: Document) -> Document:
+def _closed(kind: type[Input], schema: Document) -> Document:
     """Nothing else may be said, but what an answer tells may be sent back."""
     ignored = {name: {"description": "Read-only: ignored."} for name in sorted(kind.read_only)}
     return {"properties": ignored | schema["properties"], "additionalProperties": False}
@@ -100,8 +100,8 @@ def _operation(endpoint: Endpoint, schema_of: Callable[[Any], Document], compone
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _path_names(endpoint)
     ]
-    if endpoint.asked:
-        parameters += query_parameters(components[endpoint.asked.__name__])
+    if endpoint.parameters:
+        parameters += query_parameters(components[endpoint.parameters.__name__])
     parameters += request_headers(endpoint)
     operation: Document = {
         "operationId": endpoint.name,
@@ -177,10 +177,10 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
     if not endpoint.options:
         return
     batch_change = endpoint.method == "PUT" and endpoint.options.limit == "batch"
-    names_another = endpoint.asked is not None and "audience_id" in endpoint.asked.__struct_fields__
+    names_another = endpoint.parameters is not None and "audience_id" in endpoint.parameters.__struct_fields__
     possible = {
         # A POST has an Idempotency-Key, which may be wrong.
-        HTTPStatus.BAD_REQUEST: endpoint.asked or endpoint.body or endpoint.method == "POST",
+        HTTPStatus.BAD_REQUEST: endpoint.parameters or endpoint.body or endpoint.method == "POST",
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
         HTTPStatus.NOT_FOUND: endpoint.has_path_parameter or batch_change or names_another,

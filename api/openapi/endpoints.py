@@ -5,8 +5,9 @@ from typing import Any, NamedTuple, get_args, get_origin
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 
+from api.drafts import BatchDraft
 from api.route_options import RouteOptions, find_options
-from api.validation import Body
+from api.validation import Input
 from infra.index.documents import Consumer
 
 
@@ -52,14 +53,20 @@ class Endpoint(NamedTuple):
         return "{" in self.path
 
     @property
-    def asked(self) -> type[Body] | None:
-        """What the query may hold."""
-        found: type[Body] | None = self._parameter("asked")
-        return found
+    def parameters(self) -> type[Input] | None:
+        """The type of the query."""
+        parameters: type[Input] | None = self._annotation("parameters")
+        return parameters
 
     @property
     def body(self) -> Any:
-        return self._parameter("data")
+        """The type of the body: a struct, or a list of structs for a batch; None if the endpoint takes none."""
+        annotation = self._annotation("payload")
+        draft = get_origin(annotation)
+        if draft is None:
+            return annotation
+        [item] = get_args(annotation)
+        return list[item] if draft is BatchDraft else item  # type: ignore[valid-type]  # a type that is known at run time
 
     @property
     def answer(self) -> Any:
@@ -71,6 +78,6 @@ class Endpoint(NamedTuple):
         """Whether the answer is one consumer, which has a version."""
         return isinstance(self.answer, type) and issubclass(self.answer, Consumer)
 
-    def _parameter(self, name: str) -> Any:
-        found = self.handler.parsed_fn_signature.parameters.get(name)
-        return found and found.annotation
+    def _annotation(self, parameter: str) -> Any:
+        definition = self.handler.parsed_fn_signature.parameters.get(parameter)
+        return definition and definition.annotation

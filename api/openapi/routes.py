@@ -4,12 +4,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from litestar import Litestar, MediaType, Request, Router, get
+from litestar import Litestar, MediaType, Router, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
 from api.openapi.document import document
+from api.request import AnyRequest
 
 ASSETS = "/docs/assets"
 PAGE = SwaggerRenderPlugin(
@@ -27,7 +28,7 @@ def of(app: Litestar) -> dict[str, Any]:
 
 
 @get("/openapi.json", tags=["Service"], summary="This document", sync_to_thread=False)
-def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
+def openapi(request: AnyRequest) -> dict[str, Any]:
     return of(request.app)
 
 
@@ -38,7 +39,7 @@ def openapi(request: Request[Any, Any, Any]) -> dict[str, Any]:
     media_type=MediaType.HTML.value,
     sync_to_thread=False,
 )
-def docs(request: Request[Any, Any, Any]) -> bytes:
+def docs(request: AnyRequest) -> bytes:
     return PAGE.render(request, of(request.app))
 
 

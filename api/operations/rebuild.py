@@ -5,23 +5,20 @@ Keys with the scope admin see the whole index, of all environments.
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
 
-from litestar import Controller, Request, Response, get, post
+import sqlalchemy as sa
+from litestar import Controller, Response, get, post
 from litestar.datastructures import State
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.answers import Answer
-from api.auth import Caller
 from api.errors import Problem
+from api.operations.answers import accepted, ok
 from api.operations.options import READ, WRITE
-from api.transactions import Transactions
+from api.transactions import Transaction
 from infra.operations import rebuild as rebuilds
 from infra.operations import status
 from infra.operations.rebuild import Rebuild, RebuildError
 from infra.operations.status import Status
 from infra.queue import BUILD, REBUILD
-from infra.wire import as_json
 
 
 class OpsController(Controller):
@@ -33,57 +30,42 @@ class OpsController(Controller):
         async with state.engine.connect() as connection:
             found = await connection.run_sync(status.database_status)
         await asyncio.to_thread(status.add_index_status, state.settings, found)
-        return Answer(HTTPStatus.OK, as_json(found).encode()).response()
+        return ok(found).response()
 
     @post("/rebuild", opt=WRITE, status_code=202, summary="Build the index anew beside the one that is read")
-    async def rebuild(
-        self, request: Request[Any, Any, Any], caller: Caller, transactions: Transactions, state: State
-    ) -> Response[Rebuild]:
-        return await _ask("rebuild", request, caller, transactions, state)
+    async def rebuild(self, transaction: Transaction, state: State) -> Response[Rebuild]:
+        return await _ask("rebuild", transaction, state)
 
     @post("/cancel", opt=WRITE, status_code=202, summary="Give up what is being built")
-    async def cancel(
-        self, request: Request[Any, Any, Any], caller: Caller, transactions: Transactions, state: State
-    ) -> Response[Rebuild]:
-        return await _ask("cancel", request, caller, transactions, state)
+    async def cancel(self, transaction: Transaction, state: State) -> Response[Rebuild]:
+        return await _ask("cancel", transaction, state)
 
     @post("/pause", opt=WRITE, status_code=202, summary="Let what is being built rest")
-    async def pause(
-        self, request: Request[Any, Any, Any], caller: Caller, transactions: Transactions, state: State
-    ) -> Response[Rebuild]:
-        return await _ask("pause", request, caller, transactions, state)
+    async def pause(self, transaction: Transaction, state: State) -> Response[Rebuild]:
+        return await _ask("pause", transaction, state)
 
     @post("/resume", opt=WRITE, status_code=202, summary="End the rest")
-    async def resume(
-        self, request: Request[Any, Any, Any], caller: Caller, transactions: Transactions, state: State
-    ) -> Response[Rebuild]:
-        return await _ask("resume", request, caller, transactions, state)
+    async def resume(self, transaction: Transaction, state: State) -> Response[Rebuild]:
+        return await _ask("resume", transaction, state)
 
     @post("/rollback", opt=WRITE, status_code=202, summary="Read the index before the last rebuild again")
-    async def rollback(
-        self, request: Request[Any, Any, Any], caller: Caller, transactions: Transactions, state: State
-    ) -> Response[Rebuild]:
-        return await _ask("rollback", request, caller, transactions, state)
+    async def rollback(self, transaction: Transaction, state: State) -> Response[Rebuild]:
+        return await _ask("rollback", transaction, state)
 
     @post("/drop", opt=WRITE, status_code=202, summary="Let the index before the last rebuild go")
-    async def drop(
-        self, request: Request[Any, Any, Any], caller: Caller, transactions: Transactions, state: State
-    ) -> Response[Rebuild]:
-        return await _ask("drop", request, caller, transactions, state)
+    async def drop(self, transaction: Transaction, state: State) -> Response[Rebuild]:
+        return await _ask("drop", transaction, state)
 
 
-async def _ask(
-    name: str, request: Request[Any, Any, Any], caller: Caller, transactions: Transactions, state: State
-) -> Response[Rebuild]:
+async def _ask(name: str, transaction: Transaction, state: State) -> Response[Rebuild]:
     """Write down what is asked, and wake those who do it."""
-
-    async def work(connection: AsyncConnection) -> Answer:
-        try:
-            found = await connection.run_sync(rebuilds.REQUESTS[name], state.settings)
-        except RebuildError as error:
-            raise Problem(HTTPStatus.CONFLICT, "Conflict", message=str(error)) from error
-        return Answer(HTTPStatus.ACCEPTED, as_json(found).encode())
-
-    answer = await transactions.run(request, caller, work)
+    response = await transaction.run_sync(_request, name, state, render=accepted)
     await asyncio.to_thread(state.task_queue.send, BUILD, REBUILD)
-    return answer
+    return response
+
+
+def _request(connection: sa.Connection, name: str, state: State) -> Rebuild:
+    try:
+        return rebuilds.REQUESTS[name](connection, state.settings)
+    except RebuildError as error:
+        raise Problem(HTTPStatus.CONFLICT, "Conflict", message=str(error)) from error

@@ -6,19 +6,17 @@ from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.answers import Answer
-from api.auth import Caller
-from api.errors import Fault, Problem, invalid
+from api.errors import Fault, invalid
+from api.operations.answers import accepted, ok
 from api.operations.options import READ, WRITE
 from api.pages import Moment
-from api.transactions import Transactions
-from api.validation import Body, JSONBody
+from api.transactions import Transaction
+from api.validation import Input
 from infra.index.naming import read_alias
 from infra.operations.reindex import (
     MAX_IDS,
@@ -33,7 +31,6 @@ from infra.operations.reindex import (
 )
 from infra.operations.verify import Run, find_run, latest_runs
 from infra.queue import COMPARE, REBUILD
-from infra.wire import as_json
 
 MAX_RUNS = 20
 
@@ -42,7 +39,7 @@ Filter = Annotated[str, msgspec.Meta(description="Consumers that match this list
 Ids = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
 
 
-class Reindex(Body):
+class Reindex(Input):
     """The consumers to write again. Give at least one condition; a consumer must meet every condition given."""
 
     ids: Ids | None = None
@@ -69,44 +66,30 @@ class ReindexController(Controller):
     async def reindexes(self, state: State) -> Response[Reindexes]:
         async with state.engine.connect() as connection:
             runs = await connection.run_sync(latest_runs, MAX_RUNS, ("reindex",))
-        return Answer(HTTPStatus.OK, as_json(Reindexes(runs)).encode()).response()
+        return ok(Reindexes(runs)).response()
 
     @post(
         "/",
-        dto=JSONBody,
-        return_dto=None,
         opt=WRITE,
         status_code=HTTPStatus.ACCEPTED,
         responses={HTTPStatus.OK: ResponseSpec(Counted, generate_examples=False, description="Result of a dry run")},
         summary="Write chosen consumers to the index again, unchanged",
     )
-    async def reindex(
-        self,
-        request: Request[Any, Any, Any],
-        data: Reindex,
-        caller: Caller,
-        transactions: Transactions,
-        state: State,
-    ) -> Response[Run]:
-        async def work(connection: AsyncConnection) -> Answer:
-            scope = await connection.run_sync(_check, data)
-            if data.dry_run:
-                return Answer(HTTPStatus.OK, as_json(await _count(connection, state, scope)).encode())
-            return Answer(HTTPStatus.ACCEPTED, as_json(await connection.run_sync(_request, scope)).encode())
-
-        answer = await transactions.run(request, caller, work)
-        if not data.dry_run:
-            await asyncio.to_thread(state.task_queue.send, COMPARE, REBUILD)
-        return answer
+    async def reindex(self, payload: Reindex, transaction: Transaction, state: State) -> Response[Run]:
+        if payload.dry_run:
+            return await transaction.run(_count, state, payload, render=ok)
+        response = await transaction.run_sync(_request, payload, render=accepted)
+        await asyncio.to_thread(state.task_queue.send, COMPARE, REBUILD)
+        return response
 
 
-def _check(connection: sa.Connection, data: Reindex) -> ReindexScope:
+def _check(connection: sa.Connection, payload: Reindex) -> ReindexScope:
     request = ReindexRequest(
-        ids=data.ids,
-        environment=data.environment,
-        filter=data.filter,
-        updated_since=data.updated_since,
-        failed_since=data.failed_since,
+        ids=payload.ids,
+        environment=payload.environment,
+        filter=payload.filter,
+        updated_since=payload.updated_since,
+        failed_since=payload.failed_since,
     )
     try:
         return check_request(connection, request)
@@ -114,18 +97,16 @@ def _check(connection: sa.Connection, data: Reindex) -> ReindexScope:
         raise invalid(Fault(error.field, str(error))) from None
 
 
-def _request(connection: sa.Connection, scope: ReindexScope) -> Run:
-    run = find_run(connection, request_reindex(connection, scope))
+def _request(connection: sa.Connection, payload: Reindex) -> Run:
+    run = find_run(connection, request_reindex(connection, _check(connection, payload)))
     assert run, "requested in this transaction"
     return run
 
 
-async def _count(connection: AsyncConnection, state: State, scope: ReindexScope) -> Counted:
+async def _count(connection: AsyncConnection, state: State, payload: Reindex) -> Counted:
+    scope = await connection.run_sync(_check, payload)
     query = await connection.run_sync(index_query, scope)
     if query is None:
         return Counted(consumers=await connection.run_sync(count_rows, scope))
-    try:
-        response: Any = await state.search.count(index=read_alias(state.settings.index_prefix), body={"query": query})
-    except OpenSearchException as error:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Search unavailable") from error
+    response: Any = await state.search.count(index=read_alias(state.settings.index_prefix), body={"query": query})
     return Counted(consumers=msgspec.json.decode(response)["count"])

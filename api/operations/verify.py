@@ -1,20 +1,18 @@
 """Routes to verify and repair the index. They need a key with the scope `admin`."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import sqlalchemy as sa
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.datastructures import State
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.answers import Answer
-from api.auth import Caller
 from api.errors import Fault, invalid
+from api.operations.answers import accepted, ok
 from api.operations.options import READ, WRITE
-from api.transactions import Transactions
-from api.validation import Body, JSONBody
+from api.transactions import Transaction
+from api.validation import Input
 from infra.accounts.organizations import OrganizationError, named_environment
 from infra.operations.verify import (
     Difference,
@@ -27,25 +25,23 @@ from infra.operations.verify import (
     request_run,
     stored_differences,
 )
-from infra.wire import as_json
 
 MAX_RUNS = 20
 MAX_DIFFERENCES = 100
 
-AnyRequest = Request[Any, Any, Any]
 Environment = Annotated[str, msgspec.Meta(description="Limit the run to this environment, such as `shop:live`.")]
 RunId = Annotated[
     int, msgspec.Meta(ge=1, le=(1 << 63) - 1, description="Repair only the differences that this run found.")
 ]
 
 
-class Verification(Body):
+class Verification(Input):
     """The documents to compare: those of one environment, or by default all."""
 
     environment: Environment | None = None
 
 
-class Repair(Body):
+class Repair(Input):
     """The documents to repair: the differences of a run, those of one environment, or by default all."""
 
     environment: Environment | None = None
@@ -69,43 +65,27 @@ class VerifyController(Controller):
     @get("/verify", opt=READ, summary="List verifications and known differences")
     async def verifications(self, state: State) -> Response[Verifications]:
         async with state.engine.connect() as connection:
-            return _json(await connection.run_sync(_verifications)).response()
+            return ok(await connection.run_sync(_verifications)).response()
 
     @post(
         "/verify",
-        dto=JSONBody,
-        return_dto=None,
         opt=WRITE,
         status_code=HTTPStatus.ACCEPTED,
         summary="Compare the index with the database",
     )
-    async def verify(
-        self, request: AnyRequest, data: Verification, caller: Caller, transactions: Transactions
-    ) -> Response[Run]:
-        async def work(connection: AsyncConnection) -> Answer:
-            return _json(await connection.run_sync(_request, "verify", data.environment), HTTPStatus.ACCEPTED)
-
-        return await transactions.run(request, caller, work)
+    async def verify(self, payload: Verification, transaction: Transaction) -> Response[Run]:
+        return await transaction.run_sync(_request, "verify", payload.environment, None, render=accepted)
 
     @post(
         "/repair",
-        dto=JSONBody,
-        return_dto=None,
         opt=WRITE,
         status_code=HTTPStatus.ACCEPTED,
         summary="Rewrite documents that differ from the database",
     )
-    async def repair(
-        self, request: AnyRequest, data: Repair, caller: Caller, transactions: Transactions
-    ) -> Response[Run]:
-        if data.environment is not None and data.run is not None:
+    async def repair(self, payload: Repair, transaction: Transaction) -> Response[Run]:
+        if payload.environment is not None and payload.run is not None:
             raise invalid(Fault("environment", "Not allowed with run, which has an environment of its own"))
-
-        async def work(connection: AsyncConnection) -> Answer:
-            run = await connection.run_sync(_request, "repair", data.environment, data.run)
-            return _json(run, HTTPStatus.ACCEPTED)
-
-        return await transactions.run(request, caller, work)
+        return await transaction.run_sync(_request, "repair", payload.environment, payload.run, render=accepted)
 
 
 def _verifications(connection: sa.Connection) -> Verifications:
@@ -115,7 +95,7 @@ def _verifications(connection: sa.Connection) -> Verifications:
     return Verifications(runs, known_differences(connection), differences)
 
 
-def _request(connection: sa.Connection, kind: RunKind, environment: str | None, repairs: int | None = None) -> Run:
+def _request(connection: sa.Connection, kind: RunKind, environment: str | None, repairs: int | None) -> Run:
     """Request a run and return it. No wake-up is sent: beat's process starts the run within a second."""
     try:
         number = None if environment is None else named_environment(connection, environment)
@@ -128,7 +108,3 @@ def _request(connection: sa.Connection, kind: RunKind, environment: str | None, 
     run = find_run(connection, run_id)
     assert run, "requested in this transaction"
     return run
-
-
-def _json(answer: Run | Verifications, status: HTTPStatus = HTTPStatus.OK) -> Answer:
-    return Answer(status, as_json(answer).encode())

@@ -10,7 +10,7 @@ from api.auth import Caller
 from api.errors import Fault
 from api.field_types import ExternalId, Metadata
 from api.pages import Moment, PageInfo, TwoWayParameters
-from api.validation import Body
+from api.validation import Input
 from infra import fields
 from infra.wire import JSONObject, Time
 
@@ -43,14 +43,14 @@ Status = Literal["CREATED", "COMPLETED", "CANCELLED", "REFUNDED"]
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
-class Item(Body, kw_only=True):
+class Item(Input, kw_only=True):
     product_id: ShortText
     variant_id: ShortText | None = None
     quantity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
     unit_amount: Amount | None = None
 
 
-class ConsumerReference(Body):
+class ConsumerReference(Input):
     """A consumer by what the sender knows of it: one of the two."""
 
     email: str | None = None
@@ -62,7 +62,7 @@ class ConsumerReference(Body):
             yield Fault("", "Name the consumer by either email or externalId")
 
 
-class NewOrder(Body, kw_only=True):
+class NewOrder(Input, kw_only=True):
     """An order to create, of a consumer named by `consumerId` or `consumer`."""
 
     read_only: ClassVar[frozenset[str]] = frozenset({"id", "createdAt", "updatedAt"})
@@ -95,7 +95,7 @@ Unset = msgspec.UnsetType
 UNSET = msgspec.UNSET
 
 
-class OrderChange(Body):
+class OrderChange(Input):
     """What to change of an order: given fields change, omitted ones stay, null clears. The consumer stays.
 
     `metadata` is merged (RFC 7396). In the environment's currency `baseAmount` follows `amount`.

@@ -1,8 +1,8 @@
-"""The write path: orders in PostgreSQL. Totals follow by trigger, in the same transaction."""
+"""The write path: orders in PostgreSQL. Triggers update the consumer's totals in the same transaction."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,19 +10,20 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
-from api.errors import Fault, Placed, not_found, refuse
+from api.drafts import Draft, ObjectDraft
+from api.errors import Fault, ItemFault, not_found
 from api.orders.rows import COLUMNS, encode, order_of
 from api.orders.schemas import NewOrder, Order, OrderChange
+from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
-from infra.merge_patch import merged
+from infra.merge_patch import merge
 
-TOTAL_MAX = Decimal(90_000_000_000_000)
-COUNTING = frozenset({"CREATED", "COMPLETED"})
+EXTERNAL_ID_EXISTS = "External ID already exists"
 
-# One look-up a row, by the index of what is given.
-FIND = sa.text(f"""
-    SELECT w.place, CASE
+# A subquery for each way to name a consumer, so that each look-up uses the index of that column.
+FIND_CONSUMERS = sa.text(f"""
+    SELECT w.item, CASE
         WHEN w.id IS NOT NULL THEN
             (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = w.id)
         WHEN w.email IS NOT NULL THEN
@@ -31,31 +32,32 @@ FIND = sa.text(f"""
         ELSE
             (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
              AND c.external_id = w.external_id) END AS id
-    FROM unnest(CAST(:places AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]), CAST(:external_ids AS text[]))
-        AS w (place, id, email, external_id)""")
-# Always before any child row, and in id order: otherwise orders and deletes wait for each other for ever.
-LOCK = sa.text(f"""
+    FROM unnest(CAST(:items AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]), CAST(:external_ids AS text[]))
+        AS w (item, id, email, external_id)""")
+# Consumers are locked before any of their orders, and in the order of their ids: otherwise a write of orders and a
+# delete of a consumer could wait for each other.
+LOCK_CONSUMERS = sa.text(f"""
     SELECT id, total_order_value FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
-TAKEN = sa.text(f"""
+FIND_TAKEN = sa.text(f"""
     SELECT external_id FROM orders
-    WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND external_id = ANY(:ids)
-      AND id IS DISTINCT FROM CAST(:besides AS text)""")
-GIVEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
+    WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND external_id = ANY(:external_ids)
+      AND id IS DISTINCT FROM CAST(:own_id AS text)""")
+WRITTEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
         CAST(:status AS text[]), CAST(:amount AS numeric[]), CAST(:refunded_amount AS numeric[]),
         CAST(:currency_code AS text[]), CAST(:base_amount AS numeric[]), CAST(:items AS jsonb[]),
         CAST(:metadata AS jsonb[]), CAST(:placed_at AS timestamptz[]))
         AS w (id, consumer_id, external_id, status, amount, refunded_amount, currency_code, base_amount, items,
               metadata, placed_at)"""
-# In one order of the unique values: otherwise batches that share some wait for each other, until one is aborted.
-# All of a batch are made and placed at one moment, whatever that order.
+# Rows are inserted in the order of their unique values: two batches with the same values in different orders would
+# wait for each other, until PostgreSQL aborts one of them. All orders of a batch have the same time nevertheless.
 INSERT = sa.text(f"""
     WITH moment AS MATERIALIZED (SELECT present() AS at)
     INSERT INTO orders AS o (environment_id, id, consumer_id, external_id, status, amount, refunded_amount,
         currency_code, base_amount, items, metadata, placed_at, created_at, updated_at)
     SELECT :environment_id, w.id, w.consumer_id, w.external_id, w.status, w.amount, w.refunded_amount,
         w.currency_code, w.base_amount, w.items, w.metadata, coalesce(w.placed_at, moment.at), moment.at, moment.at
-    FROM {GIVEN} CROSS JOIN moment ORDER BY w.external_id COLLATE "C" RETURNING {COLUMNS}""")
+    FROM {WRITTEN} CROSS JOIN moment ORDER BY w.external_id COLLATE "C" RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id = :environment_id AND o.id = :id")
 LOCK_ORDER = sa.text(f"{GET.text} FOR UPDATE")
 NEWEST = sa.text(f"""
@@ -65,107 +67,44 @@ UPDATE = sa.text(f"""
     UPDATE orders o SET external_id = w.external_id, status = w.status, amount = w.amount,
         refunded_amount = w.refunded_amount, currency_code = w.currency_code, base_amount = w.base_amount,
         items = w.items, metadata = w.metadata, placed_at = w.placed_at
-    FROM {GIVEN} WHERE o.environment_id = :environment_id AND o.id = w.id RETURNING {COLUMNS}""")
+    FROM {WRITTEN} WHERE o.environment_id = :environment_id AND o.id = w.id RETURNING {COLUMNS}""")
 DELETE = sa.text("DELETE FROM orders WHERE environment_id = :environment_id AND id = :id")
-PAST_MAXIMUM = f"Would take the consumer's total past {TOTAL_MAX}"
 
 
-class Locked(NamedTuple):
-    """The consumers of a request's orders, by the order's place; and the locked ones' totals, by id."""
+class LockedConsumers(NamedTuple):
+    """The consumers of a request's orders, locked."""
 
     ids: dict[int, str]
+    """The consumer's id by the index of the order in the request; unknown consumers are missing."""
     totals: dict[str, Decimal]
+    """Each consumer's `total_order_value` by its id."""
 
 
-async def create(
-    connection: AsyncConnection,
-    caller: Caller,
-    given: Sequence[NewOrder | None],
-    early: Sequence[Fault],
-    *,
-    batch: bool,
-    look: bool,
-) -> list[Order]:
-    """Insert orders, all or none, and answer them in their order.
-
-    Args:
-        connection: in the request's transaction.
-        caller: whose orders they are.
-        given: the orders; None where an item could not be read.
-        early: what is wrong with them by themselves.
-        batch: whether faults name their item.
-        look: whether to look for external ids that are taken, before the unique index finds them.
+async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOrder]) -> list[Order]:
+    """Insert orders, all or none, and return them in the order of the request.
 
     Raises:
-        Problem: 400 naming these faults, and every order whose consumer is unknown, whose external id is taken, or
-            that would take a consumer's total past 9·10¹³.
-        IntegrityError: such an external id, if they were not looked for.
+        Problem: 400 with the schema faults, and every order whose consumer is unknown, whose external id is taken, or
+            that would raise a consumer's total above the maximum.
+        IntegrityError: an external id is taken; `explain_conflict` finds which.
     """
-    orders = {place: order for place, order in enumerate(given) if order}
-    locked = await _lock(connection, caller, orders)
-    faults = [
-        Placed(place, Fault("consumer" if order.consumer_id is None else "consumerId", "Unknown consumer"))
-        for place, order in orders.items()
-        if place not in locked.ids and (order.consumer_id, order.consumer) != (None, None)
-    ]
-    faults += [] if early else _overflows(orders, locked)
-    if look or early or faults:
-        faults += await _taken(connection, caller, orders)
-    refuse(faults, early, batch=batch)
-    new = list(orders.values())
-    if not new:
+    orders = _by_index(draft)
+    locked = await _lock_consumers(connection, caller, orders)
+    faults = _consumer_faults(draft, orders, locked)
+    if draft.faults or faults:
+        draft.refuse([*faults, *await _find_taken(connection, caller, orders)])
+    if not orders:
         return []
-    values = _columns(caller, new, locked)
+    values = _columns(caller, list(orders.values()), locked.ids)
     rows = {row[0]: row for row in await connection.execute(INSERT, values)}
     return [order_of(rows[order_id]) for order_id in values["id"]]
 
 
-async def _lock(connection: AsyncConnection, caller: Caller, new: Mapping[int, NewOrder]) -> Locked:
-    environment = {"environment_id": caller.environment_id}
-    found = await connection.execute(
-        FIND,
-        environment
-        | {
-            "places": list(new),
-            "ids": [order.consumer_id for order in new.values()],
-            "emails": [order.consumer.email if order.consumer else None for order in new.values()],
-            "external_ids": [order.consumer.external_id if order.consumer else None for order in new.values()],
-        },
-    )
-    ids = {row.place: row.id for row in found if row.id is not None}
-    rows = await connection.execute(LOCK, environment | {"ids": list(set(ids.values()))})
-    totals = {row.id: row.total_order_value for row in rows}
-    # One that was deleted between the two statements is unknown.
-    return Locked({place: consumer_id for place, consumer_id in ids.items() if consumer_id in totals}, totals)
-
-
-async def _taken(
-    connection: AsyncConnection, caller: Caller, new: Mapping[int, NewOrder], *, besides: str | None = None
-) -> list[Placed]:
-    given = [order.external_id for order in new.values() if order.external_id is not None]
-    if not given:
-        return []
-    values = {"environment_id": caller.environment_id, "ids": given, "besides": besides}
-    seen = set((await connection.execute(TAKEN, values)).scalars())
-    faults = []
-    for place, order in new.items():
-        if order.external_id in seen:
-            faults.append(Placed(place, Fault("externalId", "External ID already exists")))
-        elif order.external_id is not None:
-            seen.add(order.external_id)
-    return faults
-
-
-def _overflows(new: Mapping[int, NewOrder], locked: Locked) -> list[Placed]:
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, consumer_id in locked.ids.items():
-        places[consumer_id].append(place)
-    return [
-        Placed(place, Fault("amount", PAST_MAXIMUM))
-        for consumer_id, mine in places.items()
-        if locked.totals[consumer_id] + sum(value(new[place]) for place in mine) > TOTAL_MAX
-        for place in mine
-    ]
+async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[NewOrder]) -> None:
+    """Raise the 400 of `create`, with every external id that is taken; return if there are no faults."""
+    orders = _by_index(draft)
+    locked = await _lock_consumers(connection, caller, orders)
+    draft.refuse([*_consumer_faults(draft, orders, locked), *await _find_taken(connection, caller, orders)])
 
 
 async def get(connection: AsyncConnection, caller: Caller, order_id: str) -> Order:
@@ -174,31 +113,32 @@ async def get(connection: AsyncConnection, caller: Caller, order_id: str) -> Ord
     Raises:
         Problem: 404 if the environment has no such order.
     """
-    return order_of(_found(await _one(connection, GET, caller, order_id)))
+    return order_of(_row_or_404(await _find(connection, GET, caller, order_id)))
 
 
-async def update(
-    connection: AsyncConnection, caller: Caller, order_id: str, change: OrderChange, early: Sequence[Fault]
-) -> Order:
-    """Change an order; its consumer's totals follow.
+async def update(connection: AsyncConnection, caller: Caller, order_id: str, draft: ObjectDraft[OrderChange]) -> Order:
+    """Change an order; the consumer's totals follow.
 
     Raises:
-        Problem: 404; 400 for the faults of `create`, or if it names another consumer.
+        Problem: 404; 400 for the faults of `create`, or if the change names another consumer.
     """
     row, total = await _lock_order(connection, caller, order_id)
-    changed, faults = _changed(row, change, caller, early)
-    faults += await _taken(connection, caller, {0: changed}, besides=order_id)
-    if not early and total - row.value + value(changed) > TOTAL_MAX:
-        faults.append(Placed(0, Fault("amount", PAST_MAXIMUM)))
-    refuse(faults, early, batch=False)
-    values = _columns(caller, [changed], Locked({0: row.consumer_id}, {})) | {"id": [order_id]}
-    # Not by way of Python, whose numbers are shorter than the database's.
-    values |= {name: [getattr(row, name)] for name in ("items", "metadata") if getattr(change, name) is msgspec.UNSET}
+    changed, faults = _changed(row, draft, caller)
+    found = [ItemFault(0, fault) for fault in faults]
+    found += await _find_taken(connection, caller, {0: changed}, own_id=order_id)
+    if not draft.faults and total - row.value + value_of(changed) > TOTAL_MAX:
+        found.append(ItemFault(0, Fault("amount", TOTAL_EXCEEDED)))
+    draft.refuse(found)
+    values = _columns(caller, [changed], {0: row.consumer_id}) | {"id": [order_id]}
+    # Unchanged JSON is written back as the database's text: numbers there may be longer than Python's floats.
+    values |= {
+        name: [getattr(row, name)] for name in ("items", "metadata") if getattr(draft.value, name) is msgspec.UNSET
+    }
     return order_of((await connection.execute(UPDATE, values)).one())
 
 
 async def delete(connection: AsyncConnection, caller: Caller, order_id: str) -> Order:
-    """Delete an order and answer what it was; its consumer's totals follow.
+    """Delete an order and return it; the consumer's totals follow.
 
     Raises:
         Problem: 404.
@@ -209,87 +149,149 @@ async def delete(connection: AsyncConnection, caller: Caller, order_id: str) -> 
 
 
 async def newest(connection: AsyncConnection, caller: Caller, consumer_id: str, number: int) -> list[Order]:
-    """A consumer's newest orders."""
+    """Read the newest orders of a consumer."""
     values = {"environment_id": caller.environment_id, "consumer_id": consumer_id, "number": number}
     return [order_of(row) for row in await connection.execute(NEWEST, values)]
 
 
+def _by_index(draft: Draft[NewOrder]) -> dict[int, NewOrder]:
+    return {index: order for index, order in enumerate(draft.items) if order}
+
+
+async def _lock_consumers(
+    connection: AsyncConnection, caller: Caller, orders: Mapping[int, NewOrder]
+) -> LockedConsumers:
+    environment = {"environment_id": caller.environment_id}
+    result = await connection.execute(
+        FIND_CONSUMERS,
+        environment
+        | {
+            "items": list(orders),
+            "ids": [order.consumer_id for order in orders.values()],
+            "emails": [order.consumer.email if order.consumer else None for order in orders.values()],
+            "external_ids": [order.consumer.external_id if order.consumer else None for order in orders.values()],
+        },
+    )
+    ids = {row.item: row.id for row in result if row.id is not None}
+    rows = await connection.execute(LOCK_CONSUMERS, environment | {"ids": list(set(ids.values()))})
+    totals = {row.id: row.total_order_value for row in rows}
+    # A consumer that was deleted between the two statements is unknown.
+    return LockedConsumers({item: consumer_id for item, consumer_id in ids.items() if consumer_id in totals}, totals)
+
+
+def _consumer_faults(
+    draft: Draft[NewOrder], orders: Mapping[int, NewOrder], locked: LockedConsumers
+) -> list[ItemFault]:
+    """Return a fault for each order whose consumer is unknown, or would get too large a total."""
+    faults = [
+        ItemFault(index, Fault("consumer" if order.consumer_id is None else "consumerId", "Unknown consumer"))
+        for index, order in orders.items()
+        if index not in locked.ids and (order.consumer_id, order.consumer) != (None, None)
+    ]
+    # The value of an order with a faulty field is unknown.
+    return faults if draft.faults else faults + _excessive_totals(orders, locked)
+
+
+def _excessive_totals(orders: Mapping[int, NewOrder], locked: LockedConsumers) -> list[ItemFault]:
+    by_consumer: dict[str, list[int]] = defaultdict(list)
+    for index, consumer_id in locked.ids.items():
+        by_consumer[consumer_id].append(index)
+    return [
+        ItemFault(index, Fault("amount", TOTAL_EXCEEDED))
+        for consumer_id, indexes in by_consumer.items()
+        if locked.totals[consumer_id] + sum(value_of(orders[index]) for index in indexes) > TOTAL_MAX
+        for index in indexes
+    ]
+
+
+async def _find_taken(
+    connection: AsyncConnection, caller: Caller, orders: Mapping[int, NewOrder], *, own_id: str | None = None
+) -> list[ItemFault]:
+    """Return a fault for each external id that a stored order or an earlier order of the request has."""
+    external_ids = [order.external_id for order in orders.values() if order.external_id is not None]
+    if not external_ids:
+        return []
+    values = {"environment_id": caller.environment_id, "external_ids": external_ids, "own_id": own_id}
+    taken = set((await connection.execute(FIND_TAKEN, values)).scalars())
+    faults = []
+    for index, order in orders.items():
+        if order.external_id in taken:
+            faults.append(ItemFault(index, Fault("externalId", EXTERNAL_ID_EXISTS)))
+        elif order.external_id is not None:
+            taken.add(order.external_id)
+    return faults
+
+
 async def _lock_order(connection: AsyncConnection, caller: Caller, order_id: str) -> tuple[sa.Row[Any], Decimal]:
-    """The order, and its consumer's total, both locked: the consumer first."""
-    row = _found(await _one(connection, GET, caller, order_id))
-    locked = {"environment_id": caller.environment_id, "ids": [row.consumer_id]}
-    consumer = (await connection.execute(LOCK, locked)).one_or_none()
-    row = _found(consumer and await _one(connection, LOCK_ORDER, caller, order_id))
+    """Lock an order's consumer, then the order; return the order and the consumer's total."""
+    row = _row_or_404(await _find(connection, GET, caller, order_id))
+    ids = {"environment_id": caller.environment_id, "ids": [row.consumer_id]}
+    consumer = (await connection.execute(LOCK_CONSUMERS, ids)).one_or_none()
+    row = _row_or_404(consumer and await _find(connection, LOCK_ORDER, caller, order_id))
     assert consumer is not None
     return row, consumer.total_order_value
 
 
-async def _one(
+async def _find(
     connection: AsyncConnection, statement: sa.TextClause, caller: Caller, order_id: str
 ) -> sa.Row[Any] | None:
     if not is_id("ord_", order_id):
         return None
-    return (
-        await connection.execute(statement, {"environment_id": caller.environment_id, "id": order_id})
-    ).one_or_none()
+    values = {"environment_id": caller.environment_id, "id": order_id}
+    return (await connection.execute(statement, values)).one_or_none()
 
 
-def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:
+def _row_or_404(row: sa.Row[Any] | None) -> sa.Row[Any]:
     if row is None:
         raise not_found("Order")
     return row
 
 
-def _changed(
-    row: sa.Row[Any], change: OrderChange, caller: Caller, early: Sequence[Fault]
-) -> tuple[NewOrder, list[Placed]]:
-    """The order as it is to be, and what is wrong with that (between its fields only if each by itself is right)."""
-    given = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
-    now = {name: getattr(row, name) for name in ("consumer_id", "external_id", "status", "currency_code", "placed_at")}
-    now |= {name: Decimal(getattr(row, name)) for name in ("amount", "refunded_amount", "base_amount")}
-    now |= {name: getattr(row, name) and msgspec.json.decode(getattr(row, name)) for name in ("items", "metadata")}
+def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderChange], caller: Caller) -> tuple[NewOrder, list[Fault]]:
+    """Return the order as it would be after the change, and the faults of that.
+
+    Faults between fields are looked for only if the draft has no schema faults.
+    """
+    changes = {name: new for name, new in msgspec.structs.asdict(draft.value).items() if new is not msgspec.UNSET}
+    stored = {
+        name: getattr(row, name) for name in ("consumer_id", "external_id", "status", "currency_code", "placed_at")
+    }
+    stored |= {name: Decimal(getattr(row, name)) for name in ("amount", "refunded_amount", "base_amount")}
+    stored |= {name: getattr(row, name) and msgspec.json.decode(getattr(row, name)) for name in ("items", "metadata")}
     faults = []
-    if given.get("metadata") is not None:
+    if changes.get("metadata") is not None:
         try:
-            given["metadata"] = merged(row.metadata, given["metadata"])
+            changes["metadata"] = merge(row.metadata, changes["metadata"])
         except ValueError as error:
             faults.append(Fault("metadata", str(error)))
-    if given.get("consumer_id", row.consumer_id) != row.consumer_id:
-        faults.append(Fault("consumerId", "An order stays with its consumer"))
-    revalued = {"amount", "currency_code"} & {name for name in given if given[name] != now[name]}
-    if revalued and "base_amount" not in given:
-        now["base_amount"] = None
-    changed = NewOrder(**now | given)
-    faults += [] if early else changed.faults(caller)
-    return changed, [Placed(0, fault) for fault in faults]
+    if changes.get("consumer_id", row.consumer_id) != row.consumer_id:
+        faults.append(Fault("consumerId", "The consumer of an order cannot be changed"))
+    is_revalued = any(changes[name] != stored[name] for name in ("amount", "currency_code") if name in changes)
+    if is_revalued and "base_amount" not in changes:
+        stored["base_amount"] = None
+    changed = NewOrder(**stored | changes)
+    if not draft.faults:
+        faults += changed.faults(caller)
+    return changed, faults
 
 
-def value(order: NewOrder) -> Decimal:
-    """What an order adds to its consumer's total (contract.md §3)."""
-    base = order.amount if order.base_amount is None else order.base_amount
-    if order.status not in COUNTING or not order.amount:
-        return Decimal(0)
-    with localcontext(prec=60) as context:
-        context.rounding = ROUND_HALF_EVEN
-        return (base * (order.amount - order.refunded_amount) / order.amount).quantize(Decimal("0.0001"))
-
-
-def _columns(caller: Caller, new: Sequence[NewOrder], locked: Locked) -> dict[str, Any]:
+def _columns(caller: Caller, orders: Sequence[NewOrder], consumer_ids: Mapping[int, str]) -> dict[str, Any]:
+    """Return the values of `WRITTEN`. `consumer_ids` are by the index of the order."""
     return {
         "environment_id": caller.environment_id,
-        "id": new_ids("ord_", len(new)),
-        "consumer_id": [locked.ids[place] for place in range(len(new))],
-        "external_id": [order.external_id for order in new],
-        "status": [order.status for order in new],
-        "amount": [order.amount for order in new],
-        "refunded_amount": [order.refunded_amount for order in new],
-        "currency_code": [order.currency_code or caller.currency for order in new],
-        "base_amount": [order.amount if order.base_amount is None else order.base_amount for order in new],
-        "items": [_json(order.items) for order in new],
-        "metadata": [_json(order.metadata) for order in new],
-        "placed_at": [order.placed_at for order in new],
+        "id": new_ids("ord_", len(orders)),
+        "consumer_id": [consumer_ids[index] for index in range(len(orders))],
+        "external_id": [order.external_id for order in orders],
+        "status": [order.status for order in orders],
+        "amount": [order.amount for order in orders],
+        "refunded_amount": [order.refunded_amount for order in orders],
+        "currency_code": [order.currency_code or caller.currency for order in orders],
+        "base_amount": [order.amount if order.base_amount is None else order.base_amount for order in orders],
+        "items": [_json(order.items) for order in orders],
+        "metadata": [_json(order.metadata) for order in orders],
+        "placed_at": [order.placed_at for order in orders],
     }
 
 
-def _json(given: Any) -> str | None:
-    return None if given is None else encode(given).decode()
+def _json(value: Any) -> str | None:
+    return None if value is None else encode(value).decode()

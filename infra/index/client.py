@@ -6,8 +6,12 @@ But a node that cannot be reached is passed over for another, and left alone for
 from typing import Any
 
 from opensearchpy import AsyncOpenSearch, JSONSerializer, OpenSearch
+from opensearchpy.exceptions import OpenSearchException
 
 from infra.settings import Settings
+
+OpenSearchError = OpenSearchException
+"""Any failed request to OpenSearch, for code that catches failures but does not use the client library."""
 
 TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 5

@@ -294,7 +294,7 @@ def test_errors_of_headers_are_in_the_envelope(client: Client, account: Account)
     answer = client.ask("PUT", path, {"fullName": "A"}, If_Match='"1"')
     tag = client.ask("GET", path).headers["ETag"]
     assert answer.status == 412
-    assert answer.is_as({"error": "Precondition failed", "message": f"It is now {tag}"} | ERROR)
+    assert answer.is_as({"error": "Precondition failed", "message": f"The current ETag is {tag}"} | ERROR)
     answer = client.ask("POST", "/consumers", b"{}", Content_Type="text/plain")
     assert answer.status == 415
     assert answer.is_as({"error": "Content-Type must be application/json"} | ERROR)

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from api.audiences.writes import LOCK_CONSUMERS
+from api.audiences import writes as audiences
 from api.consumers import writes as consumers
 from api.orders import writes as orders
 from infra.database.engine import sqlalchemy_url
@@ -43,21 +43,21 @@ def unknown(database_url: str) -> tuple[Environment, dict[str, list[str]]]:
 
 
 NONE, FREE = [None] * BATCH, [f"free {n}" for n in range(BATCH)]
-PLACES = list(range(BATCH))
+ITEMS = list(range(BATCH))
 
 
 @pytest.mark.parametrize(
     ("statement", "values"),
     [
-        (consumers.TAKEN, {"places": PLACES, "ids": "ids", "emails": FREE, "external_ids": FREE}),
-        (consumers.TAKEN, {"places": PLACES, "ids": NONE, "emails": "emails", "external_ids": "external_ids"}),
+        (consumers.FIND_TAKEN, {"items": ITEMS, "ids": "ids", "emails": FREE, "external_ids": FREE}),
+        (consumers.FIND_TAKEN, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": "external_ids"}),
         (consumers.LOCK, {"ids": "ids"}),
-        (orders.FIND, {"places": PLACES, "ids": "ids", "emails": NONE, "external_ids": NONE}),
-        (orders.FIND, {"places": PLACES, "ids": NONE, "emails": "emails", "external_ids": NONE}),
-        (orders.FIND, {"places": PLACES, "ids": NONE, "emails": NONE, "external_ids": "external_ids"}),
-        (orders.LOCK, {"ids": "ids"}),
-        (orders.TAKEN, {"ids": "external_ids", "besides": None}),
-        (LOCK_CONSUMERS, {"ids": "ids"}),
+        (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": "ids", "emails": NONE, "external_ids": NONE}),
+        (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": NONE}),
+        (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": NONE, "external_ids": "external_ids"}),
+        (orders.LOCK_CONSUMERS, {"ids": "ids"}),
+        (orders.FIND_TAKEN, {"external_ids": "external_ids", "own_id": None}),
+        (audiences.LOCK_CONSUMERS, {"ids": "ids"}),
         (
             consumers.UPDATE,
             dict.fromkeys(("email", "phone", "full_name", "metadata", "external_id"), NONE) | {"id": "ids"},

@@ -13,7 +13,7 @@ from typing import Any
 from litestar.types import ASGIApp
 
 import api.app
-from api.transactions import Waker
+from api.wake_ups import WakeUpSender
 from indexer import worker
 from indexer.drain import claims, loop
 from indexer.drain import round as drain
@@ -23,7 +23,7 @@ FOLDER = Path(os.environ["HALTING"])
 BEFORE = {
     "unclaimed": (claims, "claim"),
     "writing": (drain, "write_documents"),
-    "unwoken": (Waker, "wake"),
+    "unwoken": (WakeUpSender, "wake_up"),
 }
 AFTER = STEPS | {"committed": (loop, "drain_round")}
 

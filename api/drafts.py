@@ -1,0 +1,51 @@
+"""Drafts: request bodies that may still have schema faults.
+
+A sender should learn every problem of a body from a single response: the schema faults (a malformed address) together
+with the faults that only the database can find (an address that is taken, an unknown id). A handler whose write can
+fail in the database therefore declares its payload as a draft. Even a draft with schema faults goes to the database,
+where nothing is stored; `Draft.refuse` then answers 400 with all faults. Any other handler declares the plain type of
+its payload, and a body with schema faults is refused before the handler runs.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Generic, TypeVar
+
+import msgspec
+
+from api.errors import Fault, ItemFault, refuse
+
+T = TypeVar("T")
+
+
+class Draft(msgspec.Struct, Generic[T], frozen=True):
+    """A body and its schema faults.
+
+    A faulty field of an item is UNSET, even if the type requires the field. An item of a batch is None if the sender
+    put something other than an object there.
+    """
+
+    items: Sequence[T | None]
+    faults: Sequence[Fault] = ()
+    is_batch: ClassVar[bool]
+
+    def refuse(self, found: Sequence[ItemFault]) -> None:
+        """Raise 400 with the schema faults and those found in the database; return if there are none."""
+        refuse([*self.faults, *(item.in_batch() if self.is_batch else item.fault for item in found)])
+
+
+class ObjectDraft(Draft[T], Generic[T], frozen=True):
+    """A body that is a single object."""
+
+    is_batch: ClassVar[bool] = False
+
+    @property
+    def value(self) -> T:
+        [value] = self.items
+        assert value is not None, "a body other than an object is refused when it is read"
+        return value
+
+
+class BatchDraft(Draft[T], Generic[T], frozen=True):
+    """A body that is an array of objects. A fault names the index of its item: `[3].email`."""
+
+    is_batch: ClassVar[bool] = True

@@ -1,0 +1,112 @@
+"""A request's input, as dependencies of the handlers: `payload` is its body, `parameters` its query.
+
+Both are read with the type that the handler declares for its parameter of that name, and refused with 400 if they have
+faults. A `payload` declared as a draft (`api/drafts.py`) is passed on together with its faults.
+"""
+
+import json
+from http import HTTPStatus
+from typing import Any, get_args, get_origin
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from api.auth import Caller
+from api.drafts import BatchDraft, ObjectDraft
+from api.errors import Fault, Problem, invalid
+from api.request import AnyRequest
+from api.route_options import options_of
+from api.validation import Checker
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+
+
+async def payload(request: AnyRequest, caller: Caller) -> Any:
+    """Read the body.
+
+    Raises:
+        Problem: 400 if the body is not valid JSON, or not what the handler declares; 415 for another content type.
+    """
+    body = await request.body()
+    if not body:
+        raise _invalid_json("The body is empty")
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json")
+    raw = parse_json(body)
+    declared = _declared_type(request, "payload")
+    draft, checker = get_origin(declared), Checker(caller)
+    if draft is BatchDraft:
+        batch_key = options_of(request.route_handler).batch_key
+        assert batch_key, "a route with a batch names its key"
+        return BatchDraft(checker.check_batch(raw, batch_key, *get_args(declared)), checker.faults)
+    value: Any = checker.check_object(raw, *(get_args(declared) if draft else (declared,)))
+    if value is None or (checker.faults and not draft):
+        raise invalid(*checker.faults)
+    return ObjectDraft([value], checker.faults) if draft else value
+
+
+def parameters(request: AnyRequest, caller: Caller) -> Any:
+    """Read the query.
+
+    Raises:
+        Problem: 400 with all faults: unknown parameters, duplicates, bad values.
+    """
+    checker = Checker(caller, is_query=True)
+    raw: dict[str, str] = {}
+    query = request.scope["query_string"].decode("utf-8", "surrogateescape")
+    for encoded, text in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
+        name = encoded.encode("utf-8", "replace").decode()
+        if name in raw:
+            checker.faults.append(Fault(name, "Duplicate parameter"))
+        if "\0" in text:
+            checker.faults.append(Fault(name, "NUL characters are not allowed"))
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            checker.faults.append(Fault(name, "Must be percent-encoded UTF-8"))
+        raw[name] = text
+    value: Any = checker.check_object(raw, _declared_type(request, "parameters"))
+    if checker.faults:
+        raise invalid(*checker.faults)
+    return value
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a body strictly.
+
+    Raises:
+        Problem: 400 if the body is not JSON in UTF-8, repeats a key in an object, or contains NUL, a lone surrogate or
+            a number beyond the range of a double.
+    """
+    try:
+        value = msgspec.json.decode(body)
+        if b"\\u0000" in body and _has_nul(value):
+            raise ValueError("NUL characters are not allowed")
+        json.loads(body, object_pairs_hook=_refuse_duplicate_keys)
+    except RecursionError:
+        raise _invalid_json("JSON is nested too deeply") from None
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise _invalid_json(str(error)) from None
+    return value
+
+
+def _declared_type(request: AnyRequest, parameter: str) -> Any:
+    return request.route_handler.parsed_fn_signature.parameters[parameter].annotation
+
+
+def _invalid_json(message: str) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, "Invalid JSON", message=message)
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_nul, value))
+
+
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        keys = [key for key, _ in pairs]
+        duplicate = next(key for index, key in enumerate(keys) if key in keys[:index])
+        raise ValueError(f"Duplicate key {duplicate[:64]!r}")

@@ -1,0 +1,23 @@
+"""What orders are worth: the part that each adds to its consumer's total (contract.md §3).
+
+The database computes the same in the column `orders.value`; here it is needed before the write.
+"""
+
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+
+from api.orders.schemas import NewOrder
+
+TOTAL_MAX = Decimal(90_000_000_000_000)
+TOTAL_EXCEEDED = f"Would raise the consumer's totalOrderValue above the maximum of {TOTAL_MAX}"
+
+COUNTING = frozenset({"CREATED", "COMPLETED"})
+"""The states of an order that count in the totals."""
+
+
+def value_of(order: NewOrder) -> Decimal:
+    base = order.amount if order.base_amount is None else order.base_amount
+    if order.status not in COUNTING or not order.amount:
+        return Decimal(0)
+    with localcontext(prec=60) as context:
+        context.rounding = ROUND_HALF_EVEN
+        return (base * (order.amount - order.refunded_amount) / order.amount).quantize(Decimal("0.0001"))

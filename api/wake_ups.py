@@ -1,0 +1,52 @@
+"""Wake-ups that requests send to the indexer after a commit."""
+
+import threading
+from typing import Protocol
+
+import structlog
+
+from infra.queue import TaskQueue
+
+log = structlog.get_logger()
+
+WAKE_UP_SECONDS = 0.08
+"""Time between two wake-ups: the changes in between share the next wake-up, and a single refresh of the index."""
+
+
+class WakeUp(Protocol):
+    """Wakes the indexer up; `now` if a client waits for the change to be searchable."""
+
+    def __call__(self, *, now: bool = False) -> None: ...
+
+
+class WakeUpSender:
+    """Sends wake-ups from a thread, so that no request waits for Redis. Wake-ups in quick succession become one."""
+
+    def __init__(self, task_queue: TaskQueue) -> None:
+        self._task_queue = task_queue
+        self._wanted, self._urgent = threading.Event(), threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="wake-up", daemon=True)
+        self._thread.start()
+
+    def wake_up(self, *, now: bool = False) -> None:
+        """Send a wake-up soon; without any pause if `now`."""
+        if now:
+            self._urgent.set()
+        self._wanted.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self.wake_up(now=True)
+        self._thread.join(timeout=1)
+        self._task_queue.close()
+
+    def _run(self) -> None:
+        was_sent = True
+        while self._wanted.wait() and not self._closed:
+            self._urgent.clear()
+            self._wanted.clear()
+            if (is_sent := self._task_queue.wake_drain()) != was_sent:
+                was_sent = is_sent
+                log.warning("queue_recovered" if is_sent else "queue_unreachable")
+            self._urgent.wait(WAKE_UP_SECONDS)
