@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from indexer.drain.loop import Drainer
 from indexer.rebuild.builder import Builder
-from indexer.verify import runs
+from indexer.verify.runs import Runner
 from infra import logs, queue
 from infra.database import activity
 from infra.database.engine import open_engine
@@ -77,14 +77,14 @@ def build(settings: Settings) -> None:
 
     A rebuild must not depend on Redis, because an index may be lost while Redis is unavailable.
     """
-    engine, builder, place = open_engine(settings, name="reconcile"), Builder(settings), runs.place_of(settings)
+    engine, builder, runner = open_engine(settings, name="reconcile"), Builder(settings), Runner.open(settings)
     while True:
         try:
             with engine.connect() as connection:
                 silent = _is_silent(connection, queue.BULK)
         except sa.exc.DBAPIError:
             silent = False
-        if not silent or not any([builder.work(TURN_SECONDS), runs.work(place, TURN_SECONDS)]):
+        if not silent or not any([builder.work(TURN_SECONDS), runner.work(TURN_SECONDS)]):
             time.sleep(POLL_SECONDS)
 
 

@@ -20,9 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from indexer import upkeep
 from indexer.drain.loop import Drainer
 from indexer.rebuild.builder import Builder
-from indexer.verify import reindex as reindex_pages
-from indexer.verify import runs
-from indexer.verify.runs import Place
+from indexer.verify.reindex import count_chosen
+from indexer.verify.runs import Runner
 from indexer.worker import SETTINGS, app
 from infra import logs, queue
 from infra.accounts.organizations import OrganizationError, named_environment
@@ -72,8 +71,8 @@ def _builder() -> Builder:
 
 
 @cache
-def _place() -> Place:
-    return runs.place_of(SETTINGS)
+def _runner() -> Runner:
+    return Runner.open(SETTINGS)
 
 
 @cache
@@ -156,9 +155,9 @@ def reindex(
     dry_run: bool = False,
 ) -> None:
     """Request that the consumers for which all conditions hold are written again. A dry run logs their number only."""
-    place = _place()
+    runner = _runner()
     try:
-        with place.engine.begin() as connection:
+        with runner.engine.begin() as connection:
             request = ReindexRequest(
                 ids=ids,
                 environment=environment,
@@ -168,7 +167,7 @@ def reindex(
             )
             scope = check_request(connection, request)
             if dry_run:
-                total = reindex_pages.total(connection, place.client, place.alias, scope)
+                total = count_chosen(connection, runner.client, runner.alias, scope)
                 log.info("reindex_counted", consumers=total)
                 return
             run = request_reindex(connection, scope)
@@ -181,7 +180,7 @@ def reindex(
 
 def _request_run(kind: RunKind, environment: str | None, repairs: int | None = None) -> None:
     try:
-        with _place().engine.begin() as connection:
+        with _runner().engine.begin() as connection:
             environment_id = named_environment(connection, environment) if environment is not None else None
             run = request_run(connection, kind, environment_id=environment_id, repairs=repairs)
     except (OrganizationError, VerificationError) as error:
@@ -194,14 +193,14 @@ def _request_run(kind: RunKind, environment: str | None, repairs: int | None = N
 @app.task(name=queue.COMPARE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def continue_run() -> None:
     """Continue a requested run; send the next wake-up while there is work."""
-    if runs.work(_place(), RUN_SECONDS):
+    if _runner().work(RUN_SECONDS):
         continue_run.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
 
 
 @app.task(name=queue.WATCH)  # type: ignore[untyped-decorator]  # Celery ships no types
 def watch() -> None:
     """Compare the next consumers of the watch, the verification that never ends."""
-    runs.watch(_place())
+    _runner().watch()
 
 
 # Upkeep

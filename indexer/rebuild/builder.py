@@ -14,8 +14,9 @@ import structlog
 
 from indexer.drain.bulk import IndexUnavailable, refresh
 from indexer.rebuild import fill, refill, transitions
-from indexer.verify import compare
-from indexer.verify.pool import Comparers
+from indexer.verify import ranges
+from indexer.verify.compare import Comparison, Scope, compare_ranges, index_of
+from indexer.verify.pool import ComparisonPool
 from infra import logs
 from infra.backoff import Backoff
 from infra.database.engine import open_engine
@@ -81,7 +82,7 @@ class Builder:
     def __init__(self, settings: Settings, name: str = "rebuild") -> None:
         self._engine = open_engine(settings, pool_size=3, name=name)
         self._writer, self._client = open_writer(settings), open_client(settings)
-        self._comparers = Comparers(settings, self._engine, self._writer)
+        self._pool = ComparisonPool(settings, self._engine, self._writer)
         self._prefix = settings.index_prefix
         self._rows = ROWS
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
@@ -92,7 +93,7 @@ class Builder:
         while time.monotonic() < until and not self._backoff.is_pausing:
             try:
                 if not self.step():
-                    self._comparers.rest()
+                    self._pool.stop_idle_processes()
                     return False
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the worker)
                 self._fail(error)
@@ -102,7 +103,7 @@ class Builder:
         return time.monotonic() >= until
 
     def close(self) -> None:
-        self._comparers.close()
+        self._pool.close()
         self._engine.dispose()
         self._writer.close()
         self._client.close()
@@ -218,26 +219,26 @@ class Builder:
         """Compare for a moment, from where the last one was, and look after each range whether that is wanted still."""
         refresh(self._writer, building.index_name)
         position = building.verify_position
-        for step in self._compared(building, time.monotonic() + VERIFY_SECONDS):
-            values = {"id": building.id, "position": position, "last": step.last or position}
+        for comparison in self._compared(building, time.monotonic() + VERIFY_SECONDS):
+            values = {"id": building.id, "position": position, "last": comparison.last or position}
             with self._engine.begin() as connection:
                 found = connection.execute(
-                    VERIFIED, values | {"differences": len(step.differences)}
+                    VERIFIED, values | {"differences": len(comparison.differences)}
                 ).scalar_one_or_none()
             if found is None:
                 return
-            if step.last is None:
+            if comparison.last is None:
                 self._move(building, "swapping")
                 if found:
                     transitions.abandon(self._engine, building.id, f"verification found {found} differences")
                 return
-            position = step.last
+            position = comparison.last
 
-    def _compared(self, building: Building, until: float) -> Iterator[compare.Step]:
-        scope = compare.Scope(compare.index_of(self._engine, building.index_name), None)
-        ranges = compare.ranges(self._engine, scope, building.verify_position, compare.ROWS)
-        portion = takewhile(lambda _: time.monotonic() < until, ranges)
-        yield from compare.steps(portion, self._comparers.submit(scope, building.total))
+    def _compared(self, building: Building, until: float) -> Iterator[Comparison]:
+        scope = Scope(index_of(self._engine, building.index_name), None)
+        remaining = ranges.id_ranges(self._engine, None, building.verify_position, ranges.RANGE_ROWS)
+        portion = takewhile(lambda _: time.monotonic() < until, remaining)
+        yield from compare_ranges(portion, self._pool.submitter(scope, building.total))
 
     def _move(self, building: Building, phase: str) -> bool:
         with self._engine.begin() as connection:
@@ -247,6 +248,6 @@ class Builder:
         """Smaller pages, after a while: the index may have too much to do, or one row be at fault."""
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("rebuild_postponed", rows=self._rows, reason=reason)
-        self._comparers.rest(at_once=True)
+        self._pool.stop_processes()
         self._rows = max(1, self._rows // 4)
         self._backoff.pause()

@@ -1,4 +1,4 @@
-"""Repair: what differs is written anew, through the outbox like any change, in the lane that holds up nobody."""
+"""Repair differences through the outbox, like any change, in the lane `bulk`, which delays no client."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,18 +9,18 @@ from opensearchpy import OpenSearch
 
 from indexer.drain.bulk import IndexUnavailable, refresh
 from indexer.drain.claims import VERSION_LIMIT
-from indexer.verify.suspects import Difference, Found
+from indexer.verify.suspects import ConfirmedDifference, IndexedDocument
 from infra.index.naming import write_alias
 
-GONE, CHANGED = 404, 409
+NOT_FOUND, CONFLICT = 404, 409
 
-# The drain reads the rows themselves, and steps over an index that is ahead. The present version is enough: the index
-# takes the same one again.
-WRITE_ANEW = sa.text("""
+# The present version of the row is enough: the drain reads the row itself, OpenSearch accepts the same version again,
+# and for a document with a higher version the drain raises the version of the row.
+REWRITE = sa.text("""
     INSERT INTO outbox (environment_id, consumer_id, version, lane)
     SELECT environment_id, id, version, 'bulk' FROM consumers WHERE id = ANY(:ids)""")
-# Without a row the drain writes a tombstone, with the version it finds here.
-BURY = sa.text("""
+# For a consumer without a row the drain writes a tombstone, with the version of the outbox row.
+WRITE_TOMBSTONES = sa.text("""
     INSERT INTO outbox (environment_id, consumer_id, version, lane)
     SELECT d.environment_id, d.id, d.version + 1, 'bulk'
     FROM unnest(CAST(:environments AS int[]), CAST(:ids AS text[]), CAST(:versions AS bigint[]))
@@ -28,55 +28,55 @@ BURY = sa.text("""
     WHERE NOT EXISTS (SELECT FROM consumers c WHERE c.id = d.id)""")
 
 
-def mend(
-    connection: sa.Connection,
-    client: OpenSearch,
-    index: str,
-    differences: Sequence[tuple[Difference, Found | None]],
+def repair(
+    connection: sa.Connection, client: OpenSearch, index: str, differences: Sequence[ConfirmedDifference]
 ) -> int:
-    """Have documents put right; answer how many. Safe to be repeated.
+    """Repair differences, and return how many. Safe to repeat.
 
     Args:
-        connection: in a transaction; what it adds is indexed once that is committed.
-        client: whose answers are JSON text.
-        index: where the documents are.
-        differences: with the documents as they were found.
+        connection: in a transaction; the drain indexes the outbox rows after the commit.
+        client: must return JSON text.
+        index: the index with the documents.
+        differences: as `suspects.confirm` found them.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index cannot be written.
     """
-    # No tombstone is due for what never was a consumer, and none can be written above the highest version.
-    doomed = [found for difference, found in differences if found and _must_be_removed(difference)]
-    if doomed:
-        _remove(client, index, doomed)
-    rows = [difference.id for difference, _ in differences if difference.database_version is not None]
-    if rows:
-        connection.execute(WRITE_ANEW, {"ids": rows})
-    dead = [each for each, _ in differences if each.cause == "resurrected" and not _must_be_removed(each)]
-    if dead:
+    documents = [each.document for each in differences if each.document and _must_be_deleted(each)]
+    if documents:
+        _delete(client, index, documents)
+    ids = [each.id for each in differences if each.database_version is not None]
+    if ids:
+        connection.execute(REWRITE, {"ids": ids})
+    resurrected = [each for each in differences if each.cause == "resurrected" and not _must_be_deleted(each)]
+    if resurrected:
         values = {
-            "environments": [each.environment_id for each in dead],
-            "ids": [each.id for each in dead],
-            "versions": [each.index_version for each in dead],
+            "environments": [each.environment_id for each in resurrected],
+            "ids": [each.id for each in resurrected],
+            "versions": [each.index_version for each in resurrected],
         }
-        connection.execute(BURY, values)
+        connection.execute(WRITE_TOMBSTONES, values)
     return len(differences)
 
 
-def _must_be_removed(difference: Difference) -> bool:
-    is_nobodys = difference.cause == "foreign" and difference.database_version is None
-    return is_nobodys or (difference.index_version or 0) >= VERSION_LIMIT
+def _must_be_deleted(difference: ConfirmedDifference) -> bool:
+    """Tell whether no later version can replace the document: it belongs to no consumer, which rules out a tombstone,
+    or its version is at the limit.
+    """
+    belongs_to_no_consumer = difference.cause == "foreign" and difference.database_version is None
+    return belongs_to_no_consumer or (difference.index_version or 0) >= VERSION_LIMIT
 
 
-def _remove(client: OpenSearch, index: str, doomed: Sequence[Found]) -> None:
-    """Delete documents, unless they changed since they were found."""
+def _delete(client: OpenSearch, index: str, documents: Sequence[IndexedDocument]) -> None:
+    """Delete documents, except those that changed after they were read."""
     lines = []
-    for found in doomed:
-        action = {"_id": found.id, "if_seq_no": found.seq_no, "if_primary_term": found.primary_term}
+    for document in documents:
+        action = {"_id": document.id, "if_seq_no": document.seq_no, "if_primary_term": document.primary_term}
         lines.append(msgspec.json.encode({"delete": action}))
     params = {"require_alias": "true", "filter_path": "items.*.status"}
-    answer: Any = client.bulk(body=b"\n".join(lines) + b"\n", index=write_alias(index), params=params)
-    for item in msgspec.json.decode(answer)["items"]:
-        if (status := item["delete"]["status"]) >= 300 and status not in {GONE, CHANGED}:  # noqa: PLR2004 (HTTP's)
+    response: Any = client.bulk(body=b"\n".join(lines) + b"\n", index=write_alias(index), params=params)
+    for item in msgspec.json.decode(response)["items"]:
+        status = item["delete"]["status"]
+        if status >= 300 and status not in {NOT_FOUND, CONFLICT}:  # noqa: PLR2004 (HTTP's)
             raise IndexUnavailable(f"a document cannot be deleted: {status}")
     refresh(client, index)

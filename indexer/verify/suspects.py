@@ -1,12 +1,17 @@
-"""What is really wrong with consumers whose documents seem to differ, while database and index go on changing.
+"""Confirm suspects: tell real differences from changes that were under way when documents and rows were read.
 
-A document that is the same before and after a moment at which no change of its consumer was on its way must be that
-moment's row: a drain makes a change searchable first, and forgets it only then. If it is not, nothing will mend it.
+1. Read the documents of the suspects.
+2. Read their rows, and whether the outbox holds a change for the consumer, in one statement.
+3. Read the documents again.
+
+If both document reads agree, and the outbox held nothing for the consumer in between, then document and row must
+match, because a drain deletes the outbox row only after the change is searchable. If they do not match, no drain will
+correct the document: it is a real difference. In every other case the document is in flight.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -16,197 +21,200 @@ from indexer.drain.bulk import select_fields
 from indexer.drain.claims import STORED_CONSUMER_COLUMNS, StoredConsumer
 from infra.ids import is_id
 from infra.index.documents import Tombstone, document
-
-Cause: TypeAlias = Literal["missing", "stale", "ahead", "resurrected", "foreign", "content"]
+from infra.index.hits import SearchResponse, SourceHit
+from infra.operations.verify import Cause
 
 PREFIX = "cons_"
-NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+ENVIRONMENT_ID = re.compile(r"[1-9][0-9]{0,8}")
 BATCH = 500
-"""Suspects that are looked at together."""
+"""Suspects read together."""
 
-# One statement, and so one moment. Parked changes are on their way no more.
+# One statement, so that row and outbox are read at the same moment. Parked changes count as not under way: no drain
+# will index them.
 ROWS = sa.text(f"""
-    SELECT i.id AS asked,
+    SELECT i.id AS suspect_id,
         EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL)
             OR EXISTS (SELECT FROM generation_misses m JOIN generations g ON g.id = m.generation_id
-                       WHERE m.consumer_id = i.id AND g.index_name = :index) AS is_on_its_way,
+                       WHERE m.consumer_id = i.id AND g.index_name = :index) AS is_in_flight,
         {STORED_CONSUMER_COLUMNS}
     FROM unnest(CAST(:ids AS text[])) AS i (id) LEFT JOIN consumers c ON c.id = i.id""")
 ENVIRONMENTS = sa.text("SELECT id FROM environments WHERE id = ANY(:ids)")
 
 
-class Index(NamedTuple):
-    """What is looked at."""
-
+class ComparedIndex(NamedTuple):
     name: str
     fields: frozenset[str]
-    """Those its mapping declares: it was given no others."""
-    is_of_this_code: bool = True
-    """Whether its documents are made as this code makes them; those of other code are compared by version alone."""
+    """The fields of its mapping: documents are written without all other fields."""
+    compares_content: bool = True
+    """False if another document version of the code wrote the documents: then only their versions are compared."""
 
 
-class Found(msgspec.Struct, rename={"id": "_id", "version": "_version", "source": "_source", "seq_no": "_seq_no"}):
-    """A document as it lies in the index. `seq_no` and `primary_term`, where asked for, name this state of it."""
-
-    id: str
-    version: int
-    source: msgspec.Raw
-    seq_no: int = -1
-    primary_term: int = msgspec.field(default=-1, name="_primary_term")
-    sort: list[Any] = []
-
-    @property
-    def is_tombstone(self) -> bool:
-        """Whether it is one, and nothing more."""
-        try:
-            told = _tombstone(self.source)
-        except msgspec.DecodeError:
-            return False
-        return (
-            told.deleted
-            and (told.id, told.version) == (self.id, self.version)
-            and msgspec.json.encode(told) == self.bytes
-        )
-
-    @property
-    def bytes(self) -> bytes:
-        return bytes(self.source)
-
-    @property
-    def environment_id(self) -> int | None:
-        """The number it names as its environment's; None if it names none."""
-        try:
-            named = _claimed(self.source).environment_id
-        except msgspec.DecodeError:
-            return None
-        return int(named) if NUMBER.fullmatch(named) else None
-
-
-class _Claimed(msgspec.Struct, rename="camel"):
+class _WithEnvironment(msgspec.Struct, rename="camel"):
     environment_id: str
 
 
-_tombstone = msgspec.json.Decoder(Tombstone).decode
-_claimed = msgspec.json.Decoder(_Claimed).decode
+_decode_tombstone = msgspec.json.Decoder(Tombstone).decode
+_decode_environment = msgspec.json.Decoder(_WithEnvironment).decode
 
 
-class _Hits(msgspec.Struct):
-    hits: list[Found]
+class IndexedDocument(SourceHit[msgspec.Raw], kw_only=True):
+    """A document as the index holds it."""
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self.source)
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether the document is a tombstone of its own id and version, with no other field."""
+        try:
+            tombstone = _decode_tombstone(self.source)
+        except msgspec.DecodeError:
+            return False
+        return (
+            tombstone.deleted
+            and (tombstone.id, tombstone.version) == (self.id, self.version)
+            and msgspec.json.encode(tombstone) == self.content
+        )
+
+    @property
+    def environment_id(self) -> int | None:
+        """The environment the document names; None if it names none."""
+        try:
+            name = _decode_environment(self.source).environment_id
+        except msgspec.DecodeError:
+            return None
+        return int(name) if ENVIRONMENT_ID.fullmatch(name) else None
 
 
-class _Answer(msgspec.Struct):
-    hits: _Hits
+_decode = msgspec.json.Decoder(SearchResponse[IndexedDocument]).decode
 
 
-_answer = msgspec.json.Decoder(_Answer).decode
-
-
-class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A document that is not as the database has it."""
+class ConfirmedDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that does not match its row."""
 
     id: str
-    """The document's: whatever it is, a consumer's or not."""
+    """The `_id` of the document, which may be any text."""
     cause: Cause
     environment_id: int | None
-    """The consumer's, or else the one that the document names."""
+    """The environment of the row, or else the one the document names."""
     database_version: int | None
-    index_version: int | None
+    """None without a row."""
+    document: IndexedDocument | None
+    """None if the index holds no such document."""
+
+    @property
+    def index_version(self) -> int | None:
+        return self.document.version if self.document else None
 
 
-class Checked(NamedTuple):
-    differences: list[tuple[Difference, Found | None]]
+class Confirmed(NamedTuple):
+    differences: list[ConfirmedDifference]
     in_flight: int
-    """Those whose document is about to be written anew, or was meanwhile."""
+    """Suspects with a change in the outbox, or whose document changed between both reads."""
 
 
-def search(client: OpenSearch, index: str, body: Mapping[str, Any]) -> list[Found]:
-    """Documents with their versions, and sources byte for byte.
+def search(client: OpenSearch, index: str, body: Mapping[str, Any]) -> list[IndexedDocument]:
+    """Search documents, with versions and the exact bytes of their sources.
 
     Raises:
         OpenSearchException: the index cannot be searched.
     """
-    options = {"version": True, "track_total_hits": False}
-    answer: Any = client.search(index=index, body={**body, **options}, params={"allow_partial_search_results": "false"})
-    return _answer(answer).hits.hits
+    body = {**body, "version": True, "track_total_hits": False}
+    response: Any = client.search(index=index, body=body, params={"allow_partial_search_results": "false"})
+    return _decode(response).hits.hits
 
 
-def check(engine: sa.Engine, client: OpenSearch, index: Index, ids: Sequence[str]) -> Checked:
-    """Tell what is wrong with each of these documents, if anything is.
+def confirm(engine: sa.Engine, client: OpenSearch, index: ComparedIndex, ids: Sequence[str]) -> Confirmed:
+    """Find the real differences among suspects.
 
     Raises:
-        OpenSearchException, DBAPIError: one of the two is away.
+        OpenSearchException, DBAPIError: OpenSearch or the database cannot be used.
     """
-    checked = Checked([], 0)
+    differences: list[ConfirmedDifference] = []
+    in_flight = 0
     for start in range(0, len(ids), BATCH):
-        part = _check(engine, client, index, ids[start : start + BATCH])
-        checked = Checked(checked.differences + part.differences, checked.in_flight + part.in_flight)
-    return checked
+        confirmed = _confirm(engine, client, index, ids[start : start + BATCH])
+        differences += confirmed.differences
+        in_flight += confirmed.in_flight
+    return Confirmed(differences, in_flight)
 
 
-def _check(engine: sa.Engine, client: OpenSearch, index: Index, ids: Sequence[str]) -> Checked:
-    before = _indexed(client, index.name, ids)
+def _confirm(engine: sa.Engine, client: OpenSearch, index: ComparedIndex, ids: Sequence[str]) -> Confirmed:
+    before = _read_documents(client, index.name, ids)
     with engine.connect() as connection:
-        rows, on_their_way = _rows(connection, index, [each for each in ids if is_id(PREFIX, each)])
-        named = {found.environment_id for found in before.values()}
+        rows, ids_in_flight = _read_rows(connection, index, [each for each in ids if is_id(PREFIX, each)])
+        named = {document.environment_id for document in before.values()}
         environments = set(connection.execute(ENVIRONMENTS, {"ids": [each for each in named if each]}).scalars())
-    after = _indexed(client, index.name, ids)
-    differences, in_flight = [], len(on_their_way)
+    after = _read_documents(client, index.name, ids)
+    differences, in_flight = [], len(ids_in_flight)
     for each in ids:
-        found, current = after.get(each), rows.get(each)
-        if each in on_their_way:
+        indexed, stored = after.get(each), rows.get(each)
+        if each in ids_in_flight:
             continue
-        if found != before.get(each):
+        if indexed != before.get(each):
             in_flight += 1
-        elif cause := _cause(each, found, current, environments, index):
-            differences.append((_difference(each, cause, found, current), found))
-    return Checked(differences, in_flight)
+        elif cause := _cause(each, indexed, stored, environments, index):
+            differences.append(_difference(each, cause, indexed, stored))
+    return Confirmed(differences, in_flight)
 
 
-def _indexed(client: OpenSearch, index: str, ids: Sequence[str]) -> dict[str, Found]:
+def _read_documents(client: OpenSearch, index: str, ids: Sequence[str]) -> dict[str, IndexedDocument]:
     body = {"query": {"ids": {"values": list(ids)}}, "size": len(ids), "seq_no_primary_term": True}
-    return {found.id: found for found in search(client, index, body)}
+    return {indexed.id: indexed for indexed in search(client, index, body)}
 
 
-def _rows(connection: sa.Connection, index: Index, ids: Sequence[str]) -> tuple[dict[str, StoredConsumer], set[str]]:
-    rows, on_their_way = {}, set()
-    for row in connection.execute(ROWS, {"ids": list(ids), "index": index.name}):
-        if row.is_on_its_way:
-            on_their_way.add(row.asked)
+def _read_rows(
+    connection: sa.Connection, index: ComparedIndex, ids: Sequence[str]
+) -> tuple[dict[str, StoredConsumer], set[str]]:
+    rows, ids_in_flight = {}, set()
+    values = {"ids": list(ids), "index": index.name}
+    for row in connection.execute(ROWS, values):
+        if row.is_in_flight:
+            ids_in_flight.add(row.suspect_id)
         elif row.id is not None:
-            rows[row.asked] = StoredConsumer.from_row(row[2:])
-    return rows, on_their_way
+            rows[row.suspect_id] = StoredConsumer.from_row(row[2:])
+    return rows, ids_in_flight
 
 
 def _cause(
-    document_id: str, found: Found | None, current: StoredConsumer | None, environments: set[int], index: Index
+    document_id: str,
+    indexed: IndexedDocument | None,
+    stored: StoredConsumer | None,
+    environments: set[int],
+    index: ComparedIndex,
 ) -> Cause | None:
-    if current is None:
-        if found is None or (found.is_tombstone and is_id(PREFIX, document_id)):
+    """Return why the document does not match its row; None if it matches."""
+    if stored is None:
+        if indexed is None or (indexed.is_tombstone and is_id(PREFIX, document_id)):
             return None
-        known = is_id(PREFIX, document_id) and found.environment_id in environments
-        return "resurrected" if known else "foreign"
-    if found is None:
+        could_be_a_consumer = is_id(PREFIX, document_id) and indexed.environment_id in environments
+        return "resurrected" if could_be_a_consumer else "foreign"
+    if indexed is None:
         return "missing"
-    if found.environment_id != current.row.environment_id:
+    if indexed.environment_id != stored.row.environment_id:
         return "foreign"
-    if found.version != current.row.version:
-        return "stale" if found.version < current.row.version else "ahead"
-    return None if not index.is_of_this_code or found.bytes == expected(current, index) else "content"
+    if indexed.version != stored.row.version:
+        return "stale" if indexed.version < stored.row.version else "ahead"
+    is_equal = not index.compares_content or indexed.content == expected_content(stored, index)
+    return None if is_equal else "content"
 
 
-def expected(current: StoredConsumer, index: Index) -> bytes | None:
-    """The document that a row should have there; None if none can be made of it."""
+def expected_content(stored: StoredConsumer, index: ComparedIndex) -> bytes | None:
+    """Return the source that the document of a row should have; None if no document can be made of the row."""
     try:
-        return select_fields(document(*current), index.fields)
-    except Exception:  # noqa: BLE001 (whatever it is about this row, the others are compared)
+        return select_fields(document(*stored), index.fields)
+    except Exception:  # noqa: BLE001 (a fault of one row must not end the comparison of all rows)
         return None
 
 
-def _difference(document_id: str, cause: Cause, found: Found | None, current: StoredConsumer | None) -> Difference:
-    return Difference(
+def _difference(
+    document_id: str, cause: Cause, indexed: IndexedDocument | None, stored: StoredConsumer | None
+) -> ConfirmedDifference:
+    return ConfirmedDifference(
         id=document_id,
         cause=cause,
-        environment_id=current.row.environment_id if current else found.environment_id if found else None,
-        database_version=current.row.version if current else None,
-        index_version=found.version if found else None,
+        environment_id=stored.row.environment_id if stored else indexed.environment_id if indexed else None,
+        database_version=stored.row.version if stored else None,
+        document=indexed,
     )

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from indexer.verify import compare, pool
-from indexer.verify.compare import Report, Scope
-from indexer.verify.pool import Comparers
+from indexer.verify.pool import PROCESS_THRESHOLD
 from infra.operations.verify import Run, find_run, request_run
 from infra.settings import ROOT
+from tests.indexer.comparing import compare_index
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS
 from tests.waiting import wait_until
 
 WORKING = """
 import sys
-from indexer.verify.compare import Range, Scope, index_of
-from indexer.verify.pool import MANY, Comparers
+from indexer.verify.compare import Scope, index_of
+from indexer.verify.pool import PROCESS_THRESHOLD, ComparisonPool
+from indexer.verify.ranges import IdRange
 from infra import settings
 from infra.database.engine import open_engine
 from infra.index.client import open_writer
@@ -28,8 +28,9 @@ from infra.index.client import open_writer
 def main():
     chosen = settings.load()
     engine, client = open_engine(chosen), open_writer(chosen)
-    submit = Comparers(chosen, engine, client).submit(Scope(index_of(engine, sys.argv[1]), None), MANY)
-    print(submit(Range("", None)).result().compared, flush=True)
+    scope = Scope(index_of(engine, sys.argv[1]), None)
+    submit = ComparisonPool(chosen, engine, client).submitter(scope, PROCESS_THRESHOLD)
+    print(submit(IdRange("", None)).result().compared, flush=True)
     sys.stdin.read()
 
 if __name__ == "__main__":
@@ -38,26 +39,17 @@ if __name__ == "__main__":
 
 PATCHED = """
 from indexer.verify import pool
-pool.MANY = 0
+pool.PROCESS_THRESHOLD = 0
 from indexer.worker import app
 """
 
 
-def test_processes_find_what_threads_do(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "MANY", 0)
+def test_processes_find_what_threads_do(pipeline: Pipeline) -> None:
     pipeline.run("INSERT INTO consumers (environment_id, full_name) SELECT :e, 'n' || n FROM generate_series(1, 24) n")
     pipeline.drain()
     ids = [id_ for (id_,) in pipeline.run("SELECT id FROM consumers ORDER BY id")]
     wrong = {fault.plant(pipeline, id_): fault.cause for fault, id_ in zip(FAULTS.values(), ids, strict=False)}
-    engine = pipeline.database.engine
-    scope, report = Scope(compare.index_of(engine, pipeline.index_name), None), Report()
-    comparing = Comparers(pipeline.database.settings, engine, pipeline.writer)
-    try:
-        for step in compare.steps(compare.ranges(engine, scope, rows=5), comparing.submit(scope, len(ids))):
-            report.add(step)
-    finally:
-        comparing.close()
-    assert {difference.id: difference.cause for difference in report.found} == wrong
+    assert compare_index(pipeline, rows=5, consumers=PROCESS_THRESHOLD).causes == wrong
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux shows them")

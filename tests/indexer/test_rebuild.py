@@ -7,7 +7,8 @@ import pytest
 
 from indexer.rebuild import fill
 from indexer.rebuild.builder import Builder
-from indexer.verify import compare as verify
+from indexer.verify import compare, ranges
+from indexer.verify.ranges import IdRange
 from infra.index import generations, mapping, naming
 from infra.operations import rebuild as rebuilds
 from tests.guarantees.agreement import assert_agreement
@@ -130,23 +131,23 @@ def test_paused_rebuild_rests_and_misses_nothing(pipeline: Pipeline, builder: Bu
 def test_verification_that_is_under_way_ends_when_it_is_not_wanted_any_more(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch, request_: str
 ) -> None:
-    monkeypatch.setattr(verify, "ROWS", 2)
+    monkeypatch.setattr(ranges, "RANGE_ROWS", 2)
     people(pipeline, 100)
     pipeline.drain()
     ask(pipeline, "rebuild")
     reach(pipeline, builder, "verifying")
     compared: list[Any] = []
-    compare = verify.compare
+    compare_range = compare.compare_range
 
     def ask_meanwhile(*arguments: Any) -> Any:
         if not compared:
             ask(pipeline, request_)
         compared.append(arguments)
-        return compare(*arguments)
+        return compare_range(*arguments)
 
-    monkeypatch.setattr(verify, "compare", ask_meanwhile)
+    monkeypatch.setattr(compare, "compare_range", ask_meanwhile)
     builder.step()
-    assert len(compared) <= 2 * verify.AHEAD
+    assert len(compared) <= 2 * compare.MAX_PENDING
     if request_ == "cancel":
         assert build(pipeline, builder).phase == "cancelled"
         assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
@@ -161,22 +162,22 @@ def test_verification_that_is_under_way_ends_when_it_is_not_wanted_any_more(
 def test_verification_is_done_in_parts_and_each_range_once(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "ROWS", 2)
+    monkeypatch.setattr(ranges, "RANGE_ROWS", 2)
     people(pipeline, 41)
     pipeline.drain()
     ask(pipeline, "rebuild")
     reach(pipeline, builder, "verifying")
-    compared: list[verify.Range] = []
-    compare = verify.compare
+    compared: list[IdRange] = []
+    compare_range = compare.compare_range
 
     def fail_at_times(*arguments: Any) -> Any:
         if len(compared) % 7 == 6:
             compared.append(arguments[-1])
             raise ConnectionError
         compared.append(arguments[-1])
-        return compare(*arguments)
+        return compare_range(*arguments)
 
-    monkeypatch.setattr(verify, "compare", fail_at_times)
+    monkeypatch.setattr(compare, "compare_range", fail_at_times)
     done = build(pipeline, builder)
     assert (done.phase, done.differences) == ("done", 0)
     assert len(compared) < 3 * 21

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from indexer.verify import reindex, runs
+from indexer.verify import reindex
+from indexer.verify.runs import Runner
 from infra.operations.reindex import ReindexScope, request_reindex
 from tests.commands import Consumers, Said, commands
 from tests.guarantees.agreement import assert_agreement
@@ -18,11 +19,11 @@ from tests.indexer.conftest import Pipeline
 @contextmanager
 def at_work(pipeline: Pipeline) -> Iterator[None]:
     """A worker of the runs, meanwhile."""
-    stop, place = threading.Event(), runs.place_of(pipeline.database.settings)
+    stop, runner = threading.Event(), Runner.open(pipeline.database.settings)
 
     def run() -> None:
         while not stop.wait(0.05):
-            runs.work(place, 1)
+            runner.work(1)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -31,8 +32,8 @@ def at_work(pipeline: Pipeline) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        place.engine.dispose()
-        place.client.close()
+        runner.engine.dispose()
+        runner.client.close()
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_lost_document_is_written_again(pipeline: Pipeline, consumers: Consumers
 def test_all_of_an_environment_are_found_in_many_transactions(
     pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reindex, "ROWS", 3)
+    monkeypatch.setattr(reindex, "PAGE_ROWS", 3)
     ids = {pipeline.consumer() for _ in range(9)}
     pipeline.drain()
     said = answer(consumers("index", "reindex", "--environment", "Shop:live", "--json"))
@@ -117,7 +118,7 @@ def test_change_that_was_given_up_is_done_with_once_its_consumer_is_written(
 @pytest.fixture
 def mixed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Consumers by a mark in their metadata, indexed; more of each than a page has."""
-    monkeypatch.setattr(reindex, "ROWS", 3)
+    monkeypatch.setattr(reindex, "PAGE_ROWS", 3)
     insert: Any = """
         INSERT INTO consumers (environment_id, metadata)
         SELECT :e, jsonb_build_object('mark', CASE WHEN n % 3 = 0 THEN 'odd' ELSE 'even' END)
@@ -173,7 +174,7 @@ def test_filter_and_other_choices_hold_together(
 def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
     pipeline: Pipeline, mixed: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = runs.place_of(pipeline.database.settings)
+    runner = Runner.open(pipeline.database.settings)
     with pipeline.database.engine.begin() as connection:
         request_reindex(connection, ReindexScope(environment_id=pipeline.environment))
     pages, append = [0], reindex.append
@@ -187,15 +188,15 @@ def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
 
     monkeypatch.setattr(reindex, "append", killed)
     with pytest.raises(KeyboardInterrupt):
-        runs.work(place, 60)
+        runner.work(60)
     assert len(rows(pipeline)) == 9
-    assert not runs.work(place, 60)
+    assert not runner.work(60)
     pipeline.run("UPDATE verifications SET heartbeat_at = now() - interval '1 minute'")
-    assert runs.work(place, 60)
+    assert runner.work(60)
     assert rows(pipeline) == sorted(mixed["odd"] + mixed["even"])
     assert pipeline.run("SELECT state, total, compared FROM verifications") == [("done", 39, 39)]
-    place.engine.dispose()
-    place.client.close()
+    runner.engine.dispose()
+    runner.client.close()
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from indexer.drain.claims import VERSION_LIMIT
 from indexer.verify import compare, pool, runs
-from indexer.verify.pool import Comparers
-from indexer.verify.runs import Place
+from indexer.verify.pool import ComparisonPool
+from indexer.verify.runs import Runner
 from infra.index.naming import read_alias
 from infra.operations.verify import Run, VerificationError, find_run, known_differences, latest_runs, request_run
+from tests.indexer.comparing import compare_index
 from tests.indexer.conftest import Pipeline
 from tests.indexer.faults import FAULTS, add, remove, rewrite
 from tests.waiting import wait_until
@@ -31,10 +32,10 @@ def filled(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     return pipeline
 
 
-def place(pipeline: Pipeline) -> Place:
-    engine, alias = pipeline.database.engine, read_alias(pipeline.database.settings.index_prefix)
-    own = Comparers(pipeline.database.settings, engine, pipeline.writer)
-    return Place(engine, pipeline.writer, alias, own.submit, own.rest)
+def runner(pipeline: Pipeline) -> Runner:
+    settings, engine = pipeline.database.settings, pipeline.database.engine
+    pool = ComparisonPool(settings, engine, pipeline.writer)
+    return Runner(engine, pipeline.writer, read_alias(settings.index_prefix), pool)
 
 
 def asked(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:
@@ -53,7 +54,7 @@ def done(pipeline: Pipeline, *arguments: Any, **options: Any) -> Run:
     """Ask for a run, and work on it to its end."""
     number = asked(pipeline, *arguments, **options)
     while not seen(pipeline, number).is_over:
-        assert runs.work(place(pipeline), 60)
+        assert runner(pipeline).work(60)
     return seen(pipeline, number)
 
 
@@ -128,30 +129,30 @@ def test_change_that_was_given_up_is_a_difference(filled: Pipeline) -> None:
 def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline) -> None:
     remove(filled, victims(filled)[2])
     number = asked(filled, "verify")
-    assert runs.work(place(filled), 0)
+    assert runner(filled).work(0)
     filled.run("UPDATE verifications SET heartbeat_at = now(), position = :p, compared = 5", p=victims(filled)[4])
-    assert not runs.work(place(filled), 60)
+    assert not runner(filled).work(60)
     filled.run("UPDATE verifications SET heartbeat_at = now() - interval '31 seconds'")
-    assert runs.work(place(filled), 60)
+    assert runner(filled).work(60)
     assert (seen(filled, number).state, seen(filled, number).compared) == ("done", 21)
 
 
 def test_worker_that_was_thought_dead_writes_no_more(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     number = asked(filled, "verify")
-    ordinary = compare.compare
+    ordinary = compare.compare_range
 
-    def frozen(*arguments: Any) -> compare.Step:
+    def frozen(*arguments: Any) -> compare.Comparison:
         filled.run("UPDATE verifications SET claim = claim + 1")
         return ordinary(*arguments)
 
-    monkeypatch.setattr(compare, "compare", frozen)
-    assert not runs.work(place(filled), 60)
+    monkeypatch.setattr(compare, "compare_range", frozen)
+    assert not runner(filled).work(60)
     assert (seen(filled, number).state, seen(filled, number).compared) == ("running", 0)
 
 
 def test_run_without_an_index_fails_and_says_so(filled: Pipeline) -> None:
     filled.run("UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := asked(filled, "verify")))
-    assert not runs.work(place(filled), 60)
+    assert not runner(filled).work(60)
     assert (seen(filled, number).state, seen(filled, number).error) == ("failed", "NotFoundError 404")
 
 
@@ -159,7 +160,7 @@ def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
     add(filled, victims(filled)[0])
     remove(filled, victims(filled)[-1])
     for _ in range(4):
-        runs.watch(place(filled))
+        runner(filled).watch()
     with filled.database.engine.connect() as connection:
         assert {cause: count for cause, count in known_differences(connection).items() if count} == {
             "missing": 1,
@@ -175,8 +176,8 @@ def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
 def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
     filled: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "MANY", 10)
-    here = place(filled)
+    monkeypatch.setattr(pool, "PROCESS_THRESHOLD", 10)
+    here = runner(filled)
 
     def started() -> int:
         command = ["pgrep", "-P", str(os.getpid()), "-f", "indexer.verify.pool"]
@@ -184,13 +185,13 @@ def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
         return len(found.stdout.split())
 
     for _ in range(4):
-        runs.watch(here)
+        here.watch()
         assert started() == 0
     asked(filled, "verify")
-    assert runs.work(here, 60)
+    assert here.work(60)
     assert started() == pool.PROCESSES
     monkeypatch.setattr(pool, "IDLE_SECONDS", 0.0)
-    assert not runs.work(here, 60)
+    assert not here.work(60)
     assert started() == 0
 
 
@@ -220,21 +221,19 @@ def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) ->
     for thread in threads:
         thread.start()
     try:
-        reports = [
-            compare.verify_generation(filled.database.engine, filled.writer, filled.index_name) for _ in range(30)
-        ]
+        reports = [compare_index(filled) for _ in range(30)]
     finally:
         over.set()
         for thread in threads:
             thread.join()
-    assert [report.found for report in reports if report.differences] == []
+    assert [report.found for report in reports if report.found] == []
     assert any(report.in_flight for report in reports)
 
 
 def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.operations.verify.KEPT_RUNS", 3)
     for _ in range(9):
-        runs.watch(place(pipeline))
+        runner(pipeline).watch()
     assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]
 
 

@@ -1,0 +1,44 @@
+"""Compare the whole index of a pipeline, by the functions that the indexer uses, and collect the results."""
+
+from typing import NamedTuple
+
+from indexer.verify.compare import Scope, compare_ranges, index_of
+from indexer.verify.pool import ComparisonPool
+from indexer.verify.ranges import RANGE_ROWS, id_ranges
+from indexer.verify.suspects import ConfirmedDifference
+from tests.indexer.conftest import Pipeline
+
+
+class Report(NamedTuple):
+    compared: int
+    in_flight: int
+    found: list[ConfirmedDifference]
+
+    @property
+    def causes(self) -> dict[str, str]:
+        """The cause of each difference by the id of its document, which must be unique."""
+        causes: dict[str, str] = {difference.id: difference.cause for difference in self.found}
+        assert len(causes) == len(self.found)
+        return causes
+
+
+def compare_index(pipeline: Pipeline, *, rows: int = RANGE_ROWS, consumers: int = 0) -> Report:
+    """Compare all documents.
+
+    Args:
+        pipeline: its index and its database.
+        rows: consumers of a range.
+        consumers: tells the pool how many there are, and so whether to use processes.
+    """
+    engine = pipeline.database.engine
+    pool = ComparisonPool(pipeline.database.settings, engine, pipeline.writer)
+    scope = Scope(index_of(engine, pipeline.index_name), None)
+    try:
+        results = list(compare_ranges(id_ranges(engine, None, rows=rows), pool.submitter(scope, consumers)))
+    finally:
+        pool.close()
+    return Report(
+        sum(result.compared for result in results),
+        sum(result.in_flight for result in results),
+        [difference for result in results for difference in result.differences],
+    )
