@@ -11,7 +11,7 @@ NEW_OBJECTS = 10_000
 
 
 def tune_gc() -> None:
-    """Exclude the objects that exist now, because they live as long as the process, and collect less often."""
+    """Exclude all present objects, because their lifetime is the lifetime of the process, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS)

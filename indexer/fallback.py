@@ -1,4 +1,4 @@
-"""Work without a queue: while no worker is active, for any reason, beat's process works in its place."""
+"""Work without a queue: while a worker is silent, for any reason, beat's process works in its place."""
 
 import threading
 import time
@@ -21,10 +21,12 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
 SILENT_SECONDS = 4.0
-"""A worker without a query for this time is silent. An active worker queries the database every second, or every other
-second while the index is unavailable."""
+"""A worker without a query for this time is silent.
+
+An active worker queries the database every second, or every two seconds while the index is unavailable.
+"""
 TURN_SECONDS = 1.0
-"""Longest time for a lane before the next lane gets its turn."""
+"""Longest time for a lane before the next lane gets a turn."""
 
 
 class Poller:
@@ -89,6 +91,6 @@ def build(settings: Settings) -> None:
 
 
 def start(settings: Settings) -> None:
-    """Start two threads until the process ends: one drains the lanes, the other continues rebuilds and runs."""
+    """Start a thread to drain the lanes and a thread to continue rebuilds and runs, until the process ends."""
     threading.Thread(target=Poller(settings).run, name="poller", daemon=True).start()
     threading.Thread(target=build, args=[settings], name="builder", daemon=True).start()

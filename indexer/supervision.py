@@ -1,7 +1,7 @@
-"""End a worker that receives no messages although its queues hold some, so that the worker is started again.
+"""End a stuck worker, so that its supervisor starts a new worker. Stuck: messages wait, but the worker receives none.
 
-Celery's consumer is known to stop after its connection to Redis was lost, while the worker stays connected. Until the
-worker is replaced, the fallback poller works in its place.
+Celery's consumer is known to stop receiving after a lost connection to Redis, although the worker reconnects. Until the
+worker is replaced, the fallback poller drains its lane.
 """
 
 import os
@@ -21,13 +21,15 @@ log = structlog.get_logger()
 
 CHECK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
-"""Time without a message, although messages wait, after which a worker is stuck. Longer than a usual task, because a
-worker receives no message while all its processes are busy."""
+"""Time without a received message, while messages wait, until a worker counts as stuck.
+
+The time is longer than a usual task, because a worker receives no message while all its processes are busy.
+"""
 EXIT_CODE = 70
 
 
 class Watchdog:
-    """Detects that messages wait, but none is received."""
+    """Detects a stuck worker."""
 
     def __init__(self, has_messages: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
         self._has_messages, self._clock = has_messages, clock
@@ -52,7 +54,7 @@ def has_messages(redis: Redis, queues: list[str]) -> bool:
 
 
 def start(settings: Settings, queues: list[str]) -> None:
-    """Start a thread that ends this process if the worker, which receives from these queues, is stuck."""
+    """Start a thread to end this process if the worker, a consumer of these queues, is stuck."""
     redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
     watchdog = Watchdog(lambda: has_messages(redis, queues))
     task_received.connect(watchdog.received, weak=False)

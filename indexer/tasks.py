@@ -41,7 +41,7 @@ BUILD_SECONDS = 3.0
 RUN_SECONDS = 2.0
 """Longest time a run task works: short, because changes wait behind it."""
 BUILD_NICENESS = 10
-"""Niceness of a process that builds, so that searches and live changes get the processor first."""
+"""Niceness of a building process: searches and live changes get the processor first."""
 
 
 # Connections, opened once in each process
@@ -49,7 +49,7 @@ BUILD_NICENESS = 10
 
 @cache
 def _drainer(lane: str) -> Drainer:
-    # The lane names the session in the database, so that other processes see its activity (infra/database/activity.py).
+    # The lane names the session, so other processes can see the activity of the lane (infra/database/activity.py).
     return Drainer(open_engine(SETTINGS, name=lane), _writer(), lane)
 
 
@@ -140,7 +140,7 @@ def verify(environment: str | None = None) -> None:
 
 @app.task(name=queue.REPAIR)  # type: ignore[untyped-decorator]  # Celery ships no types
 def repair(environment: str | None = None, run: int | None = None) -> None:
-    """Request a repair of all differences, of those in an environment, or of those a run found."""
+    """Request a repair of all differences, or of the differences in an environment or of a run."""
     _request_run("repair", environment, run)
 
 
@@ -154,7 +154,7 @@ def reindex(
     failed_since: str | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Request that the consumers for which all conditions hold are written again. A dry run logs their number only."""
+    """Request a rewrite of the consumers for which all conditions hold. A dry run only logs the number of consumers."""
     runner = _runner()
     try:
         with runner.engine.begin() as connection:
@@ -199,7 +199,7 @@ def continue_run() -> None:
 
 @app.task(name=queue.WATCH)  # type: ignore[untyped-decorator]  # Celery ships no types
 def watch() -> None:
-    """Compare the next consumers of the watch, the verification that never ends."""
+    """Compare the next consumers of the watch, the endless verification."""
     _runner().watch()
 
 

@@ -53,7 +53,7 @@ def clear_deleted_audiences(engine: sa.Engine) -> int:
     """Delete up to 5,000 memberships of deleted audiences, and the audiences without memberships; return the number.
 
     The changes of the members use the bulk lane. Requests do not see deleted audiences meanwhile. Several processes may
-    do this at the same time, and any of them may be killed.
+    work at the same time, and any process may be killed.
     """
     deleted = 0
     for _ in range(TRANSACTIONS):
@@ -80,13 +80,13 @@ def fold_counters(engine: sa.Engine) -> int:
 def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:
     """Remove up to 1,000 tombstones older than a week from the live index; return their number.
 
-    After a week no older write of such a consumer can arrive. A tombstone is removed only if it has not changed since
-    it was found, and only while the live generation is the only generation, because a generation being built or kept
-    for a rollback needs every tombstone.
+    After a week no older write of a deleted consumer can arrive. A tombstone is removed only if unchanged since the
+    search, and only while the live generation is the only generation, because a generation being built or kept for a
+    rollback needs every tombstone.
 
     Args:
-        engine: for a transaction that holds the barrier, so that no generation changes its state meanwhile.
-        client: a client that returns answers as JSON text.
+        engine: for a transaction. The transaction holds the barrier, so no generation changes its state meanwhile.
+        client: a client with answers as JSON text.
 
     Raises:
         OpenSearchException, DBAPIError: OpenSearch or PostgreSQL is unavailable.

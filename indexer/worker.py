@@ -23,7 +23,7 @@ def _every(seconds: float, task: str, queue_name: str) -> dict[str, Any]:
 app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
-        # A change whose wake-up was lost waits no longer than these intervals, in seconds.
+        # Intervals in seconds. If a wake-up is lost, a change waits for the next interval.
         "drain": _every(0.25, queue.DRAIN, queue.LIVE),
         "drain_bulk": _every(1.0, queue.DRAIN_BULK, queue.BULK),
         "upkeep": _every(5.0, queue.UPKEEP, queue.BULK),

@@ -1,16 +1,16 @@
-"""The pause between attempts at something that fails."""
+"""The pause between attempts of a failing operation."""
 
 import time
 from collections.abc import Callable
 
 
 class Backoff:
-    """A pause that doubles with each failure in a row, up to a limit.
+    """A pause between attempts, doubled with each consecutive failure up to a limit.
 
     Args:
         first_seconds: the pause after the first failure.
         longest_seconds: the limit.
-        clock: a clock that never goes back, in seconds.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -33,6 +33,6 @@ class Backoff:
         return seconds
 
     def reset(self) -> None:
-        """End the pause after a success: the next failure is the first one again."""
+        """End the pause after a success, and start with the first pause at the next failure."""
         self._next_pause = self._first
         self._due = self._clock()

@@ -1,7 +1,7 @@
 """Structured logs: one line of JSON per event, on standard error.
 
 No line contains a key, an e-mail address or a phone number. Messages of exceptions would: PostgreSQL quotes the row
-with the violation, OpenSearch the value it cannot parse. So only the kind of an exception and its stack are logged.
+with the violation, OpenSearch the invalid value. So only the kind and the stack of an exception are logged.
 """
 
 import json
@@ -57,12 +57,12 @@ def error_kind(error: BaseException) -> str:
 def _json(event: EventDict, **options: Any) -> bytes:
     try:
         return msgspec.json.encode(event, enc_hook=repr)
-    except UnicodeEncodeError:  # a lone surrogate, as in a file name that is not UTF-8: the line must not be lost
+    except UnicodeEncodeError:  # a lone surrogate, as in a file name with invalid UTF-8: the line must not be lost
         return json.dumps(event, **options).encode()
 
 
 def _exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replace the exception in `exc_info`, and the exceptions that caused it, by their kinds and stacks."""
+    """Replace the exception in `exc_info`, and its causes, by kinds and stacks."""
     error = event.pop("exc_info", None)
     causes = []
     while error is not None:

@@ -16,21 +16,21 @@ DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP, PURGE = "indexer.upkeep", "indexer.purge"
 BUILD = "indexer.build"
 VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
-"""Tasks that request a run. `COMPARE` continues requested runs, `WATCH` the verification that never ends."""
+"""Tasks to request a run. `COMPARE` continues requested runs, `WATCH` the endless verification."""
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
 MARK, MARK_SECONDS = "indexer:nudged", 2
-"""Redis key that exists while a wake-up is on its way, so that no second wake-up is sent.
+"""Redis key, set while a wake-up is on the way, to omit further wake-ups.
 
-The drain deletes the mark before it claims rows, so it sees every change whose wake-up was omitted because of the mark.
-If the wake-up is lost, the mark expires.
+The drain deletes the mark before the first claim, so the drain finds every change with an omitted wake-up. If a wake-up
+is lost, the mark expires.
 """
 
 TASK_LIMIT_SECONDS = 90
 BUILD_LIMIT_SECONDS = 600
 """Time limit of a step of a rebuild. The longest step divides the table into slices, in a single statement."""
 EXPIRES_SECONDS = 5
-"""Time after which a periodic wake-up is dropped, so that wake-ups do not accumulate."""
+"""Time until a periodic wake-up is dropped, so wake-ups do not accumulate."""
 WAKE_UP_EXPIRES_SECONDS = 60
 KEY_TYPES = {
     LIVE: b"list",
@@ -47,8 +47,8 @@ def celery(settings: Settings) -> Celery:
     """Make the Celery application for senders and workers."""
     app = Celery("indexer", broker=settings.redis_url)
     app.conf.update(
-        # The nameless exchange delivers a message to the list with the name of its queue. No other key has to exist
-        # in Redis, so FLUSHALL removes nothing that is needed.
+        # The nameless exchange delivers a message to the list with the name of the queue. No further key has to exist
+        # in Redis, so FLUSHALL removes nothing essential.
         task_queues=[_queue(name) for name in (LIVE, BULK, REBUILD)],
         task_default_queue=LIVE,
         task_default_exchange="",
@@ -56,7 +56,7 @@ def celery(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        # Celery kills the process of a task that hangs. Another process takes the rows.
+        # Celery kills the process of a hanging task. A different process takes the rows.
         task_time_limit=TASK_LIMIT_SECONDS,
         task_publish_retry=False,
         worker_prefetch_multiplier=1,
@@ -80,7 +80,7 @@ def _queue(name: str) -> Queue:
 
 
 def delete_wrongly_typed_keys(redis: Redis) -> list[str]:
-    """Delete keys of `KEY_TYPES` that have a different type, because a worker would fail on them forever.
+    """Delete keys with a type different from `KEY_TYPES`, because a worker would fail forever on such a key.
 
     Returns:
         The names of the deleted keys.
@@ -107,11 +107,11 @@ class TaskQueue:
         self._celery.conf.broker_transport_options |= {"socket_timeout": 0.05, "socket_connect_timeout": 0.05}
 
     def wake_drain(self) -> bool:
-        """Send a wake-up to the drain of the live lane, unless one is on its way. False if Redis is unavailable."""
+        """Wake the drain of the live lane, unless a wake-up is on the way. False if Redis is unavailable."""
         try:
             if self._redis.set(MARK, "1", nx=True, ex=MARK_SECONDS):
                 self._celery.send_task(DRAIN, queue=LIVE, expires=WAKE_UP_EXPIRES_SECONDS)
-        except Exception:  # noqa: BLE001 (a lost wake-up must not fail a write, whatever Redis or its client raises)
+        except Exception:  # noqa: BLE001 (a lost wake-up must not fail a write, so any error of Redis or the client counts)
             return False
         return True
 

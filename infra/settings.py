@@ -1,7 +1,7 @@
 """Settings from environment variables, read once and validated at start.
 
-The addresses of the three servers come from the environment. An address not set there comes from the file in which
-running local servers store theirs. All other settings have defaults.
+The addresses of the three servers come from the environment. Missing addresses come from a file written by the running
+local servers. All further settings have defaults.
 """
 
 import os
@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_pool: Count = 10
     """Maximum of database connections of an API process."""
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,60}$")] = "consumers"
-    """Prefix of every index and alias name, so that several services can share a cluster."""
+    """Prefix of every index and alias name, so several services can share a cluster."""
     limit_reads: Limit = 1000
     """Read requests per minute of an environment; 0 is unlimited. Organizations may have limits of their own."""
     limit_writes: Limit = 500
@@ -48,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limit_batch: Limit = 100
     """Batch requests per minute, likewise."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
-    """Least severe level that is logged."""
+    """Least severe level to log."""
 
 
 def local_folder(environ: Mapping[str, str] = os.environ) -> Path:

@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 from infra.index import mapping
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
-"""Approximate size of a request: the document that reaches this size is the last one of the request."""
+"""Approximate size of a request: a request ends with the document that reaches this size."""
 FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 FIELDS = frozenset(mapping.MAPPING["properties"])
 OK, DOCUMENT_FAULT, CONFLICT, SERVER_FAULT = 200, 400, 409, 500
@@ -63,7 +63,7 @@ class Item(msgspec.Struct):
 
     @property
     def is_server_error(self) -> bool:
-        """Whether OpenSearch failed with 500. If other documents are indexed, this document is the cause."""
+        """Whether OpenSearch failed with 500. The document is the cause only if further documents are indexed."""
         return self.status == SERVER_FAULT
 
     @property
@@ -90,7 +90,7 @@ class Item(msgspec.Struct):
         return f"{self.error.type}: {self.error.reason}{cause}"
 
     def indexed_version(self, limit: int) -> int | None:
-        """The indexed version in a conflict, 0 without a conflict. None if it is unknown or not below `limit`."""
+        """The indexed version in a conflict, 0 without a conflict. None if unknown, or not below `limit`."""
         if not self.is_conflict:
             return 0
         match = CURRENT_VERSION.search(self.reason)
@@ -108,13 +108,13 @@ def write(client: OpenSearch, alias: str, batch: Sequence[Document], seconds: fl
     OpenSearch keeps the indexed document if its version is newer (`external_gte`).
 
     Args:
-        client: a client that returns answers as JSON text.
+        client: a client with answers as JSON text.
         alias: the write alias of the index.
         batch: the documents.
         seconds: timeout of each request; the client's own timeout if None.
 
     Raises:
-        OpenSearchException: a request failed or timed out. Documents of other requests may have been written.
+        OpenSearchException: a request failed or timed out. Documents of earlier requests are written.
     """
     params = _timeout(seconds)
     return [item for lines in _requests(batch) for item in send(client, alias, lines, params)]
@@ -135,9 +135,9 @@ def send(client: OpenSearch, alias: str, lines: Sequence[bytes], params: dict[st
 
 
 def raise_if_unavailable(items: Sequence[Item]) -> None:
-    """Raise if the answers show that the index, and not a document, is the cause of a failure.
+    """Raise if the index, and not a document, is the cause of a failure.
 
-    A server error (500) counts as the document's own only if the request had no other document.
+    A server error (500) counts as a failure of the document only if the request had a single document.
 
     Raises:
         IndexUnavailable: with the kind of the first such answer.

@@ -16,7 +16,7 @@ MAX_REQUEST_IDS = 20
 VERSION_LIMIT = 1 << 62
 """Versions of rows stay below this limit. An indexed version at or above the limit cannot be exceeded by a row."""
 MAX_ATTEMPTS = 5
-"""Number of failed attempts after which the outbox rows of a refused document are parked."""
+"""Number of failed attempts before the outbox rows of a refused document are parked."""
 
 Versions: TypeAlias = dict[str, tuple[int, int]]
 """By consumer id: the environment id and the version."""
@@ -33,7 +33,7 @@ class Claim(NamedTuple):
     oldest_ms: float
     """Age of the oldest row in milliseconds."""
     request_ids: list[str]
-    """Up to `MAX_REQUEST_IDS` ids of requests that made the changes, for the log."""
+    """Ids of the requests behind the changes, up to `MAX_REQUEST_IDS`, for the log."""
 
 
 STORED_CONSUMER_COLUMNS = f"{COLUMNS}, {AUDIENCE_IDS}"
@@ -41,7 +41,7 @@ STORED_CONSUMER_COLUMNS = f"{COLUMNS}, {AUDIENCE_IDS}"
 
 
 class StoredConsumer(NamedTuple):
-    """A consumer as stored, with the audiences that list the consumer as a member."""
+    """A consumer as stored, with the ids of its audiences."""
 
     row: ConsumerRow
     audience_ids: list[str]
@@ -53,18 +53,18 @@ class StoredConsumer(NamedTuple):
 
 
 class Generation(NamedTuple):
-    """A generation of the index that every round writes."""
+    """A generation of the index, written by every round."""
 
     id: int
     index_name: str
     state: str
     document_version: int
     fields: frozenset[str]
-    """Fields the mapping declares. The index refuses documents with other fields."""
+    """Fields the mapping declares. The index refuses documents with undeclared fields."""
 
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> "Generation":
-        """Make a generation from a row with these columns, among others."""
+        """Make a generation from a row with columns of the same names."""
         return cls(row.id, row.index_name, row.state, row.document_version, frozenset(row.fields))
 
     @property
@@ -73,11 +73,11 @@ class Generation(NamedTuple):
 
     @property
     def is_refreshed(self) -> bool:
-        """Whether each round refreshes the index: clients read the index, or may read it at any moment."""
+        """Whether each round refreshes the index, because clients read the index or may do so at any moment."""
         return self.state != "filling"
 
 
-# A loose index scan: one step for each environment, regardless of the number of its rows.
+# A loose index scan: one step for each environment, regardless of the number of rows.
 ENVIRONMENTS = sa.text("""
     WITH RECURSIVE waiting (environment_id) AS (
         (SELECT environment_id FROM outbox WHERE parked_at IS NULL AND lane = :lane ORDER BY environment_id LIMIT 1)
@@ -100,7 +100,7 @@ CLAIM = sa.text("""
     LIMIT :rows""")
 TARGETS = sa.text("SELECT id, index_name, state, document_version, fields FROM targets(:barrier)")
 CONSUMERS = sa.text(f"SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c WHERE c.id = ANY(:ids)")
-# The index holds these consumers unchanged, so writing them again changes nothing.
+# The index holds these consumers unchanged, so a rewrite changes nothing.
 CONSUMERS_WITHOUT_CHANGES = sa.text(f"""
     SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c
     WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.consumer_id = c.id) LIMIT :rows""")
@@ -163,19 +163,19 @@ def targets(connection: sa.Connection) -> list[Generation]:
 
 
 def read_consumers(connection: sa.Connection, ids: Sequence[str]) -> dict[str, StoredConsumer]:
-    """Read consumers as they are now, by id. Deleted consumers are absent."""
+    """Read the present rows of consumers, by id. Deleted consumers are absent."""
     rows = connection.execute(CONSUMERS, {"ids": list(ids)})
     return {row[0]: StoredConsumer.from_row(row) for row in rows}
 
 
 def consumers_without_changes(connection: sa.Connection, rows: int) -> list[StoredConsumer]:
-    """Read up to `rows` consumers without a row in the outbox: the index holds them as the database does."""
+    """Read up to `rows` consumers without a row in the outbox: index and database agree about these consumers."""
     result = connection.execute(CONSUMERS_WITHOUT_CHANGES, {"rows": rows})
     return [StoredConsumer.from_row(row) for row in result]
 
 
 def delete_indexed(connection: sa.Connection, versions: dict[str, int]) -> dict[str, list[int]]:
-    """Delete the outbox rows of indexed changes: all rows of these consumers up to the indexed version.
+    """Delete the outbox rows of indexed changes: for each consumer all rows up to the indexed version.
 
     Args:
         connection: the transaction of the round.
@@ -201,6 +201,6 @@ def raise_version_above(connection: sa.Connection, environment_id: int, consumer
 
 
 def record_failure(connection: sa.Connection, consumer_id: str, version: int, reason: str) -> None:
-    """Record that a document was refused: its rows are retried later, and parked after `MAX_ATTEMPTS` failures."""
+    """Record a refused document. The outbox rows are retried later, and parked after `MAX_ATTEMPTS` failures."""
     values = {"id": consumer_id, "version": version, "error": reason[:2000], "attempts": MAX_ATTEMPTS}
     connection.execute(RECORD_FAILURE, values)

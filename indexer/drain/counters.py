@@ -25,14 +25,14 @@ ADD_COUNTS = """
         FROM unnest(t.delay_buckets, excluded.delay_buckets) WITH ORDINALITY AS u (stored, added, bound)
         ORDER BY u.bound),
     updated_at = greatest(t.updated_at, excluded.updated_at)"""
-# Each session has a row of its own and at most one transaction, so sessions never wait for each other here.
+# Each session has its own row and a single transaction at a time, so sessions never wait for each other here.
 RECORD = sa.text(f"""
     INSERT INTO indexer_counters AS t
         (worker, lane, rounds, changes, documents, conflicts, failures, delay_microseconds, delay_buckets)
     VALUES (concat_ws('/', nullif(current_setting('application_name'), ''), CAST(:process AS text), pg_backend_pid()),
         :lane, :rounds, :changes, :documents, :conflicts, :failures, :delay_microseconds, :delay_buckets)
     ON CONFLICT (worker, lane) DO UPDATE SET {ADD_COUNTS}""")
-# A single statement, so that a concurrent reader of the totals never sees a sum that lacks the moved counts.
+# A single statement, so a concurrent reader of the totals never misses the moved counts.
 FOLD = sa.text(f"""
     WITH idle AS (
         SELECT worker, lane FROM indexer_counters

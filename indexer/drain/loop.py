@@ -19,11 +19,11 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 2.0
 """The longest pause limits how late the drain continues after the index is available again."""
 POLL_SECONDS = 0.02
 MIN_FILL = 0.25
-"""A round that claims a smaller part of its maximum is the last round, because later changes send a wake-up."""
+"""After a round with fewer rows than this part of the maximum the drain stops: later changes send a wake-up."""
 
 
 class Drainer:
-    """Drains a lane. A process has one for each lane."""
+    """Drains a lane. A process has a drainer for each lane."""
 
     def __init__(self, engine: sa.Engine, client: OpenSearch, lane: str, backoff: Backoff | None = None) -> None:
         self._engine, self._client, self._lane = engine, client, lane
@@ -71,7 +71,7 @@ class Drainer:
     def _fail(self, error: Exception) -> None:
         """Pause, and continue with smaller rounds.
 
-        After some rounds a row that causes the error is alone in its round, and a request too large for the index fits.
+        After some rounds a bad row is alone in its round, and requests are small enough for the index.
         """
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("drain_postponed", lane=self._lane, rows=self._rows, reason=reason)

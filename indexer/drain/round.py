@@ -2,16 +2,16 @@
 
 A round is a transaction with six steps. Each step is a function:
 
-1. `claims.claim` locks up to 1,000 outbox rows of a lane. Other rounds skip locked rows.
+1. `claims.claim` locks up to 1,000 outbox rows of a lane. Concurrent rounds skip locked rows.
 2. `targets` takes the barrier (shared) and lists the generations to write: the live generation, and the standby
    generations (being built, or kept for a rollback).
-3. `read_documents` reads the claimed consumers as they are now and makes their documents. The document of a deleted
+3. `read_documents` reads the present rows of the claimed consumers and makes the documents. The document of a deleted
    consumer is a tombstone.
 4. `write_documents` writes the documents to the live generation. `standby.start_writes` writes the same documents to
    the standby generations at the same time.
 5. `refresh` makes the documents searchable.
-6. `forget` deletes the outbox rows of all changes that are searchable now. The rows of a refused document stay: they
-   are retried later, and parked after five failures.
+6. `forget` deletes the outbox rows of all searchable changes. The rows of a refused document stay in the outbox, are
+   retried later, and are parked after five failures.
 
 A worker killed at any step loses nothing: the transaction is rolled back, the rows stay in the outbox, and the next
 round repeats the work. Versions settle every race between rounds, because OpenSearch never replaces a document with an
@@ -44,7 +44,7 @@ from infra.index import documents, mapping, naming
 log = structlog.get_logger()
 
 ROUND_SECONDS = 8.0
-"""A round that takes longer before its write is given up: its locks may be lost, and its rows may be outdated."""
+"""Time limit until the write. A slower round is given up, because locks may be lost and rows outdated."""
 CONTROL_DOCUMENTS = 5
 """Number of unchanged documents written as a test, if the index refused every document of a round."""
 
@@ -62,12 +62,12 @@ class Round(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A document that cannot be made, or is refused because of its content."""
+    """A consumer without an indexed document: the document cannot be made, or is refused because of its content."""
 
     consumer_id: str
     version: int
     reason: str
-    """The reason may quote the document, so it is stored in the outbox, but not logged."""
+    """Stored in the outbox, but not logged, because the reason may quote the document."""
 
 
 def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live", rows: int = claims.ROWS) -> Round:
@@ -75,10 +75,10 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
 
     Args:
         connection: a connection without an open transaction.
-        client: a client that returns answers as JSON text.
+        client: a client with answers as JSON text.
         lane: `live` or `bulk`.
-        rows: maximum of outbox rows to claim. If the only row of a round fails, while other documents can be written,
-            the failure counts against the row, whatever the error.
+        rows: maximum of outbox rows to claim. If the only row of a round fails, while unchanged documents can be
+            written, then any error counts as a failure of the row.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index is unavailable. No row was deleted, no failure recorded.
@@ -110,10 +110,10 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
 
 
 def targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
-    """Return the live generation, which alone decides about outbox rows, and the standby generations.
+    """Return the live generation, which decides about outbox rows, and the standby generations.
 
     Raises:
-        IndexUnavailable: there is no live generation, or newer code than this built it.
+        IndexUnavailable: there is no live generation, or newer code built the live generation.
     """
     generations = claims.targets(connection)
     if not generations or not generations[0].is_live:
@@ -125,7 +125,7 @@ def targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
 
 
 def read_documents(connection: sa.Connection, versions: claims.Versions) -> tuple[list[Document], list[Failure]]:
-    """Make the document of each consumer from its row as it is now, or a tombstone if there is no row."""
+    """Make a document from the present row of each consumer, or a tombstone if there is no row."""
     consumers, failures = _read_consumers(connection, versions)
     if failures:
         return [], failures
@@ -139,7 +139,7 @@ def read_documents(connection: sa.Connection, versions: claims.Versions) -> tupl
         row = consumer.row
         try:
             source = documents.document(row, consumer.audience_ids)
-        except Exception as error:  # noqa: BLE001 (an error caused by one row must not stop the other rows)
+        except Exception as error:  # noqa: BLE001 (an error caused by one row must not stop the round)
             failures.append(Failure(consumer_id, row.version, f"{type(error).__name__}: {error}"))
         else:
             batch.append(Document(row.environment_id, consumer_id, row.version, source))
@@ -149,7 +149,7 @@ def read_documents(connection: sa.Connection, versions: claims.Versions) -> tupl
 def _read_consumers(
     connection: sa.Connection, versions: claims.Versions
 ) -> tuple[dict[str, claims.StoredConsumer], list[Failure]]:
-    """Read the consumers. If a single consumer was claimed and cannot be read, the error is its own failure."""
+    """Read the consumers. With a single claimed consumer, an error of the query is a failure of the consumer."""
     if len(versions) > 1:
         return claims.read_consumers(connection, list(versions)), []
     [(consumer_id, (_, version))] = versions.items()
@@ -189,7 +189,7 @@ def write_documents(
 
 
 def _accepts_control_documents(connection: sa.Connection, client: OpenSearch, live: Generation) -> bool | None:
-    """Whether unchanged documents, which the index holds already, can be written again. None if there are none."""
+    """Whether unchanged documents can be written again. None if every consumer has a change in the outbox."""
     batch = []
     for row, audience_ids in claims.consumers_without_changes(connection, CONTROL_DOCUMENTS):
         with suppress(Exception):
@@ -223,7 +223,7 @@ def forget(
         accepted += not item.is_conflict
         consumer = (document.environment_id, document.consumer_id)
         if item.is_conflict and claims.raise_version_above(connection, *consumer, indexed_version):
-            # The index was ahead of the database, so it lacks this change: the rows stay until it has a newer version.
+            # The index was ahead of the database, so the change is not indexed. The rows stay for the raised version.
             continue
         indexed[document.consumer_id] = max(document.version, claim.versions[document.consumer_id][1])
     for failure in failures:

@@ -2,8 +2,8 @@
 
 Every round writes the standby generations together with the live generation, but only the live generation decides when
 an outbox row is deleted. A change a standby generation did not take, for any reason, is recorded as a miss and written
-later by `indexer/rebuild/refill.py`. After a failure a standby generation is skipped for a while, so that rounds do not
-become slow.
+later by `indexer/rebuild/refill.py`. After a failure a standby generation is skipped for a while, so rounds stay
+fast.
 """
 
 from collections import defaultdict

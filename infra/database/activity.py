@@ -1,7 +1,7 @@
-"""The activity of the indexer's parts, as PostgreSQL sees it.
+"""The activity of the indexer's parts, as seen by PostgreSQL.
 
-Each process of the indexer names its sessions and queries the database every second. A part is active if it has sent a
-query lately. Being connected does not count, because a process that hangs is connected too.
+Each process of the indexer names its sessions and queries the database every second. A part with a recent query is
+active. A connection alone does not count, because a hanging process is connected too.
 """
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ SECONDS_SINCE_QUERY = sa.text("""
 
 
 def application_name(part: str) -> str:
-    """Return the name of a part's sessions in the database. Parts are the lanes and `clock` (beat), among others."""
+    """Return the name of a part's sessions in the database. The parts include the lanes and `clock` (beat)."""
     return f"{PREFIX}{part}"
 
 

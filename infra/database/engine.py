@@ -29,7 +29,7 @@ CUSTOM_PLAN_OPTIONS = f"{SESSION_OPTIONS} -c plan_cache_mode=force_custom_plan"
 # No statement of the indexer takes this long in normal operation.
 INDEXER_OPTIONS = f"{CUSTOM_PLAN_OPTIONS} -c statement_timeout=20s"
 # The locks of a frozen or vanished client are released: the kernel drops the connection after 15 s, and the server ends
-# a transaction that is idle for 15 s. Both are longer than OpenSearch's timeout (10 s).
+# a transaction after 15 idle seconds. Both limits are longer than OpenSearch's timeout (10 s).
 CONNECT_ARGS = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -44,7 +44,7 @@ TRUSTED_SECONDS = 5
 """A connection used within this time is taken as usable, unless the server has sent data since."""
 
 OPAQUE_ENVIRONMENT_ID = "(SELECT CAST(:environment_id AS int))"
-"""`:environment_id` in a subselect, so that the planner cannot use its value, for statements that work on many rows.
+"""`:environment_id` in a subselect, so the planner cannot use the value. For statements on many rows.
 
 For an environment newer than the table's statistics the planner would estimate zero rows and choose a sequential scan,
 even for each row of a batch.
@@ -57,15 +57,15 @@ def sqlalchemy_url(database_url: str) -> sa.URL:
 
 
 def open_async_engine(settings: Settings) -> AsyncEngine:
-    """Open the API's connections for requests. An unusable connection is replaced before a request gets it."""
-    # With cached plans: the statements of a request are few and short, so planning each of them would be noticeable.
+    """Open the API's connections for requests. An unusable connection is replaced before use."""
+    # With cached plans: the statements of a request are few and short, so the time to plan would be noticeable.
     return _async_engine(settings, settings.database_pool, {"options": SESSION_OPTIONS})
 
 
 def open_watching_engine(settings: Settings) -> AsyncEngine:
     """Open the API's connections for watching the outbox, with autocommit.
 
-    They are separate from the connections for requests, because requests may use all of those.
+    The connections are separate from the pool for requests, because requests may use the whole pool.
     """
     return _async_engine(settings, 2, {"options": INDEXER_OPTIONS}, isolation_level="AUTOCOMMIT")
 
@@ -92,10 +92,10 @@ def _note_return(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None
 
 
 def _check_usable(dialect: sa.Dialect, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
-    """Check that a connection is usable, before a request gets it.
+    """Check a connection before a request uses it.
 
-    The check queries the server only if the connection was unused for a while, or if the server has sent data, as a
-    server does when it shuts down. Otherwise every request would wait for the answer.
+    The check queries the server only if the connection was idle for a while, or if the server has sent data, for
+    example at a shutdown. Without this condition every request would wait for an answer.
 
     Raises:
         InvalidatePoolError: the connection is unusable, so the pool replaces it.

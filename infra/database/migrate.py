@@ -9,7 +9,7 @@ from alembic.config import Config
 from infra.database.engine import sqlalchemy_url
 
 LOCK = 0x636F6E73
-"""Number of the advisory lock that serializes migrations, if several processes start at the same time."""
+"""Advisory lock: if several processes start at the same time, their migrations run in sequence."""
 LOCK_MIGRATIONS = sa.text("SELECT pg_advisory_lock(:lock)")
 UNLOCK_MIGRATIONS = sa.text("SELECT pg_advisory_unlock(:lock)")
 

@@ -1,6 +1,6 @@
-"""Counters of the indexer, summed over all its processes. `indexer/drain/counters.py` writes them.
+"""Counters of the indexer, summed over all processes. The writer is `indexer/drain/counters.py`.
 
-Each session of a worker has a row for each lane. The numbers in a row never decrease, so the sums do not either.
+Each session of a worker has a row for each lane. The numbers in a row never decrease, so the sums never decrease.
 """
 
 from datetime import datetime
@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from infra.operations.outbox import LANES
 
 DELAY_BOUNDS = (0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Upper bounds of the histogram: seconds from a change until it is searchable. New bounds need a migration."""
+"""Upper bounds of the histogram of delays, in seconds. New bounds need a migration."""
 ENDED_WORKERS = "ended"
-"""Worker name of the row that holds the counts of all ended sessions of a lane."""
+"""Worker name in the row with the counts of all ended sessions of a lane."""
 MAX_WORKERS = 20
 """Maximum of sessions listed in the status."""
 
@@ -39,7 +39,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     lane: str
     rounds: int
-    """Rounds of the drain that did work."""
+    """Rounds of the drain with at least one claimed row."""
     changes: int
     """Outbox rows whose change became searchable."""
     documents: int
@@ -49,15 +49,15 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     failures: int
     """Documents refused because of their content; each attempt counts."""
     delay_seconds: float
-    """Sum over all changes: seconds from the change until it was searchable."""
+    """Sum of the delays of all changes, from the change until the change was searchable."""
     delay_buckets: list[int]
-    """Changes by this delay: at most 25 ms, 50 ms, …, 300 s; the last number counts longer delays."""
+    """Number of changes by delay: up to 25 ms, 50 ms, …, 300 s; the last number counts longer delays."""
     updated_at: datetime | None
-    """Time of the last round that did work."""
+    """Time of the last such round."""
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A session of a draining process. It is listed until an hour after its last round."""
+    """A session of a draining process, listed until an hour after the last round."""
 
     worker: str
     lane: str

@@ -1,4 +1,4 @@
-"""The outbox as operators see it: the backlog, parked changes, and the retry of parked changes.
+"""The outbox for operators: the backlog, parked changes, and the retry of parked changes.
 
 The statements of the drain are in `indexer/drain/claims.py`.
 """
@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 LANES = ("live", "bulk")
 COUNT_LIMIT = 100_000
-"""Limit of every count, so that counting stays cheap while the outbox is large."""
+"""Limit of every count, so counting stays cheap while the outbox is large."""
 
-# The statement contains the names of the lanes, so that the planner can estimate the rows of each lane.
+# The statement contains the names of the lanes, so the planner can estimate the rows of each lane.
 _LANE = """
     SELECT '{lane}' AS lane,
         (SELECT count(*) FROM (
@@ -67,11 +67,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     lane: str
     waiting: int
-    """Changes that are not searchable yet."""
+    """Changes not searchable yet."""
     oldest_seconds: float
-    """Age of the oldest of these changes; 0 if there are none."""
+    """Age of the oldest waiting change; 0 without one."""
     parked: int
-    """Changes whose document was refused too often. They are not retried automatically."""
+    """Parked changes: the document was refused too often, and is not retried automatically."""
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -106,7 +106,7 @@ def retry(connection: sa.Connection, *, environment_id: int | None, ids: Sequenc
     Args:
         connection: in a transaction.
         environment_id: rows of this environment only; None for all environments.
-        ids: rows of these consumers only; None for all consumers.
+        ids: rows of the consumers with these ids only; None for all consumers.
     """
     values = {"environment_id": environment_id, "ids": None if ids is None else list(ids)}
     return connection.execute(RETRY, values).rowcount
