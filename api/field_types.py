@@ -1,4 +1,8 @@
-"""Types of fields that several resources share: what is allowed, and how the OpenAPI document shows it."""
+"""Types of request fields that several resources share.
+
+Each type states its limits for msgspec, its rule from `infra/fields.py` as `check` (`api/validation.py` calls it), and
+its description for the OpenAPI document.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -13,7 +17,8 @@ Email = Annotated[
     str,
     msgspec.Meta(
         max_length=254,
-        description="A valid address. Kept as sent, with its domain in lower case; unique ignoring case.",
+        description="A valid e-mail address, unique in the environment ignoring case. The domain is stored in lower "
+        "case.",
         examples=["jose@example.com"],
         extra={"check": lambda value, _: fields.email(value)},
         extra_json_schema={"format": "idn-email"},
@@ -23,8 +28,8 @@ Phone = Annotated[
     str,
     msgspec.Meta(
         max_length=32,
-        description="Digits, spaces and `+-.()/x#`. Stored as E.164 where it can be an international number, or a "
-        "national one of the organization's region; else as sent.",
+        description="Digits, spaces and `+-.()/x#`, with at least 3 digits. A possible international number, or a "
+        "national number of the organization's region, is stored in E.164; any other is stored as sent.",
         examples=["+442079460000"],
         extra={"check": lambda value, caller: fields.phone(value, caller.region)},
         extra_json_schema={"minLength": 3, "pattern": r"^[0-9 +\-.()/x#]*$"},
@@ -33,7 +38,7 @@ Phone = Annotated[
 FullName = Annotated[
     str,
     msgspec.Meta(
-        description="1 to 255 characters after trimming, in Unicode's NFC.",
+        description="1 to 255 characters, without control characters. It is trimmed and stored in Unicode form NFC.",
         examples=["José García"],
         extra={"check": lambda value, _: fields.full_name(value)},
         extra_json_schema={"minLength": 1},
@@ -42,7 +47,8 @@ FullName = Annotated[
 Metadata = Annotated[
     dict[str, Any],
     msgspec.Meta(
-        description="At most 16 KiB, 50 keys of 64 characters, 5 levels deep.",
+        description="A JSON object of your own: at most 16 KiB, 50 top-level keys of at most 64 characters, and 5 "
+        "levels.",
         extra={"check": lambda value, _: fields.metadata(value)},
         extra_json_schema={"maxProperties": 50, "propertyNames": {"maxLength": 64}},
     ),
@@ -50,7 +56,7 @@ Metadata = Annotated[
 ExternalId = Annotated[
     str,
     msgspec.Meta(
-        description="1 to 255 characters; unique.",
+        description="Your own id, 1 to 255 characters, unique in the environment.",
         examples=["customer-17850"],
         extra={"check": lambda value, _: fields.external_id(value)},
         extra_json_schema={"minLength": 1, "maxLength": 255},
@@ -60,16 +66,17 @@ Filter = Annotated[
     str,
     msgspec.Meta(
         max_length=language.MAX_LENGTH,
-        description="Conditions: `field:value`, `field:>=100`, `field:1..5`, `field:~text` (contains), `field:*` (is "
-        "there), `metadata.key:value`; with `AND`, `OR`, `NOT` and brackets. Values with spaces stand in quotes.",
+        description="Conditions on fields: `field:value` (equal), `field:>=100`, `field:1..5` (range with its ends), "
+        "`field:~text` (contains), `field:*` (not null), `metadata.key:value`. Combine them with `AND`, `OR`, `NOT` "
+        "and brackets. Put a value that contains spaces, brackets or quotes in quotes.",
         examples=["totalOrderValue:>=100 AND NOT metadata.tier:gold"],
     ),
 ]
 
 
-def filter_faults(given: str | msgspec.UnsetType | None) -> Iterator[Fault]:
-    if isinstance(given, str):
+def filter_faults(text: str | msgspec.UnsetType | None) -> Iterator[Fault]:
+    if isinstance(text, str):
         try:
-            language.parse(given)
+            language.parse(text)
         except language.FilterError as error:
             yield from (Fault("filter", fault) for fault in error.faults)

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from infra import fields
-from infra.filters.conditions import All, Any_, Condition, Expression, Not
+from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
 
 NEGATIVES = {"NOT_EQUALS": "EQUALS", "NOT_CONTAINS": "CONTAINS", "NOT_IN": "IN", "NOT_EXISTS": "EXISTS"}
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -28,9 +28,9 @@ Row = Mapping[str, Any]
 def holds(expression: Expression, row: Row, region: str | None) -> bool:
     """Whether the consumer is one of those that the expression means."""
     match expression:
-        case All(parts):
+        case AllOf(parts):
             return all(holds(part, row, region) for part in parts)
-        case Any_(parts):
+        case AnyOf(parts):
             return any(holds(part, row, region) for part in parts)
         case Not(part):
             return not holds(part, row, region)

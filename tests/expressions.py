@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from infra.filters.conditions import MOST_CLAUSES, All, Any_, Condition, Expression, Not, clauses_of
+from infra.filters.conditions import MAX_CLAUSES, AllOf, AnyOf, Condition, Expression, Not, clause_count
 from infra.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH
 from tests.evaluation import moment
 
@@ -174,7 +174,7 @@ def expressions(leaves: st.SearchStrategy[Condition]) -> st.SearchStrategy[Expre
 
     def joined(inner: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
         parts = st.lists(inner, min_size=2, max_size=4)
-        return parts.map(All) | parts.map(Any_) | inner.map(Not)
+        return parts.map(AllOf) | parts.map(AnyOf) | inner.map(Not)
 
     return st.recursive(leaves, joined, max_leaves=8).filter(_is_within_limits)
 
@@ -186,7 +186,7 @@ def _is_within_limits(expression: Expression) -> bool:
 
 def is_light(conditions: Iterable[Condition]) -> bool:
     """Whether one query may hold them all."""
-    return sum(map(clauses_of, conditions)) <= MOST_CLAUSES
+    return sum(map(clause_count, conditions)) <= MAX_CLAUSES
 
 
 def leaves(expression: Expression) -> list[Condition]:
@@ -197,7 +197,7 @@ def leaves(expression: Expression) -> list[Condition]:
 
 def _inner(expression: Expression) -> Sequence[Expression]:
     match expression:
-        case All(parts) | Any_(parts):
+        case AllOf(parts) | AnyOf(parts):
             return parts
         case Not(part):
             return [part]
@@ -216,9 +216,9 @@ def size(expression: Expression) -> int:
 def written(expression: Expression, conjunction: str = " AND ") -> str:
     """An expression of the language's operators as its text."""
     match expression:
-        case All(parts):
+        case AllOf(parts):
             return "(" + conjunction.join(written(part, conjunction) for part in parts) + ")"
-        case Any_(parts):
+        case AnyOf(parts):
             return "(" + " OR ".join(written(part, conjunction) for part in parts) + ")"
         case Not(part):
             return f"NOT {written(part, conjunction)}"

@@ -1,6 +1,7 @@
-"""Who is in an audience, and in which audiences a consumer is: stored members and rules, both as the index has them.
+"""Which audiences a consumer is in, and which consumers an audience has. OpenSearch answers both.
 
-A dynamic audience is its rules' query, here and everywhere; no second reading of them exists.
+Stored members are a field of the documents. A dynamic audience is the query of its rules, here and for every other
+purpose, so its members cannot differ between endpoints.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,30 +13,32 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api import search
 from api.audiences.rows import VISIBLE, decode_rules
-from api.audiences.rules import clauses, expression
+from api.audiences.rules import clauses_of_rules, expression
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.errors import not_found
 from infra.database.rows import select_list
 from infra.filters.clauses import Clause, clause
-from infra.filters.conditions import MOST_CLAUSES
+from infra.filters.conditions import MAX_CLAUSES
 from infra.ids import is_id
 
 
 class Audience(NamedTuple):
+    """The columns of an audience that decide its members."""
+
     id: str
     name: str
     type: str
     rules: str | None
-    """JSON text, of a dynamic one."""
+    """JSON text; None unless the audience is dynamic."""
 
     @property
     def reference(self) -> AudienceReference:
-        return AudienceReference(self.id, self.name, self.type)  # type: ignore[arg-type]  # the table knows no others
+        return AudienceReference(self.id, self.name, self.type)  # type: ignore[arg-type]  # a constraint of the table
 
     def members(self, region: str | None) -> Clause:
-        """The query that finds them."""
-        return search.in_audience(self.id) if self.rules is None else _compiled(self.rules, region).clause
+        """Return the clause that matches the audience's members."""
+        return search.in_audience(self.id) if self.rules is None else _compile(self.rules, region).clause
 
 
 COLUMNS = select_list(Audience._fields, "a", rules="a.rules::text")
@@ -48,7 +51,7 @@ OF_CONSUMER = sa.text(f"""
 
 
 async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audience:
-    """Look an audience up.
+    """Read an audience from PostgreSQL.
 
     Raises:
         Problem: 404.
@@ -63,66 +66,67 @@ async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audienc
 
 
 async def of_consumer(connection: AsyncConnection, caller: Caller, consumer_id: str) -> list[Audience]:
-    """The audiences of an environment that a consumer may be in: those it is stored in, and all dynamic ones."""
+    """Return the audiences that a consumer may be in: those that store it as a member, and all dynamic audiences."""
     values = {"environment_id": caller.environment_id, "consumer_id": consumer_id}
     return [Audience._make(row) for row in await connection.execute(OF_CONSUMER, values)]
 
 
-async def of_rows(engine: AsyncEngine, caller: Caller, stored: Sequence[str]) -> list[Audience]:
-    """Those of an environment that rows of a page may be in: the ones they are `stored` in, and all dynamic ones."""
+async def of_rows(engine: AsyncEngine, caller: Caller, stored_ids: Sequence[str]) -> list[Audience]:
+    """Return the audiences that the rows of a page may be in: those with `stored_ids`, and all dynamic audiences."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        values = {"environment_id": caller.environment_id, "ids": stored}
+        values = {"environment_id": caller.environment_id, "ids": stored_ids}
         return [Audience._make(row) for row in await connection.execute(OF_ROWS, values)]
 
 
 async def references(
     index: search.Index, caller: Caller, audiences: Sequence[Audience], stored: Mapping[str, Sequence[str]]
 ) -> list[list[AudienceReference]]:
-    """The audiences of each consumer, by name then id; of dynamic ones the index is asked, once for all consumers.
+    """Return the audiences of each consumer, ordered by name and id. The index is searched once for all consumers.
 
     Args:
-        index: to ask.
-        caller: whose environment it is.
-        audiences: those there are to be in.
-        stored: by consumer, the ids of those it is a stored member of.
+        index: to search.
+        caller: whose environment is read.
+        audiences: that the consumers may be in.
+        stored: consumer id → ids of the audiences that store it as a member.
 
     Raises:
         OpenSearchException: the index cannot answer.
     """
-    parts = list(_parts(audiences, caller.region))
-    found = await search.satisfied(index, caller.environment_id, list(stored), parts)
-    known = sorted(audiences, key=lambda audience: (audience.name, audience.id))
+    clauses = list(_clause_groups(audiences, caller.region))
+    dynamic = await search.satisfied(index, caller.environment_id, list(stored), clauses)
+    ordered = sorted(audiences, key=lambda audience: (audience.name, audience.id))
     return [
-        [audience.reference for audience in known if audience.id in {*ids, *found[consumer_id]}]
-        for consumer_id, ids in stored.items()
+        [audience.reference for audience in ordered if audience.id in {*audience_ids, *dynamic[consumer_id]}]
+        for consumer_id, audience_ids in stored.items()
     ]
 
 
-def _parts(audiences: Sequence[Audience], region: str | None) -> Iterator[dict[str, Clause]]:
-    """The rules' queries by audience, as many together as one query may hold."""
-    part: dict[str, Clause] = {}
+def _clause_groups(audiences: Sequence[Audience], region: str | None) -> Iterator[dict[str, Clause]]:
+    """Yield the clauses of the dynamic audiences by audience id, in groups that are small enough for one query."""
+    group: dict[str, Clause] = {}
     size = 0
     for audience in audiences:
         if audience.rules is None:
             continue
-        compiled = _compiled(audience.rules, region)
-        if part and size + compiled.clauses > MOST_CLAUSES:
-            yield part
-            part, size = {}, 0
-        part[audience.id] = compiled.clause
+        compiled = _compile(audience.rules, region)
+        if group and size + compiled.clauses > MAX_CLAUSES:
+            yield group
+            group, size = {}, 0
+        group[audience.id] = compiled.clause
         size += compiled.clauses
-    yield part
+    yield group
 
 
 class _Compiled(NamedTuple):
     clause: Clause
     clauses: int
-    """What it counts as (`conditions.MOST_CLAUSES`)."""
+    """Upper bound for the number of clauses in the query (`conditions.MAX_CLAUSES`)."""
 
 
+# Many requests need the same few audiences.
 @lru_cache(maxsize=512)
-def _compiled(rules: str, region: str | None) -> _Compiled:
-    """The query of a dynamic audience: many requests ask for the same few."""
-    found = decode_rules(rules)
-    return _Compiled(clause(expression(found), region), clauses(found))
+def _compile(rules: str, region: str | None) -> _Compiled:
+    """Compile the rules of a dynamic audience to its query."""
+    decoded = decode_rules(rules)
+    return _Compiled(clause(expression(decoded), region), clauses_of_rules(decoded))

@@ -1,9 +1,12 @@
-"""The rules of dynamic audiences (contract.md §4): what may be said, and the expression they are. Pure functions."""
+"""Rules of dynamic audiences (contract.md §4): their validation, and their conversion to and from expressions.
+
+Pure functions. `infra/filters` knows the fields and operators, and makes the query.
+"""
 
 from collections.abc import Iterator, Sequence, Sized
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 
@@ -12,21 +15,21 @@ from api.errors import Fault
 from api.validation import Input
 from infra.filters import language
 from infra.filters.conditions import (
-    MANY,
+    MAX_CLAUSES,
     MAX_FIELD_LENGTH,
-    MOST_CLAUSES,
-    NONE,
-    TOO_MUCH,
+    MEMBERSHIP,
+    PRESENCE,
+    TOO_MANY_CLAUSES,
     UNKNOWN_FIELD,
-    All,
-    Any_,
+    AllOf,
+    AnyOf,
     Condition,
     Expression,
     Kind,
     Operator,
     Value,
-    clauses_of,
-    in_order,
+    clause_count,
+    is_valid_range,
     kind_of,
     read_value,
 )
@@ -34,17 +37,36 @@ from infra.filters.rules import groups
 from infra.wire import time
 
 MAX_RULES, MAX_VALUES = 50, 100
-EXACT = 2**53
-"""Whole numbers below are what they are in every reader of JSON."""
+MAX_EXACT_INTEGER = 2**53
+"""Every JSON parser reads smaller integers exactly."""
 
 
 class Rule(Input, kw_only=True):
-    """One condition. Rules of one group must all hold; any group suffices."""
+    """One condition on a consumer. Rules with the same `groupId` must all hold; one group suffices.
 
-    field: Annotated[str, msgspec.Meta(max_length=MAX_FIELD_LENGTH, examples=["totalOrderValue"])]
+    Rules without a `groupId` form one group together.
+    """
+
+    field: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=MAX_FIELD_LENGTH,
+            description="A field of the consumer, or `metadata.` with a key; further keys lead into objects.",
+            examples=["totalOrderValue"],
+        ),
+    ]
     operator: Operator
-    values: Annotated[list[Value], msgspec.Meta(max_length=MAX_VALUES)] = msgspec.field(default_factory=list)
-    group_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    values: Annotated[
+        list[Value],
+        msgspec.Meta(
+            max_length=MAX_VALUES,
+            description="None for `EXISTS` and `NOT_EXISTS`, one or more for `IN` and `NOT_IN`, two for `BETWEEN`, "
+            "one for every other operator.",
+        ),
+    ] = msgspec.field(default_factory=list)
+    group_id: (
+        Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Any name for the rule's group.")] | None
+    ) = None
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
@@ -52,105 +74,106 @@ class Rule(Input, kw_only=True):
         if kind is None:
             yield Fault("field", UNKNOWN_FIELD)
         elif self.operator not in kind.operators:
-            yield Fault("operator", f"{self.operator} makes no sense for {self.field}")
-        elif problem := _number_of_values(self.operator, len(self.values)):
-            yield Fault("values", problem)
+            supported = ", ".join(operator for operator in get_args(Operator) if operator in kind.operators)
+            yield Fault("operator", f"Operator {self.operator} is not supported for {self.field}: use {supported}")
+        elif fault := _wrong_number_of_values(self.operator, len(self.values)):
+            yield Fault("values", fault)
         else:
-            yield from self._values(kind)
+            yield from self._value_faults(kind)
 
-    def _values(self, kind: Kind) -> Iterator[Fault]:
-        found = []
-        for place, value in enumerate(self.values):
+    def _value_faults(self, kind: Kind) -> Iterator[Fault]:
+        converted = []
+        for index, value in enumerate(self.values):
             try:
-                found.append(read_value(kind, self.operator, value))
+                converted.append(read_value(kind, self.operator, value))
             except ValueError as error:
-                yield Fault(f"values[{place}]", str(error))
-        if len(found) == len(self.values) and not in_order(self.operator, found):
-            yield Fault("values", "The first must not exceed the second")
+                yield Fault(f"values[{index}]", str(error))
+        if len(converted) == len(self.values) and not is_valid_range(self.operator, converted):
+            yield Fault("values", "The first value must not exceed the second")
 
     def condition(self) -> Condition:
-        """What it says; it has no faults."""
+        """Return the rule as a condition. The rule must have no faults."""
         kind = kind_of(self.field)
         assert kind
         return Condition(self.field, self.operator, [read_value(kind, self.operator, value) for value in self.values])
 
 
 def expression(rules: Sequence[Rule]) -> Expression:
-    """What they say together: those of one group must all hold, and any group suffices. All without one are a group."""
-    groups: dict[str | None, list[Expression]] = {}
+    """Return the expression of an audience's rules."""
+    by_group: dict[str | None, list[Expression]] = {}
     for rule in rules:
-        groups.setdefault(rule.group_id, []).append(rule.condition())
-    return Any_([All(conditions) for conditions in groups.values()])
+        by_group.setdefault(rule.group_id, []).append(rule.condition())
+    return AnyOf([AllOf(conditions) for conditions in by_group.values()])
 
 
-def rules_of(text: str) -> list[Rule]:
-    """The rules that say what a filter does.
+def rules_of_filter(text: str) -> list[Rule]:
+    """Convert a filter to rules.
 
     Raises:
-        ValueError: it is no filter, or more than rules can say.
+        ValueError: the text is not a filter, or cannot be expressed as rules; the message is for the client.
     """
-    found = groups(language.parse(text), MAX_RULES)
+    groups_of_conditions = groups(language.parse(text), MAX_RULES)
     return [
         Rule(
             field=condition.field,
             operator=condition.operator,
-            values=[_said(value) for value in condition.values],
-            group_id=str(number) if len(found) > 1 else None,
+            values=[_rule_value(value) for value in condition.values],
+            group_id=str(number) if len(groups_of_conditions) > 1 else None,
         )
-        for number, group in enumerate(found, start=1)
+        for number, group in enumerate(groups_of_conditions, start=1)
         for condition in group
     ]
 
 
-def clauses(rules: Sequence[Rule]) -> int:
-    """How many clauses of a query they become, at the most."""
-    return sum(clauses_of(rule.condition()) for rule in rules)
+def clauses_of_rules(rules: Sequence[Rule]) -> int:
+    """Return an upper bound for the clauses of the rules' query."""
+    return sum(clause_count(rule.condition()) for rule in rules)
 
 
-def filter_problems(text: str | None, rules: Sequence[Rule] | None) -> Iterator[Fault]:
-    """Faults of a filter that stands for an audience's rules."""
+def audience_filter_faults(text: str | None, rules: Sequence[Rule] | None) -> Iterator[Fault]:
+    """Return the faults of a filter that is sent in place of rules."""
     if text is None:
         return
     if rules is not None:
         yield Fault("filter", "Cannot be combined with rules")
     try:
-        if clauses(rules_of(text)) > MOST_CLAUSES:
-            raise ValueError(TOO_MUCH)
+        if clauses_of_rules(rules_of_filter(text)) > MAX_CLAUSES:
+            raise ValueError(TOO_MANY_CLAUSES)
     except language.FilterError as error:
         yield from (Fault("filter", fault) for fault in error.faults)
     except ValueError as error:
         yield Fault("filter", str(error))
 
 
-def _said(value: Any) -> Value:
-    """A condition's value as a rule's; a number that JSON's may not hold exactly as text."""
+def rules_faults(rules: Sequence[Rule] | None) -> Iterator[Fault]:
+    """Return the faults of all rules together; each rule must be valid by itself."""
+    if rules and clauses_of_rules(rules) > MAX_CLAUSES:
+        yield Fault("rules", TOO_MANY_CLAUSES)
+
+
+def type_faults(rules: Sized | None, audience_type: str) -> Iterator[Fault]:
+    """Return the faults between an audience's type and its rules (or its filter)."""
+    if audience_type == "DYNAMIC" and not rules:
+        yield Fault("rules", "Required for a DYNAMIC audience")
+    if audience_type != "DYNAMIC" and rules is not None:
+        yield Fault("rules", "Only a DYNAMIC audience can have rules")
+
+
+def _rule_value(value: Any) -> Value:
+    """Convert a condition's value to a rule's. A number that JSON may not hold exactly becomes text."""
     if isinstance(value, datetime):
         return time(value)
     if isinstance(value, Decimal):
         number = int(value) if value == int(value) else float(value)
-        return number if Decimal(repr(number)) == value and abs(number) < EXACT else str(value)
-    said: Value = value
-    return said
+        return number if Decimal(repr(number)) == value and abs(number) < MAX_EXACT_INTEGER else str(value)
+    unchanged: Value = value
+    return unchanged
 
 
-def _number_of_values(operator: str, given: int) -> str | None:
-    if operator in NONE:
-        return "Must be empty" if given else None
-    if operator in MANY:
-        return None if given else "Must have a value at least"
-    wanted = 2 if operator == "BETWEEN" else 1
-    return None if given == wanted else f"Must have {wanted} value{'s' * (wanted > 1)}"
-
-
-def rules_problems(rules: Sequence[Rule] | None) -> Iterator[Fault]:
-    """Faults of rules that are sound one by one."""
-    if rules and clauses(rules) > MOST_CLAUSES:
-        yield Fault("rules", TOO_MUCH)
-
-
-def problems(rules: Sized | None, audience_type: str) -> Iterator[Fault]:
-    """Faults between an audience's type and its rules."""
-    if audience_type == "DYNAMIC" and not rules:
-        yield Fault("rules", "A dynamic audience has rules")
-    if audience_type != "DYNAMIC" and rules is not None:
-        yield Fault("rules", "Only a dynamic audience has rules")
+def _wrong_number_of_values(operator: str, count: int) -> str | None:
+    if operator in PRESENCE:
+        return f"{operator} takes no values" if count else None
+    if operator in MEMBERSHIP:
+        return None if count else f"{operator} takes one value or more"
+    expected = 2 if operator == "BETWEEN" else 1
+    return None if count == expected else f"{operator} takes {expected} value{'s' * (expected > 1)}"

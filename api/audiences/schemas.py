@@ -1,11 +1,18 @@
-"""What a request may say of an audience and its members, and how they are shown (contract.md §4)."""
+"""Types of requests and responses about audiences and their members (contract.md §4)."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from api.audiences.rules import MAX_RULES, Rule, filter_problems, problems, rules_of, rules_problems
+from api.audiences.rules import (
+    MAX_RULES,
+    Rule,
+    audience_filter_faults,
+    rules_faults,
+    rules_of_filter,
+    type_faults,
+)
 from api.auth import Caller
 from api.errors import Fault
 from api.field_types import Filter, Metadata
@@ -18,7 +25,7 @@ AudienceType = Literal["STATIC", "SYNCED_LIST", "DYNAMIC"]
 Name = Annotated[
     str,
     msgspec.Meta(
-        description="1 to 255 characters after trimming.",
+        description="1 to 255 characters, without control characters. It is trimmed and stored in Unicode form NFC.",
         examples=["Big spenders"],
         extra={"check": lambda value, _: fields.full_name(value)},
         extra_json_schema={"minLength": 1},
@@ -31,7 +38,7 @@ READ_ONLY = frozenset({"id", "createdAt", "updatedAt"})
 
 
 class NewAudience(Input, kw_only=True):
-    """An audience to create: stored members, or rules; a `filter` may stand for rules, and is answered as those."""
+    """An audience to create. A `DYNAMIC` audience needs `rules`, or a `filter`, which is stored as rules."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
 
@@ -44,19 +51,19 @@ class NewAudience(Input, kw_only=True):
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
-        yield from filter_problems(self.filter, self.rules)
-        yield from rules_problems(self.rules)
-        yield from problems(self.filter if self.rules is None else self.rules, self.type)
+        yield from audience_filter_faults(self.filter, self.rules)
+        yield from rules_faults(self.rules)
+        yield from type_faults(self.filter if self.rules is None else self.rules, self.type)
 
     def all_rules(self) -> list[Rule] | None:
-        """The rules, in whichever way they were given."""
-        return self.rules if self.filter is None else rules_of(self.filter)
+        """Return the rules, from `rules` or from `filter`."""
+        return self.rules if self.filter is None else rules_of_filter(self.filter)
 
 
 class AudienceChange(Input):
-    """What to change of an audience: given fields change, omitted ones stay, null clears. Its type is fixed.
+    """Changes to an audience: fields that are sent change, omitted fields keep their value, null clears a field.
 
-    A `filter` may stand for `rules`.
+    The type cannot change. A `filter` can replace `rules`.
     """
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
@@ -71,13 +78,13 @@ class AudienceChange(Input):
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
         rules = None if self.rules is msgspec.UNSET else self.rules
-        yield from rules_problems(rules)
+        yield from rules_faults(rules)
         if self.filter is not msgspec.UNSET:
-            yield from filter_problems(self.filter, rules)
+            yield from audience_filter_faults(self.filter, rules)
 
 
 class Members(Input, kw_only=True):
-    """Consumers by id, 10,000 at the most."""
+    """Consumers by id, at most 10,000."""
 
     consumer_ids: ConsumerIds
 
@@ -89,7 +96,7 @@ StoredRules = Annotated[
 
 
 class Audience(msgspec.Struct, rename="camel"):
-    """An audience as the API shows it."""
+    """An audience."""
 
     id: AudienceId
     name: str
@@ -102,7 +109,7 @@ class Audience(msgspec.Struct, rename="camel"):
 
 
 class AudienceReference(msgspec.Struct):
-    """An audience as a consumer in it shows it."""
+    """An audience that a consumer is in."""
 
     id: AudienceId
     name: str
@@ -110,17 +117,21 @@ class AudienceReference(msgspec.Struct):
 
 
 class AudienceCount(msgspec.Struct, rename="camel"):
+    """The number of members of an audience."""
+
     audience_id: AudienceId
     count: int
 
 
 class AudiencePage(msgspec.Struct, rename="camel"):
+    """A page of audiences, newest first."""
+
     data: list[Audience]
     page_info: PageInfo
 
 
 class MembersChanged(msgspec.Struct, rename="camel", omit_defaults=True):
-    """How many were added, removed, or (replacing all) both."""
+    """How many members were added, removed or, if all were replaced, both."""
 
     audience_id: str
     added_count: int | None = None

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.audiences.rows import COLUMNS, VISIBLE, audience_of
-from api.audiences.rules import problems, rules_of
+from api.audiences.rules import rules_of_filter, type_faults
 from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
 from api.auth import Caller
 from api.errors import Fault, invalid, not_found, refuse
@@ -73,12 +73,12 @@ async def update(connection: AsyncConnection, caller: Caller, audience_id: str, 
     row = await _find(connection, LOCK, caller, audience_id)
     changes = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
     if filter_text := changes.pop("filter", None):
-        changes["rules"] = rules_of(filter_text)
+        changes["rules"] = rules_of_filter(filter_text)
     faults = []
     if changes.pop("type", row.type) != row.type:
         faults.append(Fault("type", "The type of an audience cannot be changed"))
     if "rules" in changes:
-        faults += problems(changes["rules"], row.type)
+        faults += type_faults(changes["rules"], row.type)
         changes["rules"] = _json(changes["rules"])
     if changes.get("metadata") is not None:
         try:

@@ -1,4 +1,6 @@
-"""Consumers as answers show them, with what was asked for besides."""
+"""Consumers in responses: with the members that `include` and `explain` add, and pages of them."""
+
+from typing import Annotated
 
 import msgspec
 
@@ -10,30 +12,40 @@ from infra.index.documents import Consumer
 
 
 class ConsumerIncluding(Consumer):
-    """A consumer with what `include` asked for: its audiences by name, its 50 newest orders."""
+    """A consumer. `audiences` and `orders` are present if `include` names them."""
 
-    audiences: list[AudienceReference] | msgspec.UnsetType = msgspec.UNSET
-    orders: list[Order] | msgspec.UnsetType = msgspec.UNSET
+    audiences: (
+        Annotated[list[AudienceReference], msgspec.Meta(description="Ordered by name, then id.")] | msgspec.UnsetType
+    ) = msgspec.UNSET
+    orders: Annotated[list[Order], msgspec.Meta(description="The 50 newest orders.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
 
 class ListedConsumer(Consumer):
-    """A row of the list; `include=audiences` puts its audiences there, by name."""
+    """A consumer in a list. `audiences` is present with `include=audiences`."""
 
-    audiences: list[AudienceReference] | msgspec.UnsetType = msgspec.UNSET
+    audiences: (
+        Annotated[list[AudienceReference], msgspec.Meta(description="Ordered by name, then id.")] | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class FoundConsumer(Consumer, rename="camel"):
-    """A row of a search; `explain=true` tells what of the question was found where."""
+    """A consumer in a search result. `matchedOn` is present with `explain=true`."""
 
     matched_on: list[Match] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ConsumerPage(msgspec.Struct, rename="camel"):
+    """A page of the list. `totalCount` is present with `count=true`."""
+
     data: list[ListedConsumer]
     page_info: PageInfo
     total_count: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class SearchPage(msgspec.Struct, rename="camel"):
+    """A page of a search, best match first."""
+
     data: list[FoundConsumer]
     page_info: PageInfo

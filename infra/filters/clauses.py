@@ -1,11 +1,26 @@
-"""From an expression to a clause of OpenSearch. Pure functions; the one place that knows what conditions mean there."""
+"""Convert an expression to a clause of OpenSearch's query language. Pure functions.
+
+Only this module knows how conditions are evaluated in the index; the terms that text and metadata are compared with
+come from `infra/index/terms.py`.
+"""
 
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 from infra import fields
-from infra.filters.conditions import FIELDS, METADATA, MOMENT, NUMBER, OPPOSITE, All, Any_, Condition, Expression, Not
+from infra.filters.conditions import (
+    FIELDS,
+    METADATA,
+    MOMENT,
+    NUMBER,
+    POSITIVE,
+    AllOf,
+    AnyOf,
+    Condition,
+    Expression,
+    Not,
+)
 from infra.index.documents import MONEY_UNIT
 from infra.index.terms import LONGEST_VALUE, fold, number_term, path_code, text_term
 from infra.wire import time
@@ -15,25 +30,30 @@ Clause = dict[str, Any]
 NOTHING: Clause = {"match_none": {}}
 EVERYTHING: Clause = {"match_all": {}}
 UNITS = {"totalOrders": 1, "totalOrderValue": MONEY_UNIT}
-LARGEST = {"totalOrders": 2**31 - 1, "totalOrderValue": 10**18}
-"""Above all there can be, and within what the index's integers hold."""
+MAX_STORED = {"totalOrders": 2**31 - 1, "totalOrderValue": 10**18}
+"""At least the largest possible value, and within the range of the index's integers."""
 EXACT = Context(prec=2 * LONGEST_VALUE)
 BOUNDS = {"GREATER_THAN": "gt", "GREATER_THAN_OR_EQUAL": "gte", "LESS_THAN": "lt", "LESS_THAN_OR_EQUAL": "lte"}
-# A bound between two units is moved to the one that leaves the range as it is.
-NEXT = {"gt": ROUND_FLOOR, "gte": ROUND_CEILING, "lt": ROUND_CEILING, "lte": ROUND_FLOOR}
+ROUNDING = {"gt": ROUND_FLOOR, "gte": ROUND_CEILING, "lt": ROUND_CEILING, "lte": ROUND_FLOOR}
+"""Direction in which a bound between two units is rounded, so that the range contains the same integers."""
 
 
 def clause(expression: Expression, region: str | None) -> Clause:
-    """The filter that finds what the expression says; `region` is where national telephone numbers are of."""
+    """Return the clause that matches the consumers for which the expression holds.
+
+    Args:
+        expression: the conditions.
+        region: country of national phone numbers, as two letters.
+    """
     match expression:
-        case All(parts):
+        case AllOf(parts):
             return {"bool": {"filter": [clause(part, region) for part in parts]}}
-        case Any_(parts):
+        case AnyOf(parts):
             return {"bool": {"should": [clause(part, region) for part in parts]}}
         case Not(part):
             return _not(clause(part, region))
-        case Condition(field, operator, values) if operator in OPPOSITE:
-            return _not(clause(Condition(field, OPPOSITE[operator], values), region))
+        case Condition(field, operator, values) if operator in POSITIVE:
+            return _not(clause(Condition(field, POSITIVE[operator], values), region))
         case Condition():
             return _condition(expression, region)
 
@@ -53,22 +73,22 @@ def _condition(condition: Condition, region: str | None) -> Clause:
 
 def _number(condition: Condition) -> Clause:
     field, operator, values = condition
-    unit, largest = UNITS[field], LARGEST[field]
+    unit, maximum = UNITS[field], MAX_STORED[field]
     if operator == "EXISTS":
         return EVERYTHING
-    units = [_units(value, unit, largest) for value in values]
+    units = [_units(value, unit, maximum) for value in values]
     if operator in {"EQUALS", "IN"}:
         whole = [int(value) for value in units if value == value.to_integral_value()]
         return {"terms": {field: whole}} if whole else NOTHING
-    window = {}
-    for bound, value in _window(operator, units).items():
-        window[bound] = int(value.to_integral_value(NEXT[bound]))
-    return {"range": {field: window}}
+    bounds = {}
+    for bound, value in _bounds(operator, units).items():
+        bounds[bound] = int(value.to_integral_value(ROUNDING[bound]))
+    return {"range": {field: bounds}}
 
 
-def _units(value: Decimal, unit: int, largest: int) -> Decimal:
-    """Exactly, but for what lies outside of all there can be."""
-    return EXACT.multiply(min(max(value, Decimal(-1)), Decimal(largest) / unit), Decimal(unit))
+def _units(value: Decimal, unit: int, maximum: int) -> Decimal:
+    """Convert a value to units, exactly. A value beyond the possible ones is clamped to -1 or to `maximum`."""
+    return EXACT.multiply(min(max(value, Decimal(-1)), Decimal(maximum) / unit), Decimal(unit))
 
 
 def _moment(condition: Condition) -> Clause:
@@ -77,7 +97,7 @@ def _moment(condition: Condition) -> Clause:
         return {"exists": {"field": field}}
     if operator in {"EQUALS", "IN"}:
         return {"terms": {field: [time(value) for value in values]}}
-    return {"range": {field: {bound: time(value) for bound, value in _window(operator, values).items()}}}
+    return {"range": {field: {bound: time(value) for bound, value in _bounds(operator, values).items()}}}
 
 
 def _text(condition: Condition, region: str | None) -> Clause:
@@ -85,19 +105,21 @@ def _text(condition: Condition, region: str | None) -> Clause:
     if operator == "EXISTS":
         return {"term": {"texts": field}}
     if operator == "CONTAINS":
-        return {"wildcard": {"contents": {"value": f"{path_code(field)}*{_literal(fold(values[0]))}*"}}}
+        return {"wildcard": {"contents": {"value": f"{path_code(field)}*{_escaped(fold(values[0]))}*"}}}
     if operator in {"EQUALS", "IN"}:
         return _equals(field, values, region)
-    # Beyond the first or last of the field's numbers there are those of other fields.
-    window = {"gt": f"{field}\0", "lt": f"{field}\1"}
-    for bound, value in _window(operator, values).items():
-        del window[bound[:2]]
-        window[bound] = number_term(field, value)
-    return {"range": {"numbers": window}}
+    # `numbers` holds the terms of all fields: both ends of the range must stay within this field's terms.
+    bounds = {"gt": f"{field}\0", "lt": f"{field}\1"}
+    for bound, value in _bounds(operator, values).items():
+        del bounds[bound[:2]]
+        bounds[bound] = number_term(field, value)
+    return {"range": {"numbers": bounds}}
 
 
 def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
-    """Text ignoring case; in metadata also the number it is, and a number as a number alone."""
+    """Compare text ignoring case. In metadata, a text that is a number also equals that number; a number equals only
+    numbers.
+    """
     texts, numbers = [], []
     for value in values:
         if isinstance(value, bool):
@@ -106,31 +128,31 @@ def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
         if isinstance(value, str):
             texts.append(text_term(field, value))
         if field == "phone":
-            texts.append(text_term(field, _as_stored(value, region)))
+            texts.append(text_term(field, _stored_phone(value, region)))
         if field.startswith(METADATA) and (isinstance(value, Decimal) or fields.DECIMAL.fullmatch(value)):
             numbers.append(number_term(field, Decimal(value)))
     clauses = [
-        {"terms": {name: list(dict.fromkeys(found))}}
-        for name, found in (("texts", texts), ("numbers", numbers))
-        if found
+        {"terms": {name: list(dict.fromkeys(compared))}}
+        for name, compared in (("texts", texts), ("numbers", numbers))
+        if compared
     ]
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses}}
 
 
-def _as_stored(phone: str, region: str | None) -> str:
-    """The number as a consumer's would be stored; what is none stays as it is."""
+def _stored_phone(phone: str, region: str | None) -> str:
+    """Return a phone number in its stored form; text that is not a phone number is returned unchanged."""
     try:
         return fields.phone(phone, region)
     except ValueError:
         return phone
 
 
-def _window(operator: str, values: Sequence[Any]) -> dict[str, Any]:
+def _bounds(operator: str, values: Sequence[Any]) -> dict[str, Any]:
     if operator == "BETWEEN":
         return {"gte": values[0], "lte": values[1]}
     return {BOUNDS[operator]: values[0]}
 
 
-def _literal(text: str) -> str:
-    """Text for a pattern, in which nothing stands for anything else."""
+def _escaped(text: str) -> str:
+    """Escape the special characters of a wildcard pattern."""
     return text.replace("\\", r"\\").replace("*", r"\*").replace("?", r"\?")

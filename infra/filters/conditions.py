@@ -1,7 +1,7 @@
-"""Conditions on a consumer: which fields and operators there are, and how conditions are put together.
+"""Conditions on a consumer: fields, operators, and the expressions that combine conditions.
 
-Rules of audiences (contract.md §4) and the filter language both become an `Expression`, and `clauses` makes a query of
-it: whatever can be filtered by can be an audience.
+Rules of audiences (contract.md §4, `api/audiences/rules.py`) and the filter language (`language.py`) both produce an
+`Expression`, and `clauses.py` turns it into a query. So every filter can be an audience, within the limit of rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,52 +28,52 @@ Operator = Literal[
 ]
 Value = str | int | float | bool
 
-ONE = frozenset({"EQUALS", "NOT_EQUALS"})
-COMPARING = frozenset({"GREATER_THAN", "GREATER_THAN_OR_EQUAL", "LESS_THAN", "LESS_THAN_OR_EQUAL"})
-CONTAINING = frozenset({"CONTAINS", "NOT_CONTAINS"})
-MANY = frozenset({"IN", "NOT_IN"})
-NONE = frozenset({"EXISTS", "NOT_EXISTS"})
-ORDERED = COMPARING | {"BETWEEN"}
-OPPOSITE: dict[Operator, Operator] = {
+EQUALITY = frozenset({"EQUALS", "NOT_EQUALS"})
+COMPARISON = frozenset({"GREATER_THAN", "GREATER_THAN_OR_EQUAL", "LESS_THAN", "LESS_THAN_OR_EQUAL"})
+CONTAINMENT = frozenset({"CONTAINS", "NOT_CONTAINS"})
+MEMBERSHIP = frozenset({"IN", "NOT_IN"})
+PRESENCE = frozenset({"EXISTS", "NOT_EXISTS"})
+ORDERED = COMPARISON | {"BETWEEN"}
+POSITIVE: dict[Operator, Operator] = {
     "NOT_EQUALS": "EQUALS",
     "NOT_CONTAINS": "CONTAINS",
     "NOT_IN": "IN",
     "NOT_EXISTS": "EXISTS",
 }
-"""Of those that hold where another does not, null or not."""
+"""Negative operator → its positive. A negative operator holds wherever the positive does not, so also for null."""
 METADATA = "metadata."
-LONGEST_CONTAINED = 300
-"""Characters, once case is folded, which can make three of one. The pattern of a longer one that repeats itself takes
-OpenSearch more effort to prepare than it allows: of one letter from 315 on."""
-MOST_CLAUSES = 900
-"""Of one query. OpenSearch takes 1,024; and of each character that is looked for inside text it also makes 10 KB."""
-TOO_MUCH = "There is too much text to be contained: it takes shorter or fewer ones"
+MAX_CONTAINED = 300
+"""Characters of a CONTAINS value after case folding, which can turn one character into three. OpenSearch refuses to
+compile longer patterns if they are repetitive: one repeated letter fails from 315 on."""
+MAX_CLAUSES = 900
+"""Clauses of one query. OpenSearch allows 1,024, and allocates 10 KB for each character of a CONTAINS value."""
+TOO_MANY_CLAUSES = "Too much text in CONTAINS (~): use fewer or shorter values"
 MAX_FIELD_LENGTH = len(METADATA) + fields.METADATA_DEPTH * (fields.METADATA_KEY_LENGTH + 1)
 
 
 class Condition(NamedTuple):
-    """Of one field. `values` are what the field's kind reads: text, Decimal, datetime; in metadata also bool."""
+    """A condition on one field. Its values have the field's type: str, Decimal or datetime; in metadata also bool."""
 
     field: str
     operator: Operator
     values: Sequence[Any] = ()
 
 
-def clauses_of(condition: Condition) -> int:
-    """How many clauses of a query it becomes, at the most: inside text, one for every three neighbouring characters."""
-    if condition.operator not in CONTAINING:
+def clause_count(condition: Condition) -> int:
+    """Return an upper bound for the clauses of a condition's query: CONTAINS has one for each character trigram."""
+    if condition.operator not in CONTAINMENT:
         return 3
     folded = fold(condition.values[0])
-    if len(folded) > LONGEST_CONTAINED:
-        return MOST_CLAUSES + 1
+    if len(folded) > MAX_CONTAINED:
+        return MAX_CLAUSES + 1
     return CODE + len(folded.encode("utf-16-le")) // 2 + 3
 
 
-class All(NamedTuple):
+class AllOf(NamedTuple):
     parts: Sequence["Expression"]
 
 
-class Any_(NamedTuple):  # noqa: N801 (the other name is taken by typing)
+class AnyOf(NamedTuple):
     parts: Sequence["Expression"]
 
 
@@ -81,23 +81,23 @@ class Not(NamedTuple):
     part: "Expression"
 
 
-Expression: TypeAlias = Union[Condition, All, Any_, Not]  # noqa: UP007 (it is recursive)
+Expression: TypeAlias = Union[Condition, AllOf, AnyOf, Not]  # noqa: UP007 (it is recursive)
 
 
 def _text(value: Value) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("Expected text")
+        raise ValueError("Must be a text that is not empty")
     return value
 
 
 def _number(value: Value) -> Decimal:
     if isinstance(value, bool) or not fields.DECIMAL.fullmatch(text := str(value)):
-        raise ValueError("Expected a number")
+        raise ValueError("Must be a number")
     number = Decimal(text)
-    # A rule may keep it as text, which must be a number again when it is read.
+    # A rule may store the number as text, and must accept that text when it is read again.
     written = str(number)
     if isinstance(value, str) and (len(written) > LONGEST_VALUE or not fields.DECIMAL.fullmatch(written)):
-        raise ValueError("Expected a number of fewer digits")
+        raise ValueError("Must be a number with fewer digits")
     return number
 
 
@@ -105,21 +105,21 @@ def _moment(value: Value) -> Any:
     return fields.timestamp(_text(value))
 
 
-def _anything(value: Value) -> Any:
+def _metadata_value(value: Value) -> Any:
     return value if isinstance(value, str | bool) else _number(value)
 
 
 class Kind(NamedTuple):
-    """How values of a field are read, and which operators suit it."""
+    """The type of a field: how to read values, and the supported operators."""
 
     read: Callable[[Value], Any]
     operators: frozenset[str]
 
 
-TEXT = Kind(_text, ONE | CONTAINING | MANY | NONE)
-NUMBER = Kind(_number, ONE | ORDERED | MANY | NONE)
-MOMENT = Kind(_moment, ONE | ORDERED | MANY | NONE)
-ANYTHING = Kind(_anything, ONE | ORDERED | CONTAINING | MANY | NONE)
+TEXT = Kind(_text, EQUALITY | CONTAINMENT | MEMBERSHIP | PRESENCE)
+NUMBER = Kind(_number, EQUALITY | ORDERED | MEMBERSHIP | PRESENCE)
+MOMENT = Kind(_moment, EQUALITY | ORDERED | MEMBERSHIP | PRESENCE)
+METADATA_VALUE = Kind(_metadata_value, EQUALITY | ORDERED | CONTAINMENT | MEMBERSHIP | PRESENCE)
 
 FIELDS = {
     "email": TEXT,
@@ -131,34 +131,34 @@ FIELDS = {
     "lastOrderAt": MOMENT,
     "createdAt": MOMENT,
 }
-UNKNOWN_FIELD = f"Unknown field; there are {', '.join(FIELDS)} and {METADATA}*"
+UNKNOWN_FIELD = f"Unknown field: use {', '.join(FIELDS)} or {METADATA}<key>"
 
 
 def kind_of(field: str) -> Kind | None:
-    """What a field's values are; None if there is no such field."""
+    """Return the kind of a field; None for an unknown field."""
     if field.startswith(METADATA):
         path = field.removeprefix(METADATA).split(".")
-        known = all(path) and len(path) <= fields.METADATA_DEPTH and len(field) <= MAX_FIELD_LENGTH
-        return ANYTHING if known else None
+        is_valid = all(path) and len(path) <= fields.METADATA_DEPTH and len(field) <= MAX_FIELD_LENGTH
+        return METADATA_VALUE if is_valid else None
     return FIELDS.get(field)
 
 
 def read_value(kind: Kind, operator: str, value: Value) -> Any:
-    """A condition's value as its field has it.
+    """Convert a condition's value to the type of its field.
 
     Raises:
-        ValueError: a sentence for the sender.
+        ValueError: the value does not fit; the message is for the client.
     """
     if isinstance(value, str) and len(value) > LONGEST_VALUE:
         raise ValueError(f"Must be at most {LONGEST_VALUE} characters")
-    # In metadata, what the operator needs decides: numbers are compared, text is contained.
-    if kind is ANYTHING and operator in ORDERED:
+    # In metadata the operator decides: comparisons need numbers, CONTAINS needs text.
+    if kind is METADATA_VALUE and operator in ORDERED:
         return _number(value)
-    if kind is ANYTHING and operator in CONTAINING:
+    if kind is METADATA_VALUE and operator in CONTAINMENT:
         return _text(value)
     return kind.read(value)
 
 
-def in_order(operator: str, values: Sequence[Any]) -> bool:
-    """Whether a range's ends are."""
+def is_valid_range(operator: str, values: Sequence[Any]) -> bool:
+    """Return whether BETWEEN has its values in order; True for every other operator."""
     return operator != "BETWEEN" or values[0] <= values[1]

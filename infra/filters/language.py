@@ -1,6 +1,6 @@
 """The filter language: `totalOrderValue:>=100 AND (metadata.tier:gold OR NOT email:*)` (docs/filters.md).
 
-Text in, an `Expression` out, or every fault with its place.
+Parses text to an `Expression`. Faults are collected and reported together, each with its position in the text.
 """
 
 import re
@@ -13,17 +13,18 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 from lark.visitors import Transformer_NonRecursive
 
 from infra.filters.conditions import (
-    MOST_CLAUSES,
-    TOO_MUCH,
+    MAX_CLAUSES,
+    TOO_MANY_CLAUSES,
     UNKNOWN_FIELD,
-    All,
-    Any_,
+    AllOf,
+    AnyOf,
     Condition,
     Expression,
+    Kind,
     Not,
     Operator,
-    clauses_of,
-    in_order,
+    clause_count,
+    is_valid_range,
     kind_of,
     read_value,
 )
@@ -57,13 +58,13 @@ COMPARISONS: dict[str | None, Operator] = {
     "<": "LESS_THAN",
     "<=": "LESS_THAN_OR_EQUAL",
 }
-ANY = "*"
-SHOWN = 20
-"""Characters of the text that a fault quotes."""
+RANGE, ANY_VALUE = "..", "*"
+MAX_QUOTED = 20
+"""Characters of the text that a message quotes."""
 
 
 class FilterError(ValueError):
-    """The text is no filter; `faults` say what is wrong, each beginning with its place."""
+    """The text is not a filter. Each of `faults` is a message that begins with the position of the fault."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("; ".join(faults))
@@ -71,6 +72,8 @@ class FilterError(ValueError):
 
 
 class _Part(NamedTuple):
+    """A part of the expression, with its size."""
+
     expression: Expression
     depth: int = 1
     conditions: int = 1
@@ -79,65 +82,65 @@ class _Part(NamedTuple):
 
 @lru_cache(maxsize=256)
 def parse(text: str) -> Expression:
-    """What a filter says.
+    """Parse a filter.
 
     Raises:
-        FilterError: with all that is wrong.
+        FilterError: with all faults of the text.
     """
     if len(text) > MAX_LENGTH:
         raise FilterError([f"Must be at most {MAX_LENGTH} characters"])
     try:
         tree = PARSER.parse(text)
     except UnexpectedInput as error:
-        raise FilterError([_unexpected(text, error)]) from None
-    reading = _Reading()
-    found: _Part = reading.transform(tree)
-    if found.conditions > MAX_CONDITIONS:
-        reading.faults.append(f"{found.conditions} conditions; there may be {MAX_CONDITIONS}")
-    if found.depth > MAX_DEPTH:
-        reading.faults.append(f"{found.depth} levels deep; there may be {MAX_DEPTH}")
-    if found.clauses > MOST_CLAUSES:
-        reading.faults.append(TOO_MUCH)
-    if reading.faults:
-        raise FilterError(reading.faults)
-    return found.expression
+        raise FilterError([_syntax_fault(text, error)]) from None
+    builder = _Builder()
+    whole: _Part = builder.transform(tree)
+    if whole.conditions > MAX_CONDITIONS:
+        builder.faults.append(f"Must have at most {MAX_CONDITIONS} conditions, but has {whole.conditions}")
+    if whole.depth > MAX_DEPTH:
+        builder.faults.append(f"Must be at most {MAX_DEPTH} levels deep, but has {whole.depth} levels")
+    if whole.clauses > MAX_CLAUSES:
+        builder.faults.append(TOO_MANY_CLAUSES)
+    if builder.faults:
+        raise FilterError(builder.faults)
+    return whole.expression
 
 
-# However deep the text is, nothing here calls itself.
-class _Reading(Transformer_NonRecursive[Token, _Part]):
-    """Puts the expression together, and gathers what is wrong with conditions."""
+# Without recursion, so that a deeply nested text cannot exceed the stack.
+class _Builder(Transformer_NonRecursive[Token, _Part]):
+    """Builds the expression from the syntax tree, and collects the faults of its conditions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.faults: list[str] = []
 
     def any(self, parts: list[_Part]) -> _Part:
-        return _joined(Any_([part.expression for part in parts]), parts)
+        return _combined(AnyOf([part.expression for part in parts]), parts)
 
     def all(self, parts: list[_Part]) -> _Part:
-        return _joined(All([part.expression for part in parts]), parts)
+        return _combined(AllOf([part.expression for part in parts]), parts)
 
     def negation(self, parts: list[_Part]) -> _Part:
-        return _joined(Not(parts[0].expression), parts)
+        return _combined(Not(parts[0].expression), parts)
 
     def condition(self, tokens: list[Token]) -> _Part:
         field, value = tokens
         try:
-            found = _condition(_unquoted(field[:-1]), value)
+            condition = _condition(_unquoted(field[:-1]), value)
         except _FieldError as error:
-            self.faults.append(_placed(field, str(error)))
+            self.faults.append(_at(field, str(error)))
         except ValueError as error:
-            self.faults.append(_placed(value, str(error)))
+            self.faults.append(_at(value, str(error)))
         else:
-            return _Part(found, clauses=clauses_of(found))
+            return _Part(condition, clauses=clause_count(condition))
         return _Part(Condition(field, "EXISTS"))
 
 
 class _FieldError(ValueError):
-    """The field, not its value, is wrong."""
+    """The fault is in the field, not in its value."""
 
 
-def _joined(expression: Expression, parts: list[_Part]) -> _Part:
+def _combined(expression: Expression, parts: list[_Part]) -> _Part:
     return _Part(
         expression,
         depth=1 + max(part.depth for part in parts),
@@ -150,59 +153,68 @@ def _condition(field: str, value: str) -> Condition:
     kind = kind_of(field)
     if kind is None:
         raise _FieldError(UNKNOWN_FIELD)
-    if value == ANY:
+    if value == ANY_VALUE:
         return Condition(field, "EXISTS")
-    if not (found := VALUE.fullmatch(value)):
-        raise ValueError("A value with spaces, quotes or brackets stands in quotes as a whole")
-    operator, given = COMPARISONS[found["comparison"]], [found["first"]]
-    if found["range"]:
-        if found["comparison"]:
-            raise ValueError("A range has no other comparison")
-        operator, given = _range(found["first"], found["last"])
+    if not (match := VALUE.fullmatch(value)):
+        raise ValueError("Put the whole value in quotes if it contains spaces, quotes or brackets")
+    operator, operands = COMPARISONS[match["comparison"]], [match["first"]]
+    if match["range"]:
+        if match["comparison"]:
+            raise ValueError(f"Use either a range ({RANGE}) or {match['comparison']}, not both")
+        operator, operands = _range(match["first"], match["last"])
     if operator not in kind.operators:
-        raise ValueError(f"{operator} makes no sense for {field}; text with .. in it stands in quotes")
-    if not all(given):
+        raise ValueError(_unsupported(field, kind, RANGE if match["range"] else match["comparison"]))
+    if not all(operands):
         raise ValueError("Expected a value")
-    values = [read_value(kind, operator, _unquoted(one)) for one in given]
-    if not in_order(operator, values):
-        raise ValueError("The first must not exceed the second")
+    values = [read_value(kind, operator, _unquoted(operand)) for operand in operands]
+    if not is_valid_range(operator, values):
+        raise ValueError("The start of the range must not exceed its end")
     return Condition(field, operator, values)
 
 
 def _range(first: str, last: str) -> tuple[Operator, list[str]]:
-    """`a..b`, `a..` or `..b`; the ends belong to it."""
+    """Parse `a..b`, `a..` or `..b`. The ends belong to the range."""
     if first and last:
         return "BETWEEN", [first, last]
     return ("GREATER_THAN_OR_EQUAL", [first]) if first else ("LESS_THAN_OR_EQUAL", [last])
 
 
+def _unsupported(field: str, kind: Kind, symbol: str) -> str:
+    comparisons = [each for each, operator in COMPARISONS.items() if each and operator in kind.operators]
+    supported = [*comparisons, *[RANGE] * ("BETWEEN" in kind.operators)]
+    message = (
+        f"Operator {symbol} is not supported for {field}: use a value alone, {', '.join(supported)} or {ANY_VALUE}"
+    )
+    return f"{message}; put a value that contains {RANGE} in quotes" if symbol == RANGE else message
+
+
 def _unquoted(text: str) -> str:
-    return QUOTED.sub(lambda found: re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL), text)
+    return QUOTED.sub(lambda match: re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL), text)
 
 
-def _unexpected(text: str, error: UnexpectedInput) -> str:
+def _syntax_fault(text: str, error: UnexpectedInput) -> str:
     if isinstance(error, UnexpectedToken):
         expected = error.expected
-        place = len(text) if error.token.type == "$END" else error.token.start_pos
+        position = len(text) if error.token.type == "$END" else error.token.start_pos
     else:
         assert isinstance(error, UnexpectedCharacters)
-        place, expected = error.pos_in_stream, error.allowed
-    assert place is not None
-    return f"At character {place + 1}: {_missing(text[place:], expected)}"
+        position, expected = error.pos_in_stream, error.allowed
+    assert position is not None
+    return f"At character {position + 1}: {_expectation(text[position:], expected)}"
 
 
-def _missing(rest: str, expected: Collection[str]) -> str:
-    if rest.startswith('"'):
-        return "The quotes are not closed, or something stands right beside them"
+def _expectation(remaining: str, expected: Collection[str]) -> str:
+    if remaining.startswith('"'):
+        return "The quotes are not closed, or other text is directly beside them"
     if "VALUE" in expected:
         return "Expected a value"
-    shown = repr(rest[:SHOWN]) if rest.strip() else "the end"
+    found = repr(remaining[:MAX_QUOTED]) if remaining.strip() else "the end"
     if "FIELD" in expected:
-        return f"Expected a condition, such as email:*, and not {shown}"
-    return f"Expected {'AND or OR' if rest.strip() else 'a closing bracket'}, and not {shown}"
+        return f"Expected a condition, such as email:*, but found {found}"
+    return f"Expected {'AND or OR' if remaining.strip() else 'a closing bracket'}, but found {found}"
 
 
-def _placed(token: Token, what: str) -> str:
-    """Characters are counted from 1."""
+def _at(token: Token, message: str) -> str:
+    """Prefix a message with the token's position. Characters are counted from 1."""
     assert token.start_pos is not None
-    return f"At character {token.start_pos + 1}: {what}"
+    return f"At character {token.start_pos + 1}: {message}"

@@ -1,4 +1,12 @@
-"""From an expression to the groups of conditions that say the same: what an audience's rules can hold."""
+"""Convert an expression to groups of conditions, the form of an audience's rules.
+
+The groups are the expression's disjunctive normal form: the expression holds if all conditions of at least one group
+hold. The conversion takes three steps:
+
+1. `_without_not` moves every `Not` down to the conditions, and replaces each by the opposite operator.
+2. The same step merges conditions of one field: `email:a OR email:b` becomes one IN, which needs fewer rules.
+3. `_groups` multiplies out: an AND of ORs becomes one group for each combination.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
@@ -7,107 +15,113 @@ from infra.filters.conditions import (
     FIELDS,
     METADATA,
     NUMBER,
-    OPPOSITE,
     ORDERED,
-    All,
-    Any_,
+    POSITIVE,
+    AllOf,
+    AnyOf,
     Condition,
     Expression,
     Not,
     Operator,
 )
 
-NEGATED: dict[Operator, Operator] = {positive: negative for negative, positive in OPPOSITE.items()} | OPPOSITE
-COMPLEMENTS: dict[Operator, Operator] = {
+OPPOSITE: dict[Operator, Operator] = {positive: negative for negative, positive in POSITIVE.items()} | POSITIVE
+OPPOSITE_COMPARISON: dict[Operator, Operator] = {
     "GREATER_THAN": "LESS_THAN_OR_EQUAL",
     "GREATER_THAN_OR_EQUAL": "LESS_THAN",
     "LESS_THAN": "GREATER_THAN_OR_EQUAL",
     "LESS_THAN_OR_EQUAL": "GREATER_THAN",
 }
+"""The comparison that holds for the remaining values; null needs a condition of its own."""
 NEVER_NULL = frozenset({"createdAt", *(field for field, kind in FIELDS.items() if kind is NUMBER)})
-ONE_OF: dict[Operator, Operator] = {"EQUALS": "IN", "NOT_EQUALS": "NOT_IN"}
+LIST_OPERATOR: dict[Operator, Operator] = {"EQUALS": "IN", "NOT_EQUALS": "NOT_IN"}
 
 Group = tuple[Condition, ...]
 
 
 class TooManyRulesError(ValueError):
-    """The expression needs more conditions than there may be."""
+    """The expression needs more conditions than the limit."""
 
 
-def groups(expression: Expression, most: int) -> list[Group]:
-    """Groups of conditions of which one must hold whole, for the expression to hold.
+def groups(expression: Expression, limit: int) -> list[Group]:
+    """Return the groups of an expression.
+
+    Args:
+        expression: the conditions.
+        limit: maximum number of conditions in all groups together.
 
     Raises:
-        TooManyRulesError: they are more than `most` conditions.
-        ValueError: it is not a matter of any conditions; the message is for the sender.
+        TooManyRulesError: the groups have more conditions than `limit`.
+        ValueError: the expression has no such form; the message is for the client.
     """
-    found = _groups(_plain(expression), most)
-    return _within(found, most)
+    return _limited(_groups(_without_not(expression), limit), limit)
 
 
-def _plain(expression: Expression, *, negated: bool = False) -> Expression:
-    """The same without `Not`."""
+def _without_not(expression: Expression, *, negated: bool = False) -> Expression:
+    """Return an equivalent expression without `Not`, with conditions of one field merged."""
     match expression:
         case Not(part):
-            return _plain(part, negated=not negated)
-        case All(parts) | Any_(parts):
-            inner = [_plain(part, negated=negated) for part in parts]
-            is_any = isinstance(expression, Any_) != negated
-            return Any_(_merged(inner, "EQUALS")) if is_any else All(_merged(inner, "NOT_EQUALS"))
+            return _without_not(part, negated=not negated)
+        case AllOf(parts) | AnyOf(parts):
+            inner = [_without_not(part, negated=negated) for part in parts]
+            is_any = isinstance(expression, AnyOf) != negated
+            return AnyOf(_merged(inner, "EQUALS")) if is_any else AllOf(_merged(inner, "NOT_EQUALS"))
         case Condition():
-            return _complement(expression) if negated else expression
+            return _negation(expression) if negated else expression
 
 
-def _complement(condition: Condition) -> Expression:
+def _negation(condition: Condition) -> Expression:
     field, operator, values = condition
-    if operator in NEGATED:
-        return Condition(field, NEGATED[operator], values)
+    if operator in OPPOSITE:
+        return Condition(field, OPPOSITE[operator], values)
     assert operator in ORDERED
     if field.startswith(METADATA):
-        raise ValueError(f"What does not compare with a number in {field} cannot be said by rules")
+        raise ValueError(f"NOT of a number comparison on {field} cannot be expressed as rules")
     if operator == "BETWEEN":
         outside = [Condition(field, "LESS_THAN", values[:1]), Condition(field, "GREATER_THAN", values[1:])]
     else:
-        outside = [Condition(field, COMPLEMENTS[operator], values)]
+        outside = [Condition(field, OPPOSITE_COMPARISON[operator], values)]
     if field not in NEVER_NULL:
         outside.append(Condition(field, "NOT_EXISTS"))
-    return Any_(outside) if len(outside) > 1 else outside[0]
+    return AnyOf(outside) if len(outside) > 1 else outside[0]
 
 
 def _merged(parts: Sequence[Expression], operator: Operator) -> list[Expression]:
-    """Conditions of one field that are one by their nature: one of these values, or none of these."""
+    """Merge conditions of one field with `operator` or its list operator into one condition with all values."""
     values: dict[str, list[object]] = {}
-    rest: list[Expression] = []
+    others: list[Expression] = []
     for part in parts:
-        if isinstance(part, Condition) and part.operator in {operator, ONE_OF[operator]}:
+        if isinstance(part, Condition) and part.operator in {operator, LIST_OPERATOR[operator]}:
             values.setdefault(part.field, []).extend(part.values)
         else:
-            rest.append(part)
-    return [
-        *(Condition(field, ONE_OF[operator] if len(found) > 1 else operator, found) for field, found in values.items()),
-        *rest,
+            others.append(part)
+    merged = [
+        Condition(field, LIST_OPERATOR[operator] if len(of_field) > 1 else operator, of_field)
+        for field, of_field in values.items()
     ]
+    return [*merged, *others]
 
 
-def _groups(expression: Expression, most: int) -> Iterator[Group]:
+def _groups(expression: Expression, limit: int) -> Iterator[Group]:
     match expression:
         case Condition():
             yield (expression,)
-        case Any_(parts):
+        case AnyOf(parts):
             for part in parts:
-                yield from _groups(part, most)
-        case All(parts):
-            each = [_within(_groups(part, most), most) for part in parts]
-            for chosen in product(*each):
-                yield tuple(condition for group in chosen for condition in group)
+                yield from _groups(part, limit)
+        case AllOf(parts):
+            groups_of_parts = [_limited(_groups(part, limit), limit) for part in parts]
+            for combination in product(*groups_of_parts):
+                yield tuple(condition for group in combination for condition in group)
 
 
-def _within(found: Iterable[Group], most: int) -> list[Group]:
-    kept: list[Group] = []
-    number = 0
-    for group in found:
-        number += len(group)
-        if number > most:
-            raise TooManyRulesError(f"It takes more than {most} rules to say this")
-        kept.append(group)
-    return kept
+def _limited(iterator: Iterable[Group], limit: int) -> list[Group]:
+    """Collect groups; stop as soon as they exceed the limit, because there may be millions."""
+    collected: list[Group] = []
+    conditions = 0
+    for group in iterator:
+        conditions += len(group)
+        if conditions > limit:
+            raise TooManyRulesError(f"Needs more than {limit} rules: use fewer conditions")
+        collected.append(group)
+    return collected

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.filters.conditions import All, Any_, Condition, Expression, Not
+from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
 from infra.filters.language import MAX_DEPTH
 from tests.api.calls import create
 from tests.api.walking import walk
@@ -90,7 +90,7 @@ def test_dynamic_audience_has_the_members_that_its_rules_mean(
     grouped: dict[str | None, list[Expression]] = {}
     for condition, group in rules:
         grouped.setdefault(group, []).append(condition)
-    expected = crowd.meant(Any_([All(group) for group in grouped.values()]))
+    expected = crowd.meant(AnyOf([AllOf(group) for group in grouped.values()]))
     sent = [as_rule(condition, group) for condition, group in rules]
     audience = create(crowd.account.live, "/audiences", name="A", type="DYNAMIC", rules=sent)["id"]
     try:
@@ -113,7 +113,7 @@ def test_filter_finds_whom_it_means_and_so_does_the_audience_made_of_it(crowd: C
         assert walk(client, filter=f"NOT {text}") == crowd.meant(Not(expression))
     answer = client.post("/audiences", json={"name": "A", "type": "DYNAMIC", "filter": text})
     if answer.status_code == 400:
-        assert re.search("rules|too much text", answer.json()["details"][0]["message"])
+        assert re.search("rules|Too much text", answer.json()["details"][0]["message"])
         return
     audience = answer.raise_for_status().json()["id"]
     try:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.filters.conditions import All, Any_, Condition, Expression, Not
+from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
 from infra.filters.language import MAX_LENGTH, FilterError, parse
 from infra.index.terms import CODE
 from tests.expressions import conditions, expressions, written
@@ -76,14 +76,14 @@ PHONE = Condition("phone", "EXISTS")
 @pytest.mark.parametrize(
     ("text", "expression"),
     [
-        ("email:* fullName:* OR phone:*", Any_([All([EMAIL, NAME]), PHONE])),
-        ("email:* OR fullName:* phone:*", Any_([EMAIL, All([NAME, PHONE])])),
-        ("email:* (fullName:* OR phone:*)", All([EMAIL, Any_([NAME, PHONE])])),
-        ("NOT email:* fullName:*", All([Not(EMAIL), NAME])),
-        ("NOT (email:* fullName:*)", Not(All([EMAIL, NAME]))),
+        ("email:* fullName:* OR phone:*", AnyOf([AllOf([EMAIL, NAME]), PHONE])),
+        ("email:* OR fullName:* phone:*", AnyOf([EMAIL, AllOf([NAME, PHONE])])),
+        ("email:* (fullName:* OR phone:*)", AllOf([EMAIL, AnyOf([NAME, PHONE])])),
+        ("NOT email:* fullName:*", AllOf([Not(EMAIL), NAME])),
+        ("NOT (email:* fullName:*)", Not(AllOf([EMAIL, NAME]))),
         ("NOT NOT email:*", Not(Not(EMAIL))),
         ("(((email:*)))", EMAIL),
-        ("NOT(email:*)AND(phone:*)", All([Not(EMAIL), PHONE])),
+        ("NOT(email:*)AND(phone:*)", AllOf([Not(EMAIL), PHONE])),
         ("email:AND", Condition("email", "EQUALS", ["AND"])),
         ("email:a:b", Condition("email", "EQUALS", ["a:b"])),
         (r'fullName:"a \" \\ \b"', Condition("fullName", "EQUALS", ['a " \\ b'])),
@@ -136,12 +136,34 @@ def test_faults_are_named_all_at_once_by_their_places(text: str, places: list[in
     assert [int(re.findall("[0-9]+", fault)[0]) for fault in faults(text)] == places
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("email:>5", "Operator > is not supported for email: use a value alone, ~ or *"),
+        (
+            "email:a..",
+            "Operator .. is not supported for email: use a value alone, ~ or *; put a value that contains .. in quotes",
+        ),
+        ("totalOrders:~5", "Operator ~ is not supported for totalOrders: use a value alone, >, >=, <, <=, .. or *"),
+        ("totalOrders:>1..2", "Use either a range (..) or >, not both"),
+        ("totalOrders:2..1", "The start of the range must not exceed its end"),
+        ("fullName:(a b)", "Expected a value"),
+        ('fullName:a"b"', "Put the whole value in quotes if it contains spaces, quotes or brackets"),
+        ("email:* OR", "Expected a condition, such as email:*, but found the end"),
+        ("(email:*", "Expected a closing bracket, but found the end"),
+        ("email:*)", "Expected AND or OR, but found ')'"),
+    ],
+)  # fmt: skip
+def test_fault_says_what_is_allowed(text: str, message: str) -> None:
+    assert [fault.partition(": ")[2] for fault in faults(text)] == [message]
+
+
 def test_limits_are_kept_to_the_last_one() -> None:
     fifty = " ".join(["email:*"] * 50)
-    assert parse(fifty) == All([EMAIL] * 50)
-    assert faults(f"{fifty} email:*") == ["51 conditions; there may be 50"]
+    assert parse(fifty) == AllOf([EMAIL] * 50)
+    assert faults(f"{fifty} email:*") == ["Must have at most 50 conditions, but has 51"]
     assert parse("NOT " * 9 + "email:*")
-    assert faults("NOT " * 10 + "email:*") == ["11 levels deep; there may be 10"]
+    assert faults("NOT " * 10 + "email:*") == ["Must be at most 10 levels deep, but has 11 levels"]
     assert parse("(" * 900 + "email:*" + ")" * 900) == EMAIL
     assert parse("email:*".ljust(MAX_LENGTH)) == EMAIL
     assert faults("email:*".ljust(MAX_LENGTH + 1)) == ["Must be at most 2000 characters"]
@@ -155,7 +177,7 @@ def test_text_to_be_contained_is_limited_by_all_its_characters(number: int) -> N
     assert len(text) > MAX_LENGTH or parse(text)
     for heavy in ("É" * (light + 1), "💥" * (light // 2 + 1), "ﬃ" * (light // 3 + 1)):
         assert (
-            len(heavy) > 255 or "too much text" in faults(" ".join([f"metadata.a:~{heavy}"] * number)[:MAX_LENGTH])[-1]
+            len(heavy) > 255 or "Too much text" in faults(" ".join([f"metadata.a:~{heavy}"] * number)[:MAX_LENGTH])[-1]
         )
 
 
@@ -163,4 +185,4 @@ def test_text_to_be_contained_that_is_long_once_case_is_folded_is_refused() -> N
     """OpenSearch cannot prepare the pattern of a longer one that repeats itself, and answered an error."""
     assert parse(f"metadata.a:~{'ﬃ' * 100}")
     assert parse(f"metadata.a:{'ﬃ' * 255}")
-    assert "too much text" in faults(f"metadata.a:~{'ﬃ' * 101}")[0]
+    assert "Too much text" in faults(f"metadata.a:~{'ﬃ' * 101}")[0]

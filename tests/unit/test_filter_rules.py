@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from api.audiences.rules import MAX_RULES, MAX_VALUES, Rule, expression, rules_of
-from infra.filters.conditions import All, Any_, Condition, Expression
+from api.audiences.rules import MAX_RULES, MAX_VALUES, Rule, expression, rules_of_filter
+from infra.filters.conditions import AllOf, AnyOf, Condition, Expression
 from infra.filters.language import FilterError, parse
 from infra.filters.rules import TooManyRulesError, groups
 from tests.evaluation import holds
@@ -34,7 +34,7 @@ def grouped(said: Expression) -> list[tuple[Condition, ...]]:
 @given(expressions(conditions()), st.lists(people, min_size=20, max_size=20))
 @settings(max_examples=400, deadline=None)
 def test_groups_mean_what_the_expression_means(said: Expression, some: list[dict[str, Any]]) -> None:
-    found = Any_([All(group) for group in grouped(said)])
+    found = AnyOf([AllOf(group) for group in grouped(said)])
     for one in some:
         assert holds(found, one, "GB") == holds(said, one, "GB")
 
@@ -44,7 +44,7 @@ def test_groups_mean_what_the_expression_means(said: Expression, some: list[dict
 def test_rules_of_a_filter_are_sound_and_are_read_from_storage_as_they_were(said: Expression) -> None:
     assume(len(grouped(said)) <= MAX_RULES)
     try:
-        rules = rules_of(written(said))
+        rules = rules_of_filter(written(said))
     except TooManyRulesError:
         return
     assert 1 <= len(rules) <= MAX_RULES
@@ -55,7 +55,7 @@ def test_rules_of_a_filter_are_sound_and_are_read_from_storage_as_they_were(said
         [condition._replace(values=list(condition.values)) for condition in group]
         for group in groups(parse(written(said)), MAX_RULES)
     ]
-    assert expression(stored) == Any_([All(group) for group in expected])
+    assert expression(stored) == AnyOf([AllOf(group) for group in expected])
 
 
 NAMES = ["a", "b", "c"]
@@ -84,7 +84,7 @@ NAMES = ["a", "b", "c"]
     ],
 )
 def test_filter_is_these_rules(text: str, said: list[tuple[str, str, list[Any], str | None]]) -> None:
-    assert [(rule.field, rule.operator, rule.values, rule.group_id) for rule in rules_of(text)] == said
+    assert [(rule.field, rule.operator, rule.values, rule.group_id) for rule in rules_of_filter(text)] == said
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_filter_is_these_rules(text: str, said: list[tuple[str, str, list[Any], 
 )
 def test_what_takes_too_many_rules_or_none_can_say_is_refused(text: str) -> None:
     assert parse(text)
-    with pytest.raises(ValueError, match=r"rules$|rules to say this$") as caught:
-        rules_of(text)
+    with pytest.raises(ValueError, match=r"rules$|^Needs more than 50 rules") as caught:
+        rules_of_filter(text)
     assert not isinstance(caught.value, FilterError)
 
 
@@ -107,4 +107,4 @@ def test_what_takes_too_many_rules_or_none_can_say_is_refused(text: str) -> None
 def test_number_of_json_is_read_back_as_the_database_writes_it(value: str) -> None:
     rule = f'[{{"field":"metadata.a","operator":"LESS_THAN","values":[{value}],"groupId":null}}]'.encode()
     [group] = expression(_decode(rule)).parts  # type: ignore[union-attr]  # of rules it is groups
-    assert group == All([Condition("metadata.a", "LESS_THAN", [Decimal(value)])])
+    assert group == AllOf([Condition("metadata.a", "LESS_THAN", [Decimal(value)])])
