@@ -75,7 +75,11 @@ def test_printed_commands_work_and_a_second_start_keeps_all_but_an_index_of_olde
     with start(tmp_path) as second:
         lines = list(printed(second))
         assert commands[2].partition("Bearer ")[2] in [line.partition("Bearer ")[2] for line in lines]
-        assert [line for line in lines if line.startswith("The code declares another index than there is: building")]
+        assert [
+            line
+            for line in lines
+            if line.startswith("The index differs from the mapping declared by the code: building")
+        ]
         wait_until(lambda: is_as_declared(tmp_path), timeout=90, what="the rebuild")
         second.send_signal(signal.SIGINT)
         rest, _ = second.communicate(timeout=60)

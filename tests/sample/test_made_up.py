@@ -17,8 +17,8 @@ from infra.local.sample.people import PEOPLE, People
 
 DIGEST = """
 import hashlib
-from infra.sample.consumers import persons
-from infra.sample.orders import orders
+from infra.local.sample.consumers import persons
+from infra.local.sample.orders import orders
 people = list(persons())
 print(hashlib.sha256(repr((people, list(orders(people)))).encode()).hexdigest())
 """
