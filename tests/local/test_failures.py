@@ -135,7 +135,7 @@ def test_data_of_another_postgresql_is_refused_and_kept(tmp_path: Path) -> None:
     written = tmp_path / "postgresql" / "PG_VERSION"
     written.parent.mkdir()
     written.write_text("17\n")
-    with pytest.raises(LocalError, match=f"was written by PostgreSQL 17, this is {MAJOR}: set LOCAL_DIR"):
+    with pytest.raises(LocalError, match=f"was written by PostgreSQL 17, and this is version {MAJOR}: set LOCAL_DIR"):
         Postgres(tmp_path, durable=False).spawn()
     assert written.read_text() == "17\n"
 

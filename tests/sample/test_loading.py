@@ -23,7 +23,8 @@ from tests.waiting import wait_until
 START = """
 from pathlib import Path
 from sys import argv
-from infra import sample, settings
+from infra import settings
+from infra.local import sample
 sample.ensure_demo(settings.load(), Path(argv[1]))
 """
 STATE = """
