@@ -74,7 +74,7 @@ def _is_silent(connection: sa.Connection, lane: str) -> bool:
     return seconds is None or seconds > SILENT_SECONDS
 
 
-def build(settings: Settings) -> None:
+def continue_rebuilds_and_runs(settings: Settings) -> None:
     """Continue rebuilds and runs forever, while the worker of the bulk lane is silent.
 
     A rebuild must not depend on Redis, because an index may be lost while Redis is unavailable.
@@ -93,4 +93,4 @@ def build(settings: Settings) -> None:
 def start(settings: Settings) -> None:
     """Start a thread to drain the lanes and a thread to continue rebuilds and runs, until the process ends."""
     threading.Thread(target=Poller(settings).run, name="poller", daemon=True).start()
-    threading.Thread(target=build, args=[settings], name="builder", daemon=True).start()
+    threading.Thread(target=continue_rebuilds_and_runs, args=[settings], name="builder", daemon=True).start()

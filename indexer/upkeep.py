@@ -98,11 +98,7 @@ def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:
         index = generations[0].index_name
         if not (hits := _old_tombstones(client, index)):
             return 0
-        actions = [
-            {"delete": {"_id": hit.id, "if_seq_no": hit.seq_no, "if_primary_term": hit.primary_term}} for hit in hits
-        ]
-        lines = [msgspec.json.encode(action) for action in actions]
-        items = bulk.send(client, naming.write_alias(index), lines, {"refresh": "true"})
+        items = bulk.delete_unchanged(client, naming.write_alias(index), hits, refresh="true")
     return sum(item.status == bulk.OK for item in items)
 
 

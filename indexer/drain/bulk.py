@@ -8,12 +8,13 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from infra.index import mapping
+from infra.index.hits import Hit
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """Approximate size of a request: a request ends with the document that reaches this size."""
 FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 FIELDS = frozenset(mapping.MAPPING["properties"])
-OK, DOCUMENT_FAULT, CONFLICT, SERVER_FAULT = 200, 400, 409, 500
+OK, DOCUMENT_FAULT, NOT_FOUND, CONFLICT, SERVER_FAULT = 200, 400, 404, 409, 500
 CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
 
@@ -132,6 +133,25 @@ def send(client: OpenSearch, alias: str, lines: Sequence[bytes], params: dict[st
         params={"require_alias": "true", "filter_path": FILTER_PATH} | params,
     )
     return [item for action in msgspec.json.decode(answer, type=Response).items for item in action.values()]
+
+
+def delete_unchanged(client: OpenSearch, alias: str, hits: Sequence[Hit], **params: Any) -> list[Item]:
+    """Delete documents found by a search, unless changed since; return an answer for each document, in order.
+
+    Args:
+        client: a client with answers as JSON text.
+        alias: the write alias of the index.
+        hits: with `seq_no` and `primary_term`.
+        params: of the `_bulk` request.
+
+    Raises:
+        OpenSearchException: the request failed or timed out.
+    """
+    lines = [
+        msgspec.json.encode({"delete": {"_id": hit.id, "if_seq_no": hit.seq_no, "if_primary_term": hit.primary_term}})
+        for hit in hits
+    ]
+    return send(client, alias, lines, params)
 
 
 def raise_if_unavailable(items: Sequence[Item]) -> None:

@@ -1,18 +1,14 @@
 """Repair differences through the outbox, like any change, in the lane `bulk`, which delays no client."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import IndexUnavailable, refresh
+from indexer.drain.bulk import NOT_FOUND, IndexUnavailable, delete_unchanged, refresh
 from indexer.drain.claims import VERSION_LIMIT
 from indexer.verify.suspects import ConfirmedDifference, IndexedDocument
 from infra.index.naming import write_alias
-
-NOT_FOUND, CONFLICT = 404, 409
 
 # The present version of the row is enough: the drain reads the row itself, OpenSearch accepts the same version again,
 # and for a document with a higher version the drain raises the version of the row.
@@ -69,14 +65,7 @@ def _must_be_deleted(difference: ConfirmedDifference) -> bool:
 
 def _delete(client: OpenSearch, index: str, documents: Sequence[IndexedDocument]) -> None:
     """Delete documents, except those that changed after they were read."""
-    lines = []
-    for document in documents:
-        action = {"_id": document.id, "if_seq_no": document.seq_no, "if_primary_term": document.primary_term}
-        lines.append(msgspec.json.encode({"delete": action}))
-    params = {"require_alias": "true", "filter_path": "items.*.status"}
-    response: Any = client.bulk(body=b"\n".join(lines) + b"\n", index=write_alias(index), params=params)
-    for item in msgspec.json.decode(response)["items"]:
-        status = item["delete"]["status"]
-        if status >= 300 and status not in {NOT_FOUND, CONFLICT}:  # noqa: PLR2004 (HTTP's)
-            raise IndexUnavailable(f"a document cannot be deleted: {status}")
+    for item in delete_unchanged(client, write_alias(index), documents):
+        if not (item.is_indexed or item.status == NOT_FOUND):
+            raise IndexUnavailable(f"a document cannot be deleted: {item.status}")
     refresh(client, index)
