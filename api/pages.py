@@ -25,10 +25,11 @@ Last = Annotated[
 ]
 After = Annotated[str, msgspec.Meta(description="A cursor: return the rows after it. Combine with `first`.")]
 Before = Annotated[str, msgspec.Meta(description="A cursor: return the rows before it. Combine with `last`.")]
+MOMENT_FORMAT = "RFC 3339 with any offset. A date alone means midnight UTC."
 Moment = Annotated[
     datetime,
     msgspec.Meta(
-        description="RFC 3339 with any offset. A date alone means midnight UTC.",
+        description=MOMENT_FORMAT,
         extra={"parse": lambda value, _: fields.timestamp(require_text(value))},
         extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]},
     ),

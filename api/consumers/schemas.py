@@ -1,4 +1,4 @@
-"""What a request may say of a consumer, and the pages a list answers with."""
+"""Types of requests about consumers: bodies, and the query parameters of the list and the search."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from api.consumers.matching import MAX_TEXT, MAX_WORDS, Field, phone_forms, word
 from api.consumers.query import Direction, SortField
 from api.errors import Fault
 from api.field_types import Email, ExternalId, Filter, FullName, Metadata, Phone, filter_faults
-from api.pages import Moment, PageParameters, TwoWayParameters, require_text
+from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, require_text
 from api.validation import Input
 
 
@@ -29,9 +29,9 @@ class NewConsumer(Input):
 
 
 class ConsumerChange(Input):
-    """What to change of a consumer: given fields change, omitted ones stay, null clears.
+    """Changes to a consumer: fields that are sent change, omitted fields keep their value, null clears a field.
 
-    `metadata` is merged (RFC 7396): a null inside removes that key; null itself clears all.
+    `metadata` is merged (RFC 7396): a null inside it removes that key; `"metadata": null` clears all keys.
     """
 
     read_only: ClassVar[frozenset[str]] = NewConsumer.read_only
@@ -44,7 +44,7 @@ class ConsumerChange(Input):
 
 
 class ConsumerChangeItem(ConsumerChange, kw_only=True):
-    """A change in a batch: of the consumer with this id."""
+    """An item of a batch: the id of a consumer, and changes to it."""
 
     id: str
 
@@ -54,8 +54,8 @@ Text = Annotated[
     msgspec.Meta(
         min_length=2,
         max_length=MAX_TEXT,
-        description="Words; each must match the start of a word of the name, of a part of the e-mail address, the "
-        "start or end of the phone number, or the whole external id.",
+        description="Words, at least 2 characters. Every word must match: the start of a word of the name, the start "
+        "of a part of the e-mail address, the start or end of the phone number, or the whole external id.",
         extra={"check": lambda value, _: _words(value)},
     ),
 ]
@@ -63,7 +63,7 @@ Text = Annotated[
 
 def _words(value: str) -> str:
     value = value.strip()
-    if len(value) < 2:  # noqa: PLR2004 (the contract's)
+    if len(value) < 2:  # noqa: PLR2004 (the limit in contract.md)
         raise ValueError("Must be 2 characters or more")
     if len(words(value)) > MAX_WORDS:
         raise ValueError(f"Must be at most {MAX_WORDS} words")
@@ -71,17 +71,21 @@ def _words(value: str) -> str:
 
 
 def _include(value: Any, includable: frozenset[str]) -> list[str]:
-    wanted = require_text(value).split(",")
-    if unknown := set(wanted) - includable:
-        raise ValueError(f"Unknown: {', '.join(sorted(unknown))}; there are {', '.join(sorted(includable))}")
-    return wanted
+    names = require_text(value).split(",")
+    if unknown := set(names) - includable:
+        raise ValueError(f"Unknown value {', '.join(sorted(unknown))}: use {' or '.join(sorted(includable))}")
+    return names
 
 
 def _including(*includable: str) -> msgspec.Meta:
     return msgspec.Meta(
-        description="What else to answer of a consumer, separated by commas.",
+        description="Related objects to add to each consumer, separated by commas.",
         extra={"parse": lambda value, _: _include(value, frozenset(includable))},
     )
+
+
+def _created(bound: str) -> msgspec.Meta:
+    return msgspec.Meta(description=f"Only consumers created {bound} this time: {MOMENT_FORMAT}")
 
 
 IncludeOfOne = Annotated[list[Literal["audiences", "orders"]], _including("audiences", "orders")]
@@ -89,23 +93,31 @@ IncludeOfMany = Annotated[list[Literal["audiences"]], _including("audiences")]
 
 
 class GetParameters(Input):
-    """`include`: any comma list of `audiences` and `orders` (the 50 newest)."""
+    """Parameters of a single consumer. `include=orders` adds the 50 newest orders."""
 
     include: IncludeOfOne = msgspec.field(default_factory=list)
 
 
 class ListParameters(TwoWayParameters):
+    """Parameters of the list. A consumer must pass all filters."""
+
     not_in_list_id: ClassVar[frozenset[str]] = TwoWayParameters.not_in_list_id | {"include", "count"}
 
     search: Text | None = None
-    sort_by: SortField = "createdAt"
-    sort_dir: Direction = "desc"
-    created_after: Moment | None = None
-    created_before: Moment | None = None
-    audience_id: str | None = None
+    sort_by: Annotated[
+        SortField, msgspec.Meta(description="The field to sort by. Nulls come last, ties are sorted by id.")
+    ] = "createdAt"
+    sort_dir: Annotated[Direction, msgspec.Meta(description="Ascending or descending.")] = "desc"
+    created_after: Annotated[Moment, _created("at or after")] | None = None
+    created_before: Annotated[Moment, _created("before")] | None = None
+    audience_id: (
+        Annotated[str, msgspec.Meta(description="Only members of this audience, static or dynamic.")] | None
+    ) = None
     filter: Filter | None = None
     include: IncludeOfMany = msgspec.field(default_factory=list)
-    count: Annotated[bool, msgspec.Meta(description="Whether to count all rows, exactly: `totalCount`.")] = False
+    count: Annotated[
+        bool, msgspec.Meta(description="Add the exact number of rows in the whole list: `totalCount`.")
+    ] = False
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         yield from super().faults(caller)
@@ -119,17 +131,19 @@ def _phone_digits(value: str, caller: Caller) -> str:
 
 
 class SearchParameters(PageParameters):
-    """All that is given must hold, and something must be."""
+    """Parameters of a search. At least one of `q`, `email`, `phone` and `externalId` is required; all must match."""
 
     not_in_list_id: ClassVar[frozenset[str]] = PageParameters.not_in_list_id | {"explain"}
 
     q: Text | None = None
-    email: Annotated[str, msgspec.Meta(max_length=254, description="The whole address, ignoring case.")] | None = None
+    email: (
+        Annotated[str, msgspec.Meta(max_length=254, description="The whole e-mail address, ignoring case.")] | None
+    ) = None
     phone: (
         Annotated[
             str,
             msgspec.Meta(
-                description="The whole number, national or international, in any punctuation.",
+                description="The whole phone number, national or international, with any punctuation.",
                 extra={"check": _phone_digits},
             ),
         ]
@@ -137,15 +151,15 @@ class SearchParameters(PageParameters):
     ) = None
     external_id: Annotated[str, msgspec.Meta(max_length=255, description="The whole external id.")] | None = None
     filter: Filter | None = None
-    explain: Annotated[bool, msgspec.Meta(description="Whether to tell what matched: `matchedOn`.")] = False
+    explain: Annotated[bool, msgspec.Meta(description="Add the matches of each consumer: `matchedOn`.")] = False
 
     def exact(self) -> dict[Field, str]:
-        """The fields that are asked for as a whole."""
-        given: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
-        return {field: value for field, value in given.items() if value is not None}
+        """Return the values of the fields that must match as a whole."""
+        values: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
+        return {field: value for field, value in values.items() if value is not None}
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         del caller
         if self.q is None and not self.exact():
-            yield Fault("q", "Needed, unless email, phone or externalId is given")
+            yield Fault("q", "Required unless email, phone or externalId is given")
         yield from filter_faults(self.filter)

@@ -1,4 +1,4 @@
-"""How an order's row is read and shown."""
+"""Rows of `orders`: the columns that are read, and the conversion to the API's type."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ COLUMNS = """o.id, o.consumer_id, o.external_id, o.status, o.amount::text, o.ref
     o.base_amount::text, o.items::text, o.metadata::text, o.placed_at, o.created_at, o.updated_at"""
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
-# jsonb keeps no order of keys: read back into the type, they stand in the contract's.
+# jsonb does not keep the order of keys: decoding and encoding restores the order of the contract.
 _items = msgspec.json.Decoder(list[Item]).decode
 
 

@@ -1,4 +1,4 @@
-"""What a request may say of an order, and how one is shown (contract.md §3)."""
+"""Types of requests and responses about orders (contract.md §3)."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,7 +9,7 @@ import msgspec
 from api.auth import Caller
 from api.errors import Fault
 from api.field_types import ExternalId, Metadata
-from api.pages import Moment, PageInfo, TwoWayParameters
+from api.pages import MOMENT_FORMAT, Moment, PageInfo, TwoWayParameters
 from api.validation import Input
 from infra import fields
 from infra.wire import JSONObject, Time
@@ -17,8 +17,8 @@ from infra.wire import JSONObject, Time
 
 def _amount(value: Any) -> Decimal:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise ValueError("Expected a decimal, as a number or a string")
-    if isinstance(value, float) and value.is_integer():  # 1e14 has 15 digits, though Python writes one more
+        raise ValueError("Expected a decimal number, as a number or a string")
+    if isinstance(value, float) and value.is_integer():  # str() would write 1e14 with 16 digits, 100000000000000.0
         value = int(value)
     return fields.amount(str(value))
 
@@ -26,7 +26,7 @@ def _amount(value: Any) -> Decimal:
 Amount = Annotated[
     Decimal,
     msgspec.Meta(
-        description="0 or more, at most 4 decimals and 15 digits; a number or a string.",
+        description="A decimal number, 0 or more, with at most 4 decimals and 15 digits. Send a number or a string.",
         examples=["149.99"],
         extra={"parse": lambda value, _: _amount(value)},
         extra_json_schema={
@@ -37,13 +37,19 @@ Amount = Annotated[
 ]
 Currency = Annotated[
     str,
-    msgspec.Meta(description="ISO 4217.", examples=["USD"], extra={"check": lambda value, _: fields.currency(value)}),
+    msgspec.Meta(
+        description="An ISO 4217 currency code.",
+        examples=["USD"],
+        extra={"check": lambda value, _: fields.currency(value)},
+    ),
 ]
 Status = Literal["CREATED", "COMPLETED", "CANCELLED", "REFUNDED"]
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class Item(Input, kw_only=True):
+    """A line of an order."""
+
     product_id: ShortText
     variant_id: ShortText | None = None
     quantity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
@@ -51,7 +57,7 @@ class Item(Input, kw_only=True):
 
 
 class ConsumerReference(Input):
-    """A consumer by what the sender knows of it: one of the two."""
+    """A consumer, named by either `email` or `externalId`."""
 
     email: str | None = None
     external_id: str | None = None
@@ -63,7 +69,10 @@ class ConsumerReference(Input):
 
 
 class NewOrder(Input, kw_only=True):
-    """An order to create, of a consumer named by `consumerId` or `consumer`."""
+    """An order to create. Name the consumer by either `consumerId` or `consumer`.
+
+    `baseAmount` is the amount in the environment's currency. It is required if the order has another currency.
+    """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"id", "createdAt", "updatedAt"})
 
@@ -96,9 +105,10 @@ UNSET = msgspec.UNSET
 
 
 class OrderChange(Input):
-    """What to change of an order: given fields change, omitted ones stay, null clears. The consumer stays.
+    """Changes to an order: fields that are sent change, omitted fields keep their value, null clears a field.
 
-    `metadata` is merged (RFC 7396). In the environment's currency `baseAmount` follows `amount`.
+    The consumer cannot change. `metadata` is merged (RFC 7396). If the order has the environment's currency,
+    `baseAmount` changes with `amount`.
     """
 
     read_only: ClassVar[frozenset[str]] = NewOrder.read_only
@@ -115,11 +125,17 @@ class OrderChange(Input):
     placed_at: Moment | Unset = UNSET
 
 
+def _placed(bound: str) -> msgspec.Meta:
+    return msgspec.Meta(description=f"Only orders placed {bound} this time: {MOMENT_FORMAT}")
+
+
 class OrderListParameters(TwoWayParameters):
-    consumer_id: str | None = None
-    status: Status | None = None
-    placed_after: Moment | None = None
-    placed_before: Moment | None = None
+    """Parameters of the list of orders. An order must pass all filters."""
+
+    consumer_id: Annotated[str, msgspec.Meta(description="Only orders of this consumer.")] | None = None
+    status: Annotated[Status, msgspec.Meta(description="Only orders with this status.")] | None = None
+    placed_after: Annotated[Moment, _placed("at or after")] | None = None
+    placed_before: Annotated[Moment, _placed("before")] | None = None
 
 
 AmountText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}(\.[0-9]{1,4})?$", examples=["149.99"])]
@@ -129,7 +145,7 @@ Items = Annotated[
 
 
 class Order(msgspec.Struct, rename="camel"):
-    """An order as the API shows it. Amounts are decimal strings."""
+    """An order. Amounts are decimal strings."""
 
     id: Annotated[str, msgspec.Meta(pattern="^ord_[0-9A-HJKMNP-TV-Z]{26}$")]
     consumer_id: Annotated[str, msgspec.Meta(pattern="^cons_[0-9A-HJKMNP-TV-Z]{26}$")]
@@ -147,5 +163,7 @@ class Order(msgspec.Struct, rename="camel"):
 
 
 class OrderPage(msgspec.Struct, rename="camel"):
+    """A page of orders, newest first."""
+
     data: list[Order]
     page_info: PageInfo
