@@ -28,40 +28,43 @@ class Mode(StrEnum):
     test = "test"
 
 
-File = Annotated[Path, typer.Argument(help="The CSV file.", exists=True, dir_okay=False, readable=True)]
-Organization = Annotated[str, typer.Option("--org", help="The organization's name.")]
-ModeOption = Annotated[Mode, typer.Option(help="Which of its environments.")]
+File = Annotated[Path, typer.Argument(help="Path of the CSV file.", exists=True, dir_okay=False, readable=True)]
+Organization = Annotated[str, typer.Option("--org", help="Name of the organization.")]
+ModeOption = Annotated[Mode, typer.Option(help="Environment of the organization.")]
 Column = Annotated[
     list[str] | None,
     typer.Option(
         metavar="HEADER=FIELD",
-        help="A column whose header is not a field's name; HEADER= ignores it. May be repeated.",
+        help="Import the column HEADER as FIELD; HEADER= ignores the column. Needed for each column whose header is "
+        "not the name of a field. May be repeated.",
     ),
 ]
 DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Check everything, against the database too, and store nothing; the errors file is written. Rows are "
-        "judged by what is stored now, and by the few thousand before them.",
+        help="Check every row, against the database too, write the errors file, and store nothing. A row is checked "
+        "against the stored data and the rows of its own chunk, not against earlier chunks.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the counts as one line of JSON.")]
 
 
 @app.callback()
 def import_() -> None:
-    """Import a CSV file (UTF-8; its first line names the columns).
+    """Import a CSV file. The file is UTF-8; its first line names the columns.
 
-    Rows go in 5,000 at a time. Running it again after any interruption
-    completes it, and changes nothing twice. An empty cell, like a missing
-    column, says nothing: what is stored stays.
+    Rows are stored in chunks of 5,000. Running the same command again after
+    an interruption completes the import and stores nothing twice. An empty
+    cell or a missing column leaves the stored value as it is.
 
-    Rows that cannot go in are written to FILE.errors.csv with line and
-    reasons, the others go in. That file can be mended and imported as it is.
+    Rejected rows are written to FILE.errors.csv with their line number and
+    the reasons; all other rows are stored. Correct that file and import it
+    in the same way. Progress is shown on standard error, the counts are
+    printed at the end.
 
-    Exit status: 0 every row is in; 1 some were rejected; 2 it could not
-    start or go on; 130 interrupted.
+    Exit status: 0 if every row was stored; 1 if some rows were rejected; 2
+    if the import could not start or continue; 130 if it was interrupted.
     """
 
 
@@ -76,9 +79,10 @@ def consumers(
 ) -> None:
     """Import consumers: externalId, fullName, email, phone and metadata.KEY.
 
-    A row is the consumer with its externalId, else the one with its email
-    that has no other externalId, else a new one. Every row needs one of the
-    two. Metadata is merged key by key.
+    Every row needs an externalId or an email. A row updates the consumer
+    with its externalId; else the consumer with its email, unless that has
+    another externalId; else it creates a consumer. Metadata is merged key by
+    key.
     """
     _import(kinds.CONSUMERS, file, org, mode, column, dry_run=dry_run, json=json)
 
@@ -92,16 +96,17 @@ def orders(
     dry_run: DryRun = False,  # noqa: FBT002 (a flag)
     json: Json = False,  # noqa: FBT002 (a flag)
 ) -> None:
-    """Import orders: externalId, the consumer, amount, and what else is known.
+    """Import orders: externalId, the consumer, amount, and optional fields.
 
-    The consumer, which must exist, by one of consumerId, consumerExternalId
-    and consumerEmail. Then status, amount, refundedAmount, currencyCode,
-    baseAmount (amount in the organization's currency, where that is another),
-    placedAt (RFC 3339, or a date) and metadata.KEY, with the API's defaults.
+    The consumer must exist. One of consumerId, consumerExternalId and
+    consumerEmail names it. Optional fields, with the defaults of the API, are
+    status, refundedAmount, currencyCode, baseAmount (the amount in the
+    organization's currency, if the order has another), placedAt (RFC 3339 or
+    a date) and metadata.KEY.
 
-    A row is the order with its externalId, else a new one. Every row needs an
-    externalId, since without it importing again would double the order. An
-    order keeps its consumer.
+    A row updates the order with its externalId, or creates one. Every row
+    needs an externalId: without it, a second import would create the order
+    again. An order keeps its consumer.
     """
     _import(kinds.ORDERS, file, org, mode, column, dry_run=dry_run, json=json)
 
@@ -112,11 +117,11 @@ def _import(
     progress = ImportProgress(file.stat().st_size)
     counts = Counts()
 
-    def committed(now: Counts, position: int) -> None:
+    def committed(current: Counts, position: int) -> None:
         nonlocal counts
-        counts = now
+        counts = current
         task_queue.wake_drain()
-        progress.show_rows(now.read, now.rejected, position)
+        progress.show_rows(current.read, current.rejected, position)
 
     try:
         configured = settings.load()
@@ -137,9 +142,9 @@ def _import(
     except (ImportFailed, settings.SettingsError, OSError) as error:
         _stop(str(error), FAILED)
     except psycopg.Error as error:
-        _stop(f"The database failed: {str(error).splitlines()[0]}. {_stands(counts)}", FAILED)
+        _stop(f"The database failed: {str(error).splitlines()[0]}. {_resume_hint(counts)}", FAILED)
     except KeyboardInterrupt:
-        _stop(f"Interrupted. {_stands(counts)}", INTERRUPTED)
+        _stop(f"Interrupted. {_resume_hint(counts)}", INTERRUPTED)
     typer.echo(msgspec.json.encode(counts).decode() if json else _summary(counts, progress, dry_run=dry_run))
     raise typer.Exit(REJECTED if counts.rejected else 0)
 
@@ -150,11 +155,11 @@ def _summary(counts: Counts, progress: ImportProgress, *, dry_run: bool) -> str:
         f"{counts.updated:,} updated, {counts.unchanged:,} unchanged, {counts.rejected:,} rejected "
         f"({progress.seconds():.1f} s, {progress.rate(counts.read):,.0f} rows/s)"
     )
-    return f"{text}\nThe rejected rows, each with its reasons: {counts.errors_file}" if counts.rejected else text
+    return f"{text}\nRejected rows with their reasons: {counts.errors_file}" if counts.rejected else text
 
 
-def _stands(counts: Counts) -> str:
-    return f"{counts.read:,} rows are done; the same command goes on from there"
+def _resume_hint(counts: Counts) -> str:
+    return f"{counts.read:,} rows are done; run the same command again to continue"
 
 
 def _stop(message: str, status: int) -> NoReturn:

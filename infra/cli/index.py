@@ -1,4 +1,4 @@
-"""`consumers index …`."""
+"""`consumers index status` and `retry-parked`, and the group of all index commands."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -7,53 +7,57 @@ import msgspec
 import typer
 
 from infra.accounts.organizations import OrganizationError, environment_id, parse_environment
-from infra.cli import verify
-from infra.cli.output import Json, print_json, print_table, rebuild_line
+from infra.cli import rebuild, reindex, verify
+from infra.cli.output import Json, print_json, print_table, printable, rebuild_line
 from infra.cli.runs import progress_line, summary_line
 from infra.cli.transaction import transaction
 from infra.operations import counters, outbox, status
 from infra.queue import TaskQueue
 from infra.settings import load
 
-index_app = typer.Typer(no_args_is_help=True, help="The search index, and what is on its way to it.")
+index_app = typer.Typer(no_args_is_help=True, help="Manage the search index: its status, rebuilds, verifications.")
 
-index_app.command()(verify.verify)
-index_app.command()(verify.repair)
+REASON_LENGTH = 200
+"""Characters of a reason shown in the table."""
 
-REASON = 200
-"""Characters of a reason that a table shows."""
+Environment = Annotated[
+    str | None, typer.Option(metavar="ORG:MODE", help="Only changes of this environment, for example shop:live.")
+]
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", metavar="CONSUMER", help="Only changes of this consumer; may be repeated.")
+]
 
 
 class Retried(msgspec.Struct):
     retried: int
     woken: bool
-    """Whether the indexer was told at once; else it finds the rows within a second or two by itself."""
+    """Whether a wake-up was sent; without one the indexer finds the rows within two seconds."""
 
 
 @index_app.command("status")
 def show(*, json: Json = False) -> None:
-    """Show the index, what is on its way to it, what was given up, and who is at work."""
+    """Print the status of the index: generations, lanes, runs, workers, parked changes.
+
+    If OpenSearch does not respond, the columns that it fills say so. Exit
+    status: 0, or 1 if the database cannot be used.
+    """
     settings = load()
     with transaction() as connection:
-        found = status.read_status(connection, settings)
+        current = status.read_status(connection, settings)
     if json:
-        print_json(found)
+        print_json(current)
     else:
-        _say(found)
+        _print(current)
 
 
 @index_app.command()
-def retry_parked(
-    *,
-    environment: Annotated[
-        str | None, typer.Option(metavar="ORG:MODE", help="Of this environment alone, such as shop:live.")
-    ] = None,
-    ids: Annotated[
-        list[str] | None, typer.Option("--id", metavar="CONSUMER", help="Of this consumer alone; may be repeated.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Try again what was given up: all of it, or of one environment, or of some consumers."""
+def retry_parked(*, environment: Environment = None, ids: Ids = None, json: Json = False) -> None:
+    """Return parked changes to the drain, which tries each again up to five times.
+
+    Without an option all parked changes are returned. Prints their number.
+    Exit status: 0, also if there are none; 1 if the organization does not
+    exist; 2 if an option is invalid.
+    """
     settings = load()
     try:
         organization_and_mode = parse_environment(environment) if environment is not None else None
@@ -62,44 +66,52 @@ def retry_parked(
     with transaction() as connection:
         number = environment_id(connection, *organization_and_mode) if organization_and_mode else None
         retried = outbox.retry(connection, environment_id=number, ids=ids or None)
-    # Only now, for it is about what is committed.
+    # After the commit: before it, a woken drain would not see the rows.
     task_queue = TaskQueue(settings)
-    answer = Retried(retried, task_queue.wake_drain())
+    result = Retried(retried, task_queue.wake_drain())
     task_queue.close()
     if json:
-        print_json(answer)
+        print_json(result)
     else:
         typer.echo(f"{retried} parked {'change' if retried == 1 else 'changes'} will be tried again.")
 
 
-def _say(found: status.Status) -> None:
+for _command in (verify.verify, verify.repair, *rebuild.COMMANDS, reindex.reindex):
+    index_app.command()(_command)
+
+
+def _print(current: status.Status) -> None:
     headings = ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE")
-    generations = (_generation(each, found.search) for each in found.generations)
+    generations = (_generation(generation, current.search) for generation in current.generations)
     print_table((*headings, "POSITION", "MISSES"), generations)
-    if found.rebuild:
-        typer.echo(f"Last rebuild: {rebuild_line(found.rebuild)}")
+    if current.rebuild:
+        typer.echo(f"Last rebuild: {rebuild_line(current.rebuild)}")
     typer.echo()
-    counted = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES", "LAST")
-    print_table(counted, map(_lane, found.waiting, found.done))
+    headings = ("LANE", "WAITING", "OLDEST", "PARKED", "INDEXED CHANGES", "DOCUMENTS", "CONFLICTS", "FAILURES")
+    print_table((*headings, "LAST"), map(_lane, current.waiting, current.done))
     typer.echo()
-    verified = ((summary_line(run), run.finished_at) for run in found.verified)
-    print_table(("VERIFIED", "AT"), verified)
-    if found.running:
+    print_table(("VERIFIED", "AT"), ((summary_line(run), run.finished_at) for run in current.verified))
+    if current.running:
         typer.echo()
-        asked = ((f"{run.kind}: {progress_line(run)}", run.requested_at) for run in found.running)
-        print_table(("ASKED FOR", "AT"), asked)
+        runs = ((f"{run.kind}: {progress_line(run)}", run.requested_at) for run in current.running)
+        print_table(("REQUESTED", "AT"), runs)
     typer.echo()
-    print_table(("PART", "SILENT FOR"), ((each.part, _seconds(each.silent_seconds)) for each in found.parts))
-    if found.workers:
+    print_table(("PART", "SILENT FOR"), ((part.part, _seconds(part.silent_seconds)) for part in current.parts))
+    if current.workers:
         typer.echo()
-        rows = ((each.worker, each.lane, each.rounds, each.changes, each.updated_at) for each in found.workers)
+        rows = ((each.worker, each.lane, each.rounds, each.changes, each.updated_at) for each in current.workers)
         print_table(("WORKER", "LANE", "ROUNDS", "INDEXED CHANGES", "LAST"), rows)
-    if found.parked:
-        typer.echo()
-        print_table(("PARKED", "ENVIRONMENT", "VERSION", "ATTEMPTS", "SINCE", "REASON"), map(_parked, found.parked))
-        total = sum(lane.parked for lane in found.waiting)
-        if total > len(found.parked):
-            typer.echo(f"… and {_count(total - len(found.parked))} more.")
+    _print_parked(current)
+
+
+def _print_parked(current: status.Status) -> None:
+    if not current.parked:
+        return
+    typer.echo()
+    print_table(("PARKED", "ENVIRONMENT", "VERSION", "ATTEMPTS", "SINCE", "REASON"), map(_parked, current.parked))
+    total = sum(lane.parked for lane in current.waiting)
+    if total > len(current.parked):
+        typer.echo(f"… and {_count(total - len(current.parked))} more.")
 
 
 def _generation(row: status.Generation, search: str) -> Iterable[object]:
@@ -112,16 +124,15 @@ def _generation(row: status.Generation, search: str) -> Iterable[object]:
     yield from (row.position, row.misses)
 
 
-def _lane(waits: outbox.Waiting, done: counters.Totals) -> Iterable[object]:
-    yield from (waits.lane, _count(waits.waiting), _seconds(waits.oldest_seconds if waits.waiting else None))
-    yield from (_count(waits.parked), done.changes, done.documents, done.conflicts, done.failures, done.updated_at)
+def _lane(backlog: outbox.Waiting, totals: counters.Totals) -> Iterable[object]:
+    yield from (backlog.lane, _count(backlog.waiting), _seconds(backlog.oldest_seconds if backlog.waiting else None))
+    yield from (_count(backlog.parked), totals.changes, totals.documents)
+    yield from (totals.conflicts, totals.failures, totals.updated_at)
 
 
 def _parked(row: outbox.Parked) -> Iterable[object]:
     yield from (row.consumer_id, f"{row.organization}:{row.mode}", row.version, row.attempts, row.parked_at)
-    # It quotes what somebody sent, which must not act in a terminal.
-    shown = "".join(letter if letter.isprintable() else " " for letter in row.reason or "")
-    yield " ".join(shown.split())[:REASON]
+    yield " ".join(printable(row.reason or "", " ").split())[:REASON_LENGTH]
 
 
 def _seconds(seconds: float | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`consumers key …`."""
+"""`consumers key create`, `list`, `revoke` and `rotate`."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -12,51 +12,74 @@ from infra.accounts.organizations import Mode
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
-key_app = typer.Typer(no_args_is_help=True, help="Secret keys to an organization's environments.")
+key_app = typer.Typer(no_args_is_help=True, help="Manage the secret keys to an organization's environments.")
 
 Org = Annotated[str, typer.Argument(metavar="ORG", help="Name of the organization.")]
-KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="The key's id, as `consumers key list` shows it.")]
+KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key; `consumers key list` prints it.")]
+ModeOption = Annotated[Mode, typer.Option("--mode", help="Environment that the key opens.")]
+DEFAULT_SCOPES = ",".join(keys.DEFAULT_SCOPES)
+Scopes = Annotated[
+    str,
+    typer.Option(
+        metavar="SCOPE,SCOPE", help=f"Scopes of the key, separated by commas. Allowed are {', '.join(keys.SCOPES)}."
+    ),
+]
+Name = Annotated[str, typer.Option(help="Name shown in lists, for example the program that uses the key.")]
+Expires = Annotated[
+    str | None,
+    typer.Option(help="Time at which the key expires: a date (midnight UTC) or RFC 3339. By default never."),
+]
 
 
 @key_app.command()
 def create(
     org: Org,
     *,
-    mode: Annotated[Mode, typer.Option(help="The environment it opens.")],
-    scopes: Annotated[str, typer.Option(help="What it may do, with commas between.", metavar="A,B")] = ",".join(
-        keys.DEFAULT_SCOPES
-    ),
-    name: Annotated[str, typer.Option(help="What it is for.")] = "default",
-    expires: Annotated[
-        str | None, typer.Option(help="When it stops working: a date (its midnight in UTC), or a time.")
-    ] = None,
+    mode: ModeOption,
+    scopes: Scopes = DEFAULT_SCOPES,
+    name: Name = "default",
+    expires: Expires = None,
     json: Json = False,
 ) -> None:
-    """Create a key, and show it this once."""
+    """Create a key and print it. The key cannot be printed again.
+
+    Prints only the key on standard output, and its properties on standard
+    error. Exit status: 0; 1 if the organization does not exist or a value is
+    invalid; 2 if an option is invalid.
+    """
     try:
         expires_at = fields.timestamp(expires) if expires else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--expires") from error
-    wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    requested = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     with transaction() as connection:
-        created = keys.create(connection, org, mode, name=name, scopes=wanted, expires_at=expires_at)
-    _say(created, json=json)
+        created = keys.create(connection, org, mode, name=name, scopes=requested, expires_at=expires_at)
+    _print(created, json=json)
 
 
 @key_app.command("list")
-def every(org: Org, *, json: Json = False) -> None:
-    """List an organization's keys, without their secrets."""
+def list_all(org: Org, *, json: Json = False) -> None:
+    """List the keys of an organization, without their secrets.
+
+    Revoked and expired keys are included. Exit status: 0, or 1 if the
+    organization does not exist.
+    """
     with transaction() as connection:
-        found = keys.list_all(connection, org)
+        rows = keys.list_all(connection, org)
     if json:
-        print_json(found)
+        print_json(rows)
         return
-    print_table(("ID", "MODE", "NAME", "KEY", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "SCOPES"), map(_row, found))
+    headings = ("ID", "MODE", "NAME", "KEY", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "SCOPES")
+    print_table(headings, map(_cells, rows))
 
 
 @key_app.command()
 def revoke(key_id: KeyId, *, json: Json = False) -> None:
-    """Make a key invalid for good; within 5 seconds it stops working everywhere."""
+    """Revoke a key for good. Every process rejects it within 5 seconds.
+
+    A key that is revoked already stays revoked. Exit status: 0, or 1 if the
+    key does not exist.
+    """
     with transaction() as connection:
         revoked = keys.revoke(connection, key_id)
     if json:
@@ -67,26 +90,30 @@ def revoke(key_id: KeyId, *, json: Json = False) -> None:
 
 @key_app.command()
 def rotate(key_id: KeyId, *, json: Json = False) -> None:
-    """Revoke a key and create another like it."""
+    """Revoke a key, and create and print another with the same properties.
+
+    Environment, name, scopes and expiry stay the same. Exit status: 0, or 1
+    if the key does not exist, or is revoked or expired.
+    """
     with transaction() as connection:
         created = keys.rotate(connection, key_id)
-    _say(created, json=json)
+    _print(created, json=json)
 
 
-def _say(created: NewKey, *, json: bool) -> None:
+def _print(created: NewKey, *, json: bool) -> None:
     if json:
         print_json(created)
         return
-    # What stands beside the key goes to the other stream, so that `KEY=$(consumers key create …)` works.
+    # Only the key on standard output, so that `KEY=$(consumers key create …)` works.
     typer.echo(created.key)
     expiry = f", until {created.expires_at:%Y-%m-%d %H:%M} UTC" if created.expires_at else ""
     typer.echo(
-        f"{created.id}: {created.organization} {created.mode}{expiry}, may {', '.join(created.scopes)}. "
-        "Keep it now: it is not shown again.",
+        f"{created.id}: {created.organization} {created.mode}{expiry}, scopes {', '.join(created.scopes)}. "
+        "Store the key now: it is not shown again.",
         err=True,
     )
 
 
-def _row(key: Key) -> Iterable[object]:
+def _cells(key: Key) -> Iterable[object]:
     yield from (key.id, key.mode, key.name, f"{key.hint}…")
     yield from (key.created_at, key.expires_at, key.revoked_at, key.last_used_at, key.scopes)

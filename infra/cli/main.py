@@ -1,4 +1,4 @@
-"""The command `consumers`: starts processes, sends tasks by name, and looks after keys and data."""
+"""The command `consumers`: manage organizations, keys, imports and the index, and set up a deployment."""
 
 import sys
 from importlib.util import find_spec
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import typer
 
 from infra.accounts.organizations import OrganizationError
-from infra.cli import rebuild, reindex, setup
+from infra.cli import setup
 from infra.cli.imports import app as import_app
 from infra.cli.index import index_app
 from infra.cli.keys import key_app
@@ -27,31 +27,34 @@ EXPECTED = (
     SettingsError,
     VerificationError,
 )
-"""Errors whose message is all that the caller needs."""
+"""Errors printed as one line; any other error is a bug and prints a stack trace."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
 def consumers() -> None:
-    """Run and look after the consumers service."""
+    """Manage the consumers service.
+
+    The addresses of the servers come from the environment variables
+    DATABASE_URL, REDIS_URL and OPENSEARCH_URL, or from local servers that
+    `make up` has started.
+    """
 
 
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(import_app, name="import")
 app.add_typer(index_app, name="index")
-for command in (*rebuild.COMMANDS, reindex.reindex):
-    index_app.command()(command)
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
 app.command()(setup.alive)
 
-# The servers are an extra: an image that holds only the service is installed without it.
+# The local servers are an optional dependency: the image of the service is installed without it.
 if find_spec("mirakuru"):
     from infra.local.up import up
 
-    app.command()(up)
+    app.command(help="Start the service and its servers on this machine, with sample data, until Ctrl-C.")(up)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`consumers org …`."""
+"""`consumers org create`, `list` and `limits`."""
 
 import shlex
 from collections.abc import Iterable
@@ -11,60 +11,68 @@ from infra.accounts.organizations import Organization
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
-org_app = typer.Typer(no_args_is_help=True, help="Organizations, each with a live and a test environment.")
+org_app = typer.Typer(no_args_is_help=True, help="Manage organizations. Each has a live and a test environment.")
 
 Name = Annotated[str, typer.Argument(help="Name of the organization.")]
-Limit = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Requests a minute; 0: no limit.")]
+Currency = Annotated[str, typer.Option(help="Currency of the organization's totals, an ISO 4217 code.")]
+Region = Annotated[
+    str | None,
+    typer.Option(
+        help="Country of phone numbers without a country code, two letters such as GB. By default such numbers are "
+        "stored as sent."
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Requests a minute; 0 is no limit.")]
 
 
 @org_app.command()
-def create(
-    name: Name,
-    *,
-    currency: Annotated[str, typer.Option(help="What its totals are in; ISO 4217.")] = "USD",
-    region: Annotated[str | None, typer.Option(help="Country of national phone numbers, such as GB.")] = None,
-    json: Json = False,
-) -> None:
-    """Create an organization with its environments live and test."""
+def create(name: Name, *, currency: Currency = "USD", region: Region = None, json: Json = False) -> None:
+    """Create an organization with its environments live and test.
+
+    Exit status: 0, or 1 if the name is taken or a value is invalid.
+    """
     with transaction() as connection:
         created = organizations.create(connection, name, currency=currency, region=region)
     if json:
         print_json(created)
     else:
-        following = f"consumers key create {shlex.quote(created.name)} --mode live"
-        typer.echo(f"Created {created.name} ({created.id}). Next: {following}")
+        next_command = f"consumers key create {shlex.quote(created.name)} --mode live"
+        typer.echo(f"Created {created.name} ({created.id}). Next: {next_command}")
 
 
 @org_app.command("list")
-def every(*, json: Json = False) -> None:
-    """List the organizations."""
+def list_all(*, json: Json = False) -> None:
+    """List all organizations with their rate limits, ordered by name."""
     with transaction() as connection:
-        found = organizations.list_all(connection)
+        rows = organizations.list_all(connection)
     if json:
-        print_json(found)
+        print_json(rows)
     else:
-        _table(found)
+        _print(rows)
 
 
 @org_app.command()
 def limits(name: Name, *, reads: Limit = None, writes: Limit = None, batch: Limit = None, json: Json = False) -> None:
-    """Set the rate limits of each of its environments; those not given stay as they are."""
-    given = {"reads": reads, "writes": writes, "batch": batch}
+    """Set rate limits for each environment of an organization, and print all of its limits.
+
+    A limit without an option stays as it is. Exit status: 0, or 1 if the
+    organization does not exist.
+    """
+    options = {"reads": reads, "writes": writes, "batch": batch}
+    changes = {category: limit for category, limit in options.items() if limit is not None}
     with transaction() as connection:
-        changed = organizations.set_limits(
-            connection, name, {kind: number for kind, number in given.items() if number is not None}
-        )
+        changed = organizations.set_limits(connection, name, changes)
     if json:
         print_json(changed)
     else:
-        _table([changed])
+        _print([changed])
 
 
-def _table(rows: list[Organization]) -> None:
-    print_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH"), map(_row, rows))
+def _print(rows: list[Organization]) -> None:
+    print_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH"), map(_cells, rows))
 
 
-def _row(row: Organization) -> Iterable[object]:
+def _cells(row: Organization) -> Iterable[object]:
     yield from (row.name, row.id, row.currency, row.region)
     yield from map(_limit, (row.limit_reads, row.limit_writes, row.limit_batch))
 

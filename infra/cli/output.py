@@ -1,4 +1,4 @@
-"""How commands answer: JSON for programs, lines and tables for people."""
+"""Output of the commands: JSON for programs, lines and tables for people."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,44 +13,49 @@ from rich.table import Table
 from infra.operations.rebuild import Rebuild
 from infra.wire import as_json, time
 
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 
-
-ENDLESS = 100_000
+UNLIMITED_WIDTH = 100_000
+"""Wider than any row, so that rich neither wraps nor truncates a value."""
 
 
 def print_json(answer: msgspec.Struct | Iterable[msgspec.Struct]) -> None:
-    """Print it as one line of JSON, with names and times as the API writes them."""
+    """Print one line of JSON, with names and times in the format of the API."""
     typer.echo(as_json(answer))
 
 
 def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table; its values are never cut off or wrapped, for ids are there to be copied."""
+    """Print a table. Values are never wrapped or truncated, so that ids can be copied."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading)
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row))
-    Console(highlight=False, width=ENDLESS).print(table)
+    Console(highlight=False, width=UNLIMITED_WIDTH).print(table)
 
 
-def rebuild_line(found: Rebuild) -> str:
-    """How far a rebuild is, in one line."""
-    parts = [f"{found.index_name}: {found.state}, {found.phase}"]
-    if found.is_paused:
+def printable(text: str, replacement: str) -> str:
+    """Replace characters that are not printable: stored text must not send control characters to the terminal."""
+    return "".join(character if character.isprintable() else replacement for character in text)
+
+
+def rebuild_line(rebuild: Rebuild) -> str:
+    """Describe the progress or the result of a rebuild in one line."""
+    parts = [f"{rebuild.index_name}: {rebuild.state}, {rebuild.phase}"]
+    if rebuild.is_paused:
         parts.append("paused")
-    if found.wanted:
-        parts.append(f"{found.wanted} asked for")
-    parts.append(f"{found.documents:,} of {found.total:,} documents")
-    if found.documents_per_second:
-        parts.append(f"{found.documents_per_second:,}/s")
-    if found.remaining_seconds is not None:
-        parts.append(f"{found.remaining_seconds:,} s to go")
-    if found.misses:
-        parts.append(f"{found.misses:,} misses")
-    parts.append(f"live lag {found.lag_ms:,} ms")
-    if found.error:
-        parts.append(found.error)
+    if rebuild.wanted:
+        parts.append(f"{rebuild.wanted} requested")
+    parts.append(f"{rebuild.documents:,} of {rebuild.total:,} documents")
+    if rebuild.documents_per_second:
+        parts.append(f"{rebuild.documents_per_second:,}/s")
+    if rebuild.remaining_seconds is not None:
+        parts.append(f"{rebuild.remaining_seconds:,} s remaining")
+    if rebuild.misses:
+        parts.append(f"{rebuild.misses:,} misses")
+    parts.append(f"live lag {rebuild.lag_ms:,} ms")
+    if rebuild.error:
+        parts.append(rebuild.error)
     return ", ".join(parts)
 
 

@@ -1,6 +1,6 @@
-"""`consumers migrate` and `consumers demo`: what a new deployment runs once, and every later one again.
+"""`consumers migrate` and `consumers demo`, to set up a deployment, and `consumers alive`, its health check.
 
-And `consumers alive`, by which a container is known to work.
+Every release runs `migrate` again. Both commands are safe to repeat.
 """
 
 from typing import Annotated, Literal
@@ -16,7 +16,14 @@ from infra.settings import load, local_folder
 
 
 def migrate_all() -> None:
-    """Bring the database's schema to this version, and create the first index."""
+    """Migrate the database to this release, and create the first index.
+
+    Run it before the processes of a new release start. Running it again
+    changes nothing.
+
+    Exit status: 0 if both are done; 1 if the database or OpenSearch cannot
+    be used.
+    """
     settings = load()
     with database_errors_as_one_line():
         migrate.upgrade(settings.database_url)
@@ -24,17 +31,28 @@ def migrate_all() -> None:
 
 
 def demo() -> None:
-    """Create the organization demo with sample data, unless there is one, and print its key."""
+    """Create the organization demo with sample data if it does not exist, and print a key to it.
+
+    The key is kept in a file, so that the command prints the same key each
+    time. Exit status: 0, or 1 if the database cannot be used.
+    """
     with database_errors_as_one_line():
         key = sample.ensure_demo(load(), local_folder())
     typer.echo(key)
 
 
 def alive(
-    part: Annotated[Literal["live", "bulk", "clock"], typer.Argument(help="A worker's lane, or beat's poller.")],
-    within: Annotated[float, typer.Option(help="Seconds.", min=1)] = 30,
+    part: Annotated[
+        Literal["live", "bulk", "clock"],
+        typer.Argument(help="The worker of a lane (live, bulk), or clock: beat's process with the fallback poller."),
+    ],
+    within: Annotated[float, typer.Option(help="Longest allowed silence, in seconds.", min=1)] = 30,
 ) -> None:
-    """Tell by the exit code whether a part of the indexer has looked into the database lately."""
+    """Check that a part of the indexer has queried the database lately.
+
+    Exit status: 0 if it has; 1 if it is silent or the database cannot be
+    used.
+    """
     with database_errors_as_one_line(), open_engine(load()).connect() as connection:
         seconds = activity.seconds_since_query(connection, part)
     if seconds is None or seconds > within:

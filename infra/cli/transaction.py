@@ -1,4 +1,4 @@
-"""How a command works with the database: one command, one transaction."""
+"""Database access for commands: one command is one transaction, and a database error is one line of output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +10,16 @@ from infra.database.engine import open_engine
 
 
 class DatabaseError(Exception):
-    """The database cannot be worked with; the message is one line for the person who gave the command."""
+    """The database cannot be used; the message is one line for the person who gave the command."""
 
 
 @contextmanager
 def transaction() -> Iterator[sa.Connection]:
-    """A connection whose work is committed at the end, unless the command fails.
+    """Open a connection, and commit at the end unless the command fails.
 
     Raises:
-        DatabaseError: as below.
-        SettingsError: a variable in the environment is wrong.
+        DatabaseError: see `database_errors_as_one_line`.
+        SettingsError: an environment variable is missing or invalid.
     """
     engine = open_engine(settings.load())
     try:
@@ -31,20 +31,22 @@ def transaction() -> Iterator[sa.Connection]:
 
 @contextmanager
 def database_errors_as_one_line() -> Iterator[None]:
-    """Turn what is wrong with the database, or with an argument for it, into one line.
+    """Convert errors of the database, and of arguments it cannot store, to errors with a message of one line.
 
     Raises:
-        DatabaseError: it cannot be reached, has not been migrated, or cannot store what was given.
+        DatabaseError: the database cannot be reached, has not been migrated, or cannot store an argument.
     """
     try:
         yield
     except UnicodeEncodeError as error:
         raise DatabaseError("an argument is not UTF-8") from error
     except sa.exc.OperationalError as error:
-        raise DatabaseError(f"the database cannot be used: {_line(error)}") from error
+        raise DatabaseError(f"the database (DATABASE_URL) cannot be used: {_first_line(error)}") from error
     except sa.exc.ProgrammingError as error:
-        raise DatabaseError(f"the database is not up to date, `consumers migrate` helps: {_line(error)}") from error
+        raise DatabaseError(
+            f"the database is not up to date: run `consumers migrate` ({_first_line(error)})"
+        ) from error
 
 
-def _line(error: sa.exc.DBAPIError) -> str:
+def _first_line(error: sa.exc.DBAPIError) -> str:
     return str(error.orig).strip().partition("\n")[0]

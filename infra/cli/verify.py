@@ -7,7 +7,7 @@ import sqlalchemy as sa
 import typer
 
 from infra.accounts.organizations import named_environment
-from infra.cli.output import Json, print_json, print_table
+from infra.cli.output import Json, print_json, print_table, printable
 from infra.cli.runs import FinishedRun, follow_run, summary_line
 from infra.operations.verify import Difference, RunKind, request_run
 
@@ -75,6 +75,5 @@ def _print(result: FinishedRun, *, json: bool) -> None:
 
 
 def _cells(difference: Difference) -> Iterable[object]:
-    # The id of a document can be any text. Control characters in it must not reach the terminal.
-    yield "".join(letter if letter.isprintable() else "?" for letter in difference.document_id)
+    yield printable(difference.document_id, "?")
     yield from (difference.cause, difference.environment, difference.database_version, difference.index_version)

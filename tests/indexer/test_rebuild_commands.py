@@ -119,7 +119,7 @@ def test_pause_resume_cancel_and_drop_are_told(pipeline: Pipeline, builder: Buil
     ask(pipeline, "rebuild")
     assert "paused" in consumers("index", "pause").out
     assert "paused" not in consumers("index", "resume").out
-    assert "cancel asked for" in consumers("index", "cancel").out
+    assert "cancel requested" in consumers("index", "cancel").out
     assert build(pipeline, builder).phase == "cancelled"
     for request in ("cancel", "pause", "resume", "rollback", "drop"):
         assert consumers("index", request).code == 1
