@@ -1,4 +1,4 @@
-"""The route that shows the state of one consumer in the index, to find out why a search does not return it."""
+"""The route for the state of a consumer in the index, to find out why a search does not return the consumer."""
 
 from typing import Any
 
@@ -25,18 +25,18 @@ GENERATIONS = sa.text("SELECT index_name, state FROM generations WHERE state <> 
 
 
 class Change(msgspec.Struct, rename="camel"):
-    """The newest change in the outbox, which may not be searchable yet."""
+    """The newest change in the outbox: it may not be searchable yet."""
 
     version: int
     attempts: int
     """Refusals of the document: the highest count of the changes in the outbox."""
     is_parked: bool
     error: str | None
-    """The last refusal; it may quote the document."""
+    """The last refusal. May quote the document."""
 
 
 class Indexed(msgspec.Struct, rename="camel"):
-    """The document of the consumer in one generation."""
+    """The document of the consumer in a generation."""
 
     index_name: str
     state: str
@@ -48,7 +48,7 @@ class IndexState(msgspec.Struct, rename="camel"):
     database_version: int | None
     """Null if the consumer is deleted."""
     is_searchable: bool
-    """Whether searches see the consumer as the database holds it."""
+    """Whether searches see the consumer as stored in the database."""
     change: Change | None
     generations: list[Indexed]
 
@@ -92,7 +92,7 @@ class StateController(Controller):
 
 
 async def _hits_by_index(state: State, caller: Caller, consumer_id: str, index_names: list[str]) -> dict[str, _Hit]:
-    """Return the consumer's searchable document in each index that has one, tombstones included."""
+    """Return the consumer's searchable document by index, tombstones included."""
     query = {"bool": {"filter": [in_environment(caller.environment_id), {"ids": {"values": [consumer_id]}}]}}
     body = {"query": query, "size": len(index_names), "version": True, "_source": ["deleted"]}
     params: dict[str, Any] = {"ignore_unavailable": "true", "allow_partial_search_results": "false"}

@@ -1,4 +1,4 @@
-"""Routes to write chosen consumers to the index again. They need a key with the scope `admin`."""
+"""Routes to write chosen consumers to the index again, for keys with the scope `admin`."""
 
 import asyncio
 from http import HTTPStatus
@@ -47,7 +47,7 @@ class Reindex(Input):
     filter: Filter | None = None
     updated_since: Moment | None = None
     failed_since: Moment | None = None
-    """Consumers with a change since this time whose document OpenSearch refused."""
+    """Consumers with a refused document for a change at this time or later."""
     dry_run: bool = False
     """Count the consumers and write none."""
 

@@ -1,4 +1,4 @@
-"""Routes to verify and repair the index. They need a key with the scope `admin`."""
+"""Routes to verify and repair the index, for keys with the scope `admin`."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -36,13 +36,13 @@ RunId = Annotated[
 
 
 class Verification(Input):
-    """The documents to compare: those of one environment, or by default all."""
+    """The documents to compare: all, or only the documents of an environment."""
 
     environment: Environment | None = None
 
 
 class Repair(Input):
-    """The documents to repair: the differences of a run, those of one environment, or by default all."""
+    """The documents to repair: all, the documents of an environment, or the differences found by a run."""
 
     environment: Environment | None = None
     run: RunId | None = None
@@ -55,7 +55,7 @@ class Verifications(msgspec.Struct, rename="camel"):
     differing: dict[str, int]
     """Documents known to differ, by cause."""
     differences: list[Difference]
-    """The first 100 differences of the latest run that found any."""
+    """The first 100 differences of the latest run with differences."""
 
 
 class VerifyController(Controller):
@@ -96,7 +96,7 @@ def _verifications(connection: sa.Connection) -> Verifications:
 
 
 def _request(connection: sa.Connection, kind: RunKind, environment: str | None, repairs: int | None) -> Run:
-    """Request a run and return it. No wake-up is sent: beat's process starts the run within a second."""
+    """Request a run and return the run. No wake-up is sent: beat's process starts the run within a second."""
     try:
         number = None if environment is None else named_environment(connection, environment)
     except OrganizationError as error:

@@ -1,8 +1,8 @@
-"""The row of a run in `verifications`: claim it, record its progress, release it, end it.
+"""Claim, record, release and end runs: the writes to the table `verifications`.
 
-A worker claims a run for a moment and releases it. A recorded range renews the heartbeat. A claim without a heartbeat
-for `LOST_SECONDS` belongs to a worker that was killed: another worker claims the run and continues from the recorded
-position. Each claim has a number, and a worker whose number is no longer the run's cannot record anything.
+A worker claims a run for a moment, then releases the run. Each recorded range renews the heartbeat. If a claim has no
+heartbeat for `LOST_SECONDS`, its worker was killed: another worker claims the run and continues from the recorded
+position. Claims of a run are numbered, and a worker with an old number cannot record anything.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class ClaimLost(Exception):  # noqa: N818 (names what happened to the claim, as 
 
 
 class ClaimedRun(msgspec.Struct, kw_only=True):
-    """A run as this worker claimed it, with the progress recorded since."""
+    """A run claimed by this worker, with the progress recorded since."""
 
     id: int
     kind: RunKind
@@ -74,7 +74,7 @@ class ClaimedRun(msgspec.Struct, kw_only=True):
         return sum(self.causes.values())
 
     def add(self, comparison: Comparison) -> list[ConfirmedDifference]:
-        """Add the result of a comparison, and return those of its differences that are to be stored."""
+        """Add the result of a comparison, and return the differences to store."""
         storable = max(0, MAX_STORED_DIFFERENCES - self.differences)
         self.position = comparison.last or self.position
         self.compared += comparison.compared
@@ -85,7 +85,7 @@ class ClaimedRun(msgspec.Struct, kw_only=True):
 
 
 def claim(engine: sa.Engine, kinds: Sequence[RunKind]) -> ClaimedRun | None:
-    """Claim the oldest unfinished run of some kinds that no living worker holds; None if there is none."""
+    """Claim the oldest unfinished run of some kinds without a living worker; None if there is no such run."""
     with engine.begin() as connection:
         row = connection.execute(CLAIM, {"kinds": list(kinds), "lost": LOST_SECONDS}).one_or_none()
         if row is None:
@@ -103,7 +103,7 @@ def set_total(connection: sa.Connection, run: ClaimedRun, total: int) -> None:
 
 
 def record(connection: sa.Connection, run: ClaimedRun, *, is_done: bool) -> None:
-    """Record the progress of a run and renew its heartbeat; if it is done, end it.
+    """Record the progress of a run and renew the heartbeat; with `is_done`, end the run.
 
     Raises:
         ClaimLost: another worker has claimed the run. The caller must roll back.
@@ -122,7 +122,7 @@ def store_differences(connection: sa.Connection, run: ClaimedRun, differences: S
 
 
 def release(engine: sa.Engine, run: ClaimedRun, error: str | None = None) -> None:
-    """Release a run, so that any worker can continue it at once; `error` says why it did not advance."""
+    """Release a run: any worker can continue at once. `error` says why the run did not advance."""
     with engine.begin() as connection:
         connection.execute(RELEASE, {"id": run.id, "claim": run.claim, "error": error})
 

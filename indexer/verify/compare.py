@@ -2,12 +2,12 @@
 
 1. The ids are divided into ranges of a few thousand consumers (`ranges.py`).
 2. For each range, the documents are read, then the rows, and from each row the expected document is made.
-3. A document that is not the expected one is a suspect, not yet a difference: documents and rows were read at
-   different moments, and a change in between looks the same.
+3. An unexpected document is a suspect, not yet a difference: documents and rows were read at different moments, and
+   a change in between looks the same.
 4. The suspects are read again, and the real differences confirmed (`suspects.py`).
 
-Several ranges are compared at a time (`pool.py`). The results are returned in the order of the ids, so that the caller
-can record a position to continue from.
+Several ranges are compared at a time (`pool.py`). Results are returned in the order of the ids: the caller can record
+a position to continue from.
 """
 
 from collections import deque
@@ -27,9 +27,9 @@ from infra.ids import is_id
 from infra.index.mapping import DOCUMENT_VERSION
 
 MAX_DOCUMENTS = 3_000
-"""Documents of one search: more than a range has consumers, because tombstones lie between the documents."""
+"""Documents of a search: more than a range has consumers, because tombstones lie between the documents."""
 MAX_PENDING = 4
-"""Ranges submitted ahead of the range whose result is used. Each may hold a few megabytes."""
+"""Ranges submitted and not yet returned. Each may hold a few megabytes."""
 
 GENERATION = sa.text("SELECT fields, document_version FROM generations WHERE index_name = :name")
 _ROWS = f"""
@@ -63,7 +63,7 @@ Submit: TypeAlias = Callable[[IdRange], "Future[Comparison]"]
 
 
 def index_of(engine: sa.Engine, name: str) -> ComparedIndex:
-    """Return an index with the fields and the document version of its generation."""
+    """Return an index with the fields and the document version of the generation."""
     with engine.connect() as connection:
         row = connection.execute(GENERATION, {"name": name}).one_or_none()
     if row is None:
@@ -91,12 +91,12 @@ def _complete(id_range: IdRange, future: "Future[Comparison]", submit: Submit) -
 
 
 def compare_range(engine: sa.Engine, client: OpenSearch, scope: Scope, id_range: IdRange) -> Comparison:
-    """Compare a range, or the first part of it if the index holds more documents there than `MAX_DOCUMENTS`.
+    """Compare a range; if the index holds more than `MAX_DOCUMENTS` documents there, only the first part.
 
     Args:
-        engine: one connection is used at a time.
+        engine: a single connection is used at a time.
         client: must return JSON text.
-        scope: the index must have been refreshed after the last change whose outbox row is deleted.
+        scope: the index must have been refreshed after the last deletion of an outbox row.
         id_range: the range to compare.
 
     Raises:
@@ -105,7 +105,7 @@ def compare_range(engine: sa.Engine, client: OpenSearch, scope: Scope, id_range:
     documents, id_range = _read_documents(client, scope, id_range)
     statement = ROWS if scope.environment_id is None else ROWS_OF_ENVIRONMENT
     with engine.connect() as connection:
-        # The driver's rows: to make SQLAlchemy's rows of them takes as long as all the rest of reading.
+        # The driver's rows: conversion to SQLAlchemy's rows takes as long as the rest of reading.
         values = {**id_range._asdict(), "environment_id": scope.environment_id}
         rows = connection.execute(statement, values).cursor.fetchall()
     expected = {}
@@ -120,7 +120,7 @@ def compare_range(engine: sa.Engine, client: OpenSearch, scope: Scope, id_range:
 
 
 def _read_documents(client: OpenSearch, scope: Scope, id_range: IdRange) -> tuple[list[IndexedDocument], IdRange]:
-    """Read the documents of a range, and return them with the range they cover completely.
+    """Return the documents of a range, and the range that is covered completely.
 
     Documents without an id belong to the last range. The range query uses the terms index, at the same cost for every
     range; paging through a sort by id would read all documents again for each page.
@@ -150,7 +150,7 @@ def _search(client: OpenSearch, scope: Scope, query: dict[str, Any], order: str)
 def _suspects(
     expected: dict[str, tuple[int, bytes | None]], documents: list[IndexedDocument], index: ComparedIndex
 ) -> list[str]:
-    """Return the ids of documents that are unexpected or missing, each once. Takes the documents out of `expected`."""
+    """Return the ids of unexpected and missing documents, each once. Takes the documents out of `expected`."""
     unexpected, seen = [], set()
     for document in documents:
         if document.id in seen:
@@ -169,8 +169,8 @@ def _suspects(
 def _is_of_another_range(scope: Scope, id_range: IdRange, difference: ConfirmedDifference) -> bool:
     """Tell whether another range reports the difference too.
 
-    The field `id` of a document decides in which range it is read, and may name another consumer than its `_id`. If
-    `_id` has a row, then the range of the row reports the difference.
+    A document is read in the range of its field `id`, which may name another consumer than `_id`. If `_id` has a row,
+    then the range of the row reports the difference.
     """
     is_here = id_range.after < difference.id and (id_range.last is None or difference.id <= id_range.last)
     is_in_scope = scope.environment_id in {None, difference.environment_id}

@@ -1,7 +1,7 @@
-"""The pool that compares ranges: threads of this process or, for many consumers, processes of its own.
+"""Compare ranges in threads or, for many consumers, in processes started for the purpose.
 
-Making the expected documents is most of the work, and Python runs one thread at a time. The processes are fed through
-a pipe and end when the pipe closes, so they end with their parent, even if it is killed. (`multiprocessing` cannot be
+Making the expected documents is most of the work, and Python runs a single thread at a time. The processes are fed
+through pipes and end when the pipe closes, so no process outlives a killed parent. (`multiprocessing` cannot be
 used: Celery's workers are daemonic processes and may not have children.)
 """
 
@@ -27,18 +27,18 @@ from infra.index.client import open_writer
 from infra.settings import Settings
 
 THREADS = 2
-"""While one thread waits for the database or OpenSearch, the other makes documents."""
+"""A thread makes documents while the second thread waits for the database or OpenSearch."""
 PROCESS_THRESHOLD = 50_000
-"""Consumers from which processes are used. To start them takes about a second."""
+"""Processes are used from this number of consumers. Starting the processes takes about a second."""
 PROCESSES = min(os.cpu_count() or 1, MAX_PENDING // 2)
 IDLE_SECONDS = 10.0
-"""Processes are kept this long after their last use, because a run is continued by one worker after another."""
+"""Processes are kept this long after the last use, because a run comes back to this worker after a turn elsewhere."""
 NICENESS = 5
-"""Lower priority than the processes that serve requests and drain the outbox."""
+"""Lower priority than the API and the drains."""
 
 
 class ComparisonPool:
-    """Threads and processes of this process that compare ranges. Close the pool at the end."""
+    """The threads and child processes of this process for comparisons. Close the pool at the end."""
 
     def __init__(self, settings: Settings, engine: sa.Engine, client: OpenSearch) -> None:
         """Use `engine`, with room for `THREADS` connections, and `client` in the threads; processes open their own."""
@@ -49,8 +49,8 @@ class ComparisonPool:
         self._used_at = 0.0
 
     def submitter(self, scope: Scope, consumers: int) -> Submit:
-        """Return the function that submits a range of the scope; `consumers`, about how many there are, decides where
-        the range is compared.
+        """Return a function to submit ranges of the scope. The approximate number of consumers decides between threads
+        and processes.
         """
         if consumers < PROCESS_THRESHOLD:
             return lambda id_range: self._threads.submit(
@@ -59,7 +59,7 @@ class ComparisonPool:
         if not self._processes:
             self._start_processes()
         self._used_at = time.monotonic()
-        # The queue of these processes: abandoned ranges of an earlier call may still be using an older queue.
+        # A local reference: abandoned ranges of an earlier call may still use the queue of stopped processes.
         idle = self._idle
 
         def compare_in_process(id_range: IdRange) -> Comparison:
@@ -75,12 +75,12 @@ class ComparisonPool:
         return submit
 
     def stop_idle_processes(self) -> None:
-        """Stop the processes if they have not been used for `IDLE_SECONDS`."""
+        """Stop the processes if unused for `IDLE_SECONDS`."""
         if time.monotonic() >= self._used_at + IDLE_SECONDS:
             self.stop_processes()
 
     def stop_processes(self) -> None:
-        """Stop the processes now. The next submitter starts new ones when it needs them."""
+        """Stop the processes now. The next submitter for many consumers starts new processes."""
         for process in self._processes:
             process.end()
         self._processes = []
@@ -96,11 +96,11 @@ class ComparisonPool:
 
 
 class _ComparisonProcess:
-    """The parent's side of a process that runs `main`."""
+    """The parent's side of a child process running `main`."""
 
     def __init__(self, settings: Settings) -> None:
         command = [sys.executable, "-m", __name__]
-        # In a session of its own, so that Ctrl-C in the terminal reaches only the parent, which stops the process.
+        # In a new session: Ctrl-C in the terminal reaches only the parent, and the parent stops the process.
         self._process = subprocess.Popen(  # noqa: S603 (this module)
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -110,7 +110,7 @@ class _ComparisonProcess:
         _send(self._requests, settings)
 
     def compare(self, scope: Scope, id_range: IdRange) -> Comparison:
-        """Run `compare.compare_range` in the process; its errors are raised here.
+        """Run `compare.compare_range` in the process; errors there are raised here.
 
         Raises:
             EOFError, OSError: the process has ended.
@@ -145,9 +145,9 @@ def _response(engine: sa.Engine, client: OpenSearch, scope: Scope, id_range: IdR
 
 
 def main() -> None:
-    """Compare the ranges that the parent sends, until its end of the pipe closes."""
+    """Compare the ranges sent by the parent, until the parent closes the pipe."""
     requests, responses = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # From here on, standard output goes to standard error, so that no library can write into the responses.
+    # From here on, standard output goes to standard error: no library can write into the responses.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.nice(NICENESS)
     settings: Settings = pickle.load(requests)  # noqa: S301 (from the parent)

@@ -1,4 +1,4 @@
-"""Ranges of consumer ids: the units in which comparisons and reindexes advance and record their position."""
+"""Ranges of consumer ids: the unit of progress of comparisons and reindexes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def id_ranges(
     """Divide the ids greater than `after` into ranges with `rows` consumers each; the last range has no end.
 
     Args:
-        engine: a connection is taken from it for each range.
+        engine: a connection is used for each range.
         environment_id: count only the consumers of this environment.
         after: the position to continue from.
         rows: consumers of a range.

@@ -16,7 +16,7 @@ from infra.index.hits import Hit, SearchResponse
 from infra.operations.reindex import CHOSEN, ReindexScope, count_matches, count_rows, index_query
 
 PAGE_ROWS = 2_000
-"""Consumers of a page, which is a transaction."""
+"""Consumers of a page. Each page is a transaction."""
 
 APPEND = sa.text(f"""
     INSERT INTO outbox (environment_id, consumer_id, version, lane)
@@ -31,7 +31,7 @@ class Page(NamedTuple):
 
     range: IdRange
     ids: list[str] | None
-    """Only these consumers of the range; None: all."""
+    """Consumers of the range to choose from; None: all."""
 
 
 def count_chosen(connection: sa.Connection, client: OpenSearch, alias: str, scope: ReindexScope) -> int:
@@ -45,7 +45,7 @@ def count_chosen(connection: sa.Connection, client: OpenSearch, alias: str, scop
 
 
 def pages(engine: sa.Engine, client: OpenSearch, alias: str, scope: ReindexScope, after: str) -> Iterator[Page]:
-    """Yield pages that cover all ids greater than `after`.
+    """Yield pages, together all ids greater than `after`.
 
     Raises:
         OpenSearchException, DBAPIError: OpenSearch or the database cannot be used.
@@ -82,7 +82,7 @@ def _pages_of_ids(ids: list[str], after: str) -> Iterator[Page]:
 
 
 def _matching_pages(client: OpenSearch, alias: str, query: Clause, id_range: IdRange) -> Iterator[Page]:
-    """Yield the matches of a range: several pages if the index holds more of them there than the database has rows."""
+    """Yield the matches of a range: several pages if the index holds more matches there than the database rows."""
     after = id_range.after
     while True:
         bounds = {name: value for name, value in (("gt", after), ("lte", id_range.last)) if value}

@@ -1,4 +1,4 @@
-"""Repair differences through the outbox, like any change, in the lane `bulk`, which delays no client."""
+"""Repair differences through the outbox, like any change, in the lane `bulk`: no client waits for that lane."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def repair(
         connection: in a transaction; the drain indexes the outbox rows after the commit.
         client: must return JSON text.
         index: the index with the documents.
-        differences: as `suspects.confirm` found them.
+        differences: from `suspects.confirm`.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index cannot be written.
@@ -56,15 +56,16 @@ def repair(
 
 
 def _must_be_deleted(difference: ConfirmedDifference) -> bool:
-    """Tell whether no later version can replace the document: it belongs to no consumer, which rules out a tombstone,
-    or its version is at the limit.
+    """Tell whether no later version can replace the document.
+
+    A tombstone is only for the id of a consumer, and no version is higher than the limit.
     """
     belongs_to_no_consumer = difference.cause == "foreign" and difference.database_version is None
     return belongs_to_no_consumer or (difference.index_version or 0) >= VERSION_LIMIT
 
 
 def _delete(client: OpenSearch, index: str, documents: Sequence[IndexedDocument]) -> None:
-    """Delete documents, except those that changed after they were read."""
+    """Delete documents, except documents changed after the read."""
     for item in delete_unchanged(client, write_alias(index), documents):
         if not (item.is_indexed or item.status == NOT_FOUND):
             raise IndexUnavailable(f"a document cannot be deleted: {item.status}")

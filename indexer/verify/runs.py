@@ -1,7 +1,7 @@
-"""Execute runs: requested verifications, repairs and reindexes, and the watch, which never ends.
+"""Execute runs: requested verifications, repairs and reindexes, and the rounds of the watch.
 
-Any worker executes any run, a moment at a time, and continues from the position that the last worker recorded
-(`claims.py`). So a run never occupies a worker, and survives the death of one.
+Any worker executes any run, for a moment at a time, from the position recorded last (`claims.py`). So a run does not
+occupy a worker, and continues when a worker is killed.
 """
 
 import time
@@ -33,9 +33,9 @@ from infra.settings import Settings
 log = structlog.get_logger()
 
 MAX_ATTEMPTS = 60
-"""Attempts in a row without progress after which a run fails. There is one attempt a second."""
+"""A run fails after this many attempts in a row without progress, at an attempt a second."""
 WATCH_ROWS = 1_000
-"""Consumers that the watch compares at a time."""
+"""Consumers compared by the watch at a time."""
 REQUESTED_KINDS: tuple[RunKind, ...] = ("verify", "repair", "reindex")
 
 STORED = sa.text("""
@@ -44,17 +44,17 @@ STORED = sa.text("""
 START_WATCH = sa.text("INSERT INTO verifications (kind) VALUES ('watch') ON CONFLICT DO NOTHING")
 
 Portion: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
-"""Takes the ranges or pages to do now from all that remain."""
+"""Limits the remaining ranges or pages to the portion to do now."""
 
 
 class Runner:
     """Executes runs in this process."""
 
     def __init__(self, engine: sa.Engine, client: OpenSearch, alias: str, pool: ComparisonPool) -> None:
-        """Use these resources.
+        """Take the resources.
 
         Args:
-            engine: with room for `THREADS` connections and one more.
+            engine: with room for `THREADS` + 1 connections.
             client: must return JSON text.
             alias: the read alias of the index.
             pool: compares the ranges.
@@ -64,7 +64,7 @@ class Runner:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Return a runner with resources of its own, which stay open until the process ends."""
+        """Return a runner with new resources, open until the process ends."""
         engine, client = open_engine(settings, pool_size=THREADS + 1, name="verify"), open_writer(settings)
         return cls(engine, client, naming.read_alias(settings.index_prefix), ComparisonPool(settings, engine, client))
 
@@ -93,7 +93,7 @@ class Runner:
         self._advance(("watch",), lambda ranges: islice(ranges, 1), WATCH_ROWS)
 
     def _advance(self, kinds: Sequence[RunKind], portion: Portion, rows: int) -> bool:
-        """Claim a run and execute a portion of it; return whether it advanced."""
+        """Claim a run and execute a portion; return whether the run advanced."""
         try:
             run = claims.claim(self.engine, kinds)
         except DBAPIError as error:
@@ -125,7 +125,7 @@ class Runner:
         if run.repairs is not None:
             comparisons = self._stored_suspects(run, scope)
         else:
-            # The watch compares a single range at a time, for which processes are not worth starting.
+            # The watch compares a single range at a time: too little to start processes for.
             consumers = rows if run.kind == "watch" else run.total or 0
             ranges = id_ranges(self.engine, run.environment_id, run.position, rows)
             comparisons = compare_ranges(portion(ranges), self._pool.submitter(scope, consumers))
@@ -137,7 +137,7 @@ class Runner:
         claims.release(self.engine, run)
 
     def _stored_suspects(self, run: ClaimedRun, scope: Scope) -> Iterator[Comparison]:
-        """Treat the stored differences of the run to repair as suspects, and read them again."""
+        """Confirm the stored differences of the run to repair as if newly suspected."""
         after: str | None = run.position
         while after is not None:
             values = {"id": run.repairs, "after": after, "rows": suspects.BATCH}
@@ -148,7 +148,7 @@ class Runner:
             yield Comparison(after, len(ids), confirmed.in_flight, confirmed.differences)
 
     def _record(self, run: ClaimedRun, index_name: str, comparison: Comparison) -> None:
-        """Repair the differences if the run is a repair, and record the progress, in one transaction."""
+        """Record the progress and, if the run is a repair, repair the differences in the same transaction."""
         to_store = run.add(comparison)
         with self.engine.begin() as connection:
             if run.kind == "repair" and comparison.differences:
@@ -175,7 +175,7 @@ class Runner:
         claims.release(self.engine, run)
 
     def _postpone(self, run: ClaimedRun, error: Exception) -> None:
-        """Release the run, to be tried again in a second; after `MAX_ATTEMPTS`, or without its index, fail it."""
+        """Release the run for an attempt in a second; after `MAX_ATTEMPTS`, or if the index is gone, fail the run."""
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("run_postponed", run=run.id, reason=reason)
         try:

@@ -1,12 +1,12 @@
-"""Confirm suspects: tell real differences from changes that were under way when documents and rows were read.
+"""Confirm suspects: tell real differences from changes under way while documents and rows were read.
 
 1. Read the documents of the suspects.
-2. Read their rows, and whether the outbox holds a change for the consumer, in one statement.
+2. In a single statement, read their rows and whether the outbox holds a change for the consumer.
 3. Read the documents again.
 
 If both document reads agree, and the outbox held nothing for the consumer in between, then document and row must
-match, because a drain deletes the outbox row only after the change is searchable. If they do not match, no drain will
-correct the document: it is a real difference. In every other case the document is in flight.
+match, because a drain deletes the outbox row only after the change is searchable. If document and row do not match, no
+drain will correct the document: the difference is real. In all remaining cases the document is in flight.
 """
 
 import re
@@ -29,8 +29,8 @@ ENVIRONMENT_ID = re.compile(r"[1-9][0-9]{0,8}")
 BATCH = 500
 """Suspects read together."""
 
-# One statement, so that row and outbox are read at the same moment. Parked changes count as not under way: no drain
-# will index them.
+# A single statement reads row and outbox at the same moment. A parked change does not count: no drain will index the
+# change.
 ROWS = sa.text(f"""
     SELECT i.id AS suspect_id,
         EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL)
@@ -44,9 +44,9 @@ ENVIRONMENTS = sa.text("SELECT id FROM environments WHERE id = ANY(:ids)")
 class ComparedIndex(NamedTuple):
     name: str
     fields: frozenset[str]
-    """The fields of its mapping: documents are written without all other fields."""
+    """The fields of the mapping: documents are written without further fields."""
     compares_content: bool = True
-    """False if another document version of the code wrote the documents: then only their versions are compared."""
+    """False if code with another document version wrote the documents: then only versions are compared."""
 
 
 class _WithEnvironment(msgspec.Struct, rename="camel"):
@@ -58,7 +58,7 @@ _decode_environment = msgspec.json.Decoder(_WithEnvironment).decode
 
 
 class IndexedDocument(SourceHit[msgspec.Raw], kw_only=True):
-    """A document as the index holds it."""
+    """A document in the index."""
 
     @property
     def content(self) -> bytes:
@@ -66,7 +66,7 @@ class IndexedDocument(SourceHit[msgspec.Raw], kw_only=True):
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether the document is a tombstone of its own id and version, with no other field."""
+        """Whether the document is a tombstone with the right id and version, and without further fields."""
         try:
             tombstone = _decode_tombstone(self.source)
         except msgspec.DecodeError:
@@ -79,7 +79,7 @@ class IndexedDocument(SourceHit[msgspec.Raw], kw_only=True):
 
     @property
     def environment_id(self) -> int | None:
-        """The environment the document names; None if it names none."""
+        """The environment named by the document; None if the field is missing or invalid."""
         try:
             name = _decode_environment(self.source).environment_id
         except msgspec.DecodeError:
@@ -91,13 +91,13 @@ _decode = msgspec.json.Decoder(SearchResponse[IndexedDocument]).decode
 
 
 class ConfirmedDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that does not match its row."""
+    """A document and the row with the same id do not match."""
 
     id: str
-    """The `_id` of the document, which may be any text."""
+    """The `_id` of the document: any text."""
     cause: Cause
     environment_id: int | None
-    """The environment of the row, or else the one the document names."""
+    """The environment of the row or, without a row, of the document."""
     database_version: int | None
     """None without a row."""
     document: IndexedDocument | None
@@ -111,7 +111,7 @@ class ConfirmedDifference(msgspec.Struct, frozen=True, kw_only=True):
 class Confirmed(NamedTuple):
     differences: list[ConfirmedDifference]
     in_flight: int
-    """Suspects with a change in the outbox, or whose document changed between both reads."""
+    """Suspects with a change in the outbox, and documents changed between both reads."""
 
 
 def search(client: OpenSearch, index: str, body: Mapping[str, Any]) -> list[IndexedDocument]:
@@ -184,7 +184,7 @@ def _cause(
     environments: set[int],
     index: ComparedIndex,
 ) -> Cause | None:
-    """Return why the document does not match its row; None if it matches."""
+    """Return why document and row do not match; None if both match."""
     if stored is None:
         if indexed is None or (indexed.is_tombstone and is_id(PREFIX, document_id)):
             return None
@@ -201,7 +201,7 @@ def _cause(
 
 
 def expected_content(stored: StoredConsumer, index: ComparedIndex) -> bytes | None:
-    """Return the source that the document of a row should have; None if no document can be made of the row."""
+    """Return the expected source for a row; None if no document can be made of the row."""
     try:
         return select_fields(document(*stored), index.fields)
     except Exception:  # noqa: BLE001 (a fault of one row must not end the comparison of all rows)

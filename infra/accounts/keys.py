@@ -28,7 +28,7 @@ ADMIN: Final = "admin"
 DEFAULT_SCOPES = tuple(scope for scope in SCOPES if scope != ADMIN)
 
 HINT_LENGTH = 12
-"""Characters of a secret that may be shown: the prefix (`sk_live_`) and four more."""
+"""Characters of a secret shown in lists: the prefix (`sk_live_`) and four more."""
 
 INSERT = sa.text("""
     INSERT INTO api_keys (id, environment_id, name, secret_hash, hint, scopes, expires_at)
@@ -46,7 +46,7 @@ REVOKE = sa.text("UPDATE api_keys SET revoked_at = coalesce(revoked_at, present(
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A key without its secret, which is not stored."""
+    """A key without the secret: only a hash is stored."""
 
     id: str
     organization: str
@@ -61,7 +61,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A key that was just created: the only moment at which the secret is known."""
+    """A new key, with the secret, which is known only now."""
 
     id: str
     key: str
@@ -81,7 +81,7 @@ def create(
     scopes: Iterable[str] = DEFAULT_SCOPES,
     expires_at: datetime | None = None,
 ) -> NewKey:
-    """Create a key. Show the secret now: only its hash is stored.
+    """Create a key. Show the secret now: only a hash is stored.
 
     Raises:
         OrganizationError: no organization has this name, or a value is invalid.
@@ -113,13 +113,13 @@ def list_all(connection: sa.Connection, organization: str) -> list[Key]:
 
 
 def find(connection: sa.Connection, secret: str) -> Key | None:
-    """Return a key by its secret, valid or not; None if no key has this secret."""
+    """Return the key with a secret, valid or not; None if no key has this secret."""
     row = connection.execute(BY_SECRET, {"secret_hash": secret_hash(secret)}).one_or_none()
     return None if row is None else msgspec.convert(row, Key, from_attributes=True)
 
 
 def revoke(connection: sa.Connection, key_id: str) -> Key:
-    """Revoke a key for good. A key that is revoked already keeps the time of its first revocation.
+    """Revoke a key for good. A revoked key keeps the time of the first revocation.
 
     Raises:
         OrganizationError: no key has this id.
@@ -143,7 +143,7 @@ def rotate(connection: sa.Connection, key_id: str) -> NewKey:
 
 
 def secret_hash(secret: str) -> bytes:
-    """Return the digest that is stored. Plain SHA-256 is enough: a secret has 256 random bits and cannot be guessed."""
+    """Return the digest for storage. Plain SHA-256 is enough: a secret has 256 random bits and cannot be guessed."""
     return hashlib.sha256(secret.encode()).digest()
 
 

@@ -33,7 +33,7 @@ ENVIRONMENT = sa.text("SELECT id FROM environments WHERE organization_id = :orga
 
 
 class OrganizationError(Exception):
-    """The request cannot be carried out; the message is one line for the person who made it."""
+    """The request cannot be carried out. The message is a single line, for the caller."""
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -50,7 +50,7 @@ class Organization(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def create(connection: sa.Connection, name: str, *, currency: str = "USD", region: str | None = None) -> Organization:
-    """Create an organization with both of its environments.
+    """Create an organization with both environments.
 
     Args:
         connection: in a transaction.
@@ -81,7 +81,7 @@ def list_all(connection: sa.Connection) -> list[Organization]:
 
 
 def get(connection: sa.Connection, name: str) -> Organization:
-    """Return an organization by its name.
+    """Return the organization with a name.
 
     Raises:
         OrganizationError: no organization has this name.
@@ -95,7 +95,7 @@ def set_limits(connection: sa.Connection, name: str, limits: dict[str, int]) -> 
     Args:
         connection: in a transaction.
         name: of the organization.
-        limits: any of `reads`, `writes` and `batch`; 0 means no limit. A category that is absent keeps its limit.
+        limits: any of `reads`, `writes` and `batch`; 0 means no limit. The limit of an absent category stays.
 
     Raises:
         OrganizationError: no organization has this name.
@@ -129,7 +129,7 @@ def parse_environment(name: str) -> tuple[str, Mode]:
 
 
 def named_environment(connection: sa.Connection, name: str) -> int:
-    """Return the id of an environment by its name, such as `shop:live`.
+    """Return the id of the environment with a name such as `shop:live`.
 
     Raises:
         OrganizationError: the name has another form, or no organization has this name.
@@ -138,14 +138,14 @@ def named_environment(connection: sa.Connection, name: str) -> int:
 
 
 def checked_name(field: str, value: str) -> str:
-    """Normalize a name that people read in a terminal, and reject invisible and control characters.
+    """Normalize a name for output in a terminal, and reject invisible and control characters.
 
     Args:
         field: the name of the field for the error message.
-        value: as the person wrote it.
+        value: as entered.
 
     Raises:
-        OrganizationError: the name is empty, too long, or has a character that is not printable.
+        OrganizationError: the name is empty, too long, or has characters that are not printable.
     """
     text = unicodedata.normalize("NFC", value).strip()
     if not 1 <= len(text) <= MAX_NAME_LENGTH or not text.isprintable():

@@ -52,19 +52,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print the counts as one line
 
 @app.callback()
 def import_() -> None:
-    """Import a CSV file. The file is UTF-8; its first line names the columns.
+    """Import a CSV file. The file is UTF-8; the first line names the columns.
 
     Rows are stored in chunks of 5,000. Running the same command again after
     an interruption completes the import and stores nothing twice. An empty
-    cell or a missing column leaves the stored value as it is.
+    cell or a missing column leaves the stored value unchanged.
 
     Rejected rows are written to FILE.errors.csv with their line number and
-    the reasons; all other rows are stored. Correct that file and import it
-    in the same way. Progress is shown on standard error, the counts are
+    the reasons; all remaining rows are stored. Correct the rejected rows and
+    import FILE.errors.csv in the same way. Progress is shown on standard error, the counts are
     printed at the end.
 
     Exit status: 0 if every row was stored; 1 if some rows were rejected; 2
-    if the import could not start or continue; 130 if it was interrupted.
+    if the import could not start or continue; 130 if interrupted.
     """
 
 
@@ -80,9 +80,9 @@ def consumers(
     """Import consumers: externalId, fullName, email, phone and metadata.KEY.
 
     Every row needs an externalId or an email. A row updates the consumer
-    with its externalId; else the consumer with its email, unless that has
-    another externalId; else it creates a consumer. Metadata is merged key by
-    key.
+    with the same externalId; else the consumer with the same email, unless
+    with another externalId; else the row creates a consumer. Metadata is
+    merged key by key.
     """
     _import(kinds.CONSUMERS, file, org, mode, column, dry_run=dry_run, json=json)
 
@@ -98,15 +98,15 @@ def orders(
 ) -> None:
     """Import orders: externalId, the consumer, amount, and optional fields.
 
-    The consumer must exist. One of consumerId, consumerExternalId and
-    consumerEmail names it. Optional fields, with the defaults of the API, are
+    The consumer, named by consumerId, consumerExternalId or consumerEmail,
+    must exist. Optional fields, with the defaults of the API, are
     status, refundedAmount, currencyCode, baseAmount (the amount in the
     organization's currency, if the order has another), placedAt (RFC 3339 or
     a date) and metadata.KEY.
 
-    A row updates the order with its externalId, or creates one. Every row
-    needs an externalId: without it, a second import would create the order
-    again. An order keeps its consumer.
+    A row updates the order with the same externalId, or creates an order.
+    Every row needs an externalId: otherwise a second import would create the
+    order again. The consumer of an order never changes.
     """
     _import(kinds.ORDERS, file, org, mode, column, dry_run=dry_run, json=json)
 

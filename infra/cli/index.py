@@ -31,14 +31,14 @@ Ids = Annotated[
 class Retried(msgspec.Struct):
     retried: int
     woken: bool
-    """Whether a wake-up was sent; without one the indexer finds the rows within two seconds."""
+    """Whether a wake-up was sent. Otherwise the indexer finds the rows within two seconds."""
 
 
 @index_app.command("status")
 def show(*, json: Json = False) -> None:
     """Print the status of the index: generations, lanes, runs, workers, parked changes.
 
-    If OpenSearch does not respond, the columns that it fills say so. Exit
+    If OpenSearch does not respond, the column OPENSEARCH has the error. Exit
     status: 0, or 1 if the database cannot be used.
     """
     settings = load()
@@ -52,7 +52,7 @@ def show(*, json: Json = False) -> None:
 
 @index_app.command()
 def retry_parked(*, environment: Environment = None, ids: Ids = None, json: Json = False) -> None:
-    """Return parked changes to the drain, which tries each again up to five times.
+    """Return parked changes to the drain, for up to five more attempts each.
 
     Without an option all parked changes are returned. Prints their number.
     Exit status: 0, also if there are none; 1 if the organization does not
@@ -66,7 +66,7 @@ def retry_parked(*, environment: Environment = None, ids: Ids = None, json: Json
     with transaction() as connection:
         number = environment_id(connection, *organization_and_mode) if organization_and_mode else None
         retried = outbox.retry(connection, environment_id=number, ids=ids or None)
-    # After the commit: before it, a woken drain would not see the rows.
+    # After the commit: a drain woken earlier would not see the rows.
     task_queue = TaskQueue(settings)
     result = Retried(retried, task_queue.wake_drain())
     task_queue.close()

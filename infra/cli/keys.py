@@ -41,10 +41,10 @@ def create(
     expires: Expires = None,
     json: Json = False,
 ) -> None:
-    """Create a key and print it. The key cannot be printed again.
+    """Create and print a key. The key cannot be printed again.
 
-    Prints only the key on standard output, and its properties on standard
-    error. Exit status: 0; 1 if the organization does not exist or a value is
+    Prints the key on standard output, and the properties of the key on
+    standard error. Exit status: 0; 1 if the organization does not exist or a value is
     invalid; 2 if an option is invalid.
     """
     try:
@@ -75,9 +75,9 @@ def list_all(org: Org, *, json: Json = False) -> None:
 
 @key_app.command()
 def revoke(key_id: KeyId, *, json: Json = False) -> None:
-    """Revoke a key for good. Every process rejects it within 5 seconds.
+    """Revoke a key for good. Every process rejects the key within 5 seconds.
 
-    A key that is revoked already stays revoked. Exit status: 0, or 1 if the
+    Revoking a revoked key changes nothing. Exit status: 0, or 1 if the
     key does not exist.
     """
     with transaction() as connection:
@@ -104,7 +104,7 @@ def _print(created: NewKey, *, json: bool) -> None:
     if json:
         print_json(created)
         return
-    # Only the key on standard output, so that `KEY=$(consumers key create …)` works.
+    # Only the key on standard output: `KEY=$(consumers key create …)` must work.
     typer.echo(created.key)
     expiry = f", until {created.expires_at:%Y-%m-%d %H:%M} UTC" if created.expires_at else ""
     typer.echo(

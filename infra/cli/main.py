@@ -27,7 +27,7 @@ EXPECTED = (
     SettingsError,
     VerificationError,
 )
-"""Errors printed as one line; any other error is a bug and prints a stack trace."""
+"""Errors printed as a single line. All further errors are bugs and print a stack trace."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,8 +37,8 @@ def consumers() -> None:
     """Manage the consumers service.
 
     The addresses of the servers come from the environment variables
-    DATABASE_URL, REDIS_URL and OPENSEARCH_URL, or from local servers that
-    `make up` has started.
+    DATABASE_URL, REDIS_URL and OPENSEARCH_URL. By default, the commands use
+    the local servers started by `make up`.
     """
 
 
@@ -50,7 +50,7 @@ app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
 app.command()(setup.alive)
 
-# The local servers are an optional dependency: the image of the service is installed without it.
+# The local servers are an optional dependency, absent from the image of the service.
 if find_spec("mirakuru"):
     from infra.local.up import up
 

@@ -27,7 +27,7 @@ Limit = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Requests 
 
 @org_app.command()
 def create(name: Name, *, currency: Currency = "USD", region: Region = None, json: Json = False) -> None:
-    """Create an organization with its environments live and test.
+    """Create an organization with the environments live and test.
 
     Exit status: 0, or 1 if the name is taken or a value is invalid.
     """
@@ -53,9 +53,9 @@ def list_all(*, json: Json = False) -> None:
 
 @org_app.command()
 def limits(name: Name, *, reads: Limit = None, writes: Limit = None, batch: Limit = None, json: Json = False) -> None:
-    """Set rate limits for each environment of an organization, and print all of its limits.
+    """Set rate limits for each environment of an organization, and print all limits.
 
-    A limit without an option stays as it is. Exit status: 0, or 1 if the
+    Limits without an option stay unchanged. Exit status: 0, or 1 if the
     organization does not exist.
     """
     options = {"reads": reads, "writes": writes, "batch": batch}

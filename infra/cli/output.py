@@ -16,16 +16,16 @@ from infra.wire import as_json, time
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 
 UNLIMITED_WIDTH = 100_000
-"""Wider than any row, so that rich neither wraps nor truncates a value."""
+"""Wider than any row: rich must neither wrap nor truncate a value."""
 
 
 def print_json(answer: msgspec.Struct | Iterable[msgspec.Struct]) -> None:
-    """Print one line of JSON, with names and times in the format of the API."""
+    """Print a line of JSON, with names and times in the format of the API."""
     typer.echo(as_json(answer))
 
 
 def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table. Values are never wrapped or truncated, so that ids can be copied."""
+    """Print a table. Values are never wrapped or truncated: ids must be easy to copy."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading)
@@ -35,12 +35,12 @@ def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> No
 
 
 def printable(text: str, replacement: str) -> str:
-    """Replace characters that are not printable: stored text must not send control characters to the terminal."""
+    """Replace unprintable characters: stored text must not send control characters to the terminal."""
     return "".join(character if character.isprintable() else replacement for character in text)
 
 
 def rebuild_line(rebuild: Rebuild) -> str:
-    """Describe the progress or the result of a rebuild in one line."""
+    """Describe the progress or the result of a rebuild in a single line."""
     parts = [f"{rebuild.index_name}: {rebuild.state}, {rebuild.phase}"]
     if rebuild.is_paused:
         parts.append("paused")

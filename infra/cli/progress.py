@@ -12,7 +12,7 @@ IMPORT_LINE_SECONDS = 10.0
 
 
 class ProgressDisplay:
-    """Show the progress of one piece of work. The bar is removed at the end; lines stay."""
+    """Show the progress of a piece of work. The bar is removed at the end; lines stay."""
 
     def __init__(
         self, *columns: ProgressColumn, total: float | None = None, line_seconds: float = LINE_SECONDS
@@ -51,7 +51,7 @@ class ProgressDisplay:
 
 
 class ImportProgress(ProgressDisplay):
-    """Show the progress of an import, by bytes of its file, and measure its rate."""
+    """Show the progress of an import, by bytes of the file, and measure the rate."""
 
     def __init__(self, size: int) -> None:
         super().__init__(TimeRemainingColumn(), total=size, line_seconds=IMPORT_LINE_SECONDS)
@@ -59,7 +59,7 @@ class ImportProgress(ProgressDisplay):
         self._started = time.monotonic()
 
     def show_rows(self, rows: int, rejected: int, position: int) -> None:
-        """Show the rows read so far, the rejected rows among them, and the position in the file in bytes."""
+        """Show the rows read and the rows rejected so far, and the position in the file in bytes."""
         text = f"{rows:,} rows, {rejected:,} rejected, {self.rate(rows):,.0f} rows/s"
         percent = f"{position / max(self._size, 1):.0%}"
         self.show(text, completed=position, total=self._size, line=f"{percent}: {text}")

@@ -28,7 +28,7 @@ from infra.settings import load
 
 FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
 OPTIONS = {"ids": "--id", "environment": "--environment", "filter": "--filter"}
-"""The option for each field of a request that can be invalid."""
+"""The option for each field of a request, to name the invalid option."""
 
 Ids = Annotated[list[str] | None, typer.Option("--id", metavar="CONSUMER", help="This consumer; may be repeated.")]
 Environment = Annotated[
@@ -45,7 +45,7 @@ FailedSince = Annotated[
     datetime | None,
     typer.Option(
         formats=FORMATS,
-        help="Consumers with a change at this time (UTC) or later whose document OpenSearch refused.",
+        help="Consumers with a refused document for a change at this time (UTC) or later.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the number of consumers and write nothing.")]
@@ -63,9 +63,9 @@ def reindex(
 ) -> None:
     """Write chosen consumers to the index again, unchanged.
 
-    At least one option must choose; a consumer must meet every condition
-    given. Prints how many consumers were added to the outbox, in the lane
-    bulk; a worker writes their documents after that.
+    Choose consumers by at least one option; a consumer must meet every
+    condition given. Prints the number of consumers added to the outbox, in
+    the lane bulk; a worker writes their documents afterwards.
 
     Exit status: 0 if the run is done; 1 if the command could not start; 2 if
     an option is invalid or the run failed.

@@ -1,4 +1,4 @@
-"""Request a run (verify, repair, reindex), wait for its end, and describe it in one line."""
+"""Request a run (verify, repair, reindex), wait for the end, and describe the run in a single line."""
 
 import time
 from collections.abc import Callable
@@ -18,17 +18,17 @@ from infra.settings import Settings, load
 
 POLL_SECONDS = 0.2
 FAILED = 2
-"""Exit status of a run that failed."""
+"""Exit status of a failed run."""
 
 
 class FinishedRun(Run, frozen=True, kw_only=True, rename="camel"):
-    """A run with its stored differences: the JSON output of the commands."""
+    """A run with the stored differences: the JSON output of the commands."""
 
     found: list[Difference]
 
 
 def follow_run(request: Callable[[sa.Connection], int]) -> FinishedRun:
-    """Request a run in a transaction of its own, show its progress, and return it at its end.
+    """Request a run and commit, show the progress, and return the run at the end.
 
     Raises:
         DatabaseError: the database cannot be used.
@@ -53,7 +53,7 @@ def follow_run(request: Callable[[sa.Connection], int]) -> FinishedRun:
 
 
 def _wake_workers(settings: Settings) -> None:
-    """Send a wake-up. If it is lost, beat sends another within a second."""
+    """Send a wake-up. If the wake-up is lost, beat sends another within a second."""
     task_queue = TaskQueue(settings)
     task_queue.send(queue.COMPARE, queue.REBUILD)
     task_queue.close()
@@ -72,7 +72,7 @@ def _wait(engine: sa.Engine, run_id: int) -> Run:
 
 
 def progress_line(run: Run) -> str:
-    """Describe the progress of a run in one line."""
+    """Describe the progress of a run in a single line."""
     if run.error:
         return f"run {run.id} waits: {run.error}"
     if run.seconds is None:
@@ -83,7 +83,7 @@ def progress_line(run: Run) -> str:
 
 
 def summary_line(run: Run) -> str:
-    """Describe the result of a run in one line."""
+    """Describe the result of a run in a single line."""
     causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(run.causes.items()))
     differ = f"{run.differences:,} {'differs' if run.differences == 1 else 'differ'}"
     result = f"{differ} ({causes})" if run.differences else "all agree"

@@ -1,4 +1,4 @@
-"""`consumers migrate` and `consumers demo`, to set up a deployment, and `consumers alive`, its health check.
+"""`consumers migrate` and `consumers demo`, to set up a deployment, and `consumers alive`, the health check.
 
 Every release runs `migrate` again. Both commands are safe to repeat.
 """
@@ -18,8 +18,8 @@ from infra.settings import load, local_folder
 def migrate_all() -> None:
     """Migrate the database to this release, and create the first index.
 
-    Run it before the processes of a new release start. Running it again
-    changes nothing.
+    Run this command before the processes of a new release start. A second
+    run changes nothing.
 
     Exit status: 0 if both are done; 1 if the database or OpenSearch cannot
     be used.
@@ -31,10 +31,10 @@ def migrate_all() -> None:
 
 
 def demo() -> None:
-    """Create the organization demo with sample data if it does not exist, and print a key to it.
+    """Create the organization demo with sample data, unless it exists, and print a key.
 
-    The key is kept in a file, so that the command prints the same key each
-    time. Exit status: 0, or 1 if the database cannot be used.
+    The key is stored in a file, and a second run prints the same key. Exit
+    status: 0, or 1 if the database cannot be used.
     """
     with database_errors_as_one_line():
         key = sample.ensure_demo(load(), local_folder())
@@ -48,10 +48,10 @@ def alive(
     ],
     within: Annotated[float, typer.Option(help="Longest allowed silence, in seconds.", min=1)] = 30,
 ) -> None:
-    """Check that a part of the indexer has queried the database lately.
+    """Check for a recent database query by a part of the indexer.
 
-    Exit status: 0 if it has; 1 if it is silent or the database cannot be
-    used.
+    Exit status: 0 after a recent query; 1 if the part is silent or the
+    database cannot be used.
     """
     with database_errors_as_one_line(), open_engine(load()).connect() as connection:
         seconds = activity.seconds_since_query(connection, part)

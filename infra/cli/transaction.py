@@ -1,4 +1,4 @@
-"""Database access for commands: one command is one transaction, and a database error is one line of output."""
+"""Database access for commands: a command is a transaction, and a database error is a line of output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from infra.database.engine import open_engine
 
 
 class DatabaseError(Exception):
-    """The database cannot be used; the message is one line for the person who gave the command."""
+    """The database cannot be used. The message is a single line, for the caller."""
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def transaction() -> Iterator[sa.Connection]:
 
 @contextmanager
 def database_errors_as_one_line() -> Iterator[None]:
-    """Convert errors of the database, and of arguments it cannot store, to errors with a message of one line.
+    """Convert errors of the database, and of arguments the database cannot store, to errors with a message of one line.
 
     Raises:
         DatabaseError: the database cannot be reached, has not been migrated, or cannot store an argument.

@@ -14,7 +14,7 @@ from infra.operations.verify import Difference, RunKind, request_run
 TABLE_ROWS = 50
 """Differences shown in the table; `--json` has all stored differences."""
 DIFFERS = 1
-"""Exit status of a verification that found a difference."""
+"""Exit status of a verification with differences."""
 
 Environment = Annotated[
     str | None, typer.Option(metavar="ORG:MODE", help="Limit the run to one environment, for example shop:live.")
@@ -29,8 +29,8 @@ def verify(*, environment: Environment = None, json: Json = False) -> None:
 
     Shows the progress on standard error and waits for the end of the run.
 
-    Exit status: 0 if index and database agree; 1 if they differ, or the
-    command could not start; 2 if the run failed.
+    Exit status: 0 if index and database agree; 1 if index and database
+    differ, or the command could not start; 2 if the run failed.
     """
     result = _follow("verify", environment)
     _print(result, json=json)
@@ -41,9 +41,9 @@ def verify(*, environment: Environment = None, json: Json = False) -> None:
 def repair(*, environment: Environment = None, run: RunId = None, json: Json = False) -> None:
     """Compare the index with the database and rewrite the documents that differ.
 
-    The documents are written through the outbox, in the lane bulk: they are
-    correct once that lane is empty (see `consumers index status`). Prints the
-    differences that were found.
+    The documents are written through the outbox, in the lane bulk. Once the
+    lane is empty (see `consumers index status`), all documents are correct.
+    Prints the differences found.
 
     Exit status: 0 if the run is done, with or without differences; 1 if the
     command could not start; 2 if the run failed.

@@ -1,7 +1,7 @@
-"""Reindex requests: choose consumers, count them, and request a run that writes them to the index again, unchanged.
+"""Reindex requests: choose consumers, count the choice, and request a run to write the documents again, unchanged.
 
-Commands, HTTP requests and tasks share the checks and the counts here. `indexer/verify/reindex.py` executes the run:
-it adds an outbox row for each chosen consumer, in the lane `bulk`.
+Commands, HTTP requests and tasks share the checks and the counts here. `indexer/verify/reindex.py` executes the run,
+by an outbox row for each chosen consumer, in the lane `bulk`.
 """
 
 from datetime import UTC, datetime
@@ -18,9 +18,9 @@ from infra.operations.verify import request_run
 from infra.wire import time
 
 MAX_IDS = 10_000
-"""Consumers that a request may name by id."""
+"""Longest list of ids in a request."""
 MAX_TERMS = 65_536
-"""Terms of a query that OpenSearch accepts (`index.max_terms_count`)."""
+"""OpenSearch's limit for the terms of a query (`index.max_terms_count`)."""
 
 CHOSEN = """
     FROM consumers c WHERE (CAST(:ids AS text[]) IS NULL OR c.id = ANY(:ids))
@@ -38,7 +38,7 @@ REGION = sa.text("""
 
 
 class ReindexError(Exception):
-    """The request is invalid; the message is one line for the person who made it."""
+    """The request is invalid. The message is a single line, for the caller."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class ReindexError(Exception):
 
 
 class ReindexRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The consumers to reindex, as a person names them. A consumer must meet every condition that is given."""
+    """The conditions for the consumers to reindex, as requested. A consumer must meet every condition given."""
 
     ids: list[str] | None = None
     environment: str | None = None
@@ -56,11 +56,11 @@ class ReindexRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A list filter (docs/filters.md); needs an environment."""
     updated_since: datetime | None = None
     failed_since: datetime | None = None
-    """Consumers with a change since this time whose document OpenSearch refused."""
+    """Consumers with a refused document for a change at this time or later."""
 
 
 class ReindexScope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A checked request, as it is stored with the run. The ids are sorted; times are in UTC."""
+    """A checked request, as stored with the run. The ids are sorted; times are in UTC."""
 
     ids: list[str] | None = None
     environment_id: int | None = None
@@ -77,7 +77,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def check_request(connection: sa.Connection, request: ReindexRequest) -> ReindexScope:
-    """Check a request and return its scope.
+    """Check a request and return the scope.
 
     Raises:
         ReindexError: the request is invalid.
@@ -113,9 +113,9 @@ def request_reindex(connection: sa.Connection, scope: ReindexScope) -> int:
 
 
 def index_query(connection: sa.Connection, scope: ReindexScope) -> Clause | None:
-    """Return the query that finds the chosen consumers in the index; None without a filter.
+    """Return the query for the chosen consumers in the index; None without a filter.
 
-    A filter is evaluated by OpenSearch alone, so every other condition becomes a part of the query.
+    Only OpenSearch can evaluate a filter, so the query holds all conditions.
     """
     if scope.filter is None:
         return None
@@ -140,7 +140,7 @@ def count_rows(connection: sa.Connection, scope: ReindexScope) -> int:
 
 
 def count_matches(client: OpenSearch, alias: str, query: Clause) -> int:
-    """Count the documents that match a query.
+    """Count the documents matching a query.
 
     Args:
         client: with either serializer.

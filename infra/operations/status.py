@@ -34,7 +34,7 @@ class Generation(msgspec.Struct, kw_only=True, rename="camel"):
     state: str
     document_version: int
     is_as_declared: bool
-    """Whether it was built with the mapping and settings of this code."""
+    """Whether the index was built with the mapping and settings of this code."""
     live_at: datetime | None
     keep_until: datetime | None
     lost_at: datetime | None
@@ -49,7 +49,7 @@ class Generation(msgspec.Struct, kw_only=True, rename="camel"):
     """Including tombstones."""
     bytes: int | None = None
     aliases: list[str] | None = None
-    """The aliases that exist, of `read` and `write`."""
+    """The existing aliases, of `read` and `write`."""
 
 
 class Part(msgspec.Struct, kw_only=True, rename="camel"):
@@ -57,7 +57,7 @@ class Part(msgspec.Struct, kw_only=True, rename="camel"):
 
     part: str
     silent_seconds: float | None
-    """Since its last database query; None if it is not connected."""
+    """Since the last database query; None without a connection."""
 
 
 class Status(msgspec.Struct, kw_only=True, rename="camel"):
@@ -65,7 +65,7 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
     """`ok`, or `unreachable` with the error."""
     generations: list[Generation]
     rebuild: Rebuild | None
-    """The running rebuild, or the last one."""
+    """The running rebuild, or the last."""
     parts: list[Part]
     waiting: list[outbox.Waiting]
     done: list[counters.Totals]
@@ -73,9 +73,9 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
     parked: list[outbox.Parked]
     """The latest parked changes, up to `PARKED_ROWS`."""
     verified: list[Run]
-    """The last requested comparison that is done, and the last round of the watch."""
+    """The last completed comparison on request, and the last completed round of the watch."""
     running: list[Run]
-    """Requested runs that are not over."""
+    """Unfinished runs on request."""
     differing: dict[str, int]
     """Documents known to differ from the database, by cause."""
 
@@ -96,14 +96,14 @@ def read_status(connection: sa.Connection, settings: Settings) -> Status:
         DBAPIError: the database cannot be used.
     """
     status = database_status(connection)
-    # OpenSearch may respond slowly: end the transaction first, so that no snapshot is held meanwhile.
+    # OpenSearch may respond slowly: end the transaction first, to hold no snapshot meanwhile.
     connection.rollback()
     add_index_status(settings, status)
     return status
 
 
 def database_status(connection: sa.Connection) -> Status:
-    """Read the part of the status that the database holds.
+    """Read the database's part of the status.
 
     Raises:
         DBAPIError: the database cannot be used.

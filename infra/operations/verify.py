@@ -1,6 +1,6 @@
 """Runs: verifications of the index, repairs, reindexes, and rounds of the watch, as rows of `verifications`.
 
-This module requests runs and reads their progress and results. `indexer/verify/runs.py` executes them.
+This module requests runs and reads their progress and results; `indexer/verify/runs.py` executes the runs.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ Cause: TypeAlias = Literal["missing", "stale", "ahead", "resurrected", "foreign"
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 MAX_STORED_DIFFERENCES = 10_000
-"""Differences of a run that are stored by name; all of them are counted."""
+"""Differences of a run stored with id and cause. Further differences are only counted."""
 KEPT_RUNS = 50
-"""Runs of each kind that are kept."""
+"""Runs kept of each kind."""
 
 _RUN = """
     SELECT v.id, v.kind, v.state, org.name || ':' || e.mode AS environment, v.repairs, v.index_name, v.total,
@@ -35,7 +35,7 @@ LAST_DONE = sa.text(f"""
         ORDER BY kind = 'watch', finished_at DESC)
     ORDER BY v.kind = 'watch'""")
 UNFINISHED = sa.text(f"{_RUN} WHERE v.finished_at IS NULL AND v.kind <> 'watch' ORDER BY v.id")
-# An equal request that no worker has started yet is answered with the same run.
+# While a run waits for a worker, an equal request gets the same run.
 REQUESTED = sa.text("""
     SELECT id FROM verifications WHERE state = 'requested' AND kind = :kind
         AND environment_id IS NOT DISTINCT FROM :environment_id AND repairs IS NOT DISTINCT FROM :repairs
@@ -66,11 +66,11 @@ KNOWN = sa.text("""
 
 
 class VerificationError(Exception):
-    """The request cannot be carried out; the message is one line for the person who made it."""
+    """The request cannot be carried out. The message is a single line, for the caller."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A verification, repair, watch round or reindex, with its progress and result."""
+    """A verification, repair, watch round or reindex, with progress and result."""
 
     id: int
     kind: RunKind
@@ -80,7 +80,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     environment: str | None
     """Organization and mode, such as `shop:live`; null: all environments."""
     repairs: int | None
-    """The run whose differences this run repairs; null: a repair compares for itself."""
+    """The id of the run to repair; null: a repair compares for itself."""
     scope: dict[str, Any] | None
     """The consumers a reindex was limited to, without their ids."""
     index_name: str | None
@@ -89,12 +89,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     compared: int
     """Consumers compared so far; for a reindex, consumers added to the outbox."""
     in_flight: int
-    """Documents that differed only while a change of theirs was in the outbox."""
+    """Documents not compared, because a change was on the way to the index."""
     differences: int
     causes: dict[str, int]
     mended: int
     error: str | None
-    """Why the run failed, or why it is waiting."""
+    """Why the run failed, or why the run waits."""
     requested_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -112,7 +112,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A document that did not match its row, as stored with the run."""
+    """A document found to differ from the row, as stored with the run."""
 
     document_id: str
     cause: Cause
@@ -130,17 +130,17 @@ def request_run(
     repairs: int | None = None,
     scope: str | None = None,
 ) -> int:
-    """Request a run and return its id. If an equal run waits for a worker, return the id of that run.
+    """Request a run and return the id. If an equal run waits for a worker, return the id of the waiting run.
 
     Args:
         connection: in a transaction.
         kind: of the run.
         environment_id: limit the run to this environment.
-        repairs: a run; repair its stored differences, and nothing else.
+        repairs: the id of a run; repair only the stored differences of this run.
         scope: of a reindex, as JSON.
 
     Raises:
-        VerificationError: the differences of the run to repair are not stored, or not all of them.
+        VerificationError: the differences of the run to repair are not stored, or not completely.
     """
     if repairs is not None:
         _check_repairable(connection, repairs)
@@ -154,7 +154,7 @@ def request_run(
 
 
 def delete_old_runs(connection: sa.Connection, kind: RunKind) -> None:
-    """Delete the finished runs of a kind, except the latest `KEPT_RUNS`; their differences go with them."""
+    """Delete the finished runs of a kind, with differences, except the latest `KEPT_RUNS`."""
     connection.execute(DELETE_OLD, {"kind": kind, "kept": KEPT_RUNS})
 
 
@@ -174,7 +174,7 @@ def _check_repairable(connection: sa.Connection, run_id: int) -> None:
 
 
 def find_run(connection: sa.Connection, run_id: int) -> Run | None:
-    """Return a run; None if there is none with this id, or it was deleted."""
+    """Return a run; None if no run has this id, or the run was deleted."""
     row = connection.execute(RUN, {"id": run_id}).mappings().one_or_none()
     return None if row is None else _run(row)
 
@@ -187,12 +187,12 @@ def latest_runs(
 
 
 def last_completed(connection: sa.Connection) -> list[Run]:
-    """Return the last requested comparison that is done and the last round of the watch, each if there is one."""
+    """Return the last completed comparison on request and the last completed round of the watch, if any."""
     return [_run(row) for row in connection.execute(LAST_DONE).mappings()]
 
 
 def unfinished_runs(connection: sa.Connection) -> list[Run]:
-    """Return the requested runs that are not over, the earliest first."""
+    """Return the unfinished runs on request, the earliest first."""
     return [_run(row) for row in connection.execute(UNFINISHED).mappings()]
 
 
@@ -203,7 +203,7 @@ def stored_differences(connection: sa.Connection, run_id: int, rows: int) -> lis
 
 
 def known_differences(connection: sa.Connection) -> dict[str, int]:
-    """Count the documents known to differ, by cause. Every cause is present; the sum is at most what is stored."""
+    """Count, by cause, the differences found by the last complete comparison and by the watch since then."""
     documents = {row.cause: row.documents for row in connection.execute(KNOWN)}
     return {cause: documents.get(cause, 0) for cause in CAUSES}
 
