@@ -29,8 +29,8 @@ ENVIRONMENT_ID = re.compile(r"[1-9][0-9]{0,8}")
 BATCH = 500
 """Suspects read together."""
 
-# A single statement reads row and outbox at the same moment. A parked change does not count: no drain will index the
-# change.
+# A single statement reads row, outbox and misses at the same moment. A parked change does not count, because no drain
+# will index the change. A miss counts, because the change will be written to this index later.
 ROWS = sa.text(f"""
     SELECT i.id AS suspect_id,
         EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL)
@@ -91,7 +91,7 @@ _decode = msgspec.json.Decoder(SearchResponse[IndexedDocument]).decode
 
 
 class ConfirmedDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """A document and the row with the same id do not match."""
+    """A real difference between a document and the row with the same id."""
 
     id: str
     """The `_id` of the document: any text."""
