@@ -1,4 +1,4 @@
-"""The API's process: settings, connections, routes."""
+"""The process of the API: settings, connections, routes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,11 +8,11 @@ from litestar import Litestar, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import Provide
-from litestar.types import ASGIApp, Message, Scope
+from litestar.types import ASGIApp, ControllerRouterHandler, Message, Scope
 from redis.asyncio import Redis
 
 from api.audiences.routes import AudienceController
-from api.auth import Caller, Keys, authenticate, authorize
+from api.auth import Caller, Keys, authenticate, authorize, caller_of
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import FirstPages
@@ -41,13 +41,31 @@ from infra.queue import TaskQueue
 
 
 def create_app() -> ASGIApp:
-    """The ASGI application.
+    """Create the ASGI application.
 
     Raises:
-        SettingsError: naming the variable that is missing or wrong.
+        SettingsError: a setting is missing or wrong; the message names the variable.
     """
     chosen = settings.load()
     logs.configure(chosen.log_level)
+    process_metrics = Metrics()
+    app = Litestar(
+        route_handlers=route_handlers(),
+        exception_handlers=HANDLERS,
+        lifespan=[connections],
+        state=State({"settings": chosen, "metrics": process_metrics}),
+        openapi_config=None,
+        before_send=[allow],
+        # Measured on a page of 100 rows: 0.1 ms. The highest level takes 0.7 ms, for a page a tenth smaller.
+        compression_config=CompressionConfig(backend="gzip", gzip_compress_level=3),
+        request_max_body_size=MAX_BODY_BYTES,
+        pdb_on_exception=False,
+    )
+    return edge(app, process_metrics)
+
+
+def route_handlers() -> list[ControllerRouterHandler]:
+    """Return the routes of the application."""
     api = Router(
         "/api/v1",
         route_handlers=[
@@ -56,33 +74,23 @@ def create_app() -> ASGIApp:
         ],
         before_request=admit,
         dependencies={
-            "caller": Provide(caller, sync_to_thread=False),
+            "caller": Provide(caller_of, sync_to_thread=False),
             "parameters": Provide(parameters, sync_to_thread=False),
             "payload": Provide(payload),
             "transaction": Provide(transaction, sync_to_thread=False),
         },
     )
-    counted = Metrics()
-    app = Litestar(
-        route_handlers=[api, HealthController, metrics, *documentation.ROUTES],
-        exception_handlers=HANDLERS,
-        lifespan=[connections],
-        state=State({"settings": chosen, "metrics": counted}),
-        openapi_config=None,
-        before_send=[allow],
-        # A page of 100 takes 0.1 ms to compress, and 0.7 at the highest level, which would make it a tenth smaller.
-        compression_config=CompressionConfig(backend="gzip", gzip_compress_level=3),
-        request_max_body_size=MAX_BODY_BYTES,
-        pdb_on_exception=False,
-    )
-    return edge(app, counted)
+    return [api, HealthController, metrics, *documentation.ROUTES]
 
 
 async def admit(request: AnyRequest) -> None:
-    """Before every request of the API; no guard, as for each of those Litestar copies the whole handler."""
+    """Check the key, the rate limit and the scope of a request to the API.
+
+    Runs before the handler. A guard of Litestar would do the same, but Litestar copies the whole handler for each.
+    """
     await authenticate(request)
     if request.method == "OPTIONS":
-        # The framework answers these itself, with the methods of the path alone: they need no scope.
+        # The framework answers OPTIONS itself. The answer names only the methods of the path, so no scope is needed.
         await limit(request, "reads")
     else:
         options = options_of(request.route_handler)
@@ -91,7 +99,7 @@ async def admit(request: AnyRequest) -> None:
 
 
 async def allow(message: Message, scope: Scope) -> None:
-    """Name all methods of a path in the answer to OPTIONS: Litestar names those of the route it knew first."""
+    """Put all methods of a path into the answer to OPTIONS: Litestar names the methods of the first route only."""
     if message["type"] == "http.response.start" and scope.get("method") == "OPTIONS" and "path_template" in scope:
         methods = {
             method
@@ -104,7 +112,7 @@ async def allow(message: Message, scope: Scope) -> None:
 
 @asynccontextmanager
 async def connections(app: Litestar) -> AsyncIterator[None]:
-    """What the process keeps open while it serves."""
+    """Open the connections and background tasks of the process, and close them when it ends."""
     chosen = app.state.settings
     app.state.engine = open_async_engine(chosen)
     app.state.search = open_reader(chosen)
@@ -113,29 +121,24 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.metrics.watch(app.state.engine)
     app.state.limits = Limits(chosen, app.state.redis)
     app.state.api_keys = Keys(app.state.engine)
-    uses = asyncio.create_task(app.state.api_keys.keep_uses())
+    storing_last_uses = asyncio.create_task(app.state.api_keys.store_last_uses_regularly())
     app.state.task_queue = TaskQueue(chosen)
-    sender = WakeUpSender(app.state.task_queue)
-    tickers = open_watching_engine(chosen)
-    app.state.freshness = Freshness(tickers)
-    app.state.transactions = Transactions(app.state.engine, sender.wake_up, app.state.freshness)
+    wake_ups = WakeUpSender(app.state.task_queue)
+    watching_engine = open_watching_engine(chosen)
+    app.state.freshness = Freshness(watching_engine)
+    app.state.transactions = Transactions(app.state.engine, wake_ups.send, app.state.freshness)
     generations.warn_if_mapping_differs(chosen)
     try:
         yield
     finally:
-        uses.cancel()
-        sender.close()
+        storing_last_uses.cancel()
+        wake_ups.close()
         await app.state.freshness.close()
-        await tickers.dispose()
-        await app.state.api_keys.store_uses()
+        await watching_engine.dispose()
+        await app.state.api_keys.store_last_uses()
         await app.state.redis.aclose()
         await app.state.search.close()
         await app.state.engine.dispose()
-
-
-def caller(request: AnyRequest) -> Caller:
-    found: Caller = request.scope["auth"]
-    return found
 
 
 def transaction(request: AnyRequest, state: State, caller: Caller) -> Transaction:

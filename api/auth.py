@@ -1,4 +1,4 @@
-"""Who calls: a bearer key, its environment, and what it may do (contract.md §1)."""
+"""Authentication by bearer key, and authorization by scope (contract.md §1)."""
 
 import asyncio
 import time
@@ -19,21 +19,22 @@ from infra.logs import error_kind
 
 log = structlog.get_logger()
 
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
 CACHE_SECONDS = 3.0
-"""A key that was revoked stops working this soon."""
+"""How long a key is cached; a revoked key stops working within this time."""
 CACHE_KEYS = 10_000
 FLUSH_SECONDS = 60.0
-"""Last uses of keys are stored this often; until then they are remembered."""
+"""Time between two flushes of the keys' last uses to the database."""
 STORE_SECONDS = 2.0
-"""The process may be ending: it must not wait for the database any longer."""
+"""Time limit of a flush, because the last one delays the end of the process."""
 
 FIND_KEY = sa.text("""
     SELECT e.id AS environment_id, e.mode, o.id AS organization_id, o.currency, o.region, o.limit_reads,
         o.limit_writes, o.limit_batch, k.id AS key_id, k.scopes, k.expires_at, k.revoked_at
     FROM api_keys k JOIN environments e ON e.id = k.environment_id JOIN organizations o ON o.id = e.organization_id
     WHERE k.secret_hash = :secret_hash""")
-# A key that another process is storing just now is left to it.
-STORE_USES = sa.text("""
+# A row that another process is just updating is skipped: both would store nearly the same time.
+STORE_LAST_USES = sa.text("""
     WITH used AS (
         SELECT u.id, u.at FROM unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS u (id, at)
         JOIN api_keys k ON k.id = u.id WHERE k.last_used_at IS NULL OR k.last_used_at < u.at
@@ -42,7 +43,7 @@ STORE_USES = sa.text("""
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """The environment a request works in: all that it may see."""
+    """The key of a request, and the environment it belongs to. A request can reach nothing outside that environment."""
 
     environment_id: int
     mode: str
@@ -50,7 +51,7 @@ class Caller(msgspec.Struct, frozen=True):
     currency: str
     region: str | None
     limits: dict[str, int | None]
-    """Requests a minute by category; None is the service's default, 0 is no limit."""
+    """Requests a minute by category. None: the default of the service; 0: unlimited."""
     key_id: str
     scopes: frozenset[str]
     expires_at: datetime | None
@@ -61,45 +62,48 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class Keys:
-    """Looks keys up by the hash of their secret, and remembers what it found for a few seconds."""
+    """Finds keys by the hash of their secret, with a cache of a few seconds, and stores when each was last used."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._known: dict[bytes, tuple[float, Caller | None]] = {}
-        self._used: dict[str, datetime] = {}
+        self._cache: dict[bytes, tuple[float, Caller | None]] = {}
+        """By secret hash: the end of validity on the monotonic clock, and the result of the query."""
+        self._last_uses: dict[str, datetime] = {}
 
     async def caller(self, secret: str) -> Caller | None:
-        """The key's caller, or None if there is no such key, or no longer."""
+        """Return the caller of a key; None if the key is unknown, revoked or expired."""
         secret_hash = keys.secret_hash(secret)
-        asked, (until, caller) = time.monotonic(), self._known.get(secret_hash, (0.0, None))
-        if until < asked:
+        now = time.monotonic()
+        valid_until, caller = self._cache.get(secret_hash, (0.0, None))
+        if valid_until < now:
             caller = await self._find(secret_hash)
-            if len(self._known) >= CACHE_KEYS:
-                self._known.clear()
-            # The time the answer took counts: it may tell how things were at its beginning.
-            self._known[secret_hash] = (asked + CACHE_SECONDS, caller)
+            if len(self._cache) >= CACHE_KEYS:
+                self._cache.clear()
+            # Expiry counts from before the query, because the row may have been read at its start.
+            self._cache[secret_hash] = (now + CACHE_SECONDS, caller)
         if caller is None or not caller.is_valid():
             return None
-        self._used[caller.key_id] = datetime.now(UTC)
+        self._last_uses[caller.key_id] = datetime.now(UTC)
         return caller
 
-    async def keep_uses(self) -> None:
-        """Store the last uses now and then, until cancelled."""
+    async def store_last_uses_regularly(self) -> None:
+        """Store the last uses every `FLUSH_SECONDS`, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            await self.store_uses()
+            await self.store_last_uses()
 
-    async def store_uses(self) -> None:
-        """Store when each key was last used. Should that fail, it is for the next time."""
-        used, self._used = self._used, {}
-        if not used:
+    async def store_last_uses(self) -> None:
+        """Store when each key was last used. If that fails, the next call stores it."""
+        last_uses, self._last_uses = self._last_uses, {}
+        if not last_uses:
             return
+        values = {"ids": list(last_uses), "times": list(last_uses.values())}
         try:
             async with asyncio.timeout(STORE_SECONDS), self._engine.begin() as connection:
-                await connection.execute(STORE_USES, {"ids": list(used), "times": list(used.values())})
+                await connection.execute(STORE_LAST_USES, values)
         except (SQLAlchemyError, TimeoutError) as error:
-            log.warning("key_uses_postponed", reason=error_kind(error))
-            self._used = used | self._used
+            log.warning("key_last_uses_not_stored", reason=error_kind(error))
+            self._last_uses = last_uses | self._last_uses
 
     async def _find(self, secret_hash: bytes) -> Caller | None:
         async with self._engine.connect() as connection:
@@ -112,7 +116,7 @@ class Keys:
 
 
 async def authenticate(request: AnyRequest) -> None:
-    """Who is it?
+    """Find the caller by the `Authorization` header; `caller_of` then returns it.
 
     Raises:
         Problem: 401.
@@ -123,11 +127,17 @@ async def authenticate(request: AnyRequest) -> None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "Secret key required", headers=CHALLENGE)
     caller = None
     if scheme.lower() == "bearer" and secret.startswith(("sk_live_", "sk_test_")):
-        known: Keys = request.app.state.api_keys
-        caller = await known.caller(secret)
+        api_keys: Keys = request.app.state.api_keys
+        caller = await api_keys.caller(secret)
     if caller is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", headers=CHALLENGE)
     request.scope["auth"] = caller
+
+
+def caller_of(request: AnyRequest) -> Caller:
+    """Return the caller of an authenticated request."""
+    caller: Caller = request.scope["auth"]
+    return caller
 
 
 def authorize(request: AnyRequest, scope: Scope) -> None:
@@ -136,9 +146,5 @@ def authorize(request: AnyRequest, scope: Scope) -> None:
     Raises:
         Problem: 403.
     """
-    caller: Caller = request.scope["auth"]
-    if scope not in caller.scopes:
+    if scope not in caller_of(request).scopes:
         raise Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=f"This key lacks the scope {scope}")
-
-
-CHALLENGE = {"WWW-Authenticate": "Bearer"}

@@ -6,10 +6,10 @@ import msgspec
 from litestar import Controller, Response, get
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
-from opensearchpy.exceptions import OpenSearchException
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from infra.index.client import OpenSearchError
 from infra.index.naming import read_alias
 from infra.operations.outbox import LIVE_LAG_MS
 
@@ -65,7 +65,7 @@ async def _search(state: State) -> bool:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return bool(await state.search.indices.exists_alias(name=alias))
-    except (OpenSearchException, TimeoutError):
+    except (OpenSearchError, TimeoutError):
         return False
 
 

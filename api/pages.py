@@ -44,6 +44,13 @@ class PageInfo(msgspec.Struct, rename="camel"):
     has_next_page: bool
     has_previous_page: bool
 
+    example: ClassVar[dict[str, Any]] = {
+        "startCursor": "q2Zr…",
+        "endCursor": "q2Zr…",
+        "hasNextPage": False,
+        "hasPreviousPage": False,
+    }
+
 
 class Paging(msgspec.Struct):
     """The requested page of a list: `size` rows after a cursor or, if `backward`, before a cursor."""

@@ -9,7 +9,7 @@ from infra.queue import TaskQueue
 
 log = structlog.get_logger()
 
-WAKE_UP_SECONDS = 0.08
+PAUSE_SECONDS = 0.08
 """Time between two wake-ups: the changes in between share the next wake-up, and a single refresh of the index."""
 
 
@@ -26,27 +26,27 @@ class WakeUpSender:
         self._task_queue = task_queue
         self._wanted, self._urgent = threading.Event(), threading.Event()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="wake-up", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="wake-ups", daemon=True)
         self._thread.start()
 
-    def wake_up(self, *, now: bool = False) -> None:
-        """Send a wake-up soon; without any pause if `now`."""
+    def send(self, *, now: bool = False) -> None:
+        """Have a wake-up sent: after the pause, or at once if `now`."""
         if now:
             self._urgent.set()
         self._wanted.set()
 
     def close(self) -> None:
         self._closed = True
-        self.wake_up(now=True)
+        self.send(now=True)
         self._thread.join(timeout=1)
         self._task_queue.close()
 
     def _run(self) -> None:
-        was_sent = True
+        is_reachable = True
         while self._wanted.wait() and not self._closed:
             self._urgent.clear()
             self._wanted.clear()
-            if (is_sent := self._task_queue.wake_drain()) != was_sent:
-                was_sent = is_sent
-                log.warning("queue_recovered" if is_sent else "queue_unreachable")
-            self._urgent.wait(WAKE_UP_SECONDS)
+            if (was_sent := self._task_queue.wake_drain()) != is_reachable:
+                is_reachable = was_sent
+                log.warning("queue_recovered" if is_reachable else "queue_unreachable")
+            self._urgent.wait(PAUSE_SECONDS)

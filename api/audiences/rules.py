@@ -6,7 +6,7 @@ Pure functions. `infra/filters` knows the fields and operators, and makes the qu
 from collections.abc import Iterator, Sequence, Sized
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 import msgspec
 
@@ -46,6 +46,8 @@ class Rule(Input, kw_only=True):
 
     Rules without a `groupId` form one group together.
     """
+
+    example: ClassVar[dict[str, Any]] = {"field": "totalOrderValue", "operator": "GREATER_THAN", "values": [1000]}
 
     field: Annotated[
         str,

@@ -41,6 +41,7 @@ class NewAudience(Input, kw_only=True):
     """An audience to create. A `DYNAMIC` audience needs `rules`, or a `filter`, which is stored as rules."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
+    example: ClassVar[dict[str, Any]] = {"name": "Big spenders", "type": "DYNAMIC", "rules": [Rule.example]}
 
     name: Name
     type: AudienceType
@@ -67,6 +68,7 @@ class AudienceChange(Input):
     """
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
+    example: ClassVar[dict[str, Any]] = {"name": "Biggest spenders"}
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
     type: AudienceType | msgspec.UnsetType = msgspec.UNSET
@@ -88,6 +90,8 @@ class Members(Input, kw_only=True):
 
     consumer_ids: ConsumerIds
 
+    example: ClassVar[dict[str, Any]] = {"consumerIds": ["cons_01JBK3Q8X5W5V0B6T1R2M3N4P5"]}
+
 
 AudienceId = Annotated[str, msgspec.Meta(pattern="^aud_[0-9A-HJKMNP-TV-Z]{26}$")]
 StoredRules = Annotated[
@@ -107,6 +111,17 @@ class Audience(msgspec.Struct, rename="camel"):
     created_at: Time
     updated_at: Time
 
+    example: ClassVar[dict[str, Any]] = {
+        "id": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5",
+        "name": "Big spenders",
+        "description": None,
+        "metadata": None,
+        "type": "DYNAMIC",
+        "rules": [Rule.example],
+        "createdAt": "2024-11-01T10:00:00.000Z",
+        "updatedAt": "2024-11-01T10:00:00.000Z",
+    }
+
 
 class AudienceReference(msgspec.Struct):
     """An audience that a consumer is in."""
@@ -115,12 +130,20 @@ class AudienceReference(msgspec.Struct):
     name: str
     type: AudienceType
 
+    example: ClassVar[dict[str, Any]] = {
+        "id": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5",
+        "name": "Big spenders",
+        "type": "DYNAMIC",
+    }
+
 
 class AudienceCount(msgspec.Struct, rename="camel"):
     """The number of members of an audience."""
 
     audience_id: AudienceId
     count: int
+
+    example: ClassVar[dict[str, Any]] = {"audienceId": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5", "count": 1}
 
 
 class AudiencePage(msgspec.Struct, rename="camel"):
@@ -129,6 +152,8 @@ class AudiencePage(msgspec.Struct, rename="camel"):
     data: list[Audience]
     page_info: PageInfo
 
+    example: ClassVar[dict[str, Any]] = {"data": [Audience.example], "pageInfo": PageInfo.example}
+
 
 class MembersChanged(msgspec.Struct, rename="camel", omit_defaults=True):
     """How many members were added, removed or, if all were replaced, both."""
@@ -136,3 +161,5 @@ class MembersChanged(msgspec.Struct, rename="camel", omit_defaults=True):
     audience_id: str
     added_count: int | None = None
     removed_count: int | None = None
+
+    example: ClassVar[dict[str, Any]] = {"audienceId": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5", "addedCount": 1}

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import msgspec
 import phonenumbers
@@ -52,6 +52,8 @@ class Match(msgspec.Struct, frozen=True):
     field: Field
     kind: Kind
     text: str
+
+    example: ClassVar[dict[str, Any]] = {"field": "fullName", "kind": "prefix", "text": "jose"}
 
 
 def filter_clause(text: str, region: str | None) -> Clause:

@@ -21,6 +21,14 @@ class NewConsumer(Input):
         {"id", "totalOrders", "totalOrderValue", "lastOrderAt", "createdAt", "updatedAt"}
     )
 
+    example: ClassVar[dict[str, Any]] = {
+        "email": "jose@example.com",
+        "phone": "+442079460000",
+        "fullName": "José García",
+        "metadata": {"tier": "gold"},
+        "externalId": "customer-17850",
+    }
+
     email: Email | None = None
     phone: Phone | None = None
     full_name: FullName | None = None
@@ -35,6 +43,7 @@ class ConsumerChange(Input):
     """
 
     read_only: ClassVar[frozenset[str]] = NewConsumer.read_only
+    example: ClassVar[dict[str, Any]] = {"fullName": "José García Núñez", "metadata": {"tier": None}}
 
     email: Email | msgspec.UnsetType | None = msgspec.UNSET
     phone: Phone | msgspec.UnsetType | None = msgspec.UNSET
@@ -45,6 +54,8 @@ class ConsumerChange(Input):
 
 class ConsumerChangeItem(ConsumerChange, kw_only=True):
     """An item of a batch: the id of a consumer, and changes to it."""
+
+    example: ClassVar[dict[str, Any]] = {"id": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5", "phone": None}
 
     id: str
 

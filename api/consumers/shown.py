@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+from typing import Any, ClassVar
+
 import msgspec
 
 from api.audiences.schemas import AudienceReference
@@ -21,6 +23,8 @@ class ConsumerIncluding(Consumer):
         msgspec.UNSET
     )
 
+    example: ClassVar[dict[str, Any]] = Consumer.example | {"audiences": [AudienceReference.example]}
+
 
 class ListedConsumer(Consumer):
     """A consumer in a list. `audiences` is present with `include=audiences`."""
@@ -35,6 +39,8 @@ class FoundConsumer(Consumer, rename="camel"):
 
     matched_on: list[Match] | msgspec.UnsetType = msgspec.UNSET
 
+    example: ClassVar[dict[str, Any]] = Consumer.example | {"matchedOn": [Match.example]}
+
 
 class ConsumerPage(msgspec.Struct, rename="camel"):
     """A page of the list. `totalCount` is present with `count=true`."""
@@ -43,9 +49,13 @@ class ConsumerPage(msgspec.Struct, rename="camel"):
     page_info: PageInfo
     total_count: int | msgspec.UnsetType = msgspec.UNSET
 
+    example: ClassVar[dict[str, Any]] = {"data": [ListedConsumer.example], "pageInfo": PageInfo.example}
+
 
 class SearchPage(msgspec.Struct, rename="camel"):
     """A page of a search, best match first."""
 
     data: list[FoundConsumer]
     page_info: PageInfo
+
+    example: ClassVar[dict[str, Any]] = {"data": [FoundConsumer.example], "pageInfo": PageInfo.example}

@@ -1,7 +1,7 @@
-"""The OpenAPI document, from the routes and their types.
+"""The OpenAPI document, made from the routes and their types.
 
-What a route accepts and answers stands in its signature, and what a type allows in the type; here is only what the
-conventions of contract.md §1 add to every route of a kind: headers, errors, authentication.
+The signature of a route declares what the route accepts and answers, and the types declare what is allowed. This module
+adds the conventions of contract.md §1 that hold for every route of a kind: headers, errors, authentication.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,77 +10,67 @@ from inspect import cleandoc
 from typing import Any
 
 import msgspec
-from litestar.routes import BaseRoute, HTTPRoute
+from litestar.routes import BaseRoute
 
 from api.errors import RETRY_AFTER_SECONDS, ErrorBody
-from api.openapi.endpoints import Endpoint
-from api.openapi.examples import EXAMPLES, error_example
+from api.openapi.endpoints import Endpoint, endpoints
+from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
 from api.validation import MAX_BATCH, Input
 
 JSON = "application/json"
 SCHEMAS = "#/components/schemas/{name}"
 DESCRIPTION = f"""\
-Every error is the same envelope, and every answer has an `X-Request-Id`. What no route answers is a 404, an unknown
-method a 405 with `Allow`. After a 503, try again in {RETRY_AFTER_SECONDS} seconds, as `Retry-After` says."""
+Every error has the same envelope, and every response an `X-Request-Id`. An unknown path is a 404; a method that a path
+does not have is a 405 with `Allow`. After a 503, retry in {RETRY_AFTER_SECONDS} seconds, as `Retry-After` says."""
 
 Document = dict[str, Any]
+SchemaOf = Callable[[Any], Document]
 
 
 def document(routes: Sequence[BaseRoute]) -> Document:
-    """The document of an application's routes."""
-    endpoints = list(_endpoints(routes))
-    types = [kind for endpoint in endpoints for kind in (endpoint.parameters, endpoint.body, endpoint.answer) if kind]
-    types += [kind for endpoint in endpoints for kind in _further(endpoint).values()]
-    unique = list(dict.fromkeys([ErrorBody, *types]))
-    schemas, components = msgspec.json.schema_components(unique, ref_template=SCHEMAS)
-    components = _corrected(components)
-    schema_of = dict(zip(unique, schemas, strict=True))
-    for kind in _bodies(Input):
-        if kind.__name__ in components:
-            components[kind.__name__] |= _closed(kind, components[kind.__name__])
+    """Build the document of an application's routes."""
+    documented = list(endpoints(routes))
+    types = list(dict.fromkeys([ErrorBody, *_types(documented)]))
+    schemas, components = msgspec.json.schema_components(types, ref_template=SCHEMAS)
+    components = _adapted(components)
+    schema_of = dict(zip(types, schemas, strict=True))
+    for struct in _subclasses(Input):
+        if struct.__name__ in components:
+            components[struct.__name__] |= _closed(struct, components[struct.__name__])
     paths: Document = {}
-    for endpoint in endpoints:
+    for endpoint in documented:
         operation = _operation(endpoint, schema_of.__getitem__, components)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    asked = {endpoint.parameters.__name__ for endpoint in endpoints if endpoint.parameters}
+    queries = {endpoint.parameters.__name__ for endpoint in documented if endpoint.parameters}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Consumers API", "version": "1", "description": DESCRIPTION},
         "paths": paths,
-        "components": COMPONENTS | {"schemas": {name: components[name] for name in components if name not in asked}},
+        "components": COMPONENTS | {"schemas": {name: components[name] for name in components if name not in queries}},
     }
 
 
-def _endpoints(routes: Sequence[BaseRoute]) -> Iterator[Endpoint]:
-    for route in routes:
-        if isinstance(route, HTTPRoute):
-            for handler in route.route_handlers:
-                if handler.resolve_include_in_schema():
-                    for method in sorted(handler.http_methods):
-                        yield Endpoint(route.path_format, method, handler)
+def _types(documented: Sequence[Endpoint]) -> Iterator[Any]:
+    for endpoint in documented:
+        for annotation in (endpoint.parameters, endpoint.body, endpoint.answer, *endpoint.further_answers.values()):
+            if annotation:
+                yield annotation
 
 
-def _further(endpoint: Endpoint) -> dict[int, Any]:
-    """What the endpoint answers with other statuses, apart from errors."""
-    return {status: spec.data_container for status, spec in (endpoint.handler.responses or {}).items()}
+def _subclasses(struct: type[Input]) -> Iterator[type[Input]]:
+    for subclass in struct.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
-def _bodies(parent: type[Input]) -> Iterator[type[Input]]:
-    for kind in parent.__subclasses__():
-        yield kind
-        yield from _bodies(kind)
-
-
-def _corrected(schema: Any) -> Any:
-    """What msgspec says of types, as this API has it: a Decimal is a number; in a request, with a pattern for the text,
-    it may be either.
-    """
+def _adapted(schema: Any) -> Any:
+    """Adapt a schema of msgspec to this API: a Decimal is a number; in a request, where it has a pattern, or a text."""
     if isinstance(schema, list):
-        return [_corrected(part) for part in schema]
+        return [_adapted(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    schema = {name: _corrected(part) for name, part in schema.items()}
+    schema = {name: _adapted(part) for name, part in schema.items()}
     if schema.get("format") == "decimal":
         del schema["format"]
         schema["type"] = ["number", "string"] if "pattern" in schema else "number"
@@ -89,13 +79,13 @@ def _corrected(schema: Any) -> Any:
     return schema
 
 
-def _closed(kind: type[Input], schema: Document) -> Document:
-    """Nothing else may be said, but what an answer tells may be sent back."""
-    ignored = {name: {"description": "Read-only: ignored."} for name in sorted(kind.read_only)}
+def _closed(struct: type[Input], schema: Document) -> Document:
+    """Return the keywords that allow the fields of a type and its read-only fields, and no other."""
+    ignored = {name: {"description": "Read-only: ignored."} for name in sorted(struct.read_only)}
     return {"properties": ignored | schema["properties"], "additionalProperties": False}
 
 
-def _operation(endpoint: Endpoint, schema_of: Callable[[Any], Document], components: Document) -> Document:
+def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) -> Document:
     handler = endpoint.handler
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _path_names(endpoint)
@@ -123,35 +113,46 @@ def _path_names(endpoint: Endpoint) -> list[str]:
 
 
 def query_parameters(schema: Document) -> list[Document]:
-    """The parameters of a query, from the schema of its struct."""
-    found = []
-    for name, given in schema["properties"].items():
-        # That it was not given is no value one could give.
-        one, *_ = [part for part in given.get("anyOf", [given]) if part != {"type": "null"}]
-        one = one | ({"default": given["default"]} if given.get("default") else {})
+    """Return the parameters of a query, given the schema of its type."""
+    parameters = []
+    for name, declared in schema["properties"].items():
+        # In the type, null stands for a parameter that was left out; a query cannot contain null.
+        value, *_ = [part for part in declared.get("anyOf", [declared]) if part != {"type": "null"}]
+        value = value | ({"default": declared["default"]} if declared.get("default") else {})
         parameter: Document = {"name": name, "in": "query", "required": name in schema["required"]}
-        if description := one.pop("description", None):
+        if description := value.pop("description", None):
             parameter["description"] = description
-        if one.get("type") == "array":
+        if value.get("type") == "array":
             parameter |= {"style": "form", "explode": False}
-        found.append(parameter | {"schema": one})
-    return found
+        parameters.append(parameter | {"schema": value})
+    return parameters
 
 
-def _request(endpoint: Endpoint, schema_of: Callable[[Any], Document]) -> Document:
-    kind = endpoint.body
-    if not (batch := endpoint.options and endpoint.options.batch_key):
-        return {"schema": schema_of(kind), "example": EXAMPLES[kind]}
-    items = schema_of(kind) | {"maxItems": MAX_BATCH}
-    wrapped = {"type": "object", "properties": {batch: items}, "required": [batch], "additionalProperties": False}
-    return {"schema": {"oneOf": [items, wrapped]}, "example": [EXAMPLES[kind.__args__[0]]]}
+def _request(endpoint: Endpoint, schema_of: SchemaOf) -> Document:
+    schema: Document = schema_of(endpoint.body)
+    if batch_key := endpoint.options and endpoint.options.batch_key:
+        array = schema | {"maxItems": MAX_BATCH}
+        properties = {batch_key: array}
+        wrapped = {
+            "type": "object",
+            "properties": properties,
+            "required": [batch_key],
+            "additionalProperties": False,
+        }
+        schema = {"oneOf": [array, wrapped]}
+    return _with_example({"schema": schema}, endpoint.body)
 
 
-def _responses(endpoint: Endpoint, schema_of: Callable[[Any], Document]) -> Document:
+def _with_example(content: Document, annotation: Any) -> Document:
+    example = example_of(annotation)
+    return content if example is None else content | {"example": example}
+
+
+def _responses(endpoint: Endpoint, schema_of: SchemaOf) -> Document:
     success = endpoint.handler.status_code
     responses: Document = {str(success): _answer(endpoint, success, endpoint.answer, schema_of)}
-    for status, kind in _further(endpoint).items():
-        responses[str(status)] = _answer(endpoint, status, kind, schema_of)
+    for status, annotation in endpoint.further_answers.items():
+        responses[str(status)] = _answer(endpoint, status, annotation, schema_of)
     if endpoint.is_of_consumer and endpoint.method == "GET":
         not_modified = HTTPStatus.NOT_MODIFIED
         responses["304"] = {"description": not_modified.phrase, "headers": answer_headers(endpoint, not_modified)}
@@ -164,11 +165,10 @@ def _responses(endpoint: Endpoint, schema_of: Callable[[Any], Document]) -> Docu
     return dict(sorted(responses.items()))
 
 
-def _answer(endpoint: Endpoint, status: int, kind: Any, schema_of: Callable[[Any], Document]) -> Document:
+def _answer(endpoint: Endpoint, status: int, annotation: Any, schema_of: SchemaOf) -> Document:
     media = str(getattr(endpoint.handler.media_type, "value", endpoint.handler.media_type) or JSON).partition(";")[0]
-    content: Document = {"schema": {"type": "string"} if kind is bytes else schema_of(kind)}
-    if kind in EXAMPLES:
-        content["example"] = EXAMPLES[kind]
+    schema = {"type": "string"} if annotation is bytes else schema_of(annotation)
+    content = _with_example({"schema": schema}, annotation)
     phrase = HTTPStatus(status).phrase
     return {"description": phrase, "headers": answer_headers(endpoint, HTTPStatus(status)), "content": {media: content}}
 
@@ -178,8 +178,8 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         return
     batch_change = endpoint.method == "PUT" and endpoint.options.limit == "batch"
     names_another = endpoint.parameters is not None and "audience_id" in endpoint.parameters.__struct_fields__
-    possible = {
-        # A POST has an Idempotency-Key, which may be wrong.
+    is_possible = {
+        # Every POST takes an Idempotency-Key, which may be invalid.
         HTTPStatus.BAD_REQUEST: endpoint.parameters or endpoint.body or endpoint.method == "POST",
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
@@ -192,4 +192,4 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         HTTPStatus.INTERNAL_SERVER_ERROR: True,
         HTTPStatus.SERVICE_UNAVAILABLE: True,
     }
-    yield from (status for status, may_be in possible.items() if may_be)
+    yield from (status for status, may_be in is_possible.items() if may_be)

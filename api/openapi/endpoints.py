@@ -1,9 +1,11 @@
-"""What a route says of itself: the source of the OpenAPI document."""
+"""Endpoints: what the signatures and options of the routes declare. The OpenAPI document is made from these."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args, get_origin
 
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
+from litestar.routes import BaseRoute, HTTPRoute
 
 from api.drafts import BatchDraft
 from api.route_options import RouteOptions, find_options
@@ -12,7 +14,7 @@ from infra.index.documents import Consumer
 
 
 class Endpoint(NamedTuple):
-    """One method of one path."""
+    """A method of a path."""
 
     path: str
     method: str
@@ -20,12 +22,12 @@ class Endpoint(NamedTuple):
 
     @property
     def resource(self) -> str:
-        """In the plural, as in its path."""
+        """The resource in the plural, as in the path."""
         return self.path.removeprefix("/api/v1").split("/")[1]
 
     @property
     def name(self) -> str:
-        """Unique, and lasting: clients are generated from it."""
+        """The operation id: unique and stable, because client libraries are generated from it."""
         words = self.handler.fn.__name__.split("_")
         if self.is_authenticated:
             words = [self.resource, *words]
@@ -60,24 +62,40 @@ class Endpoint(NamedTuple):
 
     @property
     def body(self) -> Any:
-        """The type of the body: a struct, or a list of structs for a batch; None if the endpoint takes none."""
+        """The type of the body: a struct, or a list of structs for a batch; None if the endpoint takes no body."""
         annotation = self._annotation("payload")
         draft = get_origin(annotation)
         if draft is None:
             return annotation
         [item] = get_args(annotation)
-        return list[item] if draft is BatchDraft else item  # type: ignore[valid-type]  # a type that is known at run time
+        return list[item] if draft is BatchDraft else item  # type: ignore[valid-type]  # a type known at run time
 
     @property
     def answer(self) -> Any:
-        found = self.handler.parsed_fn_signature.return_type.annotation
-        return get_args(found)[0] if get_origin(found) is Response else found
+        """The type of the answer with the handler's own status."""
+        annotation = self.handler.parsed_fn_signature.return_type.annotation
+        return get_args(annotation)[0] if get_origin(annotation) is Response else annotation
+
+    @property
+    def further_answers(self) -> dict[int, Any]:
+        """The types of further answers by status, without errors."""
+        return {status: spec.data_container for status, spec in (self.handler.responses or {}).items()}
 
     @property
     def is_of_consumer(self) -> bool:
-        """Whether the answer is one consumer, which has a version."""
+        """Whether the answer is a single consumer, which has an entity tag."""
         return isinstance(self.answer, type) and issubclass(self.answer, Consumer)
 
     def _annotation(self, parameter: str) -> Any:
         definition = self.handler.parsed_fn_signature.parameters.get(parameter)
         return definition and definition.annotation
+
+
+def endpoints(routes: Sequence[BaseRoute]) -> Iterator[Endpoint]:
+    """Yield the documented endpoints of an application."""
+    for route in routes:
+        if isinstance(route, HTTPRoute):
+            for handler in route.route_handlers:
+                if handler.resolve_include_in_schema():
+                    for method in sorted(handler.http_methods):
+                        yield Endpoint(route.path_format, method, handler)

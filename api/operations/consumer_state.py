@@ -1,6 +1,6 @@
 """The route for the state of a consumer in the index, to find out why a search does not return the consumer."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
@@ -51,6 +51,15 @@ class IndexState(msgspec.Struct, rename="camel"):
     """Whether searches see the consumer as stored in the database."""
     change: Change | None
     generations: list[Indexed]
+
+    example: ClassVar[dict[str, Any]] = {
+        "databaseVersion": 1048577,
+        "isSearchable": True,
+        "change": None,
+        "generations": [
+            {"indexName": "consumers-000001", "state": "live", "version": 1048577, "isDeleted": False},
+        ],
+    }
 
 
 class _Source(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
@@ -51,11 +51,31 @@ class Reindex(Input):
     dry_run: bool = False
     """Count the consumers and write none."""
 
+    example: ClassVar[dict[str, Any]] = {"updatedSince": "2024-11-01", "dryRun": True}
+
 
 class Reindexes(msgspec.Struct, rename="camel"):
     """The latest reindex runs, newest first."""
 
     runs: list[Run]
+
+    example: ClassVar[dict[str, Any]] = {
+        "runs": [
+            Run.example
+            | {
+                "id": 13,
+                "kind": "reindex",
+                "environment": "shop:live",
+                "scope": {"filter": "metadata.tier:gold"},
+                "total": 5000,
+                "compared": 5000,
+                "inFlight": 0,
+                "differences": 0,
+                "causes": {},
+                "seconds": 0.7,
+            }
+        ]
+    }
 
 
 class ReindexController(Controller):

@@ -1,7 +1,7 @@
 """Routes to verify and repair the index, for keys with the scope `admin`."""
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from api.transactions import Transaction
 from api.validation import Input
 from infra.accounts.organizations import OrganizationError, named_environment
 from infra.operations.verify import (
+    CAUSES,
     Difference,
     Run,
     RunKind,
@@ -40,12 +41,16 @@ class Verification(Input):
 
     environment: Environment | None = None
 
+    example: ClassVar[dict[str, Any]] = {}
+
 
 class Repair(Input):
     """The documents to repair: all, the documents of an environment, or the differences found by a run."""
 
     environment: Environment | None = None
     run: RunId | None = None
+
+    example: ClassVar[dict[str, Any]] = {"run": 12}
 
 
 class Verifications(msgspec.Struct, rename="camel"):
@@ -56,6 +61,12 @@ class Verifications(msgspec.Struct, rename="camel"):
     """Documents known to differ, by cause."""
     differences: list[Difference]
     """The first 100 differences of the latest run with differences."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "runs": [Run.example],
+        "differing": dict.fromkeys(CAUSES, 0) | {"stale": 1},
+        "differences": [Difference.example],
+    }
 
 
 class VerifyController(Controller):

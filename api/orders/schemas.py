@@ -50,6 +50,8 @@ ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 class Item(Input, kw_only=True):
     """A line of an order."""
 
+    example: ClassVar[dict[str, Any]] = {"productId": "85123A", "variantId": None, "quantity": 6, "unitAmount": "2.55"}
+
     product_id: ShortText
     variant_id: ShortText | None = None
     quantity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
@@ -75,6 +77,11 @@ class NewOrder(Input, kw_only=True):
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"id", "createdAt", "updatedAt"})
+    example: ClassVar[dict[str, Any]] = {
+        "consumer": {"externalId": "customer-17850"},
+        "amount": "149.99",
+        "items": [Item.example],
+    }
 
     amount: Amount
     consumer_id: str | None = None
@@ -112,6 +119,7 @@ class OrderChange(Input):
     """
 
     read_only: ClassVar[frozenset[str]] = NewOrder.read_only
+    example: ClassVar[dict[str, Any]] = {"status": "REFUNDED", "refundedAmount": "149.99"}
 
     amount: Amount | Unset = UNSET
     consumer_id: str | Unset = UNSET
@@ -161,9 +169,27 @@ class Order(msgspec.Struct, rename="camel"):
     created_at: Time
     updated_at: Time
 
+    example: ClassVar[dict[str, Any]] = {
+        "id": "ord_01JBK3Q8X5W5V0B6T1R2M3N4P5",
+        "consumerId": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5",
+        "externalId": "order-536365",
+        "status": "COMPLETED",
+        "amount": "149.99",
+        "refundedAmount": "0",
+        "currencyCode": "USD",
+        "baseAmount": "149.99",
+        "items": [Item.example],
+        "metadata": None,
+        "placedAt": "2024-11-01T10:00:00.000Z",
+        "createdAt": "2024-11-01T10:00:00.000Z",
+        "updatedAt": "2024-11-01T10:00:00.000Z",
+    }
+
 
 class OrderPage(msgspec.Struct, rename="camel"):
     """A page of orders, newest first."""
 
     data: list[Order]
     page_info: PageInfo
+
+    example: ClassVar[dict[str, Any]] = {"data": [Order.example], "pageInfo": PageInfo.example}

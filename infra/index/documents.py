@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 import phonenumbers
@@ -66,6 +66,20 @@ class Consumer(msgspec.Struct, rename="camel"):
     last_order_at: Time | None
     created_at: Time
     updated_at: Time
+
+    example: ClassVar[dict[str, Any]] = {
+        "id": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5",
+        "email": "jose@example.com",
+        "phone": "+442079460000",
+        "fullName": "José García",
+        "metadata": {"tier": "gold"},
+        "externalId": "customer-17850",
+        "totalOrders": 2,
+        "totalOrderValue": 1234.5,
+        "lastOrderAt": "2024-11-01T10:00:00.000Z",
+        "createdAt": "2024-11-01T10:00:00.000Z",
+        "updatedAt": "2024-11-01T10:00:00.000Z",
+    }
 
 
 class Document(msgspec.Struct, rename="camel"):

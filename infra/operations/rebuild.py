@@ -5,6 +5,7 @@ Whoever asks writes a row and wakes a worker; `indexer/rebuild/builder.py` acts.
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
@@ -100,6 +101,27 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     started_at: datetime
     ended_at: datetime | None
     keep_until: datetime | None
+
+    example: ClassVar[dict[str, Any]] = {
+        "id": 2,
+        "indexName": "consumers-000002",
+        "state": "filling",
+        "phase": "filling",
+        "isPaused": False,
+        "wanted": None,
+        "documentVersion": 1,
+        "documents": 340_000,
+        "total": 1_000_000,
+        "misses": 0,
+        "documentsPerSecond": 17_000,
+        "remainingSeconds": 39,
+        "lagMs": 12,
+        "differences": None,
+        "error": None,
+        "startedAt": "2024-11-01T10:00:00.000Z",
+        "endedAt": None,
+        "keepUntil": None,
+    }
 
     @property
     def is_running(self) -> bool:

@@ -5,7 +5,7 @@ by an outbox row for each chosen consumer, in the lane `bulk`.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
@@ -74,6 +74,8 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     consumers: int
     is_dry_run: bool = True
+
+    example: ClassVar[dict[str, Any]] = {"consumers": 5000, "isDryRun": True}
 
 
 def check_request(connection: sa.Connection, request: ReindexRequest) -> ReindexScope:

@@ -1,7 +1,7 @@
 """The status of the index: the database's part and OpenSearch's part. OpenSearch may be unreachable."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
@@ -78,6 +78,36 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
     """Unfinished runs on request."""
     differing: dict[str, int]
     """Documents known to differ from the database, by cause."""
+
+    example: ClassVar[dict[str, Any]] = {
+        "search": "ok",
+        "generations": [
+            {
+                "indexName": "consumers-000001",
+                "state": "live",
+                "documentVersion": 1,
+                "isAsDeclared": True,
+                "liveAt": "2024-11-01T10:00:00.000Z",
+                "keepUntil": None,
+                "lostAt": None,
+                "position": 1_204_311,
+                "misses": 0,
+                "index": "open",
+                "documents": 1_000_000,
+                "bytes": 521_000_000,
+                "aliases": ["read", "write"],
+            }
+        ],
+        "rebuild": Rebuild.example,
+        "parts": [{"part": "live", "silentSeconds": 0.4}],
+        "waiting": [{"lane": "live", "waiting": 3, "oldestSeconds": 0.01, "parked": 0}],
+        "done": [],
+        "workers": [],
+        "parked": [],
+        "verified": [Run.example],
+        "running": [],
+        "differing": {},
+    }
 
 
 class _CatIndex(msgspec.Struct):

@@ -5,7 +5,7 @@ This module requests runs and reads their progress and results; `indexer/verify/
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 import sqlalchemy as sa
@@ -101,6 +101,27 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     seconds: float | None
     """From the start to the end, or to now."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "id": 12,
+        "kind": "verify",
+        "state": "done",
+        "environment": None,
+        "repairs": None,
+        "scope": None,
+        "indexName": "consumers-000001",
+        "total": 1000000,
+        "compared": 1000000,
+        "inFlight": 3,
+        "differences": 1,
+        "causes": {"stale": 1},
+        "mended": 0,
+        "error": None,
+        "requestedAt": "2024-11-01T10:00:00.000Z",
+        "startedAt": "2024-11-01T10:00:00.000Z",
+        "finishedAt": "2024-11-01T10:00:00.000Z",
+        "seconds": 28.4,
+    }
+
     @property
     def is_over(self) -> bool:
         return self.finished_at is not None
@@ -120,6 +141,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     database_version: int | None
     index_version: int | None
     found_at: datetime
+
+    example: ClassVar[dict[str, Any]] = {
+        "documentId": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5",
+        "cause": "stale",
+        "environment": "shop:live",
+        "databaseVersion": 1048578,
+        "indexVersion": 1048577,
+        "foundAt": "2024-11-01T10:00:00.000Z",
+    }
 
 
 def request_run(

@@ -40,9 +40,9 @@ def test_last_use_is_remembered_and_stored_once_not_with_every_request(account: 
         for _ in range(3):
             assert await known.caller(key.key)
             seen.append(last_use(account, key))
-        await known.store_uses()
+        await known.store_last_uses()
         seen.append(last_use(account, key))
-        await known.store_uses()
+        await known.store_last_uses()
         seen.append(last_use(account, key))
         await engine.dispose()
         return seen
@@ -65,9 +65,9 @@ def test_last_use_that_cannot_be_stored_is_stored_later(account: Account) -> Non
         assert await known.caller(key.key)
         with account.database.engine.begin() as connection:
             connection.execute(sa.text("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE"))
-            await known.store_uses()
+            await known.store_last_uses()
         assert last_use(account, key) is None
-        await known.store_uses()
+        await known.store_last_uses()
         await engine.dispose()
 
     asyncio.run(use())

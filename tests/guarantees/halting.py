@@ -23,7 +23,7 @@ FOLDER = Path(os.environ["HALTING"])
 BEFORE = {
     "unclaimed": (claims, "claim"),
     "writing": (drain, "write_documents"),
-    "unwoken": (WakeUpSender, "wake_up"),
+    "unwoken": (WakeUpSender, "send"),
 }
 AFTER = STEPS | {"committed": (loop, "drain_round")}
 
