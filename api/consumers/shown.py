@@ -1,8 +1,6 @@
 """Consumers in responses: with the members that `include` and `explain` add, and pages of them."""
 
-from typing import Annotated
-
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
