@@ -25,7 +25,7 @@ from api.limits import Limits, limit
 from api.metrics import Metrics, metrics
 from api.openapi import routes as documentation
 from api.operations.consumer_state import StateController
-from api.operations.rebuild import OpsController
+from api.operations.rebuild import index_router
 from api.operations.reindex import ReindexController
 from api.operations.verify import VerifyController
 from api.orders.routes import OrderController
@@ -70,7 +70,7 @@ def route_handlers() -> list[ControllerRouterHandler]:
         "/api/v1",
         route_handlers=[
             *(AudienceController, MembersController, ConsumerController, OrderController),
-            *(OpsController, StateController, VerifyController, ReindexController),
+            *(index_router, StateController, VerifyController, ReindexController),
         ],
         before_request=admit,
         dependencies={

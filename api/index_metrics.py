@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.operations.counters import DELAY_BOUNDS, Totals, totals
 from infra.operations.outbox import COUNT_LIMIT, Waiting, backlog
-from infra.operations.rebuild import Rebuild, is_lost, latest
+from infra.operations.rebuild import Rebuild, is_live_index_lost, latest
 from infra.operations.verify import Run, known_differences, last_completed
 
 SCRAPE_SECONDS = 2.0
@@ -65,7 +65,7 @@ def _figures(connection: sa.Connection) -> Figures:
         backlog(connection),
         totals(connection),
         latest(connection),
-        is_lost(connection),
+        is_live_index_lost(connection),
         known_differences(connection),
         last_completed(connection),
     )

@@ -6,11 +6,11 @@ are a contract between releases and with operators (`celery call`), so the names
 """
 
 import os
+from collections.abc import Callable
 from functools import cache
 
 import sqlalchemy as sa
 import structlog
-from celery import Task
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 from redis import Redis
@@ -111,22 +111,27 @@ def build() -> None:
         build.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
 
 
-def _request_rebuild(task: Task) -> None:
-    """Accept a request of `rebuild.REQUESTS`, named by the task."""
-    name = task.name.removeprefix("indexer.")
-    try:
-        with _engine().begin() as connection:
-            accepted = rebuild.REQUESTS[name](connection, SETTINGS)
-    except (rebuild.RebuildError, DBAPIError) as error:
-        reason = str(error) if isinstance(error, rebuild.RebuildError) else logs.error_kind(error)
-        log.warning("request_refused", request=name, reason=reason)
-        return
-    log.info("request_accepted", request=name, index=accepted.index_name, state=accepted.state, phase=accepted.phase)
-    build.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
+def _request_task(request: rebuild.Request) -> Callable[[], None]:
+    """Return the task that makes a request for a rebuild; the log has the result."""
+
+    def run() -> None:
+        try:
+            with _engine().begin() as connection:
+                accepted = rebuild.REQUESTS[request](connection, SETTINGS)
+        except (rebuild.RebuildError, DBAPIError) as error:
+            reason = str(error) if isinstance(error, rebuild.RebuildError) else logs.error_kind(error)
+            log.warning("request_refused", request=request, reason=reason)
+            return
+        log.info(
+            "request_accepted", request=request, index=accepted.index_name, state=accepted.state, phase=accepted.phase
+        )
+        build.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
+
+    return run
 
 
-for _name in rebuild.REQUESTS:
-    app.task(_request_rebuild, bind=True, name=f"indexer.{_name}", queue=queue.REBUILD)
+for _request in rebuild.REQUESTS:
+    app.task(_request_task(_request), name=f"indexer.{_request}", queue=queue.REBUILD)
 
 
 # Verify, repair, reindex

@@ -23,10 +23,10 @@ from infra.accounts import keys, organizations
 from infra.accounts.keys import SCOPES
 from infra.database import migrate
 from infra.database.engine import open_engine
-from infra.index import generations
 from infra.index.client import open_client
 from infra.local import ports
 from infra.local.servers import LocalServers
+from infra.operations import first_generation
 from tests.waiting import wait_until
 
 _numbers = itertools.count(1)
@@ -82,7 +82,7 @@ def new_database(servers: LocalServers) -> Iterator[Database]:
         }
     )
     migrate.upgrade(chosen.database_url)
-    generations.ensure(chosen)
+    first_generation.ensure(chosen)
     engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
     try:
         yield Database(chosen, engine, search)

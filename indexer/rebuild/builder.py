@@ -1,13 +1,26 @@
-"""A rebuild, as its recipe: a new index is made, written by every drain from then on, filled from the database, given
-what it missed, verified, and read. Each step is short, may be repeated, and is found in the generation's row by
-whichever worker comes next (`docs/decisions/0011-online-rebuilds.md`).
+"""Rebuild the index beside the live one, while clients write and read. The steps, by phase:
+
+1. `requested`: a request has inserted the row of the new generation. Choose a name that no existing index has.
+2. `creating`: divide the table `consumers` into slices, and create the index. From here on the drains write every
+   change to the new index too; a change that the new index does not take becomes a miss.
+3. `filling`: write every consumer, page by page. Any number of workers do this together. Once every slice is done, the
+   state becomes `refreshed`: the drains refresh the new index too.
+4. `refilling`: write the missed changes again, until there is no miss.
+5. `verifying`: compare the new index with the database, range by range. A difference fails the rebuild.
+6. `swapping`: if there is no miss, switch reads to the new index, and keep the previous one for a rollback. If there is
+   one, go back to step 4, and from there to step 6.
+
+Each step is short and may be repeated. A worker reads the next step from the generation's row, so any worker continues
+after another is killed. Every worker takes steps 3 and 4; one worker at a time, the leader, takes the other steps, and
+also carries out rollbacks and removes old generations. `docs/rebuild-states.md` has the diagram, and
+`docs/decisions/0011-online-rebuilds.md` the reasons.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import sqlalchemy as sa
 import structlog
@@ -23,6 +36,7 @@ from infra.database.engine import open_engine
 from infra.database.rows import select_list
 from infra.index import mapping
 from infra.index.client import open_client, open_writer
+from infra.index.generations import BuildPhase, Pending
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -30,29 +44,21 @@ log = structlog.get_logger()
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
 ROWS = 2000
 """Documents of a page."""
-LOOK_SECONDS = 0.02
 LATE_MS = 250
-"""Live changes older than this are waited for, up to `GIVE_WAY_SECONDS` after each page."""
-GIVE_WAY_SECONDS = 2.0
+"""Live changes older than this are late: the next page waits for them."""
+YIELD_SECONDS = 2.0
+"""Longest wait for late live changes after a page, unless the page itself took longer."""
+POLL_SECONDS = 0.02
 VERIFY_SECONDS = 2.0
-"""Of a verification at a time: a worker that is to end waits for no more than that."""
-STEWARD = 0x73746577
+"""Length of one verification step: a worker that shuts down waits no longer than this."""
+LEADER_LOCK = 0x73746577
 
 ROLLBACK = sa.text("SELECT id FROM generations WHERE state = 'kept' AND wanted = 'rollback'")
-TO_DO = sa.text("""
-    SELECT EXISTS (SELECT FROM generations WHERE state = 'kept' AND keep_until <= now() AND wanted IS NULL) AS expiry,
-        EXISTS (SELECT FROM generations WHERE state = 'dropped' AND removed_at IS NULL) AS removal""")
-MISSES = sa.text("SELECT EXISTS (SELECT FROM generation_misses WHERE generation_id = :id)")
-MOVE = sa.text("""
-    UPDATE generations SET phase = :phase,
-        verified_at = CASE WHEN :phase = 'swapping' THEN present() ELSE verified_at END
-    WHERE id = :id AND state = 'refreshed'""")
-# Of one that is to rest or to end, and of a range that another has verified, nothing is recorded.
-VERIFIED = sa.text("""
-    UPDATE generations SET verify_position = :last, differences = coalesce(differences, 0) + :differences
-    WHERE id = :id AND phase = 'verifying' AND wanted IS NULL AND NOT is_paused AND verify_position = :position
-    RETURNING differences""")
-# While the live index is gone nothing of it can be late.
+OLD_GENERATIONS = sa.text("""
+    SELECT EXISTS (SELECT FROM generations WHERE state = 'kept' AND keep_until <= now() AND wanted IS NULL) AS expired,
+        EXISTS (SELECT FROM generations WHERE state = 'dropped' AND removed_at IS NULL) AS dropped""")
+HAS_MISSES = sa.text("SELECT EXISTS (SELECT FROM generation_misses WHERE generation_id = :id)")
+# While the live index is lost, no change can become searchable in it, so none counts as late.
 LATE = sa.text("""
     SELECT EXISTS (
         SELECT FROM outbox WHERE lane = 'live' AND parked_at IS NULL AND retry_at IS NULL
@@ -61,23 +67,26 @@ LATE = sa.text("""
 
 
 class Building(NamedTuple):
+    """The generation being built."""
+
     id: int
     index_name: str
-    phase: str
+    phase: BuildPhase
     is_paused: bool
-    wanted: str | None
+    pending: Pending | None
     document_version: int
     is_verified: bool
     verify_position: str
+    """Ids up to this one are verified."""
     total: int
 
 
-_COLUMNS = select_list(Building._fields, "g", is_verified="g.verified_at IS NOT NULL")
+_COLUMNS = select_list(Building._fields, "g", pending="g.wanted", is_verified="g.verified_at IS NOT NULL")
 BUILDING = sa.text(f"SELECT {_COLUMNS} FROM generations g WHERE g.state IN ('filling', 'refreshed')")
 
 
 class Builder:
-    """Does what is to be done next, in short steps. One a process; any number of them work together."""
+    """Takes the steps of rebuilds. A process has one; any number of processes work together."""
 
     def __init__(self, settings: Settings, name: str = "rebuild") -> None:
         self._engine = open_engine(settings, pool_size=3, name=name)
@@ -88,7 +97,7 @@ class Builder:
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def work(self, seconds: float) -> bool:
-        """Go on for so long at the most; tell whether there is more to do at once. Never raises."""
+        """Take steps for at most `seconds`; return whether the next step can be taken at once. Never raises."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._backoff.is_pausing:
             try:
@@ -96,7 +105,7 @@ class Builder:
                     self._pool.stop_idle_processes()
                     return False
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the worker)
-                self._fail(error)
+                self._postpone(error)
             else:
                 self._backoff.reset()
                 self._rows = min(ROWS, 2 * self._rows)
@@ -109,12 +118,12 @@ class Builder:
         self._client.close()
 
     def step(self) -> bool:
-        """One step of any kind; whether there was one."""
+        """Take one step; return False if there is none to take."""
         building = self._building()
         if building and building.phase == "filling" and not building.is_paused and self._fill(building):
             return True
-        with self._as_steward() as alone:
-            if alone and self._advance():
+        with self._leadership() as is_leader:
+            if is_leader and self._step_of_leader():
                 return True
         return self._refill(building)
 
@@ -124,7 +133,7 @@ class Builder:
         return None if row is None else Building._make(row)
 
     def _fill(self, building: Building) -> bool:
-        """Write a page; whether there was one to be had."""
+        """Write one page; return False if no slice is free."""
         started = time.monotonic()
         try:
             with self._engine.connect() as connection:
@@ -133,119 +142,126 @@ class Builder:
         except fill.RefusedError as error:
             transitions.abandon(self._engine, building.id, str(error))
         else:
-            self._give_way(time.monotonic() - started)
+            self._wait_for_live_changes(time.monotonic() - started)
         return True
 
-    def _refill(self, building: Building | None) -> bool:
-        """Give the generations beside the live one what they missed; whether there was anything."""
-        with self._engine.connect() as connection:
-            lacking = refill.lacking(connection)
-        for generation in lacking:
-            with self._engine.connect() as connection:
-                done = refill.refill(connection, self._writer, generation, self._rows)
-            if done.refused and building and building.id == generation.id:
-                reason = f"{len(done.refused)} documents are refused: {next(iter(done.refused.values()))}"
-                transitions.abandon(self._engine, generation.id, reason)
-        return bool(lacking)
-
-    def _give_way(self, seconds: float) -> None:
-        """Leave the machine to live changes that are late: as long as the page took, or longer if it was short."""
-        until = time.monotonic() + max(seconds, GIVE_WAY_SECONDS)
+    def _wait_for_live_changes(self, page_seconds: float) -> None:
+        """Leave the machine to late live changes, for as long as the page took, and for `YIELD_SECONDS` at least."""
+        until = time.monotonic() + max(page_seconds, YIELD_SECONDS)
         with self._engine.connect() as connection:
             while time.monotonic() < until and connection.execute(LATE, {"milliseconds": LATE_MS}).scalar_one():
                 connection.rollback()
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
+
+    def _refill(self, building: Building | None) -> bool:
+        """Write missed changes to the generations beside the live one; return False if there are none."""
+        with self._engine.connect() as connection:
+            generations = refill.with_misses(connection)
+        for generation in generations:
+            with self._engine.connect() as connection:
+                refilled = refill.refill(connection, self._writer, generation, self._rows)
+            if refilled.refused and building and building.id == generation.id:
+                reason = f"{len(refilled.refused)} documents are refused: {next(iter(refilled.refused.values()))}"
+                transitions.abandon(self._engine, generation.id, reason)
+        return bool(generations)
 
     @contextmanager
-    def _as_steward(self) -> Iterator[bool]:
-        """Whether this worker alone takes the steps that are not for many. The lock goes with its session, if the
-        worker is killed, and after a while if it is frozen; two stewards would only do the same work twice.
+    def _leadership(self) -> Iterator[bool]:
+        """Hold the advisory lock of the leader; yield False if another worker holds it.
+
+        PostgreSQL releases the lock with its session: at once when the worker is killed, and after 10 minutes when the
+        worker hangs. Two leaders would only do the same work twice.
         """
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("SET idle_session_timeout = '10min'"))
-            alone = connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": STEWARD}).scalar_one()
+            lock = {"lock": LEADER_LOCK}
+            is_leader = connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), lock).scalar_one()
             try:
-                yield alone
+                yield is_leader
             finally:
-                if alone:
-                    connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": STEWARD})
+                if is_leader:
+                    connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), lock)
 
-    def _advance(self) -> bool:
+    def _step_of_leader(self) -> bool:
+        """Remove old generations, then take one step of a rollback or of the rebuild; return False if there is none."""
         with self._engine.connect() as connection:
-            to_do = connection.execute(TO_DO).one()
+            old = connection.execute(OLD_GENERATIONS).one()
             rollback = connection.execute(ROLLBACK).scalar_one_or_none()
-        if to_do.expiry:
+        if old.expired:
             transitions.expire(self._engine)
-        if to_do.expiry or to_do.removal:
-            transitions.remove(self._engine, self._client, self._prefix)
+        if old.expired or old.dropped:
+            transitions.remove_dropped(self._engine, self._client, self._prefix)
         if rollback is not None:
             return transitions.swap(self._engine, self._client, self._prefix, rollback)
         building = self._building()
         if building is None:
             return False
-        if building.wanted == "cancel":
+        if building.pending == "cancel":
             transitions.abandon(self._engine, building.id)
             return True
-        # Older code cannot make its documents; a worker of the newer has to.
+        # Older code cannot make the documents of a newer version: a worker with newer code continues.
         if building.is_paused or building.document_version > mapping.DOCUMENT_VERSION:
             return False
-        return self._next_phase(building)
+        return self._step_of_phase(building)
 
-    def _next_phase(self, building: Building) -> bool:
+    def _step_of_phase(self, building: Building) -> bool:
+        """Take the leader's step in the present phase; return False if the phase waits for other workers' steps."""
         match building.phase:
             case "requested":
-                transitions.name(self._engine, self._client, self._prefix, building.id)
+                transitions.choose_name(self._engine, self._client, self._prefix, building.id)
+                return True
             case "creating":
                 transitions.begin_filling(self._engine, self._client, self._prefix, building.id)
+                return True
             case "filling":
-                return transitions.full(self._engine, building.id)
+                return transitions.end_filling(self._engine, building.id)
             case "refilling":
-                return self._refilled(building)
+                return self._end_refilling(building)
             case "verifying":
                 self._verify(building)
+                return True
             case "swapping":
-                if transitions.swap(self._engine, self._client, self._prefix, building.id):
-                    return True
-                return self._move(building, "refilling")
-        return True
+                return self._swap(building)
+            case unknown:
+                assert_never(unknown)
 
-    def _refilled(self, building: Building) -> bool:
+    def _end_refilling(self, building: Building) -> bool:
         with self._engine.connect() as connection:
-            if connection.execute(MISSES, {"id": building.id}).scalar_one():
+            if connection.execute(HAS_MISSES, {"id": building.id}).scalar_one():
                 return False
-        return self._move(building, "swapping" if building.is_verified else "verifying")
+        return transitions.move(self._engine, building.id, "swapping" if building.is_verified else "verifying")
 
     def _verify(self, building: Building) -> None:
-        """Compare for a moment, from where the last one was, and look after each range whether that is wanted still."""
+        """Compare ranges for `VERIFY_SECONDS`, and record each one; stop when the rebuild is paused or cancelled."""
         refresh(self._writer, building.index_name)
         position = building.verify_position
         for comparison in self._compared(building, time.monotonic() + VERIFY_SECONDS):
-            values = {"id": building.id, "position": position, "last": comparison.last or position}
-            with self._engine.begin() as connection:
-                found = connection.execute(
-                    VERIFIED, values | {"differences": len(comparison.differences)}
-                ).scalar_one_or_none()
-            if found is None:
+            differences = transitions.record_verified(
+                self._engine, building.id, position, comparison.last, len(comparison.differences)
+            )
+            if differences is None:
                 return
             if comparison.last is None:
-                self._move(building, "swapping")
-                if found:
-                    transitions.abandon(self._engine, building.id, f"verification found {found} differences")
+                transitions.move(self._engine, building.id, "swapping")
+                if differences:
+                    transitions.abandon(self._engine, building.id, f"verification found {differences} differences")
                 return
             position = comparison.last
 
     def _compared(self, building: Building, until: float) -> Iterator[Comparison]:
         scope = Scope(index_of(self._engine, building.index_name), None)
         remaining = ranges.id_ranges(self._engine, None, building.verify_position, ranges.RANGE_ROWS)
-        portion = takewhile(lambda _: time.monotonic() < until, remaining)
-        yield from compare_ranges(portion, self._pool.submitter(scope, building.total))
+        ranges_in_time = takewhile(lambda _: time.monotonic() < until, remaining)
+        yield from compare_ranges(ranges_in_time, self._pool.submitter(scope, building.total))
 
-    def _move(self, building: Building, phase: str) -> bool:
-        with self._engine.begin() as connection:
-            return bool(connection.execute(MOVE, {"id": building.id, "phase": phase}).rowcount)
+    def _swap(self, building: Building) -> bool:
+        """Switch reads; if the generation is not ready, for example because of a miss, go back to `refilling`."""
+        if transitions.swap(self._engine, self._client, self._prefix, building.id):
+            return True
+        return transitions.move(self._engine, building.id, "refilling")
 
-    def _fail(self, error: Exception) -> None:
-        """Smaller pages, after a while: the index may have too much to do, or one row be at fault."""
+    def _postpone(self, error: Exception) -> None:
+        """Pause, then continue with smaller pages: the index may be overloaded, or a single row may be at fault."""
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("rebuild_postponed", rows=self._rows, reason=reason)
         self._pool.stop_processes()

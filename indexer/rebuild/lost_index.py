@@ -1,9 +1,13 @@
-"""Holds OpenSearch against the rows, each second: the rows are right.
+"""Compare OpenSearch with the rows of `generations` every second, and correct OpenSearch: the rows are right.
 
-An index that is gone, or another under its name (made by hand, restored from a snapshot), is known by its UUID; one
-whose files were replaced by older ones, by the number of its last operation. Readers then have no index until a rebuild
-has made one: an error, never an empty list. An alias that points elsewhere, as after a swap that was not recorded, is
-put right.
+- An index that is gone, or replaced by another index of the same name (created by hand, restored from a snapshot), is
+  recognised by its UUID.
+- An index whose files were replaced by older files is recognised by its sequence numbers: the highest one is below
+  the highest one that was on disk in every copy. A crash cannot cause this, because whichever copy becomes the primary
+  has these operations.
+- When the live index is lost, reads have no index until a rebuild has built one: an error, never an empty list. The
+  rebuild starts automatically.
+- An alias that is missing or points elsewhere, for example after a swap whose transaction did not commit, is corrected.
 """
 
 import threading
@@ -15,127 +19,123 @@ import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
 
+from indexer.rebuild import transitions
 from infra import logs
 from infra.database.engine import open_engine
-from infra.index import generations, naming
+from infra.index import indices, naming
 from infra.index.client import open_client
-from infra.index.generations import BARRIER, KNOW, Index
+from infra.index.generations import BARRIER
+from infra.index.indices import Index
 from infra.operations import rebuild
 from infra.settings import Settings
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 1.0
-AGAIN_SECONDS = 30
-"""Between rebuilds of a lost index, should they fail."""
+INTERVAL_SECONDS = 1.0
+RESTART_SECONDS = 30
+"""Pause after a failed or cancelled rebuild before a lost live index starts the next one."""
 
-# Not while a state is being changed: then the aliases may be ahead of the rows.
-TRY = sa.text("SELECT pg_try_advisory_xact_lock_shared(:lock)")
-ROWS = sa.text("""
+# False while a transition holds the barrier: during a swap the aliases may be ahead of the rows.
+TRY_BARRIER = sa.text("SELECT pg_try_advisory_xact_lock_shared(:lock)").bindparams(lock=BARRIER)
+GENERATIONS = sa.text("""
     SELECT id, index_name, index_uuid, state, lost_at IS NOT NULL AS is_lost, seen_seq_no FROM generations
     WHERE state <> 'dropped' AND (index_uuid IS NOT NULL OR state = 'live') ORDER BY id""")
-LOST = sa.text("""
-    UPDATE generations SET lost_at = present(),
-        wanted = CASE WHEN state IN ('filling', 'refreshed') THEN 'cancel' END,
-        error = CASE WHEN state IN ('filling', 'refreshed') THEN 'its index was removed' ELSE error END,
-        keep_until = CASE WHEN state = 'kept' THEN present() ELSE keep_until END
-    WHERE id = :id AND lost_at IS NULL""")
-SEEN = sa.text("UPDATE generations SET seen_seq_no = :kept WHERE id = :id AND seen_seq_no < :kept")
-# From now on the index of this UUID is another than the one that was made.
-WENT_BACK = sa.text("UPDATE generations SET index_uuid = index_uuid || ' until it went back' WHERE id = :id")
-BACK = sa.text("UPDATE generations SET lost_at = NULL WHERE id = :id AND state = 'live'")
 MAY_START = sa.text("""
     SELECT NOT EXISTS (SELECT FROM generations WHERE state IN ('filling', 'refreshed')
         OR phase IN ('failed', 'cancelled') AND ended_at > now() - :seconds * interval '1 second')""")
 
 
 def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings) -> None:
-    """Look once, and put right what can be.
+    """Compare and correct once.
 
     Raises:
-        OpenSearchException, DBAPIError: one of them does not answer.
-        SearchError: OpenSearch does not confirm what it was told.
+        OpenSearchException, DBAPIError: OpenSearch or the database does not answer.
+        SearchError: OpenSearch did not acknowledge a correction.
     """
     with engine.begin() as connection:
-        if not connection.execute(TRY, {"lock": BARRIER}).scalar_one():
+        if not connection.execute(TRY_BARRIER).scalar_one():
             return
-        rows = connection.execute(ROWS).all()
-        found = generations.look(client, settings.index_prefix)
-        if _went_back(connection, client, settings, rows, found):
-            rows = connection.execute(ROWS).all()
+        rows = connection.execute(GENERATIONS).all()
+        existing = indices.existing(client, settings.index_prefix)
+        if _check_seq_nos(connection, client, settings, rows, existing):
+            rows = connection.execute(GENERATIONS).all()
         for row in rows:
-            index = found.get(row.index_name)
+            index = existing.get(row.index_name)
             if index and row.index_uuid is None:
-                connection.execute(KNOW, {"id": row.id, "uuid": index.uuid})
+                rebuild.record_uuid(connection, row.id, index.uuid)
             elif index is None or index.uuid != row.index_uuid:
-                _lose(connection, client, row, index)
+                _record_lost(connection, client, row, index)
             elif naming.write_alias(row.index_name) not in index.aliases:
                 client.indices.put_alias(index=row.index_name, name=naming.write_alias(row.index_name))
                 log.warning("alias_restored", index=row.index_name)
         live = next((row for row in rows if row.state == "live"), None)
         if live:
-            _look_at_live(connection, client, settings, live, found)
+            _check_live(connection, client, settings, live, existing)
 
 
-def _went_back(
+def _check_seq_nos(
     connection: sa.Connection,
     client: OpenSearch,
     settings: Settings,
     rows: Sequence[sa.Row[Any]],
-    found: Mapping[str, Index],
+    existing: Mapping[str, Index],
 ) -> bool:
-    """Whether an index has fewer operations than were seen on the disks of all its copies. A crash takes none of those,
-    and whichever copy becomes the primary has them. Otherwise remember how many there are.
+    """Record the sequence numbers of each index; where they decreased, disown the index.
+
+    Returns whether an index was disowned.
     """
-    positions = generations.positions(client, settings.index_prefix)
-    went_back = False
+    seq_nos = indices.seq_nos(client, settings.index_prefix)
+    disowned = False
     for row in rows:
-        index, position = found.get(row.index_name), positions.get(row.index_name)
-        if index is None or position is None or index.uuid != row.index_uuid:
+        index, current = existing.get(row.index_name), seq_nos.get(row.index_name)
+        if index is None or current is None or index.uuid != row.index_uuid:
             continue
-        if position.highest < row.seen_seq_no:
-            log.error("index_went_back", index=row.index_name, seen=row.seen_seq_no, has=position.highest)
-            connection.execute(WENT_BACK, {"id": row.id})
-            went_back = True
-        elif position.kept > row.seen_seq_no:
-            connection.execute(SEEN, {"id": row.id, "kept": position.kept})
-    return went_back
+        if current.max_seq_no < row.seen_seq_no:
+            log.error("index_seq_no_decreased", index=row.index_name, seen=row.seen_seq_no, has=current.max_seq_no)
+            transitions.disown_uuid(connection, row.id)
+            disowned = True
+        elif current.global_checkpoint > row.seen_seq_no:
+            transitions.record_seq_no(connection, row.id, current.global_checkpoint)
+    return disowned
 
 
-def _lose(connection: sa.Connection, client: OpenSearch, row: sa.Row[tuple[object, ...]], index: Index | None) -> None:
+def _record_lost(
+    connection: sa.Connection, client: OpenSearch, row: sa.Row[tuple[object, ...]], index: Index | None
+) -> None:
+    """Record a lost index; if another index has its name, remove the write alias, so that no drain writes there."""
     if index and naming.write_alias(row.index_name) in index.aliases:
         client.indices.delete_alias(index=row.index_name, name=naming.write_alias(row.index_name))
-    if connection.execute(LOST, {"id": row.id}).rowcount:
+    if transitions.record_lost(connection, row.id):
         log.error("index_lost", index=row.index_name, state=row.state, replaced=index is not None)
 
 
-def _look_at_live(
+def _check_live(
     connection: sa.Connection,
     client: OpenSearch,
     settings: Settings,
     live: sa.Row[tuple[object, ...]],
-    found: Mapping[str, Index],
+    existing: Mapping[str, Index],
 ) -> None:
-    """Readers have this index and no other; if it is lost, none, until a rebuild is done."""
+    """Point the read alias at the live index alone; if that is lost, remove the alias and start a rebuild."""
     alias = naming.read_alias(settings.index_prefix)
-    read = {name for name, index in found.items() if alias in index.aliases}
-    index = found.get(live.index_name)
+    read = {name for name, index in existing.items() if alias in index.aliases}
+    index = existing.get(live.index_name)
     if index and (live.index_uuid is None or index.uuid == live.index_uuid):
         if live.is_lost:
-            # The very same is back, and while it was away no change was forgotten.
-            connection.execute(BACK, {"id": live.id})
+            # The same index is back, and no change was deleted from the outbox meanwhile.
+            transitions.record_found_again(connection, live.id)
         if read != {live.index_name}:
-            generations.show(client, settings.index_prefix, live.index_name)
+            indices.switch_reads(client, settings.index_prefix, live.index_name)
             log.warning("alias_restored", index=live.index_name, read=sorted(read))
         return
     for name in read:
         client.indices.delete_alias(index=name, name=alias)
-    if connection.execute(MAY_START, {"seconds": AGAIN_SECONDS}).scalar_one():
+    if connection.execute(MAY_START, {"seconds": RESTART_SECONDS}).scalar_one():
         log.warning("rebuild_started", index=rebuild.start(connection, settings).index_name, reason="index lost")
 
 
 def start(settings: Settings) -> None:
-    """Look each second, in a thread of its own, until the process ends."""
+    """Compare every second, in a separate thread, until the process ends."""
     engine, client = open_engine(settings, name="reconcile"), open_client(settings)
 
     def run() -> None:
@@ -144,6 +144,6 @@ def start(settings: Settings) -> None:
                 reconcile(engine, client, settings)
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the thread)
                 log.warning("reconcile_postponed", reason=logs.error_kind(error))
-            time.sleep(LOOK_SECONDS)
+            time.sleep(INTERVAL_SECONDS)
 
     threading.Thread(target=run, name="reconcile", daemon=True).start()

@@ -38,7 +38,7 @@ class Refilled(NamedTuple):
     """Why, by consumer, this generation alone does not take a document."""
 
 
-def lacking(connection: sa.Connection) -> list[Generation]:
+def with_misses(connection: sa.Connection) -> list[Generation]:
     """The generations that are to be given what they missed."""
     rows = connection.execute(LACKING, {"document_version": mapping.DOCUMENT_VERSION})
     return [Generation.from_row(row) for row in rows]

@@ -1,47 +1,62 @@
-"""Changes of a generation's state. Each holds the barrier exclusively: no drain is in the middle of a round meanwhile,
-and every round after it knows the new state.
+"""Changes of a generation's state and phase (`docs/rebuild-states.md`).
+
+The table `generations` is written here and in `infra/operations/rebuild.py` (requests, the first generation), and
+nowhere else. A change of state holds the barrier exclusively: no round of a drain is under way at that moment, and
+every later round reads the new state. A change of phase within a state needs no barrier, because the drains do not
+read the phase.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
 
 from indexer.rebuild import fill
-from infra.index import generations, naming
-from infra.index.generations import BARRIER, EXCLUSIVELY
+from infra.index import generations, indices, naming
+from infra.index.generations import LOCK_BARRIER
 from infra.operations.rebuild import KEEP_HOURS
 
 log = structlog.get_logger()
 
-CHUNK = 10_000
+MISSES_PER_DELETE = 10_000
 
-HOLD = sa.text("""
-    SELECT index_name FROM generations
-    WHERE id = :id AND state = 'filling' AND phase = 'creating' AND wanted IS NULL FOR NO KEY UPDATE""")
 REQUESTED = sa.text("SELECT index_name FROM generations WHERE id = :id AND phase = 'requested' FOR NO KEY UPDATE")
-NAMED = sa.text("""
+TO_CREATING = sa.text("""
     UPDATE generations SET phase = 'creating', index_name = :index_name
     WHERE id = :id AND phase = 'requested' AND wanted IS NULL""")
-FILLING = sa.text("""
+CREATING = sa.text("""
+    SELECT index_name FROM generations
+    WHERE id = :id AND state = 'filling' AND phase = 'creating' AND wanted IS NULL FOR NO KEY UPDATE""")
+TO_FILLING = sa.text("""
     UPDATE generations SET phase = 'filling', index_uuid = :index_uuid, document_version = :document_version,
         mapping_digest = :mapping_digest, fields = :fields, filling_at = present(),
         total = (SELECT count(*) FROM consumers)
     WHERE id = :id""")
-REFRESHED = sa.text("""
+TO_REFRESHED = sa.text("""
     UPDATE generations SET state = 'refreshed', phase = 'refilling', refreshed_at = present()
     WHERE id = :id AND state = 'filling' AND phase = 'filling' AND wanted IS NULL AND NOT is_paused
         AND EXISTS (SELECT FROM generation_slices WHERE generation_id = :id)
         AND NOT EXISTS (SELECT FROM generation_slices WHERE generation_id = :id AND done_at IS NULL)""")
-READY = sa.text("""
+TO_PHASE = sa.text("""
+    UPDATE generations SET phase = :phase,
+        verified_at = CASE WHEN :phase = 'swapping' THEN present() ELSE verified_at END
+    WHERE id = :id AND state = 'refreshed'""")
+# Records nothing if the rebuild is paused or to be cancelled, or if another worker has verified this range.
+VERIFIED = sa.text("""
+    UPDATE generations SET verify_position = :last, differences = coalesce(differences, 0) + :differences
+    WHERE id = :id AND phase = 'verifying' AND wanted IS NULL AND NOT is_paused AND verify_position = :position
+    RETURNING differences""")
+READY_TO_SWAP = sa.text("""
     SELECT index_name, index_uuid FROM generations g
     WHERE id = :id AND NOT is_paused AND lost_at IS NULL
         AND (state = 'refreshed' AND phase = 'swapping' AND wanted IS NULL OR state = 'kept' AND wanted = 'rollback')
         AND NOT EXISTS (SELECT FROM generation_misses WHERE generation_id = g.id)""")
-# What was kept until now goes; what was live is kept, unless it is gone.
-SUCCEED = (
+# In this order: the kept generation expires, the live one becomes the kept one (dropped if its index is lost), and the
+# new one becomes the live one. At most one generation is live at any moment.
+SWAP = (
     sa.text("UPDATE generations SET keep_until = present(), wanted = NULL WHERE state = 'kept' AND id <> :id"),
     sa.text("""
         UPDATE generations SET state = CASE WHEN lost_at IS NULL THEN 'kept' ELSE 'dropped' END,
@@ -52,129 +67,190 @@ SUCCEED = (
             ended_at = coalesce(ended_at, present())
         WHERE id = :id"""),
 )
-ABANDONED = sa.text("""
+# In the phase `requested` the name is not checked yet, so an existing index of that name is not the generation's own:
+# the index is recorded as removed, so that it is never deleted.
+ABANDON = sa.text("""
     UPDATE generations SET state = 'dropped', phase = CASE WHEN error IS NULL AND wanted = 'cancel'
             AND CAST(:error AS text) IS NULL THEN 'cancelled' ELSE 'failed' END,
         error = coalesce(:error, error), wanted = NULL, is_paused = false, ended_at = present(),
-        -- Before it had a name of its own, the index of that name is another's.
         removed_at = CASE WHEN phase = 'requested' THEN present() END
     WHERE id = :id AND state IN ('filling', 'refreshed')""")
-EXPIRED = sa.text("""
+EXPIRE = sa.text("""
     UPDATE generations SET state = 'dropped' WHERE state = 'kept' AND keep_until <= now() AND wanted IS NULL
     RETURNING index_name""")
 TO_REMOVE = sa.text("SELECT id, index_name FROM generations WHERE state = 'dropped' AND removed_at IS NULL ORDER BY id")
-FORGET_SLICES = sa.text("DELETE FROM generation_slices WHERE generation_id = :id")
-FORGET_MISSES = sa.text("""
+DELETE_SLICES = sa.text("DELETE FROM generation_slices WHERE generation_id = :id")
+DELETE_MISSES = sa.text("""
     DELETE FROM generation_misses WHERE generation_id = :id AND id IN (
         SELECT id FROM generation_misses WHERE generation_id = :id LIMIT :rows)""")
 REMOVED = sa.text("UPDATE generations SET removed_at = present() WHERE id = :id")
+LOST = sa.text("""
+    UPDATE generations SET lost_at = present(),
+        wanted = CASE WHEN state IN ('filling', 'refreshed') THEN 'cancel' END,
+        error = CASE WHEN state IN ('filling', 'refreshed') THEN 'its index was removed' ELSE error END,
+        keep_until = CASE WHEN state = 'kept' THEN present() ELSE keep_until END
+    WHERE id = :id AND lost_at IS NULL""")
+FOUND_AGAIN = sa.text("UPDATE generations SET lost_at = NULL WHERE id = :id AND state = 'live'")
+RECORD_SEQ_NO = sa.text("UPDATE generations SET seen_seq_no = :seq_no WHERE id = :id AND seen_seq_no < :seq_no")
+DISOWN_UUID = sa.text("UPDATE generations SET index_uuid = index_uuid || ' disowned' WHERE id = :id")
 
 
 @contextmanager
-def exclusively(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that holds the barrier; drains wait for its end, so it waits for them only shortly.
+def barrier_held(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Begin a transaction that holds the barrier exclusively. New rounds of the drains wait until it ends.
 
     Raises:
-        OperationalError: their rounds take long just now.
+        OperationalError: running rounds did not end within 5 seconds.
     """
     with engine.begin() as connection:
         connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
-        connection.execute(EXCLUSIVELY, {"lock": BARRIER})
+        connection.execute(LOCK_BARRIER)
         yield connection
 
 
-def name(engine: sa.Engine, client: OpenSearch, prefix: str, number: int) -> None:
-    """See to it that a generation has a name that no index has."""
-    taken = generations.look(client, prefix)
+def choose_name(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int) -> None:
+    """Move from `requested` to `creating`, with a name that no existing index has."""
+    existing = indices.existing(client, prefix)
     with engine.begin() as connection:
-        if (found := connection.execute(REQUESTED, {"id": number}).scalar_one_or_none()) in taken:
-            found = generations.free_name(connection, taken, prefix)
-        connection.execute(NAMED, {"id": number, "index_name": found})
+        name = connection.execute(REQUESTED, {"id": generation_id}).scalar_one_or_none()
+        if name in existing:
+            name = generations.free_name(connection, existing, prefix)
+        connection.execute(TO_CREATING, {"id": generation_id, "index_name": name})
 
 
-def begin_filling(engine: sa.Engine, client: OpenSearch, prefix: str, number: int) -> None:
-    """Make the index; from now on the drains write it too.
+def begin_filling(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int) -> None:
+    """Divide the table into slices, create the index, and move from `creating` to `filling`.
 
-    Its row is held meanwhile, so that it is not cancelled and removed before it is made.
+    From then on the drains write the index too. The generation's row stays locked throughout, so that the generation is
+    not cancelled and removed before its index exists.
     """
     with engine.begin() as connection:
-        if not (held := connection.execute(HOLD, {"id": number}).scalar_one_or_none()):
+        name = connection.execute(CREATING, {"id": generation_id}).scalar_one_or_none()
+        if name is None:
             return
         connection.execute(sa.text("SET LOCAL statement_timeout = '5min'"))
-        fill.plan(connection, number)
-        if held not in generations.look(client, prefix):
-            generations.create(client, held)
-        uuid = generations.look(client, prefix)[held].uuid
+        fill.plan(connection, generation_id)
+        if name not in indices.existing(client, prefix):
+            indices.create(client, name)
+        uuid = indices.existing(client, prefix)[name].uuid
         connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
-        connection.execute(EXCLUSIVELY, {"lock": BARRIER})
-        connection.execute(FILLING, generations.DECLARED | {"id": number, "index_uuid": uuid})
-    log.info("rebuild_filling", index=held)
+        connection.execute(LOCK_BARRIER)
+        connection.execute(TO_FILLING, generations.DECLARED | {"id": generation_id, "index_uuid": uuid})
+    log.info("rebuild_filling", index=name)
 
 
-def full(engine: sa.Engine, number: int) -> bool:
-    """If all slices are done, have it refreshed by the drains from now on; tell whether it is so."""
-    with exclusively(engine) as connection:
-        return bool(connection.execute(REFRESHED, {"id": number}).rowcount)
+def end_filling(engine: sa.Engine, generation_id: int) -> bool:
+    """Move from `filling` to `refilling` if every slice is done; return whether it moved.
+
+    From then on the drains refresh the index after each write.
+    """
+    with barrier_held(engine) as connection:
+        return bool(connection.execute(TO_REFRESHED, {"id": generation_id}).rowcount)
 
 
-def swap(engine: sa.Engine, client: OpenSearch, prefix: str, number: int) -> bool:
-    """Let a generation be read that lacks nothing; the one before is kept. Tells whether it is done.
+def move(engine: sa.Engine, generation_id: int, phase: Literal["refilling", "verifying", "swapping"]) -> bool:
+    """Change the phase of a generation in the state `refreshed`; return whether it is still in that state."""
+    with engine.begin() as connection:
+        return bool(connection.execute(TO_PHASE, {"id": generation_id, "phase": phase}).rowcount)
+
+
+def record_verified(
+    engine: sa.Engine, generation_id: int, position: str, last: str | None, differences: int
+) -> int | None:
+    """Record that the ids after `position`, up to `last`, were verified; return the differences found so far.
+
+    Returns None, and records nothing, if the rebuild is no longer verifying at `position`: paused, cancelled, or
+    another worker verified the range.
+    """
+    values = {"id": generation_id, "position": position, "last": last or position, "differences": differences}
+    with engine.begin() as connection:
+        total: int | None = connection.execute(VERIFIED, values).scalar_one_or_none()
+    return total
+
+
+def swap(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int) -> bool:
+    """Make a generation without misses the live one, and keep the previous live one; return whether it was done.
 
     Raises:
-        OpenSearchException, SearchError: readers may have either, which both are up to date; the rows say which.
+        OpenSearchException, SearchError: reads may use either index. Both are up to date, and the rows are unchanged.
     """
-    with exclusively(engine) as connection:
-        ready = connection.execute(READY, {"id": number}).one_or_none()
+    with barrier_held(engine) as connection:
+        ready = connection.execute(READY_TO_SWAP, {"id": generation_id}).one_or_none()
         if ready is None:
             return False
-        found = generations.look(client, prefix).get(ready.index_name)
-        if found is None or found.uuid != ready.index_uuid:
+        index = indices.existing(client, prefix).get(ready.index_name)
+        if index is None or index.uuid != ready.index_uuid:
             return False
-        generations.show(client, prefix, ready.index_name)
-        for statement in SUCCEED:
-            connection.execute(statement, {"id": number, "hours": KEEP_HOURS})
+        indices.switch_reads(client, prefix, ready.index_name)
+        for statement in SWAP:
+            connection.execute(statement, {"id": generation_id, "hours": KEEP_HOURS})
     log.info("index_swapped", index=ready.index_name)
     return True
 
 
-def abandon(engine: sa.Engine, number: int, error: str | None = None) -> None:
-    """Give up what is being built; readers never noticed it."""
-    with exclusively(engine) as connection:
-        connection.execute(ABANDONED, {"id": number, "error": error and error[:500]})
-    log.warning("rebuild_ended", generation=number, reason=error or "cancelled")
+def abandon(engine: sa.Engine, generation_id: int, error: str | None = None) -> None:
+    """Drop the generation being built: `failed` with an error, else `cancelled`. Reads never used its index."""
+    with barrier_held(engine) as connection:
+        connection.execute(ABANDON, {"id": generation_id, "error": error and error[:500]})
+    log.warning("rebuild_ended", generation=generation_id, reason=error or "cancelled")
 
 
 def expire(engine: sa.Engine) -> None:
-    """Give up the kept generation whose time is over."""
-    with exclusively(engine) as connection:
-        for dropped in connection.execute(EXPIRED).scalars():
-            log.info("generation_dropped", index=dropped)
+    """Drop kept generations whose `keep_until` is over."""
+    with barrier_held(engine) as connection:
+        for index_name in connection.execute(EXPIRE).scalars():
+            log.info("generation_dropped", index=index_name)
 
 
-def remove(engine: sa.Engine, client: OpenSearch, prefix: str) -> None:
-    """Remove the indices of dropped generations, and what was recorded of them. Nobody writes or reads them.
+def remove_dropped(engine: sa.Engine, client: OpenSearch, prefix: str) -> None:
+    """Delete the indices, slices and misses of dropped generations, which no process writes or reads any more.
 
     Raises:
-        OpenSearchException, SearchError: an index may be there still.
+        OpenSearchException, SearchError: an index may still exist.
     """
     with engine.connect() as connection:
         dropped = connection.execute(TO_REMOVE).all()
-        live = connection.execute(generations.LIVE).one_or_none()
+        live = generations.live(connection)
     for row in dropped:
-        found = generations.look(client, prefix)
-        index = found.get(row.index_name)
-        # As after a swap that was not recorded.
-        if index and live and naming.read_alias(prefix) in index.aliases and live.index_name in found:
-            generations.show(client, prefix, live.index_name)
-        generations.delete(client, row.index_name)
+        existing = indices.existing(client, prefix)
+        index = existing.get(row.index_name)
+        # Reads may still use this index after a swap whose transaction did not commit.
+        if index and live and naming.read_alias(prefix) in index.aliases and live.index_name in existing:
+            indices.switch_reads(client, prefix, live.index_name)
+        indices.delete(client, row.index_name)
         with engine.begin() as connection:
-            connection.execute(FORGET_SLICES, {"id": row.id})
-        while _forget_misses(engine, row.id):
+            connection.execute(DELETE_SLICES, {"id": row.id})
+        while _delete_misses(engine, row.id):
             pass
         with engine.begin() as connection:
             connection.execute(REMOVED, {"id": row.id})
 
 
-def _forget_misses(engine: sa.Engine, number: int) -> bool:
+def _delete_misses(engine: sa.Engine, generation_id: int) -> bool:
+    """Delete some misses of a generation; return whether there may be further ones."""
     with engine.begin() as connection:
-        return connection.execute(FORGET_MISSES, {"id": number, "rows": CHUNK}).rowcount == CHUNK
+        values = {"id": generation_id, "rows": MISSES_PER_DELETE}
+        return connection.execute(DELETE_MISSES, values).rowcount == MISSES_PER_DELETE
+
+
+def record_lost(connection: sa.Connection, generation_id: int) -> bool:
+    """Record that a generation's index is gone or replaced; return False if that was recorded already.
+
+    A generation being built is cancelled with an error, a kept one expires, and the live one waits for a rebuild.
+    """
+    return bool(connection.execute(LOST, {"id": generation_id}).rowcount)
+
+
+def record_found_again(connection: sa.Connection, generation_id: int) -> None:
+    """Record that the live generation's own index is back."""
+    connection.execute(FOUND_AGAIN, {"id": generation_id})
+
+
+def record_seq_no(connection: sa.Connection, generation_id: int, seq_no: int) -> None:
+    """Record the highest sequence number up to which every copy of the index has all operations on disk."""
+    connection.execute(RECORD_SEQ_NO, {"id": generation_id, "seq_no": seq_no})
+
+
+def disown_uuid(connection: sa.Connection, generation_id: int) -> None:
+    """Change the recorded UUID, so that the index of the present UUID counts as another index."""
+    connection.execute(DISOWN_UUID, {"id": generation_id})

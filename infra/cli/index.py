@@ -76,8 +76,10 @@ def retry_parked(*, environment: Environment = None, ids: Ids = None, json: Json
         typer.echo(f"{retried} parked {'change' if retried == 1 else 'changes'} will be tried again.")
 
 
-for _command in (verify.verify, verify.repair, *rebuild.COMMANDS, reindex.reindex):
-    index_app.command()(_command)
+index_app.command()(verify.verify)
+index_app.command()(verify.repair)
+rebuild.add_commands(index_app)
+index_app.command()(reindex.reindex)
 
 
 def _print(current: status.Status) -> None:

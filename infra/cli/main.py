@@ -12,7 +12,7 @@ from infra.cli.index import index_app
 from infra.cli.keys import key_app
 from infra.cli.organizations import org_app
 from infra.cli.transaction import DatabaseError
-from infra.index.generations import SearchError
+from infra.index.indices import SearchError
 from infra.local.errors import LocalError
 from infra.operations.rebuild import RebuildError
 from infra.operations.verify import VerificationError

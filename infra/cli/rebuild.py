@@ -1,7 +1,11 @@
-"""`consumers index rebuild`, and what else may be asked of the index: a row is written, and workers act."""
+"""`consumers index rebuild`, `cancel`, `pause`, `resume`, `rollback` and `drop`: one command for each request.
+
+A command writes the request into the database; workers act on it.
+"""
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -9,73 +13,59 @@ import typer
 from infra.cli.output import Json, print_json, rebuild_line
 from infra.cli.progress import ProgressDisplay
 from infra.cli.transaction import transaction
-from infra.operations import rebuild as rebuilds
-from infra.operations.rebuild import Rebuild
+from infra.operations.rebuild import REQUESTS, SUMMARIES, Rebuild, Request, by_id
 from infra.queue import BUILD, REBUILD, TaskQueue
 from infra.settings import load
 
 POLL_SECONDS = 0.5
+WITH_WAIT: frozenset[Request] = frozenset({"rebuild", "cancel", "rollback"})
+"""The other requests take effect at once."""
+EXIT_STATUS = "Exit status: 0; 1 if the request is refused, or if the rebuild has failed when --wait ends."
 
-Wait = Annotated[bool, typer.Option("--wait", help="Until it is over, and show how far it is.")]
-
-
-def rebuild(*, wait: Wait = False, json: Json = False) -> None:
-    """Build the index anew beside the one that is read, and read it once it is verified."""
-    _ask("rebuild", wait=wait, json=json)
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result, and show the progress.")]
 
 
-def cancel(*, wait: Wait = False, json: Json = False) -> None:
-    """Give up what is being built; readers never noticed it."""
-    _ask("cancel", wait=wait, json=json)
+def add_commands(app: typer.Typer) -> None:
+    """Add the command of each request."""
+    for request in REQUESTS:
+        app.command(request, help=f"{SUMMARIES[request]}.\n\n{EXIT_STATUS}")(_command(request))
 
 
-def pause(*, json: Json = False) -> None:
-    """Let what is being built rest; it goes on being given all changes."""
-    _ask("pause", wait=False, json=json)
+def _command(request: Request) -> Callable[..., None]:
+    def with_wait(*, wait: Wait = False, json: Json = False) -> None:
+        _make(request, wait=wait, json=json)
+
+    def without_wait(*, json: Json = False) -> None:
+        _make(request, wait=False, json=json)
+
+    return with_wait if request in WITH_WAIT else without_wait
 
 
-def resume(*, json: Json = False) -> None:
-    """End the rest."""
-    _ask("resume", wait=False, json=json)
-
-
-def rollback(*, wait: Wait = False, json: Json = False) -> None:
-    """Read the index before the last rebuild again; it has every change since."""
-    _ask("rollback", wait=wait, json=json)
-
-
-def drop(*, json: Json = False) -> None:
-    """Let the index before the last rebuild go before its time; there is no rollback after."""
-    _ask("drop", wait=False, json=json)
-
-
-COMMANDS = (rebuild, cancel, pause, resume, rollback, drop)
-
-
-def _ask(name: str, *, wait: bool, json: bool) -> None:
+def _make(request: Request, *, wait: bool, json: bool) -> None:
+    """Make a request, and print the rebuild it concerns; exit with 1 if a rebuild waited for has failed."""
     settings = load()
     with transaction() as connection:
-        answer = rebuilds.REQUESTS[name](connection, settings)
-    # Only now, for it is about what is committed.
+        rebuild = REQUESTS[request](connection, settings)
+    # After the commit, so that the worker finds the request.
     task_queue = TaskQueue(settings)
     task_queue.send(BUILD, REBUILD)
     task_queue.close()
     if wait:
-        answer = _follow(answer)
+        rebuild = _follow(rebuild)
     if json:
-        print_json(answer)
+        print_json(rebuild)
     else:
-        typer.echo(rebuild_line(answer))
-    if wait and answer.phase == "failed":
+        typer.echo(rebuild_line(rebuild))
+    if wait and rebuild.phase == "failed":
         sys.exit(1)
 
 
-def _follow(answer: Rebuild) -> Rebuild:
+def _follow(rebuild: Rebuild) -> Rebuild:
     """Show the progress of a rebuild until the rebuild ends."""
     with ProgressDisplay() as display:
-        while answer.is_running:
+        while rebuild.is_running:
             time.sleep(POLL_SECONDS)
             with transaction() as connection:
-                answer = rebuilds.of(connection, answer.id)
-            display.show(rebuild_line(answer), completed=answer.documents, total=answer.total or None)
-    return answer
+                rebuild = by_id(connection, rebuild.id)
+            display.show(rebuild_line(rebuild), completed=rebuild.documents, total=rebuild.total or None)
+    return rebuild

@@ -10,8 +10,8 @@ import typer
 from infra.cli.transaction import database_errors_as_one_line
 from infra.database import activity, migrate
 from infra.database.engine import open_engine
-from infra.index import generations
 from infra.local import sample
+from infra.operations import first_generation
 from infra.settings import load, local_folder
 
 
@@ -27,7 +27,7 @@ def migrate_all() -> None:
     settings = load()
     with database_errors_as_one_line():
         migrate.upgrade(settings.database_url)
-        generations.ensure(settings)
+        first_generation.ensure(settings)
 
 
 def demo() -> None:

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from infra.database import migrate
 from infra.database.engine import open_engine
-from infra.index import generations
 from infra.local import ports, sample
 from infra.local.display import Display, welcome
 from infra.local.errors import LocalError
@@ -18,7 +17,7 @@ from infra.local.servers import LocalServers
 from infra.local.services import Service, services, wait_until_ready, wait_until_searchable
 from infra.local.signals import interrupting
 from infra.local.watch import keep_running
-from infra.operations import rebuild
+from infra.operations import first_generation, rebuild
 from infra.settings import Settings, load, local_folder
 
 PLACEHOLDERS = {
@@ -65,7 +64,7 @@ def _run(folder: Path, lock: int, display: Display) -> None:
         settings = load(_with_addresses(servers.addresses))
         with display.step("Bringing the database and the index up to date …"):
             migrate.upgrade(settings.database_url)
-            as_declared = generations.ensure(settings)
+            as_declared = first_generation.ensure(settings)
         with _started(services(folder, settings, [lock])) as own:
             with display.step("Starting the API and the workers …"):
                 wait_until_ready(own, settings)

@@ -1,11 +1,15 @@
-"""What is asked of rebuilds, and how far they are: rows of the database, the same for commands, requests and tasks.
+"""Requests for rebuilds, and the progress of rebuilds: rows of the table `generations`.
 
-Whoever asks writes a row and wakes a worker; `indexer/rebuild/builder.py` acts. A rebuild is the generation it builds.
+Commands, HTTP requests and tasks call the same functions. A request writes a row, then the caller wakes a worker, and
+`indexer/rebuild/builder.py` acts on the row. A rebuild is identified by the generation it builds.
+`docs/rebuild-states.md` shows what each request does in each phase.
+
+The table is written here and in `indexer/rebuild/transitions.py`, and nowhere else.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
@@ -14,12 +18,18 @@ from infra.index import generations
 from infra.operations.outbox import LIVE_LAG_MS
 from infra.settings import Settings
 
-MOST = 100_000
-"""Misses are counted up to here."""
+Request: TypeAlias = Literal["rebuild", "cancel", "pause", "resume", "rollback", "drop"]
+
+MISSES_LIMIT = 100_000
+"""Misses are counted up to this number."""
 KEEP_HOURS = 24
-"""How long the generation before a swap is kept written, so that one can go back to it."""
+"""Hours for which the previous generation is kept and written, so that a rollback is possible."""
 
 BUILDING = "state IN ('filling', 'refreshed')"
+ADD_FIRST = sa.text("""
+    INSERT INTO generations (index_name, state, phase, document_version, mapping_digest, fields, index_uuid, live_at)
+    VALUES (:index_name, 'live', 'done', :document_version, :mapping_digest, :fields, :index_uuid, present())""")
+RECORD_UUID = sa.text("UPDATE generations SET index_uuid = :uuid WHERE id = :id AND index_uuid IS NULL")
 START = sa.text(f"""
     INSERT INTO generations (index_name, state, phase, document_version, mapping_digest, fields)
     SELECT :index_name, 'filling', 'requested', :document_version, :mapping_digest, :fields
@@ -31,7 +41,7 @@ CANCEL = sa.text(f"""
 PAUSE = sa.text(f"""
     UPDATE generations SET is_paused = true, paused_at = coalesce(paused_at, present())
     WHERE {BUILDING} RETURNING id""")
-# No other phase than the filling has a rate.
+# Only the phase `filling` has a rate, so only its pauses are added up.
 RESUME = sa.text(f"""
     UPDATE generations SET is_paused = false, paused_at = NULL,
         rested = rested + CASE WHEN phase = 'filling' AND is_paused
@@ -45,7 +55,7 @@ ROLL_BACK = sa.text(f"""
 DROP = sa.text("""
     UPDATE generations SET keep_until = present() WHERE state = 'kept' AND wanted IS NULL AND keep_until > now()
     RETURNING id""")
-LOST = sa.text("SELECT EXISTS (SELECT FROM generations WHERE state = 'live' AND lost_at IS NOT NULL)")
+IS_LIVE_INDEX_LOST = sa.text("SELECT EXISTS (SELECT FROM generations WHERE state = 'live' AND lost_at IS NOT NULL)")
 PROGRESS = f"""
     SELECT g.id, g.index_name, g.state, g.phase, g.is_paused, g.wanted, g.document_version, s.documents, g.total,
         m.misses, g.differences, g.error, g.created_at AS started_at, g.ended_at, g.keep_until,
@@ -60,43 +70,48 @@ PROGRESS = f"""
         SELECT coalesce(sum(documents), 0)::bigint AS documents FROM generation_slices WHERE generation_id = g.id) s
     CROSS JOIN LATERAL (
         SELECT count(*) AS misses FROM (
-            SELECT FROM generation_misses WHERE generation_id = g.id LIMIT :most) AS missed) m"""
-ONE = sa.text(f"{PROGRESS} WHERE g.id = :id")
+            SELECT FROM generation_misses WHERE generation_id = g.id LIMIT :misses_limit) AS missed) m"""
+BY_ID = sa.text(f"{PROGRESS} WHERE g.id = :id").bindparams(misses_limit=MISSES_LIMIT)
 LATEST = sa.text(f"""
     {PROGRESS} WHERE g.id = (
-        SELECT max(id) FROM generations WHERE phase <> 'done' OR filling_at IS NOT NULL)""")
+        SELECT max(id) FROM generations WHERE phase <> 'done' OR filling_at IS NOT NULL)
+    """).bindparams(misses_limit=MISSES_LIMIT)
 
 
 class RebuildError(Exception):
-    """What is asked for cannot be done just now; the message is one line for whoever asked."""
+    """The request is refused in the present phase; the message is one line for the caller."""
 
 
 class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A generation that is, or was, built: how far it is, and what became of it."""
+    """The progress of a rebuild, or its result."""
+
+    # State and phase are plain strings here: in a published schema an enumeration is closed, so that a new phase would
+    # break clients.
 
     id: int
     index_name: str
     state: str
-    """`filling` and `refreshed` while it is built, `live` when it is read, then `kept`, and `dropped` in the end."""
+    """`filling`, then `refreshed` during the build; `live` while it serves reads; then `kept`; at the end `dropped`."""
     phase: str
     """`requested`, `creating`, `filling`, `refilling`, `verifying`, `swapping`; then `done`, `failed`, `cancelled`."""
     is_paused: bool
     wanted: str | None
-    """`cancel` or `rollback`, until that is done."""
+    """The pending request, `cancel` or `rollback`."""
     document_version: int
     documents: int
+    """Consumers written so far."""
     total: int
-    """Consumers there were when it began."""
+    """Consumers in the database at the start."""
     misses: int
-    """Changes that it did not take yet, up to 100,000."""
+    """Changes that are not yet in the new index, counted up to 100,000."""
     documents_per_second: int | None
-    """While it was filled, rests not counted."""
+    """Rate of the phase `filling`, without pauses."""
     remaining_seconds: int | None
-    """Of the filling."""
+    """Remaining time of the phase `filling`."""
     lag_ms: int
-    """Age of the oldest live change that is not searchable yet, in the index that is read."""
+    """Age of the oldest live change that is not searchable yet in the live index."""
     differences: int | None
-    """What its verification found."""
+    """Differences found by the verification."""
     error: str | None
     started_at: datetime
     ended_at: datetime | None
@@ -128,92 +143,112 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return self.ended_at is None or self.wanted is not None
 
 
+def add_first(connection: sa.Connection, index_name: str, index_uuid: str) -> None:
+    """Insert the first generation, which is live at once."""
+    values = generations.DECLARED | {"index_name": index_name, "index_uuid": index_uuid}
+    connection.execute(ADD_FIRST, values)
+
+
+def record_uuid(connection: sa.Connection, generation_id: int, uuid: str) -> None:
+    """Record the UUID of an index that was created before UUIDs were recorded."""
+    connection.execute(RECORD_UUID, {"id": generation_id, "uuid": uuid})
+
+
 def start(connection: sa.Connection, settings: Settings) -> Rebuild:
-    """Ask for a rebuild.
+    """Request a rebuild.
 
     Raises:
-        RebuildError: one is running, or there is nothing to rebuild.
+        RebuildError: a rebuild is running, or there is no live index.
     """
     name = generations.free_name(connection, (), settings.index_prefix)
-    number = connection.execute(START, generations.DECLARED | {"index_name": name}).scalar_one_or_none()
-    if number is None:
+    generation_id = connection.execute(START, generations.DECLARED | {"index_name": name}).scalar_one_or_none()
+    if generation_id is None:
         running = latest(connection)
         if running and running.state in {"filling", "refreshed"}:
-            raise RebuildError(f"{running.index_name} is being built already, phase {running.phase}")
-        raise RebuildError("there is no index yet: `consumers migrate` makes the first")
-    return of(connection, number)
+            raise RebuildError(
+                f"{running.index_name} is already being built (phase {running.phase}): wait until it ends, or cancel it"
+            )
+        raise RebuildError("There is no live index: run `consumers migrate`, which creates the first index")
+    return by_id(connection, generation_id)
 
 
 def cancel(connection: sa.Connection, _: Settings) -> Rebuild:
-    """Ask for the end of what is being built, or of a rollback that has not happened.
+    """Request the end of the running rebuild, or withdraw a pending rollback.
 
     Raises:
-        RebuildError: there is nothing of the kind.
+        RebuildError: no rebuild is running and no rollback is pending.
     """
-    return _asked(connection, CANCEL, "nothing is being built")
+    return _request(connection, CANCEL, "No rebuild is running and no rollback is pending")
 
 
 def pause(connection: sa.Connection, _: Settings) -> Rebuild:
-    """Ask for a rest of what is being built; it goes on being given all changes.
+    """Pause the running rebuild; the drains continue to write every change to the new index.
 
     Raises:
-        RebuildError: nothing is being built.
+        RebuildError: no rebuild is running.
     """
-    return _asked(connection, PAUSE, "nothing is being built")
+    return _request(connection, PAUSE, "No rebuild is running")
 
 
 def resume(connection: sa.Connection, _: Settings) -> Rebuild:
-    """Ask for the end of the rest.
+    """Resume the paused rebuild; no change if the running rebuild is not paused.
 
     Raises:
-        RebuildError: nothing is being built.
+        RebuildError: no rebuild is running.
     """
-    return _asked(connection, RESUME, "nothing is being built")
+    return _request(connection, RESUME, "No rebuild is running")
 
 
 def roll_back(connection: sa.Connection, _: Settings) -> Rebuild:
-    """Ask for the generation before to be read again.
+    """Request that reads switch back to the previous index.
 
     Raises:
-        RebuildError: none is kept, or another is being built.
+        RebuildError: no previous index is kept, or a rebuild is running.
     """
-    return _asked(connection, ROLL_BACK, "no earlier index is kept, or another is being built: cancel that first")
+    refusal = "No previous index is kept, or a rebuild is running: cancel the rebuild first"
+    return _request(connection, ROLL_BACK, refusal)
 
 
 def drop(connection: sa.Connection, _: Settings) -> Rebuild:
-    """Ask for the kept generation to go, before its time.
+    """Let the previous index be deleted now instead of after `KEEP_HOURS`.
 
     Raises:
-        RebuildError: none is kept.
+        RebuildError: no previous index is kept, or a rollback to it is pending.
     """
-    return _asked(connection, DROP, "no earlier index is kept")
+    refusal = "No previous index is kept, or a rollback to it is pending: cancel the rollback first"
+    return _request(connection, DROP, refusal)
 
 
 def latest(connection: sa.Connection) -> Rebuild | None:
-    """The running rebuild, or the last; None if there never was one."""
-    row = connection.execute(LATEST, {"most": MOST}).one_or_none()
+    """Read the running rebuild, or the last one; None if there was none."""
+    row = connection.execute(LATEST).one_or_none()
     return None if row is None else msgspec.convert(row, Rebuild, from_attributes=True)
 
 
-def is_lost(connection: sa.Connection) -> bool:
-    """Whether the index that should be read is gone, or another is in its place."""
-    return bool(connection.execute(LOST).scalar_one())
-
-
-def of(connection: sa.Connection, number: int) -> Rebuild:
-    """That of a generation, by its row's id."""
-    row = connection.execute(ONE, {"id": number, "most": MOST}).one()
+def by_id(connection: sa.Connection, generation_id: int) -> Rebuild:
+    """Read the rebuild of a generation."""
+    row = connection.execute(BY_ID, {"id": generation_id}).one()
     return msgspec.convert(row, Rebuild, from_attributes=True)
 
 
-def _asked(connection: sa.Connection, statement: sa.TextClause, otherwise: str) -> Rebuild:
-    numbers = list(connection.execute(statement).scalars())
-    if not numbers:
-        raise RebuildError(otherwise)
-    return of(connection, numbers[0])
+def is_live_index_lost(connection: sa.Connection) -> bool:
+    """Whether the live generation's index was deleted or replaced."""
+    return bool(connection.execute(IS_LIVE_INDEX_LOST).scalar_one())
 
 
-REQUESTS: dict[str, Callable[[sa.Connection, Settings], Rebuild]] = {
+def _request(connection: sa.Connection, statement: sa.TextClause, refusal: str) -> Rebuild:
+    """Run the statement of a request, which returns the ids of the rows it changed.
+
+    Raises:
+        RebuildError: it changed no row.
+    """
+    ids = list(connection.execute(statement).scalars())
+    if not ids:
+        raise RebuildError(refusal)
+    return by_id(connection, ids[0])
+
+
+REQUESTS: Mapping[Request, Callable[[sa.Connection, Settings], Rebuild]] = {
     "rebuild": start,
     "cancel": cancel,
     "pause": pause,
@@ -221,4 +256,13 @@ REQUESTS: dict[str, Callable[[sa.Connection, Settings], Rebuild]] = {
     "rollback": roll_back,
     "drop": drop,
 }
-"""What may be asked, by its name as a task (`indexer.…`), as a command (`consumers index …`) and in a path."""
+"""The requests by name: as a task (`indexer.…`), as a command (`consumers index …`), and in a path of the API."""
+SUMMARIES: Mapping[Request, str] = {
+    "rebuild": "Build a new index beside the live index, and switch reads to it once it is verified",
+    "cancel": "Cancel the running rebuild, or a pending rollback",
+    "pause": "Pause the running rebuild",
+    "resume": "Resume the paused rebuild",
+    "rollback": "Switch reads back to the previous index, which has every change since",
+    "drop": "Delete the previous index now (no rollback afterwards)",
+}
+"""One line for each request: the help of its command, and the summary of its path."""

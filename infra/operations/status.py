@@ -13,7 +13,7 @@ from infra.database import activity
 from infra.index import mapping, naming
 from infra.index.client import open_client
 from infra.operations import counters, outbox
-from infra.operations.rebuild import MOST, Rebuild
+from infra.operations.rebuild import MISSES_LIMIT, Rebuild
 from infra.operations.rebuild import latest as latest_rebuild
 from infra.operations.verify import Run, known_differences, last_completed, unfinished_runs
 from infra.settings import Settings
@@ -138,7 +138,7 @@ def database_status(connection: sa.Connection) -> Status:
     Raises:
         DBAPIError: the database cannot be used.
     """
-    values = {"digest": mapping.MAPPING_DIGEST, "max_misses": MOST}
+    values = {"digest": mapping.MAPPING_DIGEST, "max_misses": MISSES_LIMIT}
     generations = [Generation(**row) for row in connection.execute(GENERATIONS, values).mappings()]
     return Status(
         search="ok",

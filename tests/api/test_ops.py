@@ -69,7 +69,7 @@ def test_rebuild_is_asked_for_followed_and_undone(account: Account) -> None:
     rebuild = asked.json()
     refused = account.live.post("/ops/index/rebuild")
     assert refused.status_code == HTTPStatus.CONFLICT
-    assert refused.json()["message"].startswith(f"{rebuild['indexName']} is being built already")
+    assert refused.json()["message"].startswith(f"{rebuild['indexName']} is already being built")
     done = wait_until(lambda: ended(account), 60, "the rebuild")
     assert (done["id"], done["phase"], done["state"]) == (rebuild["id"], "done", "live")
     back = account.live.post("/ops/index/rollback")

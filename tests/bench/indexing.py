@@ -39,7 +39,7 @@ def build(engine: sa.Engine, settings: Settings, processes: int) -> Built:
     for process in started:
         process.join()
     with engine.connect() as connection:
-        ended = rebuild.of(connection, asked.id)
+        ended = rebuild.by_id(connection, asked.id)
         assert ended.state == "live", ended.error
         built = Built(*connection.execute(TIMES).one())
     forget(engine, settings)

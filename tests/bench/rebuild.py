@@ -10,7 +10,7 @@ from pathlib import Path
 from indexer.drain.bulk import Document, write
 from indexer.rebuild import fill
 from indexer.rebuild.builder import ROWS
-from infra.index import documents, generations, naming
+from infra.index import documents, indices, naming
 from infra.index.client import open_writer
 from infra.settings import Settings
 from tests.bench.bench import Bench
@@ -72,7 +72,7 @@ def bare(shop: Shop, file: Path, senders: int) -> float:
     """Seconds of so many processes that only send the documents, each of them its part."""
     settings = shop.database.settings
     name = f"{settings.index_prefix}-0bare"
-    generations.create(shop.database.search, name)
+    indices.create(shop.database.search, name)
     context = get_context("spawn")
     go = context.Barrier(senders + 1)
     processes = [context.Process(target=_send, args=(settings, name, file, senders, n, go)) for n in range(senders)]
@@ -83,7 +83,7 @@ def bare(shop: Shop, file: Path, senders: int) -> float:
     for process in processes:
         process.join()
     taken = time.perf_counter() - started
-    generations.delete(shop.database.search, name)
+    indices.delete(shop.database.search, name)
     assert not any(process.exitcode for process in processes)
     return taken
 

@@ -107,7 +107,7 @@ def rebuild(shop: Shop) -> Callable[[], Progress]:
 
     def progress() -> Progress:
         with shop.database.engine.connect() as connection:
-            found = rebuilds.of(connection, number)
+            found = rebuilds.by_id(connection, number)
         assert found.is_running or found.state == "live", found.error
         return Progress(found.documents / shop.consumers, not found.is_running)
 

@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from indexer.rebuild.builder import Builder
 from infra.index import naming
 from infra.operations import rebuild as rebuilds
-from infra.operations.rebuild import Rebuild
+from infra.operations.rebuild import Rebuild, Request
 from tests.indexer.conftest import Pipeline
 from tests.waiting import wait_until
 
 PHASES = ("requested", "creating", "filling", "refilling", "verifying", "swapping")
 
 
-def ask(pipeline: Pipeline, request: str) -> Rebuild:
+def ask(pipeline: Pipeline, request: Request) -> Rebuild:
     with pipeline.database.engine.begin() as connection:
         return rebuilds.REQUESTS[request](connection, pipeline.database.settings)
 
@@ -63,7 +63,7 @@ def misses(pipeline: Pipeline) -> int:
     return int(pipeline.run("SELECT count(*) FROM generation_misses")[0][0])
 
 
-def indices(pipeline: Pipeline) -> list[str]:
+def index_names(pipeline: Pipeline) -> list[str]:
     """Those that there are."""
     found = pipeline.database.search.indices.get(index=f"{pipeline.database.settings.index_prefix}-*")
     return sorted(found)

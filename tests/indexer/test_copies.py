@@ -139,7 +139,7 @@ def test_drain_that_waited_for_a_change_of_state_knows_the_new_one(pipeline: Pip
     waiting = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
     with ThreadPoolExecutor(1) as pool, pipeline.database.engine.connect() as connection:
         with connection.begin():
-            connection.execute(generations.EXCLUSIVELY, {"lock": generations.BARRIER})
+            connection.execute(generations.LOCK_BARRIER)
             connection.execute(sa.text("UPDATE generations SET state = 'kept'"))
             aimed = pool.submit(aim)
             wait_until(lambda: connection.execute(waiting).scalar_one(), what="the drain to wait")

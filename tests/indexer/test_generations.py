@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from infra.index import generations, naming
+from infra.index import mapping, naming
+from infra.operations import first_generation
 from tests.indexer.conftest import Pipeline
 from tests.service import Service
 from tests.waiting import wait_until
@@ -27,10 +28,10 @@ def leaves(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_live_mapping_is_the_declared_one_and_strict(pipeline: Pipeline) -> None:
-    mapping = pipeline.database.search.indices.get_mapping(index=pipeline.index_name)[pipeline.index_name]["mappings"]
-    assert mapping["dynamic"] == "strict"
-    assert mapping["_meta"] == mapping.MAPPING["_meta"]
-    assert leaves(mapping["properties"]) == leaves(mapping.MAPPING["properties"])
+    live = pipeline.database.search.indices.get_mapping(index=pipeline.index_name)[pipeline.index_name]["mappings"]
+    assert live["dynamic"] == "strict"
+    assert live["_meta"] == mapping.MAPPING["_meta"]
+    assert leaves(live["properties"]) == leaves(mapping.MAPPING["properties"])
 
 
 def test_field_that_is_not_declared_is_refused(pipeline: Pipeline) -> None:
@@ -43,7 +44,7 @@ def test_field_that_is_not_declared_is_refused(pipeline: Pipeline) -> None:
 def test_many_that_start_at_once_make_one_generation(pipeline: Pipeline) -> None:
     pipeline.run("DELETE FROM generations")
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(generations.ensure, [pipeline.database.settings] * 6))
+        list(pool.map(first_generation.ensure, [pipeline.database.settings] * 6))
     rows = pipeline.run("SELECT index_name, state FROM generations")
     assert len(rows) == 1
     alias = naming.read_alias(pipeline.database.settings.index_prefix)
@@ -54,7 +55,7 @@ def test_index_left_by_another_database_is_stepped_round(pipeline: Pipeline) -> 
     left = pipeline.consumer()
     pipeline.drain()
     pipeline.run("DELETE FROM generations")
-    generations.ensure(pipeline.database.settings)
+    first_generation.ensure(pipeline.database.settings)
     [(index,)] = pipeline.run("SELECT index_name FROM generations")
     assert index == naming.index_name(pipeline.database.settings.index_prefix, 2)
     assert pipeline.visible() == set()
@@ -66,9 +67,9 @@ def test_index_left_by_another_database_is_stepped_round(pipeline: Pipeline) -> 
 
 
 def test_mapping_that_differs_is_told_and_nothing_is_rebuilt(pipeline: Pipeline) -> None:
-    assert generations.ensure(pipeline.database.settings)
+    assert first_generation.ensure(pipeline.database.settings)
     pipeline.run("UPDATE generations SET mapping_digest = 'another'")
-    assert not generations.ensure(pipeline.database.settings)
+    assert not first_generation.ensure(pipeline.database.settings)
     assert pipeline.run("SELECT count(*) FROM generations") == [(1,)]
 
 

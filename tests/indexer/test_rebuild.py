@@ -9,15 +9,16 @@ from indexer.rebuild import fill
 from indexer.rebuild.builder import Builder
 from indexer.verify import compare, ranges
 from indexer.verify.ranges import IdRange
-from infra.index import generations, mapping, naming
+from infra.index import indices, mapping, naming
 from infra.operations import rebuild as rebuilds
+from infra.operations.rebuild import Request
 from tests.guarantees.agreement import assert_agreement
 from tests.indexer.building import (
     PHASES,
     ask,
     build,
     document_in,
-    indices,
+    index_names,
     latest,
     misses,
     next_index,
@@ -90,7 +91,7 @@ def test_cancel_in_any_phase_leaves_nothing(pipeline: Pipeline, builder: Builder
     ask(pipeline, "cancel")
     done = build(pipeline, builder)
     assert (done.phase, done.state) == ("cancelled", "dropped")
-    assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    assert index_names(pipeline) == read_index(pipeline) == [pipeline.index_name]
     assert pipeline.run("SELECT count(*) FROM generation_slices") == [(0,)]
     assert pipeline.visible() == {consumer}
     assert rebuild(pipeline, builder).phase == "done"
@@ -98,16 +99,16 @@ def test_cancel_in_any_phase_leaves_nothing(pipeline: Pipeline, builder: Builder
 
 def test_second_rebuild_is_refused_while_one_is_built(pipeline: Pipeline, builder: Builder) -> None:
     ask(pipeline, "rebuild")
-    with pytest.raises(rebuilds.RebuildError, match="being built already, phase requested"):
+    with pytest.raises(rebuilds.RebuildError, match=r"already being built \(phase requested\)"):
         ask(pipeline, "rebuild")
     build(pipeline, builder)
     assert rebuild(pipeline, builder).phase == "done"
     assert states(pipeline) == ["dropped", "kept", "live"]
-    assert len(indices(pipeline)) == 2
+    assert len(index_names(pipeline)) == 2
 
 
 @pytest.mark.parametrize("request_", ["cancel", "pause", "resume", "rollback", "drop"])
-def test_what_cannot_be_done_is_refused(pipeline: Pipeline, request_: str) -> None:
+def test_what_cannot_be_done_is_refused(pipeline: Pipeline, request_: Request) -> None:
     with pytest.raises(rebuilds.RebuildError):
         ask(pipeline, request_)
 
@@ -129,7 +130,7 @@ def test_paused_rebuild_rests_and_misses_nothing(pipeline: Pipeline, builder: Bu
 
 @pytest.mark.parametrize("request_", ["cancel", "pause"])
 def test_verification_that_is_under_way_ends_when_it_is_not_wanted_any_more(
-    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch, request_: str
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch, request_: Request
 ) -> None:
     monkeypatch.setattr(ranges, "RANGE_ROWS", 2)
     people(pipeline, 100)
@@ -150,7 +151,7 @@ def test_verification_that_is_under_way_ends_when_it_is_not_wanted_any_more(
     assert len(compared) <= 2 * compare.MAX_PENDING
     if request_ == "cancel":
         assert build(pipeline, builder).phase == "cancelled"
-        assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+        assert index_names(pipeline) == read_index(pipeline) == [pipeline.index_name]
     else:
         assert not builder.step()
         assert latest(pipeline).phase == "verifying"
@@ -219,7 +220,7 @@ def test_index_that_differs_is_never_read(pipeline: Pipeline, builder: Builder, 
         writer.index(index=index, id=consumer if fault == "altered" else "cons_nobody", body=lie, params=params)
     done = build(pipeline, builder)
     assert (done.phase, done.differences, done.error) == ("failed", 1, "verification found 1 differences")
-    assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    assert index_names(pipeline) == read_index(pipeline) == [pipeline.index_name]
     assert pipeline.visible() == {consumer, other}
 
 
@@ -243,11 +244,11 @@ def test_rollback_loses_nothing_either_way(pipeline: Pipeline, builder: Builder)
 
 def test_kept_index_goes_when_its_time_is_over(pipeline: Pipeline, builder: Builder) -> None:
     rebuild(pipeline, builder)
-    assert len(indices(pipeline)) == 2
+    assert len(index_names(pipeline)) == 2
     ask(pipeline, "drop")
     assert not builder.work(5)
     assert states(pipeline) == ["dropped", "live"]
-    assert indices(pipeline) == [next_index(pipeline)]
+    assert index_names(pipeline) == [next_index(pipeline)]
     with pytest.raises(rebuilds.RebuildError):
         ask(pipeline, "rollback")
 
@@ -275,7 +276,7 @@ def test_document_that_only_the_new_index_refuses_ends_the_rebuild(pipeline: Pip
     done = build(pipeline, builder)
     assert done.phase == "failed"
     assert "refused" in (done.error or "")
-    assert indices(pipeline) == [pipeline.index_name]
+    assert index_names(pipeline) == [pipeline.index_name]
     assert pipeline.visible() == {consumer}
 
 
@@ -285,11 +286,11 @@ def test_new_field_deployed_before_its_rebuild_stops_nothing_and_is_there_after_
     """The index was built by code that did not know `totalOrders`; it refuses what it does not know."""
     search, index = pipeline.database.search, pipeline.index_name
     known = {name: field for name, field in mapping.MAPPING["properties"].items() if name != "totalOrders"}
-    generations.delete(search, index)
+    indices.delete(search, index)
     body = {"settings": mapping.INDEX_SETTINGS, "mappings": mapping.MAPPING | {"properties": known}}
     search.indices.create(index=index, body=body | {"aliases": {naming.write_alias(index): {}}})
-    generations.show(search, pipeline.database.settings.index_prefix, index)
-    uuid = generations.look(search, pipeline.database.settings.index_prefix)[index].uuid
+    indices.switch_reads(search, pipeline.database.settings.index_prefix, index)
+    uuid = indices.existing(search, pipeline.database.settings.index_prefix)[index].uuid
     pipeline.run("UPDATE generations SET index_uuid = :uuid, fields = :fields", uuid=uuid, fields=list(known))
     consumer, gone = pipeline.consumer("Before"), pipeline.consumer()
     pipeline.drain()

@@ -86,7 +86,8 @@ def test_second_rebuild_is_refused_in_one_line(pipeline: Pipeline, consumers: Co
     assert consumers("index", "rebuild").code == 0
     refused = consumers("index", "rebuild")
     assert refused.code == 1
-    assert refused.err == f"{next_index(pipeline)} is being built already, phase requested\n"
+    message = "is already being built (phase requested): wait until it ends, or cancel it"
+    assert refused.err == f"{next_index(pipeline)} {message}\n"
 
 
 def test_rebuild_that_is_waited_for_shows_how_far_it_is_and_how_it_ended(

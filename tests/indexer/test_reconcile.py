@@ -8,10 +8,10 @@ from opensearchpy.exceptions import NotFoundError
 
 from indexer.rebuild.builder import Builder
 from indexer.rebuild.lost_index import reconcile
-from infra.index import generations, naming
+from infra.index import generations, indices, naming
 from infra.operations.rebuild import RebuildError
 from tests.guarantees.agreement import assert_agreement
-from tests.indexer.building import ask, build, indices, latest, next_index, reach, read_index, rebuild, states
+from tests.indexer.building import ask, build, index_names, latest, next_index, reach, read_index, rebuild, states
 from tests.indexer.conftest import Pipeline
 
 
@@ -30,8 +30,8 @@ def remove(pipeline: Pipeline) -> None:
 def replace(pipeline: Pipeline) -> None:
     """As from a snapshot: the same name and aliases, and something else in it."""
     remove(pipeline)
-    generations.create(pipeline.database.search, pipeline.index_name)
-    generations.show(pipeline.database.search, pipeline.database.settings.index_prefix, pipeline.index_name)
+    indices.create(pipeline.database.search, pipeline.index_name)
+    indices.switch_reads(pipeline.database.search, pipeline.database.settings.index_prefix, pipeline.index_name)
 
 
 def replace_by_anything(pipeline: Pipeline) -> None:
@@ -75,7 +75,7 @@ def test_lost_index_is_not_read_and_refilled_by_a_rebuild(
     assert build(pipeline, builder).phase == "done"
     pipeline.drain()
     assert states(pipeline) == ["dropped", "live"]
-    assert indices(pipeline) == read_index(pipeline) == [next_index(pipeline)]
+    assert index_names(pipeline) == read_index(pipeline) == [next_index(pipeline)]
     assert pipeline.visible() == {consumer}
     assert_agreement(pipeline.database)
 
@@ -104,7 +104,7 @@ def test_swap_that_was_not_recorded_is_undone_and_happens_again(pipeline: Pipeli
     ask(pipeline, "rebuild")
     reach(pipeline, builder, "swapping")
     prefix = pipeline.database.settings.index_prefix
-    generations.show(pipeline.database.search, prefix, next_index(pipeline))
+    indices.switch_reads(pipeline.database.search, prefix, next_index(pipeline))
     look(pipeline)
     assert read_index(pipeline) == [pipeline.index_name]
     assert build(pipeline, builder).phase == "done"
@@ -119,16 +119,16 @@ def test_cancel_after_a_swap_that_was_not_recorded_leaves_readers_their_index(
     pipeline.drain()
     ask(pipeline, "rebuild")
     reach(pipeline, builder, "swapping")
-    generations.show(pipeline.database.search, pipeline.database.settings.index_prefix, next_index(pipeline))
+    indices.switch_reads(pipeline.database.search, pipeline.database.settings.index_prefix, next_index(pipeline))
     ask(pipeline, "cancel")
     build(pipeline, builder)
-    assert indices(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    assert index_names(pipeline) == read_index(pipeline) == [pipeline.index_name]
     assert pipeline.visible() == {consumer}
 
 
 def test_nothing_is_put_right_while_a_swap_is_under_way(pipeline: Pipeline) -> None:
     with pipeline.database.engine.begin() as connection:
-        connection.execute(generations.EXCLUSIVELY, {"lock": generations.BARRIER})
+        connection.execute(generations.LOCK_BARRIER)
         pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=read_alias(pipeline))
         with ThreadPoolExecutor(1) as pool:
             pool.submit(look, pipeline).result()
@@ -171,5 +171,5 @@ def test_index_made_before_its_uuid_was_recorded_is_known_from_then_on(pipeline:
     [(known,)] = pipeline.run("SELECT index_uuid FROM generations")
     assert (
         known
-        == generations.look(pipeline.database.search, pipeline.database.settings.index_prefix)[pipeline.index_name].uuid
+        == indices.existing(pipeline.database.search, pipeline.database.settings.index_prefix)[pipeline.index_name].uuid
     )

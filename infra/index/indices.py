@@ -1,0 +1,106 @@
+"""The indices of this service in OpenSearch, one for each generation: list, create, switch reads, delete."""
+
+from typing import Any, NamedTuple
+
+from opensearchpy import OpenSearch
+
+from infra.index import mapping, naming
+
+NOT_FOUND = 404
+
+
+class SearchError(Exception):
+    """OpenSearch cannot be used; the message is one line for the operator."""
+
+
+class Index(NamedTuple):
+    """An index as OpenSearch has it."""
+
+    uuid: str
+    """Unique: no other index has it, whatever its name, and the index itself gets a new one when restored."""
+    aliases: frozenset[str]
+
+
+class SeqNos(NamedTuple):
+    """Sequence numbers of an index's operations; -1 without any operation."""
+
+    max_seq_no: int
+    global_checkpoint: int
+    """Operations up to this number are on disk in every copy of the shard."""
+
+
+def existing(client: OpenSearch, prefix: str) -> dict[str, Index]:
+    """List all indices of this service by name, closed indices included.
+
+    Raises:
+        OpenSearchException: OpenSearch does not answer.
+    """
+    params = {"expand_wildcards": "all", "filter_path": "*.aliases,*.settings.index.uuid,*.settings.index.history"}
+    answer: dict[str, Any] = client.indices.get(index=f"{prefix}-0*", params=params)
+    return {
+        name: Index(_uuid(index["settings"]["index"]), frozenset(index.get("aliases", ())))
+        for name, index in answer.items()
+    }
+
+
+def seq_nos(client: OpenSearch, prefix: str) -> dict[str, SeqNos]:
+    """Read the sequence numbers of each index of this service whose primary shard is started, by index name.
+
+    Raises:
+        OpenSearchException: OpenSearch does not answer.
+    """
+    fields = ",".join(f"indices.*.shards.*.{field}" for field in ("routing.primary", "routing.state", "seq_no"))
+    params = {"level": "shards", "filter_path": fields}
+    answer: Any = client.indices.stats(index=f"{prefix}-0*", metric="docs", params=params)
+    by_index = {}
+    for name, index in answer.get("indices", {}).items():
+        for copy in index["shards"].get("0", ()):
+            if copy["routing"] == {"primary": True, "state": "STARTED"}:
+                by_index[name] = SeqNos(copy["seq_no"]["max_seq_no"], copy["seq_no"]["global_checkpoint"])
+    return by_index
+
+
+def create(client: OpenSearch, name: str) -> None:
+    """Create an index with the declared mapping and settings, and with its write alias.
+
+    Raises:
+        OpenSearchException: the index cannot be created, or exists already.
+    """
+    body = {
+        "settings": mapping.INDEX_SETTINGS,
+        "mappings": mapping.MAPPING,
+        "aliases": {naming.write_alias(name): {}},
+    }
+    client.indices.create(index=name, body=body)
+
+
+def switch_reads(client: OpenSearch, prefix: str, name: str) -> None:
+    """Point the read alias at an index, and at no other index, in one atomic step.
+
+    Raises:
+        OpenSearchException, SearchError: reads may use this index or the one before.
+    """
+    alias = naming.read_alias(prefix)
+    actions = [
+        {"remove": {"index": "*", "alias": alias, "must_exist": False}},
+        {"add": {"index": name, "alias": alias, "filter": {"term": {"deleted": False}}}},
+    ]
+    answer = client.indices.update_aliases(body={"actions": actions})
+    if not answer.get("acknowledged") or answer.get("errors"):
+        raise SearchError(f"OpenSearch did not acknowledge the switch of reads to {name}")
+
+
+def delete(client: OpenSearch, name: str) -> None:
+    """Delete an index, if it exists.
+
+    Raises:
+        OpenSearchException, SearchError: the index may still exist.
+    """
+    answer = client.indices.delete(index=name, params={"ignore": NOT_FOUND})
+    if not answer.get("acknowledged") and answer.get("status") != NOT_FOUND:
+        raise SearchError(f"OpenSearch did not acknowledge the deletion of {name}")
+
+
+def _uuid(settings: dict[str, Any]) -> str:
+    """The UUIDs of the index and of its history: a restore into a closed index changes only the history's."""
+    return " ".join([settings["uuid"], *settings.get("history", {}).values()])

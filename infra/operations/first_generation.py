@@ -1,0 +1,56 @@
+"""Create the first generation of a new database; every later generation is built by a rebuild."""
+
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException, TransportError
+
+from infra.database.engine import open_engine
+from infra.index import generations, indices
+from infra.index.client import open_client
+from infra.index.generations import LOCK_BARRIER
+from infra.index.indices import SearchError
+from infra.operations import rebuild
+from infra.settings import Settings
+
+
+def ensure(settings: Settings) -> bool:
+    """Create the first generation, unless one is live. Safe at every start, by many processes at once.
+
+    Returns whether the live index has the mapping of this code. If not, the service continues with the fields of the
+    live index, and an operator starts the rebuild which adds the other fields.
+
+    Raises:
+        SearchError: OpenSearch cannot be used.
+    """
+    engine = open_engine(settings)
+    client = open_client(settings)
+    try:
+        with engine.begin() as connection:
+            connection.execute(LOCK_BARRIER)
+            if (live := generations.live(connection)) is None:
+                _create(connection, client, settings.index_prefix)
+                return True
+            index = None if live.index_uuid else indices.existing(client, settings.index_prefix).get(live.index_name)
+            if index:
+                rebuild.record_uuid(connection, live.id, index.uuid)
+            return generations.has_declared_mapping(live)
+    except OpenSearchException as error:
+        # The message omits the address, which may hold a password.
+        raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_first_line(error)}") from error
+    finally:
+        engine.dispose()
+        client.close()
+
+
+def _create(connection: sa.Connection, client: OpenSearch, prefix: str) -> None:
+    """Create an empty index: nothing was indexed yet, so every row is still in the outbox and the drain fills it."""
+    # Existing indices were left by another database: their names are skipped.
+    name = generations.free_name(connection, indices.existing(client, prefix), prefix)
+    indices.create(client, name)
+    indices.switch_reads(client, prefix, name)
+    rebuild.add_first(connection, name, indices.existing(client, prefix)[name].uuid)
+
+
+def _first_line(error: OpenSearchException) -> str:
+    reason = error.error if isinstance(error, TransportError) and error.status_code != "N/A" else type(error).__name__
+    return str(reason).partition("\n")[0]
