@@ -102,14 +102,15 @@ def _check_usable(dialect: sa.Dialect, connection: Any, record: ConnectionPoolEn
     """
     idle_seconds = time.monotonic() - record.info.get(RETURNED_AT, time.monotonic())
     try:
-        if idle_seconds < TRUSTED_SECONDS and not _has_unread_data(connection.driver_connection.pgconn.socket):
+        if idle_seconds < TRUSTED_SECONDS and not has_unread_data(connection.driver_connection.pgconn.socket):
             return
         dialect.do_ping(connection)
     except psycopg.Error:
         raise InvalidatePoolError from None
 
 
-def _has_unread_data(socket: int) -> bool:
+def has_unread_data(socket: int) -> bool:
+    """Whether the server has sent data no query asked for, such as a notice of its shutdown."""
     poll = select.poll()
     poll.register(socket, select.POLLIN)
     return bool(poll.poll(0))

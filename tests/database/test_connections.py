@@ -41,6 +41,6 @@ def test_a_connection_that_rested_is_replaced_if_it_is_dead_without_a_word(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "TRUSTED_SECONDS", 0)
-    monkeypatch.setattr(engine, "_has_said", lambda _: False)
+    monkeypatch.setattr(engine, "has_unread_data", lambda _: False)
     before, after = closed_while_it_rested(environment)
     assert before != after
