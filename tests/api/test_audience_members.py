@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.gathering import audience, audiences_of, members, people, stored_members
-from tests.api.ordering import faults
+from tests.api.audiences import create_audience, included_audiences, insert_consumers, send_members, stored_members
+from tests.api.resources import faults
 from tests.service import Account
 from tests.waiting import wait_until
 
@@ -17,8 +17,8 @@ METHODS = ["POST", "PUT", "DELETE"]
 
 @pytest.mark.parametrize("audience_type", ["STATIC", "SYNCED_LIST"])
 def test_members_are_added_and_removed_and_only_changes_count(account: Account, audience_type: str) -> None:
-    made = audience(account, audience_type)["id"]
-    one, two, three = people(account, 3)
+    made = create_audience(account, audience_type)["id"]
+    one, two, three = insert_consumers(account, 3)
     for method, ids, count, left in (
         ("POST", [], 0, set()),
         ("POST", [two, one, two], 2, {one, two}),
@@ -28,7 +28,7 @@ def test_members_are_added_and_removed_and_only_changes_count(account: Account, 
         ("DELETE", [two], 0, {three}),
         ("DELETE", [], 0, {three}),
     ):
-        answer = members(account, method, made, ids)
+        answer = send_members(account, method, made, ids)
         assert answer.status_code == 200, answer.text
         name = "addedCount" if method == "POST" else "removedCount"
         assert list(answer.json().items()) == [("audienceId", made), (name, count)]
@@ -36,23 +36,25 @@ def test_members_are_added_and_removed_and_only_changes_count(account: Account, 
 
 
 def test_members_of_a_synced_list_are_replaced(account: Account) -> None:
-    made = audience(account, "SYNCED_LIST")["id"]
-    one, two, three = people(account, 3)
+    made = create_audience(account, "SYNCED_LIST")["id"]
+    one, two, three = insert_consumers(account, 3)
     for ids, added, removed in (([two, one, one], 2, 0), ([two, three], 1, 1), ([three, two], 0, 0), ([], 0, 2)):
-        answer = members(account, "PUT", made, ids)
+        answer = send_members(account, "PUT", made, ids)
         assert answer.json() == {"audienceId": made, "addedCount": added, "removedCount": removed}
         assert stored_members(account, made) == set(ids)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_unknown_consumers_are_named_and_nothing_is_stored(account: Account, method: str) -> None:
-    made = audience(account, "SYNCED_LIST")["id"]
-    known = people(account, 2)
-    [foreign] = people(account, 1, account.test_environment)
-    gone = people(account, 1)
+    made = create_audience(account, "SYNCED_LIST")["id"]
+    known = insert_consumers(account, 2)
+    [foreign] = insert_consumers(account, 1, account.test_environment)
+    gone = insert_consumers(account, 1)
     account.live.delete(f"/consumers/{gone[0]}")
-    members(account, "POST", made, known[:1])
-    answer = members(account, method, made, [known[1], UNKNOWN, foreign, *gone, "", "é💥", known[0].lower(), known[0]])
+    send_members(account, "POST", made, known[:1])
+    answer = send_members(
+        account, method, made, [known[1], UNKNOWN, foreign, *gone, "", "é💥", known[0].lower(), known[0]]
+    )
     found = faults(answer)
     assert found.keys() == {f"consumerIds[{place}]" for place in range(1, 7)}
     assert UNKNOWN in found["consumerIds[1]"]
@@ -62,24 +64,24 @@ def test_unknown_consumers_are_named_and_nothing_is_stored(account: Account, met
 
 @pytest.mark.parametrize("method", METHODS)
 def test_members_are_at_most_10000(account: Account, method: str) -> None:
-    made = audience(account, "SYNCED_LIST")["id"]
-    ids = people(account, 10_000)
-    assert faults(members(account, method, made, [*ids, ids[0]])).keys() == {"consumerIds"}
-    members(account, "POST", made, ids if method == "DELETE" else [])
-    answer = members(account, method, made, ids)
+    made = create_audience(account, "SYNCED_LIST")["id"]
+    ids = insert_consumers(account, 10_000)
+    assert faults(send_members(account, method, made, [*ids, ids[0]])).keys() == {"consumerIds"}
+    send_members(account, "POST", made, ids if method == "DELETE" else [])
+    answer = send_members(account, method, made, ids)
     assert answer.status_code == 200, answer.text
     assert len(stored_members(account, made)) == (0 if method == "DELETE" else 10_000)
     unknown = [UNKNOWN[:-5] + f"{number:05}" for number in range(10_000)]
-    assert len(faults(members(account, method, made, unknown))) == 10_000
+    assert len(faults(send_members(account, method, made, unknown))) == 10_000
 
 
 @pytest.mark.parametrize(("audience_type", "methods"), [("DYNAMIC", METHODS), ("STATIC", ["PUT"])])
 def test_members_that_do_not_suit_the_type_are_refused(
     account: Account, audience_type: str, methods: list[str]
 ) -> None:
-    made = audience(account, audience_type)["id"]
+    made = create_audience(account, audience_type)["id"]
     for method in methods:
-        answer = members(account, method, made, people(account, 1))
+        answer = send_members(account, method, made, insert_consumers(account, 1))
         assert answer.status_code == 400, answer.text
         assert audience_type.lower().partition("_")[0] in answer.text.lower() or "SYNCED_LIST" in answer.text
     assert stored_members(account, made) == set()
@@ -98,13 +100,13 @@ def test_members_that_do_not_suit_the_type_are_refused(
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_wrong_body_is_refused(account: Account, method: str, body: Any, fields: set[str]) -> None:
-    made = audience(account, "SYNCED_LIST")["id"]
+    made = create_audience(account, "SYNCED_LIST")["id"]
     assert faults(account.live.request(method, f"/audiences/{made}/members", json=body)).keys() == fields
 
 
 def test_consumer_moves_with_its_memberships_and_its_document_follows(account: Account) -> None:
-    first, second = sorted(audience(account, kind)["id"] for kind in ("SYNCED_LIST", "SYNCED_LIST"))
-    person, bystander = people(account, 2)
+    first, second = sorted(create_audience(account, kind)["id"] for kind in ("SYNCED_LIST", "SYNCED_LIST"))
+    person, bystander = insert_consumers(account, 2)
     steps: list[tuple[str, str, list[str], list[str]]] = [
         ("POST", second, [person], [second]),
         ("PUT", first, [person, bystander], [first, second]),
@@ -113,11 +115,11 @@ def test_consumer_moves_with_its_memberships_and_its_document_follows(account: A
     ]
     for method, where, ids, expected in steps:
         before = account.live.get(f"/consumers/{person}")
-        assert members(account, method, where, ids).status_code == 200
+        assert send_members(account, method, where, ids).status_code == 200
         after = account.live.get(f"/consumers/{person}")
         assert int(after.headers["ETag"].strip('"')) == int(before.headers["ETag"].strip('"')) + 1
         assert after.json()["updatedAt"] >= before.json()["updatedAt"]
-        assert members(account, method, where, ids).status_code == 200  # which changes nothing
+        assert send_members(account, method, where, ids).status_code == 200  # which changes nothing
         assert account.live.get(f"/consumers/{person}").headers["ETag"] == after.headers["ETag"]
         account.settled()
         document = account.database.documents(account.live_environment)[person]
@@ -126,20 +128,20 @@ def test_consumer_moves_with_its_memberships_and_its_document_follows(account: A
 
 
 def test_included_audiences_are_ordered_by_name_then_id(account: Account) -> None:
-    [person] = people(account, 1)
-    assert audiences_of(account, person) == []
+    [person] = insert_consumers(account, 1)
+    assert included_audiences(account, person) == []
     names = ["b", "a", "b", "B", "é", "a b", "Ä", "b"]
-    made = [audience(account, ("STATIC", "SYNCED_LIST")[place % 2], name) for place, name in enumerate(names)]
+    made = [create_audience(account, ("STATIC", "SYNCED_LIST")[place % 2], name) for place, name in enumerate(names)]
     for one in reversed(made):
-        members(account, "POST", one["id"], [person])
-    audience(account, "STATIC", "not mine")
+        send_members(account, "POST", one["id"], [person])
+    create_audience(account, "STATIC", "not mine")
     shown = [{name: one[name] for name in ("id", "name", "type")} for one in made]
-    assert audiences_of(account, person) == sorted(shown, key=lambda one: (one["name"], one["id"]))
+    assert included_audiences(account, person) == sorted(shown, key=lambda one: (one["name"], one["id"]))
     renamed = account.live.put(f"/audiences/{made[0]['id']}", json={"name": "A first"}).json()
     before = account.live.get(f"/consumers/{person}", params={"include": "audiences"})
     assert before.json()["audiences"][0]["name"] == renamed["name"]
     account.live.delete(f"/audiences/{made[0]['id']}")
-    assert made[0]["id"] not in [one["id"] for one in audiences_of(account, person)]
+    assert made[0]["id"] not in [one["id"] for one in included_audiences(account, person)]
     changed = account.live.get(
         f"/consumers/{person}", params={"include": "audiences"}, headers={"If-None-Match": before.headers["ETag"]}
     )
@@ -147,10 +149,10 @@ def test_included_audiences_are_ordered_by_name_then_id(account: Account) -> Non
 
 
 def test_document_follows_the_deletion_of_an_audience(account: Account) -> None:
-    gone, left = (audience(account)["id"] for _ in range(2))
-    person = people(account, 1)
+    gone, left = (create_audience(account)["id"] for _ in range(2))
+    person = insert_consumers(account, 1)
     for one in (gone, left):
-        members(account, "POST", one, person)
+        send_members(account, "POST", one, person)
     account.live.delete(f"/audiences/{gone}")
     wait_until(lambda: not stored_members(account, gone), what="the memberships' end")
     account.settled()
@@ -158,37 +160,37 @@ def test_document_follows_the_deletion_of_an_audience(account: Account) -> None:
 
 
 def test_membership_ends_with_its_consumer(account: Account) -> None:
-    made = audience(account)["id"]
-    staying, leaving = people(account, 2)
-    members(account, "POST", made, [staying, leaving])
+    made = create_audience(account)["id"]
+    staying, leaving = insert_consumers(account, 2)
+    send_members(account, "POST", made, [staying, leaving])
     assert account.live.delete(f"/consumers/{leaving}").status_code == 200
     assert stored_members(account, made) == {staying}
 
 
 def test_of_simultaneous_replacements_one_is_left_whole(account: Account) -> None:
-    made = audience(account, "SYNCED_LIST")["id"]
-    ids = people(account, 40)
+    made = create_audience(account, "SYNCED_LIST")["id"]
+    ids = insert_consumers(account, 40)
     lists = [ids[:30], ids[10:], ids[::2], ids[1::2]]
     with ThreadPoolExecutor(len(lists)) as pool:
         for _ in range(20):
-            answers = list(pool.map(lambda some: members(account, "PUT", made, some), lists))
+            answers = list(pool.map(lambda some: send_members(account, "PUT", made, some), lists))
             assert [answer.status_code for answer in answers] == [200] * len(lists)
             assert sorted(stored_members(account, made)) in [sorted(some) for some in lists]
 
 
 def test_additions_and_deletes_of_their_consumers_at_once_never_fail(account: Account) -> None:
-    first, second = (audience(account, "SYNCED_LIST")["id"] for _ in range(2))
-    staying = people(account, 5)
+    first, second = (create_audience(account, "SYNCED_LIST")["id"] for _ in range(2))
+    staying = insert_consumers(account, 5)
 
     def compete(number: int) -> httpx.Response:
         if number < 2:
             return account.live.delete(f"/consumers/{leaving[number]}")
         order = [*staying, *leaving] if number % 2 else [*reversed(leaving), *staying]
-        return members(account, METHODS[number % 3], (first, second)[number // 2 % 2], order)
+        return send_members(account, METHODS[number % 3], (first, second)[number // 2 % 2], order)
 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(20):
-            leaving = people(account, 2)
+            leaving = insert_consumers(account, 2)
             answers = list(pool.map(compete, range(8)))
             assert [answer.status_code for answer in answers[:2]] == [200, 200]
             assert {answer.status_code for answer in answers[2:]} <= {200, 400}
@@ -196,16 +198,16 @@ def test_additions_and_deletes_of_their_consumers_at_once_never_fail(account: Ac
 
 
 def test_additions_and_the_delete_of_their_audience_at_once_never_fail(account: Account) -> None:
-    ids = people(account, 20)
+    ids = insert_consumers(account, 20)
 
     def compete(number: int) -> httpx.Response:
         if number == 2:
             return account.live.delete(f"/audiences/{leaving}")
-        return members(account, "POST", leaving, ids[number:])
+        return send_members(account, "POST", leaving, ids[number:])
 
     with ThreadPoolExecutor(5) as pool:
         for _ in range(20):
-            leaving = audience(account)["id"]
+            leaving = create_audience(account)["id"]
             answers = list(pool.map(compete, range(5)))
             assert answers.pop(2).status_code == 200
             assert {answer.status_code for answer in answers} <= {200, 404}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.ordering import faults
+from tests.api.resources import faults
 from tests.service import Account
 
 MOMENT, LATER = "2024-01-01", "2024-11-01T10:00:00+02:00"

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.gathering import RULE, audience, audiences_of, members, people
-from tests.api.ordering import faults, without_time
+from tests.api.audiences import RULE, create_audience, included_audiences, insert_consumers, send_members
+from tests.api.orders import without_updated_at
+from tests.api.resources import faults
 from tests.service import Account
 
 FIELDS = ["id", "name", "description", "metadata", "type", "rules", "createdAt", "updatedAt"]
@@ -16,7 +17,7 @@ UNKNOWN = "aud_00000000000000000000000000"
 
 @pytest.mark.parametrize("audience_type", TYPES)
 def test_audience_has_all_its_fields_in_order_and_is_read_back(account: Account, audience_type: str) -> None:
-    made = audience(account, audience_type)
+    made = create_audience(account, audience_type)
     assert list(made) == FIELDS
     assert re.fullmatch(r"aud_[0-7][0-9A-HJKMNP-TV-Z]{25}", made["id"])
     rules = [RULE | {"groupId": None}] if audience_type == "DYNAMIC" else None
@@ -38,7 +39,7 @@ def test_rules_are_answered_whole_and_in_the_documented_order(account: Account) 
         "operator": "IN",
         "field": "metadata.a",
     }
-    made = audience(account, "DYNAMIC", rules=[rule, RULE], metadata={"a": None}, description="")
+    made = create_audience(account, "DYNAMIC", rules=[rule, RULE], metadata={"a": None}, description="")
     assert [list(found) for found in made["rules"]] == [["field", "operator", "values", "groupId"]] * 2
     assert made["rules"][0] == rule
     assert (made["metadata"], made["description"]) == ({"a": None}, "")
@@ -72,7 +73,7 @@ def test_wrong_audience_is_refused_with_every_fault(account: Account, body: dict
 
 
 def test_values_at_their_limits_are_taken(account: Account) -> None:
-    made = audience(account, "DYNAMIC", name=" " + "é" * 255, rules=[RULE | {"groupId": "g" * 64}] * 50)
+    made = create_audience(account, "DYNAMIC", name=" " + "é" * 255, rules=[RULE | {"groupId": "g" * 64}] * 50)
     assert (made["name"], len(made["rules"])) == ("é" * 255, 50)
 
 
@@ -87,23 +88,23 @@ def test_values_at_their_limits_are_taken(account: Account) -> None:
     ],
 )
 def test_given_fields_change_and_omitted_ones_stay(account: Account, audience_type: str, given: dict[str, Any]) -> None:
-    made = audience(account, audience_type, description="d", metadata={"a": 1})
+    made = create_audience(account, audience_type, description="d", metadata={"a": 1})
     changed = account.live.put(f"/audiences/{made['id']}", json=given).json()
-    assert without_time(changed) == without_time(made) | given
+    assert without_updated_at(changed) == without_updated_at(made) | given
     assert changed["updatedAt"] >= made["updatedAt"]
     assert account.live.get(f"/audiences/{made['id']}").json() == changed
 
 
 @pytest.mark.parametrize("audience_type", TYPES)
 def test_what_was_read_can_be_sent_back_and_changes_nothing(account: Account, audience_type: str) -> None:
-    made = audience(account, audience_type, description="d", metadata={"a": {"b": [None, 1.5]}})
+    made = create_audience(account, audience_type, description="d", metadata={"a": {"b": [None, 1.5]}})
     answer = account.live.put(f"/audiences/{made['id']}", json=made)
     assert answer.status_code == 200, answer.text
-    assert without_time(answer.json()) == without_time(made)
+    assert without_updated_at(answer.json()) == without_updated_at(made)
 
 
 def test_metadata_is_merged(account: Account) -> None:
-    made = audience(account, metadata={"a": 1, "b": {"c": 2}})
+    made = create_audience(account, metadata={"a": 1, "b": {"c": 2}})
     changed = account.live.put(f"/audiences/{made['id']}", json={"metadata": {"a": None, "b": {"d": 3}}}).json()
     assert changed["metadata"] == {"b": {"c": 2, "d": 3}}
 
@@ -125,14 +126,14 @@ def test_metadata_is_merged(account: Account) -> None:
 def test_wrong_change_is_refused_and_nothing_changes(
     account: Account, audience_type: str, given: dict[str, Any], fields: set[str]
 ) -> None:
-    made = audience(account, audience_type)
+    made = create_audience(account, audience_type)
     assert faults(account.live.put(f"/audiences/{made['id']}", json=given)).keys() == fields
     assert account.live.get(f"/audiences/{made['id']}").json() == made
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_walks_both_ways_meet_every_audience_newest_first(account: Account, size: int) -> None:
-    made = [audience(account, TYPES[number % 3], name=f"A {number}") for number in range(7)]
+    made = [create_audience(account, TYPES[number % 3], name=f"A {number}") for number in range(7)]
     with account.database.engine.begin() as connection:  # of one moment, so that the id decides
         connection.exec_driver_sql(
             "UPDATE audiences SET created_at = '2024-01-01Z' WHERE name IN ('A 2', 'A 3', 'A 4')"
@@ -153,7 +154,7 @@ def test_walks_both_ways_meet_every_audience_newest_first(account: Account, size
 
 
 def test_foreign_and_damaged_cursors_and_unknown_parameters_are_refused(account: Account) -> None:
-    audience(account)
+    create_audience(account)
     cursor = account.live.get("/audiences").json()["pageInfo"]["endCursor"]
     assert account.live.get("/audiences", params={"after": cursor}).json()["data"] == []
     assert faults(account.test.get("/audiences", params={"after": cursor})).keys() == {"after"}
@@ -173,21 +174,21 @@ def test_unknown_audience_is_404_everywhere(account: Account, given: str) -> Non
 def assert_unknown(account: Account, given: str) -> None:
     bodies: dict[str, Any] = {"PUT": {}, "GET": None, "DELETE": None}
     answers = [account.live.request(method, f"/audiences/{given}", json=body) for method, body in bodies.items()]
-    answers += [members(account, method, given, ["nobody"]) for method in ("POST", "PUT", "DELETE")]
+    answers += [send_members(account, method, given, ["nobody"]) for method in ("POST", "PUT", "DELETE")]
     assert [(answer.status_code, answer.json()["error"]) for answer in answers] == [(404, "Audience not found")] * 6
 
 
 @pytest.mark.parametrize("audience_type", TYPES)
 def test_deleted_audience_is_gone_at_once_everywhere(account: Account, audience_type: str) -> None:
-    made, left = audience(account, audience_type), audience(account)
-    [person] = people(account, 1)
+    made, left = create_audience(account, audience_type), create_audience(account)
+    [person] = insert_consumers(account, 1)
     for stored in (made, left):
-        assert members(account, "POST", stored["id"], [person]).is_success or stored["type"] == "DYNAMIC"
+        assert send_members(account, "POST", stored["id"], [person]).is_success or stored["type"] == "DYNAMIC"
     deleted = account.live.delete(f"/audiences/{made['id']}")
     assert (deleted.status_code, deleted.json()) == (200, made)
     assert_unknown(account, made["id"])
     assert [found["id"] for found in account.live.get("/audiences").json()["data"]] == [left["id"]]
-    assert [found["id"] for found in audiences_of(account, person)] == [left["id"]]
+    assert [found["id"] for found in included_audiences(account, person)] == [left["id"]]
 
 
 def test_audience_of_another_environment_is_unknown(account: Account) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
 
+from tests.api.resources import count_rows
 from tests.service import Account, Service, new_account
 
 JSON = {"Content-Type": "application/json"}
@@ -20,17 +20,17 @@ def target(service: Service) -> Iterator[Account]:
         yield account
 
 
-def count(account: Account) -> int:
-    with account.database.engine.connect() as connection:
-        query = sa.text("SELECT count(*) FROM consumers WHERE environment_id IN (:live, :test)")
-        environments = {"live": account.live_environment, "test": account.test_environment}
-        return int(connection.execute(query, environments).scalar_one())
+def count_all(account: Account) -> int:
+    """Count the consumers of both environments."""
+    return sum(
+        count_rows(account, environment=number) for number in (account.live_environment, account.test_environment)
+    )
 
 
 def refused(account: Account, answer: httpx.Response, before: int) -> None:
     assert answer.status_code == 400, answer.text[:500]
     assert answer.json()["requestId"] == answer.headers["X-Request-Id"]
-    assert count(account) == before
+    assert count_all(account) == before
 
 
 def number(text: str) -> bytes:
@@ -76,7 +76,7 @@ BROKEN = {
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("path", ["/consumers", "/orders", "/orders/batch"])
 def test_what_is_not_strictly_json_is_a_400(target: Account, path: str, body: bytes) -> None:
-    before = count(target)
+    before = count_all(target)
     refused(target, target.live.post(path, content=body, headers=JSON), before)
 
 
@@ -96,10 +96,10 @@ def test_value_of_another_type_anywhere_is_never_a_5xx(target: Account, path: st
     }[path]
     bodies = [value, *({field: value} for field in fields), dict.fromkeys(fields, value), [value, {"amount": value}]]
     for body in bodies:
-        before = count(target)
+        before = count_all(target)
         answer = target.live.post(path, content=json.dumps(body), headers=JSON)
         assert answer.status_code in {201, 400}, (body, answer.text)
-        assert count(target) == before + (answer.status_code == 201 and path == "/consumers")
+        assert count_all(target) == before + (answer.status_code == 201 and path == "/consumers")
 
 
 def ask(account: Account, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict[str, Any]]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
 from infra.filters.language import MAX_DEPTH
-from tests.api.calls import create
-from tests.api.walking import walk
+from tests.api.pages import walk
+from tests.api.resources import create
 from tests.evaluation import Row, holds
 from tests.expressions import ALL_OPERATORS, as_rule, conditions, depth, expressions, is_light, written
 from tests.people import fill, person

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.calls import count, create, faults
+from tests.api.resources import count_rows, create, faults
 from tests.service import Account, Service, new_account
 
 LIMIT = 500
@@ -31,7 +31,7 @@ def several(account: Account, number: int, **fields: str) -> Items:
 
 def unchanged(account: Account, before: Items) -> bool:
     rows = [account.live.get(f"/consumers/{one['id']}").json() for one in before]
-    return rows == before and count(account) == len(before)
+    return rows == before and count_rows(account) == len(before)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -68,7 +68,7 @@ def test_more_than_500_are_refused(account: Account, method: str, item: Any, wra
     body = [item] * (LIMIT + 1)
     answer = send(account, method, {"consumers": body} if wrapped else body)
     assert (answer.status_code, answer.json()["error"]) == (400, "Max batch size is 500")
-    assert count(account) == 0
+    assert count_rows(account) == 0
 
 
 @pytest.mark.parametrize(("method", "status"), [("POST", 201), ("PUT", 200)])
@@ -103,7 +103,7 @@ def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account) -> N
     answer = send(account, "POST", body)
     assert faults(answer).keys() == expected
     assert answer.json()["error"] == "Validation failed"
-    assert count(account) == 0
+    assert count_rows(account) == 0
 
 
 def test_every_faulty_change_is_named_and_nothing_is_changed(account: Account) -> None:
@@ -193,7 +193,7 @@ def test_of_simultaneous_batches_with_the_same_values_one_is_stored(account: Acc
             assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
             for answer in answers:
                 assert answer.status_code == 201 or len(faults(answer)) == 50
-    assert count(account) == 500
+    assert count_rows(account) == 500
 
 
 def test_simultaneous_changes_of_the_same_consumers_do_not_stop_each_other(account: Account) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.calls import count, create, faults, join
+from tests.api.resources import add_to_new_audience, count_rows, create, faults
 from tests.service import Account, Service, new_account
 
 GIVEN: dict[str, Any] = {
@@ -233,14 +233,14 @@ def test_unknown_consumer_is_404(account: Account, method: str, consumer_id: str
 
 def test_deleted_consumer_is_answered_once_and_all_of_it_is_gone(account: Account, jose: dict[str, Any]) -> None:
     order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
-    audience = join(account.live, jose["id"])
+    audience = add_to_new_audience(account.live, jose["id"])
     last = fetch(account, jose)
     deleted = account.live.delete(f"/consumers/{jose['id']}")
     assert (deleted.status_code, deleted.text) == (200, last.text)
     assert account.live.delete(f"/consumers/{jose['id']}").status_code == 404
     for answer in (fetch(account, jose), put(account, jose), account.live.get(f"/orders/{order['id']}")):
         assert answer.status_code == 404
-    assert [count(account, name) for name in ("consumers", "orders", "audience_members")] == [0, 0, 0]
+    assert [count_rows(account, name) for name in ("consumers", "orders", "audience_members")] == [0, 0, 0]
     assert account.live.get(f"/audiences/{audience}").status_code == 200
     account.settled()
     assert account.live.get("/consumers").json()["data"] == []

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.calls import count, create, faults, join
+from tests.api.resources import add_to_new_audience, count_rows, create, faults
 from tests.service import Account
 
 STALE = ['"1"', '"0", "1"', "1", "garbage", '"', ",", "W/*", '"*"', '*, "1"', '"1"' * 500]
@@ -99,7 +99,7 @@ def test_version_moves_with_orders_and_memberships(account: Account, jose: dict[
     known.add(tag(account, jose))
     account.live.delete(f"/orders/{order['id']}").raise_for_status()
     known.add(tag(account, jose))
-    audience = join(account.live, jose["id"])
+    audience = add_to_new_audience(account.live, jose["id"])
     known.add(tag(account, jose))
     body = {"consumerIds": [jose["id"]]}
     assert account.live.request("DELETE", f"/audiences/{audience}/members", json=body).json()["removedCount"] == 1
@@ -120,7 +120,7 @@ def test_digest_moves_with_what_is_included(account: Account, jose: dict[str, An
     account.live.put(f"/orders/{order['id']}", json={"externalId": "o1"}).raise_for_status()
     known.append(tag(account, jose, everything))
     assert tag(account, jose) == version
-    audience = join(account.live, jose["id"])
+    audience = add_to_new_audience(account.live, jose["id"])
     known.append(tag(account, jose, everything))
     account.live.put(f"/audiences/{audience}", json={"name": "Foes"}).raise_for_status()
     known.append(tag(account, jose, everything))
@@ -141,7 +141,7 @@ def test_include_adds_what_it_names(account: Account, jose: dict[str, Any], incl
     orders = [
         create(account.live, "/orders", consumerId=jose["id"], amount=n, placedAt=f"2024-01-{n:02}") for n in (1, 3, 2)
     ]
-    friends, best = (join(account.live, jose["id"], name) for name in ("Friends", "Best friends"))
+    friends, best = (add_to_new_audience(account.live, jose["id"], name) for name in ("Friends", "Best friends"))
     answer = fetch(account, jose, params={"include": include})
     plain = fetch(account, jose).json()
     expected = {
@@ -193,4 +193,4 @@ def test_what_is_included_is_of_one_moment(account: Account, jose: dict[str, Any
             assert len(seen["orders"]) == seen["totalOrders"]
         for one in writing:
             one.result()
-    assert count(account, "orders") == 40
+    assert count_rows(account, "orders") == 40

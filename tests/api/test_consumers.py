@@ -4,9 +4,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.api.resources import create, faults
 from tests.service import Account, Service, new_account
 
 FIELDS = [
@@ -14,18 +14,6 @@ FIELDS = [
     *("totalOrders", "totalOrderValue", "lastOrderAt", "createdAt", "updatedAt"),
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-
-def create(client: httpx.Client, **fields: Any) -> dict[str, Any]:
-    answer = client.post("/consumers", json=fields)
-    assert answer.status_code == 201, answer.text
-    content: dict[str, Any] = answer.json()
-    return content
-
-
-def faults(answer: httpx.Response) -> dict[str, str]:
-    assert answer.status_code == 400, answer.text
-    return {fault["field"]: fault["message"] for fault in answer.json()["details"]}
 
 
 def test_consumer_has_all_its_fields_in_order_and_nulls_are_present(account: Account) -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tests.api.calls import create
+from tests.api.resources import create, fault_fields
 from tests.service import Account, Service, new_account
 
 ROWS = 25
@@ -166,5 +166,4 @@ def test_cursor_leads_into_no_other_environment(shops: list[Shop]) -> None:
             for name, value in other.names.items():
                 there = there.replace(f"<{name}>", value)
             answer = other.client.get(there, params=named | {"after": cursor})
-            assert answer.status_code == 400
-            assert [fault["field"] for fault in answer.json()["details"]] == ["after"]
+            assert fault_fields(answer) == ["after"]

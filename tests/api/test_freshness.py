@@ -6,9 +6,21 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tests.api.calls import create, faults
-from tests.api.fresh import FUTURE, READS, TOKEN, WRITES, Shop, by_hand, is_stale, lag, path_of, read, seen
-from tests.api.fresh import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.api.freshness import (
+    FUTURE,
+    READS,
+    TOKEN,
+    WRITES,
+    Shop,
+    current_ids,
+    index_lag_ms,
+    is_stale,
+    read,
+    read_path,
+    run_sql,
+)
+from tests.api.freshness import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.api.resources import create, faults
 from tests.service import Account, Service
 from tests.waiting import wait_until
 
@@ -37,8 +49,8 @@ def test_list_and_search_contain_each_consumer_at_once(account: Account) -> None
         answer = account.live.post("/consumers", json={"fullName": f"Name{number:03}"})
         made.insert(0, answer.json()["id"])
         token = answer.headers[TOKEN]
-        assert seen(read(account.live, token, kind="search", q=f"name{number:03}"))[0] == made[0]
-        assert seen(read(account.live, token, first=100)) == made
+        assert current_ids(read(account.live, token, kind="search", q=f"name{number:03}"))[0] == made[0]
+        assert current_ids(read(account.live, token, first=100)) == made
 
 
 def test_list_by_totals_follows_each_order_at_once(account: Account) -> None:
@@ -47,7 +59,7 @@ def test_list_by_totals_follows_each_order_at_once(account: Account) -> None:
         body = {"consumerId": consumers[number % 2], "amount": 10 * (number + 1)}
         token = account.live.post("/orders", json=body).headers[TOKEN]
         answer = read(account.live, token, sortBy="totalOrderValue")
-        assert seen(answer) == [consumers[number % 2], consumers[1 - number % 2]]
+        assert current_ids(answer) == [consumers[number % 2], consumers[1 - number % 2]]
         assert answer.json()["data"][0] == account.live.get(f"/consumers/{consumers[number % 2]}").json()
 
 
@@ -57,18 +69,18 @@ def test_index_knows_each_membership_at_once(account: Account) -> None:
     for number in range(50):
         method, expected = ("DELETE", []) if number % 2 else ("POST", [audience])
         answer = account.live.request(method, f"/audiences/{audience}/members", json={"consumerIds": [consumer]})
-        assert seen(read(account.live, answer.headers[TOKEN])) == [consumer]
+        assert current_ids(read(account.live, answer.headers[TOKEN])) == [consumer]
         assert account.database.documents(account.live_environment)[consumer]["audienceIds"] == expected
 
 
 def test_deleted_consumer_is_gone_at_once(account: Account) -> None:
     batch = account.live.post("/consumers/batch", json=[{"fullName": "Gone Soon"}] * 50)
     left = [row["id"] for row in reversed(batch.json())]
-    assert seen(read(account.live, batch.headers[TOKEN], first=100)) == left
+    assert current_ids(read(account.live, batch.headers[TOKEN], first=100)) == left
     while left:
         token = account.live.delete(f"/consumers/{left.pop()}").headers[TOKEN]
-        assert seen(read(account.live, token, first=100)) == left
-        assert seen(read(account.live, token, kind="search", q="gone soon", first=100)) == left
+        assert current_ids(read(account.live, token, first=100)) == left
+        assert current_ids(read(account.live, token, kind="search", q="gone soon", first=100)) == left
 
 
 @pytest.mark.parametrize("kind", READS)
@@ -76,7 +88,7 @@ def test_deleted_consumer_is_gone_at_once(account: Account) -> None:
     "token", ["", "1", "1-", "abc", "2-5", "1-x", "1--1", "1-5 6", "1-5,1-5", f"1-{2**63}", "1-" + "9" * 500, "1-٣"]
 )
 def test_token_that_no_write_has_answered_is_refused_by_its_name(account: Account, kind: str, token: str) -> None:
-    path, parameters = path_of(account.live, kind), READS[kind][1]
+    path, parameters = read_path(account.live, kind), READS[kind][1]
     answer = account.live.get(path, params=parameters, headers={TOKEN.encode(): token.encode()})
     assert faults(answer).keys() == {TOKEN}
 
@@ -148,7 +160,7 @@ def test_settled_index_has_no_lag(account: Account) -> None:
     create(account.live)
     account.settled()
     for kind in READS:
-        wait_until(lambda kind=kind: lag(account.live, kind) == 0, what="no lag")  # type: ignore[misc]
+        wait_until(lambda kind=kind: index_lag_ms(account.live, kind) == 0, what="no lag")  # type: ignore[misc]
 
 
 @pytest.fixture
@@ -156,20 +168,20 @@ def poisoned(account: Account) -> Iterator[str]:
     """A consumer whose document is refused, and was."""
     consumer = str(create(account.live)["id"])
     yield consumer
-    by_hand(account, "DELETE FROM consumers WHERE id = :id", id=consumer)
+    run_sql(account, "DELETE FROM consumers WHERE id = :id", id=consumer)
     account.settled()
 
 
 def test_refused_document_makes_only_its_own_token_stale(account: Account, poisoned: str) -> None:
     update = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
-    token = by_hand(account, update, id=poisoned, m=POISON)
+    token = run_sql(account, update, id=poisoned, m=POISON)
     wait_until(lambda: refused(account, poisoned), what="the refusal")
     for _ in range(5):
         answer = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
         assert answer.headers["Index-State"] == "searchable"
-        assert answer.json()["id"] in seen(read(account.live, answer.headers[TOKEN], "wait=0"))
+        assert answer.json()["id"] in current_ids(read(account.live, answer.headers[TOKEN], "wait=0"))
         assert is_stale(account.live, token)
-    by_hand(account, "UPDATE outbox SET parked_at = now() WHERE consumer_id = :id", id=poisoned)
+    run_sql(account, "UPDATE outbox SET parked_at = now() WHERE consumer_id = :id", id=poisoned)
     assert is_stale(account.live, token)
 
 
@@ -182,10 +194,10 @@ def refused(account: Account, consumer: str) -> bool:
 def test_running_import_makes_only_its_own_token_stale(account: Account, service: Service) -> None:
     with service.without("background", "beat"):
         insert = "INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, 1000)"
-        token = by_hand(account, insert, lane="bulk")
+        token = run_sql(account, insert, lane="bulk")
         for _ in range(5):
             answer = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
             assert answer.headers["Index-State"] == "searchable"
-            assert answer.json()["id"] in seen(read(account.live, answer.headers[TOKEN], "wait=0"))
+            assert answer.json()["id"] in current_ids(read(account.live, answer.headers[TOKEN], "wait=0"))
             assert is_stale(account.live, token)
     wait_until(lambda: not is_stale(account.live, token), what="the import")

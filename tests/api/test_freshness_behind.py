@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.calls import create
-from tests.api.fresh import READS, TOKEN, WRITES, Shop, by_hand, is_empty, is_stale, lag, read
-from tests.api.fresh import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.api.freshness import READS, TOKEN, WRITES, Shop, index_lag_ms, is_empty, is_stale, read, run_sql
+from tests.api.freshness import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.api.resources import create
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
@@ -88,15 +88,15 @@ def test_token_says_nothing_of_what_others_or_another_environment_wrote(account:
 @pytest.mark.parametrize("kind", READS)
 def test_lag_rises_while_nobody_indexes(account: Account, token: str, kind: str) -> None:
     assert token
-    first = wait_until(lambda: lag(account.live, kind), what="a lag")
-    wait_until(lambda: lag(account.live, kind) > first, what="a greater lag")
+    first = wait_until(lambda: index_lag_ms(account.live, kind), what="a lag")
+    wait_until(lambda: index_lag_ms(account.live, kind) > first, what="a greater lag")
 
 
 def test_lag_counts_parked_changes_and_imports(account: Account) -> None:
-    by_hand(account, "INSERT INTO consumers (environment_id) VALUES (:e)", lane="bulk")
-    first = wait_until(lambda: lag(account.live), what="the import's lag")
-    by_hand(account, "UPDATE outbox SET parked_at = now() WHERE environment_id = :e")
-    wait_until(lambda: lag(account.live) > first, what="the parked change's lag")
+    run_sql(account, "INSERT INTO consumers (environment_id) VALUES (:e)", lane="bulk")
+    first = wait_until(lambda: index_lag_ms(account.live), what="the import's lag")
+    run_sql(account, "UPDATE outbox SET parked_at = now() WHERE environment_id = :e")
+    wait_until(lambda: index_lag_ms(account.live) > first, what="the parked change's lag")
 
 
 def test_lag_is_of_the_oldest_change_though_one_was_parked_before_or_after(account: Account) -> None:
@@ -104,21 +104,21 @@ def test_lag_is_of_the_oldest_change_though_one_was_parked_before_or_after(accou
         create(account.live)
     old = "UPDATE outbox SET created_at = now() - interval '1 hour' WHERE seq = (SELECT {} FROM outbox WHERE {})"
     mine = "environment_id = :e"
-    by_hand(account, old.format("max(seq)", mine))
-    by_hand(account, f"UPDATE outbox SET parked_at = now() WHERE seq = (SELECT max(seq) FROM outbox WHERE {mine})")
-    assert lag(account.live) >= 3_600_000
-    by_hand(account, f"UPDATE outbox SET parked_at = now() WHERE {mine}")
-    by_hand(account, old.format("min(seq)", mine).replace("1 hour", "2 hours"))
-    wait_until(lambda: lag(account.live) >= 7_200_000, what="the other's lag")
+    run_sql(account, old.format("max(seq)", mine))
+    run_sql(account, f"UPDATE outbox SET parked_at = now() WHERE seq = (SELECT max(seq) FROM outbox WHERE {mine})")
+    assert index_lag_ms(account.live) >= 3_600_000
+    run_sql(account, f"UPDATE outbox SET parked_at = now() WHERE {mine}")
+    run_sql(account, old.format("min(seq)", mine).replace("1 hour", "2 hours"))
+    wait_until(lambda: index_lag_ms(account.live) >= 7_200_000, what="the other's lag")
 
 
 @pytest.mark.parametrize("kind", READS)
 def test_lag_is_of_one_environment(account: Account, service: Service, token: str, kind: str) -> None:
     assert token
-    wait_until(lambda: lag(account.live, kind), what="a lag")
-    assert lag(account.test, kind) == 0
+    wait_until(lambda: index_lag_ms(account.live, kind), what="a lag")
+    assert index_lag_ms(account.test, kind) == 0
     with new_account(service) as other:
-        assert lag(other.live, kind) == 0
+        assert index_lag_ms(other.live, kind) == 0
 
 
 @pytest.fixture

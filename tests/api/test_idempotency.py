@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests.api.calls import count, create, faults, stored
+from tests.api.resources import count_rows, create, faults, stored_rows
 from tests.service import Account
 
 KEY = "Idempotency-Key"
@@ -30,7 +30,7 @@ def is_replay(answer: httpx.Response) -> bool:
 
 
 def rows(account: Account) -> dict[str, list[str]]:
-    return stored(account.database, account.live_environment)
+    return stored_rows(account.database, account.live_environment)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_outcome_is_replayed_as_it_was_though_the_world_moved_on(account: Accoun
     first = post(account, "/consumers", {"email": "a@example.com"}, "k1")
     account.live.delete(f"/consumers/{first.json()['id']}").raise_for_status()
     assert said(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == said(first)
-    assert count(account) == 0
+    assert count_rows(account) == 0
 
 
 def test_corrected_body_may_follow_a_refusal_under_the_same_key(account: Account) -> None:
@@ -164,7 +164,7 @@ def test_key_may_be_any_text_of_255_characters(account: Account, key: str) -> No
 def test_key_of_another_length_is_a_400(account: Account, name: str, key: str) -> None:
     answer = post(account, "/consumers", {}, key, name)
     assert list(faults(answer)) == [name]
-    assert count(account) == 0
+    assert count_rows(account) == 0
 
 
 def test_keys_differ_by_case(account: Account) -> None:
@@ -208,7 +208,7 @@ def test_of_concurrent_twins_on_an_old_key_one_writes(account: Account) -> None:
         answers = list(pool.map(lambda key: post(account, "/consumers", {"fullName": "B"}, key), ["k1"] * 8))
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.text for answer in answers}) == 1
-    assert count(account) == 2
+    assert count_rows(account) == 2
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_failing_commit_leaves_no_key(account: Account, refused_commits: str) ->
     for _ in range(2):
         answer = post(account, "/consumers", {"fullName": refused_commits}, "k1")
         assert (answer.status_code, is_replay(answer)) == (500, False)
-    assert not any(stored(account.database, account.live_environment, "consumers", "idempotency_keys").values())
+    assert not any(stored_rows(account.database, account.live_environment, "consumers", "idempotency_keys").values())
     assert account.database.waiting(account.live_environment) == 0
     first = post(account, "/consumers", {"fullName": "On time"}, "k1")
     assert (first.status_code, is_replay(first)) == (201, False)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests.api.calls import create, join, stored
+from tests.api.resources import add_to_new_audience, create, stored_rows
 from tests.service import Account, Service, new_account
 
 ULID = "0" * 26
@@ -90,7 +90,7 @@ def fill(client: httpx.Client, tag: str) -> Names:
     email, external_id = f"{tag}@example.com", f"{tag}-external"
     consumer = create(client, email=email, externalId=external_id, fullName="Owned")["id"]
     order = create(client, "/orders", consumerId=consumer, amount=5, externalId=external_id)["id"]
-    audience = join(client, consumer)
+    audience = add_to_new_audience(client, consumer)
     synced = create(client, "/audiences", name="Synced", type="SYNCED_LIST")["id"]
     client.put(f"/audiences/{synced}/members", json={"consumerIds": [consumer]}).raise_for_status()
     client.post("/consumers", json={}, headers=KEY).raise_for_status()
@@ -132,7 +132,7 @@ def two(service: Service, request: pytest.FixtureRequest) -> Iterator[Two]:
 def belongings(account: Account) -> tuple[Any, Any]:
     account.settled()
     number = account.live_environment
-    return stored(account.database, number), account.database.documents(number)
+    return stored_rows(account.database, number), account.database.documents(number)
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=str)

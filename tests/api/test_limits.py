@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager, contextmanager
 import httpx
 import pytest
 import redis
-import sqlalchemy as sa
 from redis.asyncio import Redis
 
+from api import limits
 from api.auth import Caller
 from api.limits import FAR, RECENT_SECONDS, Limits
 from infra.accounts import keys, organizations
 from infra.local.servers import LocalServers
+from tests.api.resources import count_rows
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
 
@@ -94,7 +95,7 @@ def test_requests_far_from_the_limit_are_told_to_the_other_processes(service: Se
 def test_process_that_was_silent_knows_that_another_has_used_up_the_limit(
     quiet: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.limits.WAIT_SECONDS", 10)
+    monkeypatch.setattr(limits, "WAIT_SECONDS", 10)
     limit = 3 * FAR
     caller = Caller(1, "live", "org", "USD", None, {"reads": limit}, "key", frozenset(), None, None)
 
@@ -118,9 +119,7 @@ def test_process_that_was_silent_knows_that_another_has_used_up_the_limit(
 def test_refused_write_is_not_done(limited: Account) -> None:
     statuses = [limited.live.post("/consumers", json={}).status_code for _ in range(LIMITS["writes"] + 3)]
     assert statuses.count(201) == LIMITS["writes"]
-    with limited.database.engine.connect() as connection:
-        count = sa.text("SELECT count(*) FROM consumers WHERE environment_id = :id")
-        assert connection.execute(count, {"id": limited.live_environment}).scalar_one() == LIMITS["writes"]
+    assert count_rows(limited) == LIMITS["writes"]
 
 
 def test_batch_counts_only_as_batch(limited: Account) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.api.calls import create
-from tests.api.walking import forward, ids, page, walk, walk_back, wander
+from tests.api.pages import assert_pages_along, get_page, page_ids, pages_forward, walk, walk_backward
+from tests.api.resources import create
 from tests.service import Account, Service, new_account
 
 ROWS = 10_000
@@ -57,7 +57,7 @@ def truth(account: Account, sort: str, direction: str, where: str = "true") -> l
 def test_walk_to_the_end_and_back_meets_every_row_once_in_order(crowd: Account, sort: str, direction: str) -> None:
     expected = truth(crowd, sort, direction)
     assert walk(crowd.live, sortBy=sort, sortDir=direction) == expected
-    assert walk_back(crowd.live, sortBy=sort, sortDir=direction) == expected
+    assert walk_backward(crowd.live, sortBy=sort, sortDir=direction) == expected
 
 
 @orders
@@ -65,7 +65,7 @@ def test_walk_may_turn_round_anywhere_with_any_page_size(crowd: Account, sort: s
     chance = random.Random(f"{sort} {direction}")
     expected = truth(crowd, sort, direction)
     steps = [(chance.random() < 0.7, chance.choice([1, 2, 20, 77, 100])) for _ in range(40)]
-    wander(crowd.live, expected, steps, sortBy=sort, sortDir=direction)
+    assert_pages_along(crowd.live, expected, steps, sortBy=sort, sortDir=direction)
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])
@@ -81,7 +81,7 @@ def test_walk_by_creation_meets_every_row_over_bursts_and_gaps_of_any_length(acc
     for direction in ("asc", "desc"):
         expected = truth(account, "createdAt", direction)
         assert walk(account.live, first=size, sortDir=direction) == expected
-        assert walk_back(account.live, last=size, sortDir=direction) == expected
+        assert walk_backward(account.live, last=size, sortDir=direction) == expected
 
 
 def test_oldest_rows_are_found_though_they_are_not_where_they_were(account: Account) -> None:
@@ -95,8 +95,8 @@ def test_oldest_rows_are_found_though_they_are_not_where_they_were(account: Acco
             connection.execute(statement, {"environment": account.live_environment} | values)
         account.settled()
         for _ in range(2):  # the second knows where the first found them
-            assert ids(page(account.live, sortDir="asc", first=5)) == truth(account, "createdAt", "asc")[:5]
-            assert ids(page(account.live, last=5)) == truth(account, "createdAt", "desc")[-5:]
+            assert page_ids(get_page(account.live, sortDir="asc", first=5)) == truth(account, "createdAt", "asc")[:5]
+            assert page_ids(get_page(account.live, last=5)) == truth(account, "createdAt", "desc")[-5:]
 
     changed(insert, moment="2024-01-01Z", rows=100)
     changed(delete, ids=truth(account, "createdAt", "asc")[:90])
@@ -105,24 +105,24 @@ def test_oldest_rows_are_found_though_they_are_not_where_they_were(account: Acco
 
 
 def test_page_without_parameters_is_the_20_newest(crowd: Account) -> None:
-    assert ids(page(crowd.live)) == truth(crowd, "createdAt", "desc")[:20]
+    assert page_ids(get_page(crowd.live)) == truth(crowd, "createdAt", "desc")[:20]
 
 
 def test_page_from_the_end_comes_in_the_order_of_the_list(crowd: Account) -> None:
-    content = page(crowd.live, last=5)
-    assert ids(content) == truth(crowd, "createdAt", "desc")[-5:]
+    content = get_page(crowd.live, last=5)
+    assert page_ids(content) == truth(crowd, "createdAt", "desc")[-5:]
     assert content["pageInfo"]["hasNextPage"] is False
     assert content["pageInfo"]["hasPreviousPage"] is True
 
 
 def test_page_before_a_cursor_has_20_rows_unless_told(crowd: Account) -> None:
-    cursor = page(crowd.live, last=1)["pageInfo"]["startCursor"]
-    assert ids(page(crowd.live, before=cursor)) == truth(crowd, "createdAt", "desc")[-21:-1]
+    cursor = get_page(crowd.live, last=1)["pageInfo"]["startCursor"]
+    assert page_ids(get_page(crowd.live, before=cursor)) == truth(crowd, "createdAt", "desc")[-21:-1]
 
 
 def test_page_after_the_last_row_is_empty_with_null_cursors(crowd: Account) -> None:
-    cursor = page(crowd.live, last=1)["pageInfo"]["endCursor"]
-    assert page(crowd.live, after=cursor) == {
+    cursor = get_page(crowd.live, last=1)["pageInfo"]["endCursor"]
+    assert get_page(crowd.live, after=cursor) == {
         "data": [],
         "pageInfo": {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": True},
     }
@@ -131,7 +131,7 @@ def test_page_after_the_last_row_is_empty_with_null_cursors(crowd: Account) -> N
 def test_list_of_nobody_is_an_empty_page(account: Account) -> None:
     nothing = {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": False}
     for parameters in ({}, {"last": 5}, {"search": "nobody"}, {"sortBy": "email"}):
-        assert page(account.live, **parameters) == {"data": [], "pageInfo": nothing}
+        assert get_page(account.live, **parameters) == {"data": [], "pageInfo": nothing}
 
 
 def test_rows_of_the_list_are_those_of_the_single_answers_byte_for_byte(crowd: Account) -> None:
@@ -164,7 +164,7 @@ def test_window_of_creation_begins_with_its_moment_and_ends_before_it(
 def test_search_is_a_filter_of_the_list_in_its_order(crowd: Account) -> None:
     found = walk(crowd.live, search="somebody q3", sortBy="email", sortDir="asc")
     assert found == truth(crowd, "email", "asc", "full_name = 'Somebody q3'")
-    assert walk_back(crowd.live, search="somebody q3", sortBy="email", sortDir="asc") == found
+    assert walk_backward(crowd.live, search="somebody q3", sortBy="email", sortDir="asc") == found
 
 
 def test_environments_never_see_each_other(crowd: Account) -> None:
@@ -218,8 +218,8 @@ def test_unchanged_row_is_neither_lost_nor_repeated_while_others_come_go_and_cha
     thread.start()
     try:
         met: list[str] = []
-        for content in forward(account.live, first=7, **parameters):
-            met += ids(content)
+        for content in pages_forward(account.live, first=7, **parameters):
+            met += page_ids(content)
             if len(met) > 20 * len(unchanged):
                 break  # the storm makes rows faster than they are read
     finally:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from tests.api.walking import walk, walk_back
+from tests.api.pages import walk, walk_backward
 from tests.service import Account, Service, new_account
 
 NAMES = (Path(__file__).parent / "names_in_order.txt").read_text(encoding="utf-8").splitlines()
@@ -47,7 +47,7 @@ def test_names_come_in_the_order_of_the_root_collation(named: Account, direction
     assert len(NAMES) >= 300
     name = names(named)
     assert [name[one] for one in walk(named.live, first=size, **order)] == expected
-    assert [name[one] for one in walk_back(named.live, last=size, **order)] == expected
+    assert [name[one] for one in walk_backward(named.live, last=size, **order)] == expected
 
 
 @pytest.mark.parametrize("size", [100, 7])
@@ -62,4 +62,4 @@ def test_equal_names_are_ordered_by_id_and_nulls_are_last_either_way(named: Acco
     nameless = sorted((one for one in met if not name[one]), reverse=down)
     assert len(set(met)) == 500
     assert met == people + nameless
-    assert walk_back(named.test, last=size, **order) == met
+    assert walk_backward(named.test, last=size, **order) == met

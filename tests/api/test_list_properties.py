@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.calls import create
+from tests.api.pages import assert_pages_along, walk
+from tests.api.resources import create
 from tests.api.test_list import COLUMNS
-from tests.api.walking import walk, wander
 from tests.service import Account, Service, new_account
 
 ROWS = 1200
@@ -123,4 +123,4 @@ def test_any_list_is_what_sql_answers_however_it_is_walked(
         # The embedded PostgreSQL knows no ICU; test_list_names has the order of names.
         expected = walk(crowd.account.live, path, **parameters)
         assert sorted(expected) == crowd.rows(asked.where, "id")
-    wander(crowd.account.live, expected, steps, path, **parameters)
+    assert_pages_along(crowd.account.live, expected, steps, path, **parameters)

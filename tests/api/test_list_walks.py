@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from tests.api.walking import walk, walk_back
+from tests.api.pages import walk, walk_backward
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
@@ -32,4 +32,4 @@ def test_walk_of_50000_rows_meets_each_once_in_order_to_the_end_and_back(multitu
         expected = list(connection.execute(query, {"environment": multitude.live_environment}).scalars())
     assert len(expected) == ROWS
     assert walk(multitude.live) == expected
-    assert walk_back(multitude.live) == expected
+    assert walk_backward(multitude.live) == expected

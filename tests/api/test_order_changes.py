@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.ordering import change, consumer, faults, order, read, totals, without_time
+from tests.api.orders import change_order, create_order, order_totals, read_order, without_updated_at
+from tests.api.resources import create, faults
 from tests.service import Account
 
 ITEMS = [{"productId": "p", "variantId": None, "quantity": 2, "unitAmount": "3.50"}]
@@ -25,17 +26,17 @@ UNKNOWN = "ord_00000000000000000000000000"
 
 @pytest.fixture
 def buyer(account: Account) -> str:
-    return consumer(account, externalId="b1")
+    return str(create(account.live, externalId="b1")["id"])
 
 
 @pytest.fixture
 def full(account: Account, buyer: str) -> dict[str, Any]:
-    return order(account, buyer, **FULL)
+    return create_order(account, buyer, **FULL)
 
 
 def test_order_is_read_as_it_was_answered(account: Account, full: dict[str, Any]) -> None:
     assert account.live.get(f"/orders/{full['id']}").json() == full
-    assert list(read(account, full["id"])) == list(full)
+    assert list(read_order(account, full["id"])) == list(full)
     assert {name: full[name] for name in FULL} == FULL
 
 
@@ -60,30 +61,30 @@ def test_order_is_read_as_it_was_answered(account: Account, full: dict[str, Any]
 def test_given_fields_change_and_omitted_ones_stay(
     account: Account, full: dict[str, Any], given: dict[str, Any]
 ) -> None:
-    changed = change(account, full["id"], **given)
-    assert without_time(changed) == without_time(full) | given
+    changed = change_order(account, full["id"], **given)
+    assert without_updated_at(changed) == without_updated_at(full) | given
     assert changed["updatedAt"] >= full["updatedAt"]
-    assert read(account, full["id"]) == changed
+    assert read_order(account, full["id"]) == changed
 
 
 def test_change_of_nothing_changes_nothing(account: Account, full: dict[str, Any]) -> None:
-    assert without_time(change(account, full["id"])) == without_time(full)
+    assert without_updated_at(change_order(account, full["id"])) == without_updated_at(full)
 
 
 def test_omitted_json_stays_as_it_is_stored(account: Account, full: dict[str, Any]) -> None:
     stored = '{"a": 1.50, "b": 0.10000000000000000000000001}'
     with account.database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE orders SET metadata = %s WHERE id = %s", (stored, full["id"]))
-    change(account, full["id"], status="CANCELLED")
+    change_order(account, full["id"], status="CANCELLED")
     assert f'"metadata":{stored}' in account.live.get(f"/orders/{full['id']}").text
 
 
 @pytest.mark.parametrize("currency", ["USD", "EUR"])
 def test_what_was_read_can_be_sent_back_and_changes_nothing(account: Account, buyer: str, currency: str) -> None:
     amounts = {"currencyCode": currency, "baseAmount": FULL["amount"]}
-    found = read(account, order(account, buyer, **FULL | amounts)["id"])
+    found = read_order(account, create_order(account, buyer, **FULL | amounts)["id"])
     before = account.live.get(f"/consumers/{buyer}")
-    assert without_time(change(account, found["id"], **found)) == without_time(found)
+    assert without_updated_at(change_order(account, found["id"], **found)) == without_updated_at(found)
     after = account.live.get(f"/consumers/{buyer}")
     assert (after.text, after.headers["ETag"]) == (before.text, before.headers["ETag"])
 
@@ -104,27 +105,27 @@ def test_what_was_read_can_be_sent_back_and_changes_nothing(account: Account, bu
     ids=str,
 )
 def test_metadata_is_merged(account: Account, buyer: str, patch: Any, expected: Any) -> None:
-    made = order(account, buyer, metadata={"a": 1, "b": {"c": 2, "d": 3}})
-    assert change(account, made["id"], metadata=patch)["metadata"] == expected
+    made = create_order(account, buyer, metadata={"a": 1, "b": {"c": 2, "d": 3}})
+    assert change_order(account, made["id"], metadata=patch)["metadata"] == expected
 
 
 def test_metadata_is_merged_into_none_and_held_to_its_limits(account: Account, buyer: str) -> None:
-    made = order(account, buyer)
+    made = create_order(account, buyer)
     keys = {f"k{number}": "v" for number in range(50)}
-    assert change(account, made["id"], metadata=keys | {"gone": None})["metadata"] == keys
+    assert change_order(account, made["id"], metadata=keys | {"gone": None})["metadata"] == keys
     answer = account.live.put(f"/orders/{made['id']}", json={"metadata": {"one more": 1}, "status": "CANCELLED"})
     assert faults(answer).keys() == {"metadata"}
-    assert read(account, made["id"])["status"] == "COMPLETED"
+    assert read_order(account, made["id"])["status"] == "COMPLETED"
 
 
 def test_order_stays_with_its_consumer(account: Account, buyer: str, full: dict[str, Any]) -> None:
-    other = consumer(account)
-    assert change(account, full["id"], consumerId=buyer)["consumerId"] == buyer
+    other = create(account.live)["id"]
+    assert change_order(account, full["id"], consumerId=buyer)["consumerId"] == buyer
     for wrong in (other, "cons_00000000000000000000000000", "", None, 5):
         answer = account.live.put(f"/orders/{full['id']}", json={"consumerId": wrong, "status": "CANCELLED"})
         assert faults(answer).keys() == {"consumerId"}
     assert "consumer" in faults(account.live.put(f"/orders/{full['id']}", json={"consumer": {"externalId": "b1"}}))
-    assert read(account, full["id"])["status"] == "CREATED"
+    assert read_order(account, full["id"])["status"] == "CREATED"
 
 
 @pytest.mark.parametrize(
@@ -151,11 +152,11 @@ def test_order_stays_with_its_consumer(account: Account, buyer: str, full: dict[
 def test_amounts_go_together(
     account: Account, buyer: str, fields: dict[str, Any], given: dict[str, Any], expected: Any
 ) -> None:
-    made = order(account, buyer, **fields)
+    made = create_order(account, buyer, **fields)
     answer = account.live.put(f"/orders/{made['id']}", json=given)
     if isinstance(expected, set):
         assert faults(answer).keys() == expected
-        assert read(account, made["id"]) == made
+        assert read_order(account, made["id"]) == made
     else:
         assert {name: answer.json()[name] for name in expected} == expected
 
@@ -166,31 +167,31 @@ def test_amounts_go_together(
 def test_what_an_order_must_have_cannot_be_cleared(account: Account, full: dict[str, Any], field: str) -> None:
     answer = account.live.put(f"/orders/{full['id']}", json={field: None, "externalId": None})
     assert faults(answer).keys() == {field}
-    assert read(account, full["id"]) == full
+    assert read_order(account, full["id"]) == full
 
 
 def test_all_faults_of_a_change_are_named_at_once(account: Account, full: dict[str, Any]) -> None:
     wrong = {"amount": "x", "status": "DONE", "items": [{"productId": "p"}], "metadata": 1, "placedAt": "soon", "a": 1}
     answer = account.live.put(f"/orders/{full['id']}", json=wrong)
     assert faults(answer).keys() == (wrong.keys() - {"items"}) | {"items[0].quantity"}
-    assert read(account, full["id"]) == full
+    assert read_order(account, full["id"]) == full
 
 
 def test_external_id_of_another_is_refused_and_the_own_one_may_be_repeated(account: Account, buyer: str) -> None:
-    first, second = (order(account, buyer, externalId=name) for name in ("one", "two"))
-    assert change(account, first["id"], externalId="one")["externalId"] == "one"
+    first, second = (create_order(account, buyer, externalId=name) for name in ("one", "two"))
+    assert change_order(account, first["id"], externalId="one")["externalId"] == "one"
     answer = account.live.put(f"/orders/{first['id']}", json={"externalId": "two"})
     assert faults(answer) == {"externalId": "External ID already exists"}
     assert answer.json()["error"] == "External ID already exists"
-    change(account, second["id"], externalId=None)
-    assert change(account, first["id"], externalId="two")["externalId"] == "two"
-    assert order(account, buyer, externalId="one")["externalId"] == "one"
+    change_order(account, second["id"], externalId=None)
+    assert change_order(account, first["id"], externalId="two")["externalId"] == "two"
+    assert create_order(account, buyer, externalId="one")["externalId"] == "one"
 
 
 def test_external_id_of_a_deleted_order_is_free_again(account: Account, full: dict[str, Any], buyer: str) -> None:
     deleted = account.live.delete(f"/orders/{full['id']}")
     assert (deleted.status_code, deleted.json()) == (200, full)
-    assert order(account, buyer, externalId="x1")["externalId"] == "x1"
+    assert create_order(account, buyer, externalId="x1")["externalId"] == "x1"
 
 
 @pytest.mark.parametrize(
@@ -210,24 +211,24 @@ def test_external_id_of_a_deleted_order_is_free_again(account: Account, full: di
 def test_totals_follow_a_change(
     account: Account, buyer: str, given: dict[str, Any], number: int, value: str, newest: int
 ) -> None:
-    order(account, buyer, amount=1, placedAt="2024-01-01")
-    changed = order(account, buyer, placedAt="2024-01-02")
-    change(account, changed["id"], **given)
-    assert totals(account, buyer) == (number, Decimal(value), f"2024-01-0{newest}T00:00:00.000Z")
+    create_order(account, buyer, amount=1, placedAt="2024-01-01")
+    changed = create_order(account, buyer, placedAt="2024-01-02")
+    change_order(account, changed["id"], **given)
+    assert order_totals(account, buyer) == (number, Decimal(value), f"2024-01-0{newest}T00:00:00.000Z")
     account.settled()
     assert account.live.get(f"/consumers/{buyer}").text in account.live.get("/consumers").text
 
 
 def test_totals_follow_deletes_and_returns(account: Account, buyer: str) -> None:
-    days = [order(account, buyer, amount=day, placedAt=f"2024-01-0{day}") for day in (1, 3, 2)]
+    days = [create_order(account, buyer, amount=day, placedAt=f"2024-01-0{day}") for day in (1, 3, 2)]
     account.live.delete(f"/orders/{days[1]['id']}")
-    assert totals(account, buyer) == (2, Decimal(3), "2024-01-02T00:00:00.000Z")
-    change(account, days[2]["id"], status="REFUNDED")
-    assert totals(account, buyer) == (1, Decimal(1), "2024-01-01T00:00:00.000Z")
+    assert order_totals(account, buyer) == (2, Decimal(3), "2024-01-02T00:00:00.000Z")
+    change_order(account, days[2]["id"], status="REFUNDED")
+    assert order_totals(account, buyer) == (1, Decimal(1), "2024-01-01T00:00:00.000Z")
     account.live.delete(f"/orders/{days[0]['id']}")
-    assert totals(account, buyer) == (0, Decimal(0), None)
-    change(account, days[2]["id"], status="COMPLETED")
-    assert totals(account, buyer) == (1, Decimal(2), "2024-01-02T00:00:00.000Z")
+    assert order_totals(account, buyer) == (0, Decimal(0), None)
+    change_order(account, days[2]["id"], status="COMPLETED")
+    assert order_totals(account, buyer) == (1, Decimal(2), "2024-01-02T00:00:00.000Z")
 
 
 @pytest.mark.parametrize(
@@ -243,18 +244,18 @@ def test_totals_follow_deletes_and_returns(account: Account, buyer: str) -> None
 def test_change_that_takes_the_total_past_its_limit_is_refused(
     account: Account, buyer: str, before: dict[str, Any], given: dict[str, Any]
 ) -> None:
-    changed = order(account, buyer, **before)
-    order(account, buyer, amount="89999999999999")
-    was = totals(account, buyer)
+    changed = create_order(account, buyer, **before)
+    create_order(account, buyer, amount="89999999999999")
+    was = order_totals(account, buyer)
     assert faults(account.live.put(f"/orders/{changed['id']}", json=given)).keys() == {"amount"}
-    assert (totals(account, buyer), read(account, changed["id"])) == (was, changed)
+    assert (order_totals(account, buyer), read_order(account, changed["id"])) == (was, changed)
 
 
 def test_total_may_reach_its_limit_exactly(account: Account, buyer: str) -> None:
-    changed = order(account, buyer, amount="0.5")
-    order(account, buyer, amount="89999999999999")
-    change(account, changed["id"], amount=1)
-    assert totals(account, buyer)[1] == 90_000_000_000_000
+    changed = create_order(account, buyer, amount="0.5")
+    create_order(account, buyer, amount="89999999999999")
+    change_order(account, changed["id"], amount=1)
+    assert order_totals(account, buyer)[1] == 90_000_000_000_000
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
@@ -276,4 +277,4 @@ def test_deleted_order_is_404(account: Account, full: dict[str, Any]) -> None:
 def test_orders_go_with_their_consumer(account: Account, full: dict[str, Any], buyer: str) -> None:
     account.live.delete(f"/consumers/{buyer}")
     assert account.live.get(f"/orders/{full['id']}").status_code == 404
-    assert order(account, consumer(account), externalId="x1")["externalId"] == "x1"
+    assert create_order(account, create(account.live)["id"], externalId="x1")["externalId"] == "x1"

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.ordering import consumer, order, totals
+from tests.api.orders import create_order, order_totals
+from tests.api.resources import create
 from tests.database.history import COUNTING, worth
 from tests.service import Account
 
@@ -93,12 +94,12 @@ class History:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_totals_equal_a_recomputation_after_any_history(account: Account, seed: int) -> None:
-    consumers = [consumer(account) for _ in range(3)]
+    consumers = [create(account.live)["id"] for _ in range(3)]
     history = History(account, consumers, seed)
     for _ in range(100):
         history.step()
         for one in consumers:
-            assert totals(account, one) == recomputed(history.of(one))
+            assert order_totals(account, one) == recomputed(history.of(one))
     listed = account.live.get("/orders", params={"first": 100}).json()["data"]
     newest = sorted(history.orders.values(), key=lambda found: (found["placedAt"], found["id"]), reverse=True)
     assert listed == newest[:100]
@@ -112,7 +113,7 @@ def test_totals_equal_a_recomputation_after_any_history(account: Account, seed: 
 
 
 def test_totals_are_exact_after_ten_writers_at_one_consumer(account: Account) -> None:
-    busy = consumer(account)
+    busy = create(account.live)["id"]
     histories = [History(account, [busy], seed) for seed in range(WRITERS)]
 
     def write(history: History) -> None:
@@ -122,11 +123,11 @@ def test_totals_are_exact_after_ten_writers_at_one_consumer(account: Account) ->
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, histories))
     left = [found for history in histories for found in history.orders.values()]
-    assert totals(account, busy) == recomputed(left)
+    assert order_totals(account, busy) == recomputed(left)
 
 
 def test_writers_who_change_and_delete_the_same_order_agree(account: Account) -> None:
-    busy = consumer(account)
+    busy = create(account.live)["id"]
 
     def compete(number: int) -> httpx.Response:
         if number == WRITERS - 1:
@@ -135,11 +136,11 @@ def test_writers_who_change_and_delete_the_same_order_agree(account: Account) ->
 
     with ThreadPoolExecutor(WRITERS) as pool:
         for _ in range(10):
-            contested = order(account, busy)
+            contested = create_order(account, busy)
             statuses = [answer.status_code for answer in pool.map(compete, range(WRITERS))]
             assert set(statuses[:-1]) <= {200, 404}
             assert statuses[-1] == 200
-            assert totals(account, busy) == (0, Decimal(0), None)
+            assert order_totals(account, busy) == (0, Decimal(0), None)
 
 
 def test_orders_and_a_delete_of_their_consumer_at_once_never_fail(account: Account) -> None:
@@ -152,8 +153,8 @@ def test_orders_and_a_delete_of_their_consumer_at_once_never_fail(account: Accou
 
     with ThreadPoolExecutor(WRITERS) as pool:
         for _ in range(10):
-            leaving = consumer(account)
-            known = order(account, leaving)
+            leaving = create(account.live)["id"]
+            known = create_order(account, leaving)
             answers = list(pool.map(compete, range(WRITERS)))
             assert answers[0].status_code == 200
             assert {answer.status_code for answer in answers[1::2]} <= {201, 400}

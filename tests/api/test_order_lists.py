@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from api import cursors
 from api.orders.schemas import OrderListParameters
-from tests.api.ordering import faults
+from tests.api.resources import faults
 from tests.service import Account, Service, new_account
 
 DAY = "2024-01-05T00:00:00.000Z"

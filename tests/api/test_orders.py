@@ -7,6 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.api.orders import written_totals
+from tests.api.resources import create, faults
 from tests.service import Account
 
 FIELDS = [
@@ -17,35 +19,15 @@ FIELDS = [
 
 @pytest.fixture
 def buyer(account: Account) -> str:
-    created = account.live.post("/consumers", json={"email": "Buyer@example.com", "externalId": "b1"})
-    return str(created.json()["id"])
+    return str(create(account.live, email="Buyer@example.com", externalId="b1")["id"])
 
 
 def send(account: Account, **fields: Any) -> httpx.Response:
     return account.live.post("/orders", json=fields)
 
 
-def create(account: Account, **fields: Any) -> dict[str, Any]:
-    answer = send(account, **fields)
-    assert answer.status_code == 201, answer.text
-    content: dict[str, Any] = answer.json()
-    return content
-
-
-def faults(answer: httpx.Response) -> dict[str, str]:
-    assert answer.status_code == 400, answer.text
-    return {fault["field"]: fault["message"] for fault in answer.json()["details"]}
-
-
-def totals(account: Account, consumer: str) -> tuple[int, str, str | None]:
-    """The totals as a consumer's JSON has them: the value as it is written there."""
-    answer = account.live.get(f"/consumers/{consumer}")
-    [value] = re.findall(r'"totalOrderValue":([^,]+)', answer.text)
-    return answer.json()["totalOrders"], value, answer.json()["lastOrderAt"]
-
-
 def test_order_has_all_its_fields_in_order_and_its_defaults(account: Account, buyer: str) -> None:
-    order = create(account, consumerId=buyer, amount=149.99)
+    order = create(account.live, "/orders", consumerId=buyer, amount=149.99)
     assert list(order) == FIELDS
     assert re.fullmatch(r"ord_[0-7][0-9A-HJKMNP-TV-Z]{25}", order["id"])
     assert {name: order[name] for name in FIELDS[1:10]} == {
@@ -64,7 +46,7 @@ def test_order_has_all_its_fields_in_order_and_its_defaults(account: Account, bu
 
 def test_items_are_answered_whole_and_in_the_documented_order(account: Account, buyer: str) -> None:
     items = [{"unitAmount": 3.5, "quantity": 2, "productId": "p"}, {"productId": "q", "variantId": "v", "quantity": 1}]
-    order = create(account, consumerId=buyer, amount=7, items=items, metadata={"b": 1, "a": [2.50]})
+    order = create(account.live, "/orders", consumerId=buyer, amount=7, items=items, metadata={"b": 1, "a": [2.50]})
     assert [list(item.items()) for item in order["items"]] == [
         [("productId", "p"), ("variantId", None), ("quantity", 2), ("unitAmount", "3.5")],
         [("productId", "q"), ("variantId", "v"), ("quantity", 1), ("unitAmount", None)],
@@ -76,7 +58,7 @@ def test_items_are_answered_whole_and_in_the_documented_order(account: Account, 
 def test_order_names_its_consumer_by_what_the_sender_knows(
     account: Account, buyer: str, consumer: dict[str, str]
 ) -> None:
-    assert create(account, consumer=consumer, amount=1)["consumerId"] == buyer
+    assert create(account.live, "/orders", consumer=consumer, amount=1)["consumerId"] == buyer
 
 
 @pytest.mark.parametrize(
@@ -101,7 +83,7 @@ def test_unknown_or_unclear_consumer_is_refused_on_its_field(
     account: Account, buyer: str, named: dict[str, Any], field: str
 ) -> None:
     assert field in faults(send(account, amount=1, **named))
-    assert totals(account, buyer) == (0, "0", None)
+    assert written_totals(account, buyer) == (0, "0", None)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +130,7 @@ def test_all_faults_of_an_order_are_named_at_once(account: Account, buyer: str) 
         *("items[0].productId", "items[0].quantity", "items[0].price", "items[1]"),
     }
     assert faults(send(account, **body)).keys() == expected
-    assert totals(account, buyer) == (0, "0", None)
+    assert written_totals(account, buyer) == (0, "0", None)
 
 
 @pytest.mark.parametrize(
@@ -190,21 +172,21 @@ def test_fields_that_do_not_go_together_are_refused(
 )
 def test_totals_are_exact(account: Account, buyer: str, orders: list[dict[str, Any]], number: int, value: str) -> None:
     for place, order in enumerate(orders):
-        create(account, consumerId=buyer, placedAt=f"2024-01-0{place + 1}", **order)
+        create(account.live, "/orders", consumerId=buyer, placedAt=f"2024-01-0{place + 1}", **order)
     newest = f"2024-01-0{len(orders)}T00:00:00.000Z" if number else None
-    assert totals(account, buyer) == (number, value, newest)
+    assert written_totals(account, buyer) == (number, value, newest)
     account.settled()
     single = account.live.get(f"/consumers/{buyer}").text
     assert single in account.live.get("/consumers", params={"sortBy": "totalOrderValue"}).text
 
 
 def test_total_past_its_limit_is_refused_and_nothing_changes(account: Account, buyer: str) -> None:
-    create(account, consumerId=buyer, amount="90000000000000")
-    before = totals(account, buyer)
+    create(account.live, "/orders", consumerId=buyer, amount="90000000000000")
+    before = written_totals(account, buyer)
     assert faults(send(account, consumerId=buyer, amount="0.0001")).keys() == {"amount"}
     batch = [{"consumerId": buyer, "amount": 0}, {"consumerId": buyer, "amount": 1}]
     assert "[1].amount" in faults(account.live.post("/orders/batch", json=batch))
-    assert totals(account, buyer) == before
+    assert written_totals(account, buyer) == before
 
 
 @pytest.mark.parametrize(
@@ -222,8 +204,8 @@ def test_total_past_its_limit_is_refused_and_nothing_changes(account: Account, b
 def test_time_is_answered_in_utc_with_its_milliseconds_truncated(
     account: Account, buyer: str, sent: str, stored: str
 ) -> None:
-    assert create(account, consumerId=buyer, amount=1, placedAt=sent)["placedAt"] == stored
-    assert totals(account, buyer)[2] == stored
+    assert create(account.live, "/orders", consumerId=buyer, amount=1, placedAt=sent)["placedAt"] == stored
+    assert written_totals(account, buyer)[2] == stored
 
 
 @pytest.mark.parametrize(
@@ -245,11 +227,11 @@ def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: A
             assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
             errors = {answer.json()["error"] for answer in answers if answer.status_code == 400}
             assert errors == {"External ID already exists"}
-    assert totals(account, buyer)[:2] == (5, "5")
+    assert written_totals(account, buyer)[:2] == (5, "5")
 
 
 def test_what_only_the_database_knows_is_named_together_with_the_other_faults(account: Account, buyer: str) -> None:
-    known = create(account, consumerId=buyer, amount=1, externalId="x1")
+    known = create(account.live, "/orders", consumerId=buyer, amount=1, externalId="x1")
     wrong = {"externalId": "x1", "status": "DONE", "placedAt": "soon"}
     answer = send(account, consumerId="nobody", amount=1, **wrong)
     assert faults(answer).keys() == {"consumerId", *wrong}
@@ -257,7 +239,7 @@ def test_what_only_the_database_knows_is_named_together_with_the_other_faults(ac
     nobody = {"consumer": {"email": "nobody@example.com"}} | wrong
     for amounts in ({"amount": "x"}, {"amount": -1}, {}):
         assert faults(send(account, **amounts, **nobody)).keys() == {"amount", *nobody}
-    other = create(account, consumerId=buyer, amount=1)
+    other = create(account.live, "/orders", consumerId=buyer, amount=1)
     assert faults(account.live.put(f"/orders/{other['id']}", json=wrong)).keys() == wrong.keys()
     missing = f"/orders/{known['id'][:-5]}00000"
     assert account.live.put(missing, json=wrong).status_code == 404
@@ -274,7 +256,7 @@ def test_what_only_the_database_knows_is_named_together_with_the_other_faults(ac
 
 
 def test_batches_that_share_external_ids_in_any_order_never_fail(account: Account, buyer: str) -> None:
-    others = [account.live.post("/consumers", json={}).json()["id"] for _ in range(3)]
+    others = [create(account.live)["id"] for _ in range(3)]
     with ThreadPoolExecutor(4) as pool:
         for turn in range(10):
             batches = [

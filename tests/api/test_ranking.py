@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from tests.api.resources import create
 from tests.service import Account
 
 
 def filled(account: Account, people: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Create the consumers in this order; their names by id."""
-    names = {account.live.post("/consumers", json=person).json()["id"]: name for name, person in people.items()}
+    names = {create(account.live, **person)["id"]: name for name, person in people.items()}
     account.settled()
     return names
 
@@ -69,8 +70,7 @@ def test_ties_are_broken_by_the_more_recent_order_and_then_by_the_newer_consumer
     ids = {name: one for one, name in names.items()}
     for name, day in days.items():
         if day:
-            order = {"consumerId": ids[name], "amount": 1, "placedAt": day}
-            assert account.live.post("/orders", json=order).status_code == 201
+            create(account.live, "/orders", consumerId=ids[name], amount=1, placedAt=day)
     account.settled()
     expected = ["recent", "same day", "old", "none, newer", "none, older"]
     assert found(account, names, q="paul") == expected

@@ -11,8 +11,8 @@ import pytest
 
 from infra.index.naming import read_alias
 from infra.local import ports
-from tests.api.calls import create, faults
-from tests.api.gathering import people
+from tests.api.audiences import insert_consumers
+from tests.api.resources import create, faults
 from tests.indexer.doorway import Doorway
 from tests.service import Account, Service, new_account
 
@@ -37,7 +37,7 @@ def numbered(rule: dict[str, Any], number: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def crowd(service: Service) -> Iterator[Account]:
     with new_account(service) as account:
-        people(account, 30)
+        insert_consumers(account, 30)
         account.settled()
         yield account
 
@@ -78,7 +78,7 @@ def test_page_takes_one_search_and_its_audiences_one_more(crowd: Account) -> Non
 @pytest.fixture(scope="module")
 def hundred(service: Service) -> Iterator[Account]:
     with new_account(service) as account:
-        people(account, 100)
+        insert_consumers(account, 100)
         account.settled()
         yield account
 

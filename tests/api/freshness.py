@@ -9,7 +9,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tests.api.calls import create
+from tests.api.resources import create
 from tests.service import Account
 
 TOKEN = "Consistency-Token"
@@ -70,14 +70,14 @@ def shop(account: Account) -> Shop:
 
 
 @cache
-def everybody(client: httpx.Client) -> str:
+def everyone_audience(client: httpx.Client) -> str:
     """A dynamic audience, which is written without a trace in the index."""
     return str(create(client, "/audiences", name="Everybody", type="DYNAMIC", filter="createdAt:*")["id"])
 
 
-def path_of(client: httpx.Client, kind: str) -> str:
+def read_path(client: httpx.Client, kind: str) -> str:
     path, _ = READS[kind]
-    return path.replace("$everybody", everybody(client)) if "$" in path else path
+    return path.replace("$everybody", everyone_audience(client)) if "$" in path else path
 
 
 def is_empty(answer: httpx.Response) -> bool:
@@ -92,10 +92,10 @@ def read(
     """A page, or a number, read with a token."""
     _, given = READS[kind]
     headers = {name: value for name, value in ((TOKEN, token), ("Prefer", prefer)) if value is not None}
-    return client.get(path_of(client, kind), params=given | parameters, headers=headers)
+    return client.get(read_path(client, kind), params=given | parameters, headers=headers)
 
 
-def seen(answer: httpx.Response) -> list[str]:
+def current_ids(answer: httpx.Response) -> list[str]:
     """The consumers of a page that is current."""
     assert answer.status_code == 200, answer.text
     assert "Index-Stale" not in answer.headers
@@ -108,11 +108,11 @@ def is_stale(client: httpx.Client, token: str) -> bool:
     return "Index-Stale" in answer.headers
 
 
-def lag(client: httpx.Client, kind: str = "list") -> int:
+def index_lag_ms(client: httpx.Client, kind: str = "list") -> int:
     return int(read(client, None, kind=kind).headers["Index-Lag-Ms"])
 
 
-def by_hand(account: Account, statement: str, lane: str = "live", **values: Any) -> str:
+def run_sql(account: Account, statement: str, lane: str = "live", **values: Any) -> str:
     """Run a statement in a transaction of its own, and give the token of what it wrote."""
     with account.database.engine.begin() as connection:
         connection.execute(sa.text("SELECT set_config('consumers.lane', :lane, true)"), {"lane": lane})

@@ -9,7 +9,7 @@ import pytest
 
 from infra.accounts import keys
 from infra.local.servers import LocalServers
-from tests.api.fresh import by_hand
+from tests.api.freshness import run_sql
 from tests.api.test_freshness import POISON
 from tests.service import Account, Service, new_service
 from tests.waiting import wait_until
@@ -105,7 +105,7 @@ def test_refused_consumer_tells_why(account: Account) -> None:
     consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
     account.settled()
     poison = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
-    by_hand(account, poison, id=consumer, m=POISON)
+    run_sql(account, poison, id=consumer, m=POISON)
     found = wait_until(lambda: (now := state_of(account.live, consumer))["change"]["error"] and now, what="a refusal")
     assert found["isSearchable"] is False
     assert found["change"]["version"] == found["databaseVersion"]

@@ -4,8 +4,8 @@ from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
 
+from tests.api.resources import count_rows, create, faults
 from tests.service import Account
 
 LIMIT = 500
@@ -13,23 +13,11 @@ LIMIT = 500
 
 @pytest.fixture
 def buyers(account: Account) -> list[str]:
-    people = [{"externalId": name} for name in ("b0", "b1")]
-    return [account.live.post("/consumers", json=person).json()["id"] for person in people]
+    return [create(account.live, externalId=name)["id"] for name in ("b0", "b1")]
 
 
 def send(account: Account, body: Any) -> httpx.Response:
     return account.live.post("/orders/batch", json=body)
-
-
-def faults(answer: httpx.Response) -> dict[str, str]:
-    assert answer.status_code == 400, answer.text
-    return {fault["field"]: fault["message"] for fault in answer.json()["details"]}
-
-
-def stored(account: Account) -> int:
-    with account.database.engine.connect() as connection:
-        query = sa.text("SELECT count(*) FROM orders WHERE environment_id = :id")
-        return int(connection.execute(query, {"id": account.live_environment}).scalar_one())
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -84,7 +72,7 @@ def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account, buye
     body = [right, 5, None, right | {"amount": -1, "status": "?"}, {"amount": 1}, right | {"totl": 1}, [], right]
     expected = {"[1]", "[2]", "[3].amount", "[3].status", "[4].consumerId", "[5].totl", "[6]"}
     assert faults(send(account, body)).keys() == expected
-    assert stored(account) == 0
+    assert count_rows(account, "orders") == 0
 
 
 def test_what_only_the_database_knows_is_named_by_place_too_and_nothing_is_stored(
@@ -106,5 +94,5 @@ def test_what_only_the_database_knows_is_named_by_place_too_and_nothing_is_store
         "[3].externalId": "External ID already exists",
         "[4].consumer": "Unknown consumer",
     }
-    assert stored(account) == 1
+    assert count_rows(account, "orders") == 1
     assert account.live.get(f"/consumers/{buyers[0]}").json()["totalOrders"] == 1

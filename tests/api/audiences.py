@@ -1,4 +1,4 @@
-"""Audiences over HTTP, as a client sends and reads them."""
+"""Create audiences, change their members, and insert consumers to put into them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,21 +6,20 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
+from tests.api.resources import create
 from tests.service import Account
 
 RULE = {"field": "email", "operator": "EXISTS", "values": []}
 
 
-def audience(account: Account, audience_type: str = "STATIC", name: str = "A", **fields: Any) -> dict[str, Any]:
-    """A new audience; a dynamic one has a rule unless others are given."""
+def create_audience(account: Account, audience_type: str = "STATIC", name: str = "A", **fields: Any) -> dict[str, Any]:
+    """Create an audience; a DYNAMIC audience gets `RULE` unless `fields` has rules."""
     rules = {"rules": [RULE]} if audience_type == "DYNAMIC" else {}
-    answer = account.live.post("/audiences", json={"name": name, "type": audience_type} | rules | fields)
-    assert answer.status_code == 201, answer.text
-    content: dict[str, Any] = answer.json()
-    return content
+    return create(account.live, "/audiences", **({"name": name, "type": audience_type} | rules | fields))
 
 
-def members(account: Account, method: str, audience_id: str, ids: Sequence[Any]) -> httpx.Response:
+def send_members(account: Account, method: str, audience_id: str, ids: Sequence[Any]) -> httpx.Response:
+    """Add (POST), replace (PUT) or remove (DELETE) members."""
     return account.live.request(method, f"/audiences/{audience_id}/members", json={"consumerIds": ids})
 
 
@@ -30,8 +29,8 @@ def stored_members(account: Account, audience_id: str) -> set[str]:
         return set(connection.execute(query, {"id": audience_id}).scalars())
 
 
-def people(account: Account, number: int, environment: int | None = None) -> list[str]:
-    """So many new consumers, in the live environment unless another is given."""
+def insert_consumers(account: Account, number: int, environment: int | None = None) -> list[str]:
+    """Insert `number` consumers into an environment, the live environment by default, and return their sorted ids."""
     query = sa.text("""
         INSERT INTO consumers (environment_id, full_name)
         SELECT :e, 'Person ' || n FROM generate_series(1, :number) AS n RETURNING id""")
@@ -40,8 +39,9 @@ def people(account: Account, number: int, environment: int | None = None) -> lis
         return sorted(connection.execute(query, values).scalars())
 
 
-def audiences_of(account: Account, consumer_id: str) -> list[dict[str, str]]:
+def included_audiences(account: Account, consumer_id: str) -> list[dict[str, str]]:
+    """Read the audiences of a consumer with `include=audiences`."""
     answer = account.live.get(f"/consumers/{consumer_id}", params={"include": "audiences"})
     assert answer.status_code == 200, answer.text
-    found: list[dict[str, str]] = answer.json()["audiences"]
-    return found
+    audiences: list[dict[str, str]] = answer.json()["audiences"]
+    return audiences
