@@ -1,7 +1,7 @@
-"""The rules for the fields of consumers and orders (contract.md §2, §3).
+"""Rules for the fields of consumers and orders (contract.md §2, §3), shared by the API and the importer.
 
-Each takes what was sent and returns what is stored; all raise `ValueError` with a sentence for the sender. The API
-and the importer share them.
+Each rule takes the value that was sent and returns the value to store. For an invalid value it raises `ValueError` with
+a message for the client.
 """
 
 import re
@@ -17,12 +17,12 @@ import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from iso4217 import raw_table
 
-from infra.phones import plain
+from infra.phones import parse_plain
 
-# What any rule takes before the @: at most 64 characters, the words between single dots.
+# A local part that is valid by every rule: at most 64 characters, words separated by single dots.
 PLAIN_LOCAL = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*")
 PHONE = re.compile(r"[0-9 +\-.()/x#]*")
-# Controls, and the code points Unicode reserves as never being characters.
+# Control characters, and the code points that Unicode reserves as noncharacters.
 UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
     + "".join(f"{chr(p + 0xFFFE)}{chr(p + 0xFFFF)}" for p in range(0, 0x110000, 0x10000))
@@ -35,7 +35,7 @@ RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
 )
-# A day inside what Python can hold, so that no time zone makes a stored time unreadable.
+# One day within the range of Python's datetime, so that a stored time can be read in every time zone.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 INVISIBLE_MARKS = frozenset(map(chr, [0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
 METADATA_BYTES, METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_DEPTH = 16 * 1024, 50, 64, 5
@@ -43,14 +43,18 @@ TOO_DEEP = f"Metadata must be at most {METADATA_DEPTH} levels deep"
 
 
 def email(value: str) -> str:
-    """The address as sent, its domain in lower case."""
+    """Return the address with its domain in lower case.
+
+    Raises:
+        ValueError: the address is invalid.
+    """
     if len(value) > 254:  # noqa: PLR2004 (RFC 5321's limit)
         raise ValueError("Email must be at most 254 characters")
     local, _, domain = value.rpartition("@")
-    # With plain text before the @, only the domain is in question, and addresses share few of those: that takes a
-    # twentieth of the time. Other scripts stay out, for their length depends on how they are written.
-    plain = PLAIN_LOCAL.fullmatch(local) and domain.isascii() and "xn--" not in domain.lower()
-    if not (_valid_domain(domain) if plain else _valid_email(value)):
+    # If the local part is plain, only the domain must be validated. Few domains occur, so the cache makes this 20 times
+    # faster. Other scripts and punycode are excluded, because the length of their domain depends on the encoding.
+    is_plain = PLAIN_LOCAL.fullmatch(local) and domain.isascii() and "xn--" not in domain.lower()
+    if not (_valid_domain(domain) if is_plain else _valid_email(value)):
         raise ValueError("Invalid email format")
     return f"{local}@{domain.lower()}"
 
@@ -69,22 +73,27 @@ def _valid_domain(domain: str) -> bool:
 
 
 def phone(value: str, region: str | None = None) -> str:
-    """E.164 where the number can be one, else as sent.
+    """Return the number in E.164 if it is a possible number, else unchanged.
 
     Args:
         value: digits and punctuation.
-        region: two letters; national numbers are read as being of this country. None: only `+…` can be E.164.
+        region: country of national numbers, as two letters. Without it, only a number with `+` can become E.164.
+
+    Raises:
+        ValueError: the text is not a phone number.
     """
-    if len(value) > 32 or not PHONE.fullmatch(value) or sum(map(str.isdigit, value)) < 3:  # noqa: PLR2004 (the contract's)
+    if len(value) > 32 or not PHONE.fullmatch(value) or sum(map(str.isdigit, value)) < 3:  # noqa: PLR2004 (the limit in contract.md)
         raise ValueError("Invalid phone number")
-    if plain(value):
+    if parse_plain(value):
         return value
     number = parse_phone(value, region)
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if number else value
 
 
 def parse_phone(value: str, region: str | None = None) -> phonenumbers.PhoneNumber | None:
-    """The number, if its length is one its country has; an extension, which E.164 would lose, makes it None."""
+    """Parse a phone number. Return None if its length is impossible in its country, or if it has an extension, which
+    E.164 cannot hold.
+    """
     try:
         number = phonenumbers.parse(value, region)
     except phonenumbers.NumberParseException:
@@ -94,10 +103,14 @@ def parse_phone(value: str, region: str | None = None) -> phonenumbers.PhoneNumb
 
 
 def full_name(value: str) -> str:
-    """The name in Unicode's NFC, without white space around it."""
+    """Return the name in Unicode form NFC, without surrounding white space.
+
+    Raises:
+        ValueError: the name is invalid.
+    """
     name = unicodedata.normalize("NFC", value).strip()
-    # A name of nothing but characters that order ignores would sort among those without a name.
-    if not 1 <= len(name) <= 255 or all(map(_is_invisible, name)):  # noqa: PLR2004 (the contract's)
+    # The sort order ignores invisible characters: a name of these alone would sort among the consumers without a name.
+    if not 1 <= len(name) <= 255 or all(map(_is_invisible, name)):  # noqa: PLR2004 (the limit in contract.md)
         raise ValueError("Name must be 1 to 255 characters")
     if UNPRINTABLE.search(name):
         raise ValueError("Name must not contain control characters")
@@ -105,53 +118,76 @@ def full_name(value: str) -> str:
 
 
 def _is_invisible(character: str) -> bool:
-    """Formatting, white space, and the selectors and joiners that only act on a neighbour."""
+    """Return whether a character shows nothing by itself: formatting, white space, selectors and joiners."""
     return unicodedata.category(character) in {"Cf", "Zs", "Zl", "Zp"} or character in INVISIBLE_MARKS
 
 
 def external_id(value: str) -> str:
-    if not 1 <= len(value) <= 255:  # noqa: PLR2004 (the contract's)
+    """Return the external id unchanged.
+
+    Raises:
+        ValueError: the external id is invalid.
+    """
+    if not 1 <= len(value) <= 255:  # noqa: PLR2004 (the limit in contract.md)
         raise ValueError("External ID must be 1 to 255 characters")
     return value
 
 
 def amount(value: str | Decimal) -> Decimal:
-    """The exact amount, with the decimals that were given."""
+    """Return the exact amount, with the decimals that were sent.
+
+    Raises:
+        ValueError: the amount is invalid.
+    """
     if isinstance(value, str) and not DECIMAL.fullmatch(value):
-        raise ValueError("must be a decimal number")
+        raise ValueError("Must be a decimal number")
     number = Decimal(value)
     if not number.is_finite():
-        raise ValueError("must be a decimal number")
+        raise ValueError("Must be a decimal number")
     if number < 0:
-        raise ValueError("must be 0 or more")
+        raise ValueError("Must be 0 or more")
     _, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
     if exponent < -AMOUNT_DECIMALS or max(len(digits) + exponent, 0) + max(-exponent, 0) > AMOUNT_DIGITS:
-        raise ValueError(f"must have at most {AMOUNT_DECIMALS} decimals and {AMOUNT_DIGITS} digits")
+        raise ValueError(f"Must have at most {AMOUNT_DECIMALS} decimals and {AMOUNT_DIGITS} digits")
     return abs(number.quantize(Decimal(1)) if exponent > 0 else number)
 
 
 def currency(value: str) -> str:
+    """Return the currency code unchanged.
+
+    Raises:
+        ValueError: the code is not in ISO 4217.
+    """
     if value not in CURRENCIES:
-        raise ValueError("must be a currency code of ISO 4217")
+        raise ValueError("Must be an ISO 4217 currency code, such as USD")
     return value
 
 
 def timestamp(value: str) -> datetime:
-    """The moment in UTC, its milliseconds truncated; a bare date is its midnight in UTC."""
+    """Parse a time; return it in UTC, truncated to milliseconds. A date alone is its midnight in UTC.
+
+    Raises:
+        ValueError: the text is not a valid time.
+    """
     if not RFC3339.fullmatch(value):
-        raise ValueError("must be a time of RFC 3339, such as 2024-11-01T10:00:00Z, or a date")
+        raise ValueError("Must be a time in RFC 3339, such as 2024-11-01T10:00:00Z, or a date")
     try:
         moment = datetime.fromisoformat(value.upper())
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise ValueError("must be a time that exists") from None
+        raise ValueError("Must be a time that exists") from None
     if not EARLIEST <= moment <= LATEST:
-        raise ValueError("must be in the years 1 to 9999")
+        raise ValueError("Must be in the years 1 to 9999")
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata unchanged.
+
+    Raises:
+        ValueError: the metadata exceeds a limit.
+    """
     if len(value) > METADATA_KEYS:
         raise ValueError(f"Metadata must have at most {METADATA_KEYS} keys")
     if any(len(key) > METADATA_KEY_LENGTH for key in value):
@@ -160,13 +196,14 @@ def metadata(value: dict[str, Any]) -> dict[str, Any]:
     for depth, item in _containers(value):
         if depth > METADATA_DEPTH:
             raise ValueError(TOO_DEEP)
-        size += sum(_written_out(number) for number in item if isinstance(number, float))
+        size += sum(_expanded_exponent(number) for number in item if isinstance(number, float))
     if size > METADATA_BYTES:
         raise ValueError("Metadata must be at most 16 KiB")
     return value
 
 
 def _containers(value: object, depth: int = 1) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the depth and the values of each object and array, down to one level below the limit."""
     children = list(value.values()) if isinstance(value, dict) else value
     if isinstance(children, list):
         yield depth, children
@@ -175,7 +212,7 @@ def _containers(value: object, depth: int = 1) -> Iterator[tuple[int, list[Any]]
                 yield from _containers(child, depth + 1)
 
 
-def _written_out(number: float) -> int:
-    """Bytes PostgreSQL's jsonb adds to a number by writing its exponent out (1e308 becomes 309 digits)."""
+def _expanded_exponent(number: float) -> int:
+    """Return the bytes that jsonb adds to a number because it expands exponents (1e308 becomes 309 digits)."""
     text = repr(number)
     return len(f"{Decimal(text):f}") - len(text) if "e" in text else 0

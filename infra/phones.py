@@ -1,7 +1,8 @@
-"""Phone numbers in plain E.164, which most are: read and written as phonenumbers does it, with what it knows kept.
+"""A fast path for phone numbers in plain E.164, the form of most numbers.
 
-The library itself takes 15 µs to read such a number and 10 µs to format it, most of it for finding out that there is
-nothing to do. What is out of the ordinary is left to it; a test holds the two against each other.
+The library `phonenumbers` takes 15 µs to parse such a number and 10 µs to format it, mostly to find that nothing needs
+to be done. This module gives the same results from cached metadata of the library, and leaves every other number to the
+library. A test compares the results of both.
 """
 
 import re
@@ -12,33 +13,33 @@ import phonenumbers
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
 PLAIN = re.compile(r"\+[1-9][0-9]{2,18}")
-SHORTEST, LONGEST = 2, 17
-"""Digits the library takes for a national number."""
+MIN_DIGITS, MAX_DIGITS = 2, 17
+"""Number of digits that the library accepts in a national number."""
 FIRST_GROUP = re.compile(r"(\\\d)")
 GROUP_OR_MARK = re.compile(r"\\(\d)|\D")
 
 
-class Plain(NamedTuple):
-    """A number whose digits are its calling code and then its national number, nothing to be taken off."""
+class PlainNumber(NamedTuple):
+    """A number that consists of a calling code and a national number, without a prefix to remove."""
 
     code: int
     national: str
 
     def digits(self) -> list[str]:
-        """Its digits internationally, nationally, and nationally without a prefix."""
-        return [f"{self.code}{self.national}", _nationally(self.code, self.national), self.national]
+        """Return the digits of the international form, the national form, and the national form without prefix."""
+        return [f"{self.code}{self.national}", _national_form(self.code, self.national), self.national]
 
 
-def plain(number: str) -> Plain | None:
-    """The parts of a number; None if it takes the library to tell them."""
+def parse_plain(number: str) -> PlainNumber | None:
+    """Parse a plain E.164 number; return None for a number that only the library can parse."""
     if not PLAIN.fullmatch(number):
         return None
     for end in (2, 3, 4):
         code, national = int(number[1:end]), number[end:]
         if code in COUNTRY_CODE_TO_REGION_CODE:
             prefix = _country(code).prefix
-            known = SHORTEST <= len(national) <= LONGEST and not (prefix and prefix.match(national))
-            return Plain(code, national) if known else None
+            is_plain = MIN_DIGITS <= len(national) <= MAX_DIGITS and not (prefix and prefix.match(national))
+            return PlainNumber(code, national) if is_plain else None
     return None
 
 
@@ -46,7 +47,7 @@ class _Format(NamedTuple):
     leading: re.Pattern[str]
     whole: re.Pattern[str]
     digits: str
-    """A template of the national number's groups, numbered from 1, without what stands between them."""
+    """Template of the national form: the groups, numbered from 1, without the characters between them."""
 
 
 class _Country(NamedTuple):
@@ -57,25 +58,25 @@ class _Country(NamedTuple):
 @cache
 def _country(code: int) -> _Country:
     region = phonenumbers.region_code_for_country_code(code)
-    known = PhoneMetadata.metadata_for_region_or_calling_code(code, region)
-    assert known is not None
+    metadata = PhoneMetadata.metadata_for_region_or_calling_code(code, region)
+    assert metadata is not None
     formats = []
-    for one in known.number_format:
-        assert one.pattern is not None
-        assert one.format is not None
-        # The last of the patterns for the leading digits is the most exact one, and alone decides.
-        leading = re.compile(one.leading_digits_pattern[-1] if one.leading_digits_pattern else "")
-        template = one.format
-        if one.national_prefix_formatting_rule:
-            template = FIRST_GROUP.sub(one.national_prefix_formatting_rule, template, count=1)
-        digits = GROUP_OR_MARK.sub(lambda found: f"{{{found[1]}}}" if found[1] else "", template)
-        formats.append(_Format(leading, re.compile(one.pattern), digits))
-    prefix = known.national_prefix_for_parsing
+    for known in metadata.number_format:
+        assert known.pattern is not None
+        assert known.format is not None
+        # The last pattern for the leading digits is the most exact, and the library uses only that one to format.
+        leading = re.compile(known.leading_digits_pattern[-1] if known.leading_digits_pattern else "")
+        template = known.format
+        if known.national_prefix_formatting_rule:
+            template = FIRST_GROUP.sub(known.national_prefix_formatting_rule, template, count=1)
+        digits = GROUP_OR_MARK.sub(lambda match: f"{{{match[1]}}}" if match[1] else "", template)
+        formats.append(_Format(leading, re.compile(known.pattern), digits))
+    prefix = metadata.national_prefix_for_parsing
     return _Country(re.compile(prefix) if prefix else None, tuple(formats))
 
 
-def _nationally(code: int, national: str) -> str:
-    for one in _country(code).formats:
-        if one.leading.match(national) and (found := one.whole.fullmatch(national)):
-            return one.digits.format(None, *found.groups())
+def _national_form(code: int, national: str) -> str:
+    for form in _country(code).formats:
+        if form.leading.match(national) and (match := form.whole.fullmatch(national)):
+            return form.digits.format(None, *match.groups())
     return national

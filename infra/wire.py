@@ -1,4 +1,4 @@
-"""JSON as the API and the commands write it: times, numbers, and whole answers."""
+"""JSON of the API and the commands: times, decimal numbers, and whole responses."""
 
 import json
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ Time = Annotated[str, msgspec.Meta(examples=["2024-11-01T10:00:00.000Z"], extra_
 
 
 def time(moment: datetime) -> str:
-    """RFC 3339, in UTC with milliseconds; `moment` is in UTC, as the database's sessions are."""
+    """Return a time in RFC 3339, with milliseconds. `moment` must be in UTC, as sessions of the database are."""
     return moment.isoformat("T", "milliseconds")[:23] + "Z"
 
 
-def number(value: Decimal) -> Decimal | int:
-    """The value without trailing zeros, so that JSON shows `1234.5`."""
+def without_trailing_zeros(value: Decimal) -> Decimal | int:
+    """Return a value that JSON shows as `1234.5`, not as `1234.5000`."""
     return int(value) if value == int(value) else value.normalize()
 
 
-def as_json(answer: msgspec.Struct | Iterable[msgspec.Struct]) -> str:
-    """One line, with names and times as the API writes them."""
-    plain = msgspec.to_builtins(answer, builtin_types=(datetime,))
+def as_json(response: msgspec.Struct | Iterable[msgspec.Struct]) -> str:
+    """Return a response as one line of JSON, with the API's names and times."""
+    plain = msgspec.to_builtins(response, builtin_types=(datetime,))
     return json.dumps(plain, ensure_ascii=False, default=time)

@@ -22,7 +22,7 @@ from infra.filters.conditions import (
     Not,
 )
 from infra.index.documents import MONEY_UNIT
-from infra.index.terms import LONGEST_VALUE, fold, number_term, path_code, text_term
+from infra.index.terms import MAX_VALUE_LENGTH, fold, number_term, path_code, text_term
 from infra.wire import time
 
 Clause = dict[str, Any]
@@ -32,7 +32,7 @@ EVERYTHING: Clause = {"match_all": {}}
 UNITS = {"totalOrders": 1, "totalOrderValue": MONEY_UNIT}
 MAX_STORED = {"totalOrders": 2**31 - 1, "totalOrderValue": 10**18}
 """At least the largest possible value, and within the range of the index's integers."""
-EXACT = Context(prec=2 * LONGEST_VALUE)
+EXACT = Context(prec=2 * MAX_VALUE_LENGTH)
 BOUNDS = {"GREATER_THAN": "gt", "GREATER_THAN_OR_EQUAL": "gte", "LESS_THAN": "lt", "LESS_THAN_OR_EQUAL": "lte"}
 ROUNDING = {"gt": ROUND_FLOOR, "gte": ROUND_CEILING, "lt": ROUND_CEILING, "lte": ROUND_FLOOR}
 """Direction in which a bound between two units is rounded, so that the range contains the same integers."""

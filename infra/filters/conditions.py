@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias, Union
 
 from infra import fields
-from infra.index.terms import CODE, LONGEST_VALUE, fold
+from infra.index.documents import TEXT_FIELDS
+from infra.index.terms import CODE_LENGTH, MAX_VALUE_LENGTH, fold
 
 Operator = Literal[
     "EQUALS",
@@ -66,7 +67,7 @@ def clause_count(condition: Condition) -> int:
     folded = fold(condition.values[0])
     if len(folded) > MAX_CONTAINED:
         return MAX_CLAUSES + 1
-    return CODE + len(folded.encode("utf-16-le")) // 2 + 3
+    return CODE_LENGTH + len(folded.encode("utf-16-le")) // 2 + 3
 
 
 class AllOf(NamedTuple):
@@ -96,7 +97,7 @@ def _number(value: Value) -> Decimal:
     number = Decimal(text)
     # A rule may store the number as text, and must accept that text when it is read again.
     written = str(number)
-    if isinstance(value, str) and (len(written) > LONGEST_VALUE or not fields.DECIMAL.fullmatch(written)):
+    if isinstance(value, str) and (len(written) > MAX_VALUE_LENGTH or not fields.DECIMAL.fullmatch(written)):
         raise ValueError("Must be a number with fewer digits")
     return number
 
@@ -122,10 +123,7 @@ MOMENT = Kind(_moment, EQUALITY | ORDERED | MEMBERSHIP | PRESENCE)
 METADATA_VALUE = Kind(_metadata_value, EQUALITY | ORDERED | CONTAINMENT | MEMBERSHIP | PRESENCE)
 
 FIELDS = {
-    "email": TEXT,
-    "phone": TEXT,
-    "fullName": TEXT,
-    "externalId": TEXT,
+    **dict.fromkeys(TEXT_FIELDS, TEXT),
     "totalOrders": NUMBER,
     "totalOrderValue": NUMBER,
     "lastOrderAt": MOMENT,
@@ -149,8 +147,8 @@ def read_value(kind: Kind, operator: str, value: Value) -> Any:
     Raises:
         ValueError: the value does not fit; the message is for the client.
     """
-    if isinstance(value, str) and len(value) > LONGEST_VALUE:
-        raise ValueError(f"Must be at most {LONGEST_VALUE} characters")
+    if isinstance(value, str) and len(value) > MAX_VALUE_LENGTH:
+        raise ValueError(f"Must be at most {MAX_VALUE_LENGTH} characters")
     # In metadata the operator decides: comparisons need numbers, CONTAINS needs text.
     if kind is METADATA_VALUE and operator in ORDERED:
         return _number(value)

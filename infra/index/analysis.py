@@ -1,4 +1,4 @@
-"""How text is analysed in the index; `infra/index/documents.py` names these analyzers in its mapping."""
+"""Analyzers of the index. The fields in `mapping.py` name them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,14 @@ UNSPACED = ("icu_folding", "unspaced", "not_empty")
 
 ANALYSIS: dict[str, Any] = {
     "char_filter": {
-        # O'Brien, O’Brien and OBrien are one word; so is a Hebrew one with a quotation mark for its gershayim.
+        # O'Brien, O’Brien and OBrien are the same word. In Hebrew, a quotation mark inside a word stands for gershayim.
         "apostrophes": {
             "type": "mapping",
             "mappings": [*(f"{mark} => " for mark in APOSTROPHES), *(f'{letter}" => {letter}' for letter in HEBREW)],
         },
-        # As queries are read: Yu² is yu2, and half-width kana are words like any others.
+        # The normalization that queries get: Yu² becomes yu2, half-width kana become usual kana.
         "compatible": {"type": "icu_normalizer", "name": "nfkc", "mode": "compose"},
-        # St.John and john_smith are two words, which to Unicode are one.
+        # St.John and john_smith are two words. The rules of Unicode would keep them as one.
         "joints": {"type": "mapping", "mappings": [". => \\u0020", "_ => \\u0020"]},
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
     },
@@ -33,7 +33,7 @@ ANALYSIS: dict[str, Any] = {
     "filter": {
         "starts": _edge(1),
         "digit_starts": _edge(3),
-        # Words of scripts that put no space between them; others become empty.
+        # Keeps words of scripts without spaces; every other token becomes empty.
         "unspaced": {
             "type": "pattern_replace",
             "pattern": r".*[^\p{IsHan}\p{IsHiragana}\p{IsKatakana}\p{IsThai}\p{IsLao}\p{IsKhmer}\p{IsMyanmar}ー].*",

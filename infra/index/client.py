@@ -1,6 +1,7 @@
-"""Clients of OpenSearch, of one node or several. None waits or repeats: the drain backs off, a reader is told.
+"""Clients of OpenSearch, for one node or several.
 
-But a node that cannot be reached is passed over for another, and left alone for a while.
+A failed request is not repeated: the drain backs off, and a reader gets a 503. Only a node that cannot be reached is
+skipped: the request goes to another node, and the skipped node gets no requests for a while.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ READ_TIMEOUT_SECONDS = 5
 
 
 class TextSerializer(JSONSerializer):
-    """Leaves answers as text, so that a page's rows are never parsed and rendered again."""
+    """Leaves responses as JSON text, so that each caller decodes them once, with its own type."""
 
     def loads(self, s: str) -> Any:
         return s
@@ -30,17 +31,17 @@ def _nodes(settings: Settings) -> dict[str, Any]:
 
 
 def open_client(settings: Settings) -> OpenSearch:
-    """For commands."""
+    """Open the client of the commands. Responses are decoded."""
     return OpenSearch(**_nodes(settings), timeout=TIMEOUT_SECONDS)
 
 
 def open_writer(settings: Settings) -> OpenSearch:
-    """For the drain: answers are JSON text."""
+    """Open the client of the indexer. Responses are JSON text."""
     return OpenSearch(**_nodes(settings), timeout=TIMEOUT_SECONDS, serializer=TextSerializer())
 
 
 def open_reader(settings: Settings) -> AsyncOpenSearch:
-    """For the API: answers are JSON text."""
+    """Open the client of the API. Responses are JSON text."""
     return AsyncOpenSearch(
         **_nodes(settings),
         timeout=READ_TIMEOUT_SECONDS,

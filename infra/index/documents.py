@@ -1,12 +1,14 @@
-"""The documents of the search index: names, mapping, analysis, and how a row becomes one.
+"""Conversion of a consumer's row: to the JSON of the API, and to the document in the search index.
 
-The one place that knows them. Incremental indexing and full rebuilds use the same functions.
+A write's response and the document's `row` are the same bytes. The drain and a rebuild use the same functions, so a
+document never depends on the way it was indexed. `mapping.py` declares the index that the documents go to.
 """
 
 import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
@@ -14,20 +16,23 @@ import phonenumbers
 
 from infra.database.rows import select_list
 from infra.index.terms import terms
-from infra.phones import plain
-from infra.wire import JSONObject, Time, number, time
+from infra.phones import parse_plain
+from infra.wire import JSONObject, Time, time, without_trailing_zeros
 
 MONEY_UNIT = 10_000
-"""Money is a `long` of ten-thousandths: paging by a `scaled_float` loses rows."""
+"""Money is indexed as a `long` of ten-thousandths, because paging by a `scaled_float` loses rows."""
 
 EXTENSION = re.compile("[x#]")
 
 UNSPACED_FROM = "\u0e00"
-"""No script below has words without spaces between them (`infra.index.analysis`)."""
+"""All scripts without spaces between words begin at this character or above (`analysis.py`)."""
+
+TEXT_FIELDS = {"email": "email", "phone": "phone", "fullName": "full_name", "externalId": "external_id"}
+"""Fields with text terms, and their columns. Conditions (`infra/filters`) accept exactly these fields as text."""
 
 
 class ConsumerRow(NamedTuple):
-    """A row of `consumers`; `metadata` is JSON text, `total_order_value` in the environment's currency."""
+    """A row of `consumers`. `metadata` is JSON text; `total_order_value` is in the environment's currency."""
 
     id: str
     environment_id: int
@@ -53,7 +58,7 @@ AUDIENCE_IDS = """
 
 
 class Consumer(msgspec.Struct, rename="camel"):
-    """A consumer as the API shows it."""
+    """A consumer."""
 
     id: Annotated[str, msgspec.Meta(pattern="^cons_[0-9A-HJKMNP-TV-Z]{26}$")]
     email: str | None
@@ -83,7 +88,9 @@ class Consumer(msgspec.Struct, rename="camel"):
 
 
 class Document(msgspec.Struct, rename="camel"):
-    """A consumer in the index. Nulls are explicit: that is what sorts them last."""
+    """The document of a consumer. Nulls are written out, because the mapping's `null_value`, which sorts them last,
+    applies to explicit nulls only.
+    """
 
     row: msgspec.Raw
     id: str
@@ -109,7 +116,11 @@ class Document(msgspec.Struct, rename="camel"):
 
 
 class Tombstone(msgspec.Struct, rename="camel"):
-    """A deleted consumer. It stays for a while: OpenSearch forgets versions of deletes when a node restarts."""
+    """The document of a deleted consumer.
+
+    A delete in the index is not enough: OpenSearch forgets the version of a deleted document when a node restarts, and
+    then a late, older write would bring the consumer back.
+    """
 
     id: str
     environment_id: str
@@ -119,22 +130,22 @@ class Tombstone(msgspec.Struct, rename="camel"):
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
+_texts = attrgetter(*TEXT_FIELDS.values())
 
 
 def consumer_json(row: ConsumerRow) -> bytes:
-    """The API's JSON of a consumer: what a write answers and what the index holds are the same bytes."""
+    """Return the JSON of a consumer, as in responses of the API and in `row` of its document."""
     return _encode(_consumer(row))
 
 
 def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
-    """The document of a consumer, as JSON."""
-    shown = _consumer(row)
-    texts = {"email": row.email, "phone": row.phone, "fullName": row.full_name, "externalId": row.external_id}
-    compared = terms(texts, row.metadata)
+    """Return the document of a consumer, as JSON."""
+    consumer = _consumer(row)
+    compared = terms(dict(zip(TEXT_FIELDS, _texts(row), strict=True)), row.metadata)
     digits = phone_digits(row.phone) if row.phone else ()
     return _encode(
         Document(
-            row=msgspec.Raw(_encode(shown)),
+            row=msgspec.Raw(_encode(consumer)),
             id=row.id,
             environment_id=str(row.environment_id),
             version=row.version,
@@ -144,13 +155,13 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             phone_digits=digits,
             phone_reversed=reversed_digits(digits),
             full_name=row.full_name,
-            name_runs=_runs(row.full_name),
+            name_runs=_name_runs(row.full_name),
             external_id=row.external_id,
             total_orders=row.total_orders,
             total_order_value=int(row.total_order_value * MONEY_UNIT),
-            last_order_at=shown.last_order_at,
-            created_at=shown.created_at,
-            updated_at=shown.updated_at,
+            last_order_at=consumer.last_order_at,
+            created_at=consumer.created_at,
+            updated_at=consumer.updated_at,
             audience_ids=audience_ids,
             texts=compared.texts,
             numbers=compared.numbers,
@@ -160,27 +171,31 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
 
 
 def tombstone(consumer_id: str, environment_id: int, version: int, deleted_at: datetime) -> bytes:
-    """The document of a consumer whose row is gone, as JSON."""
+    """Return the document of a consumer whose row was deleted, as JSON."""
     return _encode(Tombstone(consumer_id, str(environment_id), version, time(deleted_at)))
 
 
 def phone_digits(phone: str) -> list[str]:
-    """The digits of a stored number as people may type them: international, national, national without prefix.
+    """Return the digits of a stored number in the forms in which people search for it.
 
-    With an extension, they may leave it out.
+    The forms are international, national, and national without prefix; for a number with an extension, with the
+    extension and without.
 
     >>> phone_digits("+447400123456")
     ['447400123456', '07400123456', '7400123456']
     """
-    if found := plain(phone):
-        return list(dict.fromkeys(found.digits()))
-    written = [phone, EXTENSION.split(phone)[0]]
-    digits = ["".join(filter(str.isdigit, form)) for whole in written for form in (whole, *_nationally(whole))]
+    if number := parse_plain(phone):
+        return list(dict.fromkeys(number.digits()))
+    numbers = [phone, EXTENSION.split(phone)[0]]
+    digits = ["".join(filter(str.isdigit, form)) for each in numbers for form in (each, *_national_forms(each))]
     return [form for form in dict.fromkeys(digits) if form]
 
 
 def reversed_digits(digits: Sequence[str]) -> list[str]:
-    """From their ends. One that is a digit and an end of the first is left out: its ends are there, but for itself.
+    """Return the numbers reversed, for suffix search.
+
+    A form that is one digit and a suffix of the first form is left out. Its suffixes are suffixes of the first form;
+    the form itself is matched by `phoneDigits.starts`.
 
     >>> reversed_digits(["447400123456", "07400123456", "7400123456"])
     ['654321004744']
@@ -189,13 +204,13 @@ def reversed_digits(digits: Sequence[str]) -> list[str]:
     return [form[::-1] for form in digits if form is first or not first.endswith(form[1:])]
 
 
-def _runs(name: str | None) -> str | None:
-    """A name in which there may be words without spaces between them."""
+def _name_runs(name: str | None) -> str | None:
+    """Return a name that may contain words without spaces between them; None for other names."""
     return name if name and not name.isascii() and max(name) >= UNSPACED_FROM else None
 
 
-def _nationally(phone: str) -> list[str]:
-    """An international number as it is written inside its country, with and without a prefix."""
+def _national_forms(phone: str) -> list[str]:
+    """Return an international number as written inside its country, with and without the national prefix."""
     if not phone.startswith("+"):
         return []
     try:
@@ -215,7 +230,7 @@ def _consumer(row: ConsumerRow) -> Consumer:
         metadata=None if row.metadata is None else msgspec.Raw(row.metadata.encode()),
         external_id=row.external_id,
         total_orders=row.total_orders,
-        total_order_value=number(row.total_order_value),
+        total_order_value=without_trailing_zeros(row.total_order_value),
         last_order_at=time(row.last_order_at) if row.last_order_at else None,
         created_at=time(row.created_at),
         updated_at=time(row.updated_at),

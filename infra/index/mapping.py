@@ -1,4 +1,8 @@
-"""The declaration of the search index: document version, mapping and settings."""
+"""The declaration of the search index: document version, mapping and settings.
+
+To add a field to the documents, add it here and to `documents.py`, and raise `DOCUMENT_VERSION`. Generations that exist
+keep their mapping: the drain writes only the fields that a generation declares, and a rebuild adds the new field.
+"""
 
 import hashlib
 from typing import Any
@@ -8,18 +12,19 @@ import msgspec
 from infra.index.analysis import ANALYSIS
 
 DOCUMENT_VERSION = 3
-"""Moves with every change of what a document holds. A worker never writes a generation newer than this."""
+"""Must rise with every change to the content of documents. A worker never writes a generation with a higher version."""
 
 
 def _text(analyzer: str, search_analyzer: str | None = None, *, options: str = "docs") -> dict[str, Any]:
-    """A field that is matched, never scored."""
+    """Return a text field that is matched but never scored."""
     field = {"type": "text", "analyzer": analyzer, "norms": False, "index_options": options}
     return field | {"search_analyzer": search_analyzer} if search_analyzer else field
 
 
 def _sorted(kind: str, first: str, last: str, **options: Any) -> dict[str, Any]:
-    """Two sub-fields to sort by, each with its own stand-in for null, so that nulls come last in both directions.
-    (On the field itself a stand-in would make `exists` and ranges lie. A keyword by itself needs none.)
+    """Return two sub-fields to sort by, each with its own substitute for null, so that nulls come last either way.
+
+    A substitute on the field itself would make `exists` and ranges match null. A keyword needs no such sub-fields.
     """
     field = {"type": kind, "index": False, **options}
     return {"asc": field | {"null_value": last}, "desc": field | {"null_value": first}}
@@ -48,7 +53,7 @@ MAPPING: dict[str, Any] = {
         },
         "phone": KEYWORD,
         "phoneDigits": KEYWORD | {"fields": {"starts": _text("digit_starts", "keyword")}},
-        # For their ends; what `reversed_digits` leaves out is found by `starts`.
+        # Suffix search. A form that `reversed_digits` leaves out is matched by `phoneDigits.starts`.
         "phoneReversed": _text("digit_starts", "keyword"),
         "fullName": _text("words", options="positions")
         | {
@@ -58,12 +63,13 @@ MAPPING: dict[str, Any] = {
                 **_sorted("icu_collation_keyword", "", "\uffff"),
             }
         },
-        # Where a script has no spaces, the start of a word is seldom split as the word is. Null for others.
+        # Names in scripts without spaces: the tokenizer seldom splits the start of a word as it splits the whole word.
+        # Null for other names.
         "nameRuns": _text("run_starts", "runs"),
         "externalId": KEYWORD | {"fields": {"folded": KEYWORD | {"normalizer": "folded"}}},
         "totalOrders": {"type": "integer"},
         "totalOrderValue": {"type": "long"},
-        # The stand-ins are the years 0 and 10000: a consumer's own last order is between them.
+        # Null is substituted by the years 0 and 10000; every real time is between them.
         "lastOrderAt": {
             "type": "date",
             "format": DATE_FORMAT,
@@ -72,7 +78,7 @@ MAPPING: dict[str, Any] = {
         "createdAt": {"type": "date", "format": DATE_FORMAT},
         "updatedAt": {"type": "date", "format": DATE_FORMAT},
         "audienceIds": KEYWORD,
-        # What conditions compare (`infra.index.terms`).
+        # Terms of conditions (`terms.py`).
         "texts": KEYWORD | {"doc_values": False},
         "numbers": KEYWORD | {"doc_values": False},
         "contents": {"type": "wildcard", "doc_values": True},
@@ -83,13 +89,13 @@ INDEX_SETTINGS: dict[str, Any] = {
     "number_of_shards": 1,
     "auto_expand_replicas": "0-1",
     "replication.type": "DOCUMENT",
-    # The drain alone refreshes, and only then forgets its outbox rows.
+    # Only the drain refreshes the index, before it deletes its outbox rows.
     "refresh_interval": "-1",
-    # The default list order, environment by environment: small ones need not scan large ones.
+    # The default order of the list, environment by environment: a small environment is read without the large ones.
     "sort.field": ["environmentId", "createdAt", "id"],
     "sort.order": ["asc", "desc", "desc"],
     "analysis": ANALYSIS,
 }
 
 MAPPING_DIGEST = hashlib.sha256(msgspec.json.encode([ANALYSIS, MAPPING, INDEX_SETTINGS], order="sorted")).hexdigest()
-"""Tells whether a generation was built from this code's declaration."""
+"""Digest of the declaration. A generation stores it, so a generation built from another declaration is recognized."""

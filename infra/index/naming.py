@@ -2,14 +2,15 @@
 
 
 def read_alias(prefix: str) -> str:
-    """What readers search: the live generation without its tombstones."""
+    """Return the alias that the API searches: the live generation, without its tombstones."""
     return f"{prefix}-read"
 
 
 def index_name(prefix: str, number: int) -> str:
+    """Return the index of a generation."""
     return f"{prefix}-{number:06d}"
 
 
 def write_alias(index: str) -> str:
-    """What the drain writes to: should the index vanish, a write fails instead of creating another."""
+    """Return the alias that the drain writes to. If the index is lost, a write fails and creates no index."""
     return f"{index}-write"

@@ -1,7 +1,7 @@
-"""What conditions compare of a consumer: text and numbers, each under its field's path.
+"""Terms for conditions: the texts and numbers of a consumer, each under the path of its field.
 
-The index holds a term for each, `path NUL value`, in which case is folded, and numbers are written so that their
-characters stand in the order of the numbers. Conditions are written by the same functions, so both always agree.
+A term is `path NUL value`. Texts are case-folded. Numbers are written so that the terms have the order of the numbers.
+Documents and queries use the same functions, so their terms always agree.
 """
 
 import unicodedata
@@ -14,35 +14,37 @@ from typing import Any
 import msgspec
 
 METADATA = "metadata"
-LONGEST_PATH = 340
-"""Characters. No condition can name a longer one: metadata's five levels, each of 64 and its dot, fit."""
-LONGEST_VALUE = 255
+MAX_PATH_LENGTH = 340
+"""Characters of an indexed path. Every path of a condition fits: five levels of metadata, each of 64 characters and a
+dot."""
+MAX_VALUE_LENGTH = 255
 """Characters of a condition's value."""
-LONGEST_TERM = 3 * LONGEST_VALUE
-"""Characters of a value's text once folded, which can make three of one."""
-CHUNK = 4096
-"""Characters in which longer text is cut to be searched inside, overlapping by what a condition can name."""
-DIGITS, EXPONENT = 1000, 50_000
-"""Significant digits that are told apart, and what keeps a written exponent positive."""
-COMPLEMENT = str.maketrans("0123456789", "9876543210")
-CODE, CODE_BITS, CODE_FIRST = 4, 14, 0x4E00
-"""Characters of a path's code, what each tells apart, and the first of them."""
+MAX_TERM_LENGTH = 3 * MAX_VALUE_LENGTH
+"""Characters of an indexed text after case folding, which can turn one character into three."""
+CHUNK_LENGTH = 4096
+"""Characters of the chunks into which longer text is cut for CONTAINS. Chunks overlap by `MAX_TERM_LENGTH`, so that a
+match cannot be lost at a cut."""
+MAX_DIGITS, EXPONENT_OFFSET = 1000, 50_000
+"""Significant digits of a number's term, and the offset that makes every exponent positive."""
+DIGITS_COMPLEMENT = str.maketrans("0123456789", "9876543210")
+CODE_LENGTH, CODE_BITS, FIRST_CODE_POINT = 4, 14, 0x4E00
+"""Characters of a path's code, bits in each, and the lowest character."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class Terms(msgspec.Struct):
-    """Of one consumer."""
+    """The terms of one consumer, by field of the document."""
 
     texts: list[str]
-    """For each field that is not null its path, and its path with its text."""
+    """For each field that is not null: its path alone (for EXISTS), and its path with its text."""
     numbers: list[str]
     contents: list[str]
-    """As `texts`, each path as its code, whole however long, to be searched inside."""
+    """For CONTAINS: the code of the path with the text, in chunks if the text is long."""
 
 
 def fold(text: str) -> str:
-    """Text without its case, by Unicode's canonical caseless matching."""
+    """Return text without case, by Unicode's canonical caseless matching."""
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
@@ -54,16 +56,21 @@ def text_term(path: str, text: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def path_code(path: str) -> str:
-    """A path in four characters: two paths have the same with a probability of 2**-56.
+    """Return a path as four characters. The probability that two paths have the same code is 2**-56.
 
-    The index analyses `contents` in steps of three characters: whole paths would be most of that.
+    The index splits `contents` into trigrams, most of which would come from the paths if these were written out.
     """
-    digest = int.from_bytes(sha256(path.encode()).digest()[: CODE * CODE_BITS // 8])
-    return "".join(chr(CODE_FIRST + (digest >> CODE_BITS * place) % 2**CODE_BITS) for place in range(CODE))
+    digest = int.from_bytes(sha256(path.encode()).digest()[: CODE_LENGTH * CODE_BITS // 8])
+    return "".join(
+        chr(FIRST_CODE_POINT + (digest >> CODE_BITS * position) % 2**CODE_BITS) for position in range(CODE_LENGTH)
+    )
 
 
 def number_term(path: str, number: Decimal | int) -> str:
-    """Terms of one path are ordered as their numbers are, whatever their size and precision.
+    """Return the term of a number. Terms of one path have the order of their numbers, for any size and precision.
+
+    After the NUL comes the sign (0 negative, 1 zero, 2 positive), the exponent in five digits, and the significant
+    digits. A negative number has the complement of each digit, and ends in `~`, which is greater than any digit.
 
     >>> number_term("n", Decimal("-1.5")) < number_term("n", -1) < number_term("n", Decimal("0.2"))
     True
@@ -75,53 +82,53 @@ def number_term(path: str, number: Decimal | int) -> str:
     else:
         sign, parts, _ = number.as_tuple()
         digits, power, is_negative = "".join(map(str, parts)), number.adjusted(), bool(sign)
-    term = f"{power + EXPONENT:05d}{digits[:DIGITS].rstrip('0')}"
-    return f"{path}\0000{term.translate(COMPLEMENT)}~" if is_negative else f"{path}\0002{term}"
+    magnitude = f"{power + EXPONENT_OFFSET:05d}{digits[:MAX_DIGITS].rstrip('0')}"
+    if is_negative:
+        return f"{path}\0000{magnitude.translate(DIGITS_COMPLEMENT)}~"
+    return f"{path}\0002{magnitude}"
 
 
 def terms(texts: Mapping[str, str | None], metadata: str | None) -> Terms:
-    """The terms of a consumer.
+    """Return the terms of a consumer.
 
     Args:
-        texts: its text by field.
+        texts: the text fields, by name.
         metadata: JSON text.
     """
-    found = Terms([], [], [])
+    collected = Terms([], [], [])
     for path, text in texts.items():
-        if text is not None:
-            found.texts.append(path)
-            _add_text(found, path, text)
+        _add(collected, path, text)
     if metadata is not None:
-        _add(found, METADATA, _decode(metadata))
-        found.texts[:] = dict.fromkeys(found.texts)
-    return found
+        _add(collected, METADATA, _decode(metadata))
+        collected.texts[:] = dict.fromkeys(collected.texts)
+    return collected
 
 
-def _add(found: Terms, path: str, value: Any) -> None:
-    """What is inside, each with its path: of arrays every element, of objects and arrays also that they are there."""
-    if value is None or len(path) > LONGEST_PATH:
+def _add(collected: Terms, path: str, value: Any) -> None:
+    """Add the terms of a value: its path alone, and its content. Every element of an array has the array's path."""
+    if value is None or len(path) > MAX_PATH_LENGTH:
         return
     if path != METADATA:
-        found.texts.append(path)
+        collected.texts.append(path)
     if isinstance(value, str):
-        _add_text(found, path, value)
+        _add_text(collected, path, value)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _add(found, f"{path}.{key}", inner)
+            _add(collected, f"{path}.{key}", inner)
     elif isinstance(value, list):
         for inner in value:
-            _add(found, path, inner)
+            _add(collected, path, inner)
     elif isinstance(value, bool):
-        _add_text(found, path, "true" if value else "false")
+        _add_text(collected, path, "true" if value else "false")
     else:
-        found.numbers.append(number_term(path, value))
+        collected.numbers.append(number_term(path, value))
 
 
-def _add_text(found: Terms, path: str, text: str) -> None:
+def _add_text(collected: Terms, path: str, text: str) -> None:
     folded = fold(text)
-    if len(folded) <= LONGEST_TERM:
-        found.texts.append(f"{path}\0{folded}")
-        found.contents.append(path_code(path) + folded)
+    if len(folded) <= MAX_TERM_LENGTH:
+        collected.texts.append(f"{path}\0{folded}")
+        collected.contents.append(path_code(path) + folded)
         return
-    begins = range(0, len(folded) - LONGEST_TERM, CHUNK - LONGEST_TERM)
-    found.contents.extend(path_code(path) + folded[begin : begin + CHUNK] for begin in begins)
+    begins = range(0, len(folded) - MAX_TERM_LENGTH, CHUNK_LENGTH - MAX_TERM_LENGTH)
+    collected.contents.extend(path_code(path) + folded[begin : begin + CHUNK_LENGTH] for begin in begins)

@@ -41,7 +41,7 @@ def test_all_real_orders_go_in_but_the_credit_notes_and_every_total_is_right(sho
 
     orders = read(files / "orders.csv")
     credit_notes = [
-        {"errorLine": str(line), "errorReasons": "amount: must be 0 or more", **order}
+        {"errorLine": str(line), "errorReasons": "amount: Must be 0 or more", **order}
         for line, order in enumerate(orders, start=2)
         if Decimal(order["amount"]) < 0
     ]

@@ -8,7 +8,7 @@ from infra.imports.run import Counts
 from tests.imports.shop import Shop
 
 MONEY = "external_id, status, amount::text, refunded_amount::text, currency_code, base_amount::text"
-NO_TIME = "placedAt: must be a time of RFC 3339, such as 2024-11-01T10:00:00Z, or a date"
+NO_TIME = "placedAt: Must be a time in RFC 3339, such as 2024-11-01T10:00:00Z, or a date"
 TOTALS = "total_orders, total_order_value, last_order_at::text"
 
 
@@ -54,12 +54,12 @@ def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("columns", "cells", "reasons"),
     [
-        ("consumerExternalId,amount", "1,-0.01", "amount: must be 0 or more"),
-        ("consumerExternalId,amount", "1,1e1x", "amount: must be a decimal number"),
-        ("consumerExternalId,amount", "1,NaN", "amount: must be a decimal number"),
-        ("consumerExternalId,amount", "1,1_000", "amount: must be a decimal number"),
-        ("consumerExternalId,amount", "1,0.00001", "amount: must have at most 4 decimals and 15 digits"),
-        ("consumerExternalId,amount", "1,123456789012.3456", "amount: must have at most 4 decimals and 15 digits"),
+        ("consumerExternalId,amount", "1,-0.01", "amount: Must be 0 or more"),
+        ("consumerExternalId,amount", "1,1e1x", "amount: Must be a decimal number"),
+        ("consumerExternalId,amount", "1,NaN", "amount: Must be a decimal number"),
+        ("consumerExternalId,amount", "1,1_000", "amount: Must be a decimal number"),
+        ("consumerExternalId,amount", "1,0.00001", "amount: Must have at most 4 decimals and 15 digits"),
+        ("consumerExternalId,amount", "1,123456789012.3456", "amount: Must have at most 4 decimals and 15 digits"),
         (
             "consumerExternalId,amount",
             "1,90000000000001",
@@ -81,19 +81,19 @@ def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
         (
             "consumerExternalId,amount,currencyCode,placedAt",
             "1,1,XYZ,now",
-            f"currencyCode: must be a currency code of ISO 4217; {NO_TIME}",
+            f"currencyCode: Must be an ISO 4217 currency code, such as USD; {NO_TIME}",
         ),
         (
             "consumerExternalId,amount,status",
             "1,1,completed",
             "status: must be one of CREATED, COMPLETED, CANCELLED, REFUNDED",
         ),
-        ("consumerExternalId,amount,placedAt", "1,1,2023-02-29", "placedAt: must be a time that exists"),
-        ("consumerExternalId,amount,placedAt", "1,1,0001-01-01", "placedAt: must be in the years 1 to 9999"),
+        ("consumerExternalId,amount,placedAt", "1,1,2023-02-29", "placedAt: Must be a time that exists"),
+        ("consumerExternalId,amount,placedAt", "1,1,0001-01-01", "placedAt: Must be in the years 1 to 9999"),
         (
             "consumerExternalId,amount,placedAt",
             "1,1,9999-12-31T23:59:59-23:59",
-            "placedAt: must be a time that exists",
+            "placedAt: Must be a time that exists",
         ),
         (
             "consumerExternalId,amount,placedAt",
@@ -113,7 +113,7 @@ def test_an_order_against_the_rules_is_an_error_row_with_all_its_reasons(
 def test_an_order_without_external_id_is_refused_since_importing_again_would_double_it(shop: Shop) -> None:
     assert shop.orders("consumerExternalId,externalId,amount\n1,,-1\n").rejected == 1
     ((_, reasons),) = shop.errors()
-    assert reasons.startswith("amount: must be 0 or more; externalId: required")
+    assert reasons.startswith("amount: Must be 0 or more; externalId: required")
 
 
 def test_an_order_keeps_its_consumer(shop: Shop) -> None:

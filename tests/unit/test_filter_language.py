@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
 from infra.filters.language import MAX_LENGTH, FilterError, parse
-from infra.index.terms import CODE
+from infra.index.terms import CODE_LENGTH
 from tests.expressions import conditions, expressions, written
 
 PIECES = [
@@ -172,7 +172,7 @@ def test_limits_are_kept_to_the_last_one() -> None:
 
 @pytest.mark.parametrize("number", [1, 5, 20, 45])
 def test_text_to_be_contained_is_limited_by_all_its_characters(number: int) -> None:
-    light = 900 // number - CODE - 3
+    light = 900 // number - CODE_LENGTH - 3
     text = " ".join([f"metadata.a:~{'É' * min(light, 255)}"] * number)
     assert len(text) > MAX_LENGTH or parse(text)
     for heavy in ("É" * (light + 1), "💥" * (light // 2 + 1), "ﬃ" * (light // 3 + 1)):

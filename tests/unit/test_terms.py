@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.index.terms import CODE, LONGEST_VALUE, fold, number_term, path_code, terms, text_term
+from infra.index.terms import CODE_LENGTH, MAX_VALUE_LENGTH, fold, number_term, path_code, terms, text_term
 from tests.evaluation import caseless
 
 LUCENE_BYTES = 32_766
@@ -19,7 +19,7 @@ CHARACTERS = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <=
 def test_codes_of_paths_are_as_long_as_each_other_and_apart() -> None:
     codes = {path_code(f"metadata.{name}") for name in range(100_000)}
     assert len(codes) == 100_000
-    assert {len(code) for code in codes} == {CODE}
+    assert {len(code) for code in codes} == {CODE_LENGTH}
 
 
 numbers = st.builds(
@@ -80,7 +80,7 @@ def test_a_value_folded_is_three_times_as_long_at_the_most() -> None:
     assert max(len(fold(character * 4)) for character in CHARACTERS) == 3 * 4
 
 
-@given(st.text(min_size=1, max_size=LONGEST_VALUE), st.integers(0, 12_000), st.sampled_from(["x", "ﬃ", "é", "💥"]))
+@given(st.text(min_size=1, max_size=MAX_VALUE_LENGTH), st.integers(0, 12_000), st.sampled_from(["x", "ﬃ", "é", "💥"]))
 @settings(max_examples=300, deadline=None)
 def test_what_is_inside_a_long_text_is_inside_one_of_its_pieces(wanted: str, before: int, filler: str) -> None:
     text = filler * before + wanted + filler * 12_000
