@@ -1,6 +1,7 @@
-"""The outermost layer: what every answer has, also one that no route gave.
+"""The outermost layer of the application, for every response, including 404 and 405.
 
-A request id, the headers of the rate limit, one line in the log, and its place in the metrics.
+It gives each request an id, and each response the headers `X-Request-Id` and `X-RateLimit-…`; it writes a log line and
+counts the request in the metrics.
 """
 
 import re
@@ -15,16 +16,16 @@ from api.metrics import Metrics
 
 log = structlog.get_logger()
 
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CLIENT_GONE = 499
-"""The status logged where no answer was begun."""
+"""The status in the log if the client disconnected before a response was sent."""
 
 
 def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
-    """Put the layer around an application."""
+    """Wrap an application in this layer."""
 
     async def serve(any_scope: Scope, receive: Receive, send: Send) -> None:
-        if any_scope["type"] != "http":  # type: ignore[comparison-overlap]  # lifespan comes too
+        if any_scope["type"] != "http":  # type: ignore[comparison-overlap]  # also called for the lifespan
             await app(any_scope, receive, send)
             return
         scope = cast("HTTPScope", any_scope)
@@ -51,9 +52,9 @@ def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
 
 
 def _request_id(scope: HTTPScope) -> str:
-    """The request's own id if it is sane, else a new one."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-    return given if SANE_REQUEST_ID.fullmatch(given) else f"req_{ULID()}"
+    """Return the id that the client sent, if it is valid; otherwise a new id."""
+    received = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    return received if VALID_REQUEST_ID.fullmatch(received) else f"req_{ULID()}"
 
 
 def _record(scope: HTTPScope, metrics: Metrics, status: int, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can answer."""
+"""Health checks: whether the process runs, and whether it can answer requests."""
 
 import asyncio
 
@@ -21,8 +21,10 @@ class Live(msgspec.Struct):
 
 
 class Ready(msgspec.Struct, rename="camel"):
-    """`ok`, or `unavailable`; of each dependency and of the whole. The queue alone is not fatal: wake-ups are a
-    convenience. `indexLagMs` is the age of the oldest change that is not searchable yet, null if unknown.
+    """`ok` or `unavailable`, for each dependency and as a whole.
+
+    The service is ready without the queue, because wake-ups may be lost at any time. `indexLagMs` is the age of the
+    oldest change that is not searchable yet; null if unknown.
     """
 
     status: str
@@ -36,11 +38,11 @@ class HealthController(Controller):
     path = "/health"
     tags = ("Service",)
 
-    @get("/live", summary="The process answers")
+    @get("/live", summary="Check that the process runs")
     async def live(self) -> Live:
         return Live()
 
-    @get("/ready", summary="Each dependency answers", responses={503: ResponseSpec(Ready, generate_examples=False)})
+    @get("/ready", summary="Check each dependency", responses={503: ResponseSpec(Ready, generate_examples=False)})
     async def ready(self, state: State) -> Response[Ready]:
         lag, search, queue = await asyncio.gather(_lag(state), _search(state), _queue(state))
         up = lag is not None and search
@@ -48,7 +50,7 @@ class HealthController(Controller):
         return Response(body, status_code=200 if up else 503)
 
 
-def _word(up: bool) -> str:  # noqa: FBT001 (there is nothing else it could mean)
+def _word(up: bool) -> str:  # noqa: FBT001 (the only argument, clear at each call)
     return "ok" if up else "unavailable"
 
 

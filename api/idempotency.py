@@ -1,7 +1,8 @@
-"""`Idempotency-Key`: the first outcome of a POST is stored in its own transaction, and replayed for a day.
+"""Idempotency keys: the answer of a POST is stored in the transaction of the write, and replayed for 24 hours.
 
-The key is claimed before the work and its outcome stored after it, so a concurrent twin waits at the claim until the
-first has committed (and then replays it) or failed (and then does the work itself).
+The transaction claims the key before the write, and stores the answer after it. A concurrent request with the same key
+therefore waits at the claim, until the first transaction has committed (its answer is replayed) or rolled back (the
+second request then does the write itself).
 """
 
 import hashlib
@@ -15,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.answers import Answer
 from api.auth import Caller
-from api.errors import Fault, Problem, invalid
+from api.errors import Fault, Problem, refuse
 from api.request import AnyRequest
 
 HEADERS = {"idempotency-key": "Idempotency-Key", "x-idempotency-key": "X-Idempotency-Key"}
-"""The first counts."""
+"""If a request has both headers, the first counts."""
 MAX_LENGTH = 255
 REPLAYED = "Idempotent-Replayed"
 LOCK_NOT_AVAILABLE = "55P03"
@@ -39,7 +40,7 @@ STORE = sa.text("""
 
 
 class Claim(NamedTuple):
-    """A key of one environment, and what it was sent with."""
+    """A key of an environment, with a digest of the request that was sent with it."""
 
     environment_id: int
     key: str
@@ -47,29 +48,33 @@ class Claim(NamedTuple):
 
 
 async def claim_of(request: AnyRequest, caller: Caller) -> Claim | None:
-    """The key of a POST, if it has one.
+    """Return the claim of a POST with a key; None for every other request.
 
     Raises:
-        Problem: 400 if it is empty or too long, by whichever of its names.
+        Problem: 400 if a key is empty or too long; names the header.
     """
     if request.method != "POST":
         return None
-    given = {name: request.headers[header] for header, name in HEADERS.items() if header in request.headers}
-    if not given:
+    keys = {name: request.headers[header] for header, name in HEADERS.items() if header in request.headers}
+    if not keys:
         return None
-    wrong = [name for name, key in given.items() if not 1 <= len(key) <= MAX_LENGTH]
-    if wrong:
-        raise invalid(*(Fault(name, f"Must be 1 to {MAX_LENGTH} characters") for name in wrong))
-    key = next(iter(given.values()))
-    said = b"\0".join([request.method.encode(), request.url.path.encode(), await request.body()])
-    return Claim(caller.environment_id, key, hashlib.sha256(said).digest())
+    refuse(
+        [
+            Fault(name, f"Must be 1 to {MAX_LENGTH} characters")
+            for name, key in keys.items()
+            if not 1 <= len(key) <= MAX_LENGTH
+        ]
+    )
+    key = next(iter(keys.values()))
+    content = b"\0".join([request.method.encode(), request.url.path.encode(), await request.body()])
+    return Claim(caller.environment_id, key, hashlib.sha256(content).digest())
 
 
 async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
-    """Claim the key for this transaction, or answer what it led to before.
+    """Claim the key for this transaction; if an answer is stored under it, return that.
 
     Raises:
-        Problem: 409 if the key was used for something else, or its twin is still at work after 5 s.
+        Problem: 409 if the key was used for another request, or a request with the key is still running after 5 s.
     """
     values = claim._asdict()
     try:
@@ -78,7 +83,9 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise
-        raise _conflict("A request with this key is being worked on", headers={"Retry-After": "5"}) from None
+        raise _conflict(
+            "A request with this Idempotency-Key is still running: retry later", headers={"Retry-After": "5"}
+        ) from None
     stored = (await connection.execute(STORED, values)).one()
     if stored.fingerprint != claim.fingerprint:
         raise _conflict("This Idempotency-Key was used for another request")
@@ -87,6 +94,7 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
 
 
 async def store(connection: AsyncConnection, claim: Claim, answer: Answer) -> None:
+    """Store the answer under the key that this transaction has claimed."""
     values = {"status": answer.status, "headers": msgspec.json.encode(answer.headers).decode(), "body": answer.body}
     await connection.execute(STORE, claim._asdict() | values)
 

@@ -1,4 +1,4 @@
-"""What `/metrics` tells of the index: what waits, and what was done, as the database knows it."""
+"""Metrics of the index at `/metrics`: backlog, totals, rebuild and verification, all read from the database."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -20,39 +20,45 @@ from infra.operations.verify import Run, known_differences, last_completed
 SCRAPE_SECONDS = 2.0
 GAUGES = {
     "waiting": ("consumers_outbox_waiting", f"Changes that may not be searchable yet, up to {COUNT_LIMIT}."),
-    "oldest_seconds": ("consumers_outbox_oldest_seconds", "Age of the oldest of them."),
-    "parked": ("consumers_outbox_parked", f"Changes given up, up to {COUNT_LIMIT}."),
+    "oldest_seconds": ("consumers_outbox_oldest_seconds", "Age of the oldest such change."),
+    "parked": ("consumers_outbox_parked", f"Parked changes: given up after repeated failures, up to {COUNT_LIMIT}."),
 }
 COUNTERS = {
     "changes": ("consumers_indexed_changes", "Changes that became searchable."),
-    "documents": ("consumers_indexed_documents", "Documents the index took."),
-    "conflicts": ("consumers_index_version_conflicts", "Documents not taken, for the index held newer ones."),
-    "failures": ("consumers_index_document_failures", "Documents refused for what they are, at each attempt."),
+    "documents": ("consumers_indexed_documents", "Documents accepted by the index."),
+    "conflicts": (
+        "consumers_index_version_conflicts",
+        "Documents refused for an older version.",
+    ),
+    "failures": (
+        "consumers_index_document_failures",
+        "Documents refused for their content, each attempt.",
+    ),
 }
 REBUILD = {
-    "is_running": ("consumers_rebuild_running", "Whether an index is being built, or a rollback waits."),
-    "documents": ("consumers_rebuild_documents", "Consumers the latest rebuild has filled in."),
-    "total": ("consumers_rebuild_consumers", "Consumers there were when it began."),
-    "misses": ("consumers_rebuild_misses", f"Changes that its index did not take yet, up to {COUNT_LIMIT}."),
-    "is_paused": ("consumers_rebuild_paused", "Whether it rests until somebody resumes it."),
-    "documents_per_second": ("consumers_rebuild_documents_per_second", "While it was filled, rests not counted."),
-    "remaining_seconds": ("consumers_rebuild_remaining_seconds", "Of the filling, at that rate."),
+    "is_running": ("consumers_rebuild_running", "Whether a rebuild is running, or a rollback is pending."),
+    "documents": ("consumers_rebuild_documents", "Consumers that the latest rebuild has written."),
+    "total": ("consumers_rebuild_consumers", "Consumers at the start of the rebuild."),
+    "misses": ("consumers_rebuild_misses", f"Changes that are missing in the new index, up to {COUNT_LIMIT}."),
+    "is_paused": ("consumers_rebuild_paused", "Whether the rebuild is paused."),
+    "documents_per_second": ("consumers_rebuild_documents_per_second", "Rate of the fill, without pauses."),
+    "remaining_seconds": ("consumers_rebuild_remaining_seconds", "Time until the fill is complete, at that rate."),
 }
 LABELS = ("lane",)
 EDGES = (*map(floatToGoString, DELAY_BOUNDS), "+Inf")
 
 
 class Figures(NamedTuple):
-    waiting: list[Waiting]
-    done: list[Totals]
+    backlog: list[Waiting]
+    totals: list[Totals]
     rebuild: Rebuild | None
-    lost: bool
-    differing: dict[str, int]
-    verified: list[Run]
+    is_lost: bool
+    differences: dict[str, int]
+    verifications: list[Run]
 
 
-async def figures(engine: AsyncEngine) -> Figures | None:
-    """Ask the database; None if it is away, or too slow."""
+async def read_figures(engine: AsyncEngine) -> Figures | None:
+    """Read the figures from the database; return None if it is down or too slow."""
     try:
         async with asyncio.timeout(SCRAPE_SECONDS), engine.connect() as connection:
             return await connection.run_sync(_figures)
@@ -72,62 +78,64 @@ def _figures(connection: sa.Connection) -> Figures:
 
 
 class IndexCollector(Collector):
-    """Shows the figures; nothing is said of the index while the database is away."""
+    """Collects the metrics of the index; only `consumers_database_up` while the database is down."""
 
-    def __init__(self, found: Figures | None) -> None:
-        self._found = found
+    def __init__(self, figures: Figures | None) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
-        found = self._found
-        yield GaugeMetricFamily("consumers_database_up", "Whether the database answers.", found is not None)
-        if found is None:
+        figures = self._figures
+        yield GaugeMetricFamily("consumers_database_up", "Whether the database answers queries.", figures is not None)
+        if figures is None:
             return
         for field, (name, text) in GAUGES.items():
-            yield _each(GaugeMetricFamily(name, text, labels=LABELS), found.waiting, field)
+            yield _by_lane(GaugeMetricFamily(name, text, labels=LABELS), figures.backlog, field)
         for field, (name, text) in COUNTERS.items():
-            yield _each(CounterMetricFamily(name, text, labels=LABELS), found.done, field)
-        yield GaugeMetricFamily("consumers_index_lost", "Whether the index is gone, and reads are errors.", found.lost)
-        if found.rebuild:
-            yield from _rebuild(found.rebuild)
+            yield _by_lane(CounterMetricFamily(name, text, labels=LABELS), figures.totals, field)
+        yield GaugeMetricFamily("consumers_index_lost", "Whether the live index is lost.", figures.is_lost)
+        if figures.rebuild:
+            yield from _rebuild(figures.rebuild)
         delays = HistogramMetricFamily(
-            "consumers_commit_to_searchable_seconds", "From a change to its being searchable.", labels=LABELS
+            "consumers_commit_to_searchable_seconds",
+            "Time from a change until it is searchable.",
+            labels=LABELS,
         )
-        for lane in found.done:
+        for lane in figures.totals:
             delays.add_metric(
                 [lane.lane], list(zip(EDGES, accumulate(lane.delay_buckets), strict=True)), lane.delay_seconds
             )
         yield delays
-        yield from _verified(found)
+        yield from _verifications(figures)
 
 
 def _rebuild(rebuild: Rebuild) -> Iterator[Metric]:
     for field, (name, text) in REBUILD.items():
         if (value := getattr(rebuild, field)) is not None:
             yield GaugeMetricFamily(name, text, value)
-    phase = GaugeMetricFamily("consumers_rebuild_phase", "1 for the phase it is in.", labels=("phase",))
+    phase = GaugeMetricFamily("consumers_rebuild_phase", "1 for the phase of the latest rebuild.", labels=("phase",))
     phase.add_metric([rebuild.phase], 1)
     yield phase
 
 
-def _verified(found: Figures) -> Iterator[Metric]:
-    differing = GaugeMetricFamily(
+def _verifications(figures: Figures) -> Iterator[Metric]:
+    differences = GaugeMetricFamily(
         "consumers_index_differences", "Documents known to differ from the database.", labels=("cause",)
     )
-    for cause, count in found.differing.items():
-        differing.add_metric([cause], count)
-    yield differing
+    for cause, count in figures.differences.items():
+        differences.add_metric([cause], count)
+    yield differences
     ended = GaugeMetricFamily(
         "consumers_index_verified_timestamp_seconds",
-        "When the last comparison of the index with the database ended.",
+        "When the last comparison of the index with the database ended, in Unix seconds.",
         labels=("kind",),
     )
-    for run in found.verified:
+    for run in figures.verifications:
         if run.finished_at:
             ended.add_metric([run.kind], run.finished_at.timestamp())
     yield ended
 
 
-def _each(
+def _by_lane(
     family: GaugeMetricFamily | CounterMetricFamily, lanes: Iterable[Waiting | Totals], field: str
 ) -> GaugeMetricFamily | CounterMetricFamily:
     for lane in lanes:

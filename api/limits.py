@@ -1,10 +1,11 @@
-"""How many requests an environment may send a minute, counted in Redis (contract.md §1).
+"""Rate limits: requests of an environment a minute, counted in Redis (contract.md §1).
 
-Windows are the minutes of the clock: a count and its end are then exact, and one round trip counts and answers, where
-the sliding windows of `limits` need a second one to tell what remains. The price is that a sender who straddles a
-minute's end may send twice the limit within 60 seconds.
+A window is a minute of the clock: the count and its end are then exact, and one round trip both counts and returns the
+count; the sliding windows of the library `limits` need a second one for the remaining requests. The price is that a
+client that sends across the end of a minute may send twice the limit within 60 seconds.
 
-Redis is a convenience here: while it is away or slow, requests pass uncounted.
+Redis must not slow requests down: while it is down or slow, requests pass uncounted
+(docs/decisions/0005-rate-limits-in-fixed-one-minute-windows.md).
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from limits.aio.storage import RedisStorage
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api.auth import Caller
+from api.auth import Caller, caller_of
 from api.errors import Problem
 from api.request import AnyRequest
 from api.route_options import Category
@@ -29,23 +30,24 @@ log = structlog.get_logger()
 
 MINUTE = 60
 WAIT_SECONDS = 0.02
-"""What a request waits for Redis at the most."""
+"""How long a request waits for Redis."""
 SKIP_SECONDS = 5.0
-"""After a failure Redis is not asked for so long: slow must not be worse than down."""
-TELL_SECONDS = 0.05
-"""Far from its limit, what an environment sends is told to Redis this often, and no request waits for that."""
+"""How long Redis is skipped after a failure, so that a slow Redis costs no more than a dead one."""
+REPORT_SECONDS = 0.05
+"""Far from its limit, an environment's requests are reported to Redis after this time, and none waits for Redis."""
 RECENT_SECONDS = 0.15
-"""What Redis said longer ago says too little: the other processes may have counted all that remained."""
+"""How long a count from Redis is trusted. After that, other processes may have used up the limit."""
 FAR = 200
-"""Requests, and half of the limit: more than all processes together count in that time."""
+"""A request is far from the limit if more than this number, and more than half of the limit, remain. All processes
+together count less in `RECENT_SECONDS`."""
 LATE_SECONDS = 0.005
-"""A wait that ends so much late says that this process was busy, not that Redis is slow."""
+"""A wait that ends this much too late shows that the process was busy, not that Redis is slow."""
 
 
 class Window(NamedTuple):
-    """A category's minute, as the headers of an answer tell it."""
+    """The count of a category in the current minute, as the response headers show it."""
 
-    category: str
+    category: Category
     limit: int
     used: int
     reset: int
@@ -64,78 +66,78 @@ class Window(NamedTuple):
 
 
 class Tally(msgspec.Struct):
-    """What this process knows of an environment's minute in one category."""
+    """The count of an environment in a category and minute, as this process knows it."""
 
     key: str
-    known: int = 0
-    """The count of all processes, when Redis last answered."""
-    untold: int = 0
-    """Requests that were counted here since, and are to be told."""
-    on_their_way: int = 0
-    heard: float = -math.inf
-    """When Redis last answered, by the monotonic clock."""
+    total: int = 0
+    """Requests of all processes, when Redis last answered."""
+    unreported: int = 0
+    """Requests that this process has counted since, and not yet sent to Redis."""
+    in_flight: int = 0
+    """Requests that are being sent to Redis."""
+    answered_at: float = -math.inf
+    """When Redis last answered, on the monotonic clock."""
 
     @property
     def is_recent(self) -> bool:
-        """Whether no other process can have counted much since."""
-        return time.monotonic() - self.heard < RECENT_SECONDS
+        return time.monotonic() - self.answered_at < RECENT_SECONDS
 
     @property
     def used(self) -> int:
-        return self.known + self.on_their_way + self.untold
+        return self.total + self.in_flight + self.unreported
 
 
 class Limits:
-    """Counts requests by environment and category; `redis` is only borrowed."""
+    """Counts requests by environment and category. The owner of `redis` closes it."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         options: dict[str, Any] = {"connection_pool": redis.connection_pool}
         prefix = f"{settings.index_prefix}:limits"
         self._storage = RedisStorage(settings.redis_url, implementation="redispy", key_prefix=prefix, **options)
-        self._defaults = {
+        self._defaults: dict[Category, int] = {
             "reads": settings.limit_reads,
             "writes": settings.limit_writes,
             "batch": settings.limit_batch,
         }
-        self._reached, self._skip_until = True, 0.0
-        self._minute, self._tallies = 0, dict[tuple[int, str], Tally]()
+        self._is_available, self._skip_until = True, 0.0
+        self._minute, self._tallies = 0, dict[tuple[int, Category], Tally]()
         self._calls = set[asyncio.Future[int]]()
-        """The event loop itself holds a task only weakly."""
+        """Calls in flight. The event loop holds only weak references to tasks."""
 
-    async def count(self, caller: Caller, category: str) -> Window | None:
-        """Count one request; None if there is no limit, or Redis does not answer in time."""
+    async def count(self, caller: Caller, category: Category) -> Window | None:
+        """Count a request; return None if the category has no limit, or Redis does not answer in time."""
         own = caller.limits[category]
         limit = self._defaults[category] if own is None else own
         if not limit or not self._may_ask():
             return None
         tally = self._tally(caller.environment_id, category)
         reset = (self._minute + 1) * MINUTE
-        if self._reached and tally.is_recent and limit - tally.used > max(limit // 2, FAR):
-            if not tally.untold:
-                asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell, tally)
-            tally.untold += 1
+        if self._is_available and tally.is_recent and limit - tally.used > max(limit // 2, FAR):
+            if not tally.unreported:
+                asyncio.get_running_loop().call_later(REPORT_SECONDS, self._report, tally)
+            tally.unreported += 1
             return Window(category, limit, tally.used, reset)
-        probing, count = not self._reached, await self._increment(tally)
-        if count is None and self._reached:
-            self._reached = False
-            log.warning("limits_unreachable")
-        elif count is not None and probing:
-            self._reached = True
-            log.warning("limits_reached")
+        was_available, count = self._is_available, await self._increment(tally)
+        if count is None and self._is_available:
+            self._is_available = False
+            log.warning("rate_limits_unavailable")
+        elif count is not None and not was_available:
+            self._is_available = True
+            log.warning("rate_limits_recovered")
         return None if count is None else Window(category, limit, count, reset)
 
-    def _tally(self, environment_id: int, category: str) -> Tally:
+    def _tally(self, environment_id: int, category: Category) -> Tally:
         minute = int(time.time()) // MINUTE
         if minute != self._minute:
             self._minute, self._tallies = minute, {}
-        place = (environment_id, category)
-        if (tally := self._tallies.get(place)) is None:
-            tally = self._tallies[place] = Tally(f"{environment_id}:{category}:{minute}")
+        key = (environment_id, category)
+        if (tally := self._tallies.get(key)) is None:
+            tally = self._tallies[key] = Tally(f"{environment_id}:{category}:{minute}")
         return tally
 
     def _may_ask(self) -> bool:
-        """Redis is asked unless it failed lately; then by one request at a time."""
-        if self._reached:
+        """Return whether to ask Redis: always while it works, then one request every `SKIP_SECONDS`."""
+        if self._is_available:
             return True
         now = time.monotonic()
         if now < self._skip_until:
@@ -143,22 +145,22 @@ class Limits:
         self._skip_until = now + SKIP_SECONDS
         return True
 
-    def _tell(self, tally: Tally) -> None:
-        if tally.on_their_way:
-            tally.heard = -math.inf  # Redis is slow: the next request asks, and finds out.
-        elif tally.untold:
-            self._send(tally, tally.untold)
+    def _report(self, tally: Tally) -> None:
+        if tally.in_flight:
+            tally.answered_at = -math.inf  # Redis is slow: make the next request ask, and see the failure.
+        elif tally.unreported:
+            self._send(tally, tally.unreported)
 
     def _send(self, tally: Tally, number: int) -> asyncio.Future[int]:
-        """Have Redis count so many more."""
-        tally.untold, tally.on_their_way = 0, tally.on_their_way + number
+        """Add `number` requests to the count in Redis."""
+        tally.unreported, tally.in_flight = 0, tally.in_flight + number
 
         def ended(call: asyncio.Future[int]) -> None:
-            tally.on_their_way -= number
+            tally.in_flight -= number
             if call.cancelled() or call.exception():
-                tally.heard = -math.inf
+                tally.answered_at = -math.inf
             else:
-                tally.known, tally.heard = max(tally.known, call.result()), time.monotonic()
+                tally.total, tally.answered_at = max(tally.total, call.result()), time.monotonic()
 
         call = asyncio.ensure_future(self._storage.incr(tally.key, MINUTE, number))
         call.add_done_callback(ended)
@@ -167,10 +169,12 @@ class Limits:
         return call
 
     async def _increment(self, tally: Tally) -> int | None:
-        """The count with this request, or None. A call that is late is left to end by itself: cutting it off would
-        close its connection, and one that takes long to make could never be made.
+        """Return the count with this request; None if Redis fails or is late.
+
+        A late call is not cancelled: that would close its connection, and a connection that takes longer than the wait
+        to open could never be opened.
         """
-        call = self._send(tally, tally.untold + 1)
+        call = self._send(tally, tally.unreported + 1)
         deadline = time.monotonic() + WAIT_SECONDS
         done, _ = await asyncio.wait((call,), timeout=WAIT_SECONDS)
         if not done and time.monotonic() > deadline + LATE_SECONDS:
@@ -185,13 +189,13 @@ class Limits:
 
 
 async def limit(request: AnyRequest, category: Category) -> None:
-    """Count a request of a known caller.
+    """Count a request of an authenticated caller.
 
     Raises:
         Problem: 429.
     """
     limits: Limits = request.app.state.limits
-    window = await limits.count(request.scope["auth"], category)
+    window = await limits.count(caller_of(request), category)
     if window is None:
         return
     request.scope["state"]["window"] = window

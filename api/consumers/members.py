@@ -1,4 +1,6 @@
-"""The members of an audience: the list of consumers, limited to one audience (contract.md §4)."""
+"""Lists of members: the list of consumers, limited to an audience (contract.md §4)."""
+
+from http import HTTPStatus
 
 import msgspec
 from litestar import Controller, Response, get
@@ -14,24 +16,24 @@ from api.consumers.shown import ConsumerPage
 from api.request import AnyRequest
 from api.route_options import route_options
 
-INDEXED = route_options("read:audiences", "reads", from_index=True)
+READ = route_options("read:audiences", "reads", from_index=True)
 
 
 class MembersController(Controller):
     path = "/audiences"
     tags = ("Audiences",)
 
-    @get("/{audience_id:str}/members", opt=INDEXED, summary="List the members: as the list of consumers")
+    @get("/{audience_id:str}/members", opt=READ, summary="List the members, as in the list of consumers")
     async def members(
         self, request: AnyRequest, audience_id: str, parameters: ListParameters, caller: Caller, state: State
     ) -> Response[ConsumerPage]:
         audience = await membership.find(state.engine, caller, audience_id)
         return (await reads.page(request, state, caller, parameters, audience)).response()
 
-    @get("/{audience_id:str}/count", opt=INDEXED, summary="Count the members")
+    @get("/{audience_id:str}/count", opt=READ, summary="Count the members")
     async def count(
         self, request: AnyRequest, audience_id: str, caller: Caller, state: State
     ) -> Response[AudienceCount]:
         audience = await membership.find(state.engine, caller, audience_id)
         number, headers = await reads.count(request, state, caller, audience)
-        return Answer(200, msgspec.json.encode(AudienceCount(audience_id, number)), headers).response()
+        return Answer(HTTPStatus.OK, msgspec.json.encode(AudienceCount(audience_id, number)), headers).response()

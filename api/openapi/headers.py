@@ -1,4 +1,4 @@
-"""The headers of requests and answers, as the OpenAPI document tells them (contract.md §1)."""
+"""The headers of requests and responses in the OpenAPI document (contract.md §1)."""
 
 from http import HTTPStatus
 from typing import Any
@@ -10,8 +10,8 @@ KEY = {"type": "string", "minLength": 1, "maxLength": 255}
 COUNT = {"type": "integer", "minimum": 0}
 
 
-def _header(description: str, schema: dict[str, Any], example: Any, **more: Any) -> dict[str, Any]:
-    return {"description": description, "schema": schema, "example": example, **more}
+def _header(description: str, schema: dict[str, Any], example: Any, **members: Any) -> dict[str, Any]:
+    return {"description": description, "schema": schema, "example": example, **members}
 
 
 def _parameter(name: str, description: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
@@ -20,49 +20,64 @@ def _parameter(name: str, description: str, schema: dict[str, Any], example: Any
 
 ANSWER = {
     "X-Request-Id": _header(
-        "The request's own id, if it has a sane one; else a new one.",
+        "The id that the request sent in this header, if that is valid; otherwise a new id.",
         {"type": "string", "pattern": r"^[A-Za-z0-9._:\-]{1,128}$"},
         "req_01JBK3Q8X5W5V0B6T1R2M3N4P5",
         required=True,
     ),
-    "X-RateLimit-Limit": _header("Requests a minute. Absent where there is no limit.", COUNT, 1000),
-    "X-RateLimit-Remaining": _header("What remains of them.", COUNT, 999),
-    "X-RateLimit-Reset": _header("When a new minute begins, in Unix seconds.", COUNT, 1730455260),
-    "Retry-After": _header("Seconds to wait before trying again.", COUNT, 30),
-    "WWW-Authenticate": _header("The scheme a key is sent with.", TEXT, "Bearer", required=True),
-    "ETag": _header("The version of the consumer; of more than one row, a weak digest.", TEXT, '"1048576"'),
-    "Consistency-Token": _header("Stands for this write: give it to a read that must contain it.", TEXT, "1-78340"),
+    "X-RateLimit-Limit": _header("Requests allowed a minute. Absent if there is no limit.", COUNT, 1000),
+    "X-RateLimit-Remaining": _header("Requests that remain in this minute.", COUNT, 999),
+    "X-RateLimit-Reset": _header("Start of the next minute, in Unix seconds.", COUNT, 1730455260),
+    "Retry-After": _header("Seconds to wait before a retry.", COUNT, 30),
+    "WWW-Authenticate": _header("The scheme for the `Authorization` header.", TEXT, "Bearer", required=True),
+    "ETag": _header("The version of the consumer; with `include`, a weak digest of the response.", TEXT, '"1048576"'),
+    "Consistency-Token": _header(
+        "Identifies this write. Send it with a read that must contain the write.", TEXT, "1-78340"
+    ),
     "Index-State": _header(
-        "With `Prefer: wait`: whether this write is searchable.", {"enum": ["searchable", "pending"]}, "searchable"
+        "With `Prefer: wait`: whether the write is searchable.", {"enum": ["searchable", "pending"]}, "searchable"
     ),
-    "Index-Stale": _header("The write of the `Consistency-Token` is not in this answer.", {"const": "true"}, "true"),
+    "Index-Stale": _header(
+        "The response does not contain the write of the `Consistency-Token`.", {"const": "true"}, "true"
+    ),
     "Index-Lag-Ms": _header(
-        "The age of the oldest change that is not searchable yet, in milliseconds; 0 if there is none.", COUNT, 0
+        "Age of the oldest change that is not searchable yet, in milliseconds; 0 if there is none.", COUNT, 0
     ),
-    "Preference-Applied": _header("What was heeded of `Prefer`.", TEXT, "wait=2"),
+    "Preference-Applied": _header("The preferences in `Prefer` that were applied.", TEXT, "wait=2"),
     "Idempotent-Replayed": _header(
-        "The outcome of an earlier request with the same `Idempotency-Key`.", {"const": "true"}, "true"
+        "The response is that of an earlier request with the same `Idempotency-Key`.", {"const": "true"}, "true"
     ),
 }
 REQUEST = {
     "Consistency-Token": _parameter(
         "Consistency-Token",
-        "A write the answer must contain: waits until it is in the index, 2 seconds unless `Prefer: wait` says so.",
+        "The token of a write that the response must contain. Waits up to 2 seconds for that write to be searchable; "
+        "`Prefer: wait` changes the time.",
         {"type": "string", "pattern": "^1-(0|[1-9][0-9]{0,17})$"},
         "1-78340",
     ),
     "Prefer": _parameter(
         "Prefer",
-        "`wait=n`, 0 to 10 seconds. With a token, `handling=strict` answers 503 rather than without that write.",
+        "`wait=n`: wait up to n seconds, 0 to 10. `handling=strict`: answer 503 unless the write of the "
+        "`Consistency-Token` is searchable by then.",
         TEXT,
         "wait=2",
     ),
     "Idempotency-Key": _parameter(
-        "Idempotency-Key", "The first success with a key is replayed for 24 hours.", KEY, "order-17850-paid"
+        "Idempotency-Key",
+        "Makes retries safe: the first successful response with this key is replayed for 24 hours.",
+        KEY,
+        "order-17850-paid",
     ),
-    "X-Idempotency-Key": _parameter("X-Idempotency-Key", "The same, by another name.", KEY, "order-17850-paid"),
-    "If-Match": _parameter("If-Match", "Entity tags, or `*`: 412 if none is the consumer's.", TEXT, '"1048576"'),
-    "If-None-Match": _parameter("If-None-Match", "Entity tags: 304 if one is the consumer's.", TEXT, '"1048576"'),
+    "X-Idempotency-Key": _parameter(
+        "X-Idempotency-Key", "Alternative name of `Idempotency-Key`.", KEY, "order-17850-paid"
+    ),
+    "If-Match": _parameter(
+        "If-Match", "Entity tags, or `*`. 412 if none matches the consumer's `ETag`.", TEXT, '"1048576"'
+    ),
+    "If-None-Match": _parameter(
+        "If-None-Match", "Entity tags. 304 if one matches the `ETag` of the response.", TEXT, '"1048576"'
+    ),
 }
 COMPONENTS: dict[str, Any] = {
     "headers": ANSWER,
@@ -72,7 +87,7 @@ COMPONENTS: dict[str, Any] = {
 
 
 def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
-    """The headers an endpoint heeds, apart from those of every HTTP request."""
+    """Return the request headers of an endpoint, apart from those of every HTTP request."""
     names = []
     if endpoint.is_authenticated and endpoint.method == "POST":
         names += ["Idempotency-Key", "X-Idempotency-Key"]
@@ -86,7 +101,7 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
-    """The headers an endpoint's answer may have."""
+    """Return the headers that a response of an endpoint may have."""
     names = ["X-Request-Id"]
     if endpoint.is_authenticated and status != HTTPStatus.UNAUTHORIZED:
         names += ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]

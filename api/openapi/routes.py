@@ -1,4 +1,4 @@
-"""The API's own documentation: `/openapi.json`, and Swagger UI at `/docs`, whole without any network."""
+"""Routes of the documentation: `/openapi.json`, and Swagger UI at `/docs`, which needs no files from other servers."""
 
 from functools import cache
 from importlib.resources import files
@@ -22,25 +22,25 @@ PAGE = SwaggerRenderPlugin(
 
 
 @cache
-def of(app: Litestar) -> dict[str, Any]:
-    """The application's document, built when it is first asked for."""
+def document_of(app: Litestar) -> dict[str, Any]:
+    """Build the application's document at the first request; return the same afterwards."""
     return document(app.routes)
 
 
-@get("/openapi.json", tags=["Service"], summary="This document", sync_to_thread=False)
+@get("/openapi.json", tags=["Service"], summary="Get this document", sync_to_thread=False)
 def openapi(request: AnyRequest) -> dict[str, Any]:
-    return of(request.app)
+    return document_of(request.app)
 
 
 @get(
     "/docs",
     tags=["Service"],
-    summary="This document, to read and try",
+    summary="Read this document, and try requests, in a browser",
     media_type=MediaType.HTML.value,
     sync_to_thread=False,
 )
 def docs(request: AnyRequest) -> bytes:
-    return PAGE.render(request, of(request.app))
+    return PAGE.render(request, document_of(request.app))
 
 
 ROUTES: list[HTTPRouteHandler | Router] = [

@@ -222,7 +222,7 @@ def test_without_redis_requests_pass_uncounted_and_are_counted_again_once_it_is_
     def lines(event: str) -> int:
         return service.log("api").count(f'"event":"{event}"')
 
-    before = {event: lines(event) for event in ("limits_unreachable", "limits_reached")}
+    before = {event: lines(event) for event in ("rate_limits_unavailable", "rate_limits_recovered")}
     assert has_limits(limited.live.get("/orders"))
     with trouble(servers):
         answers = [limited.live.get("/orders/none") for _ in range(LIMITS["reads"] + 10)]
