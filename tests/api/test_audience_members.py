@@ -16,7 +16,7 @@ METHODS = ["POST", "PUT", "DELETE"]
 
 
 @pytest.mark.parametrize("audience_type", ["STATIC", "SYNCED_LIST"])
-def test_members_are_added_and_removed_and_only_changes_count(account: Account, audience_type: str) -> None:
+def test_only_actual_membership_changes_are_counted(account: Account, audience_type: str) -> None:
     made = create_audience(account, audience_type)["id"]
     one, two, three = insert_consumers(account, 3)
     for method, ids, count, left in (
@@ -45,7 +45,7 @@ def test_members_of_a_synced_list_are_replaced(account: Account) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_unknown_consumers_are_named_and_nothing_is_stored(account: Account, method: str) -> None:
+def test_unknown_members_are_listed_and_nothing_is_stored(account: Account, method: str) -> None:
     made = create_audience(account, "SYNCED_LIST")["id"]
     known = insert_consumers(account, 2)
     [foreign] = insert_consumers(account, 1, account.test_environment)
@@ -63,7 +63,7 @@ def test_unknown_consumers_are_named_and_nothing_is_stored(account: Account, met
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_members_are_at_most_10000(account: Account, method: str) -> None:
+def test_request_takes_at_most_10000_members(account: Account, method: str) -> None:
     made = create_audience(account, "SYNCED_LIST")["id"]
     ids = insert_consumers(account, 10_000)
     assert faults(send_members(account, method, made, [*ids, ids[0]])).keys() == {"consumerIds"}
@@ -76,7 +76,7 @@ def test_members_are_at_most_10000(account: Account, method: str) -> None:
 
 
 @pytest.mark.parametrize(("audience_type", "methods"), [("DYNAMIC", METHODS), ("STATIC", ["PUT"])])
-def test_members_that_do_not_suit_the_type_are_refused(
+def test_method_not_supported_by_audience_type_is_refused(
     account: Account, audience_type: str, methods: list[str]
 ) -> None:
     made = create_audience(account, audience_type)["id"]
@@ -99,12 +99,12 @@ def test_members_that_do_not_suit_the_type_are_refused(
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_wrong_body_is_refused(account: Account, method: str, body: Any, fields: set[str]) -> None:
+def test_invalid_members_body_is_refused(account: Account, method: str, body: Any, fields: set[str]) -> None:
     made = create_audience(account, "SYNCED_LIST")["id"]
     assert faults(account.live.request(method, f"/audiences/{made}/members", json=body)).keys() == fields
 
 
-def test_consumer_moves_with_its_memberships_and_its_document_follows(account: Account) -> None:
+def test_membership_change_raises_version_and_updates_document(account: Account) -> None:
     first, second = sorted(create_audience(account, kind)["id"] for kind in ("SYNCED_LIST", "SYNCED_LIST"))
     person, bystander = insert_consumers(account, 2)
     steps: list[tuple[str, str, list[str], list[str]]] = [
@@ -148,7 +148,7 @@ def test_included_audiences_are_ordered_by_name_then_id(account: Account) -> Non
     assert changed.status_code == 200
 
 
-def test_document_follows_the_deletion_of_an_audience(account: Account) -> None:
+def test_deleted_audience_disappears_from_documents(account: Account) -> None:
     gone, left = (create_audience(account)["id"] for _ in range(2))
     person = insert_consumers(account, 1)
     for one in (gone, left):
@@ -159,7 +159,7 @@ def test_document_follows_the_deletion_of_an_audience(account: Account) -> None:
     assert account.database.documents(account.live_environment)[person[0]]["audienceIds"] == [left]
 
 
-def test_membership_ends_with_its_consumer(account: Account) -> None:
+def test_deleting_a_consumer_deletes_its_memberships(account: Account) -> None:
     made = create_audience(account)["id"]
     staying, leaving = insert_consumers(account, 2)
     send_members(account, "POST", made, [staying, leaving])
@@ -167,7 +167,7 @@ def test_membership_ends_with_its_consumer(account: Account) -> None:
     assert stored_members(account, made) == {staying}
 
 
-def test_of_simultaneous_replacements_one_is_left_whole(account: Account) -> None:
+def test_concurrent_replacements_leave_one_complete_list(account: Account) -> None:
     made = create_audience(account, "SYNCED_LIST")["id"]
     ids = insert_consumers(account, 40)
     lists = [ids[:30], ids[10:], ids[::2], ids[1::2]]
@@ -178,7 +178,7 @@ def test_of_simultaneous_replacements_one_is_left_whole(account: Account) -> Non
             assert sorted(stored_members(account, made)) in [sorted(some) for some in lists]
 
 
-def test_additions_and_deletes_of_their_consumers_at_once_never_fail(account: Account) -> None:
+def test_adding_members_while_they_are_deleted_never_fails(account: Account) -> None:
     first, second = (create_audience(account, "SYNCED_LIST")["id"] for _ in range(2))
     staying = insert_consumers(account, 5)
 
@@ -197,7 +197,7 @@ def test_additions_and_deletes_of_their_consumers_at_once_never_fail(account: Ac
             assert not (stored_members(account, first) | stored_members(account, second)) & set(leaving)
 
 
-def test_additions_and_the_delete_of_their_audience_at_once_never_fail(account: Account) -> None:
+def test_adding_members_while_audience_is_deleted_never_fails(account: Account) -> None:
     ids = insert_consumers(account, 20)
 
     def compete(number: int) -> httpx.Response:

@@ -30,7 +30,7 @@ def values(field: str, operator: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("field", [*TEXT_FIELDS, *NUMBER_FIELDS, *TIME_FIELDS, "metadata.a", "metadata.a.b", EDGE])
-def test_operator_is_taken_where_it_suits_its_field(account: Account, field: str) -> None:
+def test_only_operators_supported_by_a_field_are_accepted(account: Account, field: str) -> None:
     rules = [{"field": field, "operator": operator, "values": values(field, operator)} for operator in OPERATORS]
     senseless = COMPARING if field in TEXT_FIELDS else [] if field.startswith("metadata.") else CONTAINING
     refused = {f"rules[{place}].operator" for place, rule in enumerate(rules) if rule["operator"] in senseless}
@@ -59,7 +59,7 @@ def test_operator_is_taken_where_it_suits_its_field(account: Account, field: str
         ("createdAt", "EQUALS", "2024-11-01T10:00:00.9996Z"),
     ],
 )
-def test_sensible_value_is_taken(account: Account, field: str, operator: str, given: Any) -> None:
+def test_valid_rule_value_is_accepted(account: Account, field: str, operator: str, given: Any) -> None:
     answer = send(account, {"field": field, "operator": operator, "values": [given]})
     assert answer.status_code == 201, answer.text
     [rule] = answer.json()["rules"]
@@ -116,7 +116,7 @@ def test_sensible_value_is_taken(account: Account, field: str, operator: str, gi
         ("email", None, ["a"], "operator"),
     ],
 )  # fmt: skip
-def test_senseless_rule_is_refused_at_its_place(
+def test_invalid_rule_is_refused_with_its_index(
     account: Account, field: Any, operator: Any, given: Any, fault: str | set[str]
 ) -> None:
     sound = {"field": "email", "operator": "EXISTS"}
@@ -125,6 +125,6 @@ def test_senseless_rule_is_refused_at_its_place(
 
 
 @pytest.mark.parametrize("group", ["", "g" * 65, 5, []])
-def test_wrong_group_is_refused(account: Account, group: Any) -> None:
+def test_invalid_group_id_is_refused(account: Account, group: Any) -> None:
     answer = send(account, {"field": "email", "operator": "EXISTS", "groupId": group})
     assert faults(answer).keys() == {"rules[0].groupId"}

@@ -16,7 +16,7 @@ UNKNOWN = "aud_00000000000000000000000000"
 
 
 @pytest.mark.parametrize("audience_type", TYPES)
-def test_audience_has_all_its_fields_in_order_and_is_read_back(account: Account, audience_type: str) -> None:
+def test_audience_has_every_field_in_order_and_is_read_back(account: Account, audience_type: str) -> None:
     made = create_audience(account, audience_type)
     assert list(made) == FIELDS
     assert re.fullmatch(r"aud_[0-7][0-9A-HJKMNP-TV-Z]{25}", made["id"])
@@ -32,7 +32,7 @@ def test_audience_has_all_its_fields_in_order_and_is_read_back(account: Account,
     assert account.live.get(f"/audiences/{made['id']}").json() == made
 
 
-def test_rules_are_answered_whole_and_in_the_documented_order(account: Account) -> None:
+def test_rules_are_returned_complete_in_documented_order(account: Account) -> None:
     rule = {
         "groupId": "g",
         "values": ["a", 1, 2.5, True, 12345678901234567890],
@@ -67,12 +67,12 @@ def test_rules_are_answered_whole_and_in_the_documented_order(account: Account) 
     ],
     ids=str,
 )
-def test_wrong_audience_is_refused_with_every_fault(account: Account, body: dict[str, Any], fields: set[str]) -> None:
+def test_invalid_audience_is_refused_with_every_fault(account: Account, body: dict[str, Any], fields: set[str]) -> None:
     assert faults(account.live.post("/audiences", json=body)).keys() == fields
     assert account.live.get("/audiences").json()["data"] == []
 
 
-def test_values_at_their_limits_are_taken(account: Account) -> None:
+def test_audience_values_at_their_limits_are_accepted(account: Account) -> None:
     made = create_audience(account, "DYNAMIC", name=" " + "é" * 255, rules=[RULE | {"groupId": "g" * 64}] * 50)
     assert (made["name"], len(made["rules"])) == ("é" * 255, 50)
 
@@ -87,7 +87,7 @@ def test_values_at_their_limits_are_taken(account: Account) -> None:
         ("DYNAMIC", {"rules": [{"field": "phone", "operator": "EQUALS", "values": ["1"], "groupId": "g"}]}),
     ],
 )
-def test_given_fields_change_and_omitted_ones_stay(account: Account, audience_type: str, given: dict[str, Any]) -> None:
+def test_update_changes_only_the_fields_sent(account: Account, audience_type: str, given: dict[str, Any]) -> None:
     made = create_audience(account, audience_type, description="d", metadata={"a": 1})
     changed = account.live.put(f"/audiences/{made['id']}", json=given).json()
     assert without_updated_at(changed) == without_updated_at(made) | given
@@ -96,7 +96,7 @@ def test_given_fields_change_and_omitted_ones_stay(account: Account, audience_ty
 
 
 @pytest.mark.parametrize("audience_type", TYPES)
-def test_what_was_read_can_be_sent_back_and_changes_nothing(account: Account, audience_type: str) -> None:
+def test_sending_back_a_read_resource_changes_nothing(account: Account, audience_type: str) -> None:
     made = create_audience(account, audience_type, description="d", metadata={"a": {"b": [None, 1.5]}})
     answer = account.live.put(f"/audiences/{made['id']}", json=made)
     assert answer.status_code == 200, answer.text
@@ -123,7 +123,7 @@ def test_metadata_is_merged(account: Account) -> None:
         ("STATIC", {"name": "B", "typ": 1}, {"typ"}),
     ],
 )
-def test_wrong_change_is_refused_and_nothing_changes(
+def test_invalid_update_is_refused_and_changes_nothing(
     account: Account, audience_type: str, given: dict[str, Any], fields: set[str]
 ) -> None:
     made = create_audience(account, audience_type)
@@ -132,7 +132,7 @@ def test_wrong_change_is_refused_and_nothing_changes(
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_walks_both_ways_meet_every_audience_newest_first(account: Account, size: int) -> None:
+def test_paging_both_ways_returns_every_audience_newest_first(account: Account, size: int) -> None:
     made = [create_audience(account, TYPES[number % 3], name=f"A {number}") for number in range(7)]
     with account.database.engine.begin() as connection:  # of one moment, so that the id decides
         connection.exec_driver_sql(
@@ -153,7 +153,7 @@ def test_walks_both_ways_meet_every_audience_newest_first(account: Account, size
         assert met == expected
 
 
-def test_foreign_and_damaged_cursors_and_unknown_parameters_are_refused(account: Account) -> None:
+def test_invalid_cursors_and_parameters_are_refused(account: Account) -> None:
     create_audience(account)
     cursor = account.live.get("/audiences").json()["pageInfo"]["endCursor"]
     assert account.live.get("/audiences", params={"after": cursor}).json()["data"] == []
@@ -167,7 +167,7 @@ def test_foreign_and_damaged_cursors_and_unknown_parameters_are_refused(account:
 
 
 @pytest.mark.parametrize("given", [UNKNOWN, UNKNOWN.lower(), "%00", "%ff", "%F0%9F%98%80", "'", "x" * 2000, "aud_"])
-def test_unknown_audience_is_404_everywhere(account: Account, given: str) -> None:
+def test_unknown_audience_is_404_on_every_route(account: Account, given: str) -> None:
     assert_unknown(account, given)
 
 
@@ -179,7 +179,7 @@ def assert_unknown(account: Account, given: str) -> None:
 
 
 @pytest.mark.parametrize("audience_type", TYPES)
-def test_deleted_audience_is_gone_at_once_everywhere(account: Account, audience_type: str) -> None:
+def test_deleted_audience_is_gone_at_once_on_every_route(account: Account, audience_type: str) -> None:
     made, left = create_audience(account, audience_type), create_audience(account)
     [person] = insert_consumers(account, 1)
     for stored in (made, left):

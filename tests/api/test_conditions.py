@@ -84,7 +84,7 @@ groups = st.lists(
 
 @given(groups)
 @slowly
-def test_dynamic_audience_has_the_members_that_its_rules_mean(
+def test_dynamic_audience_has_the_members_its_rules_describe(
     crowd: Crowd, rules: list[tuple[Condition, str | None]]
 ) -> None:
     grouped: dict[str | None, list[Expression]] = {}
@@ -105,7 +105,7 @@ def test_dynamic_audience_has_the_members_that_its_rules_mean(
 
 @given(expressions(conditions()))
 @slowly
-def test_filter_finds_whom_it_means_and_so_does_the_audience_made_of_it(crowd: Crowd, expression: Expression) -> None:
+def test_filter_and_its_audience_return_the_expected_consumers(crowd: Crowd, expression: Expression) -> None:
     client, text = crowd.account.live, written(expression)
     expected = crowd.meant(expression)
     assert walk(client, filter=text) == expected

@@ -35,7 +35,7 @@ def unchanged(account: Account, before: Items) -> bool:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_batch_is_answered_in_the_order_of_the_request(account: Account, wrapped: bool) -> None:  # noqa: FBT001
+def test_batch_response_keeps_the_request_order(account: Account, wrapped: bool) -> None:  # noqa: FBT001
     people = [{"externalId": f"{n * 7919 % LIMIT:03}", "email": f"{n}@example.com"} for n in range(LIMIT)]
     created = send(account, "POST", {"consumers": people} if wrapped else people)
     assert created.status_code == 201
@@ -51,7 +51,7 @@ def test_batch_is_answered_in_the_order_of_the_request(account: Account, wrapped
     assert len(account.database.documents(account.live_environment)) == LIMIT
 
 
-def test_batch_of_one_is_as_one_request(account: Account) -> None:
+def test_batch_of_one_equals_a_single_request(account: Account) -> None:
     [created] = several(account, 1, email="a@example.com")
     assert account.live.get(f"/consumers/{created['id']}").json() == created
     given = created | {"phone": "+44 20 7946 0958", "metadata": {"a": 1}}
@@ -64,7 +64,7 @@ def test_batch_of_one_is_as_one_request(account: Account) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("item", [{}, None, {"email": "wrong"}, {"id": UNKNOWN}])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_more_than_500_are_refused(account: Account, method: str, item: Any, wrapped: bool) -> None:  # noqa: FBT001
+def test_batch_of_more_than_500_is_refused(account: Account, method: str, item: Any, wrapped: bool) -> None:  # noqa: FBT001
     body = [item] * (LIMIT + 1)
     answer = send(account, method, {"consumers": body} if wrapped else body)
     assert (answer.status_code, answer.json()["error"]) == (400, "Max batch size is 500")
@@ -73,7 +73,7 @@ def test_more_than_500_are_refused(account: Account, method: str, item: Any, wra
 
 @pytest.mark.parametrize(("method", "status"), [("POST", 201), ("PUT", 200)])
 @pytest.mark.parametrize("body", [[], {"consumers": []}])
-def test_empty_batch_is_answered_by_an_empty_array(account: Account, method: str, status: int, body: Any) -> None:
+def test_empty_batch_returns_an_empty_array(account: Account, method: str, status: int, body: Any) -> None:
     answer = send(account, method, body)
     assert (answer.status_code, answer.text) == (status, "[]")
 
@@ -92,11 +92,11 @@ def test_empty_batch_is_answered_by_an_empty_array(account: Account, method: str
         ([[]], {"[0]"}),
     ],
 )
-def test_body_that_is_no_batch_is_refused(account: Account, method: str, body: Any, fields: set[str]) -> None:
+def test_body_that_is_not_a_batch_is_refused(account: Account, method: str, body: Any, fields: set[str]) -> None:
     assert faults(send(account, method, body)).keys() == fields
 
 
-def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account) -> None:
+def test_every_faulty_item_is_listed_and_nothing_is_stored(account: Account) -> None:
     right = {"fullName": "A"}
     body = [right, 5, None, {"email": "x", "phone": "y"}, {"fullname": ""}, [], {"metadata": {"k" * 65: 1}}, right]
     expected = {"[1]", "[2]", "[3].email", "[3].phone", "[4].fullname", "[5]", "[6].metadata"}
@@ -106,7 +106,7 @@ def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account) -> N
     assert count_rows(account) == 0
 
 
-def test_every_faulty_change_is_named_and_nothing_is_changed(account: Account) -> None:
+def test_every_faulty_change_is_listed_and_nothing_changes(account: Account) -> None:
     before = several(account, 4, fullName="Person {}")
     ids = [one["id"] for one in before]
     body = [
@@ -123,7 +123,7 @@ def test_every_faulty_change_is_named_and_nothing_is_changed(account: Account) -
     assert unchanged(account, before)
 
 
-def test_repeated_and_taken_values_are_named_together(account: Account) -> None:
+def test_duplicate_and_existing_values_are_listed_together(account: Account) -> None:
     before = several(account, 1, email="Taken@example.com", externalId="taken")
     body: Items = [
         {"email": "new@example.com", "externalId": "TAKEN"},
@@ -145,7 +145,7 @@ def test_repeated_and_taken_values_are_named_together(account: Account) -> None:
 
 
 @pytest.mark.parametrize("field", ["email", "externalId"])
-def test_only_the_item_that_takes_is_named_not_the_one_it_takes_from(account: Account, field: str) -> None:
+def test_conflict_is_reported_at_the_item_that_takes_the_value(account: Account, field: str) -> None:
     before = several(account, 2, email="{}@example.com", externalId="{}@example.com")
     body = [{"id": before[0]["id"], field: before[1][field]}, {"id": before[1]["id"], "fullName": "B"}]
     for order in (body, body[::-1]):
@@ -161,7 +161,7 @@ def test_values_cannot_be_swapped_in_one_batch(account: Account, field: str) -> 
     assert unchanged(account, before)
 
 
-def test_unknown_ids_are_all_named_and_nothing_is_changed(account: Account, service: Service) -> None:
+def test_all_unknown_ids_are_listed_and_nothing_changes(account: Account, service: Service) -> None:
     before = several(account, 1, fullName="A")
     with new_account(service) as other:
         foreign = [create(client)["id"] for client in (account.test, other.live)]
@@ -176,7 +176,7 @@ def test_unknown_ids_are_all_named_and_nothing_is_changed(account: Account, serv
     assert unchanged(account, before)
 
 
-def test_one_id_twice_is_refused(account: Account) -> None:
+def test_duplicate_id_in_a_batch_is_refused(account: Account) -> None:
     before = several(account, 2, fullName="Person {}")
     ids = [before[n]["id"] for n in (0, 1, 0, 0)]
     answer = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
@@ -185,7 +185,7 @@ def test_one_id_twice_is_refused(account: Account) -> None:
 
 
 @pytest.mark.parametrize("field", ["email", "externalId"])
-def test_of_simultaneous_batches_with_the_same_values_one_is_stored(account: Account, field: str) -> None:
+def test_one_of_several_equal_concurrent_batches_is_stored(account: Account, field: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         for turn in range(10):
             items = [{field: f"{n}.{turn}@example.com"} for n in range(50)]
@@ -196,7 +196,7 @@ def test_of_simultaneous_batches_with_the_same_values_one_is_stored(account: Acc
     assert count_rows(account) == 500
 
 
-def test_simultaneous_changes_of_the_same_consumers_do_not_stop_each_other(account: Account) -> None:
+def test_concurrent_batches_on_the_same_consumers_all_succeed(account: Account) -> None:
     ids = [one["id"] for one in several(account, 50, email="{}@example.com")]
     with ThreadPoolExecutor(4) as pool:
         for turn in range(20):
@@ -206,7 +206,7 @@ def test_simultaneous_changes_of_the_same_consumers_do_not_stop_each_other(accou
             assert [answer.status_code for answer in answers] == [200] * 4
 
 
-def test_simultaneous_changes_to_the_same_values_are_told_apart(account: Account) -> None:
+def test_one_of_several_concurrent_batches_takes_the_values(account: Account) -> None:
     ids = [one["id"] for one in several(account, 80, email="{}@example.com")]
     with ThreadPoolExecutor(4) as pool:
         for turn in range(10):
@@ -217,7 +217,7 @@ def test_simultaneous_changes_to_the_same_values_are_told_apart(account: Account
             assert sorted(answer.status_code for answer in answers) == [200] + [400] * 3
 
 
-def test_only_what_differs_moves(account: Account) -> None:
+def test_batch_updates_only_consumers_that_differ(account: Account) -> None:
     before = several(account, 3, fullName="Person {}")
     body = [{"id": one["id"], "fullName": name} for one, name in zip(before, ("A", "Person 1", "C"), strict=True)]
     after = send(account, "PUT", body).json()

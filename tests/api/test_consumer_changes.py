@@ -33,7 +33,7 @@ def fetch(account: Account, consumer: dict[str, Any], **options: Any) -> httpx.R
 
 
 @pytest.mark.parametrize("field", GIVEN)
-def test_given_field_changes_and_omitted_ones_stay(account: Account, jose: dict[str, Any], field: str) -> None:
+def test_update_changes_only_the_field_sent(account: Account, jose: dict[str, Any], field: str) -> None:
     new = {
         "email": "Pepe@Example.COM",
         "phone": "+1 202 555 0143",
@@ -59,12 +59,12 @@ def test_given_field_changes_and_omitted_ones_stay(account: Account, jose: dict[
 
 
 @pytest.mark.parametrize("field", GIVEN)
-def test_null_clears(account: Account, jose: dict[str, Any], field: str) -> None:
+def test_null_clears_a_field(account: Account, jose: dict[str, Any], field: str) -> None:
     answer = put(account, jose, **{field: None})
     assert answer.json() == jose | {field: None, "updatedAt": answer.json()["updatedAt"]}
 
 
-def test_get_edit_put_changes_what_was_edited_alone(account: Account, jose: dict[str, Any]) -> None:
+def test_get_edit_put_changes_only_the_edited_field(account: Account, jose: dict[str, Any]) -> None:
     answer = put(account, jose, **(fetch(account, jose).json() | {"fullName": "Pepe", "totalOrders": 99}))
     assert answer.json() == jose | {"fullName": "Pepe", "updatedAt": answer.json()["updatedAt"]}
 
@@ -79,7 +79,7 @@ def test_get_edit_put_changes_what_was_edited_alone(account: Account, jose: dict
         {"deep": {"a": {"b": {"c": {}}}}, "list": [None, {"a": None}], "text": "\u2028\u0001é😀"},
     ],
 )
-def test_sending_back_what_was_answered_changes_nothing(account: Account, metadata: Any) -> None:
+def test_sending_back_a_response_changes_nothing(account: Account, metadata: Any) -> None:
     created = account.live.post("/consumers", json=GIVEN | {"metadata": metadata})
     before = fetch(account, created.json())
     account.settled()
@@ -95,7 +95,7 @@ def test_sending_back_what_was_answered_changes_nothing(account: Account, metada
         assert account.database.waiting(account.live_environment) == 0
 
 
-def test_metadata_written_by_hand_survives_a_change_of_something_else(account: Account, jose: dict[str, Any]) -> None:
+def test_metadata_text_survives_an_update_of_another_field(account: Account, jose: dict[str, Any]) -> None:
     by_hand = '{"amount": 1.50, "precise": 0.1234567890123456789012}'
     with account.database.engine.begin() as connection:
         update = "UPDATE consumers SET metadata = %s WHERE id = %s"
@@ -103,9 +103,7 @@ def test_metadata_written_by_hand_survives_a_change_of_something_else(account: A
     assert by_hand in put(account, jose, fullName="Pepe").text
 
 
-def test_numbers_of_metadata_that_a_change_does_not_name_stay_as_they_are_written(
-    account: Account, jose: dict[str, Any]
-) -> None:
+def test_untouched_metadata_numbers_keep_their_spelling(account: Account, jose: dict[str, Any]) -> None:
     order = create(account.live, "/orders", consumerId=jose["id"], amount=1)
     audience = create(account.live, "/audiences", name="A", type="STATIC")
     by_hand = '{"a": {"b": 1.00, "c": [1.50]}, "n": 123456789012345678901234567890}'
@@ -160,7 +158,7 @@ def test_metadata_is_merged_by_rfc_7396(account: Account, before: Any, patch: An
         ({"a": 1}, "text", False),
     ],
 )
-def test_limits_of_metadata_hold_for_what_the_merge_makes(
+def test_metadata_limits_apply_to_the_merged_result(
     account: Account,
     before: Any,
     patch: Any,
@@ -177,7 +175,7 @@ def test_limits_of_metadata_hold_for_what_the_merge_makes(
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize(("opening", "closing"), [('{"a":', "}"), ("[", "]")])
-def test_metadata_of_any_depth_is_a_400(
+def test_metadata_nested_too_deeply_is_400(
     account: Account, jose: dict[str, Any], method: str, opening: str, closing: str
 ) -> None:
     path = "/consumers" if method == "POST" else f"/consumers/{jose['id']}"
@@ -195,7 +193,7 @@ def test_metadata_of_any_depth_is_a_400(
         ("externalId", "taken", "External ID already exists"),
     ],
 )
-def test_value_of_another_consumer_is_refused_in_words(
+def test_value_of_another_consumer_is_refused_with_a_message(
     account: Account, jose: dict[str, Any], field: str, value: str, error: str
 ) -> None:
     create(account.live, email="Taken@example.com", externalId="taken")
@@ -207,18 +205,18 @@ def test_value_of_another_consumer_is_refused_in_words(
     assert put(account, jose, email="only-in-test@example.com").status_code == 200
 
 
-def test_own_values_may_be_repeated_in_another_case_too(account: Account, jose: dict[str, Any]) -> None:
+def test_own_values_may_be_repeated_in_another_case(account: Account, jose: dict[str, Any]) -> None:
     answer = put(account, jose, email="JOSÉ@EXAMPLE.com", externalId=GIVEN["externalId"])
     assert (answer.status_code, answer.json()["email"]) == (200, "JOSÉ@example.com")
 
 
-def test_phone_is_read_by_the_region_of_the_organization(service: Service) -> None:
+def test_phone_is_parsed_with_the_organizations_region(service: Service) -> None:
     with new_account(service, region="GB") as british:
         created = create(british.live, phone="123")
         assert put(british, created, phone="020 7946 0958").json()["phone"] == "+442079460958"
 
 
-def test_every_fault_is_named_and_nothing_is_changed(account: Account, jose: dict[str, Any]) -> None:
+def test_every_fault_is_listed_and_nothing_changes(account: Account, jose: dict[str, Any]) -> None:
     wrong = {"email": "x", "phone": "x", "fullName": "", "metadata": 1, "externalId": "", "fullname": "x", "id ": 1}
     assert faults(put(account, jose, **wrong)).keys() == wrong.keys()
     assert fetch(account, jose).json() == jose
@@ -231,7 +229,7 @@ def test_unknown_consumer_is_404(account: Account, method: str, consumer_id: str
     assert (answer.status_code, answer.json()["error"]) == (404, "Consumer not found")
 
 
-def test_deleted_consumer_is_answered_once_and_all_of_it_is_gone(account: Account, jose: dict[str, Any]) -> None:
+def test_delete_returns_the_consumer_and_removes_all_its_rows(account: Account, jose: dict[str, Any]) -> None:
     order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
     audience = add_to_new_audience(account.live, jose["id"])
     last = fetch(account, jose)

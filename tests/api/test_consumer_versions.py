@@ -33,11 +33,13 @@ def change(account: Account, method: str, consumer: dict[str, Any], *if_match: s
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("header", ["{}", "*", '"1", {}', '{},"1"', 'W/"1" , {} ,'])
-def test_write_that_names_the_version_is_done(account: Account, jose: dict[str, Any], method: str, header: str) -> None:
+def test_if_match_with_the_current_version_succeeds(
+    account: Account, jose: dict[str, Any], method: str, header: str
+) -> None:
     assert change(account, method, jose, header.format(tag(account, jose))).status_code == 200
 
 
-def test_tags_may_come_in_several_headers(account: Account, jose: dict[str, Any]) -> None:
+def test_etags_may_be_split_over_several_headers(account: Account, jose: dict[str, Any]) -> None:
     several = [("If-None-Match", one) for one in ('"1"', tag(account, jose))]
     assert fetch(account, jose, headers=several).status_code == 304
     assert change(account, "PUT", jose, '"1"', tag(account, jose)).status_code == 200
@@ -45,21 +47,19 @@ def test_tags_may_come_in_several_headers(account: Account, jose: dict[str, Any]
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("header", [*STALE, "W/{}", "{}x", "é"])
-def test_write_that_names_another_version_is_412_and_changes_nothing(
-    account: Account, jose: dict[str, Any], method: str, header: str
-) -> None:
+def test_if_match_with_another_version_is_412(account: Account, jose: dict[str, Any], method: str, header: str) -> None:
     before = fetch(account, jose)
     answer = change(account, method, jose, header.format(before.headers["ETag"]))
     assert (answer.status_code, answer.json()["error"]) == (412, "Precondition failed")
     assert (fetch(account, jose).text, tag(account, jose)) == (before.text, before.headers["ETag"])
 
 
-def test_wrong_body_is_told_so_whatever_its_condition(account: Account, jose: dict[str, Any]) -> None:
+def test_invalid_body_is_reported_before_the_precondition(account: Account, jose: dict[str, Any]) -> None:
     answer = account.live.put(f"/consumers/{jose['id']}", json={"email": "x"}, headers={"If-Match": '"1"'})
     assert list(faults(answer)) == ["email"]
 
 
-def test_of_many_who_change_one_version_one_wins(account: Account, jose: dict[str, Any]) -> None:
+def test_one_of_several_writers_of_a_version_wins(account: Account, jose: dict[str, Any]) -> None:
     known = tag(account, jose)
     with ThreadPoolExecutor(8) as pool:
         statuses = sorted(pool.map(lambda _: change(account, "PUT", jose, known).status_code, range(8)))
@@ -68,7 +68,7 @@ def test_of_many_who_change_one_version_one_wins(account: Account, jose: dict[st
 
 @pytest.mark.parametrize("include", [None, "audiences", "orders,audiences"])
 @pytest.mark.parametrize("header", ["{}", "*", '"1", {}', "W/{}", '{}, "x"'])
-def test_what_the_sender_has_is_not_sent_again(
+def test_if_none_match_with_the_current_etag_is_304(
     account: Account, jose: dict[str, Any], include: str | None, header: str
 ) -> None:
     params = {"include": include} if include else None
@@ -80,18 +80,20 @@ def test_what_the_sender_has_is_not_sent_again(
 
 
 @pytest.mark.parametrize("header", STALE)
-def test_what_the_sender_has_not_is_sent(account: Account, jose: dict[str, Any], header: str) -> None:
+def test_if_none_match_with_another_etag_returns_the_consumer(
+    account: Account, jose: dict[str, Any], header: str
+) -> None:
     assert fetch(account, jose, headers={"If-None-Match": header}).json() == jose
 
 
-def test_unknown_consumer_is_404_whatever_the_condition(account: Account) -> None:
+def test_unknown_consumer_is_404_with_any_precondition(account: Account) -> None:
     for name in ("If-None-Match", "If-Match"):
         for method in ("GET", "DELETE"):
             path = "/consumers/cons_00000000000000000000000000"
             assert account.live.request(method, path, headers={name: "*"}).status_code == 404
 
 
-def test_version_moves_with_orders_and_memberships(account: Account, jose: dict[str, Any]) -> None:
+def test_version_rises_with_orders_and_memberships(account: Account, jose: dict[str, Any]) -> None:
     known = {tag(account, jose)}
     order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
     known.add(tag(account, jose))
@@ -110,7 +112,7 @@ def test_version_moves_with_orders_and_memberships(account: Account, jose: dict[
     assert tag(account, jose) in known
 
 
-def test_digest_moves_with_what_is_included(account: Account, jose: dict[str, Any]) -> None:
+def test_etag_changes_with_the_included_resources(account: Account, jose: dict[str, Any]) -> None:
     everything = "audiences,orders"
     known = [tag(account, jose, everything)]
     order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
@@ -137,7 +139,9 @@ def test_digest_moves_with_what_is_included(account: Account, jose: dict[str, An
         ("orders,audiences,orders", ["audiences", "orders"]),
     ],
 )
-def test_include_adds_what_it_names(account: Account, jose: dict[str, Any], include: str, fields: list[str]) -> None:
+def test_include_adds_the_named_resources(
+    account: Account, jose: dict[str, Any], include: str, fields: list[str]
+) -> None:
     orders = [
         create(account.live, "/orders", consumerId=jose["id"], amount=n, placedAt=f"2024-01-{n:02}") for n in (1, 3, 2)
     ]
@@ -176,11 +180,11 @@ def test_the_50_newest_orders_are_included(account: Account, jose: dict[str, Any
         ("fields=id", "fields"),
     ],
 )
-def test_anything_else_included_is_a_400(account: Account, jose: dict[str, Any], query: str, field: str) -> None:
+def test_invalid_include_is_400(account: Account, jose: dict[str, Any], query: str, field: str) -> None:
     assert list(faults(account.live.get(f"/consumers/{jose['id']}?{query}"))) == [field]
 
 
-def test_what_is_included_is_of_one_moment(account: Account, jose: dict[str, Any]) -> None:
+def test_included_resources_are_from_one_snapshot(account: Account, jose: dict[str, Any]) -> None:
     """The totals of an answer are those of its orders, while others write."""
 
     def write(number: int) -> None:

@@ -16,7 +16,7 @@ FIELDS = [
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def test_consumer_has_all_its_fields_in_order_and_nulls_are_present(account: Account) -> None:
+def test_consumer_has_every_field_in_order_including_nulls(account: Account) -> None:
     created = create(account.live)
     assert list(created) == FIELDS
     assert re.fullmatch(r"cons_[0-7][0-9A-HJKMNP-TV-Z]{25}", created["id"])
@@ -29,7 +29,7 @@ def test_consumer_has_all_its_fields_in_order_and_nulls_are_present(account: Acc
     }
 
 
-def test_consumer_is_read_back_as_it_was_answered(account: Account) -> None:
+def test_consumer_is_read_back_as_it_was_created(account: Account) -> None:
     sent = {
         "email": "José+News@Exämple.COM",
         "phone": "+44 20 7946 0958",
@@ -65,7 +65,7 @@ def test_consumer_is_read_back_as_it_was_answered(account: Account) -> None:
         (None, "1/2#3", "1/2#3"),
     ],
 )
-def test_phone_is_stored_as_e164_where_it_can_be(service: Service, region: str | None, sent: str, stored: str) -> None:
+def test_phone_is_stored_as_e164_if_possible(service: Service, region: str | None, sent: str, stored: str) -> None:
     with new_account(service, region=region) as account:
         assert create(account.live, phone=sent)["phone"] == stored
 
@@ -96,7 +96,7 @@ def test_phone_is_stored_as_e164_where_it_can_be(service: Service, region: str |
         ("metadata", {"a": "x" * 16 * 1024}),
     ],
 )
-def test_wrong_value_is_refused_by_name_and_nothing_is_stored(account: Account, field: str, value: Any) -> None:
+def test_invalid_value_is_refused_and_nothing_is_stored(account: Account, field: str, value: Any) -> None:
     assert list(faults(account.live.post("/consumers", json={field: value}))) == [field]
     account.settled()
     assert account.live.get("/consumers").json()["data"] == []
@@ -117,7 +117,7 @@ def test_wrong_value_is_refused_by_name_and_nothing_is_stored(account: Account, 
         ("metadata", {"a": 1e22, "b": 5e-324, "c": -0.0, "d": 2**63, "e": "\\u0000"}),
     ],
 )
-def test_value_at_its_limit_is_taken(account: Account, field: str, value: Any) -> None:
+def test_value_at_its_limit_is_accepted(account: Account, field: str, value: Any) -> None:
     created = create(account.live, **{field: value})
     assert created[field] == value
     account.settled()
@@ -125,7 +125,7 @@ def test_value_at_its_limit_is_taken(account: Account, field: str, value: Any) -
     assert listed == created
 
 
-def test_all_faults_are_named_at_once(account: Account) -> None:
+def test_all_faults_are_listed_at_once(account: Account) -> None:
     body = {
         "email": "x",
         "phone": "x",
@@ -150,7 +150,7 @@ def test_read_only_fields_are_ignored(account: Account) -> None:
     assert again["fullName"] == "A"
 
 
-def test_email_and_external_id_are_unique_and_the_email_whatever_its_case(account: Account) -> None:
+def test_email_is_unique_ignoring_case_and_external_id_exactly(account: Account) -> None:
     create(account.live, email="Élan@Example.com", externalId="X1")
     for email in ("Élan@example.com", "élan@EXAMPLE.com", "ÉLAN@example.com"):
         answer = account.live.post("/consumers", json={"email": email})
@@ -168,7 +168,7 @@ def test_email_and_external_id_are_unique_and_the_email_whatever_its_case(accoun
 @pytest.mark.parametrize(
     ("field", "error"), [("email", "Email already exists"), ("externalId", "External ID already exists")]
 )
-def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: Account, field: str, error: str) -> None:
+def test_one_of_several_concurrent_duplicates_is_created(account: Account, field: str, error: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         for turn in range(10):
             bodies = [{field: name.format(turn)} for name in ["twin{}@example.com"] * 8]
@@ -177,7 +177,7 @@ def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: A
             assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {error}
 
 
-def test_taken_email_is_told_so_though_its_owner_comes_and_goes(account: Account) -> None:
+def test_duplicate_email_is_reported_while_its_owner_is_deleted(account: Account) -> None:
     """What stood in the way of an insert may be gone when the words for it are looked up."""
 
     def come_and_go(name: str) -> set[tuple[int, str | None]]:
@@ -194,7 +194,7 @@ def test_taken_email_is_told_so_though_its_owner_comes_and_goes(account: Account
     assert said == {(201, None), (400, "Email already exists")}
 
 
-def test_consumer_of_another_environment_or_organization_is_unknown(service: Service, account: Account) -> None:
+def test_consumer_of_another_environment_is_unknown(service: Service, account: Account) -> None:
     created = create(account.live, email="a@example.com")
     with new_account(service) as other:
         for client in (account.test, other.live, other.test):

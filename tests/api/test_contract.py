@@ -35,7 +35,7 @@ def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {f"{verb.upper()} {path}": said for path, verbs in document["paths"].items() for verb, said in verbs.items()}
 
 
-def test_every_answer_is_as_documented_whatever_is_sent(account: Account, service: Service, tmp_path: Path) -> None:
+def test_every_response_matches_the_openapi_document(account: Account, service: Service, tmp_path: Path) -> None:
     key = account.live.headers["authorization"]
     command = [f"{sys.prefix}/bin/schemathesis", "--config-file", str(CONFIG), "run", f"{service.url}/openapi.json"]
     options = ["--header", f"Authorization: {key}", "--checks", "all", "--continue-on-failure", "--no-color"]
@@ -51,7 +51,7 @@ def test_every_endpoint_of_the_contract_is_documented(document: dict[str, Any]) 
     assert paths <= {re.sub(r"\{\w+\}", "{}", path) for path in document["paths"]}
 
 
-def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None:
+def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     contents = [
         content
         for said in operations(document).values()
@@ -67,7 +67,7 @@ def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None
         validator.validate(content["example"])
 
 
-def test_every_example_of_a_body_is_accepted(document: dict[str, Any], account: Account) -> None:
+def test_every_request_example_is_accepted(document: dict[str, Any], account: Account) -> None:
     said = operations(document)
 
     def example(operation: str) -> Any:
@@ -94,7 +94,7 @@ def test_every_example_of_a_body_is_accepted(document: dict[str, Any], account: 
         assert answer.status_code == 200, answer.text
 
 
-def test_every_authenticated_operation_tells_its_errors_and_headers(document: dict[str, Any]) -> None:
+def test_every_operation_documents_its_errors_and_headers(document: dict[str, Any]) -> None:
     for name, said in operations(document).items():
         if "/api/v1/" not in name:
             continue
@@ -105,7 +105,7 @@ def test_every_authenticated_operation_tells_its_errors_and_headers(document: di
             assert ("X-RateLimit-Reset" in response["headers"]) == (status != "401"), (name, status)
 
 
-def test_documentation_is_whole_without_a_network(service: Service) -> None:
+def test_documentation_page_works_offline(service: Service) -> None:
     page = httpx.get(f"{service.url}/docs").raise_for_status().text
     assets = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(assets) == 4
@@ -115,14 +115,14 @@ def test_documentation_is_whole_without_a_network(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/docs/nothing", "/api/v1/nothing", "/api/v1/consumers/a/b"])
-def test_unknown_path_is_a_404_in_the_envelope(service: Service, path: str) -> None:
+def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) -> None:
     answer = httpx.get(f"{service.url}{path}")
     assert (answer.status_code, answer.json()["error"]) == (404, "Not found")
     assert answer.headers["x-request-id"] == answer.json()["requestId"]
 
 
 @pytest.mark.parametrize("method", ["PATCH", "HEAD", "TRACE", "OPTIONS"])
-def test_allow_names_exactly_the_methods_of_a_path(account: Account, method: str) -> None:
+def test_allow_lists_exactly_the_methods_of_a_path(account: Account, method: str) -> None:
     answer = account.live.request(method, "/consumers/x")
     assert answer.status_code == (204 if method == "OPTIONS" else 405)
     assert set(answer.headers["allow"].split(", ")) == {"GET", "PUT", "DELETE", "OPTIONS"}

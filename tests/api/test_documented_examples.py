@@ -113,7 +113,7 @@ def created(client: Client, path: str, **fields: Any) -> str:
     return str(answer.json["id"])
 
 
-def test_single_consumer(client: Client) -> None:
+def test_consumer_lifecycle(client: Client) -> None:
     made = client.ask("POST", "/consumers", JOSE | {"phone": "+44 20 7946 0958", "fullName": " José García "})
     assert made.status == 201
     assert made.is_as(CONSUMER | JOSE)
@@ -130,7 +130,7 @@ def test_single_consumer(client: Client) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_batches_of_consumers_in_both_forms(client: Client, wrapped: bool) -> None:  # noqa: FBT001
+def test_consumer_batches_in_both_forms(client: Client, wrapped: bool) -> None:  # noqa: FBT001
     def body(items: list[Any]) -> Any:
         return {"consumers": items} if wrapped else items
 
@@ -145,7 +145,7 @@ def test_batches_of_consumers_in_both_forms(client: Client, wrapped: bool) -> No
 
 
 @pytest.mark.parametrize("reference", [{"email": "JOSE@example.com"}, {"externalId": "crm-1"}])
-def test_orders_by_what_the_sender_knows_of_the_consumer(client: Client, reference: dict[str, str]) -> None:
+def test_order_lifecycle_by_consumer_email_or_external_id(client: Client, reference: dict[str, str]) -> None:
     buyer = created(client, "/consumers", **JOSE)
     item = {"productId": "p1", "variantId": None, "quantity": 2, "unitAmount": "74.995"}
     fields = {"externalId": "o-1", "items": [item], "metadata": {"a": 1}, "placedAt": PLACED}
@@ -171,7 +171,7 @@ def test_orders_by_what_the_sender_knows_of_the_consumer(client: Client, referen
     assert [one["amount"] for one in shown.json["orders"]] == ["1.50", "1.50", "149.99", "149.99"]
 
 
-def test_list_of_orders(client: Client) -> None:
+def test_order_list(client: Client) -> None:
     buyer, other = created(client, "/consumers"), created(client, "/consumers")
     days = [created(client, "/orders", consumerId=buyer, amount=n, placedAt=f"2024-11-0{n}") for n in (1, 2, 3)]
     created(client, "/orders", consumerId=other, amount=4, status="CANCELLED", placedAt="2024-11-02")
@@ -270,7 +270,7 @@ EMAIL = {"field": "email", "message": "Invalid email format"}
         ("PATCH", "/consumers", {}, 405, {"error": "Method not allowed"}),
     ],
 )
-def test_error_is_in_the_envelope(
+def test_error_uses_the_envelope(
     client: Client, method: str, path: str, body: Any, status: int, expected: dict[str, Any]
 ) -> None:
     created(client, "/consumers", **JOSE)
@@ -280,7 +280,7 @@ def test_error_is_in_the_envelope(
     assert answer.json["requestId"] == answer.headers["X-Request-Id"]
 
 
-def test_errors_of_headers_are_in_the_envelope(client: Client, account: Account) -> None:
+def test_header_errors_use_the_envelope(client: Client, account: Account) -> None:
     path = f"/consumers/{created(client, '/consumers')}"
     for key, sentence in {"sk_live_x": "Authentication required", "pk_live_x": "Secret key required"}.items():
         answer = client._replace(key=key).ask("GET", path)
@@ -303,7 +303,7 @@ def test_errors_of_headers_are_in_the_envelope(client: Client, account: Account)
     assert answer.is_as({"error": "Request body too large"} | ERROR)
 
 
-def test_headers(client: Client) -> None:
+def test_documented_headers(client: Client) -> None:
     first = client.ask("POST", "/consumers", {}, Idempotency_Key="k", X_Request_Id="mine-1")
     again = client.ask("POST", "/consumers", {}, Idempotency_Key="k")
     assert (first.status, again.status, again.text) == (201, 201, first.text)

@@ -29,7 +29,7 @@ POISON = '{"a": 1e4000}'
 
 
 @pytest.mark.parametrize("kind", WRITES)
-def test_write_that_waits_answers_once_it_is_searchable(shop: Shop, kind: str) -> None:
+def test_waiting_write_responds_once_it_is_searchable(shop: Shop, kind: str) -> None:
     answer = shop.write(kind, Prefer="wait=10")
     assert answer.headers["Index-State"] == "searchable"
     assert answer.headers["Preference-Applied"] == "wait=10"
@@ -37,13 +37,13 @@ def test_write_that_waits_answers_once_it_is_searchable(shop: Shop, kind: str) -
 
 
 @pytest.mark.parametrize("kind", WRITES)
-def test_write_that_does_not_wait_names_itself_and_says_nothing_of_the_index(shop: Shop, kind: str) -> None:
+def test_write_without_wait_returns_only_its_token(shop: Shop, kind: str) -> None:
     answer = shop.write(kind)
     assert answer.headers[TOKEN]
     assert not {"index-state", "preference-applied"} & set(answer.headers)
 
 
-def test_list_and_search_contain_each_consumer_at_once(account: Account) -> None:
+def test_created_consumer_is_listed_and_found_with_its_token(account: Account) -> None:
     made: list[str] = []
     for number in range(50):
         answer = account.live.post("/consumers", json={"fullName": f"Name{number:03}"})
@@ -53,7 +53,7 @@ def test_list_and_search_contain_each_consumer_at_once(account: Account) -> None
         assert current_ids(read(account.live, token, first=100)) == made
 
 
-def test_list_by_totals_follows_each_order_at_once(account: Account) -> None:
+def test_list_by_totals_includes_each_order_with_its_token(account: Account) -> None:
     consumers = [create(account.live)["id"] for _ in range(2)]
     for number in range(50):
         body = {"consumerId": consumers[number % 2], "amount": 10 * (number + 1)}
@@ -63,7 +63,7 @@ def test_list_by_totals_follows_each_order_at_once(account: Account) -> None:
         assert answer.json()["data"][0] == account.live.get(f"/consumers/{consumers[number % 2]}").json()
 
 
-def test_index_knows_each_membership_at_once(account: Account) -> None:
+def test_membership_is_indexed_when_its_token_is_read(account: Account) -> None:
     consumer = create(account.live)["id"]
     audience = create(account.live, "/audiences", name="A", type="STATIC")["id"]
     for number in range(50):
@@ -73,7 +73,7 @@ def test_index_knows_each_membership_at_once(account: Account) -> None:
         assert account.database.documents(account.live_environment)[consumer]["audienceIds"] == expected
 
 
-def test_deleted_consumer_is_gone_at_once(account: Account) -> None:
+def test_deleted_consumer_is_gone_with_its_token(account: Account) -> None:
     batch = account.live.post("/consumers/batch", json=[{"fullName": "Gone Soon"}] * 50)
     left = [row["id"] for row in reversed(batch.json())]
     assert current_ids(read(account.live, batch.headers[TOKEN], first=100)) == left
@@ -87,13 +87,13 @@ def test_deleted_consumer_is_gone_at_once(account: Account) -> None:
 @pytest.mark.parametrize(
     "token", ["", "1", "1-", "abc", "2-5", "1-x", "1--1", "1-5 6", "1-5,1-5", f"1-{2**63}", "1-" + "9" * 500, "1-٣"]
 )
-def test_token_that_no_write_has_answered_is_refused_by_its_name(account: Account, kind: str, token: str) -> None:
+def test_malformed_token_is_refused(account: Account, kind: str, token: str) -> None:
     path, parameters = read_path(account.live, kind), READS[kind][1]
     answer = account.live.get(path, params=parameters, headers={TOKEN.encode(): token.encode()})
     assert faults(answer).keys() == {TOKEN}
 
 
-def test_token_of_the_future_is_stale(account: Account) -> None:
+def test_token_of_a_future_transaction_is_stale(account: Account) -> None:
     """As after the database was restored to an earlier time."""
     account.settled()
     assert is_stale(account.live, FUTURE)
@@ -101,7 +101,7 @@ def test_token_of_the_future_is_stale(account: Account) -> None:
 
 
 @pytest.mark.parametrize("kind", READS)
-def test_change_that_changes_nothing_is_in_the_index(account: Account, kind: str) -> None:
+def test_write_without_effect_is_searchable_at_once(account: Account, kind: str) -> None:
     consumer = create(account.live, fullName="Same")["id"]
     account.settled()
     answer = account.live.put(f"/consumers/{consumer}", json={"fullName": "Same"}, headers={"Prefer": "wait=0"})
@@ -109,7 +109,7 @@ def test_change_that_changes_nothing_is_in_the_index(account: Account, kind: str
     assert "Index-Stale" not in read(account.live, answer.headers[TOKEN], "wait=0", kind).headers
 
 
-def test_replayed_answer_tells_of_the_index_as_it_is_now(account: Account) -> None:
+def test_replayed_response_has_the_current_index_state(account: Account) -> None:
     def post(**headers: str) -> httpx.Response:
         return account.live.post("/consumers", json={"fullName": "Once"}, headers={"Idempotency-Key": "k"} | headers)
 
@@ -148,7 +148,7 @@ def test_replayed_answer_tells_of_the_index_as_it_is_now(account: Account) -> No
         ([""], None),
     ],
 )
-def test_preferences_of_a_write(account: Account, prefer: list[str], applied: str | None) -> None:
+def test_prefer_header_of_a_write(account: Account, prefer: list[str], applied: str | None) -> None:
     headers = [(b"Prefer", value.encode()) for value in prefer]
     answer = account.live.post("/audiences", json={"name": "A", "type": "STATIC"}, headers=headers)
     assert answer.status_code == 201, answer.text
@@ -156,7 +156,7 @@ def test_preferences_of_a_write(account: Account, prefer: list[str], applied: st
     assert answer.headers.get("Index-State") == (applied and "searchable")
 
 
-def test_settled_index_has_no_lag(account: Account) -> None:
+def test_index_without_changes_has_no_lag(account: Account) -> None:
     create(account.live)
     account.settled()
     for kind in READS:

@@ -25,14 +25,14 @@ def token(account: Account) -> str:
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [*((kind, 0) for kind in WRITES), ("consumer", 1), ("order", 1)])
-def test_write_that_waits_in_vain_is_done_and_pending(shop: Shop, kind: str, seconds: int) -> None:
+def test_write_whose_wait_ends_is_stored_and_pending(shop: Shop, kind: str, seconds: int) -> None:
     answer = shop.write(kind, Prefer=f"wait={seconds}")
     assert answer.headers["Index-State"] == "pending"
     assert answer.headers["Preference-Applied"] == f"wait={seconds}"
     assert is_stale(shop.account.live, answer.headers[TOKEN])
 
 
-def test_replayed_answer_is_pending_too(account: Account) -> None:
+def test_replayed_response_is_pending(account: Account) -> None:
     headers = {"Idempotency-Key": "k", "Prefer": "wait=0"}
     answers = [account.live.post("/consumers", json={}, headers=headers) for _ in range(2)]
     assert answers[1].headers["Idempotent-Replayed"] == "true"
@@ -42,9 +42,7 @@ def test_replayed_answer_is_pending_too(account: Account) -> None:
 
 @pytest.mark.parametrize("kind", READS)
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=1", None])
-def test_read_that_waits_in_vain_says_that_it_is_stale(
-    account: Account, token: str, kind: str, prefer: str | None
-) -> None:
+def test_read_whose_wait_ends_is_marked_stale(account: Account, token: str, kind: str, prefer: str | None) -> None:
     answer = read(account.live, token, prefer, kind)
     assert answer.status_code == 200, answer.text
     assert is_empty(answer)
@@ -53,7 +51,7 @@ def test_read_that_waits_in_vain_says_that_it_is_stale(
 
 
 @pytest.mark.parametrize("kind", READS)
-def test_strict_read_that_waits_in_vain_is_refused(account: Account, token: str, kind: str) -> None:
+def test_strict_read_whose_wait_ends_is_503(account: Account, token: str, kind: str) -> None:
     answer = read(account.live, token, "handling=strict, wait=0", kind)
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
@@ -64,20 +62,20 @@ def test_strict_read_that_waits_in_vain_is_refused(account: Account, token: str,
 
 
 @pytest.mark.parametrize("kind", READS)
-def test_read_without_a_token_waits_for_nothing_and_claims_nothing(account: Account, token: str, kind: str) -> None:
+def test_read_without_a_token_does_not_wait(account: Account, token: str, kind: str) -> None:
     assert token
     answer = read(account.live, None, "handling=strict, wait=10", kind)
     assert answer.status_code == 200, answer.text
     assert not {"index-stale", "preference-applied"} & set(answer.headers)
 
 
-def test_change_that_changes_nothing_waits_for_those_before_it(account: Account) -> None:
+def test_write_without_effect_waits_for_earlier_writes(account: Account) -> None:
     consumer = create(account.live)["id"]
     answer = account.live.put(f"/consumers/{consumer}", json={})
     assert is_stale(account.live, answer.headers[TOKEN])
 
 
-def test_token_says_nothing_of_what_others_or_another_environment_wrote(account: Account, service: Service) -> None:
+def test_token_covers_only_its_own_environment(account: Account, service: Service) -> None:
     with new_account(service) as other:
         create(other.live)
         create(account.test)
@@ -86,20 +84,20 @@ def test_token_says_nothing_of_what_others_or_another_environment_wrote(account:
 
 
 @pytest.mark.parametrize("kind", READS)
-def test_lag_rises_while_nobody_indexes(account: Account, token: str, kind: str) -> None:
+def test_lag_rises_while_no_worker_runs(account: Account, token: str, kind: str) -> None:
     assert token
     first = wait_until(lambda: index_lag_ms(account.live, kind), what="a lag")
     wait_until(lambda: index_lag_ms(account.live, kind) > first, what="a greater lag")
 
 
-def test_lag_counts_parked_changes_and_imports(account: Account) -> None:
+def test_lag_includes_parked_changes_and_imports(account: Account) -> None:
     run_sql(account, "INSERT INTO consumers (environment_id) VALUES (:e)", lane="bulk")
     first = wait_until(lambda: index_lag_ms(account.live), what="the import's lag")
     run_sql(account, "UPDATE outbox SET parked_at = now() WHERE environment_id = :e")
     wait_until(lambda: index_lag_ms(account.live) > first, what="the parked change's lag")
 
 
-def test_lag_is_of_the_oldest_change_though_one_was_parked_before_or_after(account: Account) -> None:
+def test_lag_is_the_age_of_the_oldest_change(account: Account) -> None:
     for _ in range(2):
         create(account.live)
     old = "UPDATE outbox SET created_at = now() - interval '1 hour' WHERE seq = (SELECT {} FROM outbox WHERE {})"
@@ -113,7 +111,7 @@ def test_lag_is_of_the_oldest_change_though_one_was_parked_before_or_after(accou
 
 
 @pytest.mark.parametrize("kind", READS)
-def test_lag_is_of_one_environment(account: Account, service: Service, token: str, kind: str) -> None:
+def test_lag_is_per_environment(account: Account, service: Service, token: str, kind: str) -> None:
     assert token
     wait_until(lambda: index_lag_ms(account.live, kind), what="a lag")
     assert index_lag_ms(account.test, kind) == 0
@@ -131,7 +129,7 @@ def included(account: Account, token: str) -> str:
     return f"/consumers/{consumer}?include=audiences"
 
 
-def test_audiences_of_one_consumer_say_how_current_they_are(account: Account, token: str, included: str) -> None:
+def test_included_audiences_are_marked_stale(account: Account, token: str, included: str) -> None:
     answer = account.live.get(included, headers={TOKEN: token, "Prefer": "wait=0"})
     assert answer.status_code == 200, answer.text
     assert answer.json()["audiences"] == []
@@ -141,7 +139,7 @@ def test_audiences_of_one_consumer_say_how_current_they_are(account: Account, to
     wait_until(lambda: int(account.live.get(included).headers["Index-Lag-Ms"]) > 0, what="a lag")
 
 
-def test_strict_audiences_of_one_consumer_are_refused(account: Account, token: str, included: str) -> None:
+def test_strict_read_of_included_audiences_is_503(account: Account, token: str, included: str) -> None:
     headers = {TOKEN: token, "Prefer": "wait=0, handling=strict"}
     answer = account.live.get(included, headers=headers)
     assert answer.status_code == 503
@@ -152,5 +150,5 @@ def test_strict_audiences_of_one_consumer_are_refused(account: Account, token: s
     assert not {"index-stale", "index-lag-ms"} & set(current.headers)
 
 
-def test_wrong_token_is_refused_by_the_audiences_of_one_consumer(account: Account, included: str) -> None:
+def test_included_audiences_refuse_a_malformed_token(account: Account, included: str) -> None:
     assert account.live.get(included, headers={TOKEN: "1-x"}).status_code == 400

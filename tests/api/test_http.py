@@ -49,7 +49,7 @@ def test_request_without_a_secret_key_is_401(
 
 
 @pytest.mark.parametrize("state", ["revoked", "expired"])
-def test_key_that_is_no_longer_valid_is_401(service: Service, account: Account, state: str) -> None:
+def test_revoked_or_expired_key_is_401(service: Service, account: Account, state: str) -> None:
     with account.database.engine.begin() as connection:
         later = datetime.now(UTC) + timedelta(days=1)
         key = keys.create(connection, account.name, "live", expires_at=later)
@@ -73,7 +73,7 @@ def test_key_that_is_no_longer_valid_is_401(service: Service, account: Account, 
         ("POST", "/api/v1/orders/batch", "write:orders"),
     ],
 )
-def test_key_without_the_scope_is_403_and_the_scope_is_named(
+def test_key_without_the_scope_is_403_and_names_the_scope(
     service: Service, account: Account, method: str, path: str, scope: str
 ) -> None:
     others = [one for one in keys.SCOPES if one not in {scope, keys.ADMIN}]
@@ -89,7 +89,7 @@ def test_key_without_the_scope_is_403_and_the_scope_is_named(
 @pytest.mark.parametrize(
     "path", ["/nothing", "/api/v1", "/api/v1/nothing", f"{LIST}/a/b", "/health/x", "/docs/x", "/x/y"]
 )
-def test_unknown_path_is_404_in_the_envelope(service: Service, path: str) -> None:
+def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) -> None:
     answer = httpx.get(service.url + path)
     assert answer.status_code == 404
     assert answer.json() == {"error": "Not found", "requestId": answer.headers["X-Request-Id"]}
@@ -99,7 +99,7 @@ def test_unknown_path_is_404_in_the_envelope(service: Service, path: str) -> Non
     ("method", "path"),
     [("DELETE", LIST), ("PATCH", LIST), ("PUT", "/api/v1/orders/batch"), ("POST", "/health/live"), ("BREW", LIST)],
 )
-def test_other_method_is_405_and_says_which_there_are(account: Account, method: str, path: str) -> None:
+def test_other_method_is_405_with_the_allowed_methods(account: Account, method: str, path: str) -> None:
     answer = account.live.request(method, urljoin(str(account.live.base_url), path))
     assert answer.status_code == 405
     assert answer.json()["error"] == "Method not allowed"
@@ -111,7 +111,7 @@ def test_other_method_is_405_and_says_which_there_are(account: Account, method: 
     "kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "a/b;c=d"]
 )
 @pytest.mark.parametrize("path", ["/consumers", "/orders", "/orders/batch"])
-def test_body_of_another_kind_is_415(account: Account, path: str, kind: str) -> None:
+def test_body_of_another_content_type_is_415(account: Account, path: str, kind: str) -> None:
     answer = account.live.post(path, content=b"{}", headers={"Content-Type": kind})
     assert answer.status_code == 415
     assert answer.headers["X-Request-Id"]
@@ -120,12 +120,12 @@ def test_body_of_another_kind_is_415(account: Account, path: str, kind: str) -> 
 @pytest.mark.parametrize(
     "kind", ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
 )
-def test_json_under_any_of_its_names_is_taken(account: Account, kind: str) -> None:
+def test_every_json_content_type_is_accepted(account: Account, kind: str) -> None:
     assert account.live.post("/consumers", content=b"{}", headers={"Content-Type": kind}).status_code == 201
 
 
 @pytest.mark.parametrize("path", ["/consumers", "/consumers/cons_1", "/consumers/search", "/orders", "/orders/batch"])
-def test_options_names_the_methods_to_those_with_a_key(account: Account, path: str) -> None:
+def test_options_lists_the_methods_and_requires_a_key(account: Account, path: str) -> None:
     answer = account.live.options(path)
     assert (answer.status_code, answer.text) == (204, "")
     assert "OPTIONS" in answer.headers["Allow"]
@@ -143,7 +143,7 @@ def test_body_over_10_mib_is_413(account: Account, chunked: bool) -> None:  # no
 
 
 @pytest.mark.parametrize("path", [LIST, "/nothing", f"{LIST}/cons_1", f"{LIST}?first=0", "/health/live", "/docs"])
-def test_sane_request_id_is_kept_and_any_other_replaced(account: Account, path: str) -> None:
+def test_valid_request_id_is_kept_and_any_other_replaced(account: Account, path: str) -> None:
     address = urljoin(str(account.live.base_url), path)
     assert account.live.get(address, headers={"X-Request-Id": "mine-1.2:3_4"}).headers["X-Request-Id"] == "mine-1.2:3_4"
     for bad in (b"", b"a b", b"x" * 129, b"\xe9", b"<script>", b"a\tb"):
@@ -170,9 +170,7 @@ def failing(account: Account) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("moment", ["now", "at commit"])
-def test_failing_insert_or_commit_is_a_500_that_tells_nothing_and_stores_nothing(
-    account: Account, failing: str, moment: str
-) -> None:
+def test_failed_insert_or_commit_is_500_and_stores_nothing(account: Account, failing: str, moment: str) -> None:
     answer = account.live.post("/consumers", json={"fullName": f"{failing} {moment}"})
     assert answer.status_code == 500
     assert answer.json() == {"error": "Internal server error", "requestId": answer.headers["X-Request-Id"]}
@@ -180,7 +178,7 @@ def test_failing_insert_or_commit_is_a_500_that_tells_nothing_and_stores_nothing
     assert account.live.get("/consumers").json()["data"] == []
 
 
-def test_answer_is_compressed_for_those_who_accept_it(account: Account) -> None:
+def test_response_is_compressed_on_request(account: Account) -> None:
     for _ in range(10):
         account.live.post("/consumers", json={"fullName": "Somebody"})
     account.settled()
@@ -192,12 +190,12 @@ def test_answer_is_compressed_for_those_who_accept_it(account: Account) -> None:
     assert packed.content == plain.content
 
 
-def test_no_other_site_may_use_it_from_a_browser(account: Account) -> None:
+def test_no_cors_header_is_sent(account: Account) -> None:
     answer = account.live.get("/consumers", headers={"Origin": "https://example.com"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_health_says_what_works(service: Service) -> None:
+def test_health_reports_each_dependency(service: Service) -> None:
     assert httpx.get(f"{service.url}/health/live").json() == {"status": "ok"}
     ready: dict[str, Any] = httpx.get(f"{service.url}/health/ready").json()
     assert ready.pop("indexLagMs") >= 0

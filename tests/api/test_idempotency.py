@@ -56,7 +56,7 @@ def friends(account: Account) -> str:
     ],
 )
 @pytest.mark.parametrize("names", [(KEY, KEY), ("X-Idempotency-Key", KEY), ("idempotency-key", "x-idempotency-key")])
-def test_repetition_is_answered_the_first_outcome_and_does_nothing(
+def test_retry_returns_the_first_response_and_writes_nothing(
     account: Account, buyer: str, friends: str, path: str, body: Any, names: tuple[str, str]
 ) -> None:
     path = path.format(friends=friends)
@@ -76,14 +76,14 @@ def test_repetition_is_answered_the_first_outcome_and_does_nothing(
     assert rows(account) == before
 
 
-def test_outcome_is_replayed_as_it_was_though_the_world_moved_on(account: Account) -> None:
+def test_response_is_replayed_unchanged_after_later_writes(account: Account) -> None:
     first = post(account, "/consumers", {"email": "a@example.com"}, "k1")
     account.live.delete(f"/consumers/{first.json()['id']}").raise_for_status()
     assert said(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == said(first)
     assert count_rows(account) == 0
 
 
-def test_corrected_body_may_follow_a_refusal_under_the_same_key(account: Account) -> None:
+def test_key_may_be_reused_after_a_refused_request(account: Account) -> None:
     create(account.live, email="taken@example.com")
     wrongs: list[Any] = [{"email": "x"}, {"email": "Taken@example.com"}, {"mail": "x"}, []]
     for wrong in wrongs:
@@ -107,7 +107,7 @@ def test_corrected_body_may_follow_a_refusal_under_the_same_key(account: Account
         ("/orders", {"consumer": {"externalId": "x"}, "amount": 1}),
     ],
 )
-def test_key_of_another_request_is_409_and_nothing_is_done(account: Account, path: str, body: Any) -> None:
+def test_key_of_another_request_is_409_and_writes_nothing(account: Account, path: str, body: Any) -> None:
     create(account.live, email="taken@example.com", externalId="x")
     post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
     before = rows(account)
@@ -117,7 +117,7 @@ def test_key_of_another_request_is_409_and_nothing_is_done(account: Account, pat
     assert rows(account) == before
 
 
-def test_key_means_nothing_to_other_methods(account: Account) -> None:
+def test_key_is_ignored_by_other_methods(account: Account) -> None:
     first = post(account, "/consumers", {"fullName": "A"}, "k1")
     path, headers = f"/consumers/{first.json()['id']}", {KEY: "k1"}
     for name in ("B", "C"):
@@ -127,7 +127,7 @@ def test_key_means_nothing_to_other_methods(account: Account) -> None:
 
 
 @pytest.mark.parametrize("path", ["/consumers", "/consumers/batch", "/orders", "/audiences"])
-def test_of_concurrent_twins_one_writes_and_all_are_answered_the_same(account: Account, buyer: str, path: str) -> None:
+def test_concurrent_retries_write_once_and_get_one_response(account: Account, buyer: str, path: str) -> None:
     bodies: dict[str, Any] = {
         "/consumers": {"email": "a@example.com"},
         "/consumers/batch": [{"externalId": str(n)} for n in range(100)],
@@ -152,7 +152,7 @@ def test_of_concurrent_twins_one_writes_and_all_are_answered_the_same(account: A
 @pytest.mark.parametrize(
     "key", ["k", "x" * 255, "a b", "a,b", '"quoted"', "{}[];=\\'%00%s", "\xe9\xff\x80", "a\tb", "0", "null"]
 )
-def test_key_may_be_any_text_of_255_characters(account: Account, key: str) -> None:
+def test_key_may_be_any_text_up_to_255_characters(account: Account, key: str) -> None:
     first = post(account, "/consumers", {}, key)
     assert first.status_code == 201
     assert said(post(account, "/consumers", {}, key)) == said(first)
@@ -161,18 +161,18 @@ def test_key_may_be_any_text_of_255_characters(account: Account, key: str) -> No
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "x" * 5000])
 @pytest.mark.parametrize("name", [KEY, "X-Idempotency-Key"])
-def test_key_of_another_length_is_a_400(account: Account, name: str, key: str) -> None:
+def test_empty_or_too_long_key_is_400(account: Account, name: str, key: str) -> None:
     answer = post(account, "/consumers", {}, key, name)
     assert list(faults(answer)) == [name]
     assert count_rows(account) == 0
 
 
-def test_keys_differ_by_case(account: Account) -> None:
+def test_keys_are_case_sensitive(account: Account) -> None:
     ids = {post(account, "/consumers", {}, key).json()["id"] for key in ("key", "KEY", "Key")}
     assert len(ids) == 3
 
 
-def test_each_environment_has_keys_of_its_own(account: Account) -> None:
+def test_keys_are_separate_per_environment(account: Account) -> None:
     answers = [client.post("/consumers", json={}, headers={KEY: "k1"}) for client in (account.live, account.test)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert not any(map(is_replay, answers))
@@ -189,7 +189,7 @@ def age(account: Account, hours: float) -> None:
         connection.execute(older, {"s": hours * 3600, "id": account.live_environment})
 
 
-def test_key_is_new_again_after_24_hours(account: Account) -> None:
+def test_key_may_be_reused_after_24_hours(account: Account) -> None:
     first = post(account, "/consumers", {"fullName": "A"}, "k1")
     age(account, 23.9)
     assert said(post(account, "/consumers", {"fullName": "A"}, "k1")) == said(first)
@@ -201,7 +201,7 @@ def test_key_is_new_again_after_24_hours(account: Account) -> None:
     assert post(account, "/consumers", {"fullName": "A"}, "k1").status_code == 409
 
 
-def test_of_concurrent_twins_on_an_old_key_one_writes(account: Account) -> None:
+def test_concurrent_retries_of_an_expired_key_write_once(account: Account) -> None:
     post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
     age(account, 25)
     with ThreadPoolExecutor(8) as pool:
@@ -235,7 +235,7 @@ def test_failing_commit_leaves_no_key(account: Account, refused_commits: str) ->
     assert (first.status_code, is_replay(first)) == (201, False)
 
 
-def test_twin_of_a_request_that_does_not_end_is_told_to_wait(account: Account) -> None:
+def test_retry_of_a_running_request_is_409_with_retry_after(account: Account) -> None:
     """The first is somebody's open transaction that holds the key."""
     with psycopg.connect(account.database.settings.database_url) as first:
         claim = """INSERT INTO idempotency_keys (environment_id, key, fingerprint, status, headers, body)

@@ -136,7 +136,7 @@ def belongings(account: Account) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=str)
-def test_foreign_name_is_answered_as_an_unknown_one(two: Two, asked: Asked) -> None:
+def test_foreign_id_gets_the_response_of_an_unknown_id(two: Two, asked: Asked) -> None:
     before = belongings(two.owner)
     foreign, unknown = two.ask(asked, two.owned), two.ask(asked, UNKNOWN)
     assert foreign == unknown
@@ -145,7 +145,7 @@ def test_foreign_name_is_answered_as_an_unknown_one(two: Two, asked: Asked) -> N
     assert belongings(two.owner) == before
 
 
-def test_every_endpoint_that_takes_an_id_is_tried(service: Service) -> None:
+def test_every_endpoint_with_an_id_is_covered(service: Service) -> None:
     paths = httpx.get(f"{service.url}/openapi.json").json()["paths"]
     taking = {(verb.upper(), path) for path, verbs in paths.items() for verb in verbs if "{" in path}
     tried = {(asked.method, re.sub(r"<\w+>", "{}", asked.path.partition("?")[0])) for asked in ASKED}
@@ -153,7 +153,7 @@ def test_every_endpoint_that_takes_an_id_is_tried(service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/consumers?", "/consumers/search?q=owned&", "/orders?", "/audiences?"])
-def test_foreign_cursor_is_answered_as_a_damaged_one(two: Two, path: str) -> None:
+def test_foreign_cursor_gets_the_response_of_a_damaged_cursor(two: Two, path: str) -> None:
     two.owner.settled()
     cursor = two.owner.live.get(path).json()["pageInfo"]["endCursor"]
     damaged = cursor[:8] + ("A" if cursor[8] != "A" else "B") + cursor[9:]
@@ -163,7 +163,7 @@ def test_foreign_cursor_is_answered_as_a_damaged_one(two: Two, path: str) -> Non
     assert two.owner.live.get(f"{path}after={cursor}").status_code == 200
 
 
-def test_foreign_idempotency_key_is_a_new_one(two: Two) -> None:
+def test_foreign_idempotency_key_is_a_new_key(two: Two) -> None:
     before = belongings(two.owner)
     headers = {"Idempotency-Key": KEY["Idempotency-Key"] + "?"}
     two.owner.live.post("/consumers", json={"fullName": "Owned too"}, headers=headers).raise_for_status()
@@ -173,7 +173,7 @@ def test_foreign_idempotency_key_is_a_new_one(two: Two) -> None:
     assert len(belongings(two.owner)[0]["consumers"]) == len(before[0]["consumers"]) + 1
 
 
-def test_what_is_unique_is_so_in_its_environment_alone(two: Two) -> None:
+def test_unique_values_are_unique_per_environment(two: Two) -> None:
     before = belongings(two.owner)
     mine = create(two.intruder, email=two.owned.email, externalId=two.owned.external_id)
     order = create(two.intruder, "/orders", consumerId=mine["id"], amount=1, externalId=two.owned.external_id)
@@ -183,7 +183,7 @@ def test_what_is_unique_is_so_in_its_environment_alone(two: Two) -> None:
     assert belongings(two.owner) == before
 
 
-def test_lists_hold_nothing_foreign(two: Two) -> None:
+def test_lists_contain_no_foreign_rows(two: Two) -> None:
     for account in (two.owner, two.other):
         account.settled()
     for path in ("/consumers", "/consumers?search=owned", "/consumers/search?q=owned", "/orders", "/audiences"):

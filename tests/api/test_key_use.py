@@ -31,7 +31,7 @@ def last_use(account: Account, key: NewKey) -> datetime | None:
     return found
 
 
-def test_last_use_is_remembered_and_stored_once_not_with_every_request(account: Account) -> None:
+def test_last_use_is_stored_in_batches_not_per_request(account: Account) -> None:
     key, unused = new_key(account), new_key(account)
 
     async def use() -> list[datetime | None]:
@@ -56,7 +56,7 @@ def test_last_use_is_remembered_and_stored_once_not_with_every_request(account: 
     assert last_use(account, unused) is None
 
 
-def test_last_use_that_cannot_be_stored_is_stored_later(account: Account) -> None:
+def test_last_use_is_stored_later_if_the_table_is_locked(account: Account) -> None:
     key = new_key(account)
 
     async def use() -> None:
@@ -74,7 +74,7 @@ def test_last_use_that_cannot_be_stored_is_stored_later(account: Account) -> Non
     assert last_use(account, key) is not None
 
 
-def test_last_use_is_stored_when_the_api_ends(account: Account, service: Service) -> None:
+def test_last_use_is_stored_when_the_api_stops(account: Account, service: Service) -> None:
     key = new_key(account)
     assert get(account, f"Bearer {key.key}").status_code == 200
     service.stop("api")

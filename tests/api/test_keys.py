@@ -45,7 +45,7 @@ def test_revoked_key_stops_working_within_seconds(service: Service, account: Acc
         assert is_refused(asking)
 
 
-def test_rotated_key_gives_way_to_the_new_one(service: Service, account: Account) -> None:
+def test_rotated_key_is_replaced_by_the_new_key(service: Service, account: Account) -> None:
     key = new_key(account, scopes=["read:orders"])
     with client(service, key.key) as asking:
         assert not is_refused(asking)
@@ -56,20 +56,20 @@ def test_rotated_key_gives_way_to_the_new_one(service: Service, account: Account
         wait_until(lambda: is_refused(asking), timeout=REVOKED_SECONDS, what="the old key's end")
 
 
-def test_key_expires_when_it_said_it_would(service: Service, account: Account) -> None:
+def test_key_expires_at_its_expiry_time(service: Service, account: Account) -> None:
     expires = datetime.now(UTC) + timedelta(seconds=2)
     with client(service, new_key(account, expires_at=expires).key) as asking:
         wait_until(lambda: is_refused(asking), timeout=10, what="the key's expiry")
     assert datetime.now(UTC) >= expires
 
 
-def test_key_works_from_the_moment_it_is_created(service: Service, account: Account) -> None:
+def test_new_key_works_at_once(service: Service, account: Account) -> None:
     for _ in range(5):
         with client(service, new_key(account).key) as asking:
             assert not is_refused(asking)
 
 
-def test_use_of_a_key_is_remembered_once_the_service_ends(service: Service, account: Account) -> None:
+def test_last_use_of_a_key_survives_a_restart(service: Service, account: Account) -> None:
     used, unused = new_key(account), new_key(account)
     started = datetime.now(UTC)
 
@@ -100,7 +100,7 @@ def test_use_of_a_key_is_remembered_once_the_service_ends(service: Service, acco
         *("pk_live_x", "Basic pk_live_x", "Bearer PK_live_x", "Bearer rk_live_x", "Bearer " + "x" * 7000),
     ],
 )
-def test_malformed_header_is_401(service: Service, account: Account, header: str) -> None:
+def test_malformed_authorization_header_is_401(service: Service, account: Account, header: str) -> None:
     headers = [(b"Authorization", header.format(new_key(account).key).strip().encode("latin-1"))]
     answer = httpx.get(f"{service.url}/api/v1/orders", headers=headers)
     assert answer.status_code == 401
@@ -109,20 +109,20 @@ def test_malformed_header_is_401(service: Service, account: Account, header: str
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
-def test_scheme_may_be_written_in_any_case(service: Service, account: Account, scheme: str) -> None:
+def test_bearer_scheme_is_case_insensitive(service: Service, account: Account, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {new_key(account).key}"}
     assert httpx.get(f"{service.url}/api/v1/orders", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["pk_live_x", "pk_test_x", "pk_", "pk_live_" + "x" * 5000])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_publishable_key_is_told_to_be_no_secret(service: Service, method: str, key: str) -> None:
+def test_publishable_key_is_refused_with_its_own_message(service: Service, method: str, key: str) -> None:
     with client(service, key) as asking:
         answer = asking.request(method, "/consumers", content=b"{")
     assert (answer.status_code, answer.json()["error"]) == (401, SECRET)
 
 
-def test_key_of_one_mode_does_not_pass_for_the_other(service: Service, account: Account) -> None:
+def test_live_key_is_refused_as_a_test_key(service: Service, account: Account) -> None:
     with client(service, new_key(account).key.replace("sk_live_", "sk_test_")) as asking:
         assert is_refused(asking)
 
@@ -137,7 +137,7 @@ def scope_of(method: str, path: str) -> str:
     return "admin" if resource == "ops" else f"{'read' if method == 'GET' else 'write'}:{resource}"
 
 
-def test_every_endpoint_wants_its_scope_and_no_other(service: Service, account: Account) -> None:
+def test_every_endpoint_requires_exactly_its_scope(service: Service, account: Account) -> None:
     asked = operations(service)
     assert len(asked) >= 20
     for scope in sorted({scope_of(*operation) for operation in asked}):

@@ -70,7 +70,7 @@ def test_request_over_the_limit_is_refused_until_the_minute_ends(limited: Accoun
     assert limited.live.get("/orders").status_code == 200
 
 
-def test_limit_is_exact_though_requests_far_from_it_wait_for_no_answer_of_redis(service: Service) -> None:
+def test_limit_is_exact_though_most_requests_skip_redis(service: Service) -> None:
     limit = 3 * FAR
     with new_account(service, limits={"reads": limit}) as account:
         wait_until(lambda: time.time() % 60 < 40, what="a fresh minute")
@@ -79,7 +79,7 @@ def test_limit_is_exact_though_requests_far_from_it_wait_for_no_answer_of_redis(
         assert [answer.status_code for answer in answers] == [404] * limit + [429]
 
 
-def test_requests_far_from_the_limit_are_told_to_the_other_processes(service: Service) -> None:
+def test_requests_far_from_the_limit_are_reported_to_redis(service: Service) -> None:
     def counted() -> list[int]:
         with redis.Redis.from_url(service.database.settings.redis_url) as client:
             found = client.keys(f"*:limits*{account.live_environment}:reads:*")
@@ -92,9 +92,7 @@ def test_requests_far_from_the_limit_are_told_to_the_other_processes(service: Se
         wait_until(lambda: counted() == [30], what="the count")
 
 
-def test_process_that_was_silent_knows_that_another_has_used_up_the_limit(
-    quiet: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_process_sees_a_limit_used_up_by_another_process(quiet: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "WAIT_SECONDS", 10)
     limit = 3 * FAR
     caller = Caller(1, "live", "org", "USD", None, {"reads": limit}, "key", frozenset(), None, None)
@@ -116,20 +114,20 @@ def test_process_that_was_silent_knows_that_another_has_used_up_the_limit(
     assert asyncio.run(used()) == 1
 
 
-def test_refused_write_is_not_done(limited: Account) -> None:
+def test_refused_write_stores_nothing(limited: Account) -> None:
     statuses = [limited.live.post("/consumers", json={}).status_code for _ in range(LIMITS["writes"] + 3)]
     assert statuses.count(201) == LIMITS["writes"]
     assert count_rows(limited) == LIMITS["writes"]
 
 
-def test_batch_counts_only_as_batch(limited: Account) -> None:
+def test_batch_counts_only_against_the_batch_limit(limited: Account) -> None:
     first, second = (limited.live.post("/consumers/batch", json=[{}, {}]) for _ in range(2))
     assert (told(first)[:2], told(second)[:2]) == ((5, 4), (5, 3))
     assert told(limited.live.post("/consumers", json={}))[:2] == (10, 9)
     assert told(limited.live.post("/orders/batch", json=[]))[:2] == (5, 2)
 
 
-def test_environments_are_counted_apart(limited: Account) -> None:
+def test_environments_have_separate_limits(limited: Account) -> None:
     assert told(limited.live.get("/orders"))[1] == 19
     assert told(limited.test.get("/orders"))[1] == 19
     assert told(limited.live.get("/orders"))[1] == 18
@@ -142,18 +140,18 @@ def test_keys_of_one_environment_share_its_limit(limited: Account) -> None:
     assert told(limited.live.get("/orders", headers={"Authorization": f"Bearer {other}"}))[1] == 18
 
 
-def test_organization_without_limits_of_its_own_has_the_service_s(service: Service) -> None:
+def test_organization_without_limits_uses_the_defaults(service: Service) -> None:
     with new_account(service, limits={}) as account:
         assert told(account.live.get("/orders"))[0] == 1000
         assert told(account.live.post("/consumers", json={}))[0] == 500
         assert told(account.live.post("/consumers/batch", json=[]))[0] == 100
 
 
-def test_limit_of_zero_is_none(account: Account) -> None:
+def test_limit_of_zero_means_unlimited(account: Account) -> None:
     assert not has_limits(account.live.get("/orders"))
 
 
-def test_changed_limit_holds_within_seconds(limited: Account) -> None:
+def test_changed_limit_applies_within_seconds(limited: Account) -> None:
     assert told(limited.live.get("/orders"))[0] == 20
     with limited.database.engine.begin() as connection:
         organizations.set_limits(connection, limited.name, {"reads": 0})
@@ -170,7 +168,7 @@ def test_changed_limit_holds_within_seconds(limited: Account) -> None:
         ("OPTIONS", "/consumers", b"", 204),
     ],
 )
-def test_every_authenticated_answer_tells_the_limit(
+def test_every_authenticated_response_has_limit_headers(
     limited: Account, method: str, path: str, content: bytes, status: int
 ) -> None:
     answer = limited.live.request(method, path, content=content, headers={"Content-Type": "application/json"})
@@ -178,7 +176,7 @@ def test_every_authenticated_answer_tells_the_limit(
     assert told(answer)[1] == told(answer)[0] - 1
 
 
-def test_answers_without_content_tell_the_limit(limited: Account) -> None:
+def test_responses_without_content_have_limit_headers(limited: Account) -> None:
     created = limited.live.post("/consumers", json={})
     unchanged = limited.live.get(
         f"/consumers/{created.json()['id']}", headers={"If-None-Match": created.headers["etag"]}
@@ -216,7 +214,7 @@ def hanging(servers: LocalServers) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("trouble", [killed, hanging])
-def test_without_redis_requests_pass_uncounted_and_are_counted_again_once_it_is_back(
+def test_requests_pass_uncounted_while_redis_is_away(
     limited: Account, service: Service, servers: LocalServers, trouble: Callable[[LocalServers], Trouble]
 ) -> None:
     def lines(event: str) -> int:

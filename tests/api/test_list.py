@@ -54,14 +54,14 @@ def truth(account: Account, sort: str, direction: str, where: str = "true") -> l
 
 
 @orders
-def test_walk_to_the_end_and_back_meets_every_row_once_in_order(crowd: Account, sort: str, direction: str) -> None:
+def test_paging_both_ways_returns_every_row_once_in_order(crowd: Account, sort: str, direction: str) -> None:
     expected = truth(crowd, sort, direction)
     assert walk(crowd.live, sortBy=sort, sortDir=direction) == expected
     assert walk_backward(crowd.live, sortBy=sort, sortDir=direction) == expected
 
 
 @orders
-def test_walk_may_turn_round_anywhere_with_any_page_size(crowd: Account, sort: str, direction: str) -> None:
+def test_paging_may_turn_anywhere_with_any_page_size(crowd: Account, sort: str, direction: str) -> None:
     chance = random.Random(f"{sort} {direction}")
     expected = truth(crowd, sort, direction)
     steps = [(chance.random() < 0.7, chance.choice([1, 2, 20, 77, 100])) for _ in range(40)]
@@ -69,7 +69,7 @@ def test_walk_may_turn_round_anywhere_with_any_page_size(crowd: Account, sort: s
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])
-def test_walk_by_creation_meets_every_row_over_bursts_and_gaps_of_any_length(account: Account, size: int) -> None:
+def test_paging_by_creation_handles_bursts_and_gaps(account: Account, size: int) -> None:
     moments = ["0001-01-02Z", "1969-12-31T23:59:59.999Z", "1970-01-01Z", "2024-01-01Z", "2024-01-01T00:00:00.9Z"]
     moments += [f"2024-01-01T00:0{minute}:01.{minute}01Z" for minute in range(5)] + ["2024-06-01Z", "9999-12-30Z"]
     insert = sa.text("""
@@ -84,7 +84,7 @@ def test_walk_by_creation_meets_every_row_over_bursts_and_gaps_of_any_length(acc
         assert walk_backward(account.live, last=size, sortDir=direction) == expected
 
 
-def test_oldest_rows_are_found_though_they_are_not_where_they_were(account: Account) -> None:
+def test_oldest_rows_are_found_after_inserts_and_deletes(account: Account) -> None:
     insert = sa.text("""
         INSERT INTO consumers (environment_id, created_at)
         SELECT :environment, CAST(:moment AS timestamptz) + n * interval '1 day' FROM generate_series(1, :rows) AS n""")
@@ -108,14 +108,14 @@ def test_page_without_parameters_is_the_20_newest(crowd: Account) -> None:
     assert page_ids(get_page(crowd.live)) == truth(crowd, "createdAt", "desc")[:20]
 
 
-def test_page_from_the_end_comes_in_the_order_of_the_list(crowd: Account) -> None:
+def test_last_page_keeps_the_list_order(crowd: Account) -> None:
     content = get_page(crowd.live, last=5)
     assert page_ids(content) == truth(crowd, "createdAt", "desc")[-5:]
     assert content["pageInfo"]["hasNextPage"] is False
     assert content["pageInfo"]["hasPreviousPage"] is True
 
 
-def test_page_before_a_cursor_has_20_rows_unless_told(crowd: Account) -> None:
+def test_page_before_a_cursor_has_20_rows_by_default(crowd: Account) -> None:
     cursor = get_page(crowd.live, last=1)["pageInfo"]["startCursor"]
     assert page_ids(get_page(crowd.live, before=cursor)) == truth(crowd, "createdAt", "desc")[-21:-1]
 
@@ -128,13 +128,13 @@ def test_page_after_the_last_row_is_empty_with_null_cursors(crowd: Account) -> N
     }
 
 
-def test_list_of_nobody_is_an_empty_page(account: Account) -> None:
+def test_list_without_rows_is_an_empty_page(account: Account) -> None:
     nothing = {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": False}
     for parameters in ({}, {"last": 5}, {"search": "nobody"}, {"sortBy": "email"}):
         assert get_page(account.live, **parameters) == {"data": [], "pageInfo": nothing}
 
 
-def test_rows_of_the_list_are_those_of_the_single_answers_byte_for_byte(crowd: Account) -> None:
+def test_listed_rows_equal_single_reads_byte_for_byte(crowd: Account) -> None:
     answer = crowd.live.get("/consumers", params={"sortBy": "totalOrderValue", "first": 5})
     rows = [crowd.live.get(f"/consumers/{row['id']}").text for row in answer.json()["data"]]
     assert answer.text.startswith('{"data":[' + ",".join(rows) + '],"pageInfo":')
@@ -155,19 +155,19 @@ def test_rows_of_the_list_are_those_of_the_single_answers_byte_for_byte(crowd: A
         ({"createdAfter": "2024-01-01T00:00:03Z", "createdBefore": "2024-01-01T00:00:01Z"}, "false"),
     ],
 )
-def test_window_of_creation_begins_with_its_moment_and_ends_before_it(
+def test_created_after_is_inclusive_and_created_before_exclusive(
     crowd: Account, window: dict[str, str], where: str
 ) -> None:
     assert walk(crowd.live, **window) == truth(crowd, "createdAt", "desc", where)
 
 
-def test_search_is_a_filter_of_the_list_in_its_order(crowd: Account) -> None:
+def test_search_filters_the_list_and_keeps_its_order(crowd: Account) -> None:
     found = walk(crowd.live, search="somebody q3", sortBy="email", sortDir="asc")
     assert found == truth(crowd, "email", "asc", "full_name = 'Somebody q3'")
     assert walk_backward(crowd.live, search="somebody q3", sortBy="email", sortDir="asc") == found
 
 
-def test_environments_never_see_each_other(crowd: Account) -> None:
+def test_lists_of_two_environments_are_disjoint(crowd: Account) -> None:
     live, test = (set(walk(client, sortBy="totalOrders")) for client in (crowd.live, crowd.test))
     assert live == set(truth(crowd, "totalOrders", "desc"))
     assert live.isdisjoint(test)
@@ -188,9 +188,7 @@ STAYING = "fullName:~somebody AND NOT totalOrders:>8"
         {"audienceId": "<dynamic>", "sortBy": "fullName"},
     ],
 )
-def test_unchanged_row_is_neither_lost_nor_repeated_while_others_come_go_and_change(
-    account: Account, parameters: dict[str, str]
-) -> None:
+def test_paging_during_writes_returns_unchanged_rows_once(account: Account, parameters: dict[str, str]) -> None:
     engine, environment = account.database.engine, {"environment": account.live_environment}
     with engine.begin() as connection:
         connection.execute(FILL, environment | {"rows": 300})

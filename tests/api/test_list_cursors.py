@@ -57,7 +57,7 @@ def test_cursor_damaged_in_any_character_is_refused(few: Account, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["after", "before"])
-def test_cut_off_or_lengthened_cursor_is_refused(few: Account, name: str) -> None:
+def test_truncated_or_extended_cursor_is_refused(few: Account, name: str) -> None:
     cursor = get_page(few.live, **ASKED)["pageInfo"]["endCursor"]
     for length in range(len(cursor)):
         refused(few, **ASKED, **{name: cursor[:length]})
@@ -66,7 +66,7 @@ def test_cut_off_or_lengthened_cursor_is_refused(few: Account, name: str) -> Non
 
 
 @pytest.mark.parametrize("cursor", ["", "null", "undefined", "cons_01HZXW0000000000000000000", "W10", "x" * 5000])
-def test_what_never_was_a_cursor_is_refused(few: Account, cursor: str) -> None:
+def test_text_that_is_not_a_cursor_is_refused(few: Account, cursor: str) -> None:
     refused(few, after=cursor)
     refused(few, before=cursor)
 
@@ -99,7 +99,7 @@ def test_cursor_of_another_environment_is_refused(few: Account) -> None:
     refused(few, **ASKED, after=get_page(few.test, **ASKED)["pageInfo"]["endCursor"])
 
 
-def test_cursor_of_a_search_is_refused_by_the_list_and_the_other_way_round(few: Account) -> None:
+def test_search_and_list_refuse_each_others_cursors(few: Account) -> None:
     found = few.live.get("/consumers/search", params={"q": "somebody", "first": 2}).json()
     refused(few, search="somebody", after=found["pageInfo"]["endCursor"])
     listed = get_page(few.live, search="somebody")["pageInfo"]["endCursor"]
@@ -107,13 +107,13 @@ def test_cursor_of_a_search_is_refused_by_the_list_and_the_other_way_round(few: 
     assert fault_fields(answer) == ["after"]
 
 
-def test_cursor_goes_with_another_page_size_and_the_other_way_of_travel(few: Account) -> None:
+def test_cursor_works_with_any_page_size_and_direction(few: Account) -> None:
     cursor = get_page(few.live, **ASKED, first=2)["pageInfo"]["endCursor"]
     assert len(get_page(few.live, **ASKED, first=100, after=cursor)["data"]) == 3
     assert len(get_page(few.live, **ASKED, last=100, before=cursor)["data"]) == 1
 
 
-def test_cursor_goes_with_what_is_shown_besides(few: Account) -> None:
+def test_cursor_works_with_any_include_count_or_explain(few: Account) -> None:
     cursor = get_page(few.live, **ASKED, first=2, count="true")["pageInfo"]["endCursor"]
     content = get_page(few.live, **ASKED, after=cursor, include="audiences")
     assert len(content["data"]) == 3
@@ -123,7 +123,7 @@ def test_cursor_goes_with_what_is_shown_besides(few: Account) -> None:
     assert len(get_page(few.live, "/consumers/search", **asked, first=100, after=found)["data"]) == 3
 
 
-def test_cursor_of_members_is_refused_elsewhere(few: Account, audiences: list[str]) -> None:
+def test_members_cursor_is_refused_by_other_lists(few: Account, audiences: list[str]) -> None:
     mine, other = (f"/audiences/{one}/members" for one in audiences)
     cursor = get_page(few.live, mine, first=2)["pageInfo"]["endCursor"]
     assert len(get_page(few.live, mine, after=cursor)["data"]) == 3
@@ -139,7 +139,7 @@ def test_cursor_of_members_is_refused_elsewhere(few: Account, audiences: list[st
 @pytest.mark.parametrize(
     "asked", [{"q": "somebody"}, {"email": "1@example.com"}, {"phone": "123"}, {"externalId": "x"}]
 )
-def test_cursor_of_a_search_is_bound_to_all_that_is_searched(few: Account, asked: dict[str, str]) -> None:
+def test_search_cursor_is_bound_to_all_its_parameters(few: Account, asked: dict[str, str]) -> None:
     path, whole = "/consumers/search", {"email": "1@example.com", "phone": "123", "externalId": "x", "q": "somebody"}
     cursor = get_page(few.live, path, **whole)["pageInfo"]["endCursor"]
     assert get_page(few.live, path, **whole, after=cursor)["data"] == []
@@ -164,7 +164,7 @@ def test_cursor_survives_a_restart_of_the_api(few: Account, service: Service, au
 
 
 @pytest.mark.parametrize(("age", "status"), [(23.9, 200), (24.1, 400), (10_000, 400)])
-def test_cursor_lives_for_a_day(few: Account, age: float, status: int) -> None:
+def test_cursor_expires_after_a_day(few: Account, age: float, status: int) -> None:
     asked = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
     values = cursors.decode(asked, get_page(few.live, first=1)["pageInfo"]["endCursor"])
     old = cursors.encode(asked, values, now=time.time() - age * 3600)
@@ -177,7 +177,7 @@ def test_cursor_lives_for_a_day(few: Account, age: float, status: int) -> None:
     "values",
     [[], [1, "a"], [1, "a", "b"], ["a", "b", 1], [1.5, "a", 1], [1, 2, 3, 4], [2**64 - 1, "a", 1], [{}, "a", 1]],
 )
-def test_cursor_made_up_by_somebody_who_knows_how_is_refused(few: Account, values: list[Any]) -> None:
+def test_forged_cursor_with_valid_checksum_is_refused(few: Account, values: list[Any]) -> None:
     asked = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
     for name in ("after", "before"):
         answer = few.live.get("/consumers", params={name: cursors.encode(asked, values)})
@@ -206,6 +206,6 @@ def test_cursor_made_up_by_somebody_who_knows_how_is_refused(few: Account, value
         ),
     ],
 )
-def test_all_wrong_parameters_are_named_at_once(few: Account, asked: dict[str, Any], fields: set[str]) -> None:
+def test_all_invalid_parameters_are_listed_at_once(few: Account, asked: dict[str, Any], fields: set[str]) -> None:
     answer = few.live.get("/consumers", params=asked)
     assert faults(answer).keys() == fields

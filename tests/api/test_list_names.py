@@ -41,7 +41,7 @@ def names(account: Account) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("size", [100, 7])
 @pytest.mark.parametrize("direction", ["asc", "desc"])
-def test_names_come_in_the_order_of_the_root_collation(named: Account, direction: str, size: int) -> None:
+def test_names_are_sorted_by_the_root_collation(named: Account, direction: str, size: int) -> None:
     expected = NAMES if direction == "asc" else NAMES[::-1]
     order = {"sortBy": "fullName", "sortDir": direction}
     assert len(NAMES) >= 300
@@ -52,7 +52,7 @@ def test_names_come_in_the_order_of_the_root_collation(named: Account, direction
 
 @pytest.mark.parametrize("size", [100, 7])
 @pytest.mark.parametrize("direction", ["asc", "desc"])
-def test_equal_names_are_ordered_by_id_and_nulls_are_last_either_way(named: Account, direction: str, size: int) -> None:
+def test_equal_names_are_ordered_by_id_and_nulls_are_last(named: Account, direction: str, size: int) -> None:
     name = names(named)
     order = {"sortBy": "fullName", "sortDir": direction}
     met = walk(named.test, first=size, **order)

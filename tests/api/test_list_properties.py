@@ -110,7 +110,7 @@ def crowd(service: Service) -> Iterator[Crowd]:
 
 @given(asked=lists(), sort=st.sampled_from(SORTS), direction=st.sampled_from(["asc", "desc"]), steps=steps)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_list_is_what_sql_answers_however_it_is_walked(
+def test_any_list_equals_sql_however_it_is_paged(
     crowd: Crowd, asked: Asked, sort: str, direction: str, steps: list[tuple[bool, int]]
 ) -> None:
     path, parameters = asked.path, asked.parameters | {"sortBy": sort, "sortDir": direction}

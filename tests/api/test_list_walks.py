@@ -26,7 +26,7 @@ def multitude(service: Service) -> Iterator[Account]:
         yield account
 
 
-def test_walk_of_50000_rows_meets_each_once_in_order_to_the_end_and_back(multitude: Account) -> None:
+def test_paging_50000_rows_both_ways_returns_each_once(multitude: Account) -> None:
     query = sa.text("SELECT id FROM consumers WHERE environment_id = :environment ORDER BY created_at DESC, id DESC")
     with multitude.database.engine.connect() as connection:
         expected = list(connection.execute(query, {"environment": multitude.live_environment}).scalars())

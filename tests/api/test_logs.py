@@ -51,7 +51,7 @@ def organization_id(account: Account) -> str:
         ("GET", "/health/live", "/health/live", 200),
     ],
 )
-def test_request_is_one_line(
+def test_request_logs_one_line(
     account: Account, service: Service, method: str, path: str, route: str | None, status: int
 ) -> None:
     request_id = f"test-{uuid4()}"
@@ -68,12 +68,12 @@ def test_request_is_one_line(
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "{}", "a/b"])
-def test_request_id_that_is_not_sane_is_replaced(service: Service, given: str) -> None:
+def test_invalid_request_id_is_replaced(service: Service, given: str) -> None:
     answer = httpx.get(f"{service.url}/health/live", headers={"X-Request-Id": given})
     assert answer.headers["x-request-id"].startswith("req_")
 
 
-def test_request_id_travels_to_the_worker(account: Account, service: Service) -> None:
+def test_request_id_is_logged_by_the_worker(account: Account, service: Service) -> None:
     request_id = f"test-{uuid4()}"
     account.live.post("/consumers", json={}, headers={"X-Request-Id": request_id}).raise_for_status()
     account.settled()
@@ -81,7 +81,7 @@ def test_request_id_travels_to_the_worker(account: Account, service: Service) ->
     assert any(line["event"] == "changes_indexed" and request_id in line["requests"] for line in indexed)
 
 
-def test_logs_hold_no_key_address_or_phone_number(account: Account, service: Service) -> None:
+def test_logs_contain_no_key_email_or_phone(account: Account, service: Service) -> None:
     mark = uuid4().hex[:12]
     email, phone, name = f"{mark}@example.com", "+442079460123", f"Name{mark}"
     secret = account.live.headers["authorization"].removeprefix("Bearer ")
@@ -104,7 +104,7 @@ def test_logs_hold_no_key_address_or_phone_number(account: Account, service: Ser
         assert not found, (process, found)
 
 
-def test_failure_tells_its_kind_and_place_but_no_values(account: Account, service: Service) -> None:
+def test_failure_logs_error_and_location_but_no_values(account: Account, service: Service) -> None:
     mark, request_id = uuid4().hex[:12], f"test-{uuid4()}"
     rule = f"no_{mark}"
     with account.database.engine.begin() as connection:

@@ -60,7 +60,7 @@ def matches(account: Account, **parameters: str) -> list[tuple[str, str, str]]:
         ("lee annel", [("email", "word", "lee"), ("fullName", "prefix", "lee"), ("fullName", "prefix", "annel")][:1]),
     ],
 )
-def test_field_and_kind_are_told(crowd: Account, q: str, expected: list[tuple[str, str, str]]) -> None:
+def test_match_reports_field_and_kind(crowd: Account, q: str, expected: list[tuple[str, str, str]]) -> None:
     found = matches(crowd, q=q)
     assert set(expected) <= set(found)
     kinds = {(field, text): kind for field, kind, text in found}
@@ -75,14 +75,14 @@ def test_field_and_kind_are_told(crowd: Account, q: str, expected: list[tuple[st
         ({"externalId": "Customer 77"}, [("externalId", "exact", "Customer 77")]),
     ],
 )
-def test_field_asked_for_as_a_whole_is_exact(
+def test_field_parameter_matches_exactly(
     crowd: Account, parameters: dict[str, str], expected: list[tuple[str, str, str]]
 ) -> None:
     assert matches(crowd, **parameters) == expected
     assert matches(crowd, **parameters, q="leandre") == [*expected, ("fullName", "typo", "leandre")]
 
 
-def test_what_is_found_in_several_fields_is_told_of_each_and_by_its_parts(crowd: Account) -> None:
+def test_matches_in_several_fields_are_reported_for_each(crowd: Account) -> None:
     assert set(matches(crowd, q="lee annel 0143")) == {
         ("email", "word", "lee"),
         ("fullName", "prefix", "annel"),
@@ -104,7 +104,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("q", WORDS)
-def test_explaining_changes_neither_rows_nor_order_nor_cursors(crowd: Account, q: str) -> None:
+def test_explain_changes_no_rows_order_or_cursors(crowd: Account, q: str) -> None:
     pages: list[list[Any]] = []
     for explain in ("false", "true"):
         asked: dict[str, Any] = {"q": q, "first": 1, "explain": explain}

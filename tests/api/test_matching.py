@@ -146,7 +146,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("text", "who"), cases(FOUND))
-def test_words_find(crowd: Crowd, text: str, who: str) -> None:
+def test_query_finds_consumer(crowd: Crowd, text: str, who: str) -> None:
     assert who in crowd.find(search=text)
     assert who in crowd.find(q=text)
 
@@ -175,7 +175,7 @@ NOT_FOUND = {
     ("text", "who"),
     [case for case in cases(NOT_FOUND) if len(case[0]) > 1 and case[0] not in {"jos?", "j.*"}],
 )
-def test_words_do_not_find(crowd: Crowd, text: str, who: str) -> None:
+def test_query_does_not_find_consumer(crowd: Crowd, text: str, who: str) -> None:
     assert who not in crowd.find(search=text)
 
 
@@ -188,7 +188,7 @@ TYPOS = {
 
 
 @pytest.mark.parametrize(("text", "who"), cases(TYPOS))
-def test_only_q_forgives_a_typo_in_a_name(crowd: Crowd, text: str, who: str) -> None:
+def test_only_q_tolerates_a_typo_in_a_name(crowd: Crowd, text: str, who: str) -> None:
     assert who in crowd.find(q=text)
     assert who not in crowd.find(search=text)
 
@@ -205,7 +205,7 @@ def test_only_q_forgives_a_typo_in_a_name(crowd: Crowd, text: str, who: str) -> 
         }
     ),
 )
-def test_q_forgives_no_more_than_it_says(crowd: Crowd, text: str, who: str) -> None:
+def test_q_tolerates_only_the_documented_typos(crowd: Crowd, text: str, who: str) -> None:
     assert who not in crowd.find(q=text)
 
 
@@ -229,7 +229,7 @@ NOTHING = [
 @pytest.mark.parametrize(
     "text", [*NOTHING, "ab " * 32, "1 " * 32, "q@ " * 32, "-" * 300, "é" * 300, "字" * 300, "1" * 300]
 )
-def test_text_that_means_nothing_or_too_much_finds_nobody(crowd: Crowd, text: str) -> None:
+def test_empty_or_oversized_query_finds_nothing(crowd: Crowd, text: str) -> None:
     assert crowd.find(search=text) == []
     assert crowd.find(q=text) == []
 

@@ -63,7 +63,7 @@ def test_refused_requests_are_counted_by_category(service: Service) -> None:
     assert metrics(service)[key] - before == 1
 
 
-def test_no_label_tells_anything_of_a_tenant(account: Account, service: Service) -> None:
+def test_no_label_reveals_tenant_data(account: Account, service: Service) -> None:
     created = account.live.post("/consumers", json={"email": "label@example.com"}).json()
     account.live.get(f"/consumers/{created['id']}", params={"include": "orders"})
     text = httpx.get(f"{service.url}/metrics").text
@@ -74,7 +74,7 @@ NOBODY = "cons_" + "0" * 26
 
 
 @pytest.mark.parametrize(("lane", "parked"), [("live", False), ("bulk", False), ("live", True)])
-def test_outbox_is_shown_by_lane(service: Service, account: Account, lane: str, *, parked: bool) -> None:
+def test_outbox_metrics_are_per_lane(service: Service, account: Account, lane: str, *, parked: bool) -> None:
     service.stop("worker")
     before = metrics(service)  # an earlier test's changes may wait still
     try:
@@ -105,7 +105,7 @@ def delays(found: dict[tuple[str, ...], float], lane: str) -> dict[float, float]
     return {float(key[2]): value for key, value in found.items() if key[:2] == (name, lane)}
 
 
-def test_what_the_indexer_does_is_counted_by_lane(account: Account, service: Service) -> None:
+def test_indexer_metrics_are_per_lane(account: Account, service: Service) -> None:
     # An earlier test's changes may wait still.
     wait_until(lambda: not any(map(metrics(service).get, WAITING)), what="the index")
     before = metrics(service)
@@ -126,7 +126,7 @@ def test_what_the_indexer_does_is_counted_by_lane(account: Account, service: Ser
     assert all(now[key] == before[key] for key in now if key[1:] == ("bulk",))
 
 
-def test_nothing_is_said_of_the_index_while_the_database_is_away(quiet: Database, tmp_path: Path) -> None:
+def test_index_metrics_are_absent_while_the_database_is_away(quiet: Database, tmp_path: Path) -> None:
     nowhere = msgspec.structs.replace(quiet.settings, database_url="postgresql://nobody@127.0.0.1:9/none")
     service = Service(quiet._replace(settings=nowhere), tmp_path)
     service.start("api")
@@ -138,12 +138,12 @@ def test_nothing_is_said_of_the_index_while_the_database_is_away(quiet: Database
     assert not [key for key in found if "outbox" in key[0] or "index" in key[0]]
 
 
-def test_connections_in_use_return_to_none(account: Account, service: Service) -> None:
+def test_connections_in_use_return_to_zero(account: Account, service: Service) -> None:
     account.live.get("/orders")
     wait_until(lambda: metrics(service)["consumers_database_connections_in_use",] == 0, what="the connections")
 
 
-def test_whichever_process_is_asked_tells_of_all_also_of_one_that_was_killed(workers: Service) -> None:
+def test_every_process_reports_totals_of_all_processes(workers: Service) -> None:
     key = ("consumers_requests_total", "GET", "/health/ready", "200")
     for _ in range(40):
         # Each on a connection of its own: any process may take it.

@@ -78,7 +78,7 @@ def walk(account: Account, **parameters: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("direction", ["desc", "asc"])
-def test_list_by_order_value_is_the_ranking_computed_from_the_files(shop: Account, direction: str) -> None:
+def test_list_by_order_value_equals_the_ranking_of_the_files(shop: Account, direction: str) -> None:
     rows = walk(shop, sortBy="totalOrderValue", sortDir=direction)
     expected = truth()
     assert {row["externalId"] for row in rows} == expected.keys()
@@ -94,9 +94,7 @@ def test_list_by_order_value_is_the_ranking_computed_from_the_files(shop: Accoun
 
 @pytest.mark.parametrize("sort", ["totalOrders", "lastOrderAt"])
 @pytest.mark.parametrize("direction", ["desc", "asc"])
-def test_lists_by_number_and_last_order_are_those_computed_from_the_files(
-    shop: Account, sort: str, direction: str
-) -> None:
+def test_lists_by_count_and_last_order_equal_the_files(shop: Account, sort: str, direction: str) -> None:
     rows = walk(shop, sortBy=sort, sortDir=direction)
     expected = truth()
     value = {customer: one.orders if sort == "totalOrders" else one.last or "" for customer, one in expected.items()}

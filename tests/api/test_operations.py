@@ -31,7 +31,7 @@ def ended(account: Account) -> Any:
     return found["wanted"] is None and found["phase"] in {"done", "failed", "cancelled"} and found
 
 
-def test_index_is_told(account: Account) -> None:
+def test_index_status_is_returned(account: Account) -> None:
     found = status(account)
     told = {
         "search",
@@ -53,7 +53,7 @@ def test_index_is_told(account: Account) -> None:
 
 
 @pytest.mark.parametrize("request_", ["", "/rebuild", "/cancel", "/pause", "/resume", "/rollback", "/drop", "/reindex"])
-def test_key_without_the_scope_admin_may_not(account: Account, service: Service, request_: str) -> None:
+def test_key_without_admin_scope_is_403(account: Account, service: Service, request_: str) -> None:
     with service.database.engine.begin() as connection:
         plain = keys.create(connection, account.name, "live").key
     method = "POST" if request_ else "GET"
@@ -62,7 +62,7 @@ def test_key_without_the_scope_admin_may_not(account: Account, service: Service,
     assert (answer.status_code, answer.json()["error"]) == (HTTPStatus.FORBIDDEN, "Forbidden")
 
 
-def test_rebuild_is_asked_for_followed_and_undone(account: Account) -> None:
+def test_rebuild_is_requested_followed_and_rolled_back(account: Account) -> None:
     made = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status()
     asked = account.live.post("/ops/index/rebuild")
     assert asked.status_code == HTTPStatus.ACCEPTED
@@ -87,7 +87,7 @@ def state_of(client: httpx.Client, consumer: str) -> Any:
     return client.get(f"/ops/consumers/{consumer}/index-state").raise_for_status().json()
 
 
-def test_consumer_is_told_as_it_stands_in_the_index(account: Account) -> None:
+def test_consumer_index_state_is_returned(account: Account) -> None:
     made = account.live.post("/consumers", json={"fullName": "Zoë"}, headers={"Prefer": "wait=10"}).raise_for_status()
     consumer, version = made.json()["id"], int(made.headers["ETag"].strip('"'))
     found = state_of(account.live, consumer)
@@ -101,7 +101,7 @@ def test_consumer_is_told_as_it_stands_in_the_index(account: Account) -> None:
     assert (live["version"], live["isDeleted"]) == (version + 1, True)
 
 
-def test_refused_consumer_tells_why(account: Account) -> None:
+def test_index_state_has_the_reason_of_a_refusal(account: Account) -> None:
     consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
     account.settled()
     poison = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"

@@ -21,7 +21,7 @@ def send(account: Account, body: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_batch_is_answered_in_the_order_of_the_request(
+def test_batch_response_keeps_the_request_order(
     account: Account,
     buyers: list[str],
     wrapped: bool,  # noqa: FBT001
@@ -38,7 +38,7 @@ def test_batch_is_answered_in_the_order_of_the_request(
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("item", [{}, None, {"amount": "wrong"}])
-def test_more_than_500_are_refused(account: Account, item: Any, wrapped: bool) -> None:  # noqa: FBT001
+def test_batch_of_more_than_500_is_refused(account: Account, item: Any, wrapped: bool) -> None:  # noqa: FBT001
     body = [item] * (LIMIT + 1)
     answer = send(account, {"orders": body} if wrapped else body)
     assert answer.status_code == 400
@@ -46,7 +46,7 @@ def test_more_than_500_are_refused(account: Account, item: Any, wrapped: bool) -
 
 
 @pytest.mark.parametrize("body", [[], {"orders": []}])
-def test_empty_batch_is_answered_by_an_empty_array(account: Account, body: Any) -> None:
+def test_empty_batch_returns_an_empty_array(account: Account, body: Any) -> None:
     answer = send(account, body)
     assert (answer.status_code, answer.text) == (201, "[]")
 
@@ -63,11 +63,11 @@ def test_empty_batch_is_answered_by_an_empty_array(account: Account, body: Any) 
         ("[]", {"orders"}),
     ],
 )
-def test_body_that_is_no_batch_is_refused(account: Account, body: Any, fields: set[str]) -> None:
+def test_body_that_is_not_a_batch_is_refused(account: Account, body: Any, fields: set[str]) -> None:
     assert faults(send(account, body)).keys() == fields
 
 
-def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account, buyers: list[str]) -> None:
+def test_every_faulty_item_is_listed_and_nothing_is_stored(account: Account, buyers: list[str]) -> None:
     right = {"consumerId": buyers[0], "amount": 1}
     body = [right, 5, None, right | {"amount": -1, "status": "?"}, {"amount": 1}, right | {"totl": 1}, [], right]
     expected = {"[1]", "[2]", "[3].amount", "[3].status", "[4].consumerId", "[5].totl", "[6]"}
@@ -75,9 +75,7 @@ def test_every_faulty_item_is_named_and_nothing_is_stored(account: Account, buye
     assert count_rows(account, "orders") == 0
 
 
-def test_what_only_the_database_knows_is_named_by_place_too_and_nothing_is_stored(
-    account: Account, buyers: list[str]
-) -> None:
+def test_database_faults_name_their_item_and_nothing_is_stored(account: Account, buyers: list[str]) -> None:
     right = {"consumerId": buyers[0], "amount": 1}
     assert send(account, [right | {"externalId": "taken"}]).status_code == 201
     body = [

@@ -34,7 +34,7 @@ def full(account: Account, buyer: str) -> dict[str, Any]:
     return create_order(account, buyer, **FULL)
 
 
-def test_order_is_read_as_it_was_answered(account: Account, full: dict[str, Any]) -> None:
+def test_order_is_read_back_as_it_was_created(account: Account, full: dict[str, Any]) -> None:
     assert account.live.get(f"/orders/{full['id']}").json() == full
     assert list(read_order(account, full["id"])) == list(full)
     assert {name: full[name] for name in FULL} == FULL
@@ -58,20 +58,18 @@ def test_order_is_read_as_it_was_answered(account: Account, full: dict[str, Any]
     ],
     ids=str,
 )
-def test_given_fields_change_and_omitted_ones_stay(
-    account: Account, full: dict[str, Any], given: dict[str, Any]
-) -> None:
+def test_update_changes_only_the_fields_sent(account: Account, full: dict[str, Any], given: dict[str, Any]) -> None:
     changed = change_order(account, full["id"], **given)
     assert without_updated_at(changed) == without_updated_at(full) | given
     assert changed["updatedAt"] >= full["updatedAt"]
     assert read_order(account, full["id"]) == changed
 
 
-def test_change_of_nothing_changes_nothing(account: Account, full: dict[str, Any]) -> None:
+def test_empty_update_changes_nothing(account: Account, full: dict[str, Any]) -> None:
     assert without_updated_at(change_order(account, full["id"])) == without_updated_at(full)
 
 
-def test_omitted_json_stays_as_it_is_stored(account: Account, full: dict[str, Any]) -> None:
+def test_omitted_metadata_keeps_its_stored_text(account: Account, full: dict[str, Any]) -> None:
     stored = '{"a": 1.50, "b": 0.10000000000000000000000001}'
     with account.database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE orders SET metadata = %s WHERE id = %s", (stored, full["id"]))
@@ -80,7 +78,7 @@ def test_omitted_json_stays_as_it_is_stored(account: Account, full: dict[str, An
 
 
 @pytest.mark.parametrize("currency", ["USD", "EUR"])
-def test_what_was_read_can_be_sent_back_and_changes_nothing(account: Account, buyer: str, currency: str) -> None:
+def test_sending_back_a_read_resource_changes_nothing(account: Account, buyer: str, currency: str) -> None:
     amounts = {"currencyCode": currency, "baseAmount": FULL["amount"]}
     found = read_order(account, create_order(account, buyer, **FULL | amounts)["id"])
     before = account.live.get(f"/consumers/{buyer}")
@@ -109,7 +107,7 @@ def test_metadata_is_merged(account: Account, buyer: str, patch: Any, expected: 
     assert change_order(account, made["id"], metadata=patch)["metadata"] == expected
 
 
-def test_metadata_is_merged_into_none_and_held_to_its_limits(account: Account, buyer: str) -> None:
+def test_metadata_limits_apply_to_the_merged_result(account: Account, buyer: str) -> None:
     made = create_order(account, buyer)
     keys = {f"k{number}": "v" for number in range(50)}
     assert change_order(account, made["id"], metadata=keys | {"gone": None})["metadata"] == keys
@@ -118,7 +116,7 @@ def test_metadata_is_merged_into_none_and_held_to_its_limits(account: Account, b
     assert read_order(account, made["id"])["status"] == "COMPLETED"
 
 
-def test_order_stays_with_its_consumer(account: Account, buyer: str, full: dict[str, Any]) -> None:
+def test_order_cannot_move_to_another_consumer(account: Account, buyer: str, full: dict[str, Any]) -> None:
     other = create(account.live)["id"]
     assert change_order(account, full["id"], consumerId=buyer)["consumerId"] == buyer
     for wrong in (other, "cons_00000000000000000000000000", "", None, 5):
@@ -149,7 +147,7 @@ def test_order_stays_with_its_consumer(account: Account, buyer: str, full: dict[
         ({"amount": 10}, {"amount": 0}, {"amount": "0", "baseAmount": "0"}),
     ],
 )  # fmt: skip
-def test_amounts_go_together(
+def test_amounts_must_be_consistent(
     account: Account, buyer: str, fields: dict[str, Any], given: dict[str, Any], expected: Any
 ) -> None:
     made = create_order(account, buyer, **fields)
@@ -164,20 +162,20 @@ def test_amounts_go_together(
 @pytest.mark.parametrize(
     "field", ["amount", "consumerId", "status", "refundedAmount", "currencyCode", "baseAmount", "placedAt"]
 )
-def test_what_an_order_must_have_cannot_be_cleared(account: Account, full: dict[str, Any], field: str) -> None:
+def test_required_fields_cannot_be_cleared(account: Account, full: dict[str, Any], field: str) -> None:
     answer = account.live.put(f"/orders/{full['id']}", json={field: None, "externalId": None})
     assert faults(answer).keys() == {field}
     assert read_order(account, full["id"]) == full
 
 
-def test_all_faults_of_a_change_are_named_at_once(account: Account, full: dict[str, Any]) -> None:
+def test_all_faults_of_an_update_are_listed_at_once(account: Account, full: dict[str, Any]) -> None:
     wrong = {"amount": "x", "status": "DONE", "items": [{"productId": "p"}], "metadata": 1, "placedAt": "soon", "a": 1}
     answer = account.live.put(f"/orders/{full['id']}", json=wrong)
     assert faults(answer).keys() == (wrong.keys() - {"items"}) | {"items[0].quantity"}
     assert read_order(account, full["id"]) == full
 
 
-def test_external_id_of_another_is_refused_and_the_own_one_may_be_repeated(account: Account, buyer: str) -> None:
+def test_external_id_of_another_order_is_refused(account: Account, buyer: str) -> None:
     first, second = (create_order(account, buyer, externalId=name) for name in ("one", "two"))
     assert change_order(account, first["id"], externalId="one")["externalId"] == "one"
     answer = account.live.put(f"/orders/{first['id']}", json={"externalId": "two"})
@@ -208,7 +206,7 @@ def test_external_id_of_a_deleted_order_is_free_again(account: Account, full: di
         ({"amount": 0}, 2, "1", 2),
     ],
 )
-def test_totals_follow_a_change(
+def test_totals_follow_an_update(
     account: Account, buyer: str, given: dict[str, Any], number: int, value: str, newest: int
 ) -> None:
     create_order(account, buyer, amount=1, placedAt="2024-01-01")
@@ -219,7 +217,7 @@ def test_totals_follow_a_change(
     assert account.live.get(f"/consumers/{buyer}").text in account.live.get("/consumers").text
 
 
-def test_totals_follow_deletes_and_returns(account: Account, buyer: str) -> None:
+def test_totals_follow_deletes_and_status_changes(account: Account, buyer: str) -> None:
     days = [create_order(account, buyer, amount=day, placedAt=f"2024-01-0{day}") for day in (1, 3, 2)]
     account.live.delete(f"/orders/{days[1]['id']}")
     assert order_totals(account, buyer) == (2, Decimal(3), "2024-01-02T00:00:00.000Z")
@@ -241,7 +239,7 @@ def test_totals_follow_deletes_and_returns(account: Account, buyer: str) -> None
         ({"amount": 1}, {"amount": "999999999999999"}),
     ],
 )
-def test_change_that_takes_the_total_past_its_limit_is_refused(
+def test_update_past_the_total_limit_is_refused(
     account: Account, buyer: str, before: dict[str, Any], given: dict[str, Any]
 ) -> None:
     changed = create_order(account, buyer, **before)
@@ -274,7 +272,7 @@ def test_deleted_order_is_404(account: Account, full: dict[str, Any]) -> None:
         assert (answer.status_code, answer.json()["error"]) == (404, "Order not found")
 
 
-def test_orders_go_with_their_consumer(account: Account, full: dict[str, Any], buyer: str) -> None:
+def test_deleting_a_consumer_deletes_its_orders(account: Account, full: dict[str, Any], buyer: str) -> None:
     account.live.delete(f"/consumers/{buyer}")
     assert account.live.get(f"/orders/{full['id']}").status_code == 404
     assert create_order(account, create(account.live)["id"], externalId="x1")["externalId"] == "x1"

@@ -112,7 +112,7 @@ def test_totals_equal_a_recomputation_after_any_history(account: Account, seed: 
         assert Decimal(str(row["totalOrderValue"])) == value
 
 
-def test_totals_are_exact_after_ten_writers_at_one_consumer(account: Account) -> None:
+def test_totals_are_exact_with_ten_concurrent_writers(account: Account) -> None:
     busy = create(account.live)["id"]
     histories = [History(account, [busy], seed) for seed in range(WRITERS)]
 
@@ -126,7 +126,7 @@ def test_totals_are_exact_after_ten_writers_at_one_consumer(account: Account) ->
     assert order_totals(account, busy) == recomputed(left)
 
 
-def test_writers_who_change_and_delete_the_same_order_agree(account: Account) -> None:
+def test_concurrent_updates_and_delete_of_an_order_are_safe(account: Account) -> None:
     busy = create(account.live)["id"]
 
     def compete(number: int) -> httpx.Response:
@@ -143,7 +143,7 @@ def test_writers_who_change_and_delete_the_same_order_agree(account: Account) ->
             assert order_totals(account, busy) == (0, Decimal(0), None)
 
 
-def test_orders_and_a_delete_of_their_consumer_at_once_never_fail(account: Account) -> None:
+def test_orders_during_the_delete_of_their_consumer_never_fail(account: Account) -> None:
     def compete(number: int) -> httpx.Response:
         if number == 0:
             return account.live.delete(f"/consumers/{leaving}")

@@ -80,7 +80,7 @@ QUESTIONS: list[tuple[dict[str, str], str]] = [
 
 @pytest.mark.parametrize("size", [7, 50, 100])
 @pytest.mark.parametrize(("asked", "condition"), QUESTIONS)
-def test_walks_both_ways_meet_every_order_once_in_order(
+def test_paging_both_ways_returns_every_order_once_in_order(
     shop: Shop, asked: dict[str, str], condition: str, size: int
 ) -> None:
     asked = asked | ({"consumerId": shop.buyers[1]} if "consumerId" in asked else {})
@@ -101,7 +101,7 @@ def test_walks_both_ways_meet_every_order_once_in_order(
         assert (ends["startCursor"], ends["endCursor"], ends[flags[0]]) == (None, None, False)
 
 
-def test_page_has_twenty_orders_unless_told_otherwise(shop: Shop) -> None:
+def test_page_has_20_orders_by_default(shop: Shop) -> None:
     content = page(shop)
     assert list(content) == ["data", "pageInfo"]
     assert ids(content) == stored(shop, "true")[:20]
@@ -109,7 +109,7 @@ def test_page_has_twenty_orders_unless_told_otherwise(shop: Shop) -> None:
     assert content["data"][0] == single
 
 
-def test_turning_back_meets_the_page_before(shop: Shop) -> None:
+def test_paging_back_returns_the_previous_page(shop: Shop) -> None:
     first = page(shop, first=10)
     second = page(shop, first=10, after=first["pageInfo"]["endCursor"])
     back = page(shop, last=10, before=second["pageInfo"]["startCursor"])
@@ -118,7 +118,7 @@ def test_turning_back_meets_the_page_before(shop: Shop) -> None:
     assert ids(page(shop, before=second["pageInfo"]["endCursor"])) == stored(shop, "true")[:19]
 
 
-def test_list_is_current_and_a_walk_loses_no_unchanged_order(shop: Shop, account: Account) -> None:
+def test_paging_during_writes_loses_no_unchanged_order(shop: Shop, account: Account) -> None:
     buyer = account.live.post("/consumers", json={}).json()["id"]
     made = [
         account.live.post("/orders", json={"consumerId": buyer, "amount": 1, "placedAt": DAY}).json() for _ in range(6)
@@ -132,7 +132,7 @@ def test_list_is_current_and_a_walk_loses_no_unchanged_order(shop: Shop, account
     assert ids(rest) == [row["id"] for row in reversed(made[:4])]
 
 
-def test_unknown_consumer_or_one_of_another_environment_has_no_orders(shop: Shop) -> None:
+def test_unknown_or_foreign_consumer_has_no_orders(shop: Shop) -> None:
     foreign = shop.account.test.get("/orders").json()["data"][0]["consumerId"]
     for consumer_id in (foreign, UNKNOWN, "x", "é", "%", ""):
         content = page(shop, consumerId=consumer_id)
@@ -197,5 +197,5 @@ def test_forged_cursor_is_refused(shop: Shop, place: list[Any]) -> None:
         ({"placedAfter": "2024-02-30"}, {"placedAfter"}),
     ],
 )
-def test_wrong_parameters_are_named_all_at_once(shop: Shop, parameters: dict[str, Any], fields: set[str]) -> None:
+def test_all_invalid_parameters_are_listed_at_once(shop: Shop, parameters: dict[str, Any], fields: set[str]) -> None:
     assert faults(shop.account.live.get("/orders", params=parameters)).keys() == fields

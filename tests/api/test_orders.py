@@ -26,7 +26,7 @@ def send(account: Account, **fields: Any) -> httpx.Response:
     return account.live.post("/orders", json=fields)
 
 
-def test_order_has_all_its_fields_in_order_and_its_defaults(account: Account, buyer: str) -> None:
+def test_order_has_every_field_in_order_with_defaults(account: Account, buyer: str) -> None:
     order = create(account.live, "/orders", consumerId=buyer, amount=149.99)
     assert list(order) == FIELDS
     assert re.fullmatch(r"ord_[0-7][0-9A-HJKMNP-TV-Z]{25}", order["id"])
@@ -44,7 +44,7 @@ def test_order_has_all_its_fields_in_order_and_its_defaults(account: Account, bu
     assert order["createdAt"] == order["updatedAt"] == order["placedAt"]
 
 
-def test_items_are_answered_whole_and_in_the_documented_order(account: Account, buyer: str) -> None:
+def test_items_are_returned_complete_in_documented_order(account: Account, buyer: str) -> None:
     items = [{"unitAmount": 3.5, "quantity": 2, "productId": "p"}, {"productId": "q", "variantId": "v", "quantity": 1}]
     order = create(account.live, "/orders", consumerId=buyer, amount=7, items=items, metadata={"b": 1, "a": [2.50]})
     assert [list(item.items()) for item in order["items"]] == [
@@ -55,7 +55,7 @@ def test_items_are_answered_whole_and_in_the_documented_order(account: Account, 
 
 
 @pytest.mark.parametrize("consumer", [{"email": "bUYER@EXAMPLE.com"}, {"externalId": "b1"}])
-def test_order_names_its_consumer_by_what_the_sender_knows(
+def test_order_may_name_its_consumer_by_email_or_external_id(
     account: Account, buyer: str, consumer: dict[str, str]
 ) -> None:
     assert create(account.live, "/orders", consumer=consumer, amount=1)["consumerId"] == buyer
@@ -79,7 +79,7 @@ def test_order_names_its_consumer_by_what_the_sender_knows(
         ({"consumer": {"id": "b1"}}, "consumer.id"),
     ],
 )
-def test_unknown_or_unclear_consumer_is_refused_on_its_field(
+def test_unknown_or_ambiguous_consumer_is_refused(
     account: Account, buyer: str, named: dict[str, Any], field: str
 ) -> None:
     assert field in faults(send(account, amount=1, **named))
@@ -108,11 +108,11 @@ def test_amount_is_exact_as_number_or_string(account: Account, buyer: str, sent:
         *("", "x", "NaN", "Infinity", "1,5", " 1", "1\n", "１", "0x1", "1_0", True, None, [], {}),
     ],
 )
-def test_wrong_amount_is_refused(account: Account, buyer: str, amount: Any) -> None:
+def test_invalid_amount_is_refused(account: Account, buyer: str, amount: Any) -> None:
     assert faults(send(account, consumerId=buyer, amount=amount)).keys() == {"amount"}
 
 
-def test_all_faults_of_an_order_are_named_at_once(account: Account, buyer: str) -> None:
+def test_all_faults_of_an_order_are_listed_at_once(account: Account, buyer: str) -> None:
     body = {
         "consumerId": 5,
         "amount": "x",
@@ -144,9 +144,7 @@ def test_all_faults_of_an_order_are_named_at_once(account: Account, buyer: str) 
         ({"amount": 5, "read": 1}, "read"),
     ],
 )
-def test_fields_that_do_not_go_together_are_refused(
-    account: Account, buyer: str, fields: dict[str, Any], field: str
-) -> None:
+def test_inconsistent_fields_are_refused(account: Account, buyer: str, fields: dict[str, Any], field: str) -> None:
     assert faults(send(account, consumerId=buyer, **fields)).keys() == {field}
 
 
@@ -201,7 +199,7 @@ def test_total_past_its_limit_is_refused_and_nothing_changes(account: Account, b
         ("1969-12-31T23:59:59.999Z", "1969-12-31T23:59:59.999Z"),
     ],
 )
-def test_time_is_answered_in_utc_with_its_milliseconds_truncated(
+def test_time_is_returned_in_utc_truncated_to_milliseconds(
     account: Account, buyer: str, sent: str, stored: str
 ) -> None:
     assert create(account.live, "/orders", consumerId=buyer, amount=1, placedAt=sent)["placedAt"] == stored
@@ -215,11 +213,11 @@ def test_time_is_answered_in_utc_with_its_milliseconds_truncated(
         *("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "20241101", 1730455200, True),
     ],
 )
-def test_wrong_time_is_refused(account: Account, buyer: str, sent: Any) -> None:
+def test_invalid_time_is_refused(account: Account, buyer: str, sent: Any) -> None:
     assert faults(send(account, consumerId=buyer, amount=1, placedAt=sent)).keys() == {"placedAt"}
 
 
-def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: Account, buyer: str) -> None:
+def test_one_of_several_concurrent_duplicates_is_created(account: Account, buyer: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         for turn in range(5):
             bodies = [{"consumerId": buyer, "amount": 1, "externalId": f"twin {turn}"}] * 8
@@ -230,7 +228,7 @@ def test_of_simultaneous_twins_one_is_created_and_the_others_are_told(account: A
     assert written_totals(account, buyer)[:2] == (5, "5")
 
 
-def test_what_only_the_database_knows_is_named_together_with_the_other_faults(account: Account, buyer: str) -> None:
+def test_database_faults_are_listed_with_the_other_faults(account: Account, buyer: str) -> None:
     known = create(account.live, "/orders", consumerId=buyer, amount=1, externalId="x1")
     wrong = {"externalId": "x1", "status": "DONE", "placedAt": "soon"}
     answer = send(account, consumerId="nobody", amount=1, **wrong)
@@ -255,7 +253,7 @@ def test_what_only_the_database_knows_is_named_together_with_the_other_faults(ac
     assert faults(account.live.post("/orders/batch", json=batch)).keys() == fields
 
 
-def test_batches_that_share_external_ids_in_any_order_never_fail(account: Account, buyer: str) -> None:
+def test_concurrent_batches_with_equal_ids_never_deadlock(account: Account, buyer: str) -> None:
     others = [create(account.live)["id"] for _ in range(3)]
     with ThreadPoolExecutor(4) as pool:
         for turn in range(10):

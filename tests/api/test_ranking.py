@@ -22,7 +22,7 @@ def found(account: Account, names: dict[str, str], **parameters: str) -> list[st
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_tiers_come_in_their_order_whatever_the_order_of_creation(account: Account, turned: bool) -> None:  # noqa: FBT001
+def test_tiers_rank_independently_of_creation_order(account: Account, turned: bool) -> None:  # noqa: FBT001
     people = {
         "identity": {"externalId": "marina"},
         "whole name": {"fullName": "Marína"},
@@ -48,7 +48,7 @@ def test_tiers_come_in_their_order_whatever_the_order_of_creation(account: Accou
         ({"externalId": "Ann Lee"}, "ann lee"),
     ],
 )
-def test_whole_address_number_or_external_id_comes_first(account: Account, person: dict[str, Any], text: str) -> None:
+def test_exact_email_phone_or_external_id_ranks_first(account: Account, person: dict[str, Any], text: str) -> None:
     rivals = {
         "extended address": {"email": "ann.lee@example.com.au"},
         "longer number": {"phone": "+1202555014300"},
@@ -58,7 +58,7 @@ def test_whole_address_number_or_external_id_comes_first(account: Account, perso
     assert found(account, names, q=text)[0] == "whole"
 
 
-def test_ties_are_broken_by_the_more_recent_order_and_then_by_the_newer_consumer(account: Account) -> None:
+def test_ties_rank_by_last_order_then_by_creation(account: Account) -> None:
     days = {
         "none, older": None,
         "none, newer": None,
@@ -77,7 +77,7 @@ def test_ties_are_broken_by_the_more_recent_order_and_then_by_the_newer_consumer
     assert found(account, names, q="pual") == expected
 
 
-def test_search_is_walked_by_its_cursors_without_loss_or_repetition(account: Account) -> None:
+def test_paging_a_search_returns_each_hit_once(account: Account) -> None:
     people = {str(n): {"fullName": ["Walker", "Walkers", "Wolker", "A Walker"][n % 4]} for n in range(30)}
     names = filled(account, people)
     whole = found(account, names, q="walker", first="100")
@@ -93,5 +93,5 @@ def test_search_is_walked_by_its_cursors_without_loss_or_repetition(account: Acc
     assert len(set(met)) == 30
 
 
-def test_search_without_anything_to_search_is_refused(account: Account) -> None:
+def test_search_without_parameters_is_refused(account: Account) -> None:
     assert account.live.get("/consumers/search").status_code == 400

@@ -55,7 +55,7 @@ def asked(account: Account, path: str, **parameters: Any) -> int:
     return searches(account) - before
 
 
-def test_page_takes_one_search_and_its_audiences_one_more(crowd: Account) -> None:
+def test_page_costs_one_search_and_its_audiences_one_more(crowd: Account) -> None:
     made = [create(crowd.live, "/audiences", name=f"A{n}", type="DYNAMIC", filter=f"metadata.a:{n}") for n in range(5)]
     everybody = create(crowd.live, "/audiences", name="All", type="DYNAMIC", filter="NOT metadata.a:*")["id"]
     try:
@@ -84,7 +84,7 @@ def hundred(service: Service) -> Iterator[Account]:
 
 
 @pytest.mark.parametrize("rule", MANY, ids=lambda rule: f"{rule['field']} {rule['operator']}")
-def test_page_tells_its_audiences_however_many_and_large(hundred: Account, rule: dict[str, Any]) -> None:
+def test_page_includes_any_number_of_large_audiences(hundred: Account, rule: dict[str, Any]) -> None:
     inside_text = "CONTAINS" in rule["operator"]
     number = 10 if inside_text else 60
     made = []
@@ -153,7 +153,7 @@ def cut(service: Service, crowd: Account, tmp_path_factory: pytest.TempPathFacto
             other.close()
 
 
-def test_read_is_unavailable_while_opensearch_is_away_and_comes_back_with_it(cut: Cut) -> None:
+def test_read_is_503_while_opensearch_is_away(cut: Cut) -> None:
     assert cut.statuses() == [200] * len(READS)
     cut.way.close()
     assert cut.statuses() == [503] * len(READS)
@@ -164,7 +164,7 @@ def test_read_is_unavailable_while_opensearch_is_away_and_comes_back_with_it(cut
     assert cut.statuses() == [200] * len(READS)
 
 
-def test_read_is_unavailable_when_opensearch_does_not_answer(cut: Cut) -> None:
+def test_read_is_503_while_opensearch_hangs(cut: Cut) -> None:
     cut.way.open(hanging=True)
     answer = cut.client.get(cut.paths[-1])
     assert answer.status_code == 503
@@ -184,7 +184,7 @@ def refusing(account: Account) -> Iterator[None]:
         cluster.put_settings(body={"transient": {name: None}})
 
 
-def test_read_that_opensearch_refuses_for_its_load_is_unavailable_for_now(cut: Cut, crowd: Account) -> None:
+def test_read_is_503_while_opensearch_is_overloaded(cut: Cut, crowd: Account) -> None:
     with refusing(crowd):
         assert cut.statuses() == [503] * len(READS)
     assert cut.statuses() == [200] * len(READS)
@@ -196,7 +196,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 @pytest.mark.parametrize(
     "texts", [[LETTERS * 9], [LETTERS[n % 26 :] + LETTERS for n in range(16)], ["💥🎉" * 100], ["ab"] * 50], ids=len
 )
-def test_audience_by_as_much_text_as_there_may_be_is_answered(hundred: Account, texts: list[str]) -> None:
+def test_audience_with_the_longest_text_rules_is_counted(hundred: Account, texts: list[str]) -> None:
     rules: list[dict[str, Any]] = [{"field": "email", "operator": "NOT_CONTAINS", "values": [text]} for text in texts]
     audience = create(hundred.live, "/audiences", name="A", type="DYNAMIC", rules=rules)["id"]
     try:
@@ -205,7 +205,7 @@ def test_audience_by_as_much_text_as_there_may_be_is_answered(hundred: Account, 
         hundred.live.delete(f"/audiences/{audience}").raise_for_status()
 
 
-def test_audience_by_more_text_than_there_may_be_is_refused(hundred: Account) -> None:
+def test_audience_with_too_much_text_is_refused(hundred: Account) -> None:
     rules = [{"field": "email", "operator": "CONTAINS", "values": ["x" * 255]}] * 4
     text = " ".join(["email:~" + "x" * 255] * 4)
     audience = create(hundred.live, "/audiences", name="A", type="DYNAMIC", filter="email:*")["id"]

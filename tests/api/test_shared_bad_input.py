@@ -76,7 +76,7 @@ REFUSED = {"y_object_duplicated_key", "y_object_duplicated_key_and_value", "y_ob
 
 
 @pytest.mark.parametrize("file", texts("y"), ids=lambda file: file.stem)
-def test_text_that_is_json_comes_back_as_it_was(target: Account, file: Path) -> None:
+def test_valid_json_is_returned_unchanged(target: Account, file: Path) -> None:
     body = b'{"metadata": {"value": ' + file.read_bytes() + b"}}"
     answer = target.live.post("/consumers", content=body, headers=JSON)
     if file.stem in REFUSED:
@@ -88,7 +88,7 @@ def test_text_that_is_json_comes_back_as_it_was(target: Account, file: Path) -> 
 
 
 @pytest.mark.parametrize("file", texts("i"), ids=lambda file: file.stem)
-def test_text_that_may_be_json_is_taken_or_refused(target: Account, file: Path) -> None:
+def test_ambiguous_json_is_accepted_or_refused(target: Account, file: Path) -> None:
     before = count_rows(target)
     body = b'{"metadata": {"value": ' + file.read_bytes() + b"}}"
     answer = target.live.post("/consumers", content=body, headers=JSON)
@@ -110,7 +110,7 @@ INVALID = ("test_email_invalid_syntax", "test_email_invalid_syntax_strict", "tes
 @pytest.mark.parametrize(
     "address", [one for kind in VALID for one in addresses(kind) if '"' not in one and "<" not in one]
 )
-def test_valid_address_is_kept_with_its_domain_in_lower_case(service: Service, address: str) -> None:
+def test_valid_email_is_stored_with_a_lower_case_domain(service: Service, address: str) -> None:
     with new_account(service) as account:
         answer = account.live.post("/consumers", json={"email": address})
         local, _, domain = address.rpartition("@")
@@ -119,14 +119,14 @@ def test_valid_address_is_kept_with_its_domain_in_lower_case(service: Service, a
 
 
 @pytest.mark.parametrize("address", [one for kind in INVALID for one in addresses(kind)])
-def test_invalid_address_is_refused(target: Account, address: str) -> None:
+def test_invalid_email_is_refused(target: Account, address: str) -> None:
     before = count_rows(target)
     answer = target.live.post("/consumers", json={"email": address})
     assert fault_fields(answer) == ["email"]
     assert count_rows(target) == before
 
 
-def test_every_16th_example_number_is_stored_as_e164_and_found_in_each_of_its_forms(service: Service) -> None:
+def test_example_phone_is_stored_as_e164_and_found_in_any_form(service: Service) -> None:
     with (DATA / "phones" / "example_numbers.csv").open(encoding="utf-8", newline="") as file:
         numbers = [row for row in csv.DictReader(file) if row["valid"] == "1"][::16]
     with new_account(service) as account:

@@ -1,0 +1,23 @@
+"""docs/guarantees.md names only files and tests that exist."""
+
+import ast
+import re
+
+import pytest
+
+from infra.settings import ROOT
+
+DOCUMENT = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`(?:tests/)?([\w/]+\.py)(?:::(test_\w+))?`", DOCUMENT)))
+
+
+@pytest.mark.parametrize(("file", "test"), NAMED)
+def test_test_named_in_the_guarantees_exists(file: str, test: str) -> None:
+    path = ROOT / "tests" / file
+    assert path.is_file()
+    functions = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if hasattr(node, "name")]
+    assert not test or test in functions
+
+
+def test_guarantees_name_tests() -> None:
+    assert len(NAMED) > 50
