@@ -8,10 +8,10 @@ from tests.service import Service
 
 def metrics(service: Service) -> dict[tuple[str, ...], float]:
     """Values by name and label values, these in the order of their names."""
-    answer = httpx.get(f"{service.url}/metrics").raise_for_status()
-    assert answer.headers["content-type"].startswith("text/plain; version=")
+    response = httpx.get(f"{service.url}/metrics").raise_for_status()
+    assert response.headers["content-type"].startswith("text/plain; version=")
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
-        for family in text_string_to_metric_families(answer.text)
+        for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }

@@ -41,7 +41,7 @@ def insert_consumers(account: Account, number: int, environment: int | None = No
 
 def included_audiences(account: Account, consumer_id: str) -> list[dict[str, str]]:
     """Read the audiences of a consumer with `include=audiences`."""
-    answer = account.live.get(f"/consumers/{consumer_id}", params={"include": "audiences"})
-    assert answer.status_code == 200, answer.text
-    audiences: list[dict[str, str]] = answer.json()["audiences"]
+    response = account.live.get(f"/consumers/{consumer_id}", params={"include": "audiences"})
+    assert response.status_code == 200, response.text
+    audiences: list[dict[str, str]] = response.json()["audiences"]
     return audiences

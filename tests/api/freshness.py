@@ -50,14 +50,14 @@ class Shop(NamedTuple):
     def write(self, kind: str, **headers: str) -> httpx.Response:
         method, path, body = WRITES[kind]
         content = None if body is None else Template(json.dumps(body)).substitute(self.ids)
-        answer = self.account.live.request(
+        response = self.account.live.request(
             method,
             Template(path).substitute(self.ids),
             content=content,
             headers={"Content-Type": "application/json"} | headers,
         )
-        assert answer.is_success, answer.text
-        return answer
+        assert response.is_success, response.text
+        return response
 
 
 @pytest.fixture
@@ -80,9 +80,9 @@ def read_path(client: httpx.Client, kind: str) -> str:
     return path.replace("$everybody", everyone_audience(client)) if "$" in path else path
 
 
-def is_empty(answer: httpx.Response) -> bool:
+def is_empty(response: httpx.Response) -> bool:
     """Whether nobody was read, or counted."""
-    content = answer.json()
+    content = response.json()
     return not content["count"] if "count" in content else not content["data"]
 
 
@@ -95,17 +95,17 @@ def read(
     return client.get(read_path(client, kind), params=given | parameters, headers=headers)
 
 
-def current_ids(answer: httpx.Response) -> list[str]:
+def current_ids(response: httpx.Response) -> list[str]:
     """The consumers of a page that is current."""
-    assert answer.status_code == 200, answer.text
-    assert "Index-Stale" not in answer.headers
-    return [row["id"] for row in answer.json()["data"]]
+    assert response.status_code == 200, response.text
+    assert "Index-Stale" not in response.headers
+    return [row["id"] for row in response.json()["data"]]
 
 
 def is_stale(client: httpx.Client, token: str) -> bool:
-    answer = read(client, token, "wait=0")
-    assert answer.status_code == 200, answer.text
-    return "Index-Stale" in answer.headers
+    response = read(client, token, "wait=0")
+    assert response.status_code == 200, response.text
+    return "Index-Stale" in response.headers
 
 
 def index_lag_ms(client: httpx.Client, kind: str = "list") -> int:

@@ -16,16 +16,16 @@ def create_order(account: Account, consumer_id: str, **fields: Any) -> Fields:
 
 
 def read_order(account: Account, order_id: str) -> Fields:
-    answer = account.live.get(f"/orders/{order_id}")
-    assert answer.status_code == 200, answer.text
-    content: Fields = answer.json()
+    response = account.live.get(f"/orders/{order_id}")
+    assert response.status_code == 200, response.text
+    content: Fields = response.json()
     return content
 
 
 def change_order(account: Account, order_id: str, **fields: Any) -> Fields:
-    answer = account.live.put(f"/orders/{order_id}", json=fields)
-    assert answer.status_code == 200, answer.text
-    content: Fields = answer.json()
+    response = account.live.put(f"/orders/{order_id}", json=fields)
+    assert response.status_code == 200, response.text
+    content: Fields = response.json()
     return content
 
 
@@ -36,9 +36,9 @@ def without_updated_at(content: Fields) -> Fields:
 
 def written_totals(account: Account, consumer_id: str) -> tuple[int, str, str | None]:
     """Read a consumer's totals: number of orders, the order value as the JSON text has it, time of the last order."""
-    answer = account.live.get(f"/consumers/{consumer_id}")
-    [value] = re.findall(r'"totalOrderValue":([^,]+)', answer.text)
-    return answer.json()["totalOrders"], value, answer.json()["lastOrderAt"]
+    response = account.live.get(f"/consumers/{consumer_id}")
+    [value] = re.findall(r'"totalOrderValue":([^,]+)', response.text)
+    return response.json()["totalOrders"], value, response.json()["lastOrderAt"]
 
 
 def order_totals(account: Account, consumer_id: str) -> tuple[int, Decimal, str | None]:

@@ -9,9 +9,9 @@ Page = dict[str, Any]
 
 
 def get_page(client: httpx.Client, path: str = "/consumers", **parameters: Any) -> Page:
-    answer = client.get(path, params=parameters)
-    assert answer.status_code == 200, answer.text
-    content: Page = answer.json()
+    response = client.get(path, params=parameters)
+    assert response.status_code == 200, response.text
+    content: Page = response.json()
     return content
 
 

@@ -12,22 +12,22 @@ TABLES = ("consumers", "orders", "audiences", "audience_members", "idempotency_k
 
 def create(client: httpx.Client, path: str = "/consumers", **fields: Any) -> dict[str, Any]:
     """Create a resource, a consumer unless `path` names another collection, and return it as the API shows it."""
-    answer = client.post(path, json=fields)
-    assert answer.status_code == 201, answer.text
-    content: dict[str, Any] = answer.json()
+    response = client.post(path, json=fields)
+    assert response.status_code == 201, response.text
+    content: dict[str, Any] = response.json()
     return content
 
 
-def faults(answer: httpx.Response, status: int = 400) -> dict[str, str]:
+def faults(response: httpx.Response, status: int = 400) -> dict[str, str]:
     """Assert the status of a refused request, and return the message of each fault by its field."""
-    assert answer.status_code == status, answer.text
-    return {fault["field"]: fault["message"] for fault in answer.json()["details"]}
+    assert response.status_code == status, response.text
+    return {fault["field"]: fault["message"] for fault in response.json()["details"]}
 
 
-def fault_fields(answer: httpx.Response) -> list[str]:
+def fault_fields(response: httpx.Response) -> list[str]:
     """Assert status 400, and return the field of each fault in the order of the response, duplicates included."""
-    assert answer.status_code == 400, answer.text
-    return [fault["field"] for fault in answer.json()["details"]]
+    assert response.status_code == 400, response.text
+    return [fault["field"] for fault in response.json()["details"]]
 
 
 def add_to_new_audience(client: httpx.Client, consumer: str, name: str = "Friends") -> str:

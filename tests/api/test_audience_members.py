@@ -28,10 +28,10 @@ def test_only_actual_membership_changes_are_counted(account: Account, audience_t
         ("DELETE", [two], 0, {three}),
         ("DELETE", [], 0, {three}),
     ):
-        answer = send_members(account, method, made, ids)
-        assert answer.status_code == 200, answer.text
+        response = send_members(account, method, made, ids)
+        assert response.status_code == 200, response.text
         name = "addedCount" if method == "POST" else "removedCount"
-        assert list(answer.json().items()) == [("audienceId", made), (name, count)]
+        assert list(response.json().items()) == [("audienceId", made), (name, count)]
         assert stored_members(account, made) == left
 
 
@@ -39,8 +39,8 @@ def test_members_of_a_synced_list_are_replaced(account: Account) -> None:
     made = create_audience(account, "SYNCED_LIST")["id"]
     one, two, three = insert_consumers(account, 3)
     for ids, added, removed in (([two, one, one], 2, 0), ([two, three], 1, 1), ([three, two], 0, 0), ([], 0, 2)):
-        answer = send_members(account, "PUT", made, ids)
-        assert answer.json() == {"audienceId": made, "addedCount": added, "removedCount": removed}
+        response = send_members(account, "PUT", made, ids)
+        assert response.json() == {"audienceId": made, "addedCount": added, "removedCount": removed}
         assert stored_members(account, made) == set(ids)
 
 
@@ -52,10 +52,10 @@ def test_unknown_members_are_listed_and_nothing_is_stored(account: Account, meth
     gone = insert_consumers(account, 1)
     account.live.delete(f"/consumers/{gone[0]}")
     send_members(account, "POST", made, known[:1])
-    answer = send_members(
+    response = send_members(
         account, method, made, [known[1], UNKNOWN, foreign, *gone, "", "é💥", known[0].lower(), known[0]]
     )
-    found = faults(answer)
+    found = faults(response)
     assert found.keys() == {f"consumerIds[{place}]" for place in range(1, 7)}
     assert UNKNOWN in found["consumerIds[1]"]
     assert foreign in found["consumerIds[2]"]
@@ -68,8 +68,8 @@ def test_request_takes_at_most_10000_members(account: Account, method: str) -> N
     ids = insert_consumers(account, 10_000)
     assert faults(send_members(account, method, made, [*ids, ids[0]])).keys() == {"consumerIds"}
     send_members(account, "POST", made, ids if method == "DELETE" else [])
-    answer = send_members(account, method, made, ids)
-    assert answer.status_code == 200, answer.text
+    response = send_members(account, method, made, ids)
+    assert response.status_code == 200, response.text
     assert len(stored_members(account, made)) == (0 if method == "DELETE" else 10_000)
     unknown = [UNKNOWN[:-5] + f"{number:05}" for number in range(10_000)]
     assert len(faults(send_members(account, method, made, unknown))) == 10_000
@@ -81,9 +81,9 @@ def test_method_not_supported_by_audience_type_is_refused(
 ) -> None:
     made = create_audience(account, audience_type)["id"]
     for method in methods:
-        answer = send_members(account, method, made, insert_consumers(account, 1))
-        assert answer.status_code == 400, answer.text
-        assert audience_type.lower().partition("_")[0] in answer.text.lower() or "SYNCED_LIST" in answer.text
+        response = send_members(account, method, made, insert_consumers(account, 1))
+        assert response.status_code == 400, response.text
+        assert audience_type.lower().partition("_")[0] in response.text.lower() or "SYNCED_LIST" in response.text
     assert stored_members(account, made) == set()
 
 
@@ -173,8 +173,8 @@ def test_concurrent_replacements_leave_one_complete_list(account: Account) -> No
     lists = [ids[:30], ids[10:], ids[::2], ids[1::2]]
     with ThreadPoolExecutor(len(lists)) as pool:
         for _ in range(20):
-            answers = list(pool.map(lambda some: send_members(account, "PUT", made, some), lists))
-            assert [answer.status_code for answer in answers] == [200] * len(lists)
+            responses = list(pool.map(lambda some: send_members(account, "PUT", made, some), lists))
+            assert [response.status_code for response in responses] == [200] * len(lists)
             assert sorted(stored_members(account, made)) in [sorted(some) for some in lists]
 
 
@@ -191,9 +191,9 @@ def test_adding_members_while_they_are_deleted_never_fails(account: Account) -> 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(20):
             leaving = insert_consumers(account, 2)
-            answers = list(pool.map(compete, range(8)))
-            assert [answer.status_code for answer in answers[:2]] == [200, 200]
-            assert {answer.status_code for answer in answers[2:]} <= {200, 400}
+            responses = list(pool.map(compete, range(8)))
+            assert [response.status_code for response in responses[:2]] == [200, 200]
+            assert {response.status_code for response in responses[2:]} <= {200, 400}
             assert not (stored_members(account, first) | stored_members(account, second)) & set(leaving)
 
 
@@ -208,6 +208,6 @@ def test_adding_members_while_audience_is_deleted_never_fails(account: Account) 
     with ThreadPoolExecutor(5) as pool:
         for _ in range(20):
             leaving = create_audience(account)["id"]
-            answers = list(pool.map(compete, range(5)))
-            assert answers.pop(2).status_code == 200
-            assert {answer.status_code for answer in answers} <= {200, 404}
+            responses = list(pool.map(compete, range(5)))
+            assert responses.pop(2).status_code == 200
+            assert {response.status_code for response in responses} <= {200, 404}

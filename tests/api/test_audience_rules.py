@@ -37,9 +37,9 @@ def test_only_operators_supported_by_a_field_are_accepted(account: Account, fiel
     if refused:
         assert faults(send(account, *rules)).keys() == refused
     sensible = [rule for rule in rules if rule["operator"] not in senseless]
-    answer = send(account, *sensible)
-    assert answer.status_code == 201, answer.text
-    assert answer.json()["rules"] == [rule | {"groupId": None} for rule in sensible]
+    response = send(account, *sensible)
+    assert response.status_code == 201, response.text
+    assert response.json()["rules"] == [rule | {"groupId": None} for rule in sensible]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_only_operators_supported_by_a_field_are_accepted(account: Account, fiel
     ],
 )
 def test_valid_rule_value_is_accepted(account: Account, field: str, operator: str, given: Any) -> None:
-    answer = send(account, {"field": field, "operator": operator, "values": [given]})
-    assert answer.status_code == 201, answer.text
-    [rule] = answer.json()["rules"]
+    response = send(account, {"field": field, "operator": operator, "values": [given]})
+    assert response.status_code == 201, response.text
+    [rule] = response.json()["rules"]
     assert (rule["field"], rule["values"]) == (field, [given])
 
 
@@ -120,11 +120,11 @@ def test_invalid_rule_is_refused_with_its_index(
     account: Account, field: Any, operator: Any, given: Any, fault: str | set[str]
 ) -> None:
     sound = {"field": "email", "operator": "EXISTS"}
-    answer = send(account, sound, {"field": field, "operator": operator, "values": given}, sound)
-    assert faults(answer).keys() == {f"rules[1].{name}" for name in ([fault] if isinstance(fault, str) else fault)}
+    response = send(account, sound, {"field": field, "operator": operator, "values": given}, sound)
+    assert faults(response).keys() == {f"rules[1].{name}" for name in ([fault] if isinstance(fault, str) else fault)}
 
 
 @pytest.mark.parametrize("group", ["", "g" * 65, 5, []])
 def test_invalid_group_id_is_refused(account: Account, group: Any) -> None:
-    answer = send(account, {"field": "email", "operator": "EXISTS", "groupId": group})
-    assert faults(answer).keys() == {"rules[0].groupId"}
+    response = send(account, {"field": "email", "operator": "EXISTS", "groupId": group})
+    assert faults(response).keys() == {"rules[0].groupId"}

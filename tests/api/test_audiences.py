@@ -98,9 +98,9 @@ def test_update_changes_only_the_fields_sent(account: Account, audience_type: st
 @pytest.mark.parametrize("audience_type", TYPES)
 def test_sending_back_a_read_resource_changes_nothing(account: Account, audience_type: str) -> None:
     made = create_audience(account, audience_type, description="d", metadata={"a": {"b": [None, 1.5]}})
-    answer = account.live.put(f"/audiences/{made['id']}", json=made)
-    assert answer.status_code == 200, answer.text
-    assert without_updated_at(answer.json()) == without_updated_at(made)
+    response = account.live.put(f"/audiences/{made['id']}", json=made)
+    assert response.status_code == 200, response.text
+    assert without_updated_at(response.json()) == without_updated_at(made)
 
 
 def test_metadata_is_merged(account: Account) -> None:
@@ -173,9 +173,11 @@ def test_unknown_audience_is_404_on_every_route(account: Account, given: str) ->
 
 def assert_unknown(account: Account, given: str) -> None:
     bodies: dict[str, Any] = {"PUT": {}, "GET": None, "DELETE": None}
-    answers = [account.live.request(method, f"/audiences/{given}", json=body) for method, body in bodies.items()]
-    answers += [send_members(account, method, given, ["nobody"]) for method in ("POST", "PUT", "DELETE")]
-    assert [(answer.status_code, answer.json()["error"]) for answer in answers] == [(404, "Audience not found")] * 6
+    responses = [account.live.request(method, f"/audiences/{given}", json=body) for method, body in bodies.items()]
+    responses += [send_members(account, method, given, ["nobody"]) for method in ("POST", "PUT", "DELETE")]
+    assert [(response.status_code, response.json()["error"]) for response in responses] == [
+        (404, "Audience not found")
+    ] * 6
 
 
 @pytest.mark.parametrize("audience_type", TYPES)

@@ -27,9 +27,9 @@ def count_all(account: Account) -> int:
     )
 
 
-def refused(account: Account, answer: httpx.Response, before: int) -> None:
-    assert answer.status_code == 400, answer.text[:500]
-    assert answer.json()["requestId"] == answer.headers["X-Request-Id"]
+def refused(account: Account, response: httpx.Response, before: int) -> None:
+    assert response.status_code == 400, response.text[:500]
+    assert response.json()["requestId"] == response.headers["X-Request-Id"]
     assert count_all(account) == before
 
 
@@ -97,9 +97,9 @@ def test_value_of_any_type_in_any_field_is_never_a_5xx(target: Account, path: st
     bodies = [value, *({field: value} for field in fields), dict.fromkeys(fields, value), [value, {"amount": value}]]
     for body in bodies:
         before = count_all(target)
-        answer = target.live.post(path, content=json.dumps(body), headers=JSON)
-        assert answer.status_code in {201, 400}, (body, answer.text)
-        assert count_all(target) == before + (answer.status_code == 201 and path == "/consumers")
+        response = target.live.post(path, content=json.dumps(body), headers=JSON)
+        assert response.status_code in {201, 400}, (body, response.text)
+        assert count_all(target) == before + (response.status_code == 201 and path == "/consumers")
 
 
 def ask(account: Account, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict[str, Any]]:
@@ -112,8 +112,8 @@ def ask(account: Account, path: str, *headers: tuple[str, bytes]) -> tuple[int, 
         for name, value in headers:
             connection.putheader(name, value)
         connection.endheaders()
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
     finally:
         connection.close()
 

@@ -48,8 +48,8 @@ def crowd(service: Service) -> Iterator[Crowd]:
         rows: list[Row] = []
         cursor: dict[str, Any] = {}
         while len(rows) < PEOPLE:
-            answer = account.live.get("/consumers", params={"first": 100, **cursor})
-            content = json.loads(answer.text, parse_float=Decimal)
+            response = account.live.get("/consumers", params={"first": 100, **cursor})
+            content = json.loads(response.text, parse_float=Decimal)
             rows += content["data"]
             cursor = {"after": content["pageInfo"]["endCursor"]}
         yield Crowd(account, rows)
@@ -111,11 +111,11 @@ def test_filter_and_its_audience_return_the_expected_consumers(crowd: Crowd, exp
     assert walk(client, filter=text) == expected
     if depth(expression) < MAX_DEPTH:
         assert walk(client, filter=f"NOT {text}") == crowd.meant(Not(expression))
-    answer = client.post("/audiences", json={"name": "A", "type": "DYNAMIC", "filter": text})
-    if answer.status_code == 400:
-        assert re.search("rules|Too much text", answer.json()["details"][0]["message"])
+    response = client.post("/audiences", json={"name": "A", "type": "DYNAMIC", "filter": text})
+    if response.status_code == 400:
+        assert re.search("rules|Too much text", response.json()["details"][0]["message"])
         return
-    audience = answer.raise_for_status().json()["id"]
+    audience = response.raise_for_status().json()["id"]
     try:
         assert members(crowd, audience) == expected
         assert walk(client, filter=text, audienceId=audience) == expected

@@ -23,9 +23,9 @@ def send(account: Account, method: str, body: Any) -> httpx.Response:
 def several(account: Account, number: int, **fields: str) -> Items:
     """So many consumers; `{}` in a field's text becomes the number of each."""
     items = [{name: text.format(n) for name, text in fields.items()} for n in range(number)]
-    answer = send(account, "POST", items)
-    assert answer.status_code == 201, answer.text
-    content: Items = answer.json()
+    response = send(account, "POST", items)
+    assert response.status_code == 201, response.text
+    content: Items = response.json()
     return content
 
 
@@ -66,16 +66,16 @@ def test_batch_of_one_equals_a_single_request(account: Account) -> None:
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_batch_of_more_than_500_is_refused(account: Account, method: str, item: Any, wrapped: bool) -> None:  # noqa: FBT001
     body = [item] * (LIMIT + 1)
-    answer = send(account, method, {"consumers": body} if wrapped else body)
-    assert (answer.status_code, answer.json()["error"]) == (400, "Max batch size is 500")
+    response = send(account, method, {"consumers": body} if wrapped else body)
+    assert (response.status_code, response.json()["error"]) == (400, "Max batch size is 500")
     assert count_rows(account) == 0
 
 
 @pytest.mark.parametrize(("method", "status"), [("POST", 201), ("PUT", 200)])
 @pytest.mark.parametrize("body", [[], {"consumers": []}])
 def test_empty_batch_returns_an_empty_array(account: Account, method: str, status: int, body: Any) -> None:
-    answer = send(account, method, body)
-    assert (answer.status_code, answer.text) == (status, "[]")
+    response = send(account, method, body)
+    assert (response.status_code, response.text) == (status, "[]")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -100,9 +100,9 @@ def test_every_faulty_item_is_listed_and_nothing_is_stored(account: Account) -> 
     right = {"fullName": "A"}
     body = [right, 5, None, {"email": "x", "phone": "y"}, {"fullname": ""}, [], {"metadata": {"k" * 65: 1}}, right]
     expected = {"[1]", "[2]", "[3].email", "[3].phone", "[4].fullname", "[5]", "[6].metadata"}
-    answer = send(account, "POST", body)
-    assert faults(answer).keys() == expected
-    assert answer.json()["error"] == "Validation failed"
+    response = send(account, "POST", body)
+    assert faults(response).keys() == expected
+    assert response.json()["error"] == "Validation failed"
     assert count_rows(account) == 0
 
 
@@ -135,11 +135,11 @@ def test_duplicate_and_existing_values_are_listed_together(account: Account) -> 
         {"email": "éa@example.com"},
         {},
     ]
-    answer = send(account, "POST", body)
+    response = send(account, "POST", body)
     expected = {"[1].email": EMAIL, "[2].email": EMAIL, "[6].email": EMAIL}
-    assert faults(answer) == expected | {"[4].externalId": EXTERNAL_ID, "[5].externalId": EXTERNAL_ID}
+    assert faults(response) == expected | {"[4].externalId": EXTERNAL_ID, "[5].externalId": EXTERNAL_ID}
     mixed = send(account, "POST", [*body, {"phone": "x"}, {"email": "taken@example.com", "phone": "x"}])
-    assert faults(mixed).keys() == faults(answer).keys() | {"[8].phone", "[9].email", "[9].phone"}
+    assert faults(mixed).keys() == faults(response).keys() | {"[8].phone", "[9].email", "[9].phone"}
     assert mixed.json()["error"] == "Validation failed"
     assert unchanged(account, before)
 
@@ -166,9 +166,9 @@ def test_all_unknown_ids_are_listed_and_nothing_changes(account: Account, servic
     with new_account(service) as other:
         foreign = [create(client)["id"] for client in (account.test, other.live)]
         ids = [UNKNOWN, before[0]["id"], *foreign, "cons_1", "", "x" * 5000, "ord_00000000000000000000000000"]
-        answer = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
-        assert answer.json()["error"] == "Consumer not found"
-        said = faults(answer, 404)
+        response = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
+        assert response.json()["error"] == "Consumer not found"
+        said = faults(response, 404)
         assert list(said) == [f"[{n}].id" for n in range(len(ids)) if n != 1]
         assert all(ids[n][:64] in said[f"[{n}].id"] for n in range(len(ids)) if n != 1)
         assert other.live.get(f"/consumers/{foreign[1]}").json()["fullName"] is None
@@ -179,8 +179,8 @@ def test_all_unknown_ids_are_listed_and_nothing_changes(account: Account, servic
 def test_duplicate_id_in_a_batch_is_refused(account: Account) -> None:
     before = several(account, 2, fullName="Person {}")
     ids = [before[n]["id"] for n in (0, 1, 0, 0)]
-    answer = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
-    assert list(faults(answer)) == ["[2].id", "[3].id"]
+    response = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
+    assert list(faults(response)) == ["[2].id", "[3].id"]
     assert unchanged(account, before)
 
 
@@ -189,10 +189,10 @@ def test_one_of_several_equal_concurrent_batches_is_stored(account: Account, fie
     with ThreadPoolExecutor(8) as pool:
         for turn in range(10):
             items = [{field: f"{n}.{turn}@example.com"} for n in range(50)]
-            answers = list(pool.map(lambda body: send(account, "POST", body), [items, items[::-1]] * 4))
-            assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
-            for answer in answers:
-                assert answer.status_code == 201 or len(faults(answer)) == 50
+            responses = list(pool.map(lambda body: send(account, "POST", body), [items, items[::-1]] * 4))
+            assert sorted(response.status_code for response in responses) == [201] + [400] * 7
+            for response in responses:
+                assert response.status_code == 201 or len(faults(response)) == 50
     assert count_rows(account) == 500
 
 
@@ -202,8 +202,8 @@ def test_concurrent_batches_on_the_same_consumers_all_succeed(account: Account) 
         for turn in range(20):
             items = [{"id": one, "fullName": f"Turn {turn}"} for one in ids]
             bodies = [items, items[::-1], items[10:], items[::-2]]
-            answers = list(pool.map(lambda body: send(account, "PUT", body), bodies))
-            assert [answer.status_code for answer in answers] == [200] * 4
+            responses = list(pool.map(lambda body: send(account, "PUT", body), bodies))
+            assert [response.status_code for response in responses] == [200] * 4
 
 
 def test_one_of_several_concurrent_batches_takes_the_values(account: Account) -> None:
@@ -213,8 +213,8 @@ def test_one_of_several_concurrent_batches_takes_the_values(account: Account) ->
             wanted = [f"{n}.{turn}@example.com" for n in range(20)]
             pairs = [(ids[n : n + 20], wanted[:: 1 if n % 40 else -1]) for n in range(0, 80, 20)]
             bodies = [[{"id": one, "email": new} for one, new in zip(*pair, strict=True)] for pair in pairs]
-            answers = list(pool.map(lambda body: send(account, "PUT", body), bodies))
-            assert sorted(answer.status_code for answer in answers) == [200] + [400] * 3
+            responses = list(pool.map(lambda body: send(account, "PUT", body), bodies))
+            assert sorted(response.status_code for response in responses) == [200] + [400] * 3
 
 
 def test_batch_updates_only_consumers_that_differ(account: Account) -> None:

@@ -48,25 +48,25 @@ def test_update_changes_only_the_field_sent(account: Account, jose: dict[str, An
         "metadata": GIVEN["metadata"] | {"tier": "lead"},
         "externalId": "crm/2",
     }
-    answer = put(account, jose, **{field: new[field]})
-    assert answer.status_code == 200
-    assert answer.json() == jose | {field: kept[field], "updatedAt": answer.json()["updatedAt"]}
-    assert answer.json()["updatedAt"] >= jose["updatedAt"]
-    assert fetch(account, jose).text == answer.text
-    assert answer.headers["ETag"] == fetch(account, jose).headers["ETag"]
+    response = put(account, jose, **{field: new[field]})
+    assert response.status_code == 200
+    assert response.json() == jose | {field: kept[field], "updatedAt": response.json()["updatedAt"]}
+    assert response.json()["updatedAt"] >= jose["updatedAt"]
+    assert fetch(account, jose).text == response.text
+    assert response.headers["ETag"] == fetch(account, jose).headers["ETag"]
     account.settled()
-    assert answer.text in account.live.get("/consumers").text
+    assert response.text in account.live.get("/consumers").text
 
 
 @pytest.mark.parametrize("field", GIVEN)
 def test_null_clears_a_field(account: Account, jose: dict[str, Any], field: str) -> None:
-    answer = put(account, jose, **{field: None})
-    assert answer.json() == jose | {field: None, "updatedAt": answer.json()["updatedAt"]}
+    response = put(account, jose, **{field: None})
+    assert response.json() == jose | {field: None, "updatedAt": response.json()["updatedAt"]}
 
 
 def test_get_edit_put_changes_only_the_edited_field(account: Account, jose: dict[str, Any]) -> None:
-    answer = put(account, jose, **(fetch(account, jose).json() | {"fullName": "Pepe", "totalOrders": 99}))
-    assert answer.json() == jose | {"fullName": "Pepe", "updatedAt": answer.json()["updatedAt"]}
+    response = put(account, jose, **(fetch(account, jose).json() | {"fullName": "Pepe", "totalOrders": 99}))
+    assert response.json() == jose | {"fullName": "Pepe", "updatedAt": response.json()["updatedAt"]}
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_untouched_metadata_numbers_keep_their_spelling(account: Account, jose: 
 )
 def test_metadata_is_merged_by_rfc_7396(account: Account, before: Any, patch: Any, after: Any) -> None:
     created = create(account.live, metadata=before)
-    answer = put(account, created, metadata=patch)
-    assert (answer.status_code, answer.json()["metadata"]) == (200, after)
+    response = put(account, created, metadata=patch)
+    assert (response.status_code, response.json()["metadata"]) == (200, after)
     assert fetch(account, created).json()["metadata"] == after
 
 
@@ -165,11 +165,11 @@ def test_metadata_limits_apply_to_the_merged_result(
     allowed: bool,  # noqa: FBT001
 ) -> None:
     created = create(account.live, metadata=before)
-    answer = put(account, created, metadata=patch)
+    response = put(account, created, metadata=patch)
     if allowed:
-        assert answer.status_code == 200
+        assert response.status_code == 200
     else:
-        assert list(faults(answer)) == ["metadata"]
+        assert list(faults(response)) == ["metadata"]
         assert fetch(account, created).json() == created
 
 
@@ -182,8 +182,8 @@ def test_metadata_nested_too_deeply_is_400(
     headers = {"Content-Type": "application/json"}
     for depth in [*range(6, 900, 97), *range(900, 1010, 3)]:
         body = '{"metadata": {"a": ' + opening * depth + ("1" if opening != "[" else "") + closing * depth + "}}"
-        answer = account.live.request(method, path, content=body, headers=headers)
-        assert answer.status_code == 400, depth
+        response = account.live.request(method, path, content=body, headers=headers)
+        assert response.status_code == 400, depth
 
 
 @pytest.mark.parametrize(
@@ -198,16 +198,16 @@ def test_value_of_another_consumer_is_refused_with_a_message(
 ) -> None:
     create(account.live, email="Taken@example.com", externalId="taken")
     create(account.test, email="only-in-test@example.com")
-    answer = put(account, jose, **{field: value, "fullName": "Pepe"})
-    assert faults(answer) == {field: error}
-    assert answer.json()["error"] == error
+    response = put(account, jose, **{field: value, "fullName": "Pepe"})
+    assert faults(response) == {field: error}
+    assert response.json()["error"] == error
     assert fetch(account, jose).json() == jose
     assert put(account, jose, email="only-in-test@example.com").status_code == 200
 
 
 def test_own_values_may_be_repeated_in_another_case(account: Account, jose: dict[str, Any]) -> None:
-    answer = put(account, jose, email="JOSÉ@EXAMPLE.com", externalId=GIVEN["externalId"])
-    assert (answer.status_code, answer.json()["email"]) == (200, "JOSÉ@example.com")
+    response = put(account, jose, email="JOSÉ@EXAMPLE.com", externalId=GIVEN["externalId"])
+    assert (response.status_code, response.json()["email"]) == (200, "JOSÉ@example.com")
 
 
 def test_phone_is_parsed_with_the_organizations_region(service: Service) -> None:
@@ -225,8 +225,8 @@ def test_every_fault_is_listed_and_nothing_changes(account: Account, jose: dict[
 @pytest.mark.parametrize("consumer_id", [UNKNOWN, "cons_1", "%00", "ord_00000000000000000000000000"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_unknown_consumer_is_404(account: Account, method: str, consumer_id: str) -> None:
-    answer = account.live.request(method, f"/consumers/{consumer_id}", json={} if method == "PUT" else None)
-    assert (answer.status_code, answer.json()["error"]) == (404, "Consumer not found")
+    response = account.live.request(method, f"/consumers/{consumer_id}", json={} if method == "PUT" else None)
+    assert (response.status_code, response.json()["error"]) == (404, "Consumer not found")
 
 
 def test_delete_returns_the_consumer_and_removes_all_its_rows(account: Account, jose: dict[str, Any]) -> None:
@@ -236,8 +236,8 @@ def test_delete_returns_the_consumer_and_removes_all_its_rows(account: Account, 
     deleted = account.live.delete(f"/consumers/{jose['id']}")
     assert (deleted.status_code, deleted.text) == (200, last.text)
     assert account.live.delete(f"/consumers/{jose['id']}").status_code == 404
-    for answer in (fetch(account, jose), put(account, jose), account.live.get(f"/orders/{order['id']}")):
-        assert answer.status_code == 404
+    for response in (fetch(account, jose), put(account, jose), account.live.get(f"/orders/{order['id']}")):
+        assert response.status_code == 404
     assert [count_rows(account, name) for name in ("consumers", "orders", "audience_members")] == [0, 0, 0]
     assert account.live.get(f"/audiences/{audience}").status_code == 200
     account.settled()

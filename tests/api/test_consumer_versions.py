@@ -49,14 +49,14 @@ def test_etags_may_be_split_over_several_headers(account: Account, jose: dict[st
 @pytest.mark.parametrize("header", [*STALE, "W/{}", "{}x", "é"])
 def test_if_match_with_another_version_is_412(account: Account, jose: dict[str, Any], method: str, header: str) -> None:
     before = fetch(account, jose)
-    answer = change(account, method, jose, header.format(before.headers["ETag"]))
-    assert (answer.status_code, answer.json()["error"]) == (412, "Precondition failed")
+    response = change(account, method, jose, header.format(before.headers["ETag"]))
+    assert (response.status_code, response.json()["error"]) == (412, "Precondition failed")
     assert (fetch(account, jose).text, tag(account, jose)) == (before.text, before.headers["ETag"])
 
 
 def test_invalid_body_is_reported_before_the_precondition(account: Account, jose: dict[str, Any]) -> None:
-    answer = account.live.put(f"/consumers/{jose['id']}", json={"email": "x"}, headers={"If-Match": '"1"'})
-    assert list(faults(answer)) == ["email"]
+    response = account.live.put(f"/consumers/{jose['id']}", json={"email": "x"}, headers={"If-Match": '"1"'})
+    assert list(faults(response)) == ["email"]
 
 
 def test_one_of_several_writers_of_a_version_wins(account: Account, jose: dict[str, Any]) -> None:
@@ -75,8 +75,8 @@ def test_if_none_match_with_the_current_etag_is_304(
     known = tag(account, jose, include)
     assert known.startswith("W/") == (include is not None)
     header = header.format(known).replace("W/W/", "W/")
-    answer = fetch(account, jose, params=params, headers={"If-None-Match": header})
-    assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", known)
+    response = fetch(account, jose, params=params, headers={"If-None-Match": header})
+    assert (response.status_code, response.content, response.headers["ETag"]) == (304, b"", known)
 
 
 @pytest.mark.parametrize("header", STALE)
@@ -146,7 +146,7 @@ def test_include_adds_the_named_resources(
         create(account.live, "/orders", consumerId=jose["id"], amount=n, placedAt=f"2024-01-{n:02}") for n in (1, 3, 2)
     ]
     friends, best = (add_to_new_audience(account.live, jose["id"], name) for name in ("Friends", "Best friends"))
-    answer = fetch(account, jose, params={"include": include})
+    response = fetch(account, jose, params={"include": include})
     plain = fetch(account, jose).json()
     expected = {
         "audiences": [
@@ -155,8 +155,8 @@ def test_include_adds_the_named_resources(
         ],
         "orders": [orders[1], orders[2], orders[0]],
     }
-    assert answer.json() == plain | {name: expected[name] for name in fields}
-    assert list(answer.json()) == [*plain, *fields]
+    assert response.json() == plain | {name: expected[name] for name in fields}
+    assert list(response.json()) == [*plain, *fields]
 
 
 def test_the_50_newest_orders_are_included(account: Account, jose: dict[str, Any]) -> None:

@@ -135,11 +135,11 @@ def test_all_faults_are_listed_at_once(account: Account) -> None:
         "fullname": "x",
         "totalOrder": 1,
     }
-    answer = account.live.post("/consumers", json=body)
-    assert faults(answer).keys() == body.keys()
-    assert faults(answer)["email"] == "Invalid email format"
-    assert answer.json()["error"] == "Validation failed"
-    assert answer.json()["requestId"] == answer.headers["X-Request-Id"]
+    response = account.live.post("/consumers", json=body)
+    assert faults(response).keys() == body.keys()
+    assert faults(response)["email"] == "Invalid email format"
+    assert response.json()["error"] == "Validation failed"
+    assert response.json()["requestId"] == response.headers["X-Request-Id"]
 
 
 def test_read_only_fields_are_ignored(account: Account) -> None:
@@ -153,12 +153,12 @@ def test_read_only_fields_are_ignored(account: Account) -> None:
 def test_email_is_unique_ignoring_case_and_external_id_exactly(account: Account) -> None:
     create(account.live, email="Élan@Example.com", externalId="X1")
     for email in ("Élan@example.com", "élan@EXAMPLE.com", "ÉLAN@example.com"):
-        answer = account.live.post("/consumers", json={"email": email})
-        assert faults(answer) == {"email": "Email already exists"}
-        assert answer.json()["error"] == "Email already exists"
-    answer = account.live.post("/consumers", json={"externalId": "X1"})
-    assert faults(answer) == {"externalId": "External ID already exists"}
-    assert answer.json()["error"] == "External ID already exists"
+        response = account.live.post("/consumers", json={"email": email})
+        assert faults(response) == {"email": "Email already exists"}
+        assert response.json()["error"] == "Email already exists"
+    response = account.live.post("/consumers", json={"externalId": "X1"})
+    assert faults(response) == {"externalId": "External ID already exists"}
+    assert response.json()["error"] == "External ID already exists"
     both = account.live.post("/consumers", json={"email": "élan@example.com", "externalId": "X1"})
     assert faults(both).keys() == {"email", "externalId"}
     create(account.live, externalId="x1")
@@ -172,9 +172,9 @@ def test_one_of_several_concurrent_duplicates_is_created(account: Account, field
     with ThreadPoolExecutor(8) as pool:
         for turn in range(10):
             bodies = [{field: name.format(turn)} for name in ["twin{}@example.com"] * 8]
-            answers = list(pool.map(lambda body: account.live.post("/consumers", json=body), bodies))
-            assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
-            assert {answer.json()["error"] for answer in answers if answer.status_code == 400} == {error}
+            responses = list(pool.map(lambda body: account.live.post("/consumers", json=body), bodies))
+            assert sorted(response.status_code for response in responses) == [201] + [400] * 7
+            assert {response.json()["error"] for response in responses if response.status_code == 400} == {error}
 
 
 def test_duplicate_email_is_reported_while_its_owner_is_deleted(account: Account) -> None:
@@ -183,10 +183,10 @@ def test_duplicate_email_is_reported_while_its_owner_is_deleted(account: Account
     def come_and_go(name: str) -> set[tuple[int, str | None]]:
         said = set()
         for _ in range(40):
-            answer = account.live.post("/consumers", json={"email": "one@example.com", "fullName": name})
-            said.add((answer.status_code, answer.json().get("error")))
-            if answer.status_code == 201:
-                account.live.delete(f"/consumers/{answer.json()['id']}").raise_for_status()
+            response = account.live.post("/consumers", json={"email": "one@example.com", "fullName": name})
+            said.add((response.status_code, response.json().get("error")))
+            if response.status_code == 201:
+                account.live.delete(f"/consumers/{response.json()['id']}").raise_for_status()
         return said
 
     with ThreadPoolExecutor(6) as pool:
@@ -198,10 +198,10 @@ def test_consumer_of_another_environment_is_unknown(service: Service, account: A
     created = create(account.live, email="a@example.com")
     with new_account(service) as other:
         for client in (account.test, other.live, other.test):
-            answer = client.get(f"/consumers/{created['id']}")
+            response = client.get(f"/consumers/{created['id']}")
             unknown = client.get("/consumers/cons_00000000000000000000000000")
-            assert answer.status_code == unknown.status_code == 404
-            assert answer.json()["error"] == unknown.json()["error"] == "Consumer not found"
+            assert response.status_code == unknown.status_code == 404
+            assert response.json()["error"] == unknown.json()["error"] == "Consumer not found"
             order = {"consumerId": created["id"], "amount": 1}
             assert faults(client.post("/orders", json=order)) == {"consumerId": "Unknown consumer"}
             assert client.get("/consumers/search", params={"q": "a@example.com"}).json()["data"] == []

@@ -78,7 +78,7 @@ def test_every_request_example_is_accepted(document: dict[str, Any], account: Ac
     order = api.post("/orders", json=example("POST /api/v1/orders"))
     audience = api.post("/audiences", json=example("POST /api/v1/audiences"))
     static = api.post("/audiences", json={"name": "Friends", "type": "SYNCED_LIST"})
-    ids = [answer.raise_for_status().json()["id"] for answer in (consumer, order, audience, static)]
+    ids = [response.raise_for_status().json()["id"] for response in (consumer, order, audience, static)]
     changes = {
         f"/consumers/{ids[0]}": "/consumers/{consumer_id}",
         f"/orders/{ids[1]}": "/orders/{order_id}",
@@ -90,8 +90,8 @@ def test_every_request_example_is_accepted(document: dict[str, Any], account: Ac
     api.put("/consumers/batch", json=batch).raise_for_status()
     for verb in ("POST", "PUT", "DELETE"):
         assert list(example(f"{verb} /api/v1/audiences/{{audience_id}}/members")) == ["consumerIds"]
-        answer = api.request(verb, f"/audiences/{ids[3]}/members", json={"consumerIds": [ids[0]]})
-        assert answer.status_code == 200, answer.text
+        response = api.request(verb, f"/audiences/{ids[3]}/members", json={"consumerIds": [ids[0]]})
+        assert response.status_code == 200, response.text
 
 
 def test_every_operation_documents_its_errors_and_headers(document: dict[str, Any]) -> None:
@@ -116,13 +116,13 @@ def test_documentation_page_works_offline(service: Service) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/docs/nothing", "/api/v1/nothing", "/api/v1/consumers/a/b"])
 def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) -> None:
-    answer = httpx.get(f"{service.url}{path}")
-    assert (answer.status_code, answer.json()["error"]) == (404, "Not found")
-    assert answer.headers["x-request-id"] == answer.json()["requestId"]
+    response = httpx.get(f"{service.url}{path}")
+    assert (response.status_code, response.json()["error"]) == (404, "Not found")
+    assert response.headers["x-request-id"] == response.json()["requestId"]
 
 
 @pytest.mark.parametrize("method", ["PATCH", "HEAD", "TRACE", "OPTIONS"])
 def test_allow_lists_exactly_the_methods_of_a_path(account: Account, method: str) -> None:
-    answer = account.live.request(method, "/consumers/x")
-    assert answer.status_code == (204 if method == "OPTIONS" else 405)
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "PUT", "DELETE", "OPTIONS"}
+    response = account.live.request(method, "/consumers/x")
+    assert response.status_code == (204 if method == "OPTIONS" else 405)
+    assert set(response.headers["allow"].split(", ")) == {"GET", "PUT", "DELETE", "OPTIONS"}

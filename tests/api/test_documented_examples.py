@@ -93,10 +93,10 @@ class Client(NamedTuple):
         all_headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         all_headers |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, f"/api/v1{path}", sent, all_headers)
-        answer = connection.getresponse()
-        text = answer.read().decode()
+        response = connection.getresponse()
+        text = response.read().decode()
         connection.close()
-        return Answer(answer.status, answer.headers, text)
+        return Answer(response.status, response.headers, text)
 
 
 @pytest.fixture
@@ -108,9 +108,9 @@ def client(service: Service, account: Account) -> Client:
 
 
 def created(client: Client, path: str, **fields: Any) -> str:
-    answer = client.ask("POST", path, fields)
-    assert answer.status == 201, answer.text
-    return str(answer.json["id"])
+    response = client.ask("POST", path, fields)
+    assert response.status == 201, response.text
+    return str(response.json["id"])
 
 
 def test_consumer_lifecycle(client: Client) -> None:
@@ -177,10 +177,10 @@ def test_order_list(client: Client) -> None:
     created(client, "/orders", consumerId=other, amount=4, status="CANCELLED", placedAt="2024-11-02")
 
     def found(query: str) -> list[str]:
-        answer = client.ask("GET", f"/orders?{query}")
-        assert answer.status == 200, answer.text
-        assert list(answer.json) == ["data", "pageInfo"]
-        return [one["id"] for one in answer.json["data"]]
+        response = client.ask("GET", f"/orders?{query}")
+        assert response.status == 200, response.text
+        assert list(response.json) == ["data", "pageInfo"]
+        return [one["id"] for one in response.json["data"]]
 
     assert found(f"consumerId={buyer}") == days[::-1]
     assert found("placedAfter=2024-11-02&placedBefore=2024-11-03&status=COMPLETED") == [days[1]]
@@ -220,9 +220,9 @@ def test_audiences_of_each_type_and_their_members(client: Client) -> None:
         ("PUT", ids[1:], {"addedCount": 1, "removedCount": 1}),
         ("DELETE", ids, {"removedCount": 2}),
     ):
-        answer = client.ask(method, path, {"consumerIds": given})
-        assert answer.status == 200
-        assert answer.is_as({"audienceId": "aud_…", **counts})
+        response = client.ask(method, path, {"consumerIds": given})
+        assert response.status == 200
+        assert response.is_as({"audienceId": "aud_…", **counts})
 
 
 ERROR = {"requestId": "req_…"}
@@ -274,33 +274,33 @@ def test_error_uses_the_envelope(
     client: Client, method: str, path: str, body: Any, status: int, expected: dict[str, Any]
 ) -> None:
     created(client, "/consumers", **JOSE)
-    answer = client.ask(method, path, body)
-    assert answer.status == status
-    assert answer.is_as(expected | ERROR)
-    assert answer.json["requestId"] == answer.headers["X-Request-Id"]
+    response = client.ask(method, path, body)
+    assert response.status == status
+    assert response.is_as(expected | ERROR)
+    assert response.json["requestId"] == response.headers["X-Request-Id"]
 
 
 def test_header_errors_use_the_envelope(client: Client, account: Account) -> None:
     path = f"/consumers/{created(client, '/consumers')}"
     for key, sentence in {"sk_live_x": "Authentication required", "pk_live_x": "Secret key required"}.items():
-        answer = client._replace(key=key).ask("GET", path)
-        assert answer.status == 401
-        assert answer.is_as({"error": sentence} | ERROR)
+        response = client._replace(key=key).ask("GET", path)
+        assert response.status == 401
+        assert response.is_as({"error": sentence} | ERROR)
     with account.database.engine.begin() as connection:
         reader = keys.create(connection, account.name, "live", scopes=["read:consumers"]).key
-    answer = client._replace(key=reader).ask("POST", "/consumers", {})
-    assert answer.status == 403
-    assert answer.is_as({"error": "Forbidden", "message": "This key lacks the scope write:consumers"} | ERROR)
-    answer = client.ask("PUT", path, {"fullName": "A"}, If_Match='"1"')
+    response = client._replace(key=reader).ask("POST", "/consumers", {})
+    assert response.status == 403
+    assert response.is_as({"error": "Forbidden", "message": "This key lacks the scope write:consumers"} | ERROR)
+    response = client.ask("PUT", path, {"fullName": "A"}, If_Match='"1"')
     tag = client.ask("GET", path).headers["ETag"]
-    assert answer.status == 412
-    assert answer.is_as({"error": "Precondition failed", "message": f"The current ETag is {tag}"} | ERROR)
-    answer = client.ask("POST", "/consumers", b"{}", Content_Type="text/plain")
-    assert answer.status == 415
-    assert answer.is_as({"error": "Content-Type must be application/json"} | ERROR)
-    answer = client.ask("POST", "/consumers", b"", Content_Length=str(10 * 1024 * 1024 + 1))
-    assert answer.status == 413
-    assert answer.is_as({"error": "Request body too large"} | ERROR)
+    assert response.status == 412
+    assert response.is_as({"error": "Precondition failed", "message": f"The current ETag is {tag}"} | ERROR)
+    response = client.ask("POST", "/consumers", b"{}", Content_Type="text/plain")
+    assert response.status == 415
+    assert response.is_as({"error": "Content-Type must be application/json"} | ERROR)
+    response = client.ask("POST", "/consumers", b"", Content_Length=str(10 * 1024 * 1024 + 1))
+    assert response.status == 413
+    assert response.is_as({"error": "Request body too large"} | ERROR)
 
 
 def test_documented_headers(client: Client) -> None:

@@ -67,9 +67,9 @@ class Shop(NamedTuple):
                 text = text.replace(f"<{name}>", value) if isinstance(text, str) else text
             return text
 
-        answer = self.client.get(named(path), params={name: named(value) for name, value in parameters.items()})
-        assert answer.status_code == 200, answer.text
-        content: dict[str, Any] = answer.json()
+        response = self.client.get(named(path), params={name: named(value) for name, value in parameters.items()})
+        assert response.status_code == 200, response.text
+        content: dict[str, Any] = response.json()
         return content
 
 
@@ -161,5 +161,5 @@ def test_cursor_is_refused_by_other_environments(shops: list[Shop]) -> None:
             there = path
             for name, value in other.names.items():
                 there = there.replace(f"<{name}>", value)
-            answer = other.client.get(there, params=named | {"after": cursor})
-            assert fault_fields(answer) == ["after"]
+            response = other.client.get(there, params=named | {"after": cursor})
+            assert fault_fields(response) == ["after"]

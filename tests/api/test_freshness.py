@@ -30,25 +30,25 @@ POISON = '{"a": 1e4000}'
 
 @pytest.mark.parametrize("kind", WRITES)
 def test_waiting_write_responds_once_it_is_searchable(shop: Shop, kind: str) -> None:
-    answer = shop.write(kind, Prefer="wait=10")
-    assert answer.headers["Index-State"] == "searchable"
-    assert answer.headers["Preference-Applied"] == "wait=10"
-    assert not is_stale(shop.account.live, answer.headers[TOKEN])
+    response = shop.write(kind, Prefer="wait=10")
+    assert response.headers["Index-State"] == "searchable"
+    assert response.headers["Preference-Applied"] == "wait=10"
+    assert not is_stale(shop.account.live, response.headers[TOKEN])
 
 
 @pytest.mark.parametrize("kind", WRITES)
 def test_write_without_wait_returns_only_its_token(shop: Shop, kind: str) -> None:
-    answer = shop.write(kind)
-    assert answer.headers[TOKEN]
-    assert not {"index-state", "preference-applied"} & set(answer.headers)
+    response = shop.write(kind)
+    assert response.headers[TOKEN]
+    assert not {"index-state", "preference-applied"} & set(response.headers)
 
 
 def test_created_consumer_is_listed_and_found_with_its_token(account: Account) -> None:
     made: list[str] = []
     for number in range(50):
-        answer = account.live.post("/consumers", json={"fullName": f"Name{number:03}"})
-        made.insert(0, answer.json()["id"])
-        token = answer.headers[TOKEN]
+        response = account.live.post("/consumers", json={"fullName": f"Name{number:03}"})
+        made.insert(0, response.json()["id"])
+        token = response.headers[TOKEN]
         assert current_ids(read(account.live, token, kind="search", q=f"name{number:03}"))[0] == made[0]
         assert current_ids(read(account.live, token, first=100)) == made
 
@@ -58,9 +58,9 @@ def test_list_by_totals_includes_each_order_with_its_token(account: Account) -> 
     for number in range(50):
         body = {"consumerId": consumers[number % 2], "amount": 10 * (number + 1)}
         token = account.live.post("/orders", json=body).headers[TOKEN]
-        answer = read(account.live, token, sortBy="totalOrderValue")
-        assert current_ids(answer) == [consumers[number % 2], consumers[1 - number % 2]]
-        assert answer.json()["data"][0] == account.live.get(f"/consumers/{consumers[number % 2]}").json()
+        response = read(account.live, token, sortBy="totalOrderValue")
+        assert current_ids(response) == [consumers[number % 2], consumers[1 - number % 2]]
+        assert response.json()["data"][0] == account.live.get(f"/consumers/{consumers[number % 2]}").json()
 
 
 def test_membership_is_indexed_when_its_token_is_read(account: Account) -> None:
@@ -68,8 +68,8 @@ def test_membership_is_indexed_when_its_token_is_read(account: Account) -> None:
     audience = create(account.live, "/audiences", name="A", type="STATIC")["id"]
     for number in range(50):
         method, expected = ("DELETE", []) if number % 2 else ("POST", [audience])
-        answer = account.live.request(method, f"/audiences/{audience}/members", json={"consumerIds": [consumer]})
-        assert current_ids(read(account.live, answer.headers[TOKEN])) == [consumer]
+        response = account.live.request(method, f"/audiences/{audience}/members", json={"consumerIds": [consumer]})
+        assert current_ids(read(account.live, response.headers[TOKEN])) == [consumer]
         assert account.database.documents(account.live_environment)[consumer]["audienceIds"] == expected
 
 
@@ -89,8 +89,8 @@ def test_deleted_consumer_is_gone_with_its_token(account: Account) -> None:
 )
 def test_malformed_token_is_refused(account: Account, kind: str, token: str) -> None:
     path, parameters = read_path(account.live, kind), READS[kind][1]
-    answer = account.live.get(path, params=parameters, headers={TOKEN.encode(): token.encode()})
-    assert faults(answer).keys() == {TOKEN}
+    response = account.live.get(path, params=parameters, headers={TOKEN.encode(): token.encode()})
+    assert faults(response).keys() == {TOKEN}
 
 
 def test_token_of_a_future_transaction_is_stale(account: Account) -> None:
@@ -104,9 +104,9 @@ def test_token_of_a_future_transaction_is_stale(account: Account) -> None:
 def test_write_without_effect_is_searchable_at_once(account: Account, kind: str) -> None:
     consumer = create(account.live, fullName="Same")["id"]
     account.settled()
-    answer = account.live.put(f"/consumers/{consumer}", json={"fullName": "Same"}, headers={"Prefer": "wait=0"})
-    assert answer.headers["Index-State"] == "searchable"
-    assert "Index-Stale" not in read(account.live, answer.headers[TOKEN], "wait=0", kind).headers
+    response = account.live.put(f"/consumers/{consumer}", json={"fullName": "Same"}, headers={"Prefer": "wait=0"})
+    assert response.headers["Index-State"] == "searchable"
+    assert "Index-Stale" not in read(account.live, response.headers[TOKEN], "wait=0", kind).headers
 
 
 def test_replayed_response_has_the_current_index_state(account: Account) -> None:
@@ -150,10 +150,10 @@ def test_replayed_response_has_the_current_index_state(account: Account) -> None
 )
 def test_prefer_header_of_a_write(account: Account, prefer: list[str], applied: str | None) -> None:
     headers = [(b"Prefer", value.encode()) for value in prefer]
-    answer = account.live.post("/audiences", json={"name": "A", "type": "STATIC"}, headers=headers)
-    assert answer.status_code == 201, answer.text
-    assert answer.headers.get("Preference-Applied") == applied
-    assert answer.headers.get("Index-State") == (applied and "searchable")
+    response = account.live.post("/audiences", json={"name": "A", "type": "STATIC"}, headers=headers)
+    assert response.status_code == 201, response.text
+    assert response.headers.get("Preference-Applied") == applied
+    assert response.headers.get("Index-State") == (applied and "searchable")
 
 
 def test_index_without_changes_has_no_lag(account: Account) -> None:
@@ -177,9 +177,9 @@ def test_refused_document_makes_only_its_own_token_stale(account: Account, poiso
     token = run_sql(account, update, id=poisoned, m=POISON)
     wait_until(lambda: refused(account, poisoned), what="the refusal")
     for _ in range(5):
-        answer = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
-        assert answer.headers["Index-State"] == "searchable"
-        assert answer.json()["id"] in current_ids(read(account.live, answer.headers[TOKEN], "wait=0"))
+        response = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
+        assert response.headers["Index-State"] == "searchable"
+        assert response.json()["id"] in current_ids(read(account.live, response.headers[TOKEN], "wait=0"))
         assert is_stale(account.live, token)
     run_sql(account, "UPDATE outbox SET parked_at = now() WHERE consumer_id = :id", id=poisoned)
     assert is_stale(account.live, token)
@@ -196,8 +196,8 @@ def test_running_import_makes_only_its_own_token_stale(account: Account, service
         insert = "INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, 1000)"
         token = run_sql(account, insert, lane="bulk")
         for _ in range(5):
-            answer = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
-            assert answer.headers["Index-State"] == "searchable"
-            assert answer.json()["id"] in current_ids(read(account.live, answer.headers[TOKEN], "wait=0"))
+            response = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})
+            assert response.headers["Index-State"] == "searchable"
+            assert response.json()["id"] in current_ids(read(account.live, response.headers[TOKEN], "wait=0"))
             assert is_stale(account.live, token)
     wait_until(lambda: not is_stale(account.live, token), what="the import")

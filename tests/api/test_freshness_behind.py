@@ -20,59 +20,59 @@ def nobody_indexes(service: Service) -> Iterator[None]:
 @pytest.fixture
 def token(account: Account) -> str:
     """Of a write that is not in the index."""
-    answer = account.live.post("/consumers", json={"fullName": "Not Yet"})
-    return answer.headers[TOKEN]
+    response = account.live.post("/consumers", json={"fullName": "Not Yet"})
+    return response.headers[TOKEN]
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [*((kind, 0) for kind in WRITES), ("consumer", 1), ("order", 1)])
 def test_write_whose_wait_ends_is_stored_and_pending(shop: Shop, kind: str, seconds: int) -> None:
-    answer = shop.write(kind, Prefer=f"wait={seconds}")
-    assert answer.headers["Index-State"] == "pending"
-    assert answer.headers["Preference-Applied"] == f"wait={seconds}"
-    assert is_stale(shop.account.live, answer.headers[TOKEN])
+    response = shop.write(kind, Prefer=f"wait={seconds}")
+    assert response.headers["Index-State"] == "pending"
+    assert response.headers["Preference-Applied"] == f"wait={seconds}"
+    assert is_stale(shop.account.live, response.headers[TOKEN])
 
 
 def test_replayed_response_is_pending(account: Account) -> None:
     headers = {"Idempotency-Key": "k", "Prefer": "wait=0"}
-    answers = [account.live.post("/consumers", json={}, headers=headers) for _ in range(2)]
-    assert answers[1].headers["Idempotent-Replayed"] == "true"
-    assert [answer.headers["Index-State"] for answer in answers] == ["pending"] * 2
-    assert answers[0].headers[TOKEN] == answers[1].headers[TOKEN]
+    responses = [account.live.post("/consumers", json={}, headers=headers) for _ in range(2)]
+    assert responses[1].headers["Idempotent-Replayed"] == "true"
+    assert [response.headers["Index-State"] for response in responses] == ["pending"] * 2
+    assert responses[0].headers[TOKEN] == responses[1].headers[TOKEN]
 
 
 @pytest.mark.parametrize("kind", READS)
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=1", None])
 def test_read_whose_wait_ends_is_marked_stale(account: Account, token: str, kind: str, prefer: str | None) -> None:
-    answer = read(account.live, token, prefer, kind)
-    assert answer.status_code == 200, answer.text
-    assert is_empty(answer)
-    assert answer.headers["Index-Stale"] == "true"
-    assert answer.headers.get("Preference-Applied") == prefer
+    response = read(account.live, token, prefer, kind)
+    assert response.status_code == 200, response.text
+    assert is_empty(response)
+    assert response.headers["Index-Stale"] == "true"
+    assert response.headers.get("Preference-Applied") == prefer
 
 
 @pytest.mark.parametrize("kind", READS)
 def test_strict_read_whose_wait_ends_is_503(account: Account, token: str, kind: str) -> None:
-    answer = read(account.live, token, "handling=strict, wait=0", kind)
-    assert answer.status_code == 503
-    assert int(answer.headers["Retry-After"]) > 0
-    assert answer.headers["Preference-Applied"] == "wait=0, handling=strict"
-    assert answer.json()["error"] == "Search unavailable"
-    assert TOKEN in answer.json()["message"]
-    assert answer.json()["requestId"] == answer.headers["X-Request-Id"]
+    response = read(account.live, token, "handling=strict, wait=0", kind)
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["Preference-Applied"] == "wait=0, handling=strict"
+    assert response.json()["error"] == "Search unavailable"
+    assert TOKEN in response.json()["message"]
+    assert response.json()["requestId"] == response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize("kind", READS)
 def test_read_without_a_token_does_not_wait(account: Account, token: str, kind: str) -> None:
     assert token
-    answer = read(account.live, None, "handling=strict, wait=10", kind)
-    assert answer.status_code == 200, answer.text
-    assert not {"index-stale", "preference-applied"} & set(answer.headers)
+    response = read(account.live, None, "handling=strict, wait=10", kind)
+    assert response.status_code == 200, response.text
+    assert not {"index-stale", "preference-applied"} & set(response.headers)
 
 
 def test_write_without_effect_waits_for_earlier_writes(account: Account) -> None:
     consumer = create(account.live)["id"]
-    answer = account.live.put(f"/consumers/{consumer}", json={})
-    assert is_stale(account.live, answer.headers[TOKEN])
+    response = account.live.put(f"/consumers/{consumer}", json={})
+    assert is_stale(account.live, response.headers[TOKEN])
 
 
 def test_token_covers_only_its_own_environment(account: Account, service: Service) -> None:
@@ -130,21 +130,21 @@ def included(account: Account, token: str) -> str:
 
 
 def test_included_audiences_are_marked_stale(account: Account, token: str, included: str) -> None:
-    answer = account.live.get(included, headers={TOKEN: token, "Prefer": "wait=0"})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["audiences"] == []
-    assert answer.json()["fullName"] == "Not Yet"
-    assert answer.headers["Index-Stale"] == "true"
-    assert answer.headers["Preference-Applied"] == "wait=0"
+    response = account.live.get(included, headers={TOKEN: token, "Prefer": "wait=0"})
+    assert response.status_code == 200, response.text
+    assert response.json()["audiences"] == []
+    assert response.json()["fullName"] == "Not Yet"
+    assert response.headers["Index-Stale"] == "true"
+    assert response.headers["Preference-Applied"] == "wait=0"
     wait_until(lambda: int(account.live.get(included).headers["Index-Lag-Ms"]) > 0, what="a lag")
 
 
 def test_strict_read_of_included_audiences_is_503(account: Account, token: str, included: str) -> None:
     headers = {TOKEN: token, "Prefer": "wait=0, handling=strict"}
-    answer = account.live.get(included, headers=headers)
-    assert answer.status_code == 503
-    assert int(answer.headers["Retry-After"]) > 0
-    assert TOKEN in answer.json()["message"]
+    response = account.live.get(included, headers=headers)
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert TOKEN in response.json()["message"]
     current = account.live.get(included.partition("?")[0], headers=headers)
     assert current.status_code == 200, current.text
     assert not {"index-stale", "index-lag-ms"} & set(current.headers)

@@ -43,9 +43,9 @@ def test_request_without_a_secret_key_is_401(
 ) -> None:
     with client(service, None) as anonymous:
         headers = [] if authorization is None else [("Authorization", authorization.encode("latin-1"))]
-        answer = anonymous.get(path, headers=headers)  # type: ignore[arg-type]  # bytes are what goes over the wire
-    assert answer.status_code == 401
-    assert answer.json() == {"error": error, "requestId": answer.headers["X-Request-Id"]}
+        response = anonymous.get(path, headers=headers)  # type: ignore[arg-type]  # bytes are what goes over the wire
+    assert response.status_code == 401
+    assert response.json() == {"error": error, "requestId": response.headers["X-Request-Id"]}
 
 
 @pytest.mark.parametrize("state", ["revoked", "expired"])
@@ -80,19 +80,19 @@ def test_key_without_the_scope_is_403_and_names_the_scope(
     with account.database.engine.begin() as connection:
         key = keys.create(connection, account.name, "live", scopes=others)
     with client(service, f"Bearer {key.key}") as limited:
-        answer = limited.request(method, path, content="not even JSON" if method == "POST" else None)
-    assert answer.status_code == 403
-    assert answer.json()["error"] == "Forbidden"
-    assert scope in answer.json()["message"]
+        response = limited.request(method, path, content="not even JSON" if method == "POST" else None)
+    assert response.status_code == 403
+    assert response.json()["error"] == "Forbidden"
+    assert scope in response.json()["message"]
 
 
 @pytest.mark.parametrize(
     "path", ["/nothing", "/api/v1", "/api/v1/nothing", f"{LIST}/a/b", "/health/x", "/docs/x", "/x/y"]
 )
 def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) -> None:
-    answer = httpx.get(service.url + path)
-    assert answer.status_code == 404
-    assert answer.json() == {"error": "Not found", "requestId": answer.headers["X-Request-Id"]}
+    response = httpx.get(service.url + path)
+    assert response.status_code == 404
+    assert response.json() == {"error": "Not found", "requestId": response.headers["X-Request-Id"]}
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) 
     [("DELETE", LIST), ("PATCH", LIST), ("PUT", "/api/v1/orders/batch"), ("POST", "/health/live"), ("BREW", LIST)],
 )
 def test_other_method_is_405_with_the_allowed_methods(account: Account, method: str, path: str) -> None:
-    answer = account.live.request(method, urljoin(str(account.live.base_url), path))
-    assert answer.status_code == 405
-    assert answer.json()["error"] == "Method not allowed"
-    assert answer.headers["Allow"]
-    assert answer.headers["X-Request-Id"]
+    response = account.live.request(method, urljoin(str(account.live.base_url), path))
+    assert response.status_code == 405
+    assert response.json()["error"] == "Method not allowed"
+    assert response.headers["Allow"]
+    assert response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_other_method_is_405_with_the_allowed_methods(account: Account, method: 
 )
 @pytest.mark.parametrize("path", ["/consumers", "/orders", "/orders/batch"])
 def test_body_of_another_content_type_is_415(account: Account, path: str, kind: str) -> None:
-    answer = account.live.post(path, content=b"{}", headers={"Content-Type": kind})
-    assert answer.status_code == 415
-    assert answer.headers["X-Request-Id"]
+    response = account.live.post(path, content=b"{}", headers={"Content-Type": kind})
+    assert response.status_code == 415
+    assert response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_every_json_content_type_is_accepted(account: Account, kind: str) -> Non
 
 @pytest.mark.parametrize("path", ["/consumers", "/consumers/cons_1", "/consumers/search", "/orders", "/orders/batch"])
 def test_options_lists_the_methods_and_requires_a_key(account: Account, path: str) -> None:
-    answer = account.live.options(path)
-    assert (answer.status_code, answer.text) == (204, "")
-    assert "OPTIONS" in answer.headers["Allow"]
+    response = account.live.options(path)
+    assert (response.status_code, response.text) == (204, "")
+    assert "OPTIONS" in response.headers["Allow"]
     assert httpx.options(urljoin(str(account.live.base_url), path.lstrip("/"))).status_code == 401
 
 
@@ -137,9 +137,9 @@ def test_body_over_10_mib_is_413(account: Account, chunked: bool) -> None:  # no
     body = b'{"metadata": {"a": "' + b"x" * 10 * 1024 * 1024 + b'"}}'
     pieces = (body[place : place + 65536] for place in range(0, len(body), 65536))
     headers = {"Content-Type": "application/json"}
-    answer = account.live.post("/consumers", content=pieces if chunked else body, headers=headers)
-    assert answer.status_code == 413
-    assert answer.json()["error"] == "Request body too large"
+    response = account.live.post("/consumers", content=pieces if chunked else body, headers=headers)
+    assert response.status_code == 413
+    assert response.json()["error"] == "Request body too large"
 
 
 @pytest.mark.parametrize("path", [LIST, "/nothing", f"{LIST}/cons_1", f"{LIST}?first=0", "/health/live", "/docs"])
@@ -171,9 +171,9 @@ def failing(account: Account) -> Iterator[str]:
 
 @pytest.mark.parametrize("moment", ["now", "at commit"])
 def test_failed_insert_or_commit_is_500_and_stores_nothing(account: Account, failing: str, moment: str) -> None:
-    answer = account.live.post("/consumers", json={"fullName": f"{failing} {moment}"})
-    assert answer.status_code == 500
-    assert answer.json() == {"error": "Internal server error", "requestId": answer.headers["X-Request-Id"]}
+    response = account.live.post("/consumers", json={"fullName": f"{failing} {moment}"})
+    assert response.status_code == 500
+    assert response.json() == {"error": "Internal server error", "requestId": response.headers["X-Request-Id"]}
     account.settled()
     assert account.live.get("/consumers").json()["data"] == []
 
@@ -191,8 +191,8 @@ def test_response_is_compressed_on_request(account: Account) -> None:
 
 
 def test_no_cors_header_is_sent(account: Account) -> None:
-    answer = account.live.get("/consumers", headers={"Origin": "https://example.com"})
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+    response = account.live.get("/consumers", headers={"Origin": "https://example.com"})
+    assert not [name for name in response.headers if name.startswith("access-control")]
 
 
 def test_health_reports_each_dependency(service: Service) -> None:

@@ -20,13 +20,13 @@ def post(account: Account, path: str, body: Any, key: str, name: str = KEY) -> h
     return account.live.post(path, json=body, headers=[(name.encode(), key.encode("latin-1"))])
 
 
-def said(answer: httpx.Response) -> tuple[int, str, dict[str, str | None]]:
+def said(response: httpx.Response) -> tuple[int, str, dict[str, str | None]]:
     """What a repetition is to say again."""
-    return answer.status_code, answer.text, {name: answer.headers.get(name) for name in OUTCOME}
+    return response.status_code, response.text, {name: response.headers.get(name) for name in OUTCOME}
 
 
-def is_replay(answer: httpx.Response) -> bool:
-    return "true" in answer.headers.get_list("Idempotent-Replayed")
+def is_replay(response: httpx.Response) -> bool:
+    return "true" in response.headers.get_list("Idempotent-Replayed")
 
 
 def rows(account: Account) -> dict[str, list[str]]:
@@ -111,9 +111,9 @@ def test_key_of_another_request_is_409_and_writes_nothing(account: Account, path
     create(account.live, email="taken@example.com", externalId="x")
     post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
     before = rows(account)
-    answer = post(account, path, body, "k1")
-    assert (answer.status_code, answer.json()["error"]) == (409, "Conflict")
-    assert "Idempotency-Key" in answer.json()["message"]
+    response = post(account, path, body, "k1")
+    assert (response.status_code, response.json()["error"]) == (409, "Conflict")
+    assert "Idempotency-Key" in response.json()["message"]
     assert rows(account) == before
 
 
@@ -140,10 +140,10 @@ def test_concurrent_retries_write_once_and_get_one_response(account: Account, bu
             body = bodies[path] if path != "/consumers" else {"email": f"{turn}@example.com"}
             if path == "/consumers/batch":
                 body = [{"externalId": f"{turn}.{n}"} for n in range(100)]
-            answers = list(pool.map(lambda key, body=body: post(account, path, body, key), [f"k{turn}"] * 8))
-            assert len({(answer.text, answer.headers["consistency-token"]) for answer in answers}) == 1
-            assert [answer.status_code for answer in answers] == [201] * 8
-            assert sorted(map(is_replay, answers)) == [False] + [True] * 7
+            responses = list(pool.map(lambda key, body=body: post(account, path, body, key), [f"k{turn}"] * 8))
+            assert len({(response.text, response.headers["consistency-token"]) for response in responses}) == 1
+            assert [response.status_code for response in responses] == [201] * 8
+            assert sorted(map(is_replay, responses)) == [False] + [True] * 7
             more = {name: len(of) - before[name] for name, of in rows(account).items() if len(of) > before[name]}
             table = path.split("/")[1]
             assert more == {table: 100 if path.endswith("batch") else 1, "idempotency_keys": 1}
@@ -162,8 +162,8 @@ def test_key_may_be_any_text_up_to_255_characters(account: Account, key: str) ->
 @pytest.mark.parametrize("key", ["", "x" * 256, "x" * 5000])
 @pytest.mark.parametrize("name", [KEY, "X-Idempotency-Key"])
 def test_empty_or_too_long_key_is_400(account: Account, name: str, key: str) -> None:
-    answer = post(account, "/consumers", {}, key, name)
-    assert list(faults(answer)) == [name]
+    response = post(account, "/consumers", {}, key, name)
+    assert list(faults(response)) == [name]
     assert count_rows(account) == 0
 
 
@@ -173,10 +173,10 @@ def test_keys_are_case_sensitive(account: Account) -> None:
 
 
 def test_keys_are_separate_per_environment(account: Account) -> None:
-    answers = [client.post("/consumers", json={}, headers={KEY: "k1"}) for client in (account.live, account.test)]
-    assert [answer.status_code for answer in answers] == [201, 201]
-    assert not any(map(is_replay, answers))
-    assert answers[0].json()["id"] != answers[1].json()["id"]
+    responses = [client.post("/consumers", json={}, headers={KEY: "k1"}) for client in (account.live, account.test)]
+    assert [response.status_code for response in responses] == [201, 201]
+    assert not any(map(is_replay, responses))
+    assert responses[0].json()["id"] != responses[1].json()["id"]
     other = account.test.post("/consumers", json={"fullName": "A"}, headers={KEY: "k1"})
     assert other.status_code == 409
 
@@ -205,9 +205,9 @@ def test_concurrent_retries_of_an_expired_key_write_once(account: Account) -> No
     post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
     age(account, 25)
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda key: post(account, "/consumers", {"fullName": "B"}, key), ["k1"] * 8))
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.text for answer in answers}) == 1
+        responses = list(pool.map(lambda key: post(account, "/consumers", {"fullName": "B"}, key), ["k1"] * 8))
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.text for response in responses}) == 1
     assert count_rows(account) == 2
 
 
@@ -227,8 +227,8 @@ def refused_commits(account: Account) -> Iterator[str]:
 
 def test_failing_commit_leaves_no_key(account: Account, refused_commits: str) -> None:
     for _ in range(2):
-        answer = post(account, "/consumers", {"fullName": refused_commits}, "k1")
-        assert (answer.status_code, is_replay(answer)) == (500, False)
+        response = post(account, "/consumers", {"fullName": refused_commits}, "k1")
+        assert (response.status_code, is_replay(response)) == (500, False)
     assert not any(stored_rows(account.database, account.live_environment, "consumers", "idempotency_keys").values())
     assert account.database.waiting(account.live_environment) == 0
     first = post(account, "/consumers", {"fullName": "On time"}, "k1")

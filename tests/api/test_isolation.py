@@ -109,11 +109,11 @@ class Two(NamedTuple):
     def ask(self, asked: Asked, names: Names) -> tuple[int, str]:
         """The answer, with placeholders where it repeats names, and without its request id."""
         path, body = names.put_into(self.own_in([asked.path, asked.body]))
-        answer = self.intruder.request(asked.method, path, json=body)
-        text = re.sub(r',?"requestId":"[^"]*"', "", answer.text)
+        response = self.intruder.request(asked.method, path, json=body)
+        text = re.sub(r',?"requestId":"[^"]*"', "", response.text)
         for name, value in names._asdict().items():
             text = text.replace(value, f"<{name}>")
-        return answer.status_code, text
+        return response.status_code, text
 
     def own_in(self, what: Any) -> Any:
         text = json.dumps(what)
@@ -167,9 +167,9 @@ def test_foreign_idempotency_key_is_a_new_key(two: Two) -> None:
     before = belongings(two.owner)
     headers = {"Idempotency-Key": KEY["Idempotency-Key"] + "?"}
     two.owner.live.post("/consumers", json={"fullName": "Owned too"}, headers=headers).raise_for_status()
-    answers = [two.intruder.post("/consumers", json={"fullName": name}, headers=headers) for name in ("A", "A", "B")]
-    assert [answer.status_code for answer in answers] == [201, 201, 409]
-    assert [answer.headers.get("Idempotent-Replayed") for answer in answers[:2]] == [None, "true"]
+    responses = [two.intruder.post("/consumers", json={"fullName": name}, headers=headers) for name in ("A", "A", "B")]
+    assert [response.status_code for response in responses] == [201, 201, 409]
+    assert [response.headers.get("Idempotent-Replayed") for response in responses[:2]] == [None, "true"]
     assert len(belongings(two.owner)[0]["consumers"]) == len(before[0]["consumers"]) + 1
 
 

@@ -30,9 +30,9 @@ def client(service: Service, key: str) -> Iterator[httpx.Client]:
 
 
 def is_refused(asking: httpx.Client) -> bool:
-    answer = asking.get("/orders")
-    assert answer.status_code in {200, 401}
-    return answer.status_code == 401 and answer.json()["error"] == AUTHENTICATION
+    response = asking.get("/orders")
+    assert response.status_code in {200, 401}
+    return response.status_code == 401 and response.json()["error"] == AUTHENTICATION
 
 
 def test_revoked_key_stops_working_within_seconds(service: Service, account: Account) -> None:
@@ -102,10 +102,10 @@ def test_last_use_of_a_key_survives_a_restart(service: Service, account: Account
 )
 def test_malformed_authorization_header_is_401(service: Service, account: Account, header: str) -> None:
     headers = [(b"Authorization", header.format(new_key(account).key).strip().encode("latin-1"))]
-    answer = httpx.get(f"{service.url}/api/v1/orders", headers=headers)
-    assert answer.status_code == 401
-    assert answer.json() == {"error": AUTHENTICATION, "requestId": answer.headers["X-Request-Id"]}
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    response = httpx.get(f"{service.url}/api/v1/orders", headers=headers)
+    assert response.status_code == 401
+    assert response.json() == {"error": AUTHENTICATION, "requestId": response.headers["X-Request-Id"]}
+    assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
@@ -118,8 +118,8 @@ def test_bearer_scheme_is_case_insensitive(service: Service, account: Account, s
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_publishable_key_is_refused_with_its_own_message(service: Service, method: str, key: str) -> None:
     with client(service, key) as asking:
-        answer = asking.request(method, "/consumers", content=b"{")
-    assert (answer.status_code, answer.json()["error"]) == (401, SECRET)
+        response = asking.request(method, "/consumers", content=b"{")
+    assert (response.status_code, response.json()["error"]) == (401, SECRET)
 
 
 def test_live_key_is_refused_as_a_test_key(service: Service, account: Account) -> None:
@@ -148,10 +148,10 @@ def test_every_endpoint_requires_exactly_its_scope(service: Service, account: Ac
                 continue
             address = path.removeprefix("/api/v1").replace("{", "").replace("}", "")
             with client(service, without.key) as asking:
-                answer = asking.request(method, address, content=b"not even JSON")
-                assert answer.status_code == 403, (method, path)
-                assert answer.json()["error"] == "Forbidden"
-                assert scope in answer.json()["message"]
+                response = asking.request(method, address, content=b"not even JSON")
+                assert response.status_code == 403, (method, path)
+                assert response.json()["error"] == "Forbidden"
+                assert scope in response.json()["message"]
             if scope == "admin" and method == "POST":
                 continue  # it would be done: tests/api/test_operations.py does it on purpose
             with client(service, only.key) as asking:

@@ -34,19 +34,19 @@ def limited(service: Service) -> Iterator[Account]:
         yield account
 
 
-def told(answer: httpx.Response) -> tuple[int, int, int]:
-    limit, remaining, reset = (int(answer.headers[name]) for name in HEADERS)
+def told(response: httpx.Response) -> tuple[int, int, int]:
+    limit, remaining, reset = (int(response.headers[name]) for name in HEADERS)
     return limit, remaining, reset
 
 
-def has_limits(answer: httpx.Response) -> bool:
-    return any(name in answer.headers for name in HEADERS)
+def has_limits(response: httpx.Response) -> bool:
+    return any(name in response.headers for name in HEADERS)
 
 
 def test_headers_count_down_to_the_end_of_the_minute(limited: Account) -> None:
-    answers = [told(limited.live.get("/orders")) for _ in range(3)]
-    assert [remaining for _, remaining, _ in answers] == [19, 18, 17]
-    for limit, _, reset in answers:
+    responses = [told(limited.live.get("/orders")) for _ in range(3)]
+    assert [remaining for _, remaining, _ in responses] == [19, 18, 17]
+    for limit, _, reset in responses:
         assert limit == LIMITS["reads"]
         assert reset % 60 == 0
         assert 0 < reset - time.time() <= 60
@@ -74,9 +74,9 @@ def test_limit_is_exact_though_most_requests_skip_redis(service: Service) -> Non
     limit = 3 * FAR
     with new_account(service, limits={"reads": limit}) as account:
         wait_until(lambda: time.time() % 60 < 40, what="a fresh minute")
-        answers = [account.live.get("/orders/none") for _ in range(limit + 1)]
-        assert [told(answer)[1] for answer in answers] == [*range(limit - 1, -1, -1), 0]
-        assert [answer.status_code for answer in answers] == [404] * limit + [429]
+        responses = [account.live.get("/orders/none") for _ in range(limit + 1)]
+        assert [told(response)[1] for response in responses] == [*range(limit - 1, -1, -1), 0]
+        assert [response.status_code for response in responses] == [404] * limit + [429]
 
 
 def test_requests_far_from_the_limit_are_reported_to_redis(service: Service) -> None:
@@ -171,9 +171,9 @@ def test_changed_limit_applies_within_seconds(limited: Account) -> None:
 def test_every_authenticated_response_has_limit_headers(
     limited: Account, method: str, path: str, content: bytes, status: int
 ) -> None:
-    answer = limited.live.request(method, path, content=content, headers={"Content-Type": "application/json"})
-    assert answer.status_code == status
-    assert told(answer)[1] == told(answer)[0] - 1
+    response = limited.live.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code == status
+    assert told(response)[1] == told(response)[0] - 1
 
 
 def test_responses_without_content_have_limit_headers(limited: Account) -> None:
@@ -223,8 +223,8 @@ def test_requests_pass_uncounted_while_redis_is_away(
     before = {event: lines(event) for event in ("rate_limits_unavailable", "rate_limits_recovered")}
     assert has_limits(limited.live.get("/orders"))
     with trouble(servers):
-        answers = [limited.live.get("/orders/none") for _ in range(LIMITS["reads"] + 10)]
-        assert {answer.status_code for answer in answers} == {404}
-        assert not any(has_limits(answer) for answer in answers)
+        responses = [limited.live.get("/orders/none") for _ in range(LIMITS["reads"] + 10)]
+        assert {response.status_code for response in responses} == {404}
+        assert not any(has_limits(response) for response in responses)
     wait_until(lambda: has_limits(limited.live.get("/orders")), what="the limits")
     assert {event: lines(event) - number for event, number in before.items()} == dict.fromkeys(before, 1)

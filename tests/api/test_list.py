@@ -135,9 +135,9 @@ def test_list_without_rows_is_an_empty_page(account: Account) -> None:
 
 
 def test_listed_rows_equal_single_reads_byte_for_byte(crowd: Account) -> None:
-    answer = crowd.live.get("/consumers", params={"sortBy": "totalOrderValue", "first": 5})
-    rows = [crowd.live.get(f"/consumers/{row['id']}").text for row in answer.json()["data"]]
-    assert answer.text.startswith('{"data":[' + ",".join(rows) + '],"pageInfo":')
+    response = crowd.live.get("/consumers", params={"sortBy": "totalOrderValue", "first": 5})
+    rows = [crowd.live.get(f"/consumers/{row['id']}").text for row in response.json()["data"]]
+    assert response.text.startswith('{"data":[' + ",".join(rows) + '],"pageInfo":')
 
 
 @pytest.mark.parametrize(

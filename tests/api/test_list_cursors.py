@@ -40,11 +40,11 @@ def audiences(few: Account) -> list[str]:
 
 def refused(account: Account, path: str = "/consumers", **parameters: Any) -> str:
     """Assert that the list answers 400, naming the cursor's parameter; give what it says of it."""
-    answer = account.live.get(path, params=parameters)
+    response = account.live.get(path, params=parameters)
     field = "before" if "before" in parameters else "after"
-    assert fault_fields(answer) == [field], parameters
-    assert answer.json()["error"] == "Validation failed"
-    return faults(answer)[field]
+    assert fault_fields(response) == [field], parameters
+    assert response.json()["error"] == "Validation failed"
+    return faults(response)[field]
 
 
 @pytest.mark.parametrize("name", ["after", "before"])
@@ -103,8 +103,8 @@ def test_search_and_list_refuse_each_others_cursors(few: Account) -> None:
     found = few.live.get("/consumers/search", params={"q": "somebody", "first": 2}).json()
     refused(few, search="somebody", after=found["pageInfo"]["endCursor"])
     listed = get_page(few.live, search="somebody")["pageInfo"]["endCursor"]
-    answer = few.live.get("/consumers/search", params={"q": "somebody", "after": listed})
-    assert fault_fields(answer) == ["after"]
+    response = few.live.get("/consumers/search", params={"q": "somebody", "after": listed})
+    assert fault_fields(response) == ["after"]
 
 
 def test_cursor_works_with_any_page_size_and_direction(few: Account) -> None:
@@ -180,8 +180,8 @@ def test_cursor_expires_after_a_day(few: Account, age: float, status: int) -> No
 def test_forged_cursor_with_valid_checksum_is_refused(few: Account, values: list[Any]) -> None:
     asked = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
     for name in ("after", "before"):
-        answer = few.live.get("/consumers", params={name: cursors.encode(asked, values)})
-        assert answer.status_code == 400, answer.text
+        response = few.live.get("/consumers", params={name: cursors.encode(asked, values)})
+        assert response.status_code == 400, response.text
 
 
 @pytest.mark.parametrize(
@@ -207,5 +207,5 @@ def test_forged_cursor_with_valid_checksum_is_refused(few: Account, values: list
     ],
 )
 def test_all_invalid_parameters_are_listed_at_once(few: Account, asked: dict[str, Any], fields: set[str]) -> None:
-    answer = few.live.get("/consumers", params=asked)
-    assert faults(answer).keys() == fields
+    response = few.live.get("/consumers", params=asked)
+    assert faults(response).keys() == fields

@@ -56,8 +56,8 @@ def test_request_logs_one_line(
 ) -> None:
     request_id = f"test-{uuid4()}"
     headers = {"X-Request-Id": request_id, "Authorization": account.test.headers["authorization"]}
-    answer = httpx.request(method, f"{service.url}{path}", headers=headers)
-    assert (answer.status_code, answer.headers["x-request-id"]) == (status, request_id)
+    response = httpx.request(method, f"{service.url}{path}", headers=headers)
+    assert (response.status_code, response.headers["x-request-id"]) == (status, request_id)
     [line] = wait_until(lambda: lines(service, "api", request_id), what="the line")
     authenticated = route is not None and route.startswith("/api/")
     assert line.keys() == FIELDS
@@ -69,8 +69,8 @@ def test_request_logs_one_line(
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "{}", "a/b"])
 def test_invalid_request_id_is_replaced(service: Service, given: str) -> None:
-    answer = httpx.get(f"{service.url}/health/live", headers={"X-Request-Id": given})
-    assert answer.headers["x-request-id"].startswith("req_")
+    response = httpx.get(f"{service.url}/health/live", headers={"X-Request-Id": given})
+    assert response.headers["x-request-id"].startswith("req_")
 
 
 def test_request_id_is_logged_by_the_worker(account: Account, service: Service) -> None:
@@ -111,12 +111,12 @@ def test_failure_logs_error_and_location_but_no_values(account: Account, service
         connection.execute(sa.text(f"ALTER TABLE consumers ADD CONSTRAINT {rule} CHECK (full_name <> 'Name{mark}')"))
     try:
         body = {"email": f"{mark}@example.com", "fullName": f"Name{mark}"}
-        answer = account.live.post("/consumers", json=body, headers={"X-Request-Id": request_id})
+        response = account.live.post("/consumers", json=body, headers={"X-Request-Id": request_id})
     finally:
         with account.database.engine.begin() as connection:
             connection.execute(sa.text(f"ALTER TABLE consumers DROP CONSTRAINT {rule}"))
-    assert answer.status_code == 500
-    assert answer.json() == {"error": "Internal server error", "requestId": request_id}
+    assert response.status_code == 500
+    assert response.json() == {"error": "Internal server error", "requestId": request_id}
     failed = [line for line in lines(service, "api", request_id) if line["event"] == "request_failed"]
     assert failed[0]["exception"][0]["kind"] == f"CheckViolation 23514 {rule}"
     assert any("api/consumers/writes.py" in call for call in failed[0]["exception"][0]["calls"])

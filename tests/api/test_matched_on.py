@@ -24,17 +24,17 @@ OTHERS = [
 @pytest.fixture(scope="module")
 def crowd(service: Service) -> Iterator[Account]:
     with new_account(service, region="US") as account:
-        answer = account.live.post("/consumers/batch", json=[*OTHERS, ANN])
-        assert answer.status_code == 201, answer.text
+        response = account.live.post("/consumers/batch", json=[*OTHERS, ANN])
+        assert response.status_code == 201, response.text
         account.settled()
         yield account
 
 
 def matches(account: Account, **parameters: str) -> list[tuple[str, str, str]]:
     """How the one with everything was found."""
-    answer = account.live.get("/consumers/search", params=parameters | {"explain": "true"})
-    assert answer.status_code == 200, answer.text
-    [row] = [row for row in answer.json()["data"] if row["email"] == ANN["email"]]
+    response = account.live.get("/consumers/search", params=parameters | {"explain": "true"})
+    assert response.status_code == 200, response.text
+    [row] = [row for row in response.json()["data"] if row["email"] == ANN["email"]]
     return [(one["field"], one["kind"], one["text"]) for one in row["matchedOn"]]
 
 
@@ -110,9 +110,9 @@ def test_explain_changes_no_rows_order_or_cursors(crowd: Account, q: str) -> Non
         asked: dict[str, Any] = {"q": q, "first": 1, "explain": explain}
         found = []
         while True:
-            answer = crowd.live.get("/consumers/search", params=asked)
-            assert answer.status_code == 200, answer.text
-            content = answer.json()
+            response = crowd.live.get("/consumers/search", params=asked)
+            assert response.status_code == 200, response.text
+            content = response.json()
             rows = [{name: value for name, value in row.items() if name != "matchedOn"} for row in content["data"]]
             assert all(("matchedOn" in row) == (explain == "true") for row in content["data"])
             found.append((rows, content["pageInfo"]["hasNextPage"], content["pageInfo"]["hasPreviousPage"]))

@@ -62,9 +62,9 @@ class Crowd(NamedTuple):
 
     def find(self, **parameters: str) -> list[str]:
         path = "/consumers/search" if "q" in parameters else "/consumers"
-        answer = self.account.live.get(path, params=parameters | {"first": "100"})
-        assert answer.status_code == 200, answer.text
-        return [self.names[row["id"]] for row in answer.json()["data"]]
+        response = self.account.live.get(path, params=parameters | {"first": "100"})
+        assert response.status_code == 200, response.text
+        return [self.names[row["id"]] for row in response.json()["data"]]
 
 
 @pytest.fixture(scope="module")
@@ -237,5 +237,5 @@ def test_empty_or_oversized_query_finds_nothing(crowd: Crowd, text: str) -> None
 @pytest.mark.parametrize("text", ["", " ", "a", " a ", "é", "字", "x" * 301, "ab " * 33, "1 " * 33])
 def test_text_too_short_or_too_long_is_refused(crowd: Crowd, text: str) -> None:
     for path, name in (("/consumers", "search"), ("/consumers/search", "q")):
-        answer = crowd.account.live.get(path, params={name: text})
-        assert fault_fields(answer) == [name]
+        response = crowd.account.live.get(path, params={name: text})
+        assert fault_fields(response) == [name]

@@ -58,8 +58,8 @@ def test_key_without_admin_scope_is_403(account: Account, service: Service, requ
         plain = keys.create(connection, account.name, "live").key
     method = "POST" if request_ else "GET"
     headers = {"Authorization": f"Bearer {plain}"}
-    answer = httpx.request(method, f"{service.url}/api/v1/ops/index{request_}", headers=headers)
-    assert (answer.status_code, answer.json()["error"]) == (HTTPStatus.FORBIDDEN, "Forbidden")
+    response = httpx.request(method, f"{service.url}/api/v1/ops/index{request_}", headers=headers)
+    assert (response.status_code, response.json()["error"]) == (HTTPStatus.FORBIDDEN, "Forbidden")
 
 
 def test_rebuild_is_requested_followed_and_rolled_back(account: Account) -> None:
@@ -117,5 +117,5 @@ def test_consumer_of_another_environment_is_unknown(account: Account) -> None:
     consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
     account.settled()
     for unknown in (consumer, "cons_" + "0" * 26, "x"):
-        answer = account.test.get(f"/ops/consumers/{unknown}/index-state")
-        assert (answer.status_code, answer.json()["error"]) == (HTTPStatus.NOT_FOUND, "Consumer not found")
+        response = account.test.get(f"/ops/consumers/{unknown}/index-state")
+        assert (response.status_code, response.json()["error"]) == (HTTPStatus.NOT_FOUND, "Consumer not found")

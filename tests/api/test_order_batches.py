@@ -27,10 +27,10 @@ def test_batch_response_keeps_the_request_order(
     wrapped: bool,  # noqa: FBT001
 ) -> None:
     orders = [{"consumerId": buyers[n % 2], "amount": n, "externalId": str(n)} for n in range(LIMIT)]
-    answer = send(account, {"orders": orders} if wrapped else orders)
-    assert answer.status_code == 201
-    assert [order["externalId"] for order in answer.json()] == [order["externalId"] for order in orders]
-    ids = [order["id"] for order in answer.json()]
+    response = send(account, {"orders": orders} if wrapped else orders)
+    assert response.status_code == 201
+    assert [order["externalId"] for order in response.json()] == [order["externalId"] for order in orders]
+    ids = [order["id"] for order in response.json()]
     assert ids == sorted(ids)
     consumers = [account.live.get(f"/consumers/{buyer}").json() for buyer in buyers]
     assert [(one["totalOrders"], one["totalOrderValue"]) for one in consumers] == [(250, 62250), (250, 62500)]
@@ -40,15 +40,15 @@ def test_batch_response_keeps_the_request_order(
 @pytest.mark.parametrize("item", [{}, None, {"amount": "wrong"}])
 def test_batch_of_more_than_500_is_refused(account: Account, item: Any, wrapped: bool) -> None:  # noqa: FBT001
     body = [item] * (LIMIT + 1)
-    answer = send(account, {"orders": body} if wrapped else body)
-    assert answer.status_code == 400
-    assert answer.json()["error"] == "Max batch size is 500"
+    response = send(account, {"orders": body} if wrapped else body)
+    assert response.status_code == 400
+    assert response.json()["error"] == "Max batch size is 500"
 
 
 @pytest.mark.parametrize("body", [[], {"orders": []}])
 def test_empty_batch_returns_an_empty_array(account: Account, body: Any) -> None:
-    answer = send(account, body)
-    assert (answer.status_code, answer.text) == (201, "[]")
+    response = send(account, body)
+    assert (response.status_code, response.text) == (201, "[]")
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ def test_metadata_limits_apply_to_the_merged_result(account: Account, buyer: str
     made = create_order(account, buyer)
     keys = {f"k{number}": "v" for number in range(50)}
     assert change_order(account, made["id"], metadata=keys | {"gone": None})["metadata"] == keys
-    answer = account.live.put(f"/orders/{made['id']}", json={"metadata": {"one more": 1}, "status": "CANCELLED"})
-    assert faults(answer).keys() == {"metadata"}
+    response = account.live.put(f"/orders/{made['id']}", json={"metadata": {"one more": 1}, "status": "CANCELLED"})
+    assert faults(response).keys() == {"metadata"}
     assert read_order(account, made["id"])["status"] == "COMPLETED"
 
 
@@ -120,8 +120,8 @@ def test_order_cannot_move_to_another_consumer(account: Account, buyer: str, ful
     other = create(account.live)["id"]
     assert change_order(account, full["id"], consumerId=buyer)["consumerId"] == buyer
     for wrong in (other, "cons_00000000000000000000000000", "", None, 5):
-        answer = account.live.put(f"/orders/{full['id']}", json={"consumerId": wrong, "status": "CANCELLED"})
-        assert faults(answer).keys() == {"consumerId"}
+        response = account.live.put(f"/orders/{full['id']}", json={"consumerId": wrong, "status": "CANCELLED"})
+        assert faults(response).keys() == {"consumerId"}
     assert "consumer" in faults(account.live.put(f"/orders/{full['id']}", json={"consumer": {"externalId": "b1"}}))
     assert read_order(account, full["id"])["status"] == "CREATED"
 
@@ -151,36 +151,36 @@ def test_amounts_must_be_consistent(
     account: Account, buyer: str, fields: dict[str, Any], given: dict[str, Any], expected: Any
 ) -> None:
     made = create_order(account, buyer, **fields)
-    answer = account.live.put(f"/orders/{made['id']}", json=given)
+    response = account.live.put(f"/orders/{made['id']}", json=given)
     if isinstance(expected, set):
-        assert faults(answer).keys() == expected
+        assert faults(response).keys() == expected
         assert read_order(account, made["id"]) == made
     else:
-        assert {name: answer.json()[name] for name in expected} == expected
+        assert {name: response.json()[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
     "field", ["amount", "consumerId", "status", "refundedAmount", "currencyCode", "baseAmount", "placedAt"]
 )
 def test_required_fields_cannot_be_cleared(account: Account, full: dict[str, Any], field: str) -> None:
-    answer = account.live.put(f"/orders/{full['id']}", json={field: None, "externalId": None})
-    assert faults(answer).keys() == {field}
+    response = account.live.put(f"/orders/{full['id']}", json={field: None, "externalId": None})
+    assert faults(response).keys() == {field}
     assert read_order(account, full["id"]) == full
 
 
 def test_all_faults_of_an_update_are_listed_at_once(account: Account, full: dict[str, Any]) -> None:
     wrong = {"amount": "x", "status": "DONE", "items": [{"productId": "p"}], "metadata": 1, "placedAt": "soon", "a": 1}
-    answer = account.live.put(f"/orders/{full['id']}", json=wrong)
-    assert faults(answer).keys() == (wrong.keys() - {"items"}) | {"items[0].quantity"}
+    response = account.live.put(f"/orders/{full['id']}", json=wrong)
+    assert faults(response).keys() == (wrong.keys() - {"items"}) | {"items[0].quantity"}
     assert read_order(account, full["id"]) == full
 
 
 def test_external_id_of_another_order_is_refused(account: Account, buyer: str) -> None:
     first, second = (create_order(account, buyer, externalId=name) for name in ("one", "two"))
     assert change_order(account, first["id"], externalId="one")["externalId"] == "one"
-    answer = account.live.put(f"/orders/{first['id']}", json={"externalId": "two"})
-    assert faults(answer) == {"externalId": "External ID already exists"}
-    assert answer.json()["error"] == "External ID already exists"
+    response = account.live.put(f"/orders/{first['id']}", json={"externalId": "two"})
+    assert faults(response) == {"externalId": "External ID already exists"}
+    assert response.json()["error"] == "External ID already exists"
     change_order(account, second["id"], externalId=None)
     assert change_order(account, first["id"], externalId="two")["externalId"] == "two"
     assert create_order(account, buyer, externalId="one")["externalId"] == "one"
@@ -261,15 +261,15 @@ def test_total_may_reach_its_limit_exactly(account: Account, buyer: str) -> None
     "given", [UNKNOWN, UNKNOWN.lower(), "ord_", "%00", "%ff", "%F0%9F%98%80", "'", UNKNOWN + "0", "x" * 2000, "ord_%0a"]
 )
 def test_unknown_order_is_404(account: Account, method: str, given: str) -> None:
-    answer = account.live.request(method, f"/orders/{given}", json={} if method == "PUT" else None)
-    assert (answer.status_code, answer.json()["error"]) == (404, "Order not found")
+    response = account.live.request(method, f"/orders/{given}", json={} if method == "PUT" else None)
+    assert (response.status_code, response.json()["error"]) == (404, "Order not found")
 
 
 def test_deleted_order_is_404(account: Account, full: dict[str, Any]) -> None:
     assert account.live.delete(f"/orders/{full['id']}").status_code == 200
     for method in ("GET", "PUT", "DELETE"):
-        answer = account.live.request(method, f"/orders/{full['id']}", json={} if method == "PUT" else None)
-        assert (answer.status_code, answer.json()["error"]) == (404, "Order not found")
+        response = account.live.request(method, f"/orders/{full['id']}", json={} if method == "PUT" else None)
+        assert (response.status_code, response.json()["error"]) == (404, "Order not found")
 
 
 def test_deleting_a_consumer_deletes_its_orders(account: Account, full: dict[str, Any], buyer: str) -> None:

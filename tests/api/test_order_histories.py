@@ -72,8 +72,8 @@ class History:
         self.orders[answered["id"]] = answered
 
     def _forget(self, order_id: str) -> None:
-        answer = self._account.live.delete(f"/orders/{order_id}").raise_for_status()
-        assert answer.json() == self.orders.pop(order_id)
+        response = self._account.live.delete(f"/orders/{order_id}").raise_for_status()
+        assert response.json() == self.orders.pop(order_id)
 
     def _fields(self) -> Fields:
         amount = Decimal(self._random.randint(0, 10 ** self._random.randint(1, 12))) / 10_000
@@ -137,7 +137,7 @@ def test_concurrent_updates_and_delete_of_an_order_are_safe(account: Account) ->
     with ThreadPoolExecutor(WRITERS) as pool:
         for _ in range(10):
             contested = create_order(account, busy)
-            statuses = [answer.status_code for answer in pool.map(compete, range(WRITERS))]
+            statuses = [response.status_code for response in pool.map(compete, range(WRITERS))]
             assert set(statuses[:-1]) <= {200, 404}
             assert statuses[-1] == 200
             assert order_totals(account, busy) == (0, Decimal(0), None)
@@ -155,8 +155,8 @@ def test_orders_during_the_delete_of_their_consumer_never_fail(account: Account)
         for _ in range(10):
             leaving = create(account.live)["id"]
             known = create_order(account, leaving)
-            answers = list(pool.map(compete, range(WRITERS)))
-            assert answers[0].status_code == 200
-            assert {answer.status_code for answer in answers[1::2]} <= {201, 400}
-            assert {answer.status_code for answer in answers[2::2]} <= {200, 404}
+            responses = list(pool.map(compete, range(WRITERS)))
+            assert responses[0].status_code == 200
+            assert {response.status_code for response in responses[1::2]} <= {201, 400}
+            assert {response.status_code for response in responses[2::2]} <= {200, 404}
     assert account.live.get("/orders").json()["data"] == []

@@ -41,9 +41,9 @@ def shop(service: Service) -> Iterator[Shop]:
 
 
 def page(shop: Shop, **parameters: Any) -> dict[str, Any]:
-    answer = shop.account.live.get("/orders", params=parameters)
-    assert answer.status_code == 200, answer.text
-    content: dict[str, Any] = answer.json()
+    response = shop.account.live.get("/orders", params=parameters)
+    assert response.status_code == 200, response.text
+    content: dict[str, Any] = response.json()
     return content
 
 

@@ -96,9 +96,9 @@ def test_unknown_or_ambiguous_consumer_is_refused(
 )  # fmt: skip
 def test_amount_is_exact_as_number_or_string(account: Account, buyer: str, sent: str, stored: str) -> None:
     body = f'{{"consumerId": "{buyer}", "status": "CANCELLED", "amount": {sent}}}'
-    answer = account.live.post("/orders", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 201, answer.text
-    assert answer.json()["amount"] == answer.json()["baseAmount"] == stored
+    response = account.live.post("/orders", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 201, response.text
+    assert response.json()["amount"] == response.json()["baseAmount"] == stored
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,9 @@ def test_one_of_several_concurrent_duplicates_is_created(account: Account, buyer
     with ThreadPoolExecutor(8) as pool:
         for turn in range(5):
             bodies = [{"consumerId": buyer, "amount": 1, "externalId": f"twin {turn}"}] * 8
-            answers = list(pool.map(lambda body: account.live.post("/orders", json=body), bodies))
-            assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
-            errors = {answer.json()["error"] for answer in answers if answer.status_code == 400}
+            responses = list(pool.map(lambda body: account.live.post("/orders", json=body), bodies))
+            assert sorted(response.status_code for response in responses) == [201] + [400] * 7
+            errors = {response.json()["error"] for response in responses if response.status_code == 400}
             assert errors == {"External ID already exists"}
     assert written_totals(account, buyer)[:2] == (5, "5")
 
@@ -231,9 +231,9 @@ def test_one_of_several_concurrent_duplicates_is_created(account: Account, buyer
 def test_database_faults_are_listed_with_the_other_faults(account: Account, buyer: str) -> None:
     known = create(account.live, "/orders", consumerId=buyer, amount=1, externalId="x1")
     wrong = {"externalId": "x1", "status": "DONE", "placedAt": "soon"}
-    answer = send(account, consumerId="nobody", amount=1, **wrong)
-    assert faults(answer).keys() == {"consumerId", *wrong}
-    assert answer.json()["error"] == "Validation failed"
+    response = send(account, consumerId="nobody", amount=1, **wrong)
+    assert faults(response).keys() == {"consumerId", *wrong}
+    assert response.json()["error"] == "Validation failed"
     nobody = {"consumer": {"email": "nobody@example.com"}} | wrong
     for amounts in ({"amount": "x"}, {"amount": -1}, {}):
         assert faults(send(account, **amounts, **nobody)).keys() == {"amount", *nobody}
@@ -261,5 +261,5 @@ def test_concurrent_batches_with_equal_ids_never_deadlock(account: Account, buye
                 [{"consumerId": one, "amount": 1, "externalId": f"{turn} {number}"} for number in numbers]
                 for one, numbers in zip([buyer, *others], [range(99), range(98, -1, -1)] * 2, strict=True)
             ]
-            answers = list(pool.map(lambda batch: account.live.post("/orders/batch", json=batch), batches))
-            assert sorted(answer.status_code for answer in answers) == [201, 400, 400, 400]
+            responses = list(pool.map(lambda batch: account.live.post("/orders/batch", json=batch), batches))
+            assert sorted(response.status_code for response in responses) == [201, 400, 400, 400]

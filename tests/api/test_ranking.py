@@ -16,9 +16,9 @@ def filled(account: Account, people: dict[str, dict[str, Any]]) -> dict[str, str
 
 
 def found(account: Account, names: dict[str, str], **parameters: str) -> list[str]:
-    answer = account.live.get("/consumers/search", params=parameters)
-    assert answer.status_code == 200, answer.text
-    return [names[row["id"]] for row in answer.json()["data"]]
+    response = account.live.get("/consumers/search", params=parameters)
+    assert response.status_code == 200, response.text
+    return [names[row["id"]] for row in response.json()["data"]]
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -50,8 +50,8 @@ def searches(account: Account) -> int:
 def asked(account: Account, path: str, **parameters: Any) -> int:
     """How many searches an answer took."""
     before = searches(account)
-    answer = account.live.get(path, params=parameters)
-    assert answer.status_code == 200, answer.text
+    response = account.live.get(path, params=parameters)
+    assert response.status_code == 200, response.text
     return searches(account) - before
 
 
@@ -92,9 +92,9 @@ def test_page_includes_any_number_of_large_audiences(hundred: Account, rule: dic
         rules = [numbered(rule, begin + n) for n in range(50)]
         made.append(create(hundred.live, "/audiences", name="A", type="DYNAMIC", rules=rules)["id"])
     try:
-        answer = hundred.live.get("/consumers", params={"include": "audiences", "first": 100})
-        assert answer.status_code == 200, answer.text
-        assert [[one["id"] for one in row["audiences"]] for row in answer.json()["data"]] == [sorted(made)] * 100
+        response = hundred.live.get("/consumers", params={"include": "audiences", "first": 100})
+        assert response.status_code == 200, response.text
+        assert [[one["id"] for one in row["audiences"]] for row in response.json()["data"]] == [sorted(made)] * 100
         condition = ":~impossible" if inside_text else ":5"
         asked = {"audienceId": made[0], "filter": " ".join(f"NOT metadata.b{n}{condition}" for n in range(50))}
         asked |= {"search": "person pers " * 16, "first": "100", "count": "true"}
@@ -128,12 +128,12 @@ class Cut(NamedTuple):
     paths: list[str]
 
     def statuses(self) -> list[int]:
-        answers = [self.client.get(path) for path in self.paths]
-        for answer in answers:
-            if answer.status_code != 200:
-                assert answer.json()["error"] == "Search unavailable"
-                assert int(answer.headers["Retry-After"]) > 0
-        return [answer.status_code for answer in answers]
+        responses = [self.client.get(path) for path in self.paths]
+        for response in responses:
+            if response.status_code != 200:
+                assert response.json()["error"] == "Search unavailable"
+                assert int(response.headers["Retry-After"]) > 0
+        return [response.status_code for response in responses]
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +166,9 @@ def test_read_is_503_while_opensearch_is_away(cut: Cut) -> None:
 
 def test_read_is_503_while_opensearch_hangs(cut: Cut) -> None:
     cut.way.open(hanging=True)
-    answer = cut.client.get(cut.paths[-1])
-    assert answer.status_code == 503
-    assert int(answer.headers["Retry-After"]) > 0
+    response = cut.client.get(cut.paths[-1])
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
     cut.way.open()
     assert cut.statuses() == [200] * len(READS)
 
@@ -211,7 +211,7 @@ def test_audience_with_too_much_text_is_refused(hundred: Account) -> None:
     audience = create(hundred.live, "/audiences", name="A", type="DYNAMIC", filter="email:*")["id"]
     for given in ({"rules": rules}, {"filter": text}):
         for method, path in (("POST", "/audiences"), ("PUT", f"/audiences/{audience}")):
-            answer = hundred.live.request(method, path, json={"name": "A", "type": "DYNAMIC"} | given)
-            assert faults(answer).keys() == given.keys()
+            response = hundred.live.request(method, path, json={"name": "A", "type": "DYNAMIC"} | given)
+            assert faults(response).keys() == given.keys()
     assert faults(hundred.live.get("/consumers", params={"filter": text})).keys() == {"filter"}
     hundred.live.delete(f"/audiences/{audience}").raise_for_status()

@@ -38,11 +38,11 @@ def test_naughty_string_is_stored_as_sent_or_refused(target: Account, field: str
     for text in naughty():
         before = count_rows(target)
         value: Any = {text[:64]: text} if field == "metadata" else text
-        answer = target.live.post("/consumers", json={field: value})
-        assert answer.status_code in {201, 400}, (text, answer.text)
-        assert count_rows(target) == before + (answer.status_code == 201)
-        if answer.status_code == 201 and field in {"externalId", "metadata"}:
-            assert target.live.get(f"/consumers/{answer.json()['id']}").json()[field] == value
+        response = target.live.post("/consumers", json={field: value})
+        assert response.status_code in {201, 400}, (text, response.text)
+        assert count_rows(target) == before + (response.status_code == 201)
+        if response.status_code == 201 and field in {"externalId", "metadata"}:
+            assert target.live.get(f"/consumers/{response.json()['id']}").json()[field] == value
     target.settled()
     with target.database.engine.connect() as connection:
         parked = sa.text("SELECT count(*) FROM outbox WHERE environment_id = :id AND parked_at IS NOT NULL")
@@ -53,8 +53,8 @@ def test_naughty_string_is_stored_as_sent_or_refused(target: Account, field: str
 def test_naughty_string_is_never_a_5xx_in_a_query(target: Account, parameter: str) -> None:
     path = "/consumers/search" if parameter == "q" else "/consumers"
     for text in naughty():
-        answer = target.live.get(path, params={parameter: text})
-        assert answer.status_code in {200, 400}, (text, answer.text)
+        response = target.live.get(path, params={parameter: text})
+        assert response.status_code in {200, 400}, (text, response.text)
 
 
 def texts(kind: str) -> list[Path]:
@@ -65,8 +65,8 @@ def texts(kind: str) -> list[Path]:
 def test_text_that_is_not_json_is_refused(target: Account, file: Path) -> None:
     before = count_rows(target)
     for path in ("/consumers", "/orders/batch"):
-        answer = target.live.post(path, content=file.read_bytes(), headers=JSON)
-        assert (answer.status_code, answer.json()["error"]) == (400, "Invalid JSON")
+        response = target.live.post(path, content=file.read_bytes(), headers=JSON)
+        assert (response.status_code, response.json()["error"]) == (400, "Invalid JSON")
     assert count_rows(target) == before
 
 
@@ -78,12 +78,12 @@ REFUSED = {"y_object_duplicated_key", "y_object_duplicated_key_and_value", "y_ob
 @pytest.mark.parametrize("file", texts("y"), ids=lambda file: file.stem)
 def test_valid_json_is_returned_unchanged(target: Account, file: Path) -> None:
     body = b'{"metadata": {"value": ' + file.read_bytes() + b"}}"
-    answer = target.live.post("/consumers", content=body, headers=JSON)
+    response = target.live.post("/consumers", content=body, headers=JSON)
     if file.stem in REFUSED:
-        assert (answer.status_code, answer.json()["error"]) == (400, "Invalid JSON")
+        assert (response.status_code, response.json()["error"]) == (400, "Invalid JSON")
     else:
-        assert answer.status_code == 201, answer.text
-        shown = json.loads(answer.content, parse_int=float)  # jsonb writes 1e3 out as 1000
+        assert response.status_code == 201, response.text
+        shown = json.loads(response.content, parse_int=float)  # jsonb writes 1e3 out as 1000
         assert shown["metadata"]["value"] == json.loads(file.read_bytes(), parse_int=float)
 
 
@@ -91,9 +91,9 @@ def test_valid_json_is_returned_unchanged(target: Account, file: Path) -> None:
 def test_ambiguous_json_is_accepted_or_refused(target: Account, file: Path) -> None:
     before = count_rows(target)
     body = b'{"metadata": {"value": ' + file.read_bytes() + b"}}"
-    answer = target.live.post("/consumers", content=body, headers=JSON)
-    assert answer.status_code in {201, 400}, answer.text
-    assert count_rows(target) == before + (answer.status_code == 201)
+    response = target.live.post("/consumers", content=body, headers=JSON)
+    assert response.status_code in {201, 400}, response.text
+    assert count_rows(target) == before + (response.status_code == 201)
 
 
 def addresses(kind: str) -> list[str]:
@@ -112,17 +112,17 @@ INVALID = ("test_email_invalid_syntax", "test_email_invalid_syntax_strict", "tes
 )
 def test_valid_email_is_stored_with_a_lower_case_domain(service: Service, address: str) -> None:
     with new_account(service) as account:
-        answer = account.live.post("/consumers", json={"email": address})
+        response = account.live.post("/consumers", json={"email": address})
         local, _, domain = address.rpartition("@")
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["email"] == f"{local}@{domain.lower()}"
+        assert response.status_code == 201, response.text
+        assert response.json()["email"] == f"{local}@{domain.lower()}"
 
 
 @pytest.mark.parametrize("address", [one for kind in INVALID for one in addresses(kind)])
 def test_invalid_email_is_refused(target: Account, address: str) -> None:
     before = count_rows(target)
-    answer = target.live.post("/consumers", json={"email": address})
-    assert fault_fields(answer) == ["email"]
+    response = target.live.post("/consumers", json={"email": address})
+    assert fault_fields(response) == ["email"]
     assert count_rows(target) == before
 
 

@@ -104,10 +104,10 @@ def _says(found: Found, row: sa.Row[Any]) -> bool:
 
 def _documents(client: OpenSearch, index: str) -> Iterator[Found]:
     body = {"size": PAGE, "sort": ["_doc"], "version": True}
-    answer: Any = client.search(index=index, body=body, params={"scroll": "1m"})
-    page = msgspec.json.decode(answer, type=_Page)
+    response: Any = client.search(index=index, body=body, params={"scroll": "1m"})
+    page = msgspec.json.decode(response, type=_Page)
     while page.hits.hits:
         yield from page.hits.hits
-        answer = client.scroll(body={"scroll_id": page.scroll_id, "scroll": "1m"})
-        page = msgspec.json.decode(answer, type=_Page)
+        response = client.scroll(body={"scroll_id": page.scroll_id, "scroll": "1m"})
+        page = msgspec.json.decode(response, type=_Page)
     client.clear_scroll(body={"scroll_id": [page.scroll_id]})

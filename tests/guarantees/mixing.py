@@ -52,13 +52,13 @@ class Client:
 
     def _create(self) -> None:
         name = self._name()
-        answer = self._post("/consumers", {"fullName": name})
-        self._wrote(answer, [(answer.json()["id"], name)])
+        response = self._post("/consumers", {"fullName": name})
+        self._wrote(response, [(response.json()["id"], name)])
 
     def _create_batch(self) -> None:
         names = [self._name() for _ in range(self._random.randint(1, BATCH))]
-        answer = self._post("/consumers/batch", [{"fullName": name} for name in names])
-        self._wrote(answer, list(zip([row["id"] for row in answer.json()], names, strict=True)))
+        response = self._post("/consumers/batch", [{"fullName": name} for name in names])
+        self._wrote(response, list(zip([row["id"] for row in response.json()], names, strict=True)))
 
     def _change(self) -> None:
         consumer, name = self._any(), self._name()
@@ -72,11 +72,11 @@ class Client:
 
     def _delete(self) -> None:
         consumer = self._any()
-        answer = self._send("DELETE", f"/consumers/{consumer}", gone=True)
+        response = self._send("DELETE", f"/consumers/{consumer}", gone=True)
         name = self.names.pop(consumer)
         self.changes += 1
         # After a repetition the answer may be that it is gone, without a token.
-        if token := answer.headers.get("Consistency-Token"):
+        if token := response.headers.get("Consistency-Token"):
             self._last = Write(consumer, name, exists=False, token=token)
 
     def _delete_batch(self) -> None:
@@ -97,29 +97,29 @@ class Client:
 
     def _members(self, method: str) -> None:
         chosen = self._random.sample(list(self.names), min(len(self.names), 5))
-        answer = self._send(method, f"/audiences/{self._audience}/members", {"consumerIds": chosen})
-        self.changes += sum(value for name, value in answer.json().items() if name.endswith("Count"))
+        response = self._send(method, f"/audiences/{self._audience}/members", {"consumerIds": chosen})
+        self.changes += sum(value for name, value in response.json().items() if name.endswith("Count"))
 
     def _read(self) -> None:
         assert self._last
         last, asked = self._last, {"search": self._last.name}
         try:
-            answer = self._http.get("/consumers", params=asked, headers={"Consistency-Token": last.token})
+            response = self._http.get("/consumers", params=asked, headers={"Consistency-Token": last.token})
         except httpx.TransportError:
             return
-        if answer.status_code != httpx.codes.OK:
-            assert answer.status_code in UNSETTLED, answer.text
+        if response.status_code != httpx.codes.OK:
+            assert response.status_code in UNSETTLED, response.text
             return
         self.reads += 1
-        self.stale += (is_stale := answer.headers.get("Index-Stale") == "true")
-        exists = any(row["id"] == last.consumer and row["fullName"] == last.name for row in answer.json()["data"])
+        self.stale += (is_stale := response.headers.get("Index-Stale") == "true")
+        exists = any(row["id"] == last.consumer and row["fullName"] == last.name for row in response.json()["data"])
         if exists != last.exists and not is_stale:
-            self.missed.append(f"{last}: {answer.text}")
+            self.missed.append(f"{last}: {response.text}")
 
-    def _wrote(self, answer: httpx.Response, given: list[tuple[str, str]]) -> None:
+    def _wrote(self, response: httpx.Response, given: list[tuple[str, str]]) -> None:
         self.names |= dict(given)
         self.changes += len(given)
-        self._last = Write(*given[-1], exists=True, token=answer.headers["Consistency-Token"])
+        self._last = Write(*given[-1], exists=True, token=response.headers["Consistency-Token"])
 
     def _post(self, path: str, body: Any) -> httpx.Response:
         return self._send("POST", path, body, {"Idempotency-Key": f"{self._number}-{self._steps}-{self.changes}"})
@@ -135,19 +135,21 @@ class Client:
             nonlocal tries
             tries += 1
             try:
-                answer = self._http.request(method, path, json=body, headers=headers)
+                response = self._http.request(method, path, json=body, headers=headers)
             except httpx.TransportError:
                 return None
-            if answer.status_code in UNSETTLED:
+            if response.status_code in UNSETTLED:
                 return None
-            assert answer.is_success or (gone and tries > 1 and answer.status_code == httpx.codes.NOT_FOUND), (
-                answer.text
+            assert response.is_success or (gone and tries > 1 and response.status_code == httpx.codes.NOT_FOUND), (
+                response.text
             )
-            return answer
+            return response
 
-        answer = wait_until(lambda: [found] if (found := attempt()) is not None else [], PATIENCE_SECONDS, "an answer")
+        response = wait_until(
+            lambda: [found] if (found := attempt()) is not None else [], PATIENCE_SECONDS, "an answer"
+        )
         self.repeated += tries - 1
-        return answer[0]
+        return response[0]
 
     def _any(self) -> str:
         return self._random.choice(list(self.names))

@@ -92,8 +92,8 @@ class Story(NamedTuple):
         self.account.live.delete(f"/consumers/{self.gone}").raise_for_status()
 
     def shown(self) -> list[str]:
-        answer = self.account.live.get("/consumers").raise_for_status()
-        return [row["fullName"] for row in answer.json()["data"]]
+        response = self.account.live.get("/consumers").raise_for_status()
+        return [row["fullName"] for row in response.json()["data"]]
 
     def assert_told_soon(self, name: str = "After", timeout: float = 30) -> None:
         wait_until(lambda: self.shown() == [name], timeout, what="the change and the delete in the list")

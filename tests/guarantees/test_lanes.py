@@ -36,12 +36,12 @@ def start_import(account: Account) -> None:
 
 
 def write_and_read(client: httpx.Client, name: str) -> None:
-    answer = client.post("/consumers", json={"fullName": name}, headers={"Prefer": "wait=10"})
-    assert answer.headers["Index-State"] == "searchable"
-    headers = {"Consistency-Token": answer.headers["Consistency-Token"], "Prefer": "wait=0"}
+    response = client.post("/consumers", json={"fullName": name}, headers={"Prefer": "wait=10"})
+    assert response.headers["Index-State"] == "searchable"
+    headers = {"Consistency-Token": response.headers["Consistency-Token"], "Prefer": "wait=0"}
     found = client.get("/consumers", params={"search": name}, headers=headers)
     assert "Index-Stale" not in found.headers
-    assert [row["id"] for row in found.json()["data"]] == [answer.json()["id"]]
+    assert [row["id"] for row in found.json()["data"]] == [response.json()["id"]]
 
 
 def test_writes_are_searchable_at_once_while_an_import_is_indexed(

@@ -29,13 +29,13 @@ class Shop(NamedTuple):
     account: Account
 
     def create(self, name: str, prefer: str = "") -> Any:
-        answer = self.account.live.post("/consumers", json={"fullName": name}, headers={"Prefer": prefer})
-        assert answer.status_code == 201, answer.text
-        return answer
+        response = self.account.live.post("/consumers", json={"fullName": name}, headers={"Prefer": prefer})
+        assert response.status_code == 201, response.text
+        return response
 
     def found(self, name: str) -> bool:
-        answer = self.account.live.get("/consumers", params={"search": name})
-        return answer.status_code == 200 and [row["fullName"] for row in answer.json()["data"]] == [name]
+        response = self.account.live.get("/consumers", params={"search": name})
+        return response.status_code == 200 and [row["fullName"] for row in response.json()["data"]] == [name]
 
     def wait_for(self, name: str) -> None:
         wait_until(lambda: self.found(name), what=f"{name} in the search")
@@ -69,10 +69,10 @@ def broker(shop: Shop) -> Iterator[redis.Redis]:
 def test_opensearch_killed_in_the_middle_of_a_drain_holds_up_no_write_and_loses_none(shop: Shop) -> None:
     shop.drain_backlog()
     shop.servers.opensearch.kill()
-    answers = [shop.create(f"Meanwhile {number}") for number in range(20)]
-    changed = answers[0].json()["id"]
+    responses = [shop.create(f"Meanwhile {number}") for number in range(20)]
+    changed = responses[0].json()["id"]
     shop.account.live.put(f"/consumers/{changed}", json={"fullName": "Changed"}).raise_for_status()
-    shop.account.live.delete(f"/consumers/{answers[1].json()['id']}").raise_for_status()
+    shop.account.live.delete(f"/consumers/{responses[1].json()['id']}").raise_for_status()
     start(shop.servers.opensearch)
     assert_agreement_soon(shop.account.database)
     assert shop.found("Changed")

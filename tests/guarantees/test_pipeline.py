@@ -9,9 +9,9 @@ from tests.waiting import wait_until
 
 
 def found(account: Account, text: str) -> list[str]:
-    answer = account.live.get("/consumers", params={"search": text})
-    assert answer.status_code == 200, answer.text
-    return [row["id"] for row in answer.json()["data"]]
+    response = account.live.get("/consumers", params={"search": text})
+    assert response.status_code == 200, response.text
+    return [row["id"] for row in response.json()["data"]]
 
 
 def test_posted_consumer_is_found_by_a_part_of_its_name_without_accents(account: Account) -> None:

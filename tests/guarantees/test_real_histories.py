@@ -69,8 +69,8 @@ class RealHistories(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        answer = self.account.live.post("/audiences", json={"name": "Friends", "type": "STATIC"})
-        self.audience = answer.raise_for_status().json()["id"]
+        response = self.account.live.post("/audiences", json={"name": "Friends", "type": "STATIC"})
+        self.audience = response.raise_for_status().json()["id"]
 
     @rule(name=NAMES)
     def create(self, name: str) -> None:
@@ -134,8 +134,8 @@ class RealHistories(RuleBasedStateMachine):
     def remember(self, place: int) -> None:
         """What the index says of a consumer now may be sent again, much later."""
         consumer = self._one(place)
-        answer: Any = self._index().get(index=self.index, id=consumer, params={"ignore": 404})
-        found = msgspec.json.decode(answer, type=Got)
+        response: Any = self._index().get(index=self.index, id=consumer, params={"ignore": 404})
+        found = msgspec.json.decode(response, type=Got)
         if found.found:
             self.late.append(Late(consumer, found.version, bytes(found.source)))
 
@@ -159,9 +159,9 @@ class RealHistories(RuleBasedStateMachine):
         return self.writer
 
     def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        answer = self.account.live.request(method, path, json=body)
-        assert answer.status_code in SETTLED, answer.text
-        return answer
+        response = self.account.live.request(method, path, json=body)
+        assert response.status_code in SETTLED, response.text
+        return response
 
     def _made(self, rows: list[Any]) -> None:
         self.known += [row["id"] for row in rows]

@@ -103,10 +103,10 @@ class Reader:
         walked: list[str] = []
         cursor: dict[str, str] = {}
         while not self._stop.is_set():
-            answer = self._http.get("/consumers", params={"first": 100, "search": "seed", **cursor})
-            self.statuses.add(answer.status_code)
-            if answer.is_success:
-                page = answer.json()
+            response = self._http.get("/consumers", params={"first": 100, "search": "seed", **cursor})
+            self.statuses.add(response.status_code)
+            if response.is_success:
+                page = response.json()
                 walked += [row["id"] for row in page["data"]]
                 cursor = {"after": page["pageInfo"]["endCursor"]}
                 if not page["pageInfo"]["hasNextPage"]:

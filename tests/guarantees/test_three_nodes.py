@@ -110,15 +110,15 @@ def test_nothing_is_lost_and_all_goes_on_when_the_node_with_the_primary_is_kille
         running = [pool.submit(client.run, CHANGES) for client in clients]
         wait_until(lambda: sum(client.changes for client in clients) > CHANGES / 2, 120, "changes before the fault")
         node.kill()
-        answers = [look(shop)]
+        responses = [look(shop)]
         while not all(client.done() for client in running):
-            answers.append(look(shop))
+            responses.append(look(shop))
         for client in running:
             client.result()
-    told = [answer for answer in answers if answer.is_success]
+    told = [response for response in responses if response.is_success]
     assert told, "reads go on"
-    assert all(answer.json()["data"] for answer in told), "no list lacks what was in it before"
-    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert all(response.json()["data"] for response in told), "no list lacks what was in it before"
+    assert {response.status_code for response in responses} <= {200, 503}
     assert_agreement_soon(shop.database, timeout=120)
     assert [missed for client in clients for missed in client.missed] == []
     with shop.database.engine.connect() as connection:

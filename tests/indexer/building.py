@@ -77,8 +77,8 @@ def read_index(pipeline: Pipeline) -> list[str]:
 
 def document_in(pipeline: Pipeline, index: str, consumer_id: str) -> Any:
     """What an index holds of a consumer, searchable or not; None if nothing."""
-    answer: Any = pipeline.writer.get(index=index, id=consumer_id, params={"ignore": 404})
-    return msgspec.json.decode(answer).get("_source")
+    response: Any = pipeline.writer.get(index=index, id=consumer_id, params={"ignore": 404})
+    return msgspec.json.decode(response).get("_source")
 
 
 def people(pipeline: Pipeline, number: int) -> list[str]:

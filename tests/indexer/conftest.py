@@ -68,8 +68,8 @@ class Pipeline(NamedTuple):
 
     def source(self, consumer_id: str) -> bytes:
         """The bytes of a document."""
-        answer: Any = self.writer.get(index=self.index_name, id=consumer_id)
-        return bytes(msgspec.json.decode(answer, type=dict[str, msgspec.Raw])["_source"])
+        response: Any = self.writer.get(index=self.index_name, id=consumer_id)
+        return bytes(msgspec.json.decode(response, type=dict[str, msgspec.Raw])["_source"])
 
     def indexed(self, consumer_id: str) -> Any:
         return msgspec.json.decode(self.source(consumer_id))
@@ -77,9 +77,9 @@ class Pipeline(NamedTuple):
     def write_by_hand(self, consumer_id: str, version: int, source: bytes) -> int:
         """What a drain that comes too late would send; gives OpenSearch's status."""
         params: dict[str, Any] = {"version": version, "version_type": "external_gte", "ignore": 409}
-        answer: Any = self.writer.index(index=self.index_name, id=consumer_id, body=source, params=params)
+        response: Any = self.writer.index(index=self.index_name, id=consumer_id, body=source, params=params)
         self.writer.indices.refresh(index=self.index_name)
-        return int(msgspec.json.decode(answer).get("status", 200))
+        return int(msgspec.json.decode(response).get("status", 200))
 
     def visible(self) -> set[str]:
         """What readers find."""

@@ -37,8 +37,8 @@ def test_live_mapping_is_the_declared_one_and_strict(pipeline: Pipeline) -> None
 def test_field_that_is_not_declared_is_refused(pipeline: Pipeline) -> None:
     assert pipeline.write_by_hand("x", 1, b'{"id": "x"}') == 200
     params = {"ignore": 400}
-    answer: Any = pipeline.writer.index(index=pipeline.index_name, id="y", body=b'{"unknown": 1}', params=params)
-    assert "strict_dynamic_mapping_exception" in answer
+    response: Any = pipeline.writer.index(index=pipeline.index_name, id="y", body=b'{"unknown": 1}', params=params)
+    assert "strict_dynamic_mapping_exception" in response
 
 
 def test_many_that_start_at_once_make_one_generation(pipeline: Pipeline) -> None:

@@ -122,9 +122,9 @@ def test_reindex_over_http(account: Account) -> None:
 )
 def test_reindex_that_makes_no_sense_is_refused_over_http(account: Account, wanted: dict[str, str], field: str) -> None:
     body = {name: value.replace("{account}", account.name) for name, value in wanted.items()}
-    answer = account.live.post("/ops/index/reindex", json=body)
-    assert answer.status_code == 400
-    assert [fault["field"] for fault in answer.json()["details"]] == [field]
+    response = account.live.post("/ops/index/reindex", json=body)
+    assert response.status_code == 400
+    assert [fault["field"] for fault in response.json()["details"]] == [field]
 
 
 @pytest.mark.parametrize(

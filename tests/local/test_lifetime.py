@@ -83,13 +83,13 @@ def test_killed_server_is_started_again_with_the_same_data(servers_of_parent: Ru
             return connection.execute("SELECT value FROM kept").fetchone() == (42,)
         return False
 
-    def answers() -> bool:
+    def responses() -> bool:
         with suppress(redis.ConnectionError), redis.Redis.from_url(queue, retry=None) as client:
             return bool(client.ping())
         return False
 
     wait_until(kept, what="PostgreSQL's data")
-    wait_until(answers, what="Valkey")
+    wait_until(responses, what="Valkey")
     wait_until(lambda: index_exists(index), timeout=90, what="OpenSearch's data")
 
 
