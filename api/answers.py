@@ -1,4 +1,4 @@
-"""Answers to requests. A body is JSON as bytes, so that it can be stored, replayed and passed through unchanged."""
+"""Answers to requests. The body is JSON as bytes: stored, replayed and passed through unchanged."""
 
 import hashlib
 from http import HTTPStatus
@@ -11,7 +11,7 @@ from api.request import AnyRequest
 
 
 class Answer(msgspec.Struct):
-    """A successful outcome. `headers` belong to the outcome, and are replayed together with it."""
+    """A successful outcome. `headers` belong to the outcome and are replayed with the body."""
 
     status: int
     body: bytes
@@ -42,7 +42,7 @@ def etag(version: int) -> str:
 
 
 def weak_etag(body: bytes) -> str:
-    """Return the entity tag of a body that is made of several rows."""
+    """Return the entity tag of a body made of several rows."""
     return f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
 
 
@@ -61,7 +61,7 @@ def is_match(tags: set[str] | None, tag: str) -> bool:
 
 
 def is_none_match(tags: set[str] | None, tag: str) -> bool:
-    """Return whether the tags of an `If-None-Match` include the tag (weak comparison), so that 304 is enough."""
+    """Return whether the tags of an `If-None-Match` include the tag (weak comparison): the answer is then 304."""
     if tags is None:
         return False
     return tags == {"*"} or tag.removeprefix("W/") in {known.removeprefix("W/") for known in tags}

@@ -112,7 +112,7 @@ async def allow(message: Message, scope: Scope) -> None:
 
 @asynccontextmanager
 async def connections(app: Litestar) -> AsyncIterator[None]:
-    """Open the connections and background tasks of the process, and close them when it ends."""
+    """Open the connections and background tasks of the process; close all when the process ends."""
     chosen = app.state.settings
     app.state.engine = open_async_engine(chosen)
     app.state.search = open_reader(chosen)

@@ -26,14 +26,14 @@ CACHE_KEYS = 10_000
 FLUSH_SECONDS = 60.0
 """Time between two flushes of the keys' last uses to the database."""
 STORE_SECONDS = 2.0
-"""Time limit of a flush, because the last one delays the end of the process."""
+"""Time limit of a flush, because the last flush delays the end of the process."""
 
 FIND_KEY = sa.text("""
     SELECT e.id AS environment_id, e.mode, o.id AS organization_id, o.currency, o.region, o.limit_reads,
         o.limit_writes, o.limit_batch, k.id AS key_id, k.scopes, k.expires_at, k.revoked_at
     FROM api_keys k JOIN environments e ON e.id = k.environment_id JOIN organizations o ON o.id = e.organization_id
     WHERE k.secret_hash = :secret_hash""")
-# A row that another process is just updating is skipped: both would store nearly the same time.
+# A row locked by another process is skipped: both would store nearly the same time.
 STORE_LAST_USES = sa.text("""
     WITH used AS (
         SELECT u.id, u.at FROM unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS u (id, at)
@@ -43,7 +43,7 @@ STORE_LAST_USES = sa.text("""
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """The key of a request, and the environment it belongs to. A request can reach nothing outside that environment."""
+    """The key of a request, and the key's environment. A request can reach nothing outside its environment."""
 
     environment_id: int
     mode: str
@@ -79,7 +79,7 @@ class Keys:
             caller = await self._find(secret_hash)
             if len(self._cache) >= CACHE_KEYS:
                 self._cache.clear()
-            # Expiry counts from before the query, because the row may have been read at its start.
+            # Expiry counts from before the query, because the query may have read the row at its start.
             self._cache[secret_hash] = (now + CACHE_SECONDS, caller)
         if caller is None or not caller.is_valid():
             return None
@@ -93,7 +93,7 @@ class Keys:
             await self.store_last_uses()
 
     async def store_last_uses(self) -> None:
-        """Store when each key was last used. If that fails, the next call stores it."""
+        """Store when each key was last used. After a failure, the next call stores the same times again."""
         last_uses, self._last_uses = self._last_uses, {}
         if not last_uses:
             return
@@ -116,7 +116,7 @@ class Keys:
 
 
 async def authenticate(request: AnyRequest) -> None:
-    """Find the caller by the `Authorization` header; `caller_of` then returns it.
+    """Find the caller by the `Authorization` header; `caller_of` returns the caller afterwards.
 
     Raises:
         Problem: 401.
@@ -141,7 +141,7 @@ def caller_of(request: AnyRequest) -> Caller:
 
 
 def authorize(request: AnyRequest, scope: Scope) -> None:
-    """Check that the caller's key has a scope.
+    """Require a scope of the caller's key.
 
     Raises:
         Problem: 403.

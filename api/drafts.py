@@ -1,10 +1,10 @@
-"""Drafts: request bodies that may still have schema faults.
+"""Drafts: request bodies together with their schema faults.
 
-A sender should learn every problem of a body from a single response: the schema faults (a malformed address) together
-with the faults that only the database can find (an address that is taken, an unknown id). A handler whose write can
-fail in the database therefore declares its payload as a draft. Even a draft with schema faults goes to the database,
-where nothing is stored; `Draft.refuse` then answers 400 with all faults. Any other handler declares the plain type of
-its payload, and a body with schema faults is refused before the handler runs.
+A client should learn every problem of a body from a single response: schema faults (a malformed address) as well as
+faults found only in the database (a taken address, an unknown id). A handler therefore declares its payload as a draft
+if the write can fail in the database. Even a draft with schema faults goes to the database, where nothing is stored;
+`Draft.refuse` then answers 400 with all faults. A handler with a plain type as its payload never sees schema faults:
+the body is refused before the handler runs.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Draft(msgspec.Struct, Generic[T], frozen=True):
     """A body and its schema faults.
 
-    A faulty field of an item is UNSET, even if the type requires the field. An item of a batch is None if the sender
-    put something other than an object there.
+    A faulty field of an item is UNSET, even if the type requires the field. An item of a batch is None if the body has
+    something else than an object there.
     """
 
     items: Sequence[T | None]
@@ -29,12 +29,12 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
     is_batch: ClassVar[bool]
 
     def refuse(self, found: Sequence[ItemFault]) -> None:
-        """Raise 400 with the schema faults and those found in the database; return if there are none."""
+        """Raise 400 with the schema faults and the faults found in the database; return if there are none."""
         refuse([*self.faults, *(item.in_batch() if self.is_batch else item.fault for item in found)])
 
 
 class ObjectDraft(Draft[T], Generic[T], frozen=True):
-    """A body that is a single object."""
+    """A body with a single object."""
 
     is_batch: ClassVar[bool] = False
 
@@ -46,6 +46,6 @@ class ObjectDraft(Draft[T], Generic[T], frozen=True):
 
 
 class BatchDraft(Draft[T], Generic[T], frozen=True):
-    """A body that is an array of objects. A fault names the index of its item: `[3].email`."""
+    """A body with an array of objects. Faults name the index of the item: `[3].email`."""
 
     is_batch: ClassVar[bool] = True

@@ -1,7 +1,7 @@
 """The outermost layer of the application, for every response, including 404 and 405.
 
-It gives each request an id, and each response the headers `X-Request-Id` and `X-RateLimit-…`; it writes a log line and
-counts the request in the metrics.
+Each request gets an id, a log line and a place in the metrics; each response gets the headers `X-Request-Id` and
+`X-RateLimit-…`.
 """
 
 import re
@@ -52,7 +52,7 @@ def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
 
 
 def _request_id(scope: HTTPScope) -> str:
-    """Return the id that the client sent, if it is valid; otherwise a new id."""
+    """Return the id sent by the client if valid, otherwise a new id."""
     received = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
     return received if VALID_REQUEST_ID.fullmatch(received) else f"req_{ULID()}"
 

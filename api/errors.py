@@ -48,7 +48,7 @@ class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure of the service)
-    """A response other than success. Any code below a route may raise it; `render` makes it a response."""
+    """An error response. Raised by any code below a route, and made a response by `render`."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure
 
 
 def invalid(*faults: Fault, error: str = VALIDATION_FAILED) -> Problem:
-    """Build the 400 for a request with these faults."""
+    """Build the 400 for a request with faults."""
     return Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
 
 
@@ -114,7 +114,7 @@ def render(request: AnyRequest, problem: Problem) -> Response[ErrorBody]:
 
 
 def from_framework(request: AnyRequest, error: HTTPException) -> Response[ErrorBody]:
-    """Answer an error that the framework raised, such as 404, 405 or 413."""
+    """Answer an error of the framework, such as 404, 405 or 413."""
     status = HTTPStatus(error.status_code)
     sentence = SENTENCES.get(status, status.phrase.capitalize())
     return render(request, Problem(status, sentence, headers=error.headers))

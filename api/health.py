@@ -1,4 +1,4 @@
-"""Health checks: whether the process runs, and whether it can answer requests."""
+"""Health checks: whether the process runs, and whether requests can be answered."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ class Ready(msgspec.Struct, rename="camel"):
     """`ok` or `unavailable`, for each dependency and as a whole.
 
     The service is ready without the queue, because wake-ups may be lost at any time. `indexLagMs` is the age of the
-    oldest change that is not searchable yet; null if unknown.
+    oldest change not searchable yet; null if unknown.
     """
 
     status: str

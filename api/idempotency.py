@@ -1,8 +1,8 @@
 """Idempotency keys: the answer of a POST is stored in the transaction of the write, and replayed for 24 hours.
 
-The transaction claims the key before the write, and stores the answer after it. A concurrent request with the same key
-therefore waits at the claim, until the first transaction has committed (its answer is replayed) or rolled back (the
-second request then does the write itself).
+The transaction claims the key before the write, and stores the answer after the write. A concurrent request with the
+same key therefore waits at the claim. If the first transaction commits, the second request replays the answer; if the
+first rolls back, the second does the write.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ STORE = sa.text("""
 
 
 class Claim(NamedTuple):
-    """A key of an environment, with a digest of the request that was sent with it."""
+    """A key of an environment, with a digest of the request sent with the key."""
 
     environment_id: int
     key: str
@@ -48,7 +48,7 @@ class Claim(NamedTuple):
 
 
 async def claim_of(request: AnyRequest, caller: Caller) -> Claim | None:
-    """Return the claim of a POST with a key; None for every other request.
+    """Return the claim of a POST with a key; None for all further requests.
 
     Raises:
         Problem: 400 if a key is empty or too long; names the header.
@@ -71,7 +71,7 @@ async def claim_of(request: AnyRequest, caller: Caller) -> Claim | None:
 
 
 async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
-    """Claim the key for this transaction; if an answer is stored under it, return that.
+    """Claim the key for this transaction; return the answer stored under the key, if any.
 
     Raises:
         Problem: 409 if the key was used for another request, or a request with the key is still running after 5 s.
@@ -94,7 +94,7 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
 
 
 async def store(connection: AsyncConnection, claim: Claim, answer: Answer) -> None:
-    """Store the answer under the key that this transaction has claimed."""
+    """Store the answer under the key claimed by this transaction."""
     values = {"status": answer.status, "headers": msgspec.json.encode(answer.headers).decode(), "body": answer.body}
     await connection.execute(STORE, claim._asdict() | values)
 

@@ -58,7 +58,7 @@ class Figures(NamedTuple):
 
 
 async def read_figures(engine: AsyncEngine) -> Figures | None:
-    """Read the figures from the database; return None if it is down or too slow."""
+    """Read the figures from the database; return None if the database is down or too slow."""
     try:
         async with asyncio.timeout(SCRAPE_SECONDS), engine.connect() as connection:
             return await connection.run_sync(_figures)

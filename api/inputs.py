@@ -1,7 +1,7 @@
-"""A request's input, as dependencies of the handlers: `payload` is its body, `parameters` its query.
+"""The input of a request, as dependencies of the handlers: `payload` is the body, `parameters` the query.
 
-Both are read with the type that the handler declares for its parameter of that name, and refused with 400 if they have
-faults. A `payload` declared as a draft (`api/drafts.py`) is passed on together with its faults.
+Both are read as the type of the handler's parameter with the same name. Input with faults is refused with 400. Only a
+`payload` declared as a draft (`api/drafts.py`) is passed to the handler together with the faults.
 """
 
 import json
@@ -25,7 +25,7 @@ async def payload(request: AnyRequest, caller: Caller) -> Any:
     """Read the body.
 
     Raises:
-        Problem: 400 if the body is not valid JSON, or not what the handler declares; 415 for another content type.
+        Problem: 400 if the body is not valid JSON, or has faults; 415 for another content type.
     """
     body = await request.body()
     if not body:

@@ -1,10 +1,10 @@
 """Rate limits: requests of an environment a minute, counted in Redis (contract.md §1).
 
-A window is a minute of the clock: the count and its end are then exact, and one round trip both counts and returns the
-count; the sliding windows of the library `limits` need a second one for the remaining requests. The price is that a
-client that sends across the end of a minute may send twice the limit within 60 seconds.
+A window is a minute of the clock: count and reset time are then exact, and a single round trip both counts and returns
+the count; the sliding windows of the library `limits` need a second round trip for the remaining requests. The price: a
+client sending across the end of a minute may send twice the limit within 60 seconds.
 
-Redis must not slow requests down: while it is down or slow, requests pass uncounted
+Redis must not slow requests down: while Redis is down or slow, requests pass uncounted
 (docs/decisions/0005-rate-limits-in-fixed-one-minute-windows.md).
 """
 
@@ -32,20 +32,20 @@ MINUTE = 60
 WAIT_SECONDS = 0.02
 """How long a request waits for Redis."""
 SKIP_SECONDS = 5.0
-"""How long Redis is skipped after a failure, so that a slow Redis costs no more than a dead one."""
+"""How long Redis is skipped after a failure: a slow Redis must cost no more than a dead Redis."""
 REPORT_SECONDS = 0.05
-"""Far from its limit, an environment's requests are reported to Redis after this time, and none waits for Redis."""
+"""Far from the limit, requests are reported to Redis after this time, and no request waits for Redis."""
 RECENT_SECONDS = 0.15
-"""How long a count from Redis is trusted. After that, other processes may have used up the limit."""
+"""How long a count from Redis is trusted. Later, the remaining processes may have used up the limit."""
 FAR = 200
 """A request is far from the limit if more than this number, and more than half of the limit, remain. All processes
 together count less in `RECENT_SECONDS`."""
 LATE_SECONDS = 0.005
-"""A wait that ends this much too late shows that the process was busy, not that Redis is slow."""
+"""A wait ending this much too late is a sign of a busy process, not of a slow Redis."""
 
 
 class Window(NamedTuple):
-    """The count of a category in the current minute, as the response headers show it."""
+    """The count of a category in the current minute, as in the response headers."""
 
     category: Category
     limit: int
@@ -66,15 +66,15 @@ class Window(NamedTuple):
 
 
 class Tally(msgspec.Struct):
-    """The count of an environment in a category and minute, as this process knows it."""
+    """The count of an environment in a category and minute, as known to this process."""
 
     key: str
     total: int = 0
     """Requests of all processes, when Redis last answered."""
     unreported: int = 0
-    """Requests that this process has counted since, and not yet sent to Redis."""
+    """Requests counted by this process since, and not yet sent to Redis."""
     in_flight: int = 0
-    """Requests that are being sent to Redis."""
+    """Requests being sent to Redis."""
     answered_at: float = -math.inf
     """When Redis last answered, on the monotonic clock."""
 
@@ -88,7 +88,7 @@ class Tally(msgspec.Struct):
 
 
 class Limits:
-    """Counts requests by environment and category. The owner of `redis` closes it."""
+    """Counts requests by environment and category. `redis` is closed by its owner."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         options: dict[str, Any] = {"connection_pool": redis.connection_pool}
@@ -136,7 +136,7 @@ class Limits:
         return tally
 
     def _may_ask(self) -> bool:
-        """Return whether to ask Redis: always while it works, then one request every `SKIP_SECONDS`."""
+        """Return whether to ask Redis: always while Redis works; after a failure once every `SKIP_SECONDS`."""
         if self._is_available:
             return True
         now = time.monotonic()
@@ -171,8 +171,8 @@ class Limits:
     async def _increment(self, tally: Tally) -> int | None:
         """Return the count with this request; None if Redis fails or is late.
 
-        A late call is not cancelled: that would close its connection, and a connection that takes longer than the wait
-        to open could never be opened.
+        A late call is not cancelled: cancelling closes the connection, and a connection slower to open than the wait
+        could never be opened.
         """
         call = self._send(tally, tally.unreported + 1)
         deadline = time.monotonic() + WAIT_SECONDS

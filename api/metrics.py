@@ -1,9 +1,9 @@
 """Metrics for Prometheus at `/metrics`.
 
-Several API processes serve a port, and a scrape reaches any of them. So all of them write their metrics to files in a
-shared folder, and the process that is scraped adds them up (the multiprocess mode of prometheus-client). The folder is
-named after the parent process: all workers of a server use the same folder, including a worker that replaces a dead
-worker, and each start of the server gets a new folder. No label holds tenant data; routes are templates.
+Several API processes serve a port, and a scrape reaches any of the processes. So every process writes its metrics to
+files in a shared folder, and the scraped process adds the files up (the multiprocess mode of prometheus-client). The
+folder is named after the parent process: all workers of a server use the same folder, including the replacement of a
+dead worker, and each start of the server gets a new folder. No label holds tenant data; routes are templates.
 """
 
 import os
@@ -27,7 +27,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 class Metrics:
-    """The metrics of this process. One instance per process."""
+    """The metrics of this process. A single instance per process."""
 
     def __init__(self) -> None:
         self._folder = _folder()
@@ -64,7 +64,7 @@ class Metrics:
         self._limited.labels(category).inc()
 
     def watch(self, engine: AsyncEngine) -> None:
-        """Count the connections of a pool that are in use."""
+        """Count the connections in use of a pool."""
         sa.event.listen(engine.sync_engine, "checkout", lambda *_: self._connections.inc())
         sa.event.listen(engine.sync_engine, "checkin", lambda *_: self._connections.dec())
 
@@ -77,7 +77,7 @@ class Metrics:
 
 
 def _folder() -> Path:
-    """Return this server's folder. Remove the folders of servers that ended, and the gauges of dead workers."""
+    """Return this server's folder. Remove the folders of ended servers, and the gauges of dead workers."""
     parent = Path(tempfile.gettempdir())
     name = f"consumers-metrics-{os.getuid()}-"
     for existing in parent.glob(f"{name}*"):

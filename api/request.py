@@ -1,4 +1,4 @@
-"""The framework's request, with the type this API uses it as."""
+"""The request of the framework, with the type used throughout this API."""
 
 from typing import Any, TypeAlias
 
@@ -8,6 +8,6 @@ AnyRequest: TypeAlias = Request[Any, Any, Any]
 
 
 def request_id_of(request: AnyRequest) -> str | None:
-    """Return the id that `api/edge.py` gave the request; None if the request failed before that."""
+    """Return the id given to the request by `api/edge.py`; None if the request failed before."""
     request_id: str | None = request.scope["state"].get("request_id")
     return request_id

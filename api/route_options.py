@@ -1,7 +1,7 @@
-"""Options of a route that are this project's own: the scope it needs, and how its requests count.
+"""This project's own options of a route: the required scope, the rate limit, and how a body and an answer are made.
 
-Litestar carries a route's options in an untyped dictionary, `opt`. Here that dictionary has one key, with one typed
-value, so that the type checker finds a misspelled scope and a missing option.
+Litestar carries the options of a route in an untyped dictionary, `opt`. This project puts a single typed value there,
+so the type checker finds a misspelled scope and a missing option.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -13,20 +13,20 @@ from infra.accounts.keys import Scope
 KEY = "route_options"
 
 Category = Literal["reads", "writes", "batch"]
-"""A category of requests that has a rate limit of its own (contract.md §1)."""
+"""A category of requests with a separate rate limit (contract.md §1)."""
 
 
 class RouteOptions(NamedTuple):
     """Options of an authenticated route."""
 
     scope: Scope
-    """The scope that a key needs."""
+    """The scope required of a key."""
     limit: Category
-    """The rate limit that a request counts against."""
+    """The rate limit for requests of the route."""
     from_index: bool
-    """Whether the answer comes from the index, so that consistency headers apply."""
+    """Whether the answer comes from the index; the consistency headers then apply."""
     batch_key: str | None
-    """For a batch: the key of the array, if the body wraps it in an object."""
+    """For a batch: the key of the array in a body with an object around the array."""
 
     @property
     def is_write(self) -> bool:
@@ -41,7 +41,7 @@ def route_options(
 
 
 def find_options(handler: BaseRouteHandler) -> RouteOptions | None:
-    """Return a route's options; None if it needs no key, such as `/health/live`."""
+    """Return a route's options; None if the route needs no key, such as `/health/live`."""
     options: RouteOptions | None = handler.opt.get(KEY)
     return options
 
@@ -50,7 +50,7 @@ def options_of(handler: BaseRouteHandler) -> RouteOptions:
     """Return the options of an authenticated route.
 
     Raises:
-        LookupError: the route declares none. It then answers 500, rather than without a check of the scope.
+        LookupError: the route declares none, and answers 500: no route is served without a check of the scope.
     """
     options: RouteOptions = handler.opt[KEY]
     return options

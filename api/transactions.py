@@ -1,11 +1,11 @@
-"""Transactions of requests: a request that writes has exactly one, begun, retried and committed here.
+"""Transactions of requests. Each writing request has a single transaction, begun, retried and committed here.
 
 A write inserts first and explains a conflict later:
 1. A body without schema faults is inserted at once. Nothing looks for taken values beforehand: most requests have
-   none, and only a unique index sees a value that a concurrent request is about to store.
+   none, and only a unique index sees the uncommitted value of a concurrent request.
 2. A unique violation aborts the transaction. PostgreSQL names only the first conflict, so this is not the response.
-3. The next attempt runs `explain` before the write: a query finds every value that is taken, and the response is a 400
-   with all of them. A body with schema faults is never inserted: its write begins with that query, so the 400 names
+3. The next attempt runs `explain` before the write: a query finds every taken value, and the response is a 400 with all
+   of these values. A body with schema faults is never inserted: the write begins with the same query, so the 400 names
    the schema faults and the taken values together.
 4. The query may find nothing, because the conflicting row has been deleted meanwhile. Then the write is tried again.
 """
@@ -50,11 +50,11 @@ BEGIN = sa.text("""
            pg_current_xact_id()::text AS xid""")
 STATUS = sa.text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 STATUS_SECONDS = 2.0
-"""How long to ask for the outcome of a transaction whose COMMIT failed."""
+"""How long to ask for the outcome of a transaction after a failed COMMIT."""
 
 
 class Transactions:
-    """Runs the writes of requests, each in a transaction. One instance a process."""
+    """Runs the writes of requests, each in a transaction. A single instance per process."""
 
     def __init__(self, engine: AsyncEngine, wake_up: WakeUp, freshness: Freshness) -> None:
         self._engine, self._wake_up, self._freshness = engine, wake_up, freshness
@@ -62,19 +62,19 @@ class Transactions:
     async def run(
         self, request: AnyRequest, caller: Caller, work: Work, *, explain: Explain | None = None
     ) -> Response[Any]:
-        """Run `work` in a transaction, commit, wake the indexer, and return the answer that `work` made.
+        """Run `work` in a transaction, commit, wake the indexer, and return the answer made by `work`.
 
-        With an `Idempotency-Key`, the answer is stored in the same transaction; if an answer is stored already, that
-        is returned instead. With `Prefer: wait`, the response is sent once the write is searchable, or after the wait.
+        With an `Idempotency-Key`, the answer is stored in the same transaction; an answer stored earlier is returned
+        instead. With `Prefer: wait`, the response is sent once the write is searchable, or after the wait.
 
         Args:
-            request: its id, method, body and headers.
-            caller: whose environment is written.
+            request: of the client.
+            caller: of the request.
             work: the write. May run several times.
             explain: runs before `work` once a unique index has refused the write; raises the 400.
 
         Raises:
-            Problem: 503 if the database is down or overloaded. Anything that `work` raises; nothing is stored then.
+            Problem: 503 if the database is down or overloaded. Every error of `work` is passed on, with nothing stored.
         """
         request_id = request_id_of(request)
         claim = await idempotency.claim_of(request, caller)
@@ -121,7 +121,7 @@ class Transactions:
         return answer
 
     async def _committed(self, request: AnyRequest, caller: Caller, answer: Answer) -> Response[Any]:
-        """Wake the indexer after the commit, and wait for it if the request prefers that."""
+        """Wake the indexer after the commit. With `Prefer: wait`, wait until the write is searchable."""
         if idempotency.REPLAYED not in answer.headers:
             self._wake_up(now=consistency.preferences_of(request).wait is not None)
         xid = consistency.decode_token(answer.headers[consistency.TOKEN])
@@ -129,7 +129,7 @@ class Transactions:
         return answer.response()
 
     async def _was_committed(self, xid: str) -> bool:
-        """Return the outcome of a transaction whose COMMIT failed: the connection may have broken after the commit.
+        """Return the outcome of a transaction after a failed COMMIT: the connection may have broken after the commit.
 
         Raises:
             Problem: 503 if the database does not answer; the write may or may not have been committed.
@@ -151,7 +151,7 @@ class Transactions:
 
 
 class Transaction:
-    """The transaction of a request, as a dependency of the handlers that write."""
+    """The transaction of a request, as a dependency of the writing handlers."""
 
     def __init__(self, transactions: Transactions, request: AnyRequest, caller: Caller) -> None:
         self._transactions, self._request, self._caller = transactions, request, caller
@@ -163,9 +163,9 @@ class Transaction:
         render: Callable[[Result], Answer],
         explain: Callable[[AsyncConnection, *Args], Awaitable[None]] | None = None,
     ) -> Response[Any]:
-        """Run `work(connection, *args)` in the transaction, and answer `render` of its result.
+        """Run `work(connection, *args)` in the transaction, and answer with the rendered result.
 
-        `explain(connection, *args)` raises the 400 for a write that a unique index has refused: see the module.
+        `explain(connection, *args)` raises the 400 after a unique violation, as the module describes.
 
         Raises:
             Problem: as `Transactions.run`.
@@ -183,7 +183,7 @@ class Transaction:
     async def run_sync(
         self, work: Callable[[sa.Connection, *Args], Result], *args: *Args, render: Callable[[Result], Answer]
     ) -> Response[Any]:
-        """Do the same as `run`, for work that is shared with commands and so takes a synchronous connection."""
+        """Do the same as `run`, for synchronous work: functions shared with the commands."""
 
         async def render_work(connection: AsyncConnection) -> Answer:
             return render(await connection.run_sync(work, *args))

@@ -1,8 +1,8 @@
 """Checks of a request's values against their types. Every fault is reported, not only the first.
 
-The types are declared in the `schemas.py` of each resource. They hold msgspec's own constraints; further rules are
-functions in `Meta(extra=…)` of a field's type, called with the value and the caller: `check` runs after msgspec has
-converted the value, `parse` in place of that conversion. The OpenAPI document is made from the same types.
+The types are declared in the `schemas.py` of each resource, with msgspec's own constraints. Further rules are functions
+in `Meta(extra=…)` of a field's type, called with the value and the caller: `check` runs after msgspec has converted the
+value, `parse` in place of the conversion. The OpenAPI document is made from the same types.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 
 class Input(msgspec.Struct, rename="camel", kw_only=True):
-    """An object that a request may send: a body, an item of a batch, or the parameters of a query.
+    """An object in a request: a body, an item of a batch, or the parameters of a query.
 
-    An unknown field is a fault. A read-only field of the response is ignored, so that a client may change an object
-    and send it back whole.
+    An unknown field is a fault. A read-only field of the response is ignored, because a client may change an
+    object and send the whole object back.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset()
     example: ClassVar[Mapping[str, Any]]
-    """Shown in the OpenAPI document; required of a type that is the body of a route, or an item of it."""
+    """Shown in the OpenAPI document. Required of each type used as a body, or as an item of a batch."""
 
     def faults(self, caller: Caller) -> Iterable[Fault]:
         """Yield the faults between fields. Of a body, called only if each field alone is valid."""
@@ -39,10 +39,10 @@ class Input(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Checker:
-    """Checks the values of one request, and collects their faults.
+    """Checks the values of a request, and collects the faults.
 
     Args:
-        caller: passed to the rules, some of which depend on the environment.
+        caller: passed to the rules, because some depend on the environment.
         is_query: whether the values are query parameters, hence texts.
     """
 
@@ -52,7 +52,7 @@ class Checker:
         self._unknown = "Unknown parameter" if is_query else "Unknown field"
 
     def check_batch(self, raw: Any, key: str, item_type: type[T]) -> list[T | None]:
-        """Check a batch: an array of objects, or an object that holds the array under `key`.
+        """Check a batch: an array of objects, or an object with the array under `key`.
 
         Raises:
             Problem: 400 if there is no array, or an array of more than `MAX_BATCH` items.
@@ -70,23 +70,23 @@ class Checker:
         """Check an object.
 
         Args:
-            raw: the value that was sent.
-            struct: the type to make of it.
-            path: where the object is in the request; prefixed to the fields that faults name.
+            raw: the value sent by the client.
+            struct: the type of the object.
+            path: of the object in the request; prefixed to the field of each fault.
 
         Returns:
-            The object, with its faulty fields UNSET or at their defaults; None if `raw` is not an object.
+            The object, with faulty fields UNSET or at the default; None if `raw` is not an object.
         """
         if not isinstance(raw, dict):
             self.faults.append(Fault(path or "body", "Expected an object"))
             return None
         known = _fields(struct)  # type: ignore[arg-type]  # a class is hashable
         values, faulty = self._values(raw, known, path)
-        # The handler must not take a faulty parameter for one that was left out.
+        # A faulty parameter must not look like an omitted parameter to `faults`.
         unset = {info.name: msgspec.UNSET for info in faulty if info.required or self._is_query}
         value = struct(**values, **unset)
-        # Query parameters are independent of each other. Between the fields of a body, a faulty field can cause a
-        # fault that goes away with it.
+        # Query parameters are independent. In a body, a faulty field can cause a fault between fields: correcting the
+        # field would remove both.
         if isinstance(value, Input) and (self._is_query or not faulty):
             found = value.faults(self._caller)
             self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in found)
@@ -98,7 +98,7 @@ class Checker:
     def _values(
         self, raw: Mapping[str, Any], fields: Mapping[str, "_Field"], path: str
     ) -> tuple[dict[str, Any], list[msgspec.structs.FieldInfo]]:
-        """Return the values of the valid fields by attribute, and the fields that are faulty."""
+        """Return the values of the valid fields by attribute, and the faulty fields."""
         values, faulty = {}, []
         for name, field in fields.items():
             before = len(self.faults)
@@ -126,7 +126,7 @@ class Checker:
             if rules.parse and raw is not None:
                 return rules.parse(raw, self._caller)
             value = msgspec.convert(raw, field.info.type, strict=not self._is_query)
-            if value is None and self._is_query:  # msgspec converts the text `null`, which is no value of a parameter
+            if value is None and self._is_query:  # msgspec converts the text `null`
                 raise ValueError("Invalid value")
             return rules.check(value, self._caller) if rules.check and value is not None else value
         except ValueError as error:  # includes msgspec.ValidationError
@@ -135,7 +135,7 @@ class Checker:
 
 
 class _Rules(msgspec.Struct, frozen=True):
-    """The rules in a field's annotation that msgspec does not apply by itself."""
+    """The rules in a field's annotation, apart from the constraints of msgspec."""
 
     check: Rule | None = None
     parse: Rule | None = None

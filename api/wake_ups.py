@@ -1,4 +1,4 @@
-"""Wake-ups that requests send to the indexer after a commit."""
+"""Wake-ups of the indexer, sent by requests after the commit."""
 
 import threading
 from typing import Protocol
@@ -20,7 +20,7 @@ class WakeUp(Protocol):
 
 
 class WakeUpSender:
-    """Sends wake-ups from a thread, so that no request waits for Redis. Wake-ups in quick succession become one."""
+    """Sends wake-ups from a thread, so no request waits for Redis. Wake-ups in quick succession are combined."""
 
     def __init__(self, task_queue: TaskQueue) -> None:
         self._task_queue = task_queue

@@ -10,8 +10,7 @@ from infra import fields
 def merge(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
     """Apply a merge patch to stored metadata.
 
-    Members that the patch does not name keep their exact text, because PostgreSQL stores numbers that are longer than
-    Python's floats.
+    Members without a change keep their exact text, because PostgreSQL stores longer numbers than Python's floats.
 
     Raises:
         ValueError: the result exceeds a limit of metadata.

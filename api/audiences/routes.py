@@ -62,7 +62,7 @@ class AudienceController(Controller):
     ) -> Response[MembersChanged]:
         return await transaction.run(writes.remove_members, caller, audience_id, payload, render=ok)
 
-    @put("/{audience_id:str}/members", opt=WRITE, summary="Replace a synced list")
+    @put("/{audience_id:str}/members", opt=WRITE, summary="Replace the members of a synced list")
     async def replace_members(
         self, audience_id: str, payload: Members, caller: Caller, transaction: Transaction
     ) -> Response[MembersChanged]:

@@ -22,13 +22,13 @@ INSERT = sa.text(f"""
     SELECT :environment_id, :id, :name, :description, CAST(:metadata AS jsonb), :type, CAST(:rules AS jsonb), at, at
     FROM moment RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE} AND a.id = :id")
-# The lock serialises changes of an audience and of its members.
+# The lock serialises changes of an audience and its members.
 LOCK = sa.text(f"{GET.text} FOR NO KEY UPDATE")
 UPDATE = sa.text(f"""
     UPDATE audiences a SET name = :name, description = :description, metadata = CAST(:metadata AS jsonb),
         rules = CAST(:rules AS jsonb)
     WHERE {VISIBLE} AND a.id = :id RETURNING {COLUMNS}""")
-# The audience is invisible at once. The indexer removes its memberships later, because there may be very many.
+# The audience is invisible at once. The indexer removes the memberships later, because there may be very many.
 DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {VISIBLE} AND a.id = :id")
 
 LOCK_CONSUMERS = sa.text(f"""
@@ -92,7 +92,7 @@ async def update(connection: AsyncConnection, caller: Caller, audience_id: str, 
 
 
 async def delete(connection: AsyncConnection, caller: Caller, audience_id: str) -> Audience:
-    """Delete an audience and return it.
+    """Delete an audience and return the deleted audience.
 
     Raises:
         Problem: 404.
@@ -105,7 +105,7 @@ async def delete(connection: AsyncConnection, caller: Caller, audience_id: str) 
 async def add_members(
     connection: AsyncConnection, caller: Caller, audience_id: str, members: Members
 ) -> MembersChanged:
-    """Add consumers. `addedCount` leaves out consumers that are members already.
+    """Add consumers. `addedCount` does not count existing members.
 
     Raises:
         Problem: 404; 400 for a dynamic audience; 400 with every unknown id.
@@ -118,7 +118,7 @@ async def add_members(
 async def remove_members(
     connection: AsyncConnection, caller: Caller, audience_id: str, members: Members
 ) -> MembersChanged:
-    """Remove consumers. `removedCount` leaves out consumers that are not members.
+    """Remove consumers. `removedCount` counts only members.
 
     Raises:
         Problem: as `add_members`.
@@ -131,7 +131,7 @@ async def remove_members(
 async def replace_members(
     connection: AsyncConnection, caller: Caller, audience_id: str, members: Members
 ) -> MembersChanged:
-    """Make these consumers the only members of a synced list.
+    """Replace all members of a synced list.
 
     Raises:
         Problem: as `add_members`; 400 unless the audience is a synced list.
@@ -147,10 +147,10 @@ async def replace_members(
 
 
 async def _lock_stored(connection: AsyncConnection, caller: Caller, audience_id: str) -> str:
-    """Lock an audience with stored members, and return its type."""
+    """Lock an audience with stored members, and return the type."""
     row = await _find(connection, LOCK, caller, audience_id)
     if row.type == "DYNAMIC":
-        raise invalid(error="The members of a dynamic audience follow from its rules")
+        raise invalid(error="The members of a DYNAMIC audience follow from its rules and cannot be set")
     return str(row.type)
 
 

@@ -77,7 +77,7 @@ class ConsumerController(Controller):
         if_match = entity_tags(request, "if-match")
         return await transaction.run(writes.delete, caller, consumer_id, if_match, render=_deleted)
 
-    @get("/{consumer_id:str}", opt=READ, summary="Get a consumer, as it is now")
+    @get("/{consumer_id:str}", opt=READ, summary="Get a consumer, always current")
     async def fetch(
         self, request: AnyRequest, consumer_id: str, parameters: GetParameters, caller: Caller, state: State
     ) -> Response[ConsumerIncluding]:
@@ -91,7 +91,7 @@ class ConsumerController(Controller):
             orders = await _orders_member(connection, caller, consumer_id) if "orders" in include else b""
         audiences, headers = b"", dict[str, str]()
         if "audiences" in include:
-            # The index decides about dynamic audiences; the connection is released while it is searched.
+            # The index decides about dynamic audiences; the connection is released during the search.
             audiences, headers = await reads.audiences(request, state, caller, consumer_id, possible)
         body = consumer_json(row)[:-1] + audiences + orders + b"}"
         tag = weak_etag(body) if include else etag(row.version)

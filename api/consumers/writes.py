@@ -23,14 +23,14 @@ SETTABLE = ("email", "phone", "full_name", "metadata", "external_id")
 
 
 class UniqueValues(NamedTuple):
-    """The values of an item that must be unique, and the id of the consumer that may already have them."""
+    """The unique values of an item, and the id of the consumer that may have the same values."""
 
     id: str | None = None
     email: str | None = None
     external_id: str | None = None
 
 
-# A value is taken if another consumer has it, or an earlier item of the same request.
+# A value is taken by another consumer, or by an earlier item of the same request.
 FIND_TAKEN = sa.text(f"""
     SELECT w.item,
         w.key IS NOT NULL AND (
@@ -48,23 +48,23 @@ FIND_TAKEN = sa.text(f"""
 WRITTEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
         CAST(:metadata AS jsonb[]), CAST(:external_id AS text[]))
         AS w (id, email, phone, full_name, metadata, external_id)"""
-# All consumers of a batch have the same time, so that their ids alone decide their order.
+# All consumers of a batch have the same time, so their ids alone decide their order.
 NOW = "date_trunc('milliseconds', now())"
 # Rows are inserted in the order of their unique values: two batches with the same values in different orders would
-# wait for each other, until PostgreSQL aborts one of them.
+# deadlock, and PostgreSQL would abort a batch.
 INSERT = sa.text(f"""
     INSERT INTO consumers AS c
         (environment_id, id, email, phone, full_name, metadata, external_id, created_at, updated_at)
     SELECT :environment_id, w.*, {NOW}, {NOW} FROM {WRITTEN}
     ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" RETURNING {COLUMNS}""")
 # `+ 0` keeps the planner from an index on the environment alone: rows must be found by their ids, even if the
-# statistics say that the environment is empty.
+# environment is empty according to the statistics.
 UPDATE = sa.text(f"""
     UPDATE consumers c SET email = w.email, phone = w.phone, full_name = w.full_name, metadata = w.metadata,
         external_id = w.external_id
     FROM {WRITTEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
-# Every write locks consumers in the order of their ids: otherwise two writes could wait for each other.
+# Every write locks consumers in the order of their ids: otherwise two writes could deadlock.
 LOCK = sa.text(f"""
     SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = ANY(:ids)
     ORDER BY c.id FOR NO KEY UPDATE""")
@@ -73,11 +73,11 @@ DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id A
 
 
 async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewConsumer]) -> list[ConsumerRow]:
-    """Insert consumers, all or none, and return them in the order of the request.
+    """Insert consumers, all or none; return the rows in the order of the request.
 
     Raises:
-        Problem: 400 if the draft has schema faults; names every value that is taken as well.
-        IntegrityError: a value is taken; `explain_conflict` finds which.
+        Problem: 400 if the draft has schema faults; names every taken value as well.
+        IntegrityError: a value is taken; `explain_conflict` names all such values.
     """
     if draft.faults:
         await explain_conflict(connection, caller, draft)
@@ -88,7 +88,7 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewCo
 
 
 async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[NewConsumer]) -> None:
-    """Raise 400 with the schema faults and every value that is taken; return if there are none."""
+    """Raise 400 with the schema faults and every taken value; return if there are none."""
     values = [
         UniqueValues(email=item.email, external_id=item.external_id) if item else UniqueValues() for item in draft.items
     ]
@@ -116,12 +116,12 @@ async def update(
     """Change a consumer.
 
     Raises:
-        Problem: 404; 412 if the consumer's version does not match `if_match`; 400 for schema faults, and for values
-            that another consumer has.
+        Problem: 404; 412 if the consumer's version does not match `if_match`; 400 for schema faults and taken
+            values.
     """
     _require_id(consumer_id)
     row = _row_or_404((await _lock(connection, caller, [consumer_id])).get(consumer_id))
-    if not draft.faults:  # a precondition applies only to a request that would succeed otherwise (RFC 9110, 13.2.1)
+    if not draft.faults:  # preconditions apply only to otherwise successful requests (RFC 9110, 13.2.1)
         require_match(row, if_match)
     [changed] = await _update(connection, caller, draft, [row], [])
     return changed
@@ -130,10 +130,10 @@ async def update(
 async def update_batch(
     connection: AsyncConnection, caller: Caller, draft: BatchDraft[ConsumerChangeItem]
 ) -> list[ConsumerRow]:
-    """Change consumers, all or none, and return them in the order of the request.
+    """Change consumers, all or none; return the rows in the order of the request.
 
     Raises:
-        Problem: 404 with every unknown id; 400 if there are other faults, with the unknown ids among them.
+        Problem: 404 with every unknown id; 400 for further faults, together with the unknown ids.
     """
     # A faulty id is UNSET.
     ids = [change.id if change and isinstance(change.id, str) else None for change in draft.items]
@@ -158,7 +158,7 @@ async def update_batch(
 async def delete(
     connection: AsyncConnection, caller: Caller, consumer_id: str, if_match: set[str] | None
 ) -> ConsumerRow:
-    """Delete a consumer with its memberships and orders, and return the deleted row.
+    """Delete a consumer with memberships and orders, and return the deleted row.
 
     Raises:
         Problem: 404; 412 if the consumer's version does not match `if_match`.
@@ -190,7 +190,7 @@ async def _update(
     rows: Sequence[ConsumerRow | None],
     faults: Sequence[ItemFault],
 ) -> list[ConsumerRow]:
-    """Change the rows as the items of the draft say, unless there are faults. A row is None if its id is unknown."""
+    """Change the rows as the items of the draft say, unless there are faults. An unknown id has None for a row."""
     values: list[dict[str, Any]] = []
     metadata_faults: list[ItemFault] = []
     unique_values: list[UniqueValues] = []
@@ -224,7 +224,7 @@ def _changed_values(change: ConsumerChange) -> dict[str, Any]:
 
 
 async def _find_taken(connection: AsyncConnection, caller: Caller, values: Sequence[UniqueValues]) -> list[ItemFault]:
-    """Return a fault for each value that another consumer or an earlier item has."""
+    """Return a fault for each taken value."""
     ids, emails, external_ids = ([value[column] for value in values] for column in range(3))
     if not any(emails) and not any(external_ids):
         return []
@@ -250,7 +250,7 @@ async def _find_taken(connection: AsyncConnection, caller: Caller, values: Seque
 async def _store(
     connection: AsyncConnection, statement: sa.TextClause, caller: Caller, values: Sequence[dict[str, Any]]
 ) -> list[ConsumerRow]:
-    """Insert or update rows, and return them in the order of `values`."""
+    """Insert or update rows; return the rows in the order of `values`."""
     if not values:
         return []
     columns: dict[str, Any] = {name: [value[name] for value in values] for name in ("id", *SETTABLE)}

@@ -1,7 +1,7 @@
 """The OpenAPI document, made from the routes and their types.
 
-The signature of a route declares what the route accepts and answers, and the types declare what is allowed. This module
-adds the conventions of contract.md §1 that hold for every route of a kind: headers, errors, authentication.
+The signature of a route declares the types of parameters, body and answer; the types declare the allowed values. This
+module adds the conventions of contract.md §1 for all routes of a kind: headers, errors, authentication.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +65,7 @@ def _subclasses(struct: type[Input]) -> Iterator[type[Input]]:
 
 
 def _adapted(schema: Any) -> Any:
-    """Adapt a schema of msgspec to this API: a Decimal is a number; in a request, where it has a pattern, or a text."""
+    """Adapt a schema of msgspec to this API: a Decimal is a number, and in a request (with a pattern) also a text."""
     if isinstance(schema, list):
         return [_adapted(part) for part in schema]
     if not isinstance(schema, dict):
@@ -80,7 +80,7 @@ def _adapted(schema: Any) -> Any:
 
 
 def _closed(struct: type[Input], schema: Document) -> Document:
-    """Return the keywords that allow the fields of a type and its read-only fields, and no other."""
+    """Return the keywords for a type without further fields; read-only fields are allowed."""
     ignored = {name: {"description": "Read-only: ignored."} for name in sorted(struct.read_only)}
     return {"properties": ignored | schema["properties"], "additionalProperties": False}
 
@@ -102,7 +102,7 @@ def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) ->
     }
     if options := endpoint.options:
         operation["security"] = [{"key": []}]
-        operation["description"] = f"Needs the scope `{options.scope}`. Counts as {options.limit}."
+        operation["description"] = f"Requires the scope `{options.scope}`. Counts against the rate limit for {options.limit}."
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
     return operation
@@ -113,10 +113,10 @@ def _path_names(endpoint: Endpoint) -> list[str]:
 
 
 def query_parameters(schema: Document) -> list[Document]:
-    """Return the parameters of a query, given the schema of its type."""
+    """Return the parameters of a query, given the schema of the type."""
     parameters = []
     for name, declared in schema["properties"].items():
-        # In the type, null stands for a parameter that was left out; a query cannot contain null.
+        # In the type, null stands for an omitted parameter; a query cannot contain null.
         value, *_ = [part for part in declared.get("anyOf", [declared]) if part != {"type": "null"}]
         value = value | ({"default": declared["default"]} if declared.get("default") else {})
         parameter: Document = {"name": name, "in": "query", "required": name in schema["required"]}
@@ -179,7 +179,7 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
     batch_change = endpoint.method == "PUT" and endpoint.options.limit == "batch"
     names_another = endpoint.parameters is not None and "audience_id" in endpoint.parameters.__struct_fields__
     is_possible = {
-        # Every POST takes an Idempotency-Key, which may be invalid.
+        # Every POST takes an Idempotency-Key, possibly invalid.
         HTTPStatus.BAD_REQUEST: endpoint.parameters or endpoint.body or endpoint.method == "POST",
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,

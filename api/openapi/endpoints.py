@@ -1,4 +1,4 @@
-"""Endpoints: what the signatures and options of the routes declare. The OpenAPI document is made from these."""
+"""Endpoints: the declarations in signatures and options of the routes, as the source of the OpenAPI document."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args, get_origin
@@ -27,7 +27,7 @@ class Endpoint(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The operation id: unique and stable, because client libraries are generated from it."""
+        """The operation id: unique and stable, because client libraries are generated from the document."""
         words = self.handler.fn.__name__.split("_")
         if self.is_authenticated:
             words = [self.resource, *words]
@@ -35,7 +35,7 @@ class Endpoint(NamedTuple):
 
     @property
     def options(self) -> RouteOptions | None:
-        """None for a route that needs no key."""
+        """None for a route without authentication."""
         return find_options(self.handler)
 
     @property
@@ -83,7 +83,7 @@ class Endpoint(NamedTuple):
 
     @property
     def is_of_consumer(self) -> bool:
-        """Whether the answer is a single consumer, which has an entity tag."""
+        """Whether the answer is a single consumer: only consumers have an entity tag."""
         return isinstance(self.answer, type) and issubclass(self.answer, Consumer)
 
     def _annotation(self, parameter: str) -> Any:

@@ -1,4 +1,7 @@
-"""Examples in the OpenAPI document. A type holds its own as the class attribute `example`; errors have theirs here."""
+"""Examples in the OpenAPI document.
+
+The example of a type is the type's class attribute `example`; the examples of errors are in this module.
+"""
 
 from http import HTTPStatus
 from typing import Any, get_args, get_origin
@@ -35,7 +38,7 @@ def error_example(status: HTTPStatus, resource: str) -> dict[str, Any]:
 
     Args:
         status: of the response.
-        resource: of the route, in the plural as in its path.
+        resource: of the route, in the plural, as in the path.
     """
     if status == HTTPStatus.NOT_FOUND:
         return {"error": f"{resource.removesuffix('s').capitalize()} not found"}

@@ -87,7 +87,7 @@ COMPONENTS: dict[str, Any] = {
 
 
 def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
-    """Return the request headers of an endpoint, apart from those of every HTTP request."""
+    """Return the request headers of an endpoint, without the usual headers of HTTP."""
     names = []
     if endpoint.is_authenticated and endpoint.method == "POST":
         names += ["Idempotency-Key", "X-Idempotency-Key"]
@@ -101,7 +101,7 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
-    """Return the headers that a response of an endpoint may have."""
+    """Return the possible headers of an endpoint's response."""
     names = ["X-Request-Id"]
     if endpoint.is_authenticated and status != HTTPStatus.UNAUTHORIZED:
         names += ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]

@@ -1,4 +1,4 @@
-"""Routes of the documentation: `/openapi.json`, and Swagger UI at `/docs`, which needs no files from other servers."""
+"""Routes of the documentation: `/openapi.json`, and Swagger UI at `/docs`, served without files from the internet."""
 
 from functools import cache
 from importlib.resources import files

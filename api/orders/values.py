@@ -1,6 +1,6 @@
-"""What orders are worth: the part that each adds to its consumer's total (contract.md §3).
+"""Values of orders: the part of an order in the consumer's `totalOrderValue` (contract.md §3).
 
-The database computes the same in the column `orders.value`; here it is needed before the write.
+The column `orders.value` has the same definition. The API needs the value before the write, to check the total.
 """
 
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
@@ -11,7 +11,7 @@ TOTAL_MAX = Decimal(90_000_000_000_000)
 TOTAL_EXCEEDED = f"Would raise the consumer's totalOrderValue above the maximum of {TOTAL_MAX}"
 
 COUNTING = frozenset({"CREATED", "COMPLETED"})
-"""The states of an order that count in the totals."""
+"""The states of counted orders."""
 
 
 def value_of(order: NewOrder) -> Decimal:

@@ -21,7 +21,7 @@ from infra.merge_patch import merge
 
 EXTERNAL_ID_EXISTS = "External ID already exists"
 
-# A subquery for each way to name a consumer, so that each look-up uses the index of that column.
+# A separate subquery for each way to name a consumer uses the index of the column.
 FIND_CONSUMERS = sa.text(f"""
     SELECT w.item, CASE
         WHEN w.id IS NOT NULL THEN
@@ -35,7 +35,7 @@ FIND_CONSUMERS = sa.text(f"""
     FROM unnest(CAST(:items AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]), CAST(:external_ids AS text[]))
         AS w (item, id, email, external_id)""")
 # Consumers are locked before any of their orders, and in the order of their ids: otherwise a write of orders and a
-# delete of a consumer could wait for each other.
+# delete of a consumer could deadlock.
 LOCK_CONSUMERS = sa.text(f"""
     SELECT id, total_order_value FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
@@ -50,7 +50,7 @@ WRITTEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:ext
         AS w (id, consumer_id, external_id, status, amount, refunded_amount, currency_code, base_amount, items,
               metadata, placed_at)"""
 # Rows are inserted in the order of their unique values: two batches with the same values in different orders would
-# wait for each other, until PostgreSQL aborts one of them. All orders of a batch have the same time nevertheless.
+# deadlock, and PostgreSQL would abort a batch. All orders of a batch have the same time nevertheless.
 INSERT = sa.text(f"""
     WITH moment AS MATERIALIZED (SELECT present() AS at)
     INSERT INTO orders AS o (environment_id, id, consumer_id, external_id, status, amount, refunded_amount,
@@ -77,16 +77,15 @@ class LockedConsumers(NamedTuple):
     ids: dict[int, str]
     """The consumer's id by the index of the order in the request; unknown consumers are missing."""
     totals: dict[str, Decimal]
-    """Each consumer's `total_order_value` by its id."""
+    """`total_order_value` by the id of the consumer."""
 
 
 async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOrder]) -> list[Order]:
-    """Insert orders, all or none, and return them in the order of the request.
+    """Insert orders, all or none; return the orders as in the request.
 
     Raises:
-        Problem: 400 with the schema faults, and every order whose consumer is unknown, whose external id is taken, or
-            that would raise a consumer's total above the maximum.
-        IntegrityError: an external id is taken; `explain_conflict` finds which.
+        Problem: 400 with the schema faults, unknown consumers, taken external ids, and excessive totals of consumers.
+        IntegrityError: an external id is taken; `explain_conflict` names all such ids.
     """
     orders = _by_index(draft)
     locked = await _lock_consumers(connection, caller, orders)
@@ -101,7 +100,7 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOr
 
 
 async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[NewOrder]) -> None:
-    """Raise the 400 of `create`, with every external id that is taken; return if there are no faults."""
+    """Raise the 400 of `create`, with every taken external id; return if there are no faults."""
     orders = _by_index(draft)
     locked = await _lock_consumers(connection, caller, orders)
     draft.refuse([*_consumer_faults(draft, orders, locked), *await _find_taken(connection, caller, orders)])
@@ -138,7 +137,7 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, dra
 
 
 async def delete(connection: AsyncConnection, caller: Caller, order_id: str) -> Order:
-    """Delete an order and return it; the consumer's totals follow.
+    """Delete an order and return the deleted order; the consumer's totals follow.
 
     Raises:
         Problem: 404.
@@ -175,14 +174,14 @@ async def _lock_consumers(
     ids = {row.item: row.id for row in result if row.id is not None}
     rows = await connection.execute(LOCK_CONSUMERS, environment | {"ids": list(set(ids.values()))})
     totals = {row.id: row.total_order_value for row in rows}
-    # A consumer that was deleted between the two statements is unknown.
+    # A consumer deleted between the two statements is unknown.
     return LockedConsumers({item: consumer_id for item, consumer_id in ids.items() if consumer_id in totals}, totals)
 
 
 def _consumer_faults(
     draft: Draft[NewOrder], orders: Mapping[int, NewOrder], locked: LockedConsumers
 ) -> list[ItemFault]:
-    """Return a fault for each order whose consumer is unknown, or would get too large a total."""
+    """Return a fault for each order with an unknown consumer, or with too large a total for the consumer."""
     faults = [
         ItemFault(index, Fault("consumer" if order.consumer_id is None else "consumerId", "Unknown consumer"))
         for index, order in orders.items()
@@ -207,7 +206,7 @@ def _excessive_totals(orders: Mapping[int, NewOrder], locked: LockedConsumers) -
 async def _find_taken(
     connection: AsyncConnection, caller: Caller, orders: Mapping[int, NewOrder], *, own_id: str | None = None
 ) -> list[ItemFault]:
-    """Return a fault for each external id that a stored order or an earlier order of the request has."""
+    """Return a fault for each external id taken by a stored order or an earlier order of the request."""
     external_ids = [order.external_id for order in orders.values() if order.external_id is not None]
     if not external_ids:
         return []
@@ -248,7 +247,7 @@ def _row_or_404(row: sa.Row[Any] | None) -> sa.Row[Any]:
 
 
 def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderChange], caller: Caller) -> tuple[NewOrder, list[Fault]]:
-    """Return the order as it would be after the change, and the faults of that.
+    """Return the order after the change, and its faults.
 
     Faults between fields are looked for only if the draft has no schema faults.
     """
