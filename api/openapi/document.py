@@ -102,7 +102,8 @@ def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) ->
     }
     if options := endpoint.options:
         operation["security"] = [{"key": []}]
-        operation["description"] = f"Requires the scope `{options.scope}`. Counts against the rate limit for {options.limit}."
+        limit = f"Counts against the rate limit for {options.limit}."
+        operation["description"] = f"Requires the scope `{options.scope}`. {limit}"
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
     return operation
