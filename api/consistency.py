@@ -1,9 +1,9 @@
 """Consistency tokens and the headers about how current a read is (contract.md §1 "Reading your own writes").
 
-1. Every write returns `Consistency-Token`, which names the write's transaction (`encode_token`). With `Prefer: wait`
-   the write answers once it is searchable (`wait_after_write`).
-2. A read that sends the token waits until the index contains that write, and only then searches (`read`). The token is
-   checked here (`requested_write`); `api/freshness.py` does the waiting.
+1. Every write returns `Consistency-Token`, which names the transaction (`encode_token`). With `Prefer: wait` the write
+   answers as soon as the change is searchable (`wait_after_write`).
+2. A read with a token waits until the index contains the write, and only then searches (`read`). The token is checked
+   here (`requested_write`); `api/freshness.py` does the waiting.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
 PREFERENCE = re.compile(
     r'\s*+([!#$%&\'*+.^_`|~0-9A-Za-z-]++)\s*+(?:=\s*+("(?:[^"\\]|\\.)*+"|[^\s";,]*+)\s*+)?+(?:;.*)?'
 )
-"""A preference. Without backtracking, which would block the event loop for seconds on thousands of spaces."""
+"""A preference, matched without backtracking: thousands of spaces would block the event loop for seconds."""
 
 
 class Preferences(NamedTuple):
@@ -46,7 +46,7 @@ class Preferences(NamedTuple):
 
 
 def encode_token(xid: str) -> str:
-    """Return the consistency token of a write. It is opaque to clients."""
+    """Return the consistency token of a write, opaque to clients."""
     return f"1-{xid}"
 
 
@@ -78,7 +78,7 @@ def preferences_of(request: AnyRequest) -> Preferences:
 
 
 async def wait_after_write(request: AnyRequest, caller: Caller, freshness: Freshness, xid: str) -> dict[str, str]:
-    """Wait until the request's own write is searchable, if the request prefers that; return the headers about it."""
+    """Wait until the request's own write is searchable, if the request prefers to wait; return headers."""
     preferences = preferences_of(request)._replace(strict=False)
     if preferences.wait is None:
         return {}
@@ -90,11 +90,11 @@ async def wait_after_write(request: AnyRequest, caller: Caller, freshness: Fresh
 async def read(
     request: AnyRequest, caller: Caller, freshness: Freshness, search: Callable[[], Awaitable[Result]]
 ) -> tuple[Result, dict[str, str]]:
-    """Search the index once it contains the write of the request's token; return the result and the headers about it.
+    """Search as soon as the index contains the write of the request's token; return the result and headers.
 
     Args:
         request: may carry a `Consistency-Token`, and preferences: how long to wait, and whether to fail after that.
-        caller: whose environment is read.
+        caller: the environment to read.
         freshness: waits for the write, and measures the lag.
         search: starts the search; called after the wait.
 
@@ -107,7 +107,7 @@ async def read(
 
 
 def requested_write(request: AnyRequest, caller: Caller) -> Write | None:
-    """Check the request's `Consistency-Token`; return the write that it names, or None without a token.
+    """Check the request's `Consistency-Token`; return the named write, or None without a token.
 
     Raises:
         Problem: 400 for an invalid token.

@@ -1,8 +1,7 @@
 """Cursors of lists: opaque, self-contained positions.
 
-A cursor holds the sort values of a row and the time it was issued. Its checksum also covers the list's id, which
-stands for the environment, filters, sort and direction. So a cursor is valid for one list only, and on every
-generation of the index.
+A cursor holds the sort values of a row and the time of issue. The checksum also covers the list's id: environment,
+filters, sort and direction. So a cursor is valid for a single list, and on every generation of the index.
 """
 
 import binascii
@@ -31,8 +30,8 @@ def encode(list_id: bytes, values: Sequence[Any], now: float | None = None) -> s
     """Return the cursor of a row.
 
     Args:
-        list_id: everything that decides which rows are listed, and in which order.
-        values: the row's sort values, as the index returned them.
+        list_id: identifies the list by everything that affects the rows and their order.
+        values: the row's sort values, as returned by the index.
         now: Unix time in seconds.
     """
     payload = msgspec.msgpack.encode(_Payload(int(time.time() if now is None else now), list(values)))
@@ -40,7 +39,7 @@ def encode(list_id: bytes, values: Sequence[Any], now: float | None = None) -> s
 
 
 def decode(list_id: bytes, cursor: str, now: float | None = None) -> list[Any]:
-    """Return the sort values of the row that a cursor points to.
+    """Return the sort values of the cursor's row.
 
     Raises:
         CursorError: the cursor is damaged, older than 24 hours, or was issued for another list.
@@ -50,7 +49,7 @@ def decode(list_id: bytes, cursor: str, now: float | None = None) -> list[Any]:
     except (UnicodeEncodeError, binascii.Error):
         raise CursorError("Invalid cursor") from None
     checksum, payload = raw[:CHECKSUM_BYTES], raw[CHECKSUM_BYTES:]
-    # Several base64 texts can decode to the same bytes; only the text that was issued is accepted.
+    # Several base64 texts can decode to the same bytes; only the issued text is accepted.
     if checksum != _checksum(list_id, payload) or urlsafe_b64encode(raw).rstrip(b"=").decode() != cursor:
         raise CursorError("Invalid cursor: damaged, or issued for another filter, sort or direction")
     try:

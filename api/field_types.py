@@ -1,7 +1,7 @@
-"""Types of request fields that several resources share.
+"""Types of request fields, shared by several resources.
 
-Each type states its limits for msgspec, its rule from `infra/fields.py` as `check` (`api/validation.py` calls it), and
-its description for the OpenAPI document.
+Each type has limits for msgspec, a rule from `infra/fields.py` as `check` (called by `api/validation.py`), and a
+description for the OpenAPI document.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,10 @@
-"""How current the index is: wait until it contains a write, and measure its lag (contract.md §1).
+"""Freshness of the index: wait until a write is searchable, and measure the lag (contract.md §1).
 
-An outbox row exists exactly while its change may not be searchable. So the outbox answers both questions, and
-OpenSearch is not involved:
+An outbox row exists exactly while the change may not be searchable. So the outbox tells both, without OpenSearch:
 
-1. A request registers the write that it waits for, and sleeps. It holds no database connection.
-2. One task per process, the ticker, checks all registered writes in one statement, again and again.
-3. A write is searchable when its rows are gone from the outbox, and so are the earlier changes of its environment
+1. A request registers a write, and sleeps without a database connection.
+2. The ticker, a task of the process, checks all registered writes in a single statement, again and again.
+3. A write is searchable when the outbox has no rows left of the write, nor of earlier changes in the environment
    (`SEARCHABLE` has the exceptions).
 
 `api/consistency.py` reads tokens and preferences from requests, and uses this module.
@@ -37,12 +36,12 @@ CHECK_SECONDS = 2.0
 """Time limit of a statement."""
 
 # Conditions for a write to be searchable, in this order:
-# 1. Its transaction id was issued by this database. If not, the database was restored to an earlier time, and the fate
-#    of the write is unknown.
-# 2. The write has no outbox row, not even a parked one.
-# 3. No earlier change of its environment waits in lane live: to read one's last write means to read the writes before.
-#    Parked and refused changes do not count, so one faulty document does not delay everybody. Lane bulk does not count
-#    either, so an import delays only the tokens of its own writes.
+# 1. The transaction id was issued by this database. Otherwise the database was restored to an earlier time, and the
+#    fate of the write is unknown.
+# 2. The write has no outbox row, parked rows included.
+# 3. No earlier change of the environment waits in lane live: a client that reads its last write must also read the
+#    writes before. Parked and refused changes do not count, so a faulty document delays only its own token. Lane bulk
+#    does not count, so an import delays only its own tokens.
 SEARCHABLE = sa.text("""
     SELECT w.environment_id, w.xid FROM unnest(CAST(:environments AS int[]), CAST(:xids AS text[])) AS r (id, xid)
     CROSS JOIN LATERAL (SELECT r.id AS environment_id, r.xid AS xid, CAST(r.xid AS xid8) AS number) w
@@ -64,14 +63,14 @@ LAGS = sa.text("""
 
 
 class Write(NamedTuple):
-    """A write, identified by its transaction id."""
+    """A write, identified by the transaction id."""
 
     environment_id: int
     xid: str
 
 
 class _Wait(msgspec.Struct, eq=False):
-    """The requests that wait for one write."""
+    """The requests waiting for a write."""
 
     searchable: asyncio.Future[None]
     checked: asyncio.Future[None]
@@ -84,10 +83,10 @@ class _Lag(NamedTuple):
 
 
 class Freshness:
-    """Answers for all environments, one instance per process."""
+    """Freshness of all environments. A process has a single instance."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Prepare the instance. `engine` must be used by it alone, so that it never waits for a request's statement."""
+        """Prepare the instance. `engine` must have no other user, so that no check waits for a request's statement."""
         self._engine = engine
         self._waits: dict[Write, _Wait] = {}
         self._ticker: asyncio.Task[None] | None = None
@@ -97,7 +96,7 @@ class Freshness:
         self._lag_measurement: asyncio.Task[None] | None = None
 
     async def wait_until_searchable(self, write: Write, seconds: float) -> bool:
-        """Wait until a write is searchable, at most `seconds`; return whether it is. It is checked at least once."""
+        """Wait until a write is searchable, at most `seconds`; return whether that was reached. Check at least once."""
         loop = asyncio.get_running_loop()
         wait = self._waits.get(write)
         if wait is None:
@@ -117,7 +116,7 @@ class Freshness:
                 del self._waits[write]
 
     async def lag_ms(self, environment_id: int) -> int:
-        """Return the age of an environment's oldest change that may not be searchable, in milliseconds; 0 without one.
+        """Return the age in milliseconds of an environment's oldest change that may not be searchable; 0 without one.
 
         The value is at most `LAG_SECONDS` old.
 
@@ -160,7 +159,7 @@ class Freshness:
             await asyncio.sleep(max(pause, time.monotonic() - started))
 
     async def _searchable(self, writes: Sequence[Write]) -> set[Write]:
-        """Return the searchable ones of the writes; an empty set while the database does not answer."""
+        """Return the searchable writes; an empty set while the database does not answer."""
         environments, xids = ([write[column] for write in writes] for column in range(2))
         try:
             async with asyncio.timeout(CHECK_SECONDS), self._engine.connect() as connection:
@@ -171,7 +170,7 @@ class Freshness:
             return set()
 
     async def _measure(self) -> None:
-        """Answer all requests for a lag, including those that arrive during a measurement."""
+        """Answer all requests for a lag, including requests made during a measurement."""
         while self._lag_requests:
             requests, self._lag_requests = self._lag_requests, {}
             now = time.monotonic()
@@ -183,7 +182,7 @@ class Freshness:
                 failure = error if isinstance(error, SQLAlchemyError) else sa.exc.TimeoutError("No answer in time")
                 for answer in requests.values():
                     answer.set_exception(failure)
-                    answer.exception()  # marks it as retrieved: the request may have been cancelled
+                    answer.exception()  # marks the exception as retrieved, because the request may be cancelled
                 continue
             for environment_id, milliseconds in rows:
                 self._lags[environment_id] = _Lag(milliseconds, now + LAG_SECONDS)

@@ -1,4 +1,4 @@
-"""Keyset pagination of the lists that PostgreSQL answers: newest first, ties by id."""
+"""Keyset pagination of the lists in PostgreSQL: newest first, ties by id."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,18 +23,18 @@ async def newest_first(
     paging: Paging,
     list_id: bytes,
 ) -> tuple[Sequence[sa.Row[Any]], PageInfo]:
-    """Return the rows of one page, and its page info.
+    """Return the rows of a page, and the page info.
 
     Args:
         connection: to the database.
-        select: a SELECT statement that ends in its WHERE conditions.
+        select: a SELECT statement that ends with conditions.
         values: the statement's parameters.
-        keys: the columns of the time and the id; each row has them as attributes, without their prefix.
+        keys: the columns of the time and the id. Each row has attributes of these names, without the prefix.
         paging: the requested page.
         list_id: identifies the list.
 
     Raises:
-        Problem: 400 for a cursor that is damaged, expired or of another list.
+        Problem: 400 for a damaged or expired cursor, or a cursor of another list.
     """
     moment, key = keys
     if position := paging.position(list_id, len(keys)):

@@ -61,14 +61,14 @@ class Paging(msgspec.Struct):
     backward: bool = False
 
     def position(self, list_id: bytes, length: int) -> list[Any] | None:
-        """Return the sort values of the row after (or before) which the page lies; None without a cursor.
+        """Return the cursor's position, the sort values of a row; None without a cursor.
 
         Args:
             list_id: identifies the list; a cursor of another list is refused.
             length: how many sort values a position of this list has.
 
         Raises:
-            Problem: 400 for a cursor that is damaged, expired or of another list.
+            Problem: 400 for a damaged or expired cursor, or a cursor of another list.
         """
         name, cursor = ("before", self.before) if self.before is not None else ("after", self.after)
         if cursor is None:
@@ -105,10 +105,10 @@ def render(rows: Sequence[bytes], info: PageInfo, total: int | None = None) -> b
 
 
 class PageParameters(Input):
-    """Parameters of a list that is walked forward only."""
+    """Parameters of a forward-only list."""
 
     not_in_list_id: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})
-    """Parameters that change neither which rows are listed nor their order."""
+    """Parameters without effect on the rows of the list and their order."""
 
     first: First | None = None
     after: After | None = None
@@ -117,12 +117,12 @@ class PageParameters(Input):
         return Paging(self.first or DEFAULT_SIZE, self.after)
 
     def list_parameters(self) -> dict[str, Any]:
-        """Return the parameters that define the list. They are part of its id: a cursor is valid for one list only."""
+        """Return the parameters that define the list, and so are part of the list's id."""
         return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in self.not_in_list_id}
 
 
 class TwoWayParameters(PageParameters):
-    """Parameters of a list that is walked forward or backward. The rows come in list order either way."""
+    """Parameters of a list that can be walked backward too. The rows come in list order in both directions."""
 
     last: Last | None = None
     before: Before | None = None
@@ -145,7 +145,7 @@ class TwoWayParameters(PageParameters):
 
 
 def require_text(value: Any) -> str:
-    """Return the value if it is a string.
+    """Return a string unchanged.
 
     Raises:
         ValueError: the value is not a string.

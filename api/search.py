@@ -1,7 +1,7 @@
 """The only caller of OpenSearch for resources. Searches the read alias and translates errors into the API's.
 
-`api/consumers/query.py` builds the bodies of the searches, `api/consumers/fetch.py` reads pages with them. Whether the
-index holds a client's write is checked before the search, in `api/consistency.py`.
+`api/consumers/query.py` builds the bodies of searches, and `api/consumers/fetch.py` reads pages. A consistency token is
+checked before the search, in `api/consistency.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 class Index(NamedTuple):
-    """A client, and the read alias to search with it."""
+    """A client, and the read alias to search."""
 
     client: AsyncOpenSearch
     alias: str
@@ -32,14 +32,14 @@ async def search(index: Index, body: Clause) -> Any:
     """Search; return the response as JSON text.
 
     Raises:
-        Problem: 400 for a query that is too long for OpenSearch, or a cursor whose values it refuses.
+        Problem: 400 for a query too long for OpenSearch, or a cursor with values refused by OpenSearch.
         OpenSearchException: the index cannot answer.
     """
     try:
         return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=PARAMS)
     except TransportError as error:
-        # A valid request can exceed OpenSearch's limits in two ways only: too many clauses, or sort values that it
-        # refuses. If it notices too many clauses late, it answers 500 instead of 400.
+        # A valid request can break OpenSearch's limits in two ways only: too many clauses, or refused sort values. If
+        # OpenSearch notices too many clauses late, the status is 500 instead of 400.
         late = error.status_code == HTTPStatus.INTERNAL_SERVER_ERROR and "too many nested clauses" in str(error)
         if late or (isinstance(error, RequestError) and "too_many" in str(error)):
             message = "The query is too long: use fewer or shorter words and conditions"
@@ -54,19 +54,19 @@ async def search(index: Index, body: Clause) -> Any:
 async def satisfied(
     index: Index, environment_id: int, ids: Sequence[str], clauses: Sequence[Mapping[str, Clause]]
 ) -> dict[str, set[str]]:
-    """Return the names of the clauses that each consumer satisfies; a consumer that is not indexed satisfies none.
+    """Return for each consumer the names of the satisfied clauses: none for a consumer missing from the index.
 
     Args:
         index: to search.
         environment_id: of the consumers.
         ids: of the consumers.
-        clauses: by name, in groups that are small enough for one query each.
+        clauses: by name, in groups, each small enough for a query.
 
     Raises:
         OpenSearchException: the index cannot answer.
     """
     names: dict[str, set[str]] = {consumer_id: set() for consumer_id in ids}
-    # One query at a time: running them all at once would delay other requests.
+    # In sequence, because simultaneous queries would delay other requests.
     for group in clauses:
         response = _decode(await search(index, named_clauses(environment_id, ids, group)))
         for hit in response.hits.hits:
@@ -75,7 +75,7 @@ async def satisfied(
 
 
 def named_clauses(environment_id: int, ids: Sequence[str], clauses: Mapping[str, Clause]) -> Clause:
-    """Return the body that asks which of the clauses, by name, each consumer satisfies."""
+    """Return the body of a search for the clauses, by name, satisfied by each consumer."""
     should = [{"bool": {"filter": [clause], "_name": name}} for name, clause in clauses.items()]
     filters = [in_environment(environment_id), {"terms": {"id": list(ids)}}]
     query = {"bool": {"filter": filters, "should": should}}
@@ -83,7 +83,7 @@ def named_clauses(environment_id: int, ids: Sequence[str], clauses: Mapping[str,
 
 
 def in_environment(environment_id: int) -> Clause:
-    """Return the clause that limits a query to one environment. Every query contains it."""
+    """Return the clause that limits a query to an environment. Every query contains this clause."""
     return {"term": {"environmentId": str(environment_id)}}
 
 

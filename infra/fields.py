@@ -1,7 +1,6 @@
 """Rules for the fields of consumers and orders (contract.md §2, §3), shared by the API and the importer.
 
-Each rule takes the value that was sent and returns the value to store. For an invalid value it raises `ValueError` with
-a message for the client.
+Each rule takes the value sent, and returns the value to store or raises `ValueError` with a message for the client.
 """
 
 import re
@@ -19,10 +18,10 @@ from iso4217 import raw_table
 
 from infra.phones import parse_plain
 
-# A local part that is valid by every rule: at most 64 characters, words separated by single dots.
+# A local part valid by every rule: at most 64 characters, words separated by single dots.
 PLAIN_LOCAL = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*")
 PHONE = re.compile(r"[0-9 +\-.()/x#]*")
-# Control characters, and the code points that Unicode reserves as noncharacters.
+# Control characters, and Unicode's noncharacters.
 UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
     + "".join(f"{chr(p + 0xFFFE)}{chr(p + 0xFFFF)}" for p in range(0, 0x110000, 0x10000))
@@ -35,7 +34,7 @@ RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
 )
-# One day within the range of Python's datetime, so that a stored time can be read in every time zone.
+# A day within the range of Python's datetime: a stored time must be readable in every time zone.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 INVISIBLE_MARKS = frozenset(map(chr, [0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
 METADATA_BYTES, METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_DEPTH = 16 * 1024, 50, 64, 5
@@ -43,7 +42,7 @@ TOO_DEEP = f"Metadata must be at most {METADATA_DEPTH} levels deep"
 
 
 def email(value: str) -> str:
-    """Return the address with its domain in lower case.
+    """Return the address with the domain in lower case.
 
     Raises:
         ValueError: the address is invalid.
@@ -52,7 +51,7 @@ def email(value: str) -> str:
         raise ValueError("Email must be at most 254 characters")
     local, _, domain = value.rpartition("@")
     # If the local part is plain, only the domain must be validated. Few domains occur, so the cache makes this 20 times
-    # faster. Other scripts and punycode are excluded, because the length of their domain depends on the encoding.
+    # faster. Other scripts and punycode are excluded, because the length of the address depends on the encoding.
     is_plain = PLAIN_LOCAL.fullmatch(local) and domain.isascii() and "xn--" not in domain.lower()
     if not (_valid_domain(domain) if is_plain else _valid_email(value)):
         raise ValueError("Invalid email format")
@@ -73,7 +72,7 @@ def _valid_domain(domain: str) -> bool:
 
 
 def phone(value: str, region: str | None = None) -> str:
-    """Return the number in E.164 if it is a possible number, else unchanged.
+    """Return a possible number in E.164, any other unchanged.
 
     Args:
         value: digits and punctuation.
@@ -91,7 +90,7 @@ def phone(value: str, region: str | None = None) -> str:
 
 
 def parse_phone(value: str, region: str | None = None) -> phonenumbers.PhoneNumber | None:
-    """Parse a phone number. Return None if its length is impossible in its country, or if it has an extension, which
+    """Parse a phone number. Return None for a length that is impossible in the country, and for an extension, which
     E.164 cannot hold.
     """
     try:
@@ -134,7 +133,7 @@ def external_id(value: str) -> str:
 
 
 def amount(value: str | Decimal) -> Decimal:
-    """Return the exact amount, with the decimals that were sent.
+    """Return the exact amount, with the decimals sent.
 
     Raises:
         ValueError: the amount is invalid.
@@ -165,7 +164,7 @@ def currency(value: str) -> str:
 
 
 def timestamp(value: str) -> datetime:
-    """Parse a time; return it in UTC, truncated to milliseconds. A date alone is its midnight in UTC.
+    """Parse a time; convert to UTC and truncate to milliseconds. A date alone is midnight in UTC.
 
     Raises:
         ValueError: the text is not a valid time.
@@ -203,7 +202,7 @@ def metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _containers(value: object, depth: int = 1) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the depth and the values of each object and array, down to one level below the limit."""
+    """Yield the depth and the values of each object and array, down to a level below the limit."""
     children = list(value.values()) if isinstance(value, dict) else value
     if isinstance(children, list):
         yield depth, children
@@ -213,6 +212,6 @@ def _containers(value: object, depth: int = 1) -> Iterator[tuple[int, list[Any]]
 
 
 def _expanded_exponent(number: float) -> int:
-    """Return the bytes that jsonb adds to a number because it expands exponents (1e308 becomes 309 digits)."""
+    """Return the bytes added to a number by jsonb, which expands exponents (1e308 becomes 309 digits)."""
     text = repr(number)
     return len(f"{Decimal(text):f}") - len(text) if "e" in text else 0

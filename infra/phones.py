@@ -1,8 +1,8 @@
 """A fast path for phone numbers in plain E.164, the form of most numbers.
 
-The library `phonenumbers` takes 15 µs to parse such a number and 10 µs to format it, mostly to find that nothing needs
-to be done. This module gives the same results from cached metadata of the library, and leaves every other number to the
-library. A test compares the results of both.
+The library `phonenumbers` takes 15 µs to parse such a number and 10 µs to format, mostly to find nothing to do. This
+module gives the same results from cached metadata of the library, and leaves every other number to the library. A test
+compares the results of both.
 """
 
 import re
@@ -14,13 +14,13 @@ from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
 PLAIN = re.compile(r"\+[1-9][0-9]{2,18}")
 MIN_DIGITS, MAX_DIGITS = 2, 17
-"""Number of digits that the library accepts in a national number."""
+"""Number of digits accepted by the library in a national number."""
 FIRST_GROUP = re.compile(r"(\\\d)")
 GROUP_OR_MARK = re.compile(r"\\(\d)|\D")
 
 
 class PlainNumber(NamedTuple):
-    """A number that consists of a calling code and a national number, without a prefix to remove."""
+    """A number made of a calling code and a national number, without a prefix to remove."""
 
     code: int
     national: str
@@ -31,7 +31,7 @@ class PlainNumber(NamedTuple):
 
 
 def parse_plain(number: str) -> PlainNumber | None:
-    """Parse a plain E.164 number; return None for a number that only the library can parse."""
+    """Parse a plain E.164 number; return None for any other, to be left to the library."""
     if not PLAIN.fullmatch(number):
         return None
     for end in (2, 3, 4):
@@ -47,7 +47,7 @@ class _Format(NamedTuple):
     leading: re.Pattern[str]
     whole: re.Pattern[str]
     digits: str
-    """Template of the national form: the groups, numbered from 1, without the characters between them."""
+    """Template of the national form: the groups, numbered from 1, without the characters between."""
 
 
 class _Country(NamedTuple):
@@ -64,7 +64,7 @@ def _country(code: int) -> _Country:
     for known in metadata.number_format:
         assert known.pattern is not None
         assert known.format is not None
-        # The last pattern for the leading digits is the most exact, and the library uses only that one to format.
+        # The last pattern for the leading digits is the most exact, and the only pattern used by the library.
         leading = re.compile(known.leading_digits_pattern[-1] if known.leading_digits_pattern else "")
         template = known.format
         if known.national_prefix_formatting_rule:

@@ -18,11 +18,11 @@ def time(moment: datetime) -> str:
 
 
 def without_trailing_zeros(value: Decimal) -> Decimal | int:
-    """Return a value that JSON shows as `1234.5`, not as `1234.5000`."""
+    """Remove trailing zeros, so that JSON shows `1234.5` in place of `1234.5000`."""
     return int(value) if value == int(value) else value.normalize()
 
 
 def as_json(response: msgspec.Struct | Iterable[msgspec.Struct]) -> str:
-    """Return a response as one line of JSON, with the API's names and times."""
+    """Return a response as a line of JSON, with the API's names and times."""
     plain = msgspec.to_builtins(response, builtin_types=(datetime,))
     return json.dumps(plain, ensure_ascii=False, default=time)

@@ -1,4 +1,4 @@
-"""Pages of audiences, newest first. They are read from PostgreSQL, so they are always current."""
+"""Pages of audiences, newest first. Read from PostgreSQL, so always current."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,10 +13,10 @@ SELECT = f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE}"
 
 
 async def page(connection: AsyncConnection, caller: Caller, parameters: TwoWayParameters) -> AudiencePage:
-    """Return one page.
+    """Return a page.
 
     Raises:
-        Problem: 400 for a cursor that is damaged, expired or of another list.
+        Problem: 400 for a damaged or expired cursor, or a cursor of another list.
     """
     rows, info = await newest_first(
         connection,

@@ -1,7 +1,7 @@
-"""Which audiences a consumer is in, and which consumers an audience has. OpenSearch answers both.
+"""Membership: the audiences of a consumer, and the members of an audience, both from OpenSearch.
 
-Stored members are a field of the documents. A dynamic audience is the query of its rules, here and for every other
-purpose, so its members cannot differ between endpoints.
+Stored members are a field of the documents. A dynamic audience is a query, compiled from the rules. Every endpoint uses
+this query, so the members cannot differ between endpoints.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from infra.ids import is_id
 
 
 class Audience(NamedTuple):
-    """The columns of an audience that decide its members."""
+    """An audience with the columns needed for membership."""
 
     id: str
     name: str
@@ -37,7 +37,7 @@ class Audience(NamedTuple):
         return AudienceReference(self.id, self.name, self.type)  # type: ignore[arg-type]  # a constraint of the table
 
     def members(self, region: str | None) -> Clause:
-        """Return the clause that matches the audience's members."""
+        """Return the clause for the audience's members."""
         return search.in_audience(self.id) if self.rules is None else _compile(self.rules, region).clause
 
 
@@ -66,13 +66,13 @@ async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audienc
 
 
 async def of_consumer(connection: AsyncConnection, caller: Caller, consumer_id: str) -> list[Audience]:
-    """Return the audiences that a consumer may be in: those that store it as a member, and all dynamic audiences."""
+    """Return the audiences that a consumer may be in: those that store it as a member, and all dynamic ones."""
     values = {"environment_id": caller.environment_id, "consumer_id": consumer_id}
     return [Audience._make(row) for row in await connection.execute(OF_CONSUMER, values)]
 
 
 async def of_rows(engine: AsyncEngine, caller: Caller, stored_ids: Sequence[str]) -> list[Audience]:
-    """Return the audiences that the rows of a page may be in: those with `stored_ids`, and all dynamic audiences."""
+    """Return the audiences that the rows of a page may be in: those with `stored_ids`, and all dynamic ones."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         values = {"environment_id": caller.environment_id, "ids": stored_ids}
@@ -86,9 +86,9 @@ async def references(
 
     Args:
         index: to search.
-        caller: whose environment is read.
+        caller: the environment to read.
         audiences: that the consumers may be in.
-        stored: consumer id → ids of the audiences that store it as a member.
+        stored: consumer id → ids of the audiences with the consumer as a stored member.
 
     Raises:
         OpenSearchException: the index cannot answer.
@@ -103,7 +103,7 @@ async def references(
 
 
 def _clause_groups(audiences: Sequence[Audience], region: str | None) -> Iterator[dict[str, Clause]]:
-    """Yield the clauses of the dynamic audiences by audience id, in groups that are small enough for one query."""
+    """Yield the clauses of the dynamic audiences by audience id, in groups small enough for a query."""
     group: dict[str, Clause] = {}
     size = 0
     for audience in audiences:
@@ -127,6 +127,6 @@ class _Compiled(NamedTuple):
 # Many requests need the same few audiences.
 @lru_cache(maxsize=512)
 def _compile(rules: str, region: str | None) -> _Compiled:
-    """Compile the rules of a dynamic audience to its query."""
+    """Compile the rules of a dynamic audience to a query."""
     decoded = decode_rules(rules)
     return _Compiled(clause(expression(decoded), region), clauses_of_rules(decoded))

@@ -1,4 +1,4 @@
-"""Rows of `audiences`: the columns that are read, and the conversion to the API's type."""
+"""Rows of `audiences`: the columns read, and the conversion to the API's type."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from infra.wire import time
 
 COLUMNS = "a.id, a.name, a.description, a.metadata::text, a.type, a.rules::text, a.created_at, a.updated_at"
 VISIBLE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
-"""Condition for the audiences of an environment. A deleted audience keeps its row until its members are removed."""
+"""Condition for an environment's audiences. The row of a deleted audience remains until its members are removed."""
 
 decode_rules = msgspec.json.Decoder(list[Rule]).decode
 

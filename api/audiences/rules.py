@@ -42,9 +42,9 @@ MAX_EXACT_INTEGER = 2**53
 
 
 class Rule(Input, kw_only=True):
-    """One condition on a consumer. Rules with the same `groupId` must all hold; one group suffices.
+    """One condition on a consumer. Rules with the same `groupId` must all hold; a single group suffices.
 
-    Rules without a `groupId` form one group together.
+    Rules without a `groupId` form a group together.
     """
 
     example: ClassVar[dict[str, Any]] = {"field": "totalOrderValue", "operator": "GREATER_THAN", "values": [1000]}
@@ -133,7 +133,7 @@ def clauses_of_rules(rules: Sequence[Rule]) -> int:
 
 
 def audience_filter_faults(text: str | None, rules: Sequence[Rule] | None) -> Iterator[Fault]:
-    """Return the faults of a filter that is sent in place of rules."""
+    """Return the faults of a filter sent in place of rules."""
     if text is None:
         return
     if rules is not None:
@@ -154,7 +154,7 @@ def rules_faults(rules: Sequence[Rule] | None) -> Iterator[Fault]:
 
 
 def type_faults(rules: Sized | None, audience_type: str) -> Iterator[Fault]:
-    """Return the faults between an audience's type and its rules (or its filter)."""
+    """Return the faults between an audience's type and rules (or filter)."""
     if audience_type == "DYNAMIC" and not rules:
         yield Fault("rules", "Required for a DYNAMIC audience")
     if audience_type != "DYNAMIC" and rules is not None:
@@ -162,7 +162,7 @@ def type_faults(rules: Sized | None, audience_type: str) -> Iterator[Fault]:
 
 
 def _rule_value(value: Any) -> Value:
-    """Convert a condition's value to a rule's. A number that JSON may not hold exactly becomes text."""
+    """Convert a condition's value to a rule's. A number becomes text unless exact in JSON."""
     if isinstance(value, datetime):
         return time(value)
     if isinstance(value, Decimal):

@@ -38,7 +38,7 @@ READ_ONLY = frozenset({"id", "createdAt", "updatedAt"})
 
 
 class NewAudience(Input, kw_only=True):
-    """An audience to create. A `DYNAMIC` audience needs `rules`, or a `filter`, which is stored as rules."""
+    """An audience to create. A `DYNAMIC` audience needs `rules`, or a `filter`, to be stored as rules."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
     example: ClassVar[dict[str, Any]] = {"name": "Big spenders", "type": "DYNAMIC", "rules": [Rule.example]}
@@ -62,7 +62,7 @@ class NewAudience(Input, kw_only=True):
 
 
 class AudienceChange(Input):
-    """Changes to an audience: fields that are sent change, omitted fields keep their value, null clears a field.
+    """Changes to an audience: fields sent are changed, omitted fields keep their value, null clears a field.
 
     The type cannot change. A `filter` can replace `rules`.
     """
@@ -124,7 +124,7 @@ class Audience(msgspec.Struct, rename="camel"):
 
 
 class AudienceReference(msgspec.Struct):
-    """An audience that a consumer is in."""
+    """An audience of a consumer."""
 
     id: AudienceId
     name: str

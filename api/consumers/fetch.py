@@ -1,4 +1,4 @@
-"""The read path: pages of consumers from OpenSearch. A row is sent as the bytes that were indexed."""
+"""The read path: pages of consumers from OpenSearch. A row is sent as the indexed bytes."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
@@ -26,13 +26,13 @@ _decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 class PageRequest(NamedTuple):
-    """A page to read: the rows of the list, their order, and which of its pages."""
+    """A page to read: the rows of the list, their order, and the requested page."""
 
     rows: Clause
     order: query.Order
     paging: Paging
     list_id: bytes
-    """Identifies the list; its cursors are bound to it."""
+    """Identifies the list. Cursors are bound to this id."""
     with_total: bool = False
 
 
@@ -43,10 +43,10 @@ ExtraMembers = Callable[[Sequence[Hit]], Awaitable[Iterable[bytes]]]
 async def page(
     index: Index, first_pages: FirstPages, request: PageRequest, extra_members: ExtraMembers | None = None
 ) -> bytes:
-    """Return one page as the JSON of the response.
+    """Return a page as the JSON of the response.
 
     Raises:
-        Problem: 400 for a cursor that is damaged, expired or of another list.
+        Problem: 400 for a damaged or expired cursor, or a cursor of another list.
         OpenSearchException: the index cannot answer.
     """
     order, paging, list_id = request.order, request.paging, request.list_id
@@ -88,7 +88,7 @@ async def count(index: Index, rows: Clause) -> int:
 
 
 async def _search(index: Index, body: Clause, window: Clause | None, size: int) -> Hits[Hit]:
-    """Search the page in its window; if that does not fill the page, search it among all rows."""
+    """Search the page in the window; if the page is not full, search among all rows."""
     if window is not None:
         hits = _decode(await search(index, query.within(body, window))).hits
         if len(hits.hits) > size:
@@ -107,7 +107,7 @@ def _window(first_pages: FirstPages, request: PageRequest, position: list[Any] |
 
 
 def _pop_width(position: list[Any]) -> int:
-    """Remove the window's width from a cursor's values and return it."""
+    """Remove the window's width from a cursor's values, and return the width."""
     width = position.pop()
     if not isinstance(width, int) or not isinstance(position[0], int):
         raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor")

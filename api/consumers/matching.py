@@ -1,10 +1,10 @@
 """Clauses for `search` and `q`, and the explanation of a match (contract.md §2 "Matching").
 
-Pure functions: text in, clauses out. Scores are constants, one per tier, so they do not move between refreshes and
+Pure functions: text in, clauses out. Each tier has a constant score, so scores do not move between refreshes and
 replicas.
 
-The text is split into words. Consecutive words that may be one phone number, typed with spaces, form one unit; every
-other word is a unit by itself. Every unit must match.
+The text is split into words. Consecutive words that may form a phone number with spaces are a unit; any other
+word is a unit by itself. Every unit must match.
 """
 
 import re
@@ -28,7 +28,7 @@ MAX_TEXT = 300
 MAX_WORDS = 32
 PART_SEPARATORS = re.compile(r"[@._+\-]+")
 ADDRESS_QUOTES = "<>()[]{}\"'“”«»,;:"
-"""Characters around an address that was copied, as in `Ann <ann@example.com>,`."""
+"""Characters around a copied address, as in `Ann <ann@example.com>,`."""
 DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
 PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
@@ -36,17 +36,17 @@ MIN_PHONE_DIGITS, MAX_PHONE_LENGTH = 3, 40
 
 
 class FieldClause(NamedTuple):
-    """A clause, and the field that it searches."""
+    """A clause, and the searched field."""
 
     field: Field
     clause: Clause
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A part of the query that was found in a field.
+    """A part of the query found in a field.
 
-    `exact`: the part is the whole value of the field. `word`: a whole word of it. `prefix`: the start of a word, or the
-    start or end of a phone number. `typo`: a word with one or two wrong letters.
+    `exact`: the part is the whole value of the field. `word`: a whole word of the field. `prefix`: the start of a
+    word, or the start or end of a phone number. `typo`: a word with one or two wrong letters.
     """
 
     field: Field
@@ -62,7 +62,7 @@ def filter_clause(text: str, region: str | None) -> Clause:
 
 
 def ranking_clause(text: str, region: str | None) -> Clause:
-    """Return the clause of `q`. A row's score is the number of the best tier that it reaches."""
+    """Return the clause of `q`. A row's score is the number of the best tier reached."""
     units = _units(text)
     tiers = [
         _match_units(units, _word_or_typo, region),
@@ -76,7 +76,7 @@ def ranking_clause(text: str, region: str | None) -> Clause:
 
 
 def explanation_clauses(text: str, region: str | None) -> list[Clause]:
-    """Return named clauses for all possible matches; `explanations` reads the names of those that a row satisfies."""
+    """Return named clauses for all possible matches; `explanations` reads the names of the satisfied clauses."""
     return [
         {"bool": {"should": list(clauses), "_name": str(number)}}
         for number, (_, clauses) in enumerate(_possible_matches(text, region))
@@ -84,12 +84,12 @@ def explanation_clauses(text: str, region: str | None) -> list[Clause]:
 
 
 def explanations(text: str, region: str | None, names: Iterable[str]) -> list[Match]:
-    """Return the matches of a row: for every part of the text and every field it is found in, the best kind.
+    """Return the matches of a row: the best kind for every part of the text and every field with that part.
 
     Args:
         text: the text of `q`.
         region: as in `explanation_clauses`.
-        names: of the clauses that the row satisfies.
+        names: of the clauses satisfied by the row.
     """
     possible = _possible_matches(text, region)
     best: dict[tuple[str, Field], Match] = {}
@@ -111,7 +111,7 @@ def _possible_matches(text: str, region: str | None) -> Sequence[tuple[Match, Se
 
 
 def _parts(text: str) -> dict[str, tuple[Kind, ...]]:
-    """Return the whole text, each unit and each word, with the kinds of matches that each can have."""
+    """Return the whole text, each unit and each word, with the possible kinds of matches for each."""
     units = _units(text)
     parts = [word for unit in units for word in dict.fromkeys([" ".join(unit), *unit])]
     return {text: KINDS[:1]} | dict.fromkeys(parts, KINDS)
@@ -158,10 +158,10 @@ def words(text: str) -> list[str]:
 
 
 def _normalized(text: str) -> str:
-    """Return the text as a keyboard would produce it.
+    """Return the text as typed on a keyboard.
 
-    Characters have usual width, digits are ASCII, dashes are hyphens. Direction marks, which copied phone numbers
-    carry, are removed. A free-standing acute accent becomes an apostrophe.
+    Characters have usual width, digits are ASCII, dashes are hyphens. Direction marks (in copied phone
+    numbers) are removed. A free-standing acute accent becomes an apostrophe.
     """
     if text.isascii():
         return text
@@ -180,7 +180,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _match_units(units: list[list[str]], match: Callable[[str, str | None], Clause], region: str | None) -> Clause:
-    """Require that every unit matches, as one phone number or word by word."""
+    """Require a match of every unit, as a phone number or word by word."""
     clauses = []
     for unit in units:
         by_word = _all([match(word, region) for word in unit])
@@ -241,8 +241,8 @@ def _typo_clauses(word: str) -> Iterator[FieldClause]:
 
 
 def _address_parts(word: str, last: str) -> Iterator[FieldClause]:
-    """Match consecutive parts of the e-mail address. The last part is searched in the sub-field `last`, which holds
-    whole parts or the starts of parts; the parts before it must be whole.
+    """Match consecutive parts of the e-mail address. The sub-field `last` decides whether the last part matches whole
+    parts or their starts; the parts before must be whole.
     """
     parts = [part for part in PART_SEPARATORS.split(word.strip(ADDRESS_QUOTES)) if part]
     if len(parts) == 1:
@@ -260,7 +260,7 @@ def _phone(target: str, forms: Sequence[str]) -> Iterator[FieldClause]:
 
 
 def phone_forms(text: str, region: str | None) -> list[str]:
-    """Return the digits under which a phone number may be indexed; an empty list if the text is not a phone number."""
+    """Return the possible indexed forms of a phone number, as digits; an empty list for any other text."""
     text = _normalized(text)
     if len(text) > MAX_PHONE_LENGTH or not PHONE_TEXT.fullmatch(text):
         return []

@@ -1,7 +1,7 @@
 """Bodies of `_search` requests for the list and the search. Pure functions: parameters in, a body out.
 
-To add a sort, add its field to `SortField`. The field must be declared in `infra/index/mapping.py`; if it can be null
-and is not a keyword, it also needs sub-fields for each direction there (`_sorted`), and its name in `NULL_SUBSTITUTED`.
+To add a sort, add the field to `SortField`. The field must be declared in `infra/index/mapping.py`. A nullable field,
+unless a keyword, also needs a sub-field for each direction (`_sorted` there), and must be in `NULL_SUBSTITUTED`.
 To change the ranking of `q`, change `matching.ranking_clause`; to change the order of equal ranks, `search_order`.
 """
 
@@ -20,12 +20,12 @@ Direction = Literal["asc", "desc"]
 SortField = Literal["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
 
 NULL_SUBSTITUTED = frozenset({"fullName", "lastOrderAt"})
-"""Fields that are sorted by their sub-fields `asc` and `desc`, each of which has its own substitute for null."""
+"""Fields sorted by the sub-fields `asc` and `desc`, each with its own substitute for null."""
 REVERSED = {"asc": "desc", "desc": "asc", "_last": "_first"}
 
 
 class Order(NamedTuple):
-    """A total order. `prefix` holds leading sort values that all rows share, so cursors leave them out."""
+    """A total order. `prefix` holds leading sort values common to all rows, left out of cursors."""
 
     clauses: list[dict[str, dict[str, str]]]
     prefix: list[str]
@@ -42,12 +42,12 @@ class Order(NamedTuple):
 
 
 def list_order(environment_id: int, sort_by: SortField, direction: Direction) -> Order:
-    """Return the order of the list: by one field, nulls last, ties by id in the same direction."""
+    """Return the order of the list: by a field, nulls last, ties by id in the same direction."""
     options: dict[str, str] = {"order": direction}
     field = f"{sort_by}.{direction}" if sort_by in NULL_SUBSTITUTED else sort_by
     clauses = [{field: options | {"missing": "_last"} if sort_by == "email" else options}, {"id": options}]
     if (sort_by, direction) == ("createdAt", "desc"):
-        # With the environment in front, this is the order in which the index is stored: pages are read, not sorted.
+        # With the environment in front, this is the storage order of the index: pages are read, not sorted.
         return Order([{"environmentId": {"order": "asc"}}, *clauses], [str(environment_id)])
     return Order(clauses, [])
 
@@ -67,13 +67,13 @@ def page(
     backward: bool = False,
     with_total: bool = False,
 ) -> Clause:
-    """Return the body for one page, plus one row that shows whether the list continues.
+    """Return the body for a page, plus one row that shows whether the list continues.
 
     Args:
-        rows: the query that selects the rows.
+        rows: query of the rows.
         order: their order.
         size: number of rows on the page.
-        position: sort values of the row after which (or, backward, before which) the page lies.
+        position: sort values of the row just before the page (or, backward, just after the page).
         backward: walk against the order; the rows come back in reverse.
         with_total: count all rows, exactly.
     """
@@ -96,7 +96,7 @@ def list_query(
     created_before: datetime | None = None,
     conditions: Sequence[Clause] = (),
 ) -> Clause:
-    """Return the query of the list: the rows of one environment that pass all filters, without scores."""
+    """Return the query of the list: the rows of an environment that pass all filters, without scores."""
     filters = [in_environment(environment_id)]
     if created_after or created_before:
         bounds = {"gte": created_after and time(created_after), "lt": created_before and time(created_before)}
@@ -115,15 +115,15 @@ def search_query(
     conditions: Sequence[Clause] = (),
     explain: bool = False,
 ) -> Clause:
-    """Return the query of a search: rows that meet every parameter, scored by `q`.
+    """Return the query of a search: rows that match every parameter, scored by `q`.
 
     Args:
         environment_id: the environment to search.
         q: the words.
-        exact: fields whose whole value is given.
+        exact: whole values, by field.
         region: country of national phone numbers, as two letters.
         conditions: further filters.
-        explain: add named clauses that report what matched (`matching.explanation_clauses`).
+        explain: add named clauses that report the matches (`matching.explanation_clauses`).
     """
     filters = [in_environment(environment_id), *conditions]
     filters += [_exact(field, text, region) for field, text in exact.items()]
@@ -134,12 +134,12 @@ def search_query(
 
 
 def within(body: Clause, rows: Clause) -> Clause:
-    """Return the body restricted to some of its rows."""
+    """Return the body restricted to some rows."""
     return body | {"query": {"bool": {"filter": [body["query"], rows]}}}
 
 
 def count(rows: Clause) -> Clause:
-    """Return the body that counts rows exactly and returns none of them."""
+    """Return the body for an exact count without rows."""
     return {"query": rows, "size": 0, "track_total_hits": True}
 
 
@@ -152,5 +152,5 @@ def _exact(field: Field, text: str, region: str | None) -> Clause:
 
 
 def _unscored(clauses: Sequence[Clause]) -> list[Clause]:
-    """Wrap clauses so that they neither select rows nor change the score."""
+    """Wrap clauses to leave the selected rows and the scores unchanged."""
     return [{"constant_score": {"filter": clause, "boost": 0}} for clause in clauses]

@@ -30,11 +30,11 @@ from infra.index.naming import read_alias
 async def page(
     request: AnyRequest, state: State, caller: Caller, parameters: ListParameters, members_of: Audience | None = None
 ) -> Answer:
-    """Return a page of the list; with `members_of`, only members of that audience.
+    """Return a page of the list; with `members_of`, only members of the audience.
 
     Raises:
-        Problem: 404 for an unknown `audienceId`; 400 for an invalid cursor; 503 for a consistency token that the index
-            has not reached, if the request is strict.
+        Problem: 404 for an unknown `audienceId`; 400 for an invalid cursor; 503 for a strict request with a
+            consistency token not reached yet.
         OpenSearchException: the index cannot answer.
     """
     audiences = [members_of] if members_of else []
@@ -84,14 +84,14 @@ async def search(request: AnyRequest, state: State, caller: Caller, parameters: 
 async def audiences(
     request: AnyRequest, state: State, caller: Caller, consumer_id: str, possible: Sequence[Audience]
 ) -> tuple[bytes, dict[str, str]]:
-    """Return the JSON member `audiences` of one consumer, and the headers that say how current it is.
+    """Return the JSON member `audiences` of a consumer, and headers about freshness.
 
     Args:
         request: may carry a consistency token.
         state: of the application.
-        caller: whose environment is read.
+        caller: the environment to read.
         consumer_id: the consumer.
-        possible: audiences it may be in (`membership.of_consumer`).
+        possible: audiences that the consumer may be in (`membership.of_consumer`).
     """
     stored = {consumer_id: [audience.id for audience in possible if audience.rules is None]}
     search = partial(membership.references, index_of(state), caller, possible, stored)
@@ -100,7 +100,7 @@ async def audiences(
 
 
 async def count(request: AnyRequest, state: State, caller: Caller, audience: Audience) -> tuple[int, dict[str, str]]:
-    """Count the members of an audience; also return the headers that say how current the number is."""
+    """Count the members of an audience; also return headers about freshness."""
     rows = query.list_query(caller.environment_id, conditions=[audience.members(caller.region)])
     return await consistency.read(request, caller, state.freshness, partial(fetch.count, index_of(state), rows))
 

@@ -37,9 +37,9 @@ class NewConsumer(Input):
 
 
 class ConsumerChange(Input):
-    """Changes to a consumer: fields that are sent change, omitted fields keep their value, null clears a field.
+    """Changes to a consumer: fields sent are changed, omitted fields keep their value, null clears a field.
 
-    `metadata` is merged (RFC 7396): a null inside it removes that key; `"metadata": null` clears all keys.
+    `metadata` is merged (RFC 7396): a null inside removes the key; `"metadata": null` clears all keys.
     """
 
     read_only: ClassVar[frozenset[str]] = NewConsumer.read_only
@@ -53,7 +53,7 @@ class ConsumerChange(Input):
 
 
 class ConsumerChangeItem(ConsumerChange, kw_only=True):
-    """An item of a batch: the id of a consumer, and changes to it."""
+    """An item of a batch: the id of a consumer, and the changes."""
 
     example: ClassVar[dict[str, Any]] = {"id": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5", "phone": None}
 
@@ -142,7 +142,7 @@ def _phone_digits(value: str, caller: Caller) -> str:
 
 
 class SearchParameters(PageParameters):
-    """Parameters of a search. At least one of `q`, `email`, `phone` and `externalId` is required; all must match."""
+    """Parameters of a search. Required: `q`, `email`, `phone` or `externalId`. A consumer must match them all."""
 
     not_in_list_id: ClassVar[frozenset[str]] = PageParameters.not_in_list_id | {"explain"}
 
@@ -165,7 +165,7 @@ class SearchParameters(PageParameters):
     explain: Annotated[bool, msgspec.Meta(description="Add the matches of each consumer: `matchedOn`.")] = False
 
     def exact(self) -> dict[Field, str]:
-        """Return the values of the fields that must match as a whole."""
+        """Return the fields to match as a whole."""
         values: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
         return {field: value for field, value in values.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""Consumers in responses: with the members that `include` and `explain` add, and pages of them."""
+"""Consumers in responses: the members added by `include` and `explain`, and pages."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -12,7 +12,7 @@ from infra.index.documents import Consumer
 
 
 class ConsumerIncluding(Consumer):
-    """A consumer. `audiences` and `orders` are present if `include` names them."""
+    """A consumer. `audiences` and `orders` are present if named in `include`."""
 
     audiences: (
         Annotated[list[AudienceReference], msgspec.Meta(description="Ordered by name, then id.")] | msgspec.UnsetType

@@ -1,11 +1,11 @@
 """An optimization for `sortBy=createdAt` (docs/decisions/0009-index-sorting-and-page-windows.md).
 
-OpenSearch skips all rows before a cursor one by one, and visits every row to find the oldest. So a page is first
+OpenSearch skips the rows before a cursor row by row, and visits every row to find the oldest. So a page is first
 searched in a time window:
 
-1. The window begins at the cursor. Its width follows from the time span of the previous page, because the next rows
+1. The window begins at the cursor. The width follows from the time span of the previous page, because the next rows
    usually lie about as close together. The first page in ascending order uses the end of the same page last time.
-2. If the window returns `size + 1` rows, the page is complete: no row outside of the window can belong to it.
+2. If the window returns `size + 1` rows, the page is complete: no row outside of the window can belong to the page.
 3. Otherwise the page is searched again without the window.
 """
 
@@ -16,7 +16,7 @@ from api.consumers.query import Order
 from infra.filters.clauses import Clause
 
 MIN_WIDTH_MS, SPANS = 1_000, 4
-"""A window is four times as wide as the time span of the page before, and at least one second."""
+"""A window is four times as wide as the time span of the page before, and at least a second."""
 MAX_LISTS = 1_000
 """Lists in the memory of `FirstPages`."""
 
@@ -26,8 +26,8 @@ def width(times: Sequence[int], previous: int) -> int:
 
     Args:
         times: creation times of the page's rows, in order.
-        previous: width of this page's window. It at most halves from page to page, so that a burst of rows created
-            together does not make the following windows too narrow.
+        previous: width of this page's window. The width at most halves from page to page: after a burst of rows
+            created together, the next windows must not be too narrow.
     """
     return max(MIN_WIDTH_MS, SPANS * abs(times[-1] - times[0]), previous // 2)
 
@@ -38,13 +38,13 @@ def is_ascending(order: Order, *, backward: bool) -> bool:
 
 
 def from_position(position: Sequence[Any], width: int, *, ascending: bool) -> Clause:
-    """Return the window that begins at a position."""
+    """Return the window beginning at a position."""
     created_at = position[0]
     return _created(created_at, created_at + width) if ascending else _created(created_at - width, created_at)
 
 
 class FirstPages:
-    """Remembers for each list where its oldest page ended. One instance per process; it learns from the pages read."""
+    """Remembers for each list the end of the oldest page. A process has a single instance, filled by the pages read."""
 
     def __init__(self) -> None:
         self._ends: dict[bytes, int] = {}

@@ -1,4 +1,4 @@
-"""Pages of orders, newest first. They are read from PostgreSQL, so they are always current."""
+"""Pages of orders, newest first. Read from PostgreSQL, so always current."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,10 +19,10 @@ CONDITIONS = {
 
 
 async def page(connection: AsyncConnection, caller: Caller, parameters: OrderListParameters) -> OrderPage:
-    """Return one page.
+    """Return a page.
 
     Raises:
-        Problem: 400 for a cursor that is damaged, expired or of another list.
+        Problem: 400 for a damaged or expired cursor, or a cursor of another list.
     """
     list_id = msgspec.json.encode(["orders", caller.environment_id, parameters.list_parameters()])
     filters = {name: value for name in CONDITIONS if (value := getattr(parameters, name)) is not None}

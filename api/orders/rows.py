@@ -1,4 +1,4 @@
-"""Rows of `orders`: the columns that are read, and the conversion to the API's type."""
+"""Rows of `orders`: the columns read, and the conversion to the API's type."""
 
 from typing import Any
 

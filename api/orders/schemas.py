@@ -73,7 +73,7 @@ class ConsumerReference(Input):
 class NewOrder(Input, kw_only=True):
     """An order to create. Name the consumer by either `consumerId` or `consumer`.
 
-    `baseAmount` is the amount in the environment's currency. It is required if the order has another currency.
+    `baseAmount` is the amount in the environment's currency. Required for an order in another currency.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"id", "createdAt", "updatedAt"})
@@ -112,7 +112,7 @@ UNSET = msgspec.UNSET
 
 
 class OrderChange(Input):
-    """Changes to an order: fields that are sent change, omitted fields keep their value, null clears a field.
+    """Changes to an order: fields sent are changed, omitted fields keep their value, null clears a field.
 
     The consumer cannot change. `metadata` is merged (RFC 7396). If the order has the environment's currency,
     `baseAmount` changes with `amount`.

@@ -1,7 +1,7 @@
 """Convert an expression to a clause of OpenSearch's query language. Pure functions.
 
-Only this module knows how conditions are evaluated in the index; the terms that text and metadata are compared with
-come from `infra/index/terms.py`.
+Only this module knows the meaning of conditions in the index. The terms of texts and metadata come from
+`infra/index/terms.py`.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ MAX_STORED = {"totalOrders": 2**31 - 1, "totalOrderValue": 10**18}
 EXACT = Context(prec=2 * MAX_VALUE_LENGTH)
 BOUNDS = {"GREATER_THAN": "gt", "GREATER_THAN_OR_EQUAL": "gte", "LESS_THAN": "lt", "LESS_THAN_OR_EQUAL": "lte"}
 ROUNDING = {"gt": ROUND_FLOOR, "gte": ROUND_CEILING, "lt": ROUND_CEILING, "lte": ROUND_FLOOR}
-"""Direction in which a bound between two units is rounded, so that the range contains the same integers."""
+"""Direction in which a bound between two units is rounded, so that the range keeps the same integers."""
 
 
 def clause(expression: Expression, region: str | None) -> Clause:
-    """Return the clause that matches the consumers for which the expression holds.
+    """Return the clause of an expression.
 
     Args:
         expression: the conditions.
@@ -87,7 +87,7 @@ def _number(condition: Condition) -> Clause:
 
 
 def _units(value: Decimal, unit: int, maximum: int) -> Decimal:
-    """Convert a value to units, exactly. A value beyond the possible ones is clamped to -1 or to `maximum`."""
+    """Convert a value to units, exactly. Clamp an impossible value to -1 or `maximum`."""
     return EXACT.multiply(min(max(value, Decimal(-1)), Decimal(maximum) / unit), Decimal(unit))
 
 
@@ -117,9 +117,7 @@ def _text(condition: Condition, region: str | None) -> Clause:
 
 
 def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
-    """Compare text ignoring case. In metadata, a text that is a number also equals that number; a number equals only
-    numbers.
-    """
+    """Compare text ignoring case. In metadata, numeric text also equals the number; a number equals only numbers."""
     texts, numbers = [], []
     for value in values:
         if isinstance(value, bool):
@@ -140,7 +138,7 @@ def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
 
 
 def _stored_phone(phone: str, region: str | None) -> str:
-    """Return a phone number in its stored form; text that is not a phone number is returned unchanged."""
+    """Return a phone number in the stored form, any other text unchanged."""
     try:
         return fields.phone(phone, region)
     except ValueError:

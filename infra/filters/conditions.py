@@ -1,7 +1,7 @@
-"""Conditions on a consumer: fields, operators, and the expressions that combine conditions.
+"""Conditions on a consumer: fields, operators, and expressions, which combine conditions.
 
 Rules of audiences (contract.md §4, `api/audiences/rules.py`) and the filter language (`language.py`) both produce an
-`Expression`, and `clauses.py` turns it into a query. So every filter can be an audience, within the limit of rules.
+`Expression`, the input of `clauses.py`. So every filter can be an audience, within the limit of rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,19 +41,19 @@ POSITIVE: dict[Operator, Operator] = {
     "NOT_IN": "IN",
     "NOT_EXISTS": "EXISTS",
 }
-"""Negative operator → its positive. A negative operator holds wherever the positive does not, so also for null."""
+"""Negative operator → positive operator. The negative holds wherever the positive does not, so also for null."""
 METADATA = "metadata."
 MAX_CONTAINED = 300
-"""Characters of a CONTAINS value after case folding, which can turn one character into three. OpenSearch refuses to
-compile longer patterns if they are repetitive: one repeated letter fails from 315 on."""
+"""Characters of a CONTAINS value after case folding, which can triple the length. OpenSearch refuses to compile longer
+repetitive patterns: a single repeated letter fails from 315 on."""
 MAX_CLAUSES = 900
-"""Clauses of one query. OpenSearch allows 1,024, and allocates 10 KB for each character of a CONTAINS value."""
+"""Clauses of a query. OpenSearch allows 1,024, and allocates 10 KB for each character of a CONTAINS value."""
 TOO_MANY_CLAUSES = "Too much text in CONTAINS (~): use fewer or shorter values"
 MAX_FIELD_LENGTH = len(METADATA) + fields.METADATA_DEPTH * (fields.METADATA_KEY_LENGTH + 1)
 
 
 class Condition(NamedTuple):
-    """A condition on one field. Its values have the field's type: str, Decimal or datetime; in metadata also bool."""
+    """A condition on a field. The values have the field's type: str, Decimal or datetime; in metadata also bool."""
 
     field: str
     operator: Operator
@@ -61,7 +61,7 @@ class Condition(NamedTuple):
 
 
 def clause_count(condition: Condition) -> int:
-    """Return an upper bound for the clauses of a condition's query: CONTAINS has one for each character trigram."""
+    """Return an upper bound for the clauses of a condition's query. CONTAINS has one for each trigram of characters."""
     if condition.operator not in CONTAINMENT:
         return 3
     folded = fold(condition.values[0])
@@ -82,7 +82,7 @@ class Not(NamedTuple):
     part: "Expression"
 
 
-Expression: TypeAlias = Union[Condition, AllOf, AnyOf, Not]  # noqa: UP007 (it is recursive)
+Expression: TypeAlias = Union[Condition, AllOf, AnyOf, Not]  # noqa: UP007 (recursive)
 
 
 def _text(value: Value) -> str:
@@ -95,7 +95,7 @@ def _number(value: Value) -> Decimal:
     if isinstance(value, bool) or not fields.DECIMAL.fullmatch(text := str(value)):
         raise ValueError("Must be a number")
     number = Decimal(text)
-    # A rule may store the number as text, and must accept that text when it is read again.
+    # A rule may store the number as text, which must be accepted again on reading.
     written = str(number)
     if isinstance(value, str) and (len(written) > MAX_VALUE_LENGTH or not fields.DECIMAL.fullmatch(written)):
         raise ValueError("Must be a number with fewer digits")
@@ -142,7 +142,7 @@ def kind_of(field: str) -> Kind | None:
 
 
 def read_value(kind: Kind, operator: str, value: Value) -> Any:
-    """Convert a condition's value to the type of its field.
+    """Convert a condition's value to the field's type.
 
     Raises:
         ValueError: the value does not fit; the message is for the client.
@@ -158,5 +158,5 @@ def read_value(kind: Kind, operator: str, value: Value) -> Any:
 
 
 def is_valid_range(operator: str, values: Sequence[Any]) -> bool:
-    """Return whether BETWEEN has its values in order; True for every other operator."""
+    """Return whether the values of BETWEEN are in order; True for all other operators."""
     return operator != "BETWEEN" or values[0] <= values[1]

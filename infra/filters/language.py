@@ -1,6 +1,6 @@
 """The filter language: `totalOrderValue:>=100 AND (metadata.tier:gold OR NOT email:*)` (docs/filters.md).
 
-Parses text to an `Expression`. Faults are collected and reported together, each with its position in the text.
+Parses text to an `Expression`. Faults are collected and reported together, each with a position in the text.
 """
 
 import re
@@ -60,11 +60,11 @@ COMPARISONS: dict[str | None, Operator] = {
 }
 RANGE, ANY_VALUE = "..", "*"
 MAX_QUOTED = 20
-"""Characters of the text that a message quotes."""
+"""Characters of the text quoted in a message."""
 
 
 class FilterError(ValueError):
-    """The text is not a filter. Each of `faults` is a message that begins with the position of the fault."""
+    """The text is not a filter. `faults` are messages, each beginning with a position."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("; ".join(faults))
@@ -72,7 +72,7 @@ class FilterError(ValueError):
 
 
 class _Part(NamedTuple):
-    """A part of the expression, with its size."""
+    """A part of the expression, with the size."""
 
     expression: Expression
     depth: int = 1
@@ -106,9 +106,9 @@ def parse(text: str) -> Expression:
     return whole.expression
 
 
-# Without recursion, so that a deeply nested text cannot exceed the stack.
+# Without recursion: a deeply nested text must not exceed the stack.
 class _Builder(Transformer_NonRecursive[Token, _Part]):
-    """Builds the expression from the syntax tree, and collects the faults of its conditions."""
+    """Builds the expression from the syntax tree, and collects the faults of conditions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class _Builder(Transformer_NonRecursive[Token, _Part]):
 
 
 class _FieldError(ValueError):
-    """The fault is in the field, not in its value."""
+    """The fault is in the field, not in the value."""
 
 
 def _combined(expression: Expression, parts: list[_Part]) -> _Part:

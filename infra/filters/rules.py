@@ -1,11 +1,11 @@
 """Convert an expression to groups of conditions, the form of an audience's rules.
 
-The groups are the expression's disjunctive normal form: the expression holds if all conditions of at least one group
-hold. The conversion takes three steps:
+The groups are the expression's disjunctive normal form: the expression holds if all conditions of any group hold. The
+conversion takes three steps:
 
 1. `_without_not` moves every `Not` down to the conditions, and replaces each by the opposite operator.
-2. The same step merges conditions of one field: `email:a OR email:b` becomes one IN, which needs fewer rules.
-3. `_groups` multiplies out: an AND of ORs becomes one group for each combination.
+2. The same step merges conditions of one field: `email:a OR email:b` becomes a single IN, to need fewer rules.
+3. `_groups` multiplies out: an AND of ORs becomes a group for each combination.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ OPPOSITE_COMPARISON: dict[Operator, Operator] = {
     "LESS_THAN": "GREATER_THAN_OR_EQUAL",
     "LESS_THAN_OR_EQUAL": "GREATER_THAN",
 }
-"""The comparison that holds for the remaining values; null needs a condition of its own."""
+"""The comparison for all remaining values except null."""
 NEVER_NULL = frozenset({"createdAt", *(field for field, kind in FIELDS.items() if kind is NUMBER)})
 LIST_OPERATOR: dict[Operator, Operator] = {"EQUALS": "IN", "NOT_EQUALS": "NOT_IN"}
 
@@ -58,7 +58,7 @@ def groups(expression: Expression, limit: int) -> list[Group]:
 
 
 def _without_not(expression: Expression, *, negated: bool = False) -> Expression:
-    """Return an equivalent expression without `Not`, with conditions of one field merged."""
+    """Return an equivalent expression without `Not`, with the conditions of each field merged."""
     match expression:
         case Not(part):
             return _without_not(part, negated=not negated)
@@ -87,7 +87,7 @@ def _negation(condition: Condition) -> Expression:
 
 
 def _merged(parts: Sequence[Expression], operator: Operator) -> list[Expression]:
-    """Merge conditions of one field with `operator` or its list operator into one condition with all values."""
+    """Merge a field's conditions with `operator`, or the list operator, into a single condition with all values."""
     values: dict[str, list[object]] = {}
     others: list[Expression] = []
     for part in parts:
@@ -116,7 +116,7 @@ def _groups(expression: Expression, limit: int) -> Iterator[Group]:
 
 
 def _limited(iterator: Iterable[Group], limit: int) -> list[Group]:
-    """Collect groups; stop as soon as they exceed the limit, because there may be millions."""
+    """Collect groups; stop above the limit, because there may be millions."""
     collected: list[Group] = []
     conditions = 0
     for group in iterator:

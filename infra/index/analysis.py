@@ -1,4 +1,4 @@
-"""Analyzers of the index. The fields in `mapping.py` name them."""
+"""Analyzers of the index. Fields in `mapping.py` refer to the names here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,9 +23,9 @@ ANALYSIS: dict[str, Any] = {
             "type": "mapping",
             "mappings": [*(f"{mark} => " for mark in APOSTROPHES), *(f'{letter}" => {letter}' for letter in HEBREW)],
         },
-        # The normalization that queries get: Yu² becomes yu2, half-width kana become usual kana.
+        # The normalization of queries: Yu² becomes yu2, half-width kana become usual kana.
         "compatible": {"type": "icu_normalizer", "name": "nfkc", "mode": "compose"},
-        # St.John and john_smith are two words. The rules of Unicode would keep them as one.
+        # St.John and john_smith are two words. Unicode's rules would join each to a single word.
         "joints": {"type": "mapping", "mappings": [". => \\u0020", "_ => \\u0020"]},
         "punctuation": {"type": "pattern_replace", "pattern": r"[\p{P}\p{S}\s]+", "replacement": " "},
     },

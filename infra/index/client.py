@@ -1,7 +1,7 @@
-"""Clients of OpenSearch, for one node or several.
+"""Clients of OpenSearch, for a single node or several.
 
-A failed request is not repeated: the drain backs off, and a reader gets a 503. Only a node that cannot be reached is
-skipped: the request goes to another node, and the skipped node gets no requests for a while.
+A failed request is not repeated: the drain backs off, and a reader gets a 503. Only an unreachable node is skipped: the
+request goes to another node, and the skipped node gets no requests for a while.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ READ_TIMEOUT_SECONDS = 5
 
 
 class TextSerializer(JSONSerializer):
-    """Leaves responses as JSON text, so that each caller decodes them once, with its own type."""
+    """Leaves responses as JSON text, to be decoded once, by the caller's type."""
 
     def loads(self, s: str) -> Any:
         return s

@@ -1,7 +1,7 @@
 """Conversion of a consumer's row: to the JSON of the API, and to the document in the search index.
 
 A write's response and the document's `row` are the same bytes. The drain and a rebuild use the same functions, so a
-document never depends on the way it was indexed. `mapping.py` declares the index that the documents go to.
+document never depends on the way of indexing. `mapping.py` declares the index.
 """
 
 import re
@@ -28,7 +28,7 @@ UNSPACED_FROM = "\u0e00"
 """All scripts without spaces between words begin at this character or above (`analysis.py`)."""
 
 TEXT_FIELDS = {"email": "email", "phone": "phone", "fullName": "full_name", "externalId": "external_id"}
-"""Fields with text terms, and their columns. Conditions (`infra/filters`) accept exactly these fields as text."""
+"""Fields with text terms → columns. Conditions (`infra/filters`) accept exactly these fields as text."""
 
 
 class ConsumerRow(NamedTuple):
@@ -134,7 +134,7 @@ _texts = attrgetter(*TEXT_FIELDS.values())
 
 
 def consumer_json(row: ConsumerRow) -> bytes:
-    """Return the JSON of a consumer, as in responses of the API and in `row` of its document."""
+    """Return the JSON of a consumer, as in responses of the API and in `row` of the document."""
     return _encode(_consumer(row))
 
 
@@ -171,12 +171,12 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
 
 
 def tombstone(consumer_id: str, environment_id: int, version: int, deleted_at: datetime) -> bytes:
-    """Return the document of a consumer whose row was deleted, as JSON."""
+    """Return the document of a deleted consumer, as JSON."""
     return _encode(Tombstone(consumer_id, str(environment_id), version, time(deleted_at)))
 
 
 def phone_digits(phone: str) -> list[str]:
-    """Return the digits of a stored number in the forms in which people search for it.
+    """Return the digits of a stored number in all forms used in searches.
 
     The forms are international, national, and national without prefix; for a number with an extension, with the
     extension and without.
@@ -194,8 +194,8 @@ def phone_digits(phone: str) -> list[str]:
 def reversed_digits(digits: Sequence[str]) -> list[str]:
     """Return the numbers reversed, for suffix search.
 
-    A form that is one digit and a suffix of the first form is left out. Its suffixes are suffixes of the first form;
-    the form itself is matched by `phoneDigits.starts`.
+    A form of a single digit plus a suffix of the first form is left out. All shorter suffixes are suffixes of the
+    first form as well, and the whole form is matched by `phoneDigits.starts`.
 
     >>> reversed_digits(["447400123456", "07400123456", "7400123456"])
     ['654321004744']
@@ -205,12 +205,12 @@ def reversed_digits(digits: Sequence[str]) -> list[str]:
 
 
 def _name_runs(name: str | None) -> str | None:
-    """Return a name that may contain words without spaces between them; None for other names."""
+    """Return a name that may contain words without spaces between; None for other names."""
     return name if name and not name.isascii() and max(name) >= UNSPACED_FROM else None
 
 
 def _national_forms(phone: str) -> list[str]:
-    """Return an international number as written inside its country, with and without the national prefix."""
+    """Return an international number as written inside the country, with and without the national prefix."""
     if not phone.startswith("+"):
         return []
     try:

@@ -2,7 +2,7 @@
 
     _decode = msgspec.json.Decoder(SearchResponse[SourceHit[Row]]).decode
 
-`Hit` is for requests with `"_source": False`. A caller that needs another member of a hit (`_index`) subclasses it.
+`Hit` is for requests with `"_source": False`. For another member of a hit, such as `_index`, declare a subclass.
 """
 
 from typing import Any, Generic, TypeVar
@@ -14,7 +14,7 @@ NOT_REQUESTED = -1
 
 
 class Hit(msgspec.Struct, kw_only=True, gc=False):
-    """One document, without its source. `gc=False`: hits form no reference cycles, and pages decode faster."""
+    """A found document, without source. `gc=False`: hits form no reference cycles, and pages decode faster."""
 
     id: str = msgspec.field(name="_id")
     version: int = msgspec.field(name="_version", default=NOT_REQUESTED)
@@ -23,13 +23,13 @@ class Hit(msgspec.Struct, kw_only=True, gc=False):
     """Requested, like `primary_term`, with `"seq_no_primary_term": True`."""
     primary_term: int = msgspec.field(name="_primary_term", default=NOT_REQUESTED)
     matched_queries: list[str] = msgspec.field(default_factory=list)
-    """Names (`_name`) of the query's clauses that the document matches."""
+    """Names (`_name`) of the clauses matched by the document."""
     sort: list[Any] = msgspec.field(default_factory=list)
     """Sort values, in the order of the request's `sort`."""
 
 
 class SourceHit(Hit, Generic[Source], kw_only=True, gc=False):
-    """One document with its source."""
+    """A found document with source."""
 
     source: Source = msgspec.field(name="_source")
 

@@ -1,7 +1,7 @@
 """The declaration of the search index: document version, mapping and settings.
 
-To add a field to the documents, add it here and to `documents.py`, and raise `DOCUMENT_VERSION`. Generations that exist
-keep their mapping: the drain writes only the fields that a generation declares, and a rebuild adds the new field.
+To add a field to the documents, declare the field here and in `documents.py`, and raise `DOCUMENT_VERSION`. Existing
+generations keep their mapping and get only declared fields; a rebuild makes a generation with the new field.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ DOCUMENT_VERSION = 3
 
 
 def _text(analyzer: str, search_analyzer: str | None = None, *, options: str = "docs") -> dict[str, Any]:
-    """Return a text field that is matched but never scored."""
+    """Return a text field for matching without scores."""
     field = {"type": "text", "analyzer": analyzer, "norms": False, "index_options": options}
     return field | {"search_analyzer": search_analyzer} if search_analyzer else field
 
 
 def _sorted(kind: str, first: str, last: str, **options: Any) -> dict[str, Any]:
-    """Return two sub-fields to sort by, each with its own substitute for null, so that nulls come last either way.
+    """Return two sub-fields to sort by, each with a substitute for null, so that nulls come last either way.
 
     A substitute on the field itself would make `exists` and ranges match null. A keyword needs no such sub-fields.
     """
@@ -53,7 +53,7 @@ MAPPING: dict[str, Any] = {
         },
         "phone": KEYWORD,
         "phoneDigits": KEYWORD | {"fields": {"starts": _text("digit_starts", "keyword")}},
-        # Suffix search. A form that `reversed_digits` leaves out is matched by `phoneDigits.starts`.
+        # Suffix search. A form left out by `reversed_digits` is matched by `phoneDigits.starts`.
         "phoneReversed": _text("digit_starts", "keyword"),
         "fullName": _text("words", options="positions")
         | {
@@ -63,13 +63,12 @@ MAPPING: dict[str, Any] = {
                 **_sorted("icu_collation_keyword", "", "\uffff"),
             }
         },
-        # Names in scripts without spaces: the tokenizer seldom splits the start of a word as it splits the whole word.
-        # Null for other names.
+        # Names in scripts without spaces, else null. The tokenizer seldom splits the start of a word like the word.
         "nameRuns": _text("run_starts", "runs"),
         "externalId": KEYWORD | {"fields": {"folded": KEYWORD | {"normalizer": "folded"}}},
         "totalOrders": {"type": "integer"},
         "totalOrderValue": {"type": "long"},
-        # Null is substituted by the years 0 and 10000; every real time is between them.
+        # Null is substituted by the years 0 and 10000, beyond every stored time.
         "lastOrderAt": {
             "type": "date",
             "format": DATE_FORMAT,
@@ -89,7 +88,7 @@ INDEX_SETTINGS: dict[str, Any] = {
     "number_of_shards": 1,
     "auto_expand_replicas": "0-1",
     "replication.type": "DOCUMENT",
-    # Only the drain refreshes the index, before it deletes its outbox rows.
+    # Only the drain refreshes the index, before deleting outbox rows.
     "refresh_interval": "-1",
     # The default order of the list, environment by environment: a small environment is read without the large ones.
     "sort.field": ["environmentId", "createdAt", "id"],
@@ -98,4 +97,4 @@ INDEX_SETTINGS: dict[str, Any] = {
 }
 
 MAPPING_DIGEST = hashlib.sha256(msgspec.json.encode([ANALYSIS, MAPPING, INDEX_SETTINGS], order="sorted")).hexdigest()
-"""Digest of the declaration. A generation stores it, so a generation built from another declaration is recognized."""
+"""Digest of the declaration. Stored with each generation, to recognize a generation of another declaration."""

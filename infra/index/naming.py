@@ -2,7 +2,7 @@
 
 
 def read_alias(prefix: str) -> str:
-    """Return the alias that the API searches: the live generation, without its tombstones."""
+    """Return the alias for readers: the live generation, without tombstones."""
     return f"{prefix}-read"
 
 
@@ -12,5 +12,5 @@ def index_name(prefix: str, number: int) -> str:
 
 
 def write_alias(index: str) -> str:
-    """Return the alias that the drain writes to. If the index is lost, a write fails and creates no index."""
+    """Return the alias for writers. If the index is lost, a write fails and creates no index."""
     return f"{index}-write"

@@ -1,7 +1,7 @@
-"""Terms for conditions: the texts and numbers of a consumer, each under the path of its field.
+"""Terms for conditions: the texts and numbers of a consumer, each under the field's path.
 
 A term is `path NUL value`. Texts are case-folded. Numbers are written so that the terms have the order of the numbers.
-Documents and queries use the same functions, so their terms always agree.
+Documents and queries use the same functions, so both always agree.
 """
 
 import unicodedata
@@ -20,9 +20,9 @@ dot."""
 MAX_VALUE_LENGTH = 255
 """Characters of a condition's value."""
 MAX_TERM_LENGTH = 3 * MAX_VALUE_LENGTH
-"""Characters of an indexed text after case folding, which can turn one character into three."""
+"""Characters of an indexed text after case folding, which can triple the length."""
 CHUNK_LENGTH = 4096
-"""Characters of the chunks into which longer text is cut for CONTAINS. Chunks overlap by `MAX_TERM_LENGTH`, so that a
+"""Characters of a chunk. Longer text is cut into chunks for CONTAINS. Chunks overlap by `MAX_TERM_LENGTH`, so that a
 match cannot be lost at a cut."""
 MAX_DIGITS, EXPONENT_OFFSET = 1000, 50_000
 """Significant digits of a number's term, and the offset that makes every exponent positive."""
@@ -34,10 +34,10 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class Terms(msgspec.Struct):
-    """The terms of one consumer, by field of the document."""
+    """The terms of a consumer, by field of the document."""
 
     texts: list[str]
-    """For each field that is not null: its path alone (for EXISTS), and its path with its text."""
+    """For each field with a value: the path alone (for EXISTS), and the path with the text."""
     numbers: list[str]
     contents: list[str]
     """For CONTAINS: the code of the path with the text, in chunks if the text is long."""
@@ -58,7 +58,7 @@ def text_term(path: str, text: str) -> str:
 def path_code(path: str) -> str:
     """Return a path as four characters. The probability that two paths have the same code is 2**-56.
 
-    The index splits `contents` into trigrams, most of which would come from the paths if these were written out.
+    The index splits `contents` into trigrams. With the paths written out, most trigrams would be of paths.
     """
     digest = int.from_bytes(sha256(path.encode()).digest()[: CODE_LENGTH * CODE_BITS // 8])
     return "".join(
@@ -67,10 +67,10 @@ def path_code(path: str) -> str:
 
 
 def number_term(path: str, number: Decimal | int) -> str:
-    """Return the term of a number. Terms of one path have the order of their numbers, for any size and precision.
+    """Return the term of a number. Terms of a path have the order of the numbers, of any size and precision.
 
     After the NUL comes the sign (0 negative, 1 zero, 2 positive), the exponent in five digits, and the significant
-    digits. A negative number has the complement of each digit, and ends in `~`, which is greater than any digit.
+    digits. A negative number has the complement of each digit, and ends in `~`, greater than any digit.
 
     >>> number_term("n", Decimal("-1.5")) < number_term("n", -1) < number_term("n", Decimal("0.2"))
     True
@@ -105,7 +105,7 @@ def terms(texts: Mapping[str, str | None], metadata: str | None) -> Terms:
 
 
 def _add(collected: Terms, path: str, value: Any) -> None:
-    """Add the terms of a value: its path alone, and its content. Every element of an array has the array's path."""
+    """Add the terms of a value: the path alone, and the content. Every element of an array has the array's path."""
     if value is None or len(path) > MAX_PATH_LENGTH:
         return
     if path != METADATA:
