@@ -28,9 +28,10 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
     faults: Sequence[Fault] = ()
     is_batch: ClassVar[bool]
 
-    def refuse(self, found: Sequence[ItemFault]) -> None:
+    def refuse(self, database_faults: Sequence[ItemFault]) -> None:
         """Raise 400 with the schema faults and the faults found in the database; return if there are none."""
-        refuse([*self.faults, *(item.in_batch() if self.is_batch else item.fault for item in found)])
+        named = [item.in_batch() if self.is_batch else item.fault for item in database_faults]
+        refuse([*self.faults, *named])
 
 
 class ObjectDraft(Draft[T], Generic[T], frozen=True):

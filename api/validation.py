@@ -88,8 +88,8 @@ class Checker:
         # Query parameters are independent. In a body, a faulty field can cause a fault between fields: correcting the
         # field would remove both.
         if isinstance(value, Input) and (self._is_query or not faulty):
-            found = value.faults(self._caller)
-            self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in found)
+            between_fields = value.faults(self._caller)
+            self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in between_fields)
         ignored = struct.read_only if issubclass(struct, Input) else frozenset()
         unknown = [name for name in raw if name not in known and name not in ignored]
         self.faults.extend(Fault(_join(path, name), self._unknown) for name in unknown)

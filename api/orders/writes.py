@@ -123,11 +123,11 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, dra
     """
     row, total = await _lock_order(connection, caller, order_id)
     changed, faults = _changed(row, draft, caller)
-    found = [ItemFault(0, fault) for fault in faults]
-    found += await _find_taken(connection, caller, {0: changed}, own_id=order_id)
+    item_faults = [ItemFault(0, fault) for fault in faults]
+    item_faults += await _find_taken(connection, caller, {0: changed}, own_id=order_id)
     if not draft.faults and total - row.value + value_of(changed) > TOTAL_MAX:
-        found.append(ItemFault(0, Fault("amount", TOTAL_EXCEEDED)))
-    draft.refuse(found)
+        item_faults.append(ItemFault(0, Fault("amount", TOTAL_EXCEEDED)))
+    draft.refuse(item_faults)
     values = _columns(caller, [changed], {0: row.consumer_id}) | {"id": [order_id]}
     # Unchanged JSON is written back as the database's text: numbers there may be longer than Python's floats.
     values |= {
