@@ -1,4 +1,4 @@
-"""Every way to write, and what an answer says of the index."""
+"""Every kind of write and of indexed read, and the consistency headers of their responses."""
 
 import json
 from functools import cache
@@ -14,7 +14,7 @@ from tests.service import Account
 
 TOKEN = "Consistency-Token"
 FUTURE = f"1-{2**63 - 1}"
-"""No database has given out so many transactions."""
+"""The token of a transaction that no database has reached."""
 
 WRITES: dict[str, tuple[str, str, Any]] = {
     "consumer": ("POST", "/consumers", {"fullName": "New"}),
@@ -41,8 +41,8 @@ READS = {
 }
 
 
-class Shop(NamedTuple):
-    """An account with one of everything, and every write that can be made of it."""
+class Resources(NamedTuple):
+    """An account with a resource of each kind, and all kinds of writes."""
 
     account: Account
     ids: dict[str, str]
@@ -61,17 +61,17 @@ class Shop(NamedTuple):
 
 
 @pytest.fixture
-def shop(account: Account) -> Shop:
+def resources(account: Account) -> Resources:
     consumer, member = (str(create(account.live)["id"]) for _ in range(2))
     order = str(create(account.live, "/orders", consumerId=consumer, amount=1)["id"])
     audience = str(create(account.live, "/audiences", name="Old", type="SYNCED_LIST")["id"])
     account.live.post(f"/audiences/{audience}/members", json={"consumerIds": [member]}).raise_for_status()
-    return Shop(account, {"consumer": consumer, "member": member, "order": order, "audience": audience})
+    return Resources(account, {"consumer": consumer, "member": member, "order": order, "audience": audience})
 
 
 @cache
 def everyone_audience(client: httpx.Client) -> str:
-    """A dynamic audience, which is written without a trace in the index."""
+    """Create a DYNAMIC audience of all consumers, once per client; DYNAMIC audiences are not stored in the index."""
     return str(create(client, "/audiences", name="Everybody", type="DYNAMIC", filter="createdAt:*")["id"])
 
 
@@ -81,7 +81,7 @@ def read_path(client: httpx.Client, kind: str) -> str:
 
 
 def is_empty(response: httpx.Response) -> bool:
-    """Whether nobody was read, or counted."""
+    """Return whether a page or a count has no consumers."""
     content = response.json()
     return not content["count"] if "count" in content else not content["data"]
 
@@ -89,14 +89,14 @@ def is_empty(response: httpx.Response) -> bool:
 def read(
     client: httpx.Client, token: str | None, prefer: str | None = None, kind: str = "list", **parameters: Any
 ) -> httpx.Response:
-    """A page, or a number, read with a token."""
-    _, given = READS[kind]
+    """Read a page or a count with a consistency token."""
+    _, defaults = READS[kind]
     headers = {name: value for name, value in ((TOKEN, token), ("Prefer", prefer)) if value is not None}
-    return client.get(read_path(client, kind), params=given | parameters, headers=headers)
+    return client.get(read_path(client, kind), params=defaults | parameters, headers=headers)
 
 
 def current_ids(response: httpx.Response) -> list[str]:
-    """The consumers of a page that is current."""
+    """Return the ids of a page, and assert that the page is not stale."""
     assert response.status_code == 200, response.text
     assert "Index-Stale" not in response.headers
     return [row["id"] for row in response.json()["data"]]
@@ -113,7 +113,7 @@ def index_lag_ms(client: httpx.Client, kind: str = "list") -> int:
 
 
 def run_sql(account: Account, statement: str, lane: str = "live", **values: Any) -> str:
-    """Run a statement in a transaction of its own, and give the token of what it wrote."""
+    """Run a statement in its own transaction, and return the transaction's consistency token."""
     with account.database.engine.begin() as connection:
         connection.execute(sa.text("SELECT set_config('consumers.lane', :lane, true)"), {"lane": lane})
         connection.execute(sa.text(statement), {"e": account.live_environment} | values)

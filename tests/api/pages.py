@@ -55,7 +55,7 @@ def assert_pages_along(
 ) -> None:
     """Move through a list and assert that each page has the expected rows and flags.
 
-    Each step is a direction (true: forward) and a page size. A step past either end starts again at the beginning.
+    Each step is a direction (true: forward) and a page size. A step past either end restarts at the beginning.
     """
     begin = end = 0
     start = stop = None

@@ -11,7 +11,7 @@ TABLES = ("consumers", "orders", "audiences", "audience_members", "idempotency_k
 
 
 def create(client: httpx.Client, path: str = "/consumers", **fields: Any) -> dict[str, Any]:
-    """Create a resource, a consumer unless `path` names another collection, and return it as the API shows it."""
+    """Create a resource, by default a consumer, and return the response."""
     response = client.post(path, json=fields)
     assert response.status_code == 201, response.text
     content: dict[str, Any] = response.json()
@@ -19,7 +19,7 @@ def create(client: httpx.Client, path: str = "/consumers", **fields: Any) -> dic
 
 
 def faults(response: httpx.Response, status: int = 400) -> dict[str, str]:
-    """Assert the status of a refused request, and return the message of each fault by its field."""
+    """Assert the status of a refused request, and return the faults: message by field."""
     assert response.status_code == status, response.text
     return {fault["field"]: fault["message"] for fault in response.json()["details"]}
 

@@ -1,4 +1,4 @@
-"""Stored members of audiences, and what their consumers show of it (contract.md §4)."""
+"""Members of STATIC and SYNCED_LIST audiences, and their effect on consumers and documents (contract.md §4)."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -47,19 +47,19 @@ def test_members_of_a_synced_list_are_replaced(account: Account) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_unknown_members_are_listed_and_nothing_is_stored(account: Account, method: str) -> None:
     made = create_audience(account, "SYNCED_LIST")["id"]
-    known = insert_consumers(account, 2)
+    members = insert_consumers(account, 2)
     [foreign] = insert_consumers(account, 1, account.test_environment)
-    gone = insert_consumers(account, 1)
-    account.live.delete(f"/consumers/{gone[0]}")
-    send_members(account, "POST", made, known[:1])
+    deleted = insert_consumers(account, 1)
+    account.live.delete(f"/consumers/{deleted[0]}")
+    send_members(account, "POST", made, members[:1])
     response = send_members(
-        account, method, made, [known[1], UNKNOWN, foreign, *gone, "", "é💥", known[0].lower(), known[0]]
+        account, method, made, [members[1], UNKNOWN, foreign, *deleted, "", "é💥", members[0].lower(), members[0]]
     )
-    found = faults(response)
-    assert found.keys() == {f"consumerIds[{place}]" for place in range(1, 7)}
-    assert UNKNOWN in found["consumerIds[1]"]
-    assert foreign in found["consumerIds[2]"]
-    assert stored_members(account, made) == {known[0]}
+    messages = faults(response)
+    assert messages.keys() == {f"consumerIds[{index}]" for index in range(1, 7)}
+    assert UNKNOWN in messages["consumerIds[1]"]
+    assert foreign in messages["consumerIds[2]"]
+    assert stored_members(account, made) == {members[0]}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -119,7 +119,7 @@ def test_membership_change_raises_version_and_updates_document(account: Account)
         after = account.live.get(f"/consumers/{person}")
         assert int(after.headers["ETag"].strip('"')) == int(before.headers["ETag"].strip('"')) + 1
         assert after.json()["updatedAt"] >= before.json()["updatedAt"]
-        assert send_members(account, method, where, ids).status_code == 200  # which changes nothing
+        assert send_members(account, method, where, ids).status_code == 200  # without effect
         assert account.live.get(f"/consumers/{person}").headers["ETag"] == after.headers["ETag"]
         account.settled()
         document = account.database.documents(account.live_environment)[person]
@@ -131,17 +131,17 @@ def test_included_audiences_are_ordered_by_name_then_id(account: Account) -> Non
     [person] = insert_consumers(account, 1)
     assert included_audiences(account, person) == []
     names = ["b", "a", "b", "B", "é", "a b", "Ä", "b"]
-    made = [create_audience(account, ("STATIC", "SYNCED_LIST")[place % 2], name) for place, name in enumerate(names)]
-    for one in reversed(made):
+    created = [create_audience(account, ("STATIC", "SYNCED_LIST")[index % 2], name) for index, name in enumerate(names)]
+    for one in reversed(created):
         send_members(account, "POST", one["id"], [person])
     create_audience(account, "STATIC", "not mine")
-    shown = [{name: one[name] for name in ("id", "name", "type")} for one in made]
+    shown = [{name: one[name] for name in ("id", "name", "type")} for one in created]
     assert included_audiences(account, person) == sorted(shown, key=lambda one: (one["name"], one["id"]))
-    renamed = account.live.put(f"/audiences/{made[0]['id']}", json={"name": "A first"}).json()
+    renamed = account.live.put(f"/audiences/{created[0]['id']}", json={"name": "A first"}).json()
     before = account.live.get(f"/consumers/{person}", params={"include": "audiences"})
     assert before.json()["audiences"][0]["name"] == renamed["name"]
-    account.live.delete(f"/audiences/{made[0]['id']}")
-    assert made[0]["id"] not in [one["id"] for one in included_audiences(account, person)]
+    account.live.delete(f"/audiences/{created[0]['id']}")
+    assert created[0]["id"] not in [one["id"] for one in included_audiences(account, person)]
     changed = account.live.get(
         f"/consumers/{person}", params={"include": "audiences"}, headers={"If-None-Match": before.headers["ETag"]}
     )
@@ -154,7 +154,7 @@ def test_deleted_audience_disappears_from_documents(account: Account) -> None:
     for one in (gone, left):
         send_members(account, "POST", one, person)
     account.live.delete(f"/audiences/{gone}")
-    wait_until(lambda: not stored_members(account, gone), what="the memberships' end")
+    wait_until(lambda: not stored_members(account, gone), what="the memberships to be deleted")
     account.settled()
     assert account.database.documents(account.live_environment)[person[0]]["audienceIds"] == [left]
 

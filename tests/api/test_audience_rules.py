@@ -1,4 +1,4 @@
-"""A rule that makes no sense for its field is refused when it is written (contract.md §4)."""
+"""Rules of a DYNAMIC audience are validated when they are written (contract.md §4)."""
 
 from typing import Any
 
@@ -32,18 +32,18 @@ def values(field: str, operator: str) -> list[Any]:
 @pytest.mark.parametrize("field", [*TEXT_FIELDS, *NUMBER_FIELDS, *TIME_FIELDS, "metadata.a", "metadata.a.b", EDGE])
 def test_only_operators_supported_by_a_field_are_accepted(account: Account, field: str) -> None:
     rules = [{"field": field, "operator": operator, "values": values(field, operator)} for operator in OPERATORS]
-    senseless = COMPARING if field in TEXT_FIELDS else [] if field.startswith("metadata.") else CONTAINING
-    refused = {f"rules[{place}].operator" for place, rule in enumerate(rules) if rule["operator"] in senseless}
+    unsupported = COMPARING if field in TEXT_FIELDS else [] if field.startswith("metadata.") else CONTAINING
+    refused = {f"rules[{index}].operator" for index, rule in enumerate(rules) if rule["operator"] in unsupported}
     if refused:
         assert faults(send(account, *rules)).keys() == refused
-    sensible = [rule for rule in rules if rule["operator"] not in senseless]
-    response = send(account, *sensible)
+    supported = [rule for rule in rules if rule["operator"] not in unsupported]
+    response = send(account, *supported)
     assert response.status_code == 201, response.text
-    assert response.json()["rules"] == [rule | {"groupId": None} for rule in sensible]
+    assert response.json()["rules"] == [rule | {"groupId": None} for rule in supported]
 
 
 @pytest.mark.parametrize(
-    ("field", "operator", "given"),
+    ("field", "operator", "value"),
     [
         ("totalOrders", "EQUALS", "5"),
         ("totalOrderValue", "LESS_THAN", "1234.50"),
@@ -59,15 +59,15 @@ def test_only_operators_supported_by_a_field_are_accepted(account: Account, fiel
         ("createdAt", "EQUALS", "2024-11-01T10:00:00.9996Z"),
     ],
 )
-def test_valid_rule_value_is_accepted(account: Account, field: str, operator: str, given: Any) -> None:
-    response = send(account, {"field": field, "operator": operator, "values": [given]})
+def test_valid_rule_value_is_accepted(account: Account, field: str, operator: str, value: Any) -> None:
+    response = send(account, {"field": field, "operator": operator, "values": [value]})
     assert response.status_code == 201, response.text
     [rule] = response.json()["rules"]
-    assert (rule["field"], rule["values"]) == (field, [given])
+    assert (rule["field"], rule["values"]) == (field, [value])
 
 
 @pytest.mark.parametrize(
-    ("field", "operator", "given", "fault"),
+    ("field", "operator", "rule_values", "fault"),
     [
         ("email", "EQUALS", [], "values"),
         ("email", "EQUALS", ["a", "b"], "values"),
@@ -117,10 +117,10 @@ def test_valid_rule_value_is_accepted(account: Account, field: str, operator: st
     ],
 )  # fmt: skip
 def test_invalid_rule_is_refused_with_its_index(
-    account: Account, field: Any, operator: Any, given: Any, fault: str | set[str]
+    account: Account, field: Any, operator: Any, rule_values: Any, fault: str | set[str]
 ) -> None:
-    sound = {"field": "email", "operator": "EXISTS"}
-    response = send(account, sound, {"field": field, "operator": operator, "values": given}, sound)
+    valid = {"field": "email", "operator": "EXISTS"}
+    response = send(account, valid, {"field": field, "operator": operator, "values": rule_values}, valid)
     assert faults(response).keys() == {f"rules[1].{name}" for name in ([fault] if isinstance(fault, str) else fault)}
 
 

@@ -1,4 +1,4 @@
-"""Audiences are made, read, changed and deleted as contract.md §4 says."""
+"""Create, read, change and delete audiences (contract.md §4)."""
 
 import re
 from typing import Any
@@ -40,7 +40,7 @@ def test_rules_are_returned_complete_in_documented_order(account: Account) -> No
         "field": "metadata.a",
     }
     made = create_audience(account, "DYNAMIC", rules=[rule, RULE], metadata={"a": None}, description="")
-    assert [list(found) for found in made["rules"]] == [["field", "operator", "values", "groupId"]] * 2
+    assert [list(fields) for fields in made["rules"]] == [["field", "operator", "values", "groupId"]] * 2
     assert made["rules"][0] == rule
     assert (made["metadata"], made["description"]) == ({"a": None}, "")
     assert account.live.get(f"/audiences/{made['id']}").json() == made
@@ -78,7 +78,7 @@ def test_audience_values_at_their_limits_are_accepted(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("audience_type", "given"),
+    ("audience_type", "sent"),
     [
         ("STATIC", {"name": "B"}),
         ("STATIC", {"description": None, "type": "STATIC"}),
@@ -87,10 +87,10 @@ def test_audience_values_at_their_limits_are_accepted(account: Account) -> None:
         ("DYNAMIC", {"rules": [{"field": "phone", "operator": "EQUALS", "values": ["1"], "groupId": "g"}]}),
     ],
 )
-def test_update_changes_only_the_fields_sent(account: Account, audience_type: str, given: dict[str, Any]) -> None:
+def test_update_changes_only_the_fields_sent(account: Account, audience_type: str, sent: dict[str, Any]) -> None:
     made = create_audience(account, audience_type, description="d", metadata={"a": 1})
-    changed = account.live.put(f"/audiences/{made['id']}", json=given).json()
-    assert without_updated_at(changed) == without_updated_at(made) | given
+    changed = account.live.put(f"/audiences/{made['id']}", json=sent).json()
+    assert without_updated_at(changed) == without_updated_at(made) | sent
     assert changed["updatedAt"] >= made["updatedAt"]
     assert account.live.get(f"/audiences/{made['id']}").json() == changed
 
@@ -110,7 +110,7 @@ def test_metadata_is_merged(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("audience_type", "given", "fields"),
+    ("audience_type", "sent", "fields"),
     [
         ("STATIC", {"type": "SYNCED_LIST"}, {"type"}),
         ("STATIC", {"type": "DYNAMIC", "rules": [RULE]}, {"type", "rules"}),
@@ -124,33 +124,33 @@ def test_metadata_is_merged(account: Account) -> None:
     ],
 )
 def test_invalid_update_is_refused_and_changes_nothing(
-    account: Account, audience_type: str, given: dict[str, Any], fields: set[str]
+    account: Account, audience_type: str, sent: dict[str, Any], fields: set[str]
 ) -> None:
     made = create_audience(account, audience_type)
-    assert faults(account.live.put(f"/audiences/{made['id']}", json=given)).keys() == fields
+    assert faults(account.live.put(f"/audiences/{made['id']}", json=sent)).keys() == fields
     assert account.live.get(f"/audiences/{made['id']}").json() == made
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_paging_both_ways_returns_every_audience_newest_first(account: Account, size: int) -> None:
     made = [create_audience(account, TYPES[number % 3], name=f"A {number}") for number in range(7)]
-    with account.database.engine.begin() as connection:  # of one moment, so that the id decides
+    with account.database.engine.begin() as connection:  # equal times, so that the id decides the order
         connection.exec_driver_sql(
             "UPDATE audiences SET created_at = '2024-01-01Z' WHERE name IN ('A 2', 'A 3', 'A 4')"
         )
-    tied = sorted((found["id"] for found in made[2:5]), reverse=True)
+    tied = sorted((row["id"] for row in made[2:5]), reverse=True)
     expected = [made[6]["id"], made[5]["id"], made[1]["id"], made[0]["id"], *tied]
-    for step, turn, end in (("first", "after", "endCursor"), ("last", "before", "startCursor")):
-        met: list[str] = []
+    for size_name, cursor_name, cursor_field in (("first", "after", "endCursor"), ("last", "before", "startCursor")):
+        ids: list[str] = []
         cursor: dict[str, Any] = {}
-        while (content := account.live.get("/audiences", params={step: size} | cursor).json())["data"]:
-            page = [found["id"] for found in content["data"]]
-            met = met + page if step == "first" else page + met
+        while (content := account.live.get("/audiences", params={size_name: size} | cursor).json())["data"]:
+            page = [row["id"] for row in content["data"]]
+            ids = ids + page if size_name == "first" else page + ids
             flags = content["pageInfo"]["hasNextPage"], content["pageInfo"]["hasPreviousPage"]
-            ahead = len(met) < len(expected)
-            assert flags == ((ahead, bool(cursor)) if step == "first" else (bool(cursor), ahead))
-            cursor = {turn: content["pageInfo"][end]}
-        assert met == expected
+            has_more = len(ids) < len(expected)
+            assert flags == ((has_more, bool(cursor)) if size_name == "first" else (bool(cursor), has_more))
+            cursor = {cursor_name: content["pageInfo"][cursor_field]}
+        assert ids == expected
 
 
 def test_invalid_cursors_and_parameters_are_refused(account: Account) -> None:
@@ -166,15 +166,19 @@ def test_invalid_cursors_and_parameters_are_refused(account: Account) -> None:
     assert faults(account.live.get("/audiences", params={"first": 1, "last": 1})).keys() == {"last"}
 
 
-@pytest.mark.parametrize("given", [UNKNOWN, UNKNOWN.lower(), "%00", "%ff", "%F0%9F%98%80", "'", "x" * 2000, "aud_"])
-def test_unknown_audience_is_404_on_every_route(account: Account, given: str) -> None:
-    assert_unknown(account, given)
+@pytest.mark.parametrize(
+    "audience_id", [UNKNOWN, UNKNOWN.lower(), "%00", "%ff", "%F0%9F%98%80", "'", "x" * 2000, "aud_"]
+)
+def test_unknown_audience_is_404_on_every_route(account: Account, audience_id: str) -> None:
+    assert_unknown(account, audience_id)
 
 
-def assert_unknown(account: Account, given: str) -> None:
+def assert_unknown(account: Account, audience_id: str) -> None:
     bodies: dict[str, Any] = {"PUT": {}, "GET": None, "DELETE": None}
-    responses = [account.live.request(method, f"/audiences/{given}", json=body) for method, body in bodies.items()]
-    responses += [send_members(account, method, given, ["nobody"]) for method in ("POST", "PUT", "DELETE")]
+    responses = [
+        account.live.request(method, f"/audiences/{audience_id}", json=body) for method, body in bodies.items()
+    ]
+    responses += [send_members(account, method, audience_id, ["nobody"]) for method in ("POST", "PUT", "DELETE")]
     assert [(response.status_code, response.json()["error"]) for response in responses] == [
         (404, "Audience not found")
     ] * 6
@@ -182,15 +186,15 @@ def assert_unknown(account: Account, given: str) -> None:
 
 @pytest.mark.parametrize("audience_type", TYPES)
 def test_deleted_audience_is_gone_at_once_on_every_route(account: Account, audience_type: str) -> None:
-    made, left = create_audience(account, audience_type), create_audience(account)
+    made, kept = create_audience(account, audience_type), create_audience(account)
     [person] = insert_consumers(account, 1)
-    for stored in (made, left):
+    for stored in (made, kept):
         assert send_members(account, "POST", stored["id"], [person]).is_success or stored["type"] == "DYNAMIC"
     deleted = account.live.delete(f"/audiences/{made['id']}")
     assert (deleted.status_code, deleted.json()) == (200, made)
     assert_unknown(account, made["id"])
-    assert [found["id"] for found in account.live.get("/audiences").json()["data"]] == [left["id"]]
-    assert [found["id"] for found in included_audiences(account, person)] == [left["id"]]
+    assert [row["id"] for row in account.live.get("/audiences").json()["data"]] == [kept["id"]]
+    assert [row["id"] for row in included_audiences(account, person)] == [kept["id"]]
 
 
 def test_audience_of_another_environment_is_unknown(account: Account) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is sent, it is refused in words or stored as sent: never a 5xx, and nothing stays of what was refused."""
+"""Invalid input is refused with a message and stores nothing; unusual input is stored unchanged; never a 5xx."""
 
 import http.client
 import json
@@ -103,7 +103,7 @@ def test_value_of_any_type_in_any_field_is_never_a_5xx(target: Account, path: st
 
 
 def ask(account: Account, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict[str, Any]]:
-    """Send a path as it stands: clients would mend it."""
+    """Send a path unchanged, because HTTP clients would normalise it."""
     address = account.live.base_url
     connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
     try:

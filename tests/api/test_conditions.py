@@ -1,4 +1,4 @@
-"""Rules and filters find those whom a plain reading of them finds, wherever they can be asked."""
+"""Rules and filters select the same consumers as the reference implementation, on every route."""
 
 import json
 import re
@@ -22,11 +22,11 @@ from tests.service import Account, Service, new_account
 
 REGION = "GB"
 PEOPLE = 250
-slowly = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few_examples = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Crowd(NamedTuple):
-    """An environment, and its rows as the API shows them, in the order of the list."""
+    """An environment, and its consumers as the API shows them, in list order."""
 
     account: Account
     rows: list[Row]
@@ -34,7 +34,7 @@ class Crowd(NamedTuple):
     def __repr__(self) -> str:
         return "<crowd>"
 
-    def meant(self, expression: Expression) -> list[str]:
+    def expected_ids(self, expression: Expression) -> list[str]:
         return [row["id"] for row in self.rows if holds(expression, row, REGION)]
 
 
@@ -56,24 +56,24 @@ def crowd(service: Service) -> Iterator[Crowd]:
 
 
 def members(crowd: Crowd, audience: str) -> list[str]:
-    """Of an audience, as everything that tells of members has them."""
+    """Return the members of an audience, and assert that every route with members or counts agrees."""
     client = crowd.account.live
-    found = walk(client, f"/audiences/{audience}/members")
-    assert walk(client, audienceId=audience) == found
-    assert client.get(f"/audiences/{audience}/count").json() == {"audienceId": audience, "count": len(found)}
+    ids = walk(client, f"/audiences/{audience}/members")
+    assert walk(client, audienceId=audience) == ids
+    assert client.get(f"/audiences/{audience}/count").json() == {"audienceId": audience, "count": len(ids)}
     counted = client.get("/consumers", params={"audienceId": audience, "count": "true", "first": 1})
-    assert counted.json()["totalCount"] == len(found)
-    return found
+    assert counted.json()["totalCount"] == len(ids)
+    return ids
 
 
-def shown_in(crowd: Crowd, audience: str) -> list[str]:
-    """Who shows the audience among its own."""
-    found, cursor = [], dict[str, Any]()
+def ids_including(crowd: Crowd, audience: str) -> list[str]:
+    """Return the consumers with the audience in `include=audiences`."""
+    ids, cursor = [], dict[str, Any]()
     while True:
         content = crowd.account.live.get("/consumers", params={"include": "audiences", "first": 100, **cursor}).json()
-        found += [row["id"] for row in content["data"] if audience in [one["id"] for one in row["audiences"]]]
+        ids += [row["id"] for row in content["data"] if audience in [one["id"] for one in row["audiences"]]]
         if not content["pageInfo"]["hasNextPage"]:
-            return found
+            return ids
         cursor = {"after": content["pageInfo"]["endCursor"]}
 
 
@@ -83,19 +83,19 @@ groups = st.lists(
 
 
 @given(groups)
-@slowly
+@few_examples
 def test_dynamic_audience_has_the_members_its_rules_describe(
     crowd: Crowd, rules: list[tuple[Condition, str | None]]
 ) -> None:
     grouped: dict[str | None, list[Expression]] = {}
     for condition, group in rules:
         grouped.setdefault(group, []).append(condition)
-    expected = crowd.meant(AnyOf([AllOf(group) for group in grouped.values()]))
+    expected = crowd.expected_ids(AnyOf([AllOf(group) for group in grouped.values()]))
     sent = [as_rule(condition, group) for condition, group in rules]
     audience = create(crowd.account.live, "/audiences", name="A", type="DYNAMIC", rules=sent)["id"]
     try:
         assert members(crowd, audience) == expected
-        assert shown_in(crowd, audience) == expected
+        assert ids_including(crowd, audience) == expected
         if expected:
             one = crowd.account.live.get(f"/consumers/{expected[0]}", params={"include": "audiences"})
             assert audience in [each["id"] for each in one.json()["audiences"]]
@@ -104,13 +104,13 @@ def test_dynamic_audience_has_the_members_its_rules_describe(
 
 
 @given(expressions(conditions()))
-@slowly
+@few_examples
 def test_filter_and_its_audience_return_the_expected_consumers(crowd: Crowd, expression: Expression) -> None:
     client, text = crowd.account.live, written(expression)
-    expected = crowd.meant(expression)
+    expected = crowd.expected_ids(expression)
     assert walk(client, filter=text) == expected
     if depth(expression) < MAX_DEPTH:
-        assert walk(client, filter=f"NOT {text}") == crowd.meant(Not(expression))
+        assert walk(client, filter=f"NOT {text}") == crowd.expected_ids(Not(expression))
     response = client.post("/audiences", json={"name": "A", "type": "DYNAMIC", "filter": text})
     if response.status_code == 400:
         assert re.search("rules|Too much text", response.json()["details"][0]["message"])

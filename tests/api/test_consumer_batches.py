@@ -1,4 +1,4 @@
-"""Batches of consumers: all or nothing, in the order of the request, every fault by its place."""
+"""Batches of consumers: all or nothing, response in request order, each fault with the index of the item."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,8 +20,8 @@ def send(account: Account, method: str, body: Any) -> httpx.Response:
     return account.live.request(method, "/consumers/batch", json=body)
 
 
-def several(account: Account, number: int, **fields: str) -> Items:
-    """So many consumers; `{}` in a field's text becomes the number of each."""
+def create_batch(account: Account, number: int, **fields: str) -> Items:
+    """Create `number` consumers in one batch; `{}` in a field's text becomes the index of the consumer."""
     items = [{name: text.format(n) for name, text in fields.items()} for n in range(number)]
     response = send(account, "POST", items)
     assert response.status_code == 201, response.text
@@ -29,7 +29,7 @@ def several(account: Account, number: int, **fields: str) -> Items:
     return content
 
 
-def unchanged(account: Account, before: Items) -> bool:
+def is_unchanged(account: Account, before: Items) -> bool:
     rows = [account.live.get(f"/consumers/{one['id']}").json() for one in before]
     return rows == before and count_rows(account) == len(before)
 
@@ -52,11 +52,11 @@ def test_batch_response_keeps_the_request_order(account: Account, wrapped: bool)
 
 
 def test_batch_of_one_equals_a_single_request(account: Account) -> None:
-    [created] = several(account, 1, email="a@example.com")
+    [created] = create_batch(account, 1, email="a@example.com")
     assert account.live.get(f"/consumers/{created['id']}").json() == created
-    given = created | {"phone": "+44 20 7946 0958", "metadata": {"a": 1}}
-    [changed] = send(account, "PUT", [given]).json()
-    assert changed == given | {"phone": "+442079460958", "updatedAt": changed["updatedAt"]}
+    sent = created | {"phone": "+44 20 7946 0958", "metadata": {"a": 1}}
+    [changed] = send(account, "PUT", [sent]).json()
+    assert changed == sent | {"phone": "+442079460958", "updatedAt": changed["updatedAt"]}
     [again] = send(account, "PUT", [changed]).json()
     assert again == changed
 
@@ -107,7 +107,7 @@ def test_every_faulty_item_is_listed_and_nothing_is_stored(account: Account) -> 
 
 
 def test_every_faulty_change_is_listed_and_nothing_changes(account: Account) -> None:
-    before = several(account, 4, fullName="Person {}")
+    before = create_batch(account, 4, fullName="Person {}")
     ids = [one["id"] for one in before]
     body = [
         {"id": ids[0], "fullName": "B"},
@@ -120,11 +120,11 @@ def test_every_faulty_change_is_listed_and_nothing_changes(account: Account) -> 
     ]
     expected = {"[1].id", "[2].email", "[3].id", "[4].metadata", "[5].nope", "[6].id"}
     assert faults(send(account, "PUT", body)).keys() == expected
-    assert unchanged(account, before)
+    assert is_unchanged(account, before)
 
 
 def test_duplicate_and_existing_values_are_listed_together(account: Account) -> None:
-    before = several(account, 1, email="Taken@example.com", externalId="taken")
+    before = create_batch(account, 1, email="Taken@example.com", externalId="taken")
     body: Items = [
         {"email": "new@example.com", "externalId": "TAKEN"},
         {"email": "TAKEN@example.com"},
@@ -141,47 +141,47 @@ def test_duplicate_and_existing_values_are_listed_together(account: Account) -> 
     mixed = send(account, "POST", [*body, {"phone": "x"}, {"email": "taken@example.com", "phone": "x"}])
     assert faults(mixed).keys() == faults(response).keys() | {"[8].phone", "[9].email", "[9].phone"}
     assert mixed.json()["error"] == "Validation failed"
-    assert unchanged(account, before)
+    assert is_unchanged(account, before)
 
 
 @pytest.mark.parametrize("field", ["email", "externalId"])
 def test_conflict_is_reported_at_the_item_that_takes_the_value(account: Account, field: str) -> None:
-    before = several(account, 2, email="{}@example.com", externalId="{}@example.com")
+    before = create_batch(account, 2, email="{}@example.com", externalId="{}@example.com")
     body = [{"id": before[0]["id"], field: before[1][field]}, {"id": before[1]["id"], "fullName": "B"}]
     for order in (body, body[::-1]):
         assert list(faults(send(account, "PUT", order))) == [f"[{order.index(body[0])}].{field}"]
-    assert unchanged(account, before)
+    assert is_unchanged(account, before)
 
 
 @pytest.mark.parametrize("field", ["email", "externalId"])
 def test_values_cannot_be_swapped_in_one_batch(account: Account, field: str) -> None:
-    before = several(account, 3, email="{}@example.com", externalId="{}@example.com")
+    before = create_batch(account, 3, email="{}@example.com", externalId="{}@example.com")
     swap = [{"id": before[n]["id"], field: before[(n + 1) % 3][field]} for n in range(3)]
     assert faults(send(account, "PUT", swap)).keys() == {f"[{n}].{field}" for n in range(3)}
-    assert unchanged(account, before)
+    assert is_unchanged(account, before)
 
 
 def test_all_unknown_ids_are_listed_and_nothing_changes(account: Account, service: Service) -> None:
-    before = several(account, 1, fullName="A")
+    before = create_batch(account, 1, fullName="A")
     with new_account(service) as other:
         foreign = [create(client)["id"] for client in (account.test, other.live)]
         ids = [UNKNOWN, before[0]["id"], *foreign, "cons_1", "", "x" * 5000, "ord_00000000000000000000000000"]
         response = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
         assert response.json()["error"] == "Consumer not found"
-        said = faults(response, 404)
-        assert list(said) == [f"[{n}].id" for n in range(len(ids)) if n != 1]
-        assert all(ids[n][:64] in said[f"[{n}].id"] for n in range(len(ids)) if n != 1)
+        messages = faults(response, 404)
+        assert list(messages) == [f"[{n}].id" for n in range(len(ids)) if n != 1]
+        assert all(ids[n][:64] in messages[f"[{n}].id"] for n in range(len(ids)) if n != 1)
         assert other.live.get(f"/consumers/{foreign[1]}").json()["fullName"] is None
     assert account.test.get(f"/consumers/{foreign[0]}").json()["fullName"] is None
-    assert unchanged(account, before)
+    assert is_unchanged(account, before)
 
 
 def test_duplicate_id_in_a_batch_is_refused(account: Account) -> None:
-    before = several(account, 2, fullName="Person {}")
+    before = create_batch(account, 2, fullName="Person {}")
     ids = [before[n]["id"] for n in (0, 1, 0, 0)]
     response = send(account, "PUT", [{"id": one, "fullName": "B"} for one in ids])
     assert list(faults(response)) == ["[2].id", "[3].id"]
-    assert unchanged(account, before)
+    assert is_unchanged(account, before)
 
 
 @pytest.mark.parametrize("field", ["email", "externalId"])
@@ -197,7 +197,7 @@ def test_one_of_several_equal_concurrent_batches_is_stored(account: Account, fie
 
 
 def test_concurrent_batches_on_the_same_consumers_all_succeed(account: Account) -> None:
-    ids = [one["id"] for one in several(account, 50, email="{}@example.com")]
+    ids = [one["id"] for one in create_batch(account, 50, email="{}@example.com")]
     with ThreadPoolExecutor(4) as pool:
         for turn in range(20):
             items = [{"id": one, "fullName": f"Turn {turn}"} for one in ids]
@@ -207,18 +207,18 @@ def test_concurrent_batches_on_the_same_consumers_all_succeed(account: Account) 
 
 
 def test_one_of_several_concurrent_batches_takes_the_values(account: Account) -> None:
-    ids = [one["id"] for one in several(account, 80, email="{}@example.com")]
+    ids = [one["id"] for one in create_batch(account, 80, email="{}@example.com")]
     with ThreadPoolExecutor(4) as pool:
         for turn in range(10):
-            wanted = [f"{n}.{turn}@example.com" for n in range(20)]
-            pairs = [(ids[n : n + 20], wanted[:: 1 if n % 40 else -1]) for n in range(0, 80, 20)]
+            emails = [f"{n}.{turn}@example.com" for n in range(20)]
+            pairs = [(ids[n : n + 20], emails[:: 1 if n % 40 else -1]) for n in range(0, 80, 20)]
             bodies = [[{"id": one, "email": new} for one, new in zip(*pair, strict=True)] for pair in pairs]
             responses = list(pool.map(lambda body: send(account, "PUT", body), bodies))
             assert sorted(response.status_code for response in responses) == [200] + [400] * 3
 
 
 def test_batch_updates_only_consumers_that_differ(account: Account) -> None:
-    before = several(account, 3, fullName="Person {}")
+    before = create_batch(account, 3, fullName="Person {}")
     body = [{"id": one["id"], "fullName": name} for one, name in zip(before, ("A", "Person 1", "C"), strict=True)]
     after = send(account, "PUT", body).json()
     same = [new["updatedAt"] == old["updatedAt"] for new, old in zip(after, before, strict=True)]

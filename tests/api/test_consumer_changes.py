@@ -1,4 +1,4 @@
-"""A consumer is changed and deleted as contract.md §2 says, and its versions tell who saw what."""
+"""Change and delete consumers (contract.md §2)."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Conditional requests and `include` (contract.md §1, §2): a tag stands for exactly what was answered."""
+"""Conditional requests and `include` (contract.md §1, §2): an ETag identifies an exact response."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -117,7 +117,7 @@ def test_etag_changes_with_the_included_resources(account: Account, jose: dict[s
     known = [tag(account, jose, everything)]
     order = create(account.live, "/orders", consumerId=jose["id"], amount=5)
     known.append(tag(account, jose, everything))
-    # Neither moves the consumer's own version.
+    # Neither change raises the consumer's own version.
     version = tag(account, jose)
     account.live.put(f"/orders/{order['id']}", json={"externalId": "o1"}).raise_for_status()
     known.append(tag(account, jose, everything))
@@ -185,7 +185,7 @@ def test_invalid_include_is_400(account: Account, jose: dict[str, Any], query: s
 
 
 def test_included_resources_are_from_one_snapshot(account: Account, jose: dict[str, Any]) -> None:
-    """The totals of an answer are those of its orders, while others write."""
+    """The totals of a response agree with its orders during concurrent writes."""
 
     def write(number: int) -> None:
         create(account.live, "/orders", consumerId=jose["id"], amount=number)

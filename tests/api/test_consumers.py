@@ -1,4 +1,4 @@
-"""A consumer is stored and shown as contract.md §2 says, or refused with every reason."""
+"""Create consumers: stored and shown by contract.md §2, or refused with every fault."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -178,20 +178,20 @@ def test_one_of_several_concurrent_duplicates_is_created(account: Account, field
 
 
 def test_duplicate_email_is_reported_while_its_owner_is_deleted(account: Account) -> None:
-    """What stood in the way of an insert may be gone when the words for it are looked up."""
+    """The row that caused the conflict may be deleted before the message is looked up."""
 
-    def come_and_go(name: str) -> set[tuple[int, str | None]]:
-        said = set()
+    def create_and_delete(name: str) -> set[tuple[int, str | None]]:
+        outcomes = set()
         for _ in range(40):
             response = account.live.post("/consumers", json={"email": "one@example.com", "fullName": name})
-            said.add((response.status_code, response.json().get("error")))
+            outcomes.add((response.status_code, response.json().get("error")))
             if response.status_code == 201:
                 account.live.delete(f"/consumers/{response.json()['id']}").raise_for_status()
-        return said
+        return outcomes
 
     with ThreadPoolExecutor(6) as pool:
-        said = set().union(*pool.map(come_and_go, "ABCDEF"))
-    assert said == {(201, None), (400, "Email already exists")}
+        outcomes = set().union(*pool.map(create_and_delete, "ABCDEF"))
+    assert outcomes == {(201, None), (400, "Email already exists")}
 
 
 def test_consumer_of_another_environment_is_unknown(service: Service, account: Account) -> None:

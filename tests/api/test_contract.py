@@ -20,19 +20,23 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 @pytest.fixture(scope="module")
 def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One of its own: rebuilds are asked for here, and others' tests would wait beside them."""
+    """A separate service, because the rebuilds requested here would delay the tests of a shared service."""
     with new_service(servers, tmp_path_factory.mktemp("service")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def document(service: Service) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{service.url}/openapi.json").raise_for_status().json()
-    return found
+    content: dict[str, Any] = httpx.get(f"{service.url}/openapi.json").raise_for_status().json()
+    return content
 
 
 def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {f"{verb.upper()} {path}": said for path, verbs in document["paths"].items() for verb, said in verbs.items()}
+    return {
+        f"{verb.upper()} {path}": operation
+        for path, verbs in document["paths"].items()
+        for verb, operation in verbs.items()
+    }
 
 
 def test_every_response_matches_the_openapi_document(account: Account, service: Service, tmp_path: Path) -> None:
@@ -46,7 +50,7 @@ def test_every_response_matches_the_openapi_document(account: Account, service: 
 def test_every_endpoint_of_the_contract_is_documented(document: dict[str, Any]) -> None:
     resources = {"consumers": ["", "/batch", "/search", "/{}"], "orders": ["", "/batch", "/{}"]}
     resources["audiences"] = ["", "/{}", "/{}/members"]
-    paths = {f"/api/v1/{name}{rest}" for name, places in resources.items() for rest in places}
+    paths = {f"/api/v1/{name}{suffix}" for name, suffixes in resources.items() for suffix in suffixes}
     paths |= {"/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"}
     assert paths <= {re.sub(r"\{\w+\}", "{}", path) for path in document["paths"]}
 
@@ -54,8 +58,8 @@ def test_every_endpoint_of_the_contract_is_documented(document: dict[str, Any]) 
 def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     contents = [
         content
-        for said in operations(document).values()
-        for part in [said.get("requestBody", {}), *said["responses"].values()]
+        for operation in operations(document).values()
+        for part in [operation.get("requestBody", {}), *operation["responses"].values()]
         for content in part.get("content", {}).values()
         if "example" in content
     ]
@@ -68,10 +72,10 @@ def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
 
 
 def test_every_request_example_is_accepted(document: dict[str, Any], account: Account) -> None:
-    said = operations(document)
+    documented = operations(document)
 
     def example(operation: str) -> Any:
-        return said[operation]["requestBody"]["content"]["application/json"]["example"]
+        return documented[operation]["requestBody"]["content"]["application/json"]["example"]
 
     api = account.live
     consumer = api.post("/consumers", json=example("POST /api/v1/consumers"))
@@ -95,12 +99,12 @@ def test_every_request_example_is_accepted(document: dict[str, Any], account: Ac
 
 
 def test_every_operation_documents_its_errors_and_headers(document: dict[str, Any]) -> None:
-    for name, said in operations(document).items():
+    for name, operation in operations(document).items():
         if "/api/v1/" not in name:
             continue
-        assert {"401", "403", "429", "500", "503"} <= said["responses"].keys(), name
-        assert said["security"] == [{"key": []}], name
-        for status, response in said["responses"].items():
+        assert {"401", "403", "429", "500", "503"} <= operation["responses"].keys(), name
+        assert operation["security"] == [{"key": []}], name
+        for status, response in operation["responses"].items():
             assert "X-Request-Id" in response["headers"], (name, status)
             assert ("X-RateLimit-Reset" in response["headers"]) == (status != "401"), (name, status)
 

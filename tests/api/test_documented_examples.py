@@ -1,6 +1,6 @@
-"""The contract, replayed by a plain HTTP client: status, headers and every field of each answer, in its order.
+"""The contract's examples, replayed by a plain HTTP client: status, headers and every field of each response, in order.
 
-Ids and times of now are written `…`; what one case alone shows stands with the tests of its subject.
+Ids and current times are written `…`.
 """
 
 import http.client
@@ -64,7 +64,7 @@ AUDIENCE: dict[str, Any] = {
 }
 
 
-class Answer(NamedTuple):
+class PlainResponse(NamedTuple):
     status: int
     headers: http.client.HTTPMessage
     text: str
@@ -73,13 +73,13 @@ class Answer(NamedTuple):
     def json(self) -> Any:
         return json.loads(self.text)
 
-    def is_as(self, expected: Any) -> bool:
-        """Whether it is this JSON, its fields in this order, but for ids and for times of now."""
-        without = re.sub(NOW, '"…"', re.sub(f'"{PLACED}"', '"placed"', self.text))
-        without = re.sub(r'"(cons|ord|aud)_[0-9A-HJKMNP-TV-Z]{26}"', r'"\1_…"', without)
-        without = re.sub(r'"req_\w{26}"', '"req_…"', without)
-        wanted = json.dumps(expected).replace(f'"{PLACED}"', '"placed"')
-        assert json.dumps(json.loads(without)) == wanted
+    def matches(self, expected: Any) -> bool:
+        """Assert that the response is this JSON with its fields in this order, apart from ids and current times."""
+        text = re.sub(NOW, '"…"', re.sub(f'"{PLACED}"', '"placed"', self.text))
+        text = re.sub(r'"(cons|ord|aud)_[0-9A-HJKMNP-TV-Z]{26}"', r'"\1_…"', text)
+        text = re.sub(r'"req_\w{26}"', '"req_…"', text)
+        expected_text = json.dumps(expected).replace(f'"{PLACED}"', '"placed"')
+        assert json.dumps(json.loads(text)) == expected_text
         return True
 
 
@@ -87,7 +87,7 @@ class Client(NamedTuple):
     address: str
     key: str
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> PlainResponse:
         connection = http.client.HTTPConnection(self.address, timeout=30)
         sent = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         all_headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
@@ -96,7 +96,7 @@ class Client(NamedTuple):
         response = connection.getresponse()
         text = response.read().decode()
         connection.close()
-        return Answer(response.status, response.headers, text)
+        return PlainResponse(response.status, response.headers, text)
 
 
 @pytest.fixture
@@ -107,26 +107,26 @@ def client(service: Service, account: Account) -> Client:
     return Client(urlsplit(service.url).netloc, key)
 
 
-def created(client: Client, path: str, **fields: Any) -> str:
-    response = client.ask("POST", path, fields)
+def create_id(client: Client, path: str, **fields: Any) -> str:
+    response = client.send("POST", path, fields)
     assert response.status == 201, response.text
     return str(response.json["id"])
 
 
 def test_consumer_lifecycle(client: Client) -> None:
-    made = client.ask("POST", "/consumers", JOSE | {"phone": "+44 20 7946 0958", "fullName": " José García "})
+    made = client.send("POST", "/consumers", JOSE | {"phone": "+44 20 7946 0958", "fullName": " José García "})
     assert made.status == 201
-    assert made.is_as(CONSUMER | JOSE)
+    assert made.matches(CONSUMER | JOSE)
     path = f"/consumers/{made.json['id']}"
-    got = client.ask("GET", path)
+    got = client.send("GET", path)
     assert (got.status, got.text, got.headers["ETag"]) == (200, made.text, made.headers["ETag"])
-    changed = client.ask("PUT", path, {"fullName": "Pepe", "phone": None, "metadata": {"vip": True}})
+    changed = client.send("PUT", path, {"fullName": "Pepe", "phone": None, "metadata": {"vip": True}})
     assert changed.status == 200
     expected = JOSE | {"phone": None, "fullName": "Pepe", "metadata": {"vip": True, "tier": "gold"}}
-    assert changed.is_as(CONSUMER | expected)
-    gone = client.ask("DELETE", path)
+    assert changed.matches(CONSUMER | expected)
+    gone = client.send("DELETE", path)
     assert (gone.status, gone.text) == (200, changed.text)
-    assert client.ask("DELETE", path).status == 404
+    assert client.send("DELETE", path).status == 404
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -134,65 +134,65 @@ def test_consumer_batches_in_both_forms(client: Client, wrapped: bool) -> None: 
     def body(items: list[Any]) -> Any:
         return {"consumers": items} if wrapped else items
 
-    made = client.ask("POST", "/consumers/batch", body([JOSE, {"email": "b@example.com"}]))
+    made = client.send("POST", "/consumers/batch", body([JOSE, {"email": "b@example.com"}]))
     assert made.status == 201
-    assert made.is_as([CONSUMER | JOSE, CONSUMER | {"email": "b@example.com"}])
+    assert made.matches([CONSUMER | JOSE, CONSUMER | {"email": "b@example.com"}])
     first, second = (one["id"] for one in made.json)
-    changed = client.ask("PUT", "/consumers/batch", body([{"id": second, "fullName": "B"}, {"id": first}]))
+    changed = client.send("PUT", "/consumers/batch", body([{"id": second, "fullName": "B"}, {"id": first}]))
     assert changed.status == 200
-    assert changed.is_as([CONSUMER | {"email": "b@example.com", "fullName": "B"}, CONSUMER | JOSE])
+    assert changed.matches([CONSUMER | {"email": "b@example.com", "fullName": "B"}, CONSUMER | JOSE])
     assert [one["id"] for one in changed.json] == [second, first]
 
 
 @pytest.mark.parametrize("reference", [{"email": "JOSE@example.com"}, {"externalId": "crm-1"}])
 def test_order_lifecycle_by_consumer_email_or_external_id(client: Client, reference: dict[str, str]) -> None:
-    buyer = created(client, "/consumers", **JOSE)
+    buyer = create_id(client, "/consumers", **JOSE)
     item = {"productId": "p1", "variantId": None, "quantity": 2, "unitAmount": "74.995"}
     fields = {"externalId": "o-1", "items": [item], "metadata": {"a": 1}, "placedAt": PLACED}
-    made = client.ask("POST", "/orders", {"consumer": reference, "amount": 149.99} | fields)
+    made = client.send("POST", "/orders", {"consumer": reference, "amount": 149.99} | fields)
     assert made.status == 201
-    assert made.is_as(ORDER | fields)
+    assert made.matches(ORDER | fields)
     assert made.json["consumerId"] == buyer
     path = f"/orders/{made.json['id']}"
-    assert client.ask("GET", path).text == made.text
-    changed = client.ask("PUT", path, {"status": "REFUNDED", "refundedAmount": "149.99", "items": None})
+    assert client.send("GET", path).text == made.text
+    changed = client.send("PUT", path, {"status": "REFUNDED", "refundedAmount": "149.99", "items": None})
     expected = ORDER | fields | {"status": "REFUNDED", "refundedAmount": "149.99", "items": None}
-    assert changed.is_as(expected)
-    assert client.ask("DELETE", path).text == changed.text
+    assert changed.matches(expected)
+    assert client.send("DELETE", path).text == changed.text
     batch = [{"consumerId": buyer, "amount": "149.99", "placedAt": PLACED}, {"consumer": reference, "amount": "1.50"}]
     for body in (batch, {"orders": batch}):
-        several = client.ask("POST", "/orders/batch", body)
+        several = client.send("POST", "/orders/batch", body)
         assert several.status == 201
         second = ORDER | {"amount": "1.50", "baseAmount": "1.50"}
-        assert several.is_as([ORDER | {"placedAt": PLACED}, second])
-    shown = client.ask("GET", f"/consumers/{buyer}?include=orders")
+        assert several.matches([ORDER | {"placedAt": PLACED}, second])
+    shown = client.send("GET", f"/consumers/{buyer}?include=orders")
     assert (shown.json["totalOrders"], shown.json["totalOrderValue"]) == (4, 302.98)
     assert list(shown.json) == [*CONSUMER, "orders"]
     assert [one["amount"] for one in shown.json["orders"]] == ["1.50", "1.50", "149.99", "149.99"]
 
 
 def test_order_list(client: Client) -> None:
-    buyer, other = created(client, "/consumers"), created(client, "/consumers")
-    days = [created(client, "/orders", consumerId=buyer, amount=n, placedAt=f"2024-11-0{n}") for n in (1, 2, 3)]
-    created(client, "/orders", consumerId=other, amount=4, status="CANCELLED", placedAt="2024-11-02")
+    buyer, other = create_id(client, "/consumers"), create_id(client, "/consumers")
+    days = [create_id(client, "/orders", consumerId=buyer, amount=n, placedAt=f"2024-11-0{n}") for n in (1, 2, 3)]
+    create_id(client, "/orders", consumerId=other, amount=4, status="CANCELLED", placedAt="2024-11-02")
 
-    def found(query: str) -> list[str]:
-        response = client.ask("GET", f"/orders?{query}")
+    def ids_of(query: str) -> list[str]:
+        response = client.send("GET", f"/orders?{query}")
         assert response.status == 200, response.text
         assert list(response.json) == ["data", "pageInfo"]
         return [one["id"] for one in response.json["data"]]
 
-    assert found(f"consumerId={buyer}") == days[::-1]
-    assert found("placedAfter=2024-11-02&placedBefore=2024-11-03&status=COMPLETED") == [days[1]]
-    page = client.ask("GET", f"/orders?consumerId={buyer}&first=1").json
+    assert ids_of(f"consumerId={buyer}") == days[::-1]
+    assert ids_of("placedAfter=2024-11-02&placedBefore=2024-11-03&status=COMPLETED") == [days[1]]
+    page = client.send("GET", f"/orders?consumerId={buyer}&first=1").json
     info = page["pageInfo"]
     assert list(info) == ["startCursor", "endCursor", "hasNextPage", "hasPreviousPage"]
     assert (info["hasNextPage"], info["hasPreviousPage"]) == (True, False)
-    assert found(f"consumerId={buyer}&first=2&after={info['endCursor']}") == days[1::-1]
-    assert found(f"consumerId={buyer}&last=2") == days[1::-1]
-    nothing = client.ask("GET", "/orders?status=REFUNDED")
+    assert ids_of(f"consumerId={buyer}&first=2&after={info['endCursor']}") == days[1::-1]
+    assert ids_of(f"consumerId={buyer}&last=2") == days[1::-1]
+    nothing = client.send("GET", "/orders?status=REFUNDED")
     info = {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": False}
-    assert nothing.is_as({"data": [], "pageInfo": info})
+    assert nothing.matches({"data": [], "pageInfo": info})
 
 
 def test_audiences_of_each_type_and_their_members(client: Client) -> None:
@@ -206,23 +206,23 @@ def test_audiences_of_each_type_and_their_members(client: Client) -> None:
         "DYNAMIC": {"rules": rules},
         "SYNCED_LIST": {"description": "d"},
     }
-    for kind, more in kinds.items():
-        made = client.ask("POST", "/audiences", {"name": "Best", "type": kind, **more})
+    for kind, fields in kinds.items():
+        made = client.send("POST", "/audiences", {"name": "Best", "type": kind, **fields})
         assert made.status == 201
-        assert made.is_as(AUDIENCE | {"type": kind} | more)
-        assert client.ask("GET", f"/audiences/{made.json['id']}").text == made.text
-    newest = client.ask("GET", "/audiences").json
+        assert made.matches(AUDIENCE | {"type": kind} | fields)
+        assert client.send("GET", f"/audiences/{made.json['id']}").text == made.text
+    newest = client.send("GET", "/audiences").json
     assert list(newest) == ["data", "pageInfo"]
     assert [one["type"] for one in newest["data"]] == ["SYNCED_LIST", "DYNAMIC", "STATIC"]
-    path, ids = f"/audiences/{made.json['id']}/members", [created(client, "/consumers") for _ in range(3)]
-    for method, given, counts in (
+    path, ids = f"/audiences/{made.json['id']}/members", [create_id(client, "/consumers") for _ in range(3)]
+    for method, sent_ids, counts in (
         ("POST", ids[:2], {"addedCount": 2}),
         ("PUT", ids[1:], {"addedCount": 1, "removedCount": 1}),
         ("DELETE", ids, {"removedCount": 2}),
     ):
-        response = client.ask(method, path, {"consumerIds": given})
+        response = client.send(method, path, {"consumerIds": sent_ids})
         assert response.status == 200
-        assert response.is_as({"audienceId": "aud_…", **counts})
+        assert response.matches({"audienceId": "aud_…", **counts})
 
 
 ERROR = {"requestId": "req_…"}
@@ -273,39 +273,39 @@ EMAIL = {"field": "email", "message": "Invalid email format"}
 def test_error_uses_the_envelope(
     client: Client, method: str, path: str, body: Any, status: int, expected: dict[str, Any]
 ) -> None:
-    created(client, "/consumers", **JOSE)
-    response = client.ask(method, path, body)
+    create_id(client, "/consumers", **JOSE)
+    response = client.send(method, path, body)
     assert response.status == status
-    assert response.is_as(expected | ERROR)
+    assert response.matches(expected | ERROR)
     assert response.json["requestId"] == response.headers["X-Request-Id"]
 
 
 def test_header_errors_use_the_envelope(client: Client, account: Account) -> None:
-    path = f"/consumers/{created(client, '/consumers')}"
+    path = f"/consumers/{create_id(client, '/consumers')}"
     for key, sentence in {"sk_live_x": "Authentication required", "pk_live_x": "Secret key required"}.items():
-        response = client._replace(key=key).ask("GET", path)
+        response = client._replace(key=key).send("GET", path)
         assert response.status == 401
-        assert response.is_as({"error": sentence} | ERROR)
+        assert response.matches({"error": sentence} | ERROR)
     with account.database.engine.begin() as connection:
         reader = keys.create(connection, account.name, "live", scopes=["read:consumers"]).key
-    response = client._replace(key=reader).ask("POST", "/consumers", {})
+    response = client._replace(key=reader).send("POST", "/consumers", {})
     assert response.status == 403
-    assert response.is_as({"error": "Forbidden", "message": "This key lacks the scope write:consumers"} | ERROR)
-    response = client.ask("PUT", path, {"fullName": "A"}, If_Match='"1"')
-    tag = client.ask("GET", path).headers["ETag"]
+    assert response.matches({"error": "Forbidden", "message": "This key lacks the scope write:consumers"} | ERROR)
+    response = client.send("PUT", path, {"fullName": "A"}, If_Match='"1"')
+    tag = client.send("GET", path).headers["ETag"]
     assert response.status == 412
-    assert response.is_as({"error": "Precondition failed", "message": f"The current ETag is {tag}"} | ERROR)
-    response = client.ask("POST", "/consumers", b"{}", Content_Type="text/plain")
+    assert response.matches({"error": "Precondition failed", "message": f"The current ETag is {tag}"} | ERROR)
+    response = client.send("POST", "/consumers", b"{}", Content_Type="text/plain")
     assert response.status == 415
-    assert response.is_as({"error": "Content-Type must be application/json"} | ERROR)
-    response = client.ask("POST", "/consumers", b"", Content_Length=str(10 * 1024 * 1024 + 1))
+    assert response.matches({"error": "Content-Type must be application/json"} | ERROR)
+    response = client.send("POST", "/consumers", b"", Content_Length=str(10 * 1024 * 1024 + 1))
     assert response.status == 413
-    assert response.is_as({"error": "Request body too large"} | ERROR)
+    assert response.matches({"error": "Request body too large"} | ERROR)
 
 
 def test_documented_headers(client: Client) -> None:
-    first = client.ask("POST", "/consumers", {}, Idempotency_Key="k", X_Request_Id="mine-1")
-    again = client.ask("POST", "/consumers", {}, Idempotency_Key="k")
+    first = client.send("POST", "/consumers", {}, Idempotency_Key="k", X_Request_Id="mine-1")
+    again = client.send("POST", "/consumers", {}, Idempotency_Key="k")
     assert (first.status, again.status, again.text) == (201, 201, first.text)
     assert first.headers["X-Request-Id"] == "mine-1"
     assert (first.headers["Idempotent-Replayed"], again.headers["Idempotent-Replayed"]) == (None, "true")
@@ -315,9 +315,9 @@ def test_documented_headers(client: Client) -> None:
     assert re.fullmatch(r'"\d+"', first.headers["ETag"])
     assert (first.headers["X-RateLimit-Limit"], first.headers["X-RateLimit-Remaining"]) == ("500", "499")
     assert re.fullmatch(r"\d{10}", first.headers["X-RateLimit-Reset"])
-    other = client.ask("POST", "/consumers", {"fullName": "A"}, X_Idempotency_Key="k")
+    other = client.send("POST", "/consumers", {"fullName": "A"}, X_Idempotency_Key="k")
     assert other.status == 409
     message = "This Idempotency-Key was used for another request"
-    assert other.is_as({"error": "Conflict", "message": message} | ERROR)
-    unchanged = client.ask("GET", f"/consumers/{first.json['id']}", If_None_Match=first.headers["ETag"])
+    assert other.matches({"error": "Conflict", "message": message} | ERROR)
+    unchanged = client.send("GET", f"/consumers/{first.json['id']}", If_None_Match=first.headers["ETag"])
     assert (unchanged.status, unchanged.text) == (304, "")

@@ -1,4 +1,4 @@
-"""Environments full of the same: each read answers its own rows, as if there were no others."""
+"""Environments with identical data: each read returns only rows of the caller's environment."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -53,15 +53,15 @@ CASES = [
 ]
 
 
-class Shop(NamedTuple):
-    """One environment: how it is asked, and what is its own."""
+class Tenant(NamedTuple):
+    """Client, audiences and consumers of an environment."""
 
     client: httpx.Client
     names: dict[str, str]
     consumers: dict[str, int]
-    """Its rows by id, numbered as in every other."""
+    """Number of each consumer by id; the numbers are the same in every environment."""
 
-    def ask(self, path: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    def get(self, path: str, parameters: dict[str, Any]) -> dict[str, Any]:
         def named(text: Any) -> Any:
             for name, value in self.names.items():
                 text = text.replace(f"<{name}>", value) if isinstance(text, str) else text
@@ -73,7 +73,7 @@ class Shop(NamedTuple):
         return content
 
 
-def _filled(client: httpx.Client, environment: int, account: Account) -> Shop:
+def _fill(client: httpx.Client, environment: int, account: Account) -> Tenant:
     with account.database.engine.begin() as connection:
         connection.execute(INSERT, {"environment": environment, "rows": ROWS})
         query = sa.text("SELECT id, (metadata->>'n')::int FROM consumers WHERE environment_id = :environment")
@@ -84,15 +84,15 @@ def _filled(client: httpx.Client, environment: int, account: Account) -> Shop:
     }
     some = [one for one, number in consumers.items() if number <= 10]
     client.post(f"/audiences/{names['static']}/members", json={"consumerIds": some}).raise_for_status()
-    return Shop(client, names, consumers)
+    return Tenant(client, names, consumers)
 
 
 @pytest.fixture(scope="module")
-def shops(service: Service) -> Iterator[list[Shop]]:
-    """The two environments of one organization, and one of another."""
+def tenants(service: Service) -> Iterator[list[Tenant]]:
+    """Both environments of an organization, and the live environment of a second organization."""
     with new_account(service, region="GB") as one, new_account(service, region="GB") as other:
         yield [
-            _filled(client, environment, account)
+            _fill(client, environment, account)
             for client, environment, account in (
                 (one.live, one.live_environment, one),
                 (one.test, one.test_environment, one),
@@ -103,24 +103,26 @@ def shops(service: Service) -> Iterator[list[Shop]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def searchable(shops: list[Shop]) -> None:
-    for shop in shops:
-        last = shop.client.put("/consumers/batch", json=[], headers={"Prefer": "wait=10"})
+def searchable(tenants: list[Tenant]) -> None:
+    for tenant in tenants:
+        last = tenant.client.put("/consumers/batch", json=[], headers={"Prefer": "wait=10"})
         assert last.headers["Index-State"] == "searchable"
 
 
 @pytest.mark.parametrize(("path", "parameters"), CASES, ids=str)
-def test_each_environment_returns_only_its_own_rows(shops: list[Shop], path: str, parameters: dict[str, Any]) -> None:
+def test_each_environment_returns_only_its_own_rows(
+    tenants: list[Tenant], path: str, parameters: dict[str, Any]
+) -> None:
     numbers, totals = [], []
-    for shop in shops:
-        content = shop.ask(path, parameters)
+    for tenant in tenants:
+        content = tenant.get(path, parameters)
         assert content["data"]
-        numbers.append(sorted(shop.consumers[row["id"]] for row in content["data"]))
+        numbers.append(sorted(tenant.consumers[row["id"]] for row in content["data"]))
         totals.append(content.get("totalCount"))
         shown = {one["id"] for row in content["data"] for one in row.get("audiences", [])}
-        assert shown <= {*shop.names.values()}
+        assert shown <= {*tenant.names.values()}
         assert bool(shown) == ("include" in parameters)
-    # Of equal rows any may be on a page that does not hold all.
+    # Rows with equal sort values may be on any page, so an incomplete page may differ.
     assert len({len(one) for one in numbers}) == 1
     assert len(numbers[0]) >= 20 or numbers[0] == numbers[1] == numbers[2]
     assert len(set(totals)) == 1
@@ -128,17 +130,17 @@ def test_each_environment_returns_only_its_own_rows(shops: list[Shop], path: str
 
 
 @pytest.mark.parametrize(("name", "members"), [("static", 10), ("dynamic", 20)])
-def test_equal_audiences_are_counted_per_environment(shops: list[Shop], name: str, members: int) -> None:
-    for shop in shops:
-        assert shop.ask(f"/audiences/<{name}>/count", {})["count"] == members
+def test_equal_audiences_are_counted_per_environment(tenants: list[Tenant], name: str, members: int) -> None:
+    for tenant in tenants:
+        assert tenant.get(f"/audiences/<{name}>/count", {})["count"] == members
 
 
-def test_consumer_shows_the_audiences_of_its_own_environment(shops: list[Shop]) -> None:
-    for shop in shops:
-        for consumer, number in shop.consumers.items():
-            shown = shop.ask(f"/consumers/{consumer}", {"include": "audiences"})["audiences"]
+def test_consumer_shows_the_audiences_of_its_own_environment(tenants: list[Tenant]) -> None:
+    for tenant in tenants:
+        for consumer, number in tenant.consumers.items():
+            shown = tenant.get(f"/consumers/{consumer}", {"include": "audiences"})["audiences"]
             mine = [*(["static"] if number <= 10 else []), *(["dynamic"] if number > 5 else [])]
-            assert sorted(one["id"] for one in shown) == sorted(shop.names[name] for name in mine)
+            assert sorted(one["id"] for one in shown) == sorted(tenant.names[name] for name in mine)
 
 
 def test_every_read_parameter_is_covered(service: Service) -> None:
@@ -152,14 +154,16 @@ def test_every_read_parameter_is_covered(service: Service) -> None:
         assert known - {"after", "before"} <= {name for case in cases for name in case}
 
 
-def test_cursor_is_refused_by_other_environments(shops: list[Shop]) -> None:
+def test_cursor_is_refused_by_other_environments(tenants: list[Tenant]) -> None:
     for path, parameters in CASES:
-        for shop, other in zip(shops, shops[1:] + shops[:1], strict=True):
-            cursor = shop.ask(path, parameters)["pageInfo"]["endCursor"]
-            asked = {name: value for name, value in parameters.items() if name not in {"first", "last"}}
-            named = {name: other.names.get(str(value).strip("<>"), value) for name, value in asked.items()}
-            there = path
+        for tenant, other in zip(tenants, tenants[1:] + tenants[:1], strict=True):
+            cursor = tenant.get(path, parameters)["pageInfo"]["endCursor"]
+            without_size = {name: value for name, value in parameters.items() if name not in {"first", "last"}}
+            other_parameters = {
+                name: other.names.get(str(value).strip("<>"), value) for name, value in without_size.items()
+            }
+            other_path = path
             for name, value in other.names.items():
-                there = there.replace(f"<{name}>", value)
-            response = other.client.get(there, params=named | {"after": cursor})
+                other_path = other_path.replace(f"<{name}>", value)
+            response = other.client.get(other_path, params=other_parameters | {"after": cursor})
             assert fault_fields(response) == ["after"]

@@ -1,4 +1,4 @@
-"""Reading one's own writes, while the index follows (contract.md §1)."""
+"""Reads with consistency tokens contain the caller's own writes (contract.md §1)."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.api.freshness import (
     READS,
     TOKEN,
     WRITES,
-    Shop,
+    Resources,
     current_ids,
     index_lag_ms,
     is_stale,
@@ -19,7 +19,7 @@ from tests.api.freshness import (
     read_path,
     run_sql,
 )
-from tests.api.freshness import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.api.freshness import resources as resources  # noqa: PLC0414 (a fixture)
 from tests.api.resources import create, faults
 from tests.service import Account, Service
 from tests.waiting import wait_until
@@ -29,16 +29,16 @@ POISON = '{"a": 1e4000}'
 
 
 @pytest.mark.parametrize("kind", WRITES)
-def test_waiting_write_responds_once_it_is_searchable(shop: Shop, kind: str) -> None:
-    response = shop.write(kind, Prefer="wait=10")
+def test_waiting_write_responds_once_it_is_searchable(resources: Resources, kind: str) -> None:
+    response = resources.write(kind, Prefer="wait=10")
     assert response.headers["Index-State"] == "searchable"
     assert response.headers["Preference-Applied"] == "wait=10"
-    assert not is_stale(shop.account.live, response.headers[TOKEN])
+    assert not is_stale(resources.account.live, response.headers[TOKEN])
 
 
 @pytest.mark.parametrize("kind", WRITES)
-def test_write_without_wait_returns_only_its_token(shop: Shop, kind: str) -> None:
-    response = shop.write(kind)
+def test_write_without_wait_returns_only_its_token(resources: Resources, kind: str) -> None:
+    response = resources.write(kind)
     assert response.headers[TOKEN]
     assert not {"index-state", "preference-applied"} & set(response.headers)
 
@@ -94,7 +94,7 @@ def test_malformed_token_is_refused(account: Account, kind: str, token: str) -> 
 
 
 def test_token_of_a_future_transaction_is_stale(account: Account) -> None:
-    """As after the database was restored to an earlier time."""
+    """Such a token exists after the database was restored to an earlier time."""
     account.settled()
     assert is_stale(account.live, FUTURE)
     assert read(account.live, FUTURE, "wait=0, handling=strict").status_code == 503
@@ -165,7 +165,7 @@ def test_index_without_changes_has_no_lag(account: Account) -> None:
 
 @pytest.fixture
 def poisoned(account: Account) -> Iterator[str]:
-    """A consumer whose document is refused, and was."""
+    """A consumer for a test to give an invalid document; deleted afterwards."""
     consumer = str(create(account.live)["id"])
     yield consumer
     run_sql(account, "DELETE FROM consumers WHERE id = :id", id=consumer)

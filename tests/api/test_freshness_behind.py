@@ -1,35 +1,35 @@
-"""What reads and writes say while the index is behind: nobody indexes (contract.md §1)."""
+"""Consistency headers of reads and writes while no worker runs (contract.md §1)."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.api.freshness import READS, TOKEN, WRITES, Shop, index_lag_ms, is_empty, is_stale, read, run_sql
-from tests.api.freshness import shop as shop  # noqa: PLC0414 (a fixture)
+from tests.api.freshness import READS, TOKEN, WRITES, Resources, index_lag_ms, is_empty, is_stale, read, run_sql
+from tests.api.freshness import resources as resources  # noqa: PLC0414 (a fixture)
 from tests.api.resources import create
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nobody_indexes(service: Service) -> Iterator[None]:
+def no_worker(service: Service) -> Iterator[None]:
     with service.without("worker", "background", "beat"):
         yield
 
 
 @pytest.fixture
 def token(account: Account) -> str:
-    """Of a write that is not in the index."""
+    """The token of a write that is not in the index."""
     response = account.live.post("/consumers", json={"fullName": "Not Yet"})
     return response.headers[TOKEN]
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [*((kind, 0) for kind in WRITES), ("consumer", 1), ("order", 1)])
-def test_write_whose_wait_ends_is_stored_and_pending(shop: Shop, kind: str, seconds: int) -> None:
-    response = shop.write(kind, Prefer=f"wait={seconds}")
+def test_write_whose_wait_ends_is_stored_and_pending(resources: Resources, kind: str, seconds: int) -> None:
+    response = resources.write(kind, Prefer=f"wait={seconds}")
     assert response.headers["Index-State"] == "pending"
     assert response.headers["Preference-Applied"] == f"wait={seconds}"
-    assert is_stale(shop.account.live, response.headers[TOKEN])
+    assert is_stale(resources.account.live, response.headers[TOKEN])
 
 
 def test_replayed_response_is_pending(account: Account) -> None:
@@ -107,7 +107,7 @@ def test_lag_is_the_age_of_the_oldest_change(account: Account) -> None:
     assert index_lag_ms(account.live) >= 3_600_000
     run_sql(account, f"UPDATE outbox SET parked_at = now() WHERE {mine}")
     run_sql(account, old.format("min(seq)", mine).replace("1 hour", "2 hours"))
-    wait_until(lambda: index_lag_ms(account.live) >= 7_200_000, what="the other's lag")
+    wait_until(lambda: index_lag_ms(account.live) >= 7_200_000, what="the lag of the older change")
 
 
 @pytest.mark.parametrize("kind", READS)
@@ -121,7 +121,7 @@ def test_lag_is_per_environment(account: Account, service: Service, token: str, 
 
 @pytest.fixture
 def included(account: Account, token: str) -> str:
-    """The path of a consumer that is in a dynamic audience as soon as it is in the index."""
+    """The path of a consumer that joins a DYNAMIC audience once it is indexed."""
     assert token
     audience = create(account.live, "/audiences", name="A", type="DYNAMIC", filter="fullName:*")
     consumer = create(account.live, fullName="Not Yet")["id"]

@@ -1,4 +1,4 @@
-"""What holds for every answer: who may ask, how it is told no, and what comes along."""
+"""Rules for every response: authentication, status codes of refusals, headers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def test_request_without_a_secret_key_is_401(
 ) -> None:
     with client(service, None) as anonymous:
         headers = [] if authorization is None else [("Authorization", authorization.encode("latin-1"))]
-        response = anonymous.get(path, headers=headers)  # type: ignore[arg-type]  # bytes are what goes over the wire
+        response = anonymous.get(path, headers=headers)  # type: ignore[arg-type]  # httpx also sends bytes
     assert response.status_code == 401
     assert response.json() == {"error": error, "requestId": response.headers["X-Request-Id"]}
 
@@ -135,7 +135,7 @@ def test_options_lists_the_methods_and_requires_a_key(account: Account, path: st
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_over_10_mib_is_413(account: Account, chunked: bool) -> None:  # noqa: FBT001
     body = b'{"metadata": {"a": "' + b"x" * 10 * 1024 * 1024 + b'"}}'
-    pieces = (body[place : place + 65536] for place in range(0, len(body), 65536))
+    pieces = (body[offset : offset + 65536] for offset in range(0, len(body), 65536))
     headers = {"Content-Type": "application/json"}
     response = account.live.post("/consumers", content=pieces if chunked else body, headers=headers)
     assert response.status_code == 413
@@ -154,7 +154,7 @@ def test_valid_request_id_is_kept_and_any_other_replaced(account: Account, path:
 
 @pytest.fixture
 def failing(account: Account) -> Iterator[str]:
-    """The name of a consumer at which the database fails: at its insert, or not before its commit."""
+    """A consumer's name for which the insert (`now`) or the commit (`at commit`) fails."""
     name = f"Boom {account.live_environment}"
     with account.database.engine.begin() as connection:
         connection.exec_driver_sql(f"""

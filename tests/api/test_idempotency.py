@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on every POST: the first success is what every repetition is answered (contract.md §1)."""
+"""`Idempotency-Key` on every POST: a retry returns the first success (contract.md §1)."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +20,8 @@ def post(account: Account, path: str, body: Any, key: str, name: str = KEY) -> h
     return account.live.post(path, json=body, headers=[(name.encode(), key.encode("latin-1"))])
 
 
-def said(response: httpx.Response) -> tuple[int, str, dict[str, str | None]]:
-    """What a repetition is to say again."""
+def replayable(response: httpx.Response) -> tuple[int, str, dict[str, str | None]]:
+    """Return the parts of a response repeated by a retry."""
     return response.status_code, response.text, {name: response.headers.get(name) for name in OUTCOME}
 
 
@@ -70,7 +70,7 @@ def test_retry_returns_the_first_response_and_writes_nothing(
     for _ in range(2):
         again = post(account, path, body, "k1", names[1])
         assert is_replay(again)
-        assert said(again) == said(first)
+        assert replayable(again) == replayable(first)
         assert again.headers["X-Request-Id"] != first.headers["X-Request-Id"]
         assert account.database.waiting(account.live_environment) == 0
     assert rows(account) == before
@@ -79,7 +79,7 @@ def test_retry_returns_the_first_response_and_writes_nothing(
 def test_response_is_replayed_unchanged_after_later_writes(account: Account) -> None:
     first = post(account, "/consumers", {"email": "a@example.com"}, "k1")
     account.live.delete(f"/consumers/{first.json()['id']}").raise_for_status()
-    assert said(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == said(first)
+    assert replayable(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == replayable(first)
     assert count_rows(account) == 0
 
 
@@ -93,7 +93,7 @@ def test_key_may_be_reused_after_a_refused_request(account: Account) -> None:
     assert not rows(account)["idempotency_keys"]
     first = post(account, "/consumers", {"email": "a@example.com"}, "k1")
     assert first.status_code == 201
-    assert said(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == said(first)
+    assert replayable(post(account, "/consumers", {"email": "a@example.com"}, "k1")) == replayable(first)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_concurrent_retries_write_once_and_get_one_response(account: Account, bu
     }
     with ThreadPoolExecutor(8) as pool:
         for turn in range(3):
-            before = {name: len(of) for name, of in rows(account).items()}
+            before = {name: len(names) for name, names in rows(account).items()}
             body = bodies[path] if path != "/consumers" else {"email": f"{turn}@example.com"}
             if path == "/consumers/batch":
                 body = [{"externalId": f"{turn}.{n}"} for n in range(100)]
@@ -144,9 +144,11 @@ def test_concurrent_retries_write_once_and_get_one_response(account: Account, bu
             assert len({(response.text, response.headers["consistency-token"]) for response in responses}) == 1
             assert [response.status_code for response in responses] == [201] * 8
             assert sorted(map(is_replay, responses)) == [False] + [True] * 7
-            more = {name: len(of) - before[name] for name, of in rows(account).items() if len(of) > before[name]}
+            added = {
+                name: len(names) - before[name] for name, names in rows(account).items() if len(names) > before[name]
+            }
             table = path.split("/")[1]
-            assert more == {table: 100 if path.endswith("batch") else 1, "idempotency_keys": 1}
+            assert added == {table: 100 if path.endswith("batch") else 1, "idempotency_keys": 1}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_concurrent_retries_write_once_and_get_one_response(account: Account, bu
 def test_key_may_be_any_text_up_to_255_characters(account: Account, key: str) -> None:
     first = post(account, "/consumers", {}, key)
     assert first.status_code == 201
-    assert said(post(account, "/consumers", {}, key)) == said(first)
+    assert replayable(post(account, "/consumers", {}, key)) == replayable(first)
     assert not is_replay(post(account, "/consumers", {}, key[:-1] + "~"))
 
 
@@ -192,12 +194,12 @@ def age(account: Account, hours: float) -> None:
 def test_key_may_be_reused_after_24_hours(account: Account) -> None:
     first = post(account, "/consumers", {"fullName": "A"}, "k1")
     age(account, 23.9)
-    assert said(post(account, "/consumers", {"fullName": "A"}, "k1")) == said(first)
+    assert replayable(post(account, "/consumers", {"fullName": "A"}, "k1")) == replayable(first)
     age(account, 0.2)
     assert post(account, "/consumers", {"email": "x"}, "k1").status_code == 400
     second = post(account, "/consumers", {"fullName": "B"}, "k1")
     assert (second.status_code, is_replay(second)) == (201, False)
-    assert said(post(account, "/consumers", {"fullName": "B"}, "k1")) == said(second)
+    assert replayable(post(account, "/consumers", {"fullName": "B"}, "k1")) == replayable(second)
     assert post(account, "/consumers", {"fullName": "A"}, "k1").status_code == 409
 
 
@@ -213,7 +215,7 @@ def test_concurrent_retries_of_an_expired_key_write_once(account: Account) -> No
 
 @pytest.fixture
 def refused_commits(account: Account) -> Iterator[str]:
-    """A name of consumers that the database takes, until they are committed."""
+    """A consumer's name for which the insert succeeds and the commit fails."""
     name = f"Late {account.live_environment}"
     with account.database.engine.begin() as connection:
         connection.exec_driver_sql(f"""
@@ -236,7 +238,7 @@ def test_failing_commit_leaves_no_key(account: Account, refused_commits: str) ->
 
 
 def test_retry_of_a_running_request_is_409_with_retry_after(account: Account) -> None:
-    """The first is somebody's open transaction that holds the key."""
+    """The first request is an open transaction that holds the key."""
     with psycopg.connect(account.database.settings.database_url) as first:
         claim = """INSERT INTO idempotency_keys (environment_id, key, fingerprint, status, headers, body)
                    VALUES (%s, 'k1', '', 0, '{}', '')"""

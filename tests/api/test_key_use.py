@@ -1,4 +1,4 @@
-"""When a key was last used: remembered, and stored without a write per request."""
+"""Time of a key's last use: kept in memory, and stored without a write per request."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def get(account: Account, authorization: str) -> httpx.Response:
 def last_use(account: Account, key: NewKey) -> datetime | None:
     with account.database.engine.connect() as connection:
         query = sa.text("SELECT last_used_at FROM api_keys WHERE id = :id")
-        found: datetime | None = connection.execute(query, {"id": key.id}).scalar_one()
-    return found
+        moment: datetime | None = connection.execute(query, {"id": key.id}).scalar_one()
+    return moment
 
 
 def test_last_use_is_stored_in_batches_not_per_request(account: Account) -> None:

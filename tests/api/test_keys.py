@@ -1,4 +1,4 @@
-"""Who may ask, for how long, and what (contract.md §1 "Authentication")."""
+"""Validity and scopes of keys (contract.md §1 "Authentication")."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,44 +29,44 @@ def client(service: Service, key: str) -> Iterator[httpx.Client]:
         yield made
 
 
-def is_refused(asking: httpx.Client) -> bool:
-    response = asking.get("/orders")
+def is_refused(http: httpx.Client) -> bool:
+    response = http.get("/orders")
     assert response.status_code in {200, 401}
     return response.status_code == 401 and response.json()["error"] == AUTHENTICATION
 
 
 def test_revoked_key_stops_working_within_seconds(service: Service, account: Account) -> None:
     key = new_key(account)
-    with client(service, key.key) as asking:
-        assert not is_refused(asking)
+    with client(service, key.key) as http:
+        assert not is_refused(http)
         with account.database.engine.begin() as connection:
             keys.revoke(connection, key.id)
-        wait_until(lambda: is_refused(asking), timeout=REVOKED_SECONDS, what="the key's end")
-        assert is_refused(asking)
+        wait_until(lambda: is_refused(http), timeout=REVOKED_SECONDS, what="the revocation")
+        assert is_refused(http)
 
 
 def test_rotated_key_is_replaced_by_the_new_key(service: Service, account: Account) -> None:
     key = new_key(account, scopes=["read:orders"])
-    with client(service, key.key) as asking:
-        assert not is_refused(asking)
+    with client(service, key.key) as http:
+        assert not is_refused(http)
         with account.database.engine.begin() as connection:
             new = keys.rotate(connection, key.id)
         with client(service, new.key) as renewed:
             assert not is_refused(renewed)
-        wait_until(lambda: is_refused(asking), timeout=REVOKED_SECONDS, what="the old key's end")
+        wait_until(lambda: is_refused(http), timeout=REVOKED_SECONDS, what="the old key to be refused")
 
 
 def test_key_expires_at_its_expiry_time(service: Service, account: Account) -> None:
     expires = datetime.now(UTC) + timedelta(seconds=2)
-    with client(service, new_key(account, expires_at=expires).key) as asking:
-        wait_until(lambda: is_refused(asking), timeout=10, what="the key's expiry")
+    with client(service, new_key(account, expires_at=expires).key) as http:
+        wait_until(lambda: is_refused(http), timeout=10, what="the key's expiry")
     assert datetime.now(UTC) >= expires
 
 
 def test_new_key_works_at_once(service: Service, account: Account) -> None:
     for _ in range(5):
-        with client(service, new_key(account).key) as asking:
-            assert not is_refused(asking)
+        with client(service, new_key(account).key) as http:
+            assert not is_refused(http)
 
 
 def test_last_use_of_a_key_survives_a_restart(service: Service, account: Account) -> None:
@@ -75,19 +75,19 @@ def test_last_use_of_a_key_survives_a_restart(service: Service, account: Account
 
     def last_use(key: NewKey) -> datetime | None:
         with account.database.engine.connect() as connection:
-            [found] = [one for one in keys.list_all(connection, account.name) if one.id == key.id]
-        return found.last_used_at
+            [stored] = [one for one in keys.list_all(connection, account.name) if one.id == key.id]
+        return stored.last_used_at
 
-    with client(service, used.key) as asking:
+    with client(service, used.key) as http:
         for _ in range(3):
-            assert not is_refused(asking)
-    with client(service, unused.key[:-1]) as asking:
-        assert is_refused(asking)
+            assert not is_refused(http)
+    with client(service, unused.key[:-1]) as http:
+        assert is_refused(http)
     service.stop("api")
     service.start("api")
-    found = wait_until(lambda: last_use(used), what="the key's last use")
-    assert found
-    assert abs(found - started) < timedelta(minutes=2)
+    stored = wait_until(lambda: last_use(used), what="the key's last use")
+    assert stored
+    assert abs(stored - started) < timedelta(minutes=2)
     assert last_use(unused) is None
 
 
@@ -117,14 +117,14 @@ def test_bearer_scheme_is_case_insensitive(service: Service, account: Account, s
 @pytest.mark.parametrize("key", ["pk_live_x", "pk_test_x", "pk_", "pk_live_" + "x" * 5000])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_publishable_key_is_refused_with_its_own_message(service: Service, method: str, key: str) -> None:
-    with client(service, key) as asking:
-        response = asking.request(method, "/consumers", content=b"{")
+    with client(service, key) as http:
+        response = http.request(method, "/consumers", content=b"{")
     assert (response.status_code, response.json()["error"]) == (401, SECRET)
 
 
 def test_live_key_is_refused_as_a_test_key(service: Service, account: Account) -> None:
-    with client(service, new_key(account).key.replace("sk_live_", "sk_test_")) as asking:
-        assert is_refused(asking)
+    with client(service, new_key(account).key.replace("sk_live_", "sk_test_")) as http:
+        assert is_refused(http)
 
 
 def operations(service: Service) -> list[tuple[str, str]]:
@@ -138,30 +138,30 @@ def scope_of(method: str, path: str) -> str:
 
 
 def test_every_endpoint_requires_exactly_its_scope(service: Service, account: Account) -> None:
-    asked = operations(service)
-    assert len(asked) >= 20
-    for scope in sorted({scope_of(*operation) for operation in asked}):
+    endpoints = operations(service)
+    assert len(endpoints) >= 20
+    for scope in sorted({scope_of(*operation) for operation in endpoints}):
         without = new_key(account, scopes=[one for one in keys.SCOPES if one not in {scope, keys.ADMIN}])
         only = new_key(account, scopes=[scope])
-        for method, path in asked:
+        for method, path in endpoints:
             if scope_of(method, path) != scope:
                 continue
             address = path.removeprefix("/api/v1").replace("{", "").replace("}", "")
-            with client(service, without.key) as asking:
-                response = asking.request(method, address, content=b"not even JSON")
+            with client(service, without.key) as http:
+                response = http.request(method, address, content=b"not even JSON")
                 assert response.status_code == 403, (method, path)
                 assert response.json()["error"] == "Forbidden"
                 assert scope in response.json()["message"]
             if scope == "admin" and method == "POST":
-                continue  # it would be done: tests/api/test_operations.py does it on purpose
-            with client(service, only.key) as asking:
-                assert asking.request(method, address, content=b"not even JSON").status_code not in {401, 403}
+                continue  # would start the operation: tests/api/test_operations.py covers those routes
+            with client(service, only.key) as http:
+                assert http.request(method, address, content=b"not even JSON").status_code not in {401, 403}
 
 
 def test_refused_key_changes_nothing(service: Service, account: Account) -> None:
-    reading = new_key(account, scopes=["read:consumers"])
-    with client(service, reading.key) as asking:
+    read_only = new_key(account, scopes=["read:consumers"])
+    with client(service, read_only.key) as http:
         for _ in range(3):
-            assert asking.post("/consumers", json={}, headers={"Idempotency-Key": "k"}).status_code == 403
+            assert http.post("/consumers", json={}, headers={"Idempotency-Key": "k"}).status_code == 403
     for table in ("consumers", "idempotency_keys"):
         assert count_rows(account, table) == 0

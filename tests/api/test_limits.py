@@ -22,19 +22,19 @@ from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
 
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
-Trouble = AbstractContextManager[None]
+Outage = AbstractContextManager[None]
 LIMITS = {"reads": 20, "writes": 10, "batch": 5}
 
 
 @pytest.fixture
 def limited(service: Service) -> Iterator[Account]:
     with new_account(service, limits=LIMITS) as account:
-        # Within one minute of the clock a test sees one window.
+        # A limit's window is a minute of the clock, so a test must stay within the same minute.
         wait_until(lambda: time.time() % 60 < 50, what="a fresh minute")
         yield account
 
 
-def told(response: httpx.Response) -> tuple[int, int, int]:
+def rate_limit(response: httpx.Response) -> tuple[int, int, int]:
     limit, remaining, reset = (int(response.headers[name]) for name in HEADERS)
     return limit, remaining, reset
 
@@ -44,7 +44,7 @@ def has_limits(response: httpx.Response) -> bool:
 
 
 def test_headers_count_down_to_the_end_of_the_minute(limited: Account) -> None:
-    responses = [told(limited.live.get("/orders")) for _ in range(3)]
+    responses = [rate_limit(limited.live.get("/orders")) for _ in range(3)]
     assert [remaining for _, remaining, _ in responses] == [19, 18, 17]
     for limit, _, reset in responses:
         assert limit == LIMITS["reads"]
@@ -64,7 +64,7 @@ def test_request_over_the_limit_is_refused_until_the_minute_ends(limited: Accoun
         "retryAfter": seconds,
         "requestId": refused.headers["x-request-id"],
     }
-    limit, remaining, reset = told(refused)
+    limit, remaining, reset = rate_limit(refused)
     assert (limit, remaining) == (LIMITS["writes"], 0)
     assert abs(reset - time.time() - seconds) <= 1.5
     assert limited.live.get("/orders").status_code == 200
@@ -75,21 +75,21 @@ def test_limit_is_exact_though_most_requests_skip_redis(service: Service) -> Non
     with new_account(service, limits={"reads": limit}) as account:
         wait_until(lambda: time.time() % 60 < 40, what="a fresh minute")
         responses = [account.live.get("/orders/none") for _ in range(limit + 1)]
-        assert [told(response)[1] for response in responses] == [*range(limit - 1, -1, -1), 0]
+        assert [rate_limit(response)[1] for response in responses] == [*range(limit - 1, -1, -1), 0]
         assert [response.status_code for response in responses] == [404] * limit + [429]
 
 
 def test_requests_far_from_the_limit_are_reported_to_redis(service: Service) -> None:
-    def counted() -> list[int]:
+    def redis_counts() -> list[int]:
         with redis.Redis.from_url(service.database.settings.redis_url) as client:
-            found = client.keys(f"*:limits*{account.live_environment}:reads:*")
-            return [int(client.get(name) or 0) for name in found]
+            counters = client.keys(f"*:limits*{account.live_environment}:reads:*")
+            return [int(client.get(name) or 0) for name in counters]
 
     with new_account(service, limits={}) as account:
         wait_until(lambda: time.time() % 60 < 50, what="a fresh minute")
         for _ in range(30):
             account.live.get("/orders/none")
-        wait_until(lambda: counted() == [30], what="the count")
+        wait_until(lambda: redis_counts() == [30], what="the count")
 
 
 def test_idle_process_sees_a_limit_used_up_by_another_process(quiet: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,29 +122,29 @@ def test_refused_write_stores_nothing(limited: Account) -> None:
 
 def test_batch_counts_only_against_the_batch_limit(limited: Account) -> None:
     first, second = (limited.live.post("/consumers/batch", json=[{}, {}]) for _ in range(2))
-    assert (told(first)[:2], told(second)[:2]) == ((5, 4), (5, 3))
-    assert told(limited.live.post("/consumers", json={}))[:2] == (10, 9)
-    assert told(limited.live.post("/orders/batch", json=[]))[:2] == (5, 2)
+    assert (rate_limit(first)[:2], rate_limit(second)[:2]) == ((5, 4), (5, 3))
+    assert rate_limit(limited.live.post("/consumers", json={}))[:2] == (10, 9)
+    assert rate_limit(limited.live.post("/orders/batch", json=[]))[:2] == (5, 2)
 
 
 def test_environments_have_separate_limits(limited: Account) -> None:
-    assert told(limited.live.get("/orders"))[1] == 19
-    assert told(limited.test.get("/orders"))[1] == 19
-    assert told(limited.live.get("/orders"))[1] == 18
+    assert rate_limit(limited.live.get("/orders"))[1] == 19
+    assert rate_limit(limited.test.get("/orders"))[1] == 19
+    assert rate_limit(limited.live.get("/orders"))[1] == 18
 
 
 def test_keys_of_one_environment_share_its_limit(limited: Account) -> None:
     with limited.database.engine.begin() as connection:
         other = keys.create(connection, limited.name, "live").key
-    assert told(limited.live.get("/orders"))[1] == 19
-    assert told(limited.live.get("/orders", headers={"Authorization": f"Bearer {other}"}))[1] == 18
+    assert rate_limit(limited.live.get("/orders"))[1] == 19
+    assert rate_limit(limited.live.get("/orders", headers={"Authorization": f"Bearer {other}"}))[1] == 18
 
 
 def test_organization_without_limits_uses_the_defaults(service: Service) -> None:
     with new_account(service, limits={}) as account:
-        assert told(account.live.get("/orders"))[0] == 1000
-        assert told(account.live.post("/consumers", json={}))[0] == 500
-        assert told(account.live.post("/consumers/batch", json=[]))[0] == 100
+        assert rate_limit(account.live.get("/orders"))[0] == 1000
+        assert rate_limit(account.live.post("/consumers", json={}))[0] == 500
+        assert rate_limit(account.live.post("/consumers/batch", json=[]))[0] == 100
 
 
 def test_limit_of_zero_means_unlimited(account: Account) -> None:
@@ -152,7 +152,7 @@ def test_limit_of_zero_means_unlimited(account: Account) -> None:
 
 
 def test_changed_limit_applies_within_seconds(limited: Account) -> None:
-    assert told(limited.live.get("/orders"))[0] == 20
+    assert rate_limit(limited.live.get("/orders"))[0] == 20
     with limited.database.engine.begin() as connection:
         organizations.set_limits(connection, limited.name, {"reads": 0})
     wait_until(lambda: not has_limits(limited.live.get("/orders")), timeout=5, what="the new limit")
@@ -173,7 +173,7 @@ def test_every_authenticated_response_has_limit_headers(
 ) -> None:
     response = limited.live.request(method, path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == status
-    assert told(response)[1] == told(response)[0] - 1
+    assert rate_limit(response)[1] == rate_limit(response)[0] - 1
 
 
 def test_responses_without_content_have_limit_headers(limited: Account) -> None:
@@ -182,14 +182,14 @@ def test_responses_without_content_have_limit_headers(limited: Account) -> None:
         f"/consumers/{created.json()['id']}", headers={"If-None-Match": created.headers["etag"]}
     )
     assert unchanged.status_code == 304
-    assert told(unchanged)[:2] == (20, 19)
+    assert rate_limit(unchanged)[:2] == (20, 19)
 
 
 def test_forbidden_request_counts_and_unauthenticated_does_not(limited: Account) -> None:
     with limited.database.engine.begin() as connection:
         narrow = keys.create(connection, limited.name, "live", scopes=["read:orders"]).key
     forbidden = limited.live.post("/consumers", json={}, headers={"Authorization": f"Bearer {narrow}"})
-    assert (forbidden.status_code, told(forbidden)[:2]) == (403, (10, 9))
+    assert (forbidden.status_code, rate_limit(forbidden)[:2]) == (403, (10, 9))
     unknown = limited.live.get("/orders", headers={"Authorization": "Bearer sk_live_unknown"})
     assert unknown.status_code == 401
     assert not has_limits(unknown)
@@ -213,16 +213,16 @@ def hanging(servers: LocalServers) -> Iterator[None]:
         os.kill(servers.valkey.pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("trouble", [killed, hanging])
+@pytest.mark.parametrize("outage", [killed, hanging])
 def test_requests_pass_uncounted_while_redis_is_away(
-    limited: Account, service: Service, servers: LocalServers, trouble: Callable[[LocalServers], Trouble]
+    limited: Account, service: Service, servers: LocalServers, outage: Callable[[LocalServers], Outage]
 ) -> None:
     def lines(event: str) -> int:
         return service.log("api").count(f'"event":"{event}"')
 
     before = {event: lines(event) for event in ("rate_limits_unavailable", "rate_limits_recovered")}
     assert has_limits(limited.live.get("/orders"))
-    with trouble(servers):
+    with outage(servers):
         responses = [limited.live.get("/orders/none") for _ in range(LIMITS["reads"] + 10)]
         assert {response.status_code for response in responses} == {404}
         assert not any(has_limits(response) for response in responses)

@@ -1,4 +1,4 @@
-"""The list is PostgreSQL's ORDER BY, whichever way one walks it."""
+"""The list has the order of PostgreSQL's ORDER BY in both directions."""
 
 import random
 import threading
@@ -37,7 +37,7 @@ orders = pytest.mark.parametrize(("sort", "direction"), [(sort, way) for sort in
 
 @pytest.fixture(scope="module")
 def crowd(service: Service) -> Iterator[Account]:
-    """Some thousand consumers with many ties, nulls and extremes."""
+    """Ten thousand consumers with many ties, nulls and extreme values."""
     with new_account(service) as account:
         with account.database.engine.begin() as connection:
             for environment, rows in ((account.live_environment, ROWS), (account.test_environment, ROWS // 10)):
@@ -46,7 +46,7 @@ def crowd(service: Service) -> Iterator[Account]:
         yield account
 
 
-def truth(account: Account, sort: str, direction: str, where: str = "true") -> list[str]:
+def sql_ids(account: Account, sort: str, direction: str, where: str = "true") -> list[str]:
     query = f"""SELECT id FROM consumers WHERE environment_id = :environment AND {where}
         ORDER BY {COLUMNS[sort]} {direction} NULLS LAST, id {direction}"""
     with account.database.engine.connect() as connection:
@@ -55,7 +55,7 @@ def truth(account: Account, sort: str, direction: str, where: str = "true") -> l
 
 @orders
 def test_paging_both_ways_returns_every_row_once_in_order(crowd: Account, sort: str, direction: str) -> None:
-    expected = truth(crowd, sort, direction)
+    expected = sql_ids(crowd, sort, direction)
     assert walk(crowd.live, sortBy=sort, sortDir=direction) == expected
     assert walk_backward(crowd.live, sortBy=sort, sortDir=direction) == expected
 
@@ -63,7 +63,7 @@ def test_paging_both_ways_returns_every_row_once_in_order(crowd: Account, sort: 
 @orders
 def test_paging_may_turn_anywhere_with_any_page_size(crowd: Account, sort: str, direction: str) -> None:
     chance = random.Random(f"{sort} {direction}")
-    expected = truth(crowd, sort, direction)
+    expected = sql_ids(crowd, sort, direction)
     steps = [(chance.random() < 0.7, chance.choice([1, 2, 20, 77, 100])) for _ in range(40)]
     assert_pages_along(crowd.live, expected, steps, sortBy=sort, sortDir=direction)
 
@@ -79,7 +79,7 @@ def test_paging_by_creation_handles_bursts_and_gaps(account: Account, size: int)
         connection.execute(insert, {"environment": account.live_environment, "moments": moments})
     account.settled()
     for direction in ("asc", "desc"):
-        expected = truth(account, "createdAt", direction)
+        expected = sql_ids(account, "createdAt", direction)
         assert walk(account.live, first=size, sortDir=direction) == expected
         assert walk_backward(account.live, last=size, sortDir=direction) == expected
 
@@ -94,30 +94,30 @@ def test_oldest_rows_are_found_after_inserts_and_deletes(account: Account) -> No
         with account.database.engine.begin() as connection:
             connection.execute(statement, {"environment": account.live_environment} | values)
         account.settled()
-        for _ in range(2):  # the second knows where the first found them
-            assert page_ids(get_page(account.live, sortDir="asc", first=5)) == truth(account, "createdAt", "asc")[:5]
-            assert page_ids(get_page(account.live, last=5)) == truth(account, "createdAt", "desc")[-5:]
+        for _ in range(2):  # the second request starts from the window of the first
+            assert page_ids(get_page(account.live, sortDir="asc", first=5)) == sql_ids(account, "createdAt", "asc")[:5]
+            assert page_ids(get_page(account.live, last=5)) == sql_ids(account, "createdAt", "desc")[-5:]
 
     changed(insert, moment="2024-01-01Z", rows=100)
-    changed(delete, ids=truth(account, "createdAt", "asc")[:90])
+    changed(delete, ids=sql_ids(account, "createdAt", "asc")[:90])
     changed(insert, moment="1924-01-01Z", rows=2)
     changed(insert, moment="2024-01-01Z", rows=9)
 
 
 def test_page_without_parameters_is_the_20_newest(crowd: Account) -> None:
-    assert page_ids(get_page(crowd.live)) == truth(crowd, "createdAt", "desc")[:20]
+    assert page_ids(get_page(crowd.live)) == sql_ids(crowd, "createdAt", "desc")[:20]
 
 
 def test_last_page_keeps_the_list_order(crowd: Account) -> None:
     content = get_page(crowd.live, last=5)
-    assert page_ids(content) == truth(crowd, "createdAt", "desc")[-5:]
+    assert page_ids(content) == sql_ids(crowd, "createdAt", "desc")[-5:]
     assert content["pageInfo"]["hasNextPage"] is False
     assert content["pageInfo"]["hasPreviousPage"] is True
 
 
 def test_page_before_a_cursor_has_20_rows_by_default(crowd: Account) -> None:
     cursor = get_page(crowd.live, last=1)["pageInfo"]["startCursor"]
-    assert page_ids(get_page(crowd.live, before=cursor)) == truth(crowd, "createdAt", "desc")[-21:-1]
+    assert page_ids(get_page(crowd.live, before=cursor)) == sql_ids(crowd, "createdAt", "desc")[-21:-1]
 
 
 def test_page_after_the_last_row_is_empty_with_null_cursors(crowd: Account) -> None:
@@ -158,24 +158,24 @@ def test_listed_rows_equal_single_reads_byte_for_byte(crowd: Account) -> None:
 def test_created_after_is_inclusive_and_created_before_exclusive(
     crowd: Account, window: dict[str, str], where: str
 ) -> None:
-    assert walk(crowd.live, **window) == truth(crowd, "createdAt", "desc", where)
+    assert walk(crowd.live, **window) == sql_ids(crowd, "createdAt", "desc", where)
 
 
 def test_search_filters_the_list_and_keeps_its_order(crowd: Account) -> None:
-    found = walk(crowd.live, search="somebody q3", sortBy="email", sortDir="asc")
-    assert found == truth(crowd, "email", "asc", "full_name = 'Somebody q3'")
-    assert walk_backward(crowd.live, search="somebody q3", sortBy="email", sortDir="asc") == found
+    ids = walk(crowd.live, search="somebody q3", sortBy="email", sortDir="asc")
+    assert ids == sql_ids(crowd, "email", "asc", "full_name = 'Somebody q3'")
+    assert walk_backward(crowd.live, search="somebody q3", sortBy="email", sortDir="asc") == ids
 
 
 def test_lists_of_two_environments_are_disjoint(crowd: Account) -> None:
     live, test = (set(walk(client, sortBy="totalOrders")) for client in (crowd.live, crowd.test))
-    assert live == set(truth(crowd, "totalOrders", "desc"))
+    assert live == set(sql_ids(crowd, "totalOrders", "desc"))
     assert live.isdisjoint(test)
     assert set(walk(crowd.test, search="somebody")) == test
     assert crowd.test.get(f"/consumers/{min(live)}").status_code == 404
 
 
-STAYING = "fullName:~somebody AND NOT totalOrders:>8"
+UNCHANGED_FILTER = "fullName:~somebody AND NOT totalOrders:>8"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ STAYING = "fullName:~somebody AND NOT totalOrders:>8"
         {},
         {"sortBy": "totalOrders", "sortDir": "asc"},
         {"search": "somebody"},
-        {"filter": STAYING},
+        {"filter": UNCHANGED_FILTER},
         {"audienceId": "<dynamic>", "sortBy": "fullName"},
     ],
 )
@@ -201,31 +201,33 @@ def test_paging_during_writes_returns_unchanged_rows_once(account: Account, para
         INSERT INTO consumers (environment_id, full_name, metadata, total_orders)
         SELECT :environment, 'Somebody New', CASE n % 9 WHEN 0 THEN '{"moves": true}' ELSE '{}' END::jsonb, n % 4
         FROM generate_series(1, 9) AS n""")
-    over = threading.Event()
+    stop = threading.Event()
 
-    def storm() -> None:
-        while not over.is_set():
+    def write_continuously() -> None:
+        while not stop.is_set():
             with engine.begin() as connection:
                 connection.execute(change, environment)
 
     if "audienceId" in parameters:
-        dynamic = create(account.live, "/audiences", name="A", type="DYNAMIC", filter=STAYING)
+        dynamic = create(account.live, "/audiences", name="A", type="DYNAMIC", filter=UNCHANGED_FILTER)
         parameters = parameters | {"audienceId": dynamic["id"]}
-    unchanged = truth(account, "createdAt", "desc")
-    thread = threading.Thread(target=storm)
+    unchanged = sql_ids(account, "createdAt", "desc")
+    thread = threading.Thread(target=write_continuously)
     thread.start()
     try:
-        met: list[str] = []
+        returned: list[str] = []
         for content in pages_forward(account.live, first=7, **parameters):
-            met += page_ids(content)
-            if len(met) > 20 * len(unchanged):
-                break  # the storm makes rows faster than they are read
+            returned += page_ids(content)
+            if len(returned) > 20 * len(unchanged):
+                break  # the writer inserts rows faster than the test reads them
     finally:
-        over.set()
+        stop.set()
         thread.join()
-    stayed = set(unchanged)
+    kept = set(unchanged)
     sort = parameters.get("sortBy", "createdAt")
     order = (
-        truth(account, sort, parameters.get("sortDir", "desc")) if sort in COLUMNS else walk(account.live, sortBy=sort)
+        sql_ids(account, sort, parameters.get("sortDir", "desc"))
+        if sort in COLUMNS
+        else walk(account.live, sortBy=sort)
     )
-    assert [row for row in met if row in stayed] == [row for row in order if row in stayed]
+    assert [row for row in returned if row in kept] == [row for row in order if row in kept]

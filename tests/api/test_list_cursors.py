@@ -1,4 +1,4 @@
-"""Cursors: good for one list, as they were given out, for a day."""
+"""A cursor is valid for a day, unmodified, for the list it came from."""
 
 import time
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from tests.api.pages import get_page
 from tests.api.resources import create, fault_fields, faults
 from tests.service import Account, Service, new_account
 
-ASKED = {"sortBy": "email", "sortDir": "asc", "search": "somebody", "createdAfter": "2020-01-01"}
-ASKED |= {"filter": "email:*"}
-EVERYBODY = [{"field": "fullName", "operator": "EXISTS"}]
+PARAMETERS = {"sortBy": "email", "sortDir": "asc", "search": "somebody", "createdAfter": "2020-01-01"}
+PARAMETERS |= {"filter": "email:*"}
+EVERYONE_RULES = [{"field": "fullName", "operator": "EXISTS"}]
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,14 @@ def few(service: Service) -> Iterator[Account]:
 
 @pytest.fixture(scope="module")
 def audiences(few: Account) -> list[str]:
-    """Two of everybody."""
-    return [str(create(few.live, "/audiences", name="All", type="DYNAMIC", rules=EVERYBODY)["id"]) for _ in range(2)]
+    """Two DYNAMIC audiences of all consumers."""
+    return [
+        str(create(few.live, "/audiences", name="All", type="DYNAMIC", rules=EVERYONE_RULES)["id"]) for _ in range(2)
+    ]
 
 
-def refused(account: Account, path: str = "/consumers", **parameters: Any) -> str:
-    """Assert that the list answers 400, naming the cursor's parameter; give what it says of it."""
+def assert_refused(account: Account, path: str = "/consumers", **parameters: Any) -> str:
+    """Assert that the list returns 400 for the cursor's parameter, and return the message."""
     response = account.live.get(path, params=parameters)
     field = "before" if "before" in parameters else "after"
     assert fault_fields(response) == [field], parameters
@@ -49,26 +51,26 @@ def refused(account: Account, path: str = "/consumers", **parameters: Any) -> st
 
 @pytest.mark.parametrize("name", ["after", "before"])
 def test_cursor_damaged_in_any_character_is_refused(few: Account, name: str) -> None:
-    cursor = get_page(few.live, **ASKED)["pageInfo"]["endCursor"]
-    assert few.live.get("/consumers", params=ASKED | {name: cursor}).status_code == 200
-    for place, character in enumerate(cursor):
+    cursor = get_page(few.live, **PARAMETERS)["pageInfo"]["endCursor"]
+    assert few.live.get("/consumers", params=PARAMETERS | {name: cursor}).status_code == 200
+    for index, character in enumerate(cursor):
         other = "A" if character != "A" else "B"
-        refused(few, **ASKED, **{name: cursor[:place] + other + cursor[place + 1 :]})
+        assert_refused(few, **PARAMETERS, **{name: cursor[:index] + other + cursor[index + 1 :]})
 
 
 @pytest.mark.parametrize("name", ["after", "before"])
 def test_truncated_or_extended_cursor_is_refused(few: Account, name: str) -> None:
-    cursor = get_page(few.live, **ASKED)["pageInfo"]["endCursor"]
+    cursor = get_page(few.live, **PARAMETERS)["pageInfo"]["endCursor"]
     for length in range(len(cursor)):
-        refused(few, **ASKED, **{name: cursor[:length]})
+        assert_refused(few, **PARAMETERS, **{name: cursor[:length]})
     for ending in ("A", "=", "==", " ", "\n", "é", "😀", "%"):
-        refused(few, **ASKED, **{name: cursor + ending})
+        assert_refused(few, **PARAMETERS, **{name: cursor + ending})
 
 
 @pytest.mark.parametrize("cursor", ["", "null", "undefined", "cons_01HZXW0000000000000000000", "W10", "x" * 5000])
 def test_text_that_is_not_a_cursor_is_refused(few: Account, cursor: str) -> None:
-    refused(few, after=cursor)
-    refused(few, before=cursor)
+    assert_refused(few, after=cursor)
+    assert_refused(few, before=cursor)
 
 
 @pytest.mark.parametrize(
@@ -88,89 +90,96 @@ def test_text_that_is_not_a_cursor_is_refused(few: Account, cursor: str) -> None
     ],
 )
 def test_cursor_of_another_list_is_refused(few: Account, audiences: list[str], other: dict[str, Any]) -> None:
-    ends = get_page(few.live, **ASKED)["pageInfo"]
+    ends = get_page(few.live, **PARAMETERS)["pageInfo"]
     other = {name: audiences[0] if value == "<audience>" else value for name, value in other.items()}
-    asked = {name: value for name, value in (ASKED | other).items() if value is not None}
-    refused(few, **asked, after=ends["endCursor"])
-    refused(few, **asked, before=ends["startCursor"])
+    parameters = {name: value for name, value in (PARAMETERS | other).items() if value is not None}
+    assert_refused(few, **parameters, after=ends["endCursor"])
+    assert_refused(few, **parameters, before=ends["startCursor"])
 
 
 def test_cursor_of_another_environment_is_refused(few: Account) -> None:
-    refused(few, **ASKED, after=get_page(few.test, **ASKED)["pageInfo"]["endCursor"])
+    assert_refused(few, **PARAMETERS, after=get_page(few.test, **PARAMETERS)["pageInfo"]["endCursor"])
 
 
 def test_search_and_list_refuse_each_others_cursors(few: Account) -> None:
-    found = few.live.get("/consumers/search", params={"q": "somebody", "first": 2}).json()
-    refused(few, search="somebody", after=found["pageInfo"]["endCursor"])
+    searched = few.live.get("/consumers/search", params={"q": "somebody", "first": 2}).json()
+    assert_refused(few, search="somebody", after=searched["pageInfo"]["endCursor"])
     listed = get_page(few.live, search="somebody")["pageInfo"]["endCursor"]
     response = few.live.get("/consumers/search", params={"q": "somebody", "after": listed})
     assert fault_fields(response) == ["after"]
 
 
 def test_cursor_works_with_any_page_size_and_direction(few: Account) -> None:
-    cursor = get_page(few.live, **ASKED, first=2)["pageInfo"]["endCursor"]
-    assert len(get_page(few.live, **ASKED, first=100, after=cursor)["data"]) == 3
-    assert len(get_page(few.live, **ASKED, last=100, before=cursor)["data"]) == 1
+    cursor = get_page(few.live, **PARAMETERS, first=2)["pageInfo"]["endCursor"]
+    assert len(get_page(few.live, **PARAMETERS, first=100, after=cursor)["data"]) == 3
+    assert len(get_page(few.live, **PARAMETERS, last=100, before=cursor)["data"]) == 1
 
 
 def test_cursor_works_with_any_include_count_or_explain(few: Account) -> None:
-    cursor = get_page(few.live, **ASKED, first=2, count="true")["pageInfo"]["endCursor"]
-    content = get_page(few.live, **ASKED, after=cursor, include="audiences")
+    cursor = get_page(few.live, **PARAMETERS, first=2, count="true")["pageInfo"]["endCursor"]
+    content = get_page(few.live, **PARAMETERS, after=cursor, include="audiences")
     assert len(content["data"]) == 3
     assert "totalCount" not in content
-    asked = {"q": "somebody", "filter": "email:*"}
-    found = get_page(few.live, "/consumers/search", **asked, first=2, explain="true")["pageInfo"]["endCursor"]
-    assert len(get_page(few.live, "/consumers/search", **asked, first=100, after=found)["data"]) == 3
+    parameters = {"q": "somebody", "filter": "email:*"}
+    search_cursor = get_page(few.live, "/consumers/search", **parameters, first=2, explain="true")["pageInfo"][
+        "endCursor"
+    ]
+    assert len(get_page(few.live, "/consumers/search", **parameters, first=100, after=search_cursor)["data"]) == 3
 
 
 def test_members_cursor_is_refused_by_other_lists(few: Account, audiences: list[str]) -> None:
     mine, other = (f"/audiences/{one}/members" for one in audiences)
     cursor = get_page(few.live, mine, first=2)["pageInfo"]["endCursor"]
     assert len(get_page(few.live, mine, after=cursor)["data"]) == 3
-    refused(few, other, after=cursor)
-    refused(few, after=cursor)
-    refused(few, audienceId=audiences[0], after=cursor)
-    refused(few, mine, audienceId=audiences[0], after=cursor)
-    refused(few, mine, after=get_page(few.live, audienceId=audiences[0], first=2)["pageInfo"]["endCursor"])
-    for place in range(len(cursor)):
-        refused(few, mine, after=cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :])
+    assert_refused(few, other, after=cursor)
+    assert_refused(few, after=cursor)
+    assert_refused(few, audienceId=audiences[0], after=cursor)
+    assert_refused(few, mine, audienceId=audiences[0], after=cursor)
+    assert_refused(few, mine, after=get_page(few.live, audienceId=audiences[0], first=2)["pageInfo"]["endCursor"])
+    for index in range(len(cursor)):
+        assert_refused(few, mine, after=cursor[:index] + ("A" if cursor[index] != "A" else "B") + cursor[index + 1 :])
 
 
 @pytest.mark.parametrize(
-    "asked", [{"q": "somebody"}, {"email": "1@example.com"}, {"phone": "123"}, {"externalId": "x"}]
+    "parameters", [{"q": "somebody"}, {"email": "1@example.com"}, {"phone": "123"}, {"externalId": "x"}]
 )
-def test_search_cursor_is_bound_to_all_its_parameters(few: Account, asked: dict[str, str]) -> None:
-    path, whole = "/consumers/search", {"email": "1@example.com", "phone": "123", "externalId": "x", "q": "somebody"}
-    cursor = get_page(few.live, path, **whole)["pageInfo"]["endCursor"]
-    assert get_page(few.live, path, **whole, after=cursor)["data"] == []
-    refused(few, path, **asked, after=cursor)
-    refused(few, path, **whole | {name: f"{value}0" for name, value in asked.items()}, after=cursor)
-    refused(few, path, **whole, filter="email:*", after=cursor)
-    for place in range(0, len(cursor), 5):
-        refused(few, path, **whole, after=cursor[:place] + cursor[place + 1 :])
+def test_search_cursor_is_bound_to_all_its_parameters(few: Account, parameters: dict[str, str]) -> None:
+    path, all_parameters = (
+        "/consumers/search",
+        {"email": "1@example.com", "phone": "123", "externalId": "x", "q": "somebody"},
+    )
+    cursor = get_page(few.live, path, **all_parameters)["pageInfo"]["endCursor"]
+    assert get_page(few.live, path, **all_parameters, after=cursor)["data"] == []
+    assert_refused(few, path, **parameters, after=cursor)
+    assert_refused(
+        few, path, **all_parameters | {name: f"{value}0" for name, value in parameters.items()}, after=cursor
+    )
+    assert_refused(few, path, **all_parameters, filter="email:*", after=cursor)
+    for index in range(0, len(cursor), 5):
+        assert_refused(few, path, **all_parameters, after=cursor[:index] + cursor[index + 1 :])
 
 
 def test_cursor_survives_a_restart_of_the_api(few: Account, service: Service, audiences: list[str]) -> None:
     lists = [
-        ("/consumers", ASKED),
+        ("/consumers", PARAMETERS),
         (f"/audiences/{audiences[0]}/members", {}),
         ("/consumers/search", {"q": "somebody"}),
     ]
-    before = [get_page(few.live, path, first=2, **asked)["pageInfo"]["endCursor"] for path, asked in lists]
+    before = [get_page(few.live, path, first=2, **parameters)["pageInfo"]["endCursor"] for path, parameters in lists]
     with service.without("api"):
         pass
-    for (path, asked), cursor in zip(lists, before, strict=True):
-        assert len(get_page(few.live, path, after=cursor, **asked)["data"]) == 3
+    for (path, parameters), cursor in zip(lists, before, strict=True):
+        assert len(get_page(few.live, path, after=cursor, **parameters)["data"]) == 3
 
 
 @pytest.mark.parametrize(("age", "status"), [(23.9, 200), (24.1, 400), (10_000, 400)])
 def test_cursor_expires_after_a_day(few: Account, age: float, status: int) -> None:
-    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
-    values = cursors.decode(asked, get_page(few.live, first=1)["pageInfo"]["endCursor"])
-    old = cursors.encode(asked, values, now=time.time() - age * 3600)
+    list_id = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
+    values = cursors.decode(list_id, get_page(few.live, first=1)["pageInfo"]["endCursor"])
+    old = cursors.encode(list_id, values, now=time.time() - age * 3600)
     assert few.live.get("/consumers", params={"after": old}).status_code == status
     if status == 400:
-        assert refused(few, after=old) == "Cursor has expired"
+        assert assert_refused(few, after=old) == "Cursor has expired"
 
 
 @pytest.mark.parametrize(
@@ -178,14 +187,14 @@ def test_cursor_expires_after_a_day(few: Account, age: float, status: int) -> No
     [[], [1, "a"], [1, "a", "b"], ["a", "b", 1], [1.5, "a", 1], [1, 2, 3, 4], [2**64 - 1, "a", 1], [{}, "a", 1]],
 )
 def test_forged_cursor_with_valid_checksum_is_refused(few: Account, values: list[Any]) -> None:
-    asked = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
+    list_id = msgspec.json.encode(["list", few.live_environment, ListParameters().list_parameters()])
     for name in ("after", "before"):
-        response = few.live.get("/consumers", params={name: cursors.encode(asked, values)})
+        response = few.live.get("/consumers", params={name: cursors.encode(list_id, values)})
         assert response.status_code == 400, response.text
 
 
 @pytest.mark.parametrize(
-    ("asked", "fields"),
+    ("parameters", "fields"),
     [
         ({"first": 1, "last": 1}, {"last"}),
         ({"after": "a", "before": "b"}, {"before"}),
@@ -206,6 +215,6 @@ def test_forged_cursor_with_valid_checksum_is_refused(few: Account, values: list
         ),
     ],
 )
-def test_all_invalid_parameters_are_listed_at_once(few: Account, asked: dict[str, Any], fields: set[str]) -> None:
-    response = few.live.get("/consumers", params=asked)
+def test_all_invalid_parameters_are_listed_at_once(few: Account, parameters: dict[str, Any], fields: set[str]) -> None:
+    response = few.live.get("/consumers", params=parameters)
     assert faults(response).keys() == fields

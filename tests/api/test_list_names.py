@@ -1,4 +1,4 @@
-"""The order of names is that of Unicode's root collation, in every script."""
+"""Names of every script are sorted by Unicode's root collation."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.api.pages import walk, walk_backward
 from tests.service import Account, Service, new_account
 
 NAMES = (Path(__file__).parent / "names_in_order.txt").read_text(encoding="utf-8").splitlines()
-"""Names of many scripts and cases, each before the next one: ICU's root collation at its tertiary strength."""
+"""Names of many scripts and cases, sorted by ICU's root collation at tertiary strength."""
 INSERT = sa.text("""
     INSERT INTO consumers (id, environment_id, full_name)
     SELECT 'cons_00' || lpad(:environment || 'X' || place, 24, '0'), :environment, name
@@ -21,7 +21,7 @@ EQUAL = ["Émile Zola", "emile zola", "Zoë", "田中", "Анна", "أحمد", 
 
 @pytest.fixture(scope="module")
 def named(service: Service) -> Iterator[Account]:
-    """Live: every name once. Test: few names, many times each."""
+    """Live environment: each name once. Test environment: few names, each many times."""
     with new_account(service) as account:
         shuffled = Random("names").sample(NAMES, len(NAMES))
         crowd = Random("crowd").choices(EQUAL, k=500)
@@ -55,11 +55,11 @@ def test_names_are_sorted_by_the_root_collation(named: Account, direction: str, 
 def test_equal_names_are_ordered_by_id_and_nulls_are_last(named: Account, direction: str, size: int) -> None:
     name = names(named)
     order = {"sortBy": "fullName", "sortDir": direction}
-    met = walk(named.test, first=size, **order)
-    rank = {one: place for place, one in enumerate(["emile zola", "Émile Zola", "Zoë", "Анна", "أحمد", "田中"])}
-    down = direction == "desc"
-    people = sorted((one for one in met if name[one]), key=lambda one: (rank[name[one] or ""], one), reverse=down)
-    nameless = sorted((one for one in met if not name[one]), reverse=down)
-    assert len(set(met)) == 500
-    assert met == people + nameless
-    assert walk_backward(named.test, last=size, **order) == met
+    ids = walk(named.test, first=size, **order)
+    rank = {one: index for index, one in enumerate(["emile zola", "Émile Zola", "Zoë", "Анна", "أحمد", "田中"])}
+    descending = direction == "desc"
+    people = sorted((one for one in ids if name[one]), key=lambda one: (rank[name[one] or ""], one), reverse=descending)
+    nameless = sorted((one for one in ids if not name[one]), reverse=descending)
+    assert len(set(ids)) == 500
+    assert ids == people + nameless
+    assert walk_backward(named.test, last=size, **order) == ids

@@ -1,4 +1,4 @@
-"""Whatever the list is asked for, it is what SQL answers: the same rows, in the same order, as many."""
+"""Any list equals the result of SQL: same rows, same order, same count."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -44,8 +44,8 @@ AUDIENCES = {"static": "id IN (SELECT consumer_id FROM audience_members)", "dyna
 steps = st.lists(st.tuples(st.sampled_from([True, True, False]), st.integers(1, 100)), min_size=2, max_size=12)
 
 
-class Asked(NamedTuple):
-    """A list, as the API and as SQL name it."""
+class ListRequest(NamedTuple):
+    """A list as a request to the API and as an SQL condition."""
 
     path: str
     parameters: dict[str, Any]
@@ -53,7 +53,7 @@ class Asked(NamedTuple):
 
 
 @st.composite
-def lists(draw: st.DrawFn) -> Asked:
+def lists(draw: st.DrawFn) -> ListRequest:
     parameters, where, path = dict[str, Any](), ["true"], "/consumers"
     if draw(st.booleans()):
         text, condition = draw(st.sampled_from([*FILTERS.items()]))
@@ -66,16 +66,16 @@ def lists(draw: st.DrawFn) -> Asked:
     if draw(st.integers(0, 3)) == 0:
         parameters["search"] = "q1"
         where.append("full_name LIKE '%q1%'")
-    for place in draw(st.lists(st.sampled_from(["audienceId", "members"]), unique=True)):
+    for membership in draw(st.lists(st.sampled_from(["audienceId", "members"]), unique=True)):
         name = draw(st.sampled_from([*AUDIENCES]))
         where.append(AUDIENCES[name])
-        if place == "audienceId":
+        if membership == "audienceId":
             parameters["audienceId"] = f"<{name}>"
         else:
             path = f"/audiences/<{name}>/members"
     if draw(st.booleans()):
         parameters["count"] = "true"
-    return Asked(path, parameters, " AND ".join(f"({one})" for one in where))
+    return ListRequest(path, parameters, " AND ".join(f"({one})" for one in where))
 
 
 class Crowd(NamedTuple):
@@ -101,26 +101,26 @@ def crowd(service: Service) -> Iterator[Crowd]:
             "static": str(create(account.live, "/audiences", name="A", type="STATIC")["id"]),
             "dynamic": str(create(account.live, "/audiences", name="B", type="DYNAMIC", rules=rules)["id"]),
         }
-        found = Crowd(account, audiences)
-        some = {"consumerIds": found.rows("total_orders = 1", "id")}
+        filled = Crowd(account, audiences)
+        some = {"consumerIds": filled.rows("total_orders = 1", "id")}
         account.live.post(f"/audiences/{audiences['static']}/members", json=some).raise_for_status()
         account.settled()
-        yield found
+        yield filled
 
 
-@given(asked=lists(), sort=st.sampled_from(SORTS), direction=st.sampled_from(["asc", "desc"]), steps=steps)
+@given(list_request=lists(), sort=st.sampled_from(SORTS), direction=st.sampled_from(["asc", "desc"]), steps=steps)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_list_equals_sql_however_it_is_paged(
-    crowd: Crowd, asked: Asked, sort: str, direction: str, steps: list[tuple[bool, int]]
+    crowd: Crowd, list_request: ListRequest, sort: str, direction: str, steps: list[tuple[bool, int]]
 ) -> None:
-    path, parameters = asked.path, asked.parameters | {"sortBy": sort, "sortDir": direction}
+    path, parameters = list_request.path, list_request.parameters | {"sortBy": sort, "sortDir": direction}
     for name, audience in crowd.audiences.items():
         path = path.replace(f"<{name}>", audience)
         parameters = {key: audience if value == f"<{name}>" else value for key, value in parameters.items()}
     if sort in COLUMNS:
-        expected = crowd.rows(asked.where, f"{COLUMNS[sort]} {direction} NULLS LAST, id {direction}")
+        expected = crowd.rows(list_request.where, f"{COLUMNS[sort]} {direction} NULLS LAST, id {direction}")
     else:
-        # The embedded PostgreSQL knows no ICU; test_list_names has the order of names.
+        # The embedded PostgreSQL has no ICU; test_list_names.py tests the order of names.
         expected = walk(crowd.account.live, path, **parameters)
-        assert sorted(expected) == crowd.rows(asked.where, "id")
+        assert sorted(expected) == crowd.rows(list_request.where, "id")
     assert_pages_along(crowd.account.live, expected, steps, path, **parameters)

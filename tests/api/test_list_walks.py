@@ -1,4 +1,4 @@
-"""A walk of 50,000 rows, thousands of which tie, loses and repeats none."""
+"""Paging through 50,000 rows with thousands of equal sort values."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the logs say of a request: one line, and nothing about whom."""
+"""A request logs a single line without personal data."""
 
 import json
 from typing import Any
@@ -26,16 +26,16 @@ FIELDS = {
 
 
 def lines(service: Service, process: str, request_id: str) -> list[dict[str, Any]]:
-    """The lines of a log that name a request."""
-    found = [line for line in service.log(process).splitlines() if request_id in line]
-    return [json.loads(line[line.index("{") :]) for line in found]
+    """Return the lines of a process's log that contain a request id."""
+    naming = [line for line in service.log(process).splitlines() if request_id in line]
+    return [json.loads(line[line.index("{") :]) for line in naming]
 
 
 def organization_id(account: Account) -> str:
     with account.database.engine.connect() as connection:
         query = sa.text("SELECT organization_id FROM environments WHERE id = :id")
-        found: str = connection.execute(query, {"id": account.live_environment}).scalar_one()
-    return found
+        organization: str = connection.execute(query, {"id": account.live_environment}).scalar_one()
+    return organization
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_request_logs_one_line(
     assert 0 <= line["milliseconds"] < 10_000
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "{}", "a/b"])
-def test_invalid_request_id_is_replaced(service: Service, given: str) -> None:
-    response = httpx.get(f"{service.url}/health/live", headers={"X-Request-Id": given})
+@pytest.mark.parametrize("request_id", ["", "a b", "x" * 129, "{}", "a/b"])
+def test_invalid_request_id_is_replaced(service: Service, request_id: str) -> None:
+    response = httpx.get(f"{service.url}/health/live", headers={"X-Request-Id": request_id})
     assert response.headers["x-request-id"].startswith("req_")
 
 
@@ -100,8 +100,8 @@ def test_logs_contain_no_key_email_or_phone(account: Account, service: Service) 
     account.settled()
     for process in ("api", "worker", "beat"):
         log = service.log(process)
-        found = [word for word in (mark, phone, phone[3:], "79460124", secret, secret[8:]) if word in log]
-        assert not found, (process, found)
+        leaked = [word for word in (mark, phone, phone[3:], "79460124", secret, secret[8:]) if word in log]
+        assert not leaked, (process, leaked)
 
 
 def test_failure_logs_error_and_location_but_no_values(account: Account, service: Service) -> None:

@@ -1,4 +1,4 @@
-"""`matchedOn` tells what of the question was found where, and changes nothing else."""
+"""`matchedOn` reports the field and kind of each match, and changes nothing else in the response."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +31,7 @@ def crowd(service: Service) -> Iterator[Account]:
 
 
 def matches(account: Account, **parameters: str) -> list[tuple[str, str, str]]:
-    """How the one with everything was found."""
+    """Return field, kind and text of each match of the consumer ANN."""
     response = account.live.get("/consumers/search", params=parameters | {"explain": "true"})
     assert response.status_code == 200, response.text
     [row] = [row for row in response.json()["data"] if row["email"] == ANN["email"]]
@@ -61,10 +61,10 @@ def matches(account: Account, **parameters: str) -> list[tuple[str, str, str]]:
     ],
 )
 def test_match_reports_field_and_kind(crowd: Account, q: str, expected: list[tuple[str, str, str]]) -> None:
-    found = matches(crowd, q=q)
-    assert set(expected) <= set(found)
-    kinds = {(field, text): kind for field, kind, text in found}
-    assert len(kinds) == len(found), "each field has the best kind alone"
+    reported = matches(crowd, q=q)
+    assert set(expected) <= set(reported)
+    kinds = {(field, text): kind for field, kind, text in reported}
+    assert len(kinds) == len(reported), "each field has the best kind alone"
 
 
 @pytest.mark.parametrize(
@@ -107,20 +107,20 @@ WORDS = [
 def test_explain_changes_no_rows_order_or_cursors(crowd: Account, q: str) -> None:
     pages: list[list[Any]] = []
     for explain in ("false", "true"):
-        asked: dict[str, Any] = {"q": q, "first": 1, "explain": explain}
-        found = []
+        parameters: dict[str, Any] = {"q": q, "first": 1, "explain": explain}
+        contents = []
         while True:
-            response = crowd.live.get("/consumers/search", params=asked)
+            response = crowd.live.get("/consumers/search", params=parameters)
             assert response.status_code == 200, response.text
             content = response.json()
             rows = [{name: value for name, value in row.items() if name != "matchedOn"} for row in content["data"]]
             assert all(("matchedOn" in row) == (explain == "true") for row in content["data"])
-            found.append((rows, content["pageInfo"]["hasNextPage"], content["pageInfo"]["hasPreviousPage"]))
+            contents.append((rows, content["pageInfo"]["hasNextPage"], content["pageInfo"]["hasPreviousPage"]))
             if not content["pageInfo"]["endCursor"]:
                 break
-            # Cursors are good with and without.
-            asked |= {"after": content["pageInfo"]["endCursor"], "explain": explain}
-            turned = crowd.live.get("/consumers/search", params=asked | {"explain": "true", "first": 100})
-            assert turned.status_code == 200, turned.text
-        pages.append(found)
+            # A cursor is valid with and without `explain`.
+            parameters |= {"after": content["pageInfo"]["endCursor"], "explain": explain}
+            explained = crowd.live.get("/consumers/search", params=parameters | {"explain": "true", "first": 100})
+            assert explained.status_code == 200, explained.text
+        pages.append(contents)
     assert pages[0] == pages[1]

@@ -1,4 +1,4 @@
-"""Who is found by which words: the golden cases of contract.md §2, "Matching"."""
+"""Queries and the consumers they find or do not find: the cases of contract.md §2, "Matching"."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The metrics that Prometheus reads."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def workers(quiet: Database, tmp_path: Path) -> Iterator[Service]:
-    """An API of several processes."""
+    """An API with three processes."""
     service = Service(quiet, tmp_path)
     service.start("api", workers=3)
     yield service
@@ -27,7 +27,7 @@ def workers(quiet: Database, tmp_path: Path) -> Iterator[Service]:
 
 
 def pids(service: Service) -> list[int]:
-    """Of the processes that were started, once the last of them serves."""
+    """Return the ids of the API's processes once all serve; before, an empty list."""
     log = service.log("api")
     spawned = re.findall(r"Spawning worker-\d+ with PID: (\d+)", log)
     return [int(pid) for pid in spawned] if log.count("Started worker") == len(spawned) else []
@@ -55,7 +55,7 @@ def test_refused_requests_are_counted_by_category(service: Service) -> None:
     with new_account(service, limits={"batch": 1}) as account:
         statuses: list[int] = []
 
-        def is_refused() -> bool:  # a request that Redis answers too late is let through
+        def is_refused() -> bool:  # a request passes uncounted if Redis responds too late
             statuses.append(account.live.post("/consumers/batch", json=[]).status_code)
             return statuses[-1] == 429
 
@@ -76,7 +76,7 @@ NOBODY = "cons_" + "0" * 26
 @pytest.mark.parametrize(("lane", "parked"), [("live", False), ("bulk", False), ("live", True)])
 def test_outbox_metrics_are_per_lane(service: Service, account: Account, lane: str, *, parked: bool) -> None:
     service.stop("worker")
-    before = metrics(service)  # an earlier test's changes may wait still
+    before = metrics(service)  # an earlier test's changes may still be queued
     try:
         with account.database.engine.begin() as connection:
             row = """INSERT INTO outbox (environment_id, consumer_id, version, lane, created_at, parked_at)
@@ -84,12 +84,12 @@ def test_outbox_metrics_are_per_lane(service: Service, account: Account, lane: s
                 FROM generate_series(1, 3)"""
             values = {"id": account.live_environment, "consumer": NOBODY, "lane": lane, "parked": parked}
             connection.execute(sa.text(row), values)
-        found = metrics(service)
-        assert found["consumers_database_up",] == 1
-        more = {key[0]: found[key] - before[key] for key in found if key[1:] == (lane,)}
-        assert more["consumers_outbox_parked"] == (3 if parked else 0)
-        assert more["consumers_outbox_waiting"] == (0 if parked else 3)
-        assert (90 <= found["consumers_outbox_oldest_seconds", lane] < 150) == (not parked)
+        now = metrics(service)
+        assert now["consumers_database_up",] == 1
+        added = {key[0]: now[key] - before[key] for key in now if key[1:] == (lane,)}
+        assert added["consumers_outbox_parked"] == (3 if parked else 0)
+        assert added["consumers_outbox_waiting"] == (0 if parked else 3)
+        assert (90 <= now["consumers_outbox_oldest_seconds", lane] < 150) == (not parked)
     finally:
         with account.database.engine.begin() as connection:
             connection.execute(sa.text("DELETE FROM outbox WHERE consumer_id = :id"), {"id": NOBODY})
@@ -99,30 +99,30 @@ def test_outbox_metrics_are_per_lane(service: Service, account: Account, lane: s
 WAITING = [("consumers_outbox_waiting", lane) for lane in ("live", "bulk")]
 
 
-def delays(found: dict[tuple[str, ...], float], lane: str) -> dict[float, float]:
-    """How many changes were searchable within so many seconds."""
+def delays(values: dict[tuple[str, ...], float], lane: str) -> dict[float, float]:
+    """Return the number of changes that were searchable within each bound, in seconds."""
     name = "consumers_commit_to_searchable_seconds_bucket"
-    return {float(key[2]): value for key, value in found.items() if key[:2] == (name, lane)}
+    return {float(key[2]): value for key, value in values.items() if key[:2] == (name, lane)}
 
 
 def test_indexer_metrics_are_per_lane(account: Account, service: Service) -> None:
-    # An earlier test's changes may wait still.
+    # An earlier test's changes may still be queued.
     wait_until(lambda: not any(map(metrics(service).get, WAITING)), what="the index")
     before = metrics(service)
     for number in range(3):
         account.live.post("/consumers", json={"fullName": f"Counted {number}"})
     account.settled()
     now = metrics(service)
-    more = {key[0]: now[key] - before[key] for key in now if key[1:] == ("live",)}
+    added = {key[0]: now[key] - before[key] for key in now if key[1:] == ("live",)}
     for name in ("indexed_changes_total", "indexed_documents_total", "commit_to_searchable_seconds_count"):
-        assert more[f"consumers_{name}"] == 3, name
+        assert added[f"consumers_{name}"] == 3, name
     for name in ("index_version_conflicts_total", "index_document_failures_total"):
-        assert more[f"consumers_{name}"] == 0, name
-    assert more["consumers_commit_to_searchable_seconds_sum"] > 0
-    found, earlier = delays(now, "live"), delays(before, "live")
-    assert list(found) == [*DELAY_BOUNDS, float("inf")]
-    assert found[float("inf")] - earlier[float("inf")] == 3
-    assert sorted(found.values()) == list(found.values())
+        assert added[f"consumers_{name}"] == 0, name
+    assert added["consumers_commit_to_searchable_seconds_sum"] > 0
+    current, earlier = delays(now, "live"), delays(before, "live")
+    assert list(current) == [*DELAY_BOUNDS, float("inf")]
+    assert current[float("inf")] - earlier[float("inf")] == 3
+    assert sorted(current.values()) == list(current.values())
     assert all(now[key] == before[key] for key in now if key[1:] == ("bulk",))
 
 
@@ -131,11 +131,11 @@ def test_index_metrics_are_absent_while_the_database_is_away(quiet: Database, tm
     service = Service(quiet._replace(settings=nowhere), tmp_path)
     service.start("api")
     try:
-        found = metrics(service)
+        values = metrics(service)
     finally:
         service.close()
-    assert found["consumers_database_up",] == 0
-    assert not [key for key in found if "outbox" in key[0] or "index" in key[0]]
+    assert values["consumers_database_up",] == 0
+    assert not [key for key in values if "outbox" in key[0] or "index" in key[0]]
 
 
 def test_connections_in_use_return_to_zero(account: Account, service: Service) -> None:
@@ -146,10 +146,10 @@ def test_connections_in_use_return_to_zero(account: Account, service: Service) -
 def test_every_process_reports_totals_of_all_processes(workers: Service) -> None:
     key = ("consumers_requests_total", "GET", "/health/ready", "200")
     for _ in range(40):
-        # Each on a connection of its own: any process may take it.
+        # Each request has its own connection, so any process may respond.
         httpx.get(f"{workers.url}/health/ready").raise_for_status()
     assert {metrics(workers)[key] for _ in range(20)} == {40}
     first = wait_until(lambda: pids(workers), what="the workers")
     os.kill(first[0], signal.SIGKILL)
-    wait_until(lambda: len(pids(workers)) > len(first), what="the worker that takes its place")
+    wait_until(lambda: len(pids(workers)) > len(first), what="the replacement worker")
     assert {metrics(workers)[key] for _ in range(20)} == {40}

@@ -1,4 +1,4 @@
-"""A real shop's customers and orders, from its CSV files to the list sorted by order value."""
+"""Customers and orders of a real shop, imported from CSV files and listed by order value."""
 
 import csv
 import os
@@ -30,7 +30,7 @@ class Totals(NamedTuple):
 
 @pytest.fixture(scope="module")
 def shop(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    """The shop's organization, with everything imported by the command line and indexed."""
+    """The shop's organization, imported by the command line and indexed."""
     folder = tmp_path_factory.mktemp("online_retail")
     with new_account(service, currency="GBP") as account:
         for kind, status in (("consumers", 0), ("orders", None)):
@@ -46,7 +46,7 @@ def shop(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def truth() -> dict[str, Totals]:
-    """What each customer's orders come to, straight from the files; credit notes do not go in."""
+    """Compute each customer's totals from the files; credit notes are not imported."""
     with (FILES / "consumers.csv").open(encoding="utf-8", newline="") as file:
         customers = [row["externalId"] for row in csv.DictReader(file)]
     orders: dict[str, list[tuple[Decimal, str]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The index over HTTP, for keys with the scope admin."""
+"""Operations on the index over HTTP, for keys with the scope admin."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One of its own: rebuilds are asked for here, and others' tests would wait beside them."""
+    """A separate service, because the rebuilds requested here would delay the tests of a shared service."""
     with new_service(servers, tmp_path_factory.mktemp("service")) as running:
         yield running
 
@@ -26,14 +26,14 @@ def status(account: Account) -> Any:
     return account.live.get("/ops/index").raise_for_status().json()
 
 
-def ended(account: Account) -> Any:
-    found = status(account)["rebuild"]
-    return found["wanted"] is None and found["phase"] in {"done", "failed", "cancelled"} and found
+def finished_rebuild(account: Account) -> Any:
+    rebuild = status(account)["rebuild"]
+    return rebuild["wanted"] is None and rebuild["phase"] in {"done", "failed", "cancelled"} and rebuild
 
 
 def test_index_status_is_returned(account: Account) -> None:
-    found = status(account)
-    told = {
+    content = status(account)
+    fields = {
         "search",
         "generations",
         "rebuild",
@@ -46,9 +46,9 @@ def test_index_status_is_returned(account: Account) -> None:
         "running",
         "differing",
     }
-    assert told == set(found)
-    assert found["search"] == "ok"
-    [live] = [generation for generation in found["generations"] if generation["state"] == "live"]
+    assert fields == set(content)
+    assert content["search"] == "ok"
+    [live] = [generation for generation in content["generations"] if generation["state"] == "live"]
     assert set(live["aliases"]) == {"read", "write"}
 
 
@@ -63,19 +63,19 @@ def test_key_without_admin_scope_is_403(account: Account, service: Service, requ
 
 
 def test_rebuild_is_requested_followed_and_rolled_back(account: Account) -> None:
-    made = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status()
-    asked = account.live.post("/ops/index/rebuild")
-    assert asked.status_code == HTTPStatus.ACCEPTED
-    rebuild = asked.json()
+    created = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status()
+    accepted = account.live.post("/ops/index/rebuild")
+    assert accepted.status_code == HTTPStatus.ACCEPTED
+    rebuild = accepted.json()
     refused = account.live.post("/ops/index/rebuild")
     assert refused.status_code == HTTPStatus.CONFLICT
     assert refused.json()["message"].startswith(f"{rebuild['indexName']} is already being built")
-    done = wait_until(lambda: ended(account), 60, "the rebuild")
+    done = wait_until(lambda: finished_rebuild(account), 60, "the rebuild")
     assert (done["id"], done["phase"], done["state"]) == (rebuild["id"], "done", "live")
-    back = account.live.post("/ops/index/rollback")
-    assert (back.status_code, back.json()["wanted"]) == (HTTPStatus.ACCEPTED, "rollback")
+    rollback = account.live.post("/ops/index/rollback")
+    assert (rollback.status_code, rollback.json()["wanted"]) == (HTTPStatus.ACCEPTED, "rollback")
     wait_until(lambda: status(account)["generations"][-1]["state"] == "kept", 60, "the rollback")
-    token = {"Consistency-Token": made.headers["Consistency-Token"]}
+    token = {"Consistency-Token": created.headers["Consistency-Token"]}
     assert account.live.get("/consumers", headers=token).json()["data"][0]["fullName"] == "Zoë"
     assert account.live.post("/ops/index/drop").status_code == HTTPStatus.ACCEPTED
     wait_until(lambda: len(status(account)["generations"]) == 1, 60, "the kept index to go")
@@ -88,16 +88,18 @@ def state_of(client: httpx.Client, consumer: str) -> Any:
 
 
 def test_consumer_index_state_is_returned(account: Account) -> None:
-    made = account.live.post("/consumers", json={"fullName": "Zoë"}, headers={"Prefer": "wait=10"}).raise_for_status()
-    consumer, version = made.json()["id"], int(made.headers["ETag"].strip('"'))
-    found = state_of(account.live, consumer)
-    assert (found["databaseVersion"], found["isSearchable"], found["change"]) == (version, True, None)
-    [live] = [each for each in found["generations"] if each["state"] == "live"]
+    created = account.live.post(
+        "/consumers", json={"fullName": "Zoë"}, headers={"Prefer": "wait=10"}
+    ).raise_for_status()
+    consumer, version = created.json()["id"], int(created.headers["ETag"].strip('"'))
+    state = state_of(account.live, consumer)
+    assert (state["databaseVersion"], state["isSearchable"], state["change"]) == (version, True, None)
+    [live] = [each for each in state["generations"] if each["state"] == "live"]
     assert (live["version"], live["isDeleted"]) == (version, False)
     account.live.delete(f"/consumers/{consumer}", headers={"Prefer": "wait=10"}).raise_for_status()
-    found = state_of(account.live, consumer)
-    assert (found["databaseVersion"], found["isSearchable"]) == (None, False)
-    [live] = [each for each in found["generations"] if each["state"] == "live"]
+    state = state_of(account.live, consumer)
+    assert (state["databaseVersion"], state["isSearchable"]) == (None, False)
+    [live] = [each for each in state["generations"] if each["state"] == "live"]
     assert (live["version"], live["isDeleted"]) == (version + 1, True)
 
 
@@ -106,10 +108,10 @@ def test_index_state_has_the_reason_of_a_refusal(account: Account) -> None:
     account.settled()
     poison = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
     run_sql(account, poison, id=consumer, m=POISON)
-    found = wait_until(lambda: (now := state_of(account.live, consumer))["change"]["error"] and now, what="a refusal")
-    assert found["isSearchable"] is False
-    assert found["change"]["version"] == found["databaseVersion"]
-    assert "mapper_parsing_exception" in found["change"]["error"]
+    state = wait_until(lambda: (now := state_of(account.live, consumer))["change"]["error"] and now, what="a refusal")
+    assert state["isSearchable"] is False
+    assert state["change"]["version"] == state["databaseVersion"]
+    assert "mapper_parsing_exception" in state["change"]["error"]
     account.live.delete(f"/consumers/{consumer}").raise_for_status()
 
 

@@ -1,4 +1,4 @@
-"""Batches of orders: all or nothing, in the order of the request, every fault by its place."""
+"""Batches of orders: all or nothing, response in request order, each fault with the index of the item."""
 
 from typing import Any
 

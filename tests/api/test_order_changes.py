@@ -1,4 +1,4 @@
-"""An order that is read, changed and deleted, and the totals that follow (contract.md §3)."""
+"""Read, change and delete orders, and the resulting totals (contract.md §3)."""
 
 from decimal import Decimal
 from typing import Any
@@ -41,7 +41,7 @@ def test_order_is_read_back_as_it_was_created(account: Account, full: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "given",
+    "sent",
     [
         {"externalId": "x2"},
         {"status": "CANCELLED"},
@@ -58,9 +58,9 @@ def test_order_is_read_back_as_it_was_created(account: Account, full: dict[str, 
     ],
     ids=str,
 )
-def test_update_changes_only_the_fields_sent(account: Account, full: dict[str, Any], given: dict[str, Any]) -> None:
-    changed = change_order(account, full["id"], **given)
-    assert without_updated_at(changed) == without_updated_at(full) | given
+def test_update_changes_only_the_fields_sent(account: Account, full: dict[str, Any], sent: dict[str, Any]) -> None:
+    changed = change_order(account, full["id"], **sent)
+    assert without_updated_at(changed) == without_updated_at(full) | sent
     assert changed["updatedAt"] >= full["updatedAt"]
     assert read_order(account, full["id"]) == changed
 
@@ -80,9 +80,9 @@ def test_omitted_metadata_keeps_its_stored_text(account: Account, full: dict[str
 @pytest.mark.parametrize("currency", ["USD", "EUR"])
 def test_sending_back_a_read_resource_changes_nothing(account: Account, buyer: str, currency: str) -> None:
     amounts = {"currencyCode": currency, "baseAmount": FULL["amount"]}
-    found = read_order(account, create_order(account, buyer, **FULL | amounts)["id"])
+    order = read_order(account, create_order(account, buyer, **FULL | amounts)["id"])
     before = account.live.get(f"/consumers/{buyer}")
-    assert without_updated_at(change_order(account, found["id"], **found)) == without_updated_at(found)
+    assert without_updated_at(change_order(account, order["id"], **order)) == without_updated_at(order)
     after = account.live.get(f"/consumers/{buyer}")
     assert (after.text, after.headers["ETag"]) == (before.text, before.headers["ETag"])
 
@@ -127,7 +127,7 @@ def test_order_cannot_move_to_another_consumer(account: Account, buyer: str, ful
 
 
 @pytest.mark.parametrize(
-    ("fields", "given", "expected"),
+    ("fields", "sent", "expected"),
     [
         ({"amount": 10}, {"amount": 12}, {"amount": "12", "baseAmount": "12"}),
         ({"amount": 10}, {"amount": 12, "baseAmount": "12.0"}, {"amount": "12", "baseAmount": "12.0"}),
@@ -148,10 +148,10 @@ def test_order_cannot_move_to_another_consumer(account: Account, buyer: str, ful
     ],
 )  # fmt: skip
 def test_amounts_must_be_consistent(
-    account: Account, buyer: str, fields: dict[str, Any], given: dict[str, Any], expected: Any
+    account: Account, buyer: str, fields: dict[str, Any], sent: dict[str, Any], expected: Any
 ) -> None:
     made = create_order(account, buyer, **fields)
-    response = account.live.put(f"/orders/{made['id']}", json=given)
+    response = account.live.put(f"/orders/{made['id']}", json=sent)
     if isinstance(expected, set):
         assert faults(response).keys() == expected
         assert read_order(account, made["id"]) == made
@@ -193,25 +193,30 @@ def test_external_id_of_a_deleted_order_is_free_again(account: Account, full: di
 
 
 @pytest.mark.parametrize(
-    ("given", "number", "value", "newest"),
+    ("sent", "number", "value", "newest"),
     [
         ({"amount": "12.34"}, 2, "13.34", 2),
         ({"refundedAmount": "0.0001"}, 2, "10.9999", 2),
         ({"status": "CREATED"}, 2, "11", 2),
         ({"status": "CANCELLED"}, 1, "1", 1),
         ({"status": "REFUNDED"}, 1, "1", 1),
-        ({"currencyCode": "EUR", "baseAmount": 3, "refundedAmount": "3.3333"}, 2, "3", 2),  # 2.00001, and the other's 1
+        (
+            {"currencyCode": "EUR", "baseAmount": 3, "refundedAmount": "3.3333"},
+            2,
+            "3",
+            2,
+        ),  # 2.00001, plus 1 of the other order
         ({"placedAt": "2024-01-04"}, 2, "11", 4),
         ({"placedAt": "2023-12-31T23:59:59.999Z"}, 2, "11", 1),
         ({"amount": 0}, 2, "1", 2),
     ],
 )
 def test_totals_follow_an_update(
-    account: Account, buyer: str, given: dict[str, Any], number: int, value: str, newest: int
+    account: Account, buyer: str, sent: dict[str, Any], number: int, value: str, newest: int
 ) -> None:
     create_order(account, buyer, amount=1, placedAt="2024-01-01")
     changed = create_order(account, buyer, placedAt="2024-01-02")
-    change_order(account, changed["id"], **given)
+    change_order(account, changed["id"], **sent)
     assert order_totals(account, buyer) == (number, Decimal(value), f"2024-01-0{newest}T00:00:00.000Z")
     account.settled()
     assert account.live.get(f"/consumers/{buyer}").text in account.live.get("/consumers").text
@@ -230,7 +235,7 @@ def test_totals_follow_deletes_and_status_changes(account: Account, buyer: str) 
 
 
 @pytest.mark.parametrize(
-    ("before", "given"),
+    ("before", "sent"),
     [
         ({"amount": 1}, {"amount": "1.0002"}),
         ({"amount": 2, "status": "CANCELLED"}, {"status": "CREATED"}),
@@ -240,13 +245,13 @@ def test_totals_follow_deletes_and_status_changes(account: Account, buyer: str) 
     ],
 )
 def test_update_past_the_total_limit_is_refused(
-    account: Account, buyer: str, before: dict[str, Any], given: dict[str, Any]
+    account: Account, buyer: str, before: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     changed = create_order(account, buyer, **before)
     create_order(account, buyer, amount="89999999999999")
-    was = order_totals(account, buyer)
-    assert faults(account.live.put(f"/orders/{changed['id']}", json=given)).keys() == {"amount"}
-    assert (order_totals(account, buyer), read_order(account, changed["id"])) == (was, changed)
+    totals_before = order_totals(account, buyer)
+    assert faults(account.live.put(f"/orders/{changed['id']}", json=sent)).keys() == {"amount"}
+    assert (order_totals(account, buyer), read_order(account, changed["id"])) == (totals_before, changed)
 
 
 def test_total_may_reach_its_limit_exactly(account: Account, buyer: str) -> None:
@@ -258,10 +263,11 @@ def test_total_may_reach_its_limit_exactly(account: Account, buyer: str) -> None
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 @pytest.mark.parametrize(
-    "given", [UNKNOWN, UNKNOWN.lower(), "ord_", "%00", "%ff", "%F0%9F%98%80", "'", UNKNOWN + "0", "x" * 2000, "ord_%0a"]
+    "order_id",
+    [UNKNOWN, UNKNOWN.lower(), "ord_", "%00", "%ff", "%F0%9F%98%80", "'", UNKNOWN + "0", "x" * 2000, "ord_%0a"],
 )
-def test_unknown_order_is_404(account: Account, method: str, given: str) -> None:
-    response = account.live.request(method, f"/orders/{given}", json={} if method == "PUT" else None)
+def test_unknown_order_is_404(account: Account, method: str, order_id: str) -> None:
+    response = account.live.request(method, f"/orders/{order_id}", json={} if method == "PUT" else None)
     assert (response.status_code, response.json()["error"]) == (404, "Order not found")
 
 

@@ -1,4 +1,4 @@
-"""Any history of orders over HTTP leaves the totals that a plain recomputation gives (contract.md §3)."""
+"""Totals after any history of orders over HTTP equal a recomputation (contract.md §3)."""
 
 import random
 from collections.abc import Callable
@@ -22,15 +22,15 @@ Fields = dict[str, Any]
 
 
 def recomputed(orders: list[Fields]) -> tuple[int, Decimal, str | None]:
-    """The totals, from orders as the API shows them."""
-    counting = [found for found in orders if found["status"] in COUNTING]
+    """Compute the totals from orders as the API shows them."""
+    counting = [order for order in orders if order["status"] in COUNTING]
     names = ("amount", "refundedAmount", "baseAmount")
-    value = sum((worth(found["status"], *(Decimal(found[name]) for name in names)) for found in counting), Decimal(0))
-    return len(counting), value, max((found["placedAt"] for found in counting), default=None)
+    value = sum((worth(order["status"], *(Decimal(order[name]) for name in names)) for order in counting), Decimal(0))
+    return len(counting), value, max((order["placedAt"] for order in counting), default=None)
 
 
 class History:
-    """A client that makes, changes and deletes orders at random, and remembers what it was answered."""
+    """A client that creates, changes and deletes orders at random, and remembers the responses."""
 
     def __init__(self, account: Account, consumers: list[str], seed: int) -> None:
         self._account, self._consumers, self._random = account, consumers, random.Random(seed)
@@ -44,23 +44,23 @@ class History:
         self._random.choice(steps)()
 
     def of(self, consumer_id: str) -> list[Fields]:
-        return [found for found in self.orders.values() if found["consumerId"] == consumer_id]
+        return [order for order in self.orders.values() if order["consumerId"] == consumer_id]
 
     def _create(self) -> None:
-        self._keep(self._account.live.post("/orders", json=self._fields()).raise_for_status().json())
+        self._remember(self._account.live.post("/orders", json=self._fields()).raise_for_status().json())
 
     def _create_batch(self) -> None:
         bodies = [self._fields() for _ in range(self._random.randint(0, 5))]
         for made in self._account.live.post("/orders/batch", json=bodies).raise_for_status().json():
-            self._keep(made)
+            self._remember(made)
 
     def _change(self) -> None:
-        found = self._random.choice(list(self.orders.values()))
-        given = self._fields()
+        order = self._random.choice(list(self.orders.values()))
+        fields = self._fields()
         kept = {"amount", "refundedAmount", "currencyCode", "baseAmount"} if self._random.random() < 0.5 else set()
         dropped = kept | {name for name in ("status", "placedAt") if self._random.random() < 0.5} | {"consumerId"}
-        given = {name: value for name, value in given.items() if name not in dropped}
-        self._keep(self._account.live.put(f"/orders/{found['id']}", json=given).raise_for_status().json())
+        fields = {name: value for name, value in fields.items() if name not in dropped}
+        self._remember(self._account.live.put(f"/orders/{order['id']}", json=fields).raise_for_status().json())
 
     def _delete(self) -> None:
         self._forget(self._random.choice(list(self.orders)))
@@ -68,8 +68,8 @@ class History:
     def _delete_newest(self) -> None:
         self._forget(max(self.orders, key=lambda known: str(self.orders[known]["placedAt"])))
 
-    def _keep(self, answered: Fields) -> None:
-        self.orders[answered["id"]] = answered
+    def _remember(self, order: Fields) -> None:
+        self.orders[order["id"]] = order
 
     def _forget(self, order_id: str) -> None:
         response = self._account.live.delete(f"/orders/{order_id}").raise_for_status()
@@ -101,7 +101,7 @@ def test_totals_equal_a_recomputation_after_any_history(account: Account, seed: 
         for one in consumers:
             assert order_totals(account, one) == recomputed(history.of(one))
     listed = account.live.get("/orders", params={"first": 100}).json()["data"]
-    newest = sorted(history.orders.values(), key=lambda found: (found["placedAt"], found["id"]), reverse=True)
+    newest = sorted(history.orders.values(), key=lambda order: (order["placedAt"], order["id"]), reverse=True)
     assert listed == newest[:100]
     account.settled()
     rows = account.live.get("/consumers").json()["data"]
@@ -122,8 +122,8 @@ def test_totals_are_exact_with_ten_concurrent_writers(account: Account) -> None:
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, histories))
-    left = [found for history in histories for found in history.orders.values()]
-    assert order_totals(account, busy) == recomputed(left)
+    remaining = [order for history in histories for order in history.orders.values()]
+    assert order_totals(account, busy) == recomputed(remaining)
 
 
 def test_concurrent_updates_and_delete_of_an_order_are_safe(account: Account) -> None:

@@ -1,4 +1,4 @@
-"""Pages of orders: filtered, newest first, both ways (contract.md §3)."""
+"""Pages of orders: filtered, newest first, in both directions (contract.md §3)."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Shop(NamedTuple):
 
 @pytest.fixture(scope="module")
 def shop(service: Service) -> Iterator[Shop]:
-    """Of three buyers 150 orders, in ten moments; as many in the test environment."""
+    """150 orders of three buyers at ten different times; the same in the test environment."""
     buyers = sa.text("""
         INSERT INTO consumers (environment_id, external_id)
         SELECT :e, n FROM generate_series(1, 3) AS n RETURNING id""")
@@ -51,8 +51,8 @@ def ids(content: dict[str, Any]) -> list[str]:
     return [row["id"] for row in content["data"]]
 
 
-def stored(shop: Shop, condition: str) -> list[str]:
-    """What PostgreSQL itself gives for it, in the list's order."""
+def sql_ids(shop: Shop, condition: str) -> list[str]:
+    """Read the ids from PostgreSQL in the list's order."""
     query = sa.text(f"""
         SELECT id FROM orders WHERE environment_id = :e AND {condition} ORDER BY placed_at DESC, id COLLATE "C" DESC""")
     with shop.account.database.engine.connect() as connection:
@@ -62,7 +62,7 @@ def stored(shop: Shop, condition: str) -> list[str]:
         )
 
 
-QUESTIONS: list[tuple[dict[str, str], str]] = [
+CASES: list[tuple[dict[str, str], str]] = [
     ({}, "true"),
     ({"consumerId": "1"}, "consumer_id = :buyer"),
     ({"status": "CANCELLED"}, "status = 'CANCELLED'"),
@@ -79,24 +79,24 @@ QUESTIONS: list[tuple[dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize("size", [7, 50, 100])
-@pytest.mark.parametrize(("asked", "condition"), QUESTIONS)
+@pytest.mark.parametrize(("parameters", "condition"), CASES)
 def test_paging_both_ways_returns_every_order_once_in_order(
-    shop: Shop, asked: dict[str, str], condition: str, size: int
+    shop: Shop, parameters: dict[str, str], condition: str, size: int
 ) -> None:
-    asked = asked | ({"consumerId": shop.buyers[1]} if "consumerId" in asked else {})
-    expected = stored(shop, condition)
-    for step, turn, end, flags in (
+    parameters = parameters | ({"consumerId": shop.buyers[1]} if "consumerId" in parameters else {})
+    expected = sql_ids(shop, condition)
+    for size_name, cursor_name, cursor_field, flags in (
         ("first", "after", "endCursor", ("hasNextPage", "hasPreviousPage")),
         ("last", "before", "startCursor", ("hasPreviousPage", "hasNextPage")),
     ):
-        met: list[str] = []
+        returned: list[str] = []
         cursor: dict[str, str] = {}
-        while (content := page(shop, **asked, **{step: size}, **cursor))["data"]:
-            met = met + ids(content) if step == "first" else ids(content) + met
+        while (content := page(shop, **parameters, **{size_name: size}, **cursor))["data"]:
+            returned = returned + ids(content) if size_name == "first" else ids(content) + returned
             info = content["pageInfo"]
-            assert (info[flags[0]], info[flags[1]]) == (len(met) < len(expected), bool(cursor))
-            cursor = {turn: info[end]}
-        assert met == expected
+            assert (info[flags[0]], info[flags[1]]) == (len(returned) < len(expected), bool(cursor))
+            cursor = {cursor_name: info[cursor_field]}
+        assert returned == expected
         ends = content["pageInfo"]
         assert (ends["startCursor"], ends["endCursor"], ends[flags[0]]) == (None, None, False)
 
@@ -104,7 +104,7 @@ def test_paging_both_ways_returns_every_order_once_in_order(
 def test_page_has_20_orders_by_default(shop: Shop) -> None:
     content = page(shop)
     assert list(content) == ["data", "pageInfo"]
-    assert ids(content) == stored(shop, "true")[:20]
+    assert ids(content) == sql_ids(shop, "true")[:20]
     single = shop.account.live.get(f"/orders/{content['data'][0]['id']}").json()
     assert content["data"][0] == single
 
@@ -114,8 +114,8 @@ def test_paging_back_returns_the_previous_page(shop: Shop) -> None:
     second = page(shop, first=10, after=first["pageInfo"]["endCursor"])
     back = page(shop, last=10, before=second["pageInfo"]["startCursor"])
     assert (ids(back), back["pageInfo"]["hasPreviousPage"]) == (ids(first), False)
-    assert ids(page(shop, after=first["pageInfo"]["endCursor"])) == stored(shop, "true")[10:30]
-    assert ids(page(shop, before=second["pageInfo"]["endCursor"])) == stored(shop, "true")[:19]
+    assert ids(page(shop, after=first["pageInfo"]["endCursor"])) == sql_ids(shop, "true")[10:30]
+    assert ids(page(shop, before=second["pageInfo"]["endCursor"])) == sql_ids(shop, "true")[:19]
 
 
 def test_paging_during_writes_loses_no_unchanged_order(shop: Shop, account: Account) -> None:
@@ -126,10 +126,10 @@ def test_paging_during_writes_loses_no_unchanged_order(shop: Shop, account: Acco
     mine = shop._replace(account=account)
     first = page(mine, first=2)
     assert ids(first) == [made[5]["id"], made[4]["id"]]
-    account.live.delete(f"/orders/{made[4]['id']}")  # the very row the cursor stands for
+    account.live.delete(f"/orders/{made[4]['id']}")  # the row of the cursor
     account.live.post("/orders", json={"consumerId": buyer, "amount": 1, "placedAt": "2024-01-06"})
-    rest = page(mine, after=first["pageInfo"]["endCursor"])
-    assert ids(rest) == [row["id"] for row in reversed(made[:4])]
+    remaining = page(mine, after=first["pageInfo"]["endCursor"])
+    assert ids(remaining) == [row["id"] for row in reversed(made[:4])]
 
 
 def test_unknown_or_foreign_consumer_has_no_orders(shop: Shop) -> None:
@@ -161,7 +161,7 @@ def test_cursor_of_another_list_is_refused(shop: Shop, name: str) -> None:
 @pytest.mark.parametrize("name", ["after", "before"])
 def test_damaged_cursor_is_refused(shop: Shop, name: str) -> None:
     cursor = page(shop)["pageInfo"]["endCursor"]
-    damaged = [cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :] for place in range(60)]
+    damaged = [cursor[:index] + ("A" if cursor[index] != "A" else "B") + cursor[index + 1 :] for index in range(60)]
     for wrong in [*damaged, cursor[:-1], cursor + "A", "", "null", "é", "x" * 3000, cursor.lower()]:
         assert faults(shop.account.live.get("/orders", params={name: wrong})).keys() == {name}
 
@@ -170,18 +170,18 @@ ID = "ord_01HZXW0000000000000000000A"
 
 
 @pytest.mark.parametrize(
-    "place",
+    "position",
     [
         [], [DAY], [DAY, ID, ID], [5, ID], [DAY, 5], ["soon", ID], [DAY, "\0"], ["2024-01-05", ID],
         ["2024-01-05T00:00:00", ID], [1.5, 2.5],
     ],
 )  # fmt: skip
-def test_forged_cursor_is_refused(shop: Shop, place: list[Any]) -> None:
-    """The checksum keeps mistakes away, not those who read the code."""
-    question = msgspec.json.encode(["orders", shop.account.live_environment, OrderListParameters().list_parameters()])
-    assert shop.account.live.get("/orders", params={"after": cursors.encode(question, [DAY, ID])}).status_code == 200
+def test_forged_cursor_is_refused(shop: Shop, position: list[Any]) -> None:
+    """The checksum detects accidents; a reader of the code can forge it."""
+    list_id = msgspec.json.encode(["orders", shop.account.live_environment, OrderListParameters().list_parameters()])
+    assert shop.account.live.get("/orders", params={"after": cursors.encode(list_id, [DAY, ID])}).status_code == 200
     for name in ("after", "before"):
-        parameters = {name: cursors.encode(question, place)}
+        parameters = {name: cursors.encode(list_id, position)}
         assert faults(shop.account.live.get("/orders", params=parameters)).keys() == {name}
 
 

@@ -1,4 +1,4 @@
-"""An order is stored and shown as contract.md §3 says, and the totals follow exactly."""
+"""Create orders: stored and shown by contract.md §3, with exact totals."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -169,8 +169,8 @@ def test_inconsistent_fields_are_refused(account: Account, buyer: str, fields: d
     ],
 )
 def test_totals_are_exact(account: Account, buyer: str, orders: list[dict[str, Any]], number: int, value: str) -> None:
-    for place, order in enumerate(orders):
-        create(account.live, "/orders", consumerId=buyer, placedAt=f"2024-01-0{place + 1}", **order)
+    for index, order in enumerate(orders):
+        create(account.live, "/orders", consumerId=buyer, placedAt=f"2024-01-0{index + 1}", **order)
     newest = f"2024-01-0{len(orders)}T00:00:00.000Z" if number else None
     assert written_totals(account, buyer) == (number, value, newest)
     account.settled()

@@ -1,4 +1,4 @@
-"""The order of what `q` finds: by tiers, then the more recent order, then the newer consumer."""
+"""Ranking of `q`: by tier, then by the time of the last order, then by the time of creation."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from tests.api.resources import create
 from tests.service import Account
 
 
-def filled(account: Account, people: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Create the consumers in this order; their names by id."""
+def create_named(account: Account, people: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Create the consumers in this order, and return their names by id."""
     names = {create(account.live, **person)["id"]: name for name, person in people.items()}
     account.settled()
     return names
 
 
-def found(account: Account, names: dict[str, str], **parameters: str) -> list[str]:
+def search_names(account: Account, names: dict[str, str], **parameters: str) -> list[str]:
     response = account.live.get("/consumers/search", params=parameters)
     assert response.status_code == 200, response.text
     return [names[row["id"]] for row in response.json()["data"]]
@@ -32,8 +32,8 @@ def test_tiers_rank_independently_of_creation_order(account: Account, turned: bo
         "nobody": {"fullName": "Somebody Else"},
     }
     tiers = list(people)[:-1]
-    names = filled(account, dict(reversed(people.items())) if turned else people)
-    assert found(account, names, q="marina") == tiers
+    names = create_named(account, dict(reversed(people.items())) if turned else people)
+    assert search_names(account, names, q="marina") == tiers
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_exact_email_phone_or_external_id_ranks_first(account: Account, person: 
         "longer number": {"phone": "+1202555014300"},
         "name": {"fullName": "Ann Lee"},
     }
-    names = filled(account, {"whole": person, **rivals})
-    assert found(account, names, q=text)[0] == "whole"
+    names = create_named(account, {"whole": person, **rivals})
+    assert search_names(account, names, q=text)[0] == "whole"
 
 
 def test_ties_rank_by_last_order_then_by_creation(account: Account) -> None:
@@ -66,31 +66,31 @@ def test_ties_rank_by_last_order_then_by_creation(account: Account) -> None:
         "recent": "2024-01-01",
         "same day": "2001-01-01",
     }
-    names = filled(account, {name: {"fullName": "Paul Tie"} for name in days})
+    names = create_named(account, {name: {"fullName": "Paul Tie"} for name in days})
     ids = {name: one for one, name in names.items()}
     for name, day in days.items():
         if day:
             create(account.live, "/orders", consumerId=ids[name], amount=1, placedAt=day)
     account.settled()
     expected = ["recent", "same day", "old", "none, newer", "none, older"]
-    assert found(account, names, q="paul") == expected
-    assert found(account, names, q="pual") == expected
+    assert search_names(account, names, q="paul") == expected
+    assert search_names(account, names, q="pual") == expected
 
 
 def test_paging_a_search_returns_each_hit_once(account: Account) -> None:
     people = {str(n): {"fullName": ["Walker", "Walkers", "Wolker", "A Walker"][n % 4]} for n in range(30)}
-    names = filled(account, people)
-    whole = found(account, names, q="walker", first="100")
-    met: list[str] = []
+    names = create_named(account, people)
+    whole = search_names(account, names, q="walker", first="100")
+    returned: list[str] = []
     cursor: dict[str, Any] = {}
     while True:
         content = account.live.get("/consumers/search", params={"q": "walker", "first": 7, **cursor}).json()
-        met += [names[row["id"]] for row in content["data"]]
+        returned += [names[row["id"]] for row in content["data"]]
         if not content["pageInfo"]["endCursor"]:
             break
         cursor = {"after": content["pageInfo"]["endCursor"]}
-    assert met == whole
-    assert len(set(met)) == 30
+    assert returned == whole
+    assert len(set(returned)) == 30
 
 
 def test_search_without_parameters_is_refused(account: Account) -> None:

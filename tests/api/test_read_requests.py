@@ -1,4 +1,4 @@
-"""What a read asks of OpenSearch, and what it answers when that cannot."""
+"""Searches per read, and responses of reads while OpenSearch is not available."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.api.resources import create, faults
 from tests.indexer.doorway import Doorway
 from tests.service import Account, Service, new_account
 
-MANY: list[dict[str, Any]] = [
+RULES: list[dict[str, Any]] = [
     {"field": "metadata.a", "operator": "NOT_IN", "values": ["5#", "x#", True, 7]},
     {"field": "metadata.a", "operator": "NOT_CONTAINS", "values": ["#"]},
     {"field": "phone", "operator": "NOT_EQUALS", "values": ["+44207946#"]},
@@ -25,7 +25,7 @@ MANY: list[dict[str, Any]] = [
     {"field": "createdAt", "operator": "BETWEEN", "values": ["2000-01-01", "#-01-01"]},
     {"field": "lastOrderAt", "operator": "NOT_EQUALS", "values": ["#-01-01"]},
 ]
-"""Of each kind one that holds of everybody; with a number of four digits, no two are the same."""
+"""Rules of each kind, true for all consumers; a four-digit number in place of `#` makes the rules differ."""
 
 
 def numbered(rule: dict[str, Any], number: int) -> dict[str, Any]:
@@ -47,8 +47,8 @@ def searches(account: Account) -> int:
     return int(stats["_all"]["total"]["search"]["query_total"])
 
 
-def asked(account: Account, path: str, **parameters: Any) -> int:
-    """How many searches an answer took."""
+def searches_of(account: Account, path: str, **parameters: Any) -> int:
+    """Return the number of searches made for a request."""
     before = searches(account)
     response = account.live.get(path, params=parameters)
     assert response.status_code == 200, response.text
@@ -59,17 +59,20 @@ def test_page_costs_one_search_and_its_audiences_one_more(crowd: Account) -> Non
     made = [create(crowd.live, "/audiences", name=f"A{n}", type="DYNAMIC", filter=f"metadata.a:{n}") for n in range(5)]
     everybody = create(crowd.live, "/audiences", name="All", type="DYNAMIC", filter="NOT metadata.a:*")["id"]
     try:
-        assert asked(crowd, "/consumers") == 1
-        assert asked(crowd, "/consumers", count="true", search="person", filter="fullName:*", audienceId=everybody) == 1
-        assert asked(crowd, "/consumers/search", q="person", explain="true") == 1
-        assert asked(crowd, f"/audiences/{everybody}/members") == 1
-        assert asked(crowd, f"/audiences/{everybody}/count") == 1
-        assert asked(crowd, "/consumers", include="audiences", first=30) == 2
-        assert asked(crowd, f"/audiences/{everybody}/members", include="audiences", first=30) == 2
+        assert searches_of(crowd, "/consumers") == 1
+        assert (
+            searches_of(crowd, "/consumers", count="true", search="person", filter="fullName:*", audienceId=everybody)
+            == 1
+        )
+        assert searches_of(crowd, "/consumers/search", q="person", explain="true") == 1
+        assert searches_of(crowd, f"/audiences/{everybody}/members") == 1
+        assert searches_of(crowd, f"/audiences/{everybody}/count") == 1
+        assert searches_of(crowd, "/consumers", include="audiences", first=30) == 2
+        assert searches_of(crowd, f"/audiences/{everybody}/members", include="audiences", first=30) == 2
         one = crowd.live.get("/consumers").json()["data"][0]["id"]
-        assert asked(crowd, f"/consumers/{one}") == 0
-        assert asked(crowd, f"/consumers/{one}", include="orders") == 0
-        assert asked(crowd, f"/consumers/{one}", include="audiences,orders") == 1
+        assert searches_of(crowd, f"/consumers/{one}") == 0
+        assert searches_of(crowd, f"/consumers/{one}", include="orders") == 0
+        assert searches_of(crowd, f"/consumers/{one}", include="audiences,orders") == 1
     finally:
         for audience in [*(one["id"] for one in made), everybody]:
             crowd.live.delete(f"/audiences/{audience}").raise_for_status()
@@ -83,7 +86,7 @@ def hundred(service: Service) -> Iterator[Account]:
         yield account
 
 
-@pytest.mark.parametrize("rule", MANY, ids=lambda rule: f"{rule['field']} {rule['operator']}")
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule['field']} {rule['operator']}")
 def test_page_includes_any_number_of_large_audiences(hundred: Account, rule: dict[str, Any]) -> None:
     inside_text = "CONTAINS" in rule["operator"]
     number = 10 if inside_text else 60
@@ -96,11 +99,11 @@ def test_page_includes_any_number_of_large_audiences(hundred: Account, rule: dic
         assert response.status_code == 200, response.text
         assert [[one["id"] for one in row["audiences"]] for row in response.json()["data"]] == [sorted(made)] * 100
         condition = ":~impossible" if inside_text else ":5"
-        asked = {"audienceId": made[0], "filter": " ".join(f"NOT metadata.b{n}{condition}" for n in range(50))}
-        asked |= {"search": "person pers " * 16, "first": "100", "count": "true"}
+        parameters = {"audienceId": made[0], "filter": " ".join(f"NOT metadata.b{n}{condition}" for n in range(50))}
+        parameters |= {"search": "person pers " * 16, "first": "100", "count": "true"}
         counted = hundred.live.get(f"/audiences/{made[1]}/members", params={"count": "true"})
         assert counted.json()["totalCount"] == 100
-        listed = hundred.live.get(f"/audiences/{made[1]}/members", params=asked)
+        listed = hundred.live.get(f"/audiences/{made[1]}/members", params=parameters)
         assert listed.status_code == (400 if inside_text else 200), listed.text
         assert inside_text == ("The query is too long" in listed.text)
         assert inside_text or listed.json()["totalCount"] == 100
@@ -120,11 +123,11 @@ READS = [
 ]
 
 
-class Cut(NamedTuple):
-    """A client of an API whose way to OpenSearch a test may close."""
+class ApiBehindProxy(NamedTuple):
+    """A client of an API that reaches OpenSearch through a proxy."""
 
     client: httpx.Client
-    way: Doorway
+    proxy: Doorway
     paths: list[str]
 
     def statuses(self) -> list[int]:
@@ -137,45 +140,47 @@ class Cut(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def cut(service: Service, crowd: Account, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
+def behind_proxy(
+    service: Service, crowd: Account, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiBehindProxy]:
     audience = create(crowd.live, "/audiences", name="All", type="DYNAMIC", filter="fullName:*")["id"]
     consumer = crowd.live.get("/consumers").json()["data"][0]["id"]
     paths = [path.replace("<audience>", audience).replace("<consumer>", consumer) for path in READS]
-    with Doorway(service.database.settings.opensearch_url) as way:
-        given = msgspec.structs.replace(service.database.settings, port=ports.pick(), opensearch_url=way.address)
-        other = Service(service.database._replace(settings=given), tmp_path_factory.mktemp("cut"))
+    with Doorway(service.database.settings.opensearch_url) as proxy:
+        settings = msgspec.structs.replace(service.database.settings, port=ports.pick(), opensearch_url=proxy.address)
+        other = Service(service.database._replace(settings=settings), tmp_path_factory.mktemp("cut"))
         other.start("api")
         headers = {"Authorization": crowd.live.headers["Authorization"]}
         try:
             with httpx.Client(base_url=f"{other.url}/api/v1", headers=headers, timeout=30) as client:
-                yield Cut(client, way, paths)
+                yield ApiBehindProxy(client, proxy, paths)
         finally:
             other.close()
 
 
-def test_read_is_503_while_opensearch_is_away(cut: Cut) -> None:
-    assert cut.statuses() == [200] * len(READS)
-    cut.way.close()
-    assert cut.statuses() == [503] * len(READS)
-    consumer = cut.paths[-1].partition("?")[0]
-    assert cut.client.get(consumer).status_code == 200
-    assert cut.client.get(consumer, params={"include": "orders"}).status_code == 200
-    cut.way.open()
-    assert cut.statuses() == [200] * len(READS)
+def test_read_is_503_while_opensearch_is_away(behind_proxy: ApiBehindProxy) -> None:
+    assert behind_proxy.statuses() == [200] * len(READS)
+    behind_proxy.proxy.close()
+    assert behind_proxy.statuses() == [503] * len(READS)
+    consumer = behind_proxy.paths[-1].partition("?")[0]
+    assert behind_proxy.client.get(consumer).status_code == 200
+    assert behind_proxy.client.get(consumer, params={"include": "orders"}).status_code == 200
+    behind_proxy.proxy.open()
+    assert behind_proxy.statuses() == [200] * len(READS)
 
 
-def test_read_is_503_while_opensearch_hangs(cut: Cut) -> None:
-    cut.way.open(hanging=True)
-    response = cut.client.get(cut.paths[-1])
+def test_read_is_503_while_opensearch_hangs(behind_proxy: ApiBehindProxy) -> None:
+    behind_proxy.proxy.open(hanging=True)
+    response = behind_proxy.client.get(behind_proxy.paths[-1])
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) > 0
-    cut.way.open()
-    assert cut.statuses() == [200] * len(READS)
+    behind_proxy.proxy.open()
+    assert behind_proxy.statuses() == [200] * len(READS)
 
 
 @contextmanager
 def refusing(account: Account) -> Iterator[None]:
-    """OpenSearch refuses requests with 429, for want of memory."""
+    """Make OpenSearch refuse requests with 429, as if memory were short."""
     cluster, name = account.database.search.cluster, "network.breaker.inflight_requests.limit"
     cluster.put_settings(body={"transient": {name: "1b"}})
     try:
@@ -184,10 +189,10 @@ def refusing(account: Account) -> Iterator[None]:
         cluster.put_settings(body={"transient": {name: None}})
 
 
-def test_read_is_503_while_opensearch_is_overloaded(cut: Cut, crowd: Account) -> None:
+def test_read_is_503_while_opensearch_is_overloaded(behind_proxy: ApiBehindProxy, crowd: Account) -> None:
     with refusing(crowd):
-        assert cut.statuses() == [503] * len(READS)
-    assert cut.statuses() == [200] * len(READS)
+        assert behind_proxy.statuses() == [503] * len(READS)
+    assert behind_proxy.statuses() == [200] * len(READS)
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -209,9 +214,9 @@ def test_audience_with_too_much_text_is_refused(hundred: Account) -> None:
     rules = [{"field": "email", "operator": "CONTAINS", "values": ["x" * 255]}] * 4
     text = " ".join(["email:~" + "x" * 255] * 4)
     audience = create(hundred.live, "/audiences", name="A", type="DYNAMIC", filter="email:*")["id"]
-    for given in ({"rules": rules}, {"filter": text}):
+    for fields in ({"rules": rules}, {"filter": text}):
         for method, path in (("POST", "/audiences"), ("PUT", f"/audiences/{audience}")):
-            response = hundred.live.request(method, path, json={"name": "A", "type": "DYNAMIC"} | given)
-            assert faults(response).keys() == given.keys()
+            response = hundred.live.request(method, path, json={"name": "A", "type": "DYNAMIC"} | fields)
+            assert faults(response).keys() == fields.keys()
     assert faults(hundred.live.get("/consumers", params={"filter": text})).keys() == {"filter"}
     hundred.live.delete(f"/audiences/{audience}").raise_for_status()

@@ -1,4 +1,4 @@
-"""Collections of hostile input made by others, from the folder `shared/data` beside the project."""
+"""Public collections of hostile input, from the folder `shared/data` beside the project."""
 
 import csv
 import json
@@ -72,7 +72,7 @@ def test_text_that_is_not_json_is_refused(target: Account, file: Path) -> None:
 
 REFUSED = {"y_object_duplicated_key", "y_object_duplicated_key_and_value", "y_object_escaped_null_in_key",
            "y_string_null_escape"}  # fmt: skip
-"""JSON, but repeated keys lose data, and PostgreSQL holds no NUL."""
+"""Valid JSON that is refused: duplicate keys would lose data, and PostgreSQL cannot store NUL."""
 
 
 @pytest.mark.parametrize("file", texts("y"), ids=lambda file: file.stem)
@@ -98,8 +98,8 @@ def test_ambiguous_json_is_accepted_or_refused(target: Account, file: Path) -> N
 
 def addresses(kind: str) -> list[str]:
     vectors = json.loads((DATA / "email_vectors" / "vectors.json").read_text(encoding="utf-8")) if DATA.is_dir() else {}
-    found = [vector if isinstance(vector, str) else vector[0] for vector in vectors.get(kind, [])]
-    return [address for address in found if len(address) > 1]
+    texts = [vector if isinstance(vector, str) else vector[0] for vector in vectors.get(kind, [])]
+    return [address for address in texts if len(address) > 1]
 
 
 VALID = ("test_email_valid", "test_email_valid_intl_local_part")
@@ -139,5 +139,5 @@ def test_example_phone_is_stored_as_e164_and_found_in_any_form(service: Service)
         for row in numbers:
             for form in (row["e164"], row["international"], row["national"], row["e164"].replace("+", "00")):
                 for path, name in (("/consumers", "search"), ("/consumers/search", "q")):
-                    found = account.live.get(path, params={name: form, "first": 100}).json()["data"]
-                    assert ids[row["e164"]] in [one["id"] for one in found], (form, row)
+                    rows = account.live.get(path, params={name: form, "first": 100}).json()["data"]
+                    assert ids[row["e164"]] in [one["id"] for one in rows], (form, row)
