@@ -1,7 +1,7 @@
-"""End a stuck worker, so that its supervisor starts a new worker. Stuck: messages wait, but the worker receives none.
+"""End a stuck worker: messages wait, but the worker receives none. The process supervisor then starts a new worker.
 
 Celery's consumer is known to stop receiving after a lost connection to Redis, although the worker reconnects. Until the
-worker is replaced, the fallback poller drains its lane.
+worker is replaced, the fallback poller drains the lane.
 """
 
 import os
@@ -23,7 +23,7 @@ CHECK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
 """Time without a received message, while messages wait, until a worker counts as stuck.
 
-The time is longer than a usual task, because a worker receives no message while all its processes are busy.
+The time is longer than a usual task, because a worker receives no message while every process is busy.
 """
 EXIT_CODE = 70
 
