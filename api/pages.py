@@ -21,7 +21,7 @@ First = Annotated[
     msgspec.Meta(ge=1, le=100, description="Number of rows, from the start of the list or from `after`. Default 20."),
 ]
 Last = Annotated[
-    int, msgspec.Meta(ge=1, le=100, description="Number of rows, up to the end of the list or up to `before`.")
+    int, msgspec.Meta(ge=1, le=100, description="Number of rows, to the end of the list or to `before`. Default 20.")
 ]
 After = Annotated[str, msgspec.Meta(description="A cursor: return the rows after it. Combine with `first`.")]
 Before = Annotated[str, msgspec.Meta(description="A cursor: return the rows before it. Combine with `last`.")]

@@ -62,7 +62,7 @@ class NewAudience(Input, kw_only=True):
 
 
 class AudienceChange(Input):
-    """Changes to an audience: fields sent are changed, omitted fields keep their value, null clears a field.
+    """Changes to an audience: a field that is sent changes, an omitted field keeps its value, null clears a field.
 
     The type cannot change. A `filter` can replace `rules`.
     """

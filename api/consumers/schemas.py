@@ -37,7 +37,7 @@ class NewConsumer(Input):
 
 
 class ConsumerChange(Input):
-    """Changes to a consumer: fields sent are changed, omitted fields keep their value, null clears a field.
+    """Changes to a consumer: a field that is sent changes, an omitted field keeps its value, null clears a field.
 
     `metadata` is merged (RFC 7396): a null inside removes the key; `"metadata": null` clears all keys.
     """
@@ -146,7 +146,16 @@ class SearchParameters(PageParameters):
 
     not_in_list_id: ClassVar[frozenset[str]] = PageParameters.not_in_list_id | {"explain"}
 
-    q: Text | None = None
+    q: (
+        Annotated[
+            Text,
+            msgspec.Meta(
+                description="Words, at least 2 characters. Every word must match, as in the parameter `search` of the "
+                "list; words of the name may also have typos. Better matches come first."
+            ),
+        ]
+        | None
+    ) = None
     email: (
         Annotated[str, msgspec.Meta(max_length=254, description="The whole e-mail address, ignoring case.")] | None
     ) = None

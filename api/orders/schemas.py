@@ -47,6 +47,14 @@ Status = Literal["CREATED", "COMPLETED", "CANCELLED", "REFUNDED"]
 ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
+_STATUS = msgspec.Meta(description="Only `CREATED` and `COMPLETED` orders count in the consumer's totals.")
+_REFUNDED_AMOUNT = msgspec.Meta(description="A decimal number from 0 to `amount`, as a number or a string.")
+_BASE_AMOUNT = msgspec.Meta(
+    description="`amount` in the environment's currency, as a number or a string. Required in another currency; in the "
+    "environment's currency it equals `amount`."
+)
+
+
 class Item(Input, kw_only=True):
     """A line of an order."""
 
@@ -71,10 +79,7 @@ class ConsumerReference(Input):
 
 
 class NewOrder(Input, kw_only=True):
-    """An order to create. Name the consumer by either `consumerId` or `consumer`.
-
-    `baseAmount` is the amount in the environment's currency. Required for an order in another currency.
-    """
+    """An order to create. Name the consumer by either `consumerId` or `consumer`."""
 
     read_only: ClassVar[frozenset[str]] = frozenset({"id", "createdAt", "updatedAt"})
     example: ClassVar[dict[str, Any]] = {
@@ -87,13 +92,15 @@ class NewOrder(Input, kw_only=True):
     consumer_id: str | None = None
     consumer: ConsumerReference | None = None
     external_id: ExternalId | None = None
-    status: Status = "COMPLETED"
-    refunded_amount: Amount = Decimal(0)
-    currency_code: Currency | None = None
-    base_amount: Amount | None = None
+    status: Annotated[Status, _STATUS] = "COMPLETED"
+    refunded_amount: Annotated[Amount, _REFUNDED_AMOUNT] = Decimal(0)
+    currency_code: (
+        Annotated[Currency, msgspec.Meta(description="ISO 4217. The default is the environment's currency.")] | None
+    ) = None
+    base_amount: Annotated[Amount, _BASE_AMOUNT] | None = None
     items: Annotated[list[Item], msgspec.Meta(max_length=200)] | None = None
     metadata: Metadata | None = None
-    placed_at: Moment | None = None
+    placed_at: Annotated[Moment, msgspec.Meta(description=f"{MOMENT_FORMAT} The default is now.")] | None = None
 
     def faults(self, caller: Caller) -> Iterator[Fault]:
         if (self.consumer_id is None) == (self.consumer is None):
@@ -112,7 +119,7 @@ UNSET = msgspec.UNSET
 
 
 class OrderChange(Input):
-    """Changes to an order: fields sent are changed, omitted fields keep their value, null clears a field.
+    """Changes to an order: a field that is sent changes, an omitted field keeps its value, null clears a field.
 
     The consumer cannot change. `metadata` is merged (RFC 7396). If the order has the environment's currency,
     `baseAmount` changes with `amount`.
@@ -124,10 +131,10 @@ class OrderChange(Input):
     amount: Amount | Unset = UNSET
     consumer_id: str | Unset = UNSET
     external_id: ExternalId | Unset | None = UNSET
-    status: Status | Unset = UNSET
-    refunded_amount: Amount | Unset = UNSET
+    status: Annotated[Status, _STATUS] | Unset = UNSET
+    refunded_amount: Annotated[Amount, _REFUNDED_AMOUNT] | Unset = UNSET
     currency_code: Currency | Unset = UNSET
-    base_amount: Amount | Unset = UNSET
+    base_amount: Annotated[Amount, _BASE_AMOUNT] | Unset = UNSET
     items: Annotated[list[Item], msgspec.Meta(max_length=200)] | Unset | None = UNSET
     metadata: dict[str, Any] | Unset | None = UNSET
     placed_at: Moment | Unset = UNSET
@@ -158,7 +165,7 @@ class Order(msgspec.Struct, rename="camel"):
     id: Annotated[str, msgspec.Meta(pattern="^ord_[0-9A-HJKMNP-TV-Z]{26}$")]
     consumer_id: Annotated[str, msgspec.Meta(pattern="^cons_[0-9A-HJKMNP-TV-Z]{26}$")]
     external_id: str | None
-    status: Status
+    status: Annotated[Status, _STATUS]
     amount: AmountText
     refunded_amount: AmountText
     currency_code: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]

@@ -66,11 +66,14 @@ class Consumer(msgspec.Struct, rename="camel"):
     full_name: str | None
     metadata: JSONObject | None
     external_id: str | None
-    total_orders: int
-    total_order_value: Decimal | int
-    last_order_at: Time | None
+    total_orders: Annotated[int, msgspec.Meta(description="Number of orders with status `CREATED` or `COMPLETED`.")]
+    total_order_value: Annotated[
+        Decimal | int,
+        msgspec.Meta(description="Exact value of these orders after refunds, in the environment's currency."),
+    ]
+    last_order_at: Annotated[Time, msgspec.Meta(description="`placedAt` of the newest of these orders.")] | None
     created_at: Time
-    updated_at: Time
+    updated_at: Annotated[Time, msgspec.Meta(description="Also changes with the totals and the stored memberships.")]
 
     example: ClassVar[dict[str, Any]] = {
         "id": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5",
