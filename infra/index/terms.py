@@ -88,11 +88,11 @@ def number_term(path: str, number: Decimal | int) -> str:
     return f"{path}\0002{magnitude}"
 
 
-def terms(texts: Mapping[str, str | None], metadata: str | None) -> Terms:
+def terms(texts: Mapping[str, Any], metadata: str | None) -> Terms:
     """Return the terms of a consumer.
 
     Args:
-        texts: the text fields, by name.
+        texts: values of the text fields, by name; arrays are indexed like arrays in metadata.
         metadata: JSON text.
     """
     collected = Terms([], [], [])
