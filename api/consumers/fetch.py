@@ -63,7 +63,7 @@ async def page(
         times = [values[0] for values in positions]
         if has_more and not position and windows.is_ascending(order, backward=paging.backward):
             first_pages.learn(list_id, times)
-        width = windows.width(times, width)
+        width = windows.next_width(times, width)
         positions = [[*values, width] for values in positions]
     hits, positions = found.hits[: paging.size], positions[: paging.size]
     if paging.backward:

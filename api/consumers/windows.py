@@ -1,6 +1,6 @@
 """An optimization for `sortBy=createdAt` (docs/decisions/0009-index-sorting-and-page-windows.md).
 
-OpenSearch skips the rows before a cursor row by row, and visits every row to find the oldest. So a page is first
+OpenSearch visits all rows before a cursor, and all rows of the list to find the oldest. So a page is first
 searched in a time window:
 
 1. The window begins at the cursor. The width follows from the time span of the previous page, because the next rows
@@ -21,7 +21,7 @@ MAX_LISTS = 1_000
 """Lists in the memory of `FirstPages`."""
 
 
-def width(times: Sequence[int], previous: int) -> int:
+def next_width(times: Sequence[int], previous: int) -> int:
     """Return the width of the next page's window, in milliseconds.
 
     Args:
@@ -56,7 +56,7 @@ class FirstPages:
     def learn(self, list_id: bytes, times: Sequence[int]) -> None:
         if len(self._ends) >= MAX_LISTS:
             self._ends.clear()
-        self._ends[list_id] = times[-1] + width(times, 0)
+        self._ends[list_id] = times[-1] + next_width(times, 0)
 
 
 def _created(first: int | None, last: int) -> Clause:

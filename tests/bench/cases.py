@@ -106,7 +106,7 @@ class Asking:
             values = place
             if order.creation_direction:
                 moments = [hit["sort"][-2] for hit in self.hits(body)]
-                values = [*place, width := windows.width(moments, 0)]
+                values = [*place, width := windows.next_width(moments, 0)]
                 ascending = windows.is_ascending(order, backward=backward)
                 if not whole:
                     body = query.within(body, windows.from_position(place, width, ascending=ascending))

@@ -12,7 +12,7 @@ from api.consumers.windows import MAX_LISTS, FirstPages
     [([7], 0, 1_000), ([9_000, 8_500, 4_000], 0, 20_000), ([5, 6], 5_000, 2_500), ([-20_000, 0], 0, 80_000)],
 )
 def test_window_is_four_time_spans_wide_and_halves_at_most(times: list[int], previous: int, expected: int) -> None:
-    assert windows.width(times, previous) == expected
+    assert windows.next_width(times, previous) == expected
 
 
 @pytest.mark.parametrize(("ascending", "bounds"), [(True, (5, 1_505)), (False, (-1_495, 5))])
