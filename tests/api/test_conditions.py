@@ -15,9 +15,9 @@ from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
 from infra.filters.language import MAX_DEPTH
 from tests.api.pages import walk
 from tests.api.resources import create
-from tests.evaluation import Row, holds
-from tests.expressions import ALL_OPERATORS, as_rule, conditions, depth, expressions, is_light, written
-from tests.people import fill, person
+from tests.filter_expressions import ALL_OPERATORS, as_rule, conditions, depth, expressions, is_light, written
+from tests.filter_reference import Row, holds
+from tests.random_consumers import fill, person
 from tests.service import Account, Service, new_account
 
 REGION = "GB"

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from infra.operations.counters import DELAY_BOUNDS
-from tests.scraping import metrics
+from tests.metrics import metrics
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
 

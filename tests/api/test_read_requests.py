@@ -13,7 +13,7 @@ from infra.index.naming import read_alias
 from infra.local import ports
 from tests.api.audiences import insert_consumers
 from tests.api.resources import create, faults
-from tests.indexer.doorway import Doorway
+from tests.indexer.proxy import Doorway
 from tests.service import Account, Service, new_account
 
 RULES: list[dict[str, Any]] = [

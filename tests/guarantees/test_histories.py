@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from opensearchpy.exceptions import NotFoundError
 
-from tests.guarantees.agreement import assert_agreement
-from tests.guarantees.halting_drain import HaltingRound, halting
+from tests.guarantees.halting_round import HaltingRound, halting
+from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline
 
 PLACES = st.integers(0, 11)

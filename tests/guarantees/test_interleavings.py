@@ -5,8 +5,8 @@ from typing import LiteralString, NamedTuple
 
 import pytest
 
-from tests.guarantees.agreement import assert_agreement, differences
-from tests.guarantees.halting_drain import HaltingRound, halting
+from tests.guarantees.halting_round import HaltingRound, halting
+from tests.guarantees.index_comparison import assert_agreement, differences
 from tests.indexer.conftest import Pipeline
 
 ACTORS = ("one", "other", "client")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from infra import queue
 from infra.database import activity
 from infra.local.servers import LocalServers
-from tests.guarantees.agreement import assert_agreement, assert_agreement_soon
+from tests.guarantees.index_comparison import assert_agreement, assert_agreement_soon
 from tests.service import CELERY, Account, Database, Service, new_account, new_database
 from tests.waiting import wait_until
 
@@ -23,10 +23,12 @@ STEPS = ["unclaimed", "claimed", "aimed", "read", "written", "refreshed", "forgo
 class HaltingService(Service):
     COMMANDS = Service.COMMANDS | {
         "api": [
-            "tests.guarantees.halting:create_app" if word.startswith("api.") else word
+            "tests.guarantees.halting_service:create_app" if word.startswith("api.") else word
             for word in Service.COMMANDS["api"]
         ],
-        "worker": ["tests.guarantees.halting" if word == CELERY[-1] else word for word in Service.COMMANDS["worker"]],
+        "worker": [
+            "tests.guarantees.halting_service" if word == CELERY[-1] else word for word in Service.COMMANDS["worker"]
+        ],
     }
 
 

@@ -12,9 +12,9 @@ import redis
 import sqlalchemy as sa
 
 from infra.local.servers import LocalServers
-from tests.guarantees.agreement import assert_agreement_soon, differences
 from tests.guarantees.conftest import crash
-from tests.guarantees.mixing import Client
+from tests.guarantees.index_comparison import assert_agreement_soon, differences
+from tests.guarantees.random_client import Client
 from tests.service import Database, Service, new_account
 from tests.waiting import wait_until
 

@@ -13,8 +13,8 @@ from infra import queue
 from infra.index import naming
 from infra.local.server import Server
 from infra.local.servers import LocalServers
-from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash, start
+from tests.guarantees.index_comparison import assert_agreement_soon
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 

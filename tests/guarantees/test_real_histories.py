@@ -20,8 +20,8 @@ from opensearchpy import OpenSearch
 from infra.index import naming
 from infra.index.client import open_writer
 from infra.local.servers import LocalServers
-from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
+from tests.guarantees.index_comparison import assert_agreement_soon
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 

@@ -19,9 +19,9 @@ from opensearchpy.exceptions import OpenSearchException
 
 from infra.index import naming
 from infra.local.servers import LocalServers
-from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
-from tests.guarantees.mixing import Client
+from tests.guarantees.index_comparison import assert_agreement_soon
+from tests.guarantees.random_client import Client
 from tests.service import CELERY, Account, Service, new_account, new_service
 from tests.waiting import wait_until
 

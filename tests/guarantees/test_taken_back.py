@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from infra.local.servers import THROWAWAY, LocalServers
-from tests.guarantees.agreement import assert_agreement_soon
 from tests.guarantees.conftest import crash
+from tests.guarantees.index_comparison import assert_agreement_soon
 from tests.service import Account, Service, new_account, new_service
 from tests.waiting import wait_until
 

@@ -15,8 +15,8 @@ from infra.local import artifacts, ports
 from infra.local.opensearch import OpenSearch
 from infra.local.server import wait_ready
 from infra.local.servers import THROWAWAY, LocalServers
-from tests.guarantees.agreement import assert_agreement_soon
-from tests.guarantees.mixing import Client
+from tests.guarantees.index_comparison import assert_agreement_soon
+from tests.guarantees.random_client import Client
 from tests.guarantees.test_rebuilds import ask, ended
 from tests.service import Account, Service, new_account, new_database
 from tests.waiting import wait_until

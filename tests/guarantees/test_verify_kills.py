@@ -13,7 +13,7 @@ from infra.local.servers import LocalServers
 from infra.operations.counters import totals
 from infra.operations.reindex import ReindexScope, request_reindex
 from infra.operations.verify import MAX_STORED_DIFFERENCES, Run, find_run, request_run
-from tests.guarantees.agreement import assert_agreement
+from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline, new_pipeline
 from tests.service import Service, new_database
 from tests.waiting import wait_until

@@ -14,8 +14,8 @@ from indexer.drain.bulk import IndexUnavailable
 from infra.index import documents, naming
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
-from tests.indexer.doorway import Doorway
-from tests.indexer.test_drain import POISON
+from tests.indexer.proxy import Doorway
+from tests.indexer.test_drain_round import POISON
 
 ROUNDS = claims.MAX_ATTEMPTS + 1
 ATTEMPTED = [(attempt, attempt == claims.MAX_ATTEMPTS) for attempt in range(1, claims.MAX_ATTEMPTS + 1)]
@@ -128,7 +128,7 @@ PLACES: dict[str, Fault] = {
 
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_place_that_refuses_all_is_to_blame_and_no_document(pipeline: Pipeline, place: Fault, number: int) -> None:
+def test_unavailable_index_counts_no_attempt_for_documents(pipeline: Pipeline, place: Fault, number: int) -> None:
     changed = [pipeline.consumer() for _ in range(number)]
     other = pipeline.consumer()
     pipeline.drain()
@@ -145,7 +145,7 @@ def test_place_that_refuses_all_is_to_blame_and_no_document(pipeline: Pipeline, 
     assert [pipeline.indexed(consumer)["fullName"] for consumer in changed] == ["Changed"] * number
 
 
-def test_document_refused_alone_is_to_blame_while_others_can_be_written(pipeline: Pipeline) -> None:
+def test_document_refused_alone_counts_an_attempt(pipeline: Pipeline) -> None:
     poisoned, healthy = pipeline.consumer(), pipeline.consumer()
     pipeline.drain()
     poison(pipeline, poisoned)
@@ -158,7 +158,7 @@ def test_document_refused_alone_is_to_blame_while_others_can_be_written(pipeline
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_document_that_opensearch_stumbles_over_is_to_blame_and_others_go_on(pipeline: Pipeline, alone: bool) -> None:  # noqa: FBT001 (a parameter)
+def test_document_failing_with_500_is_parked_and_others_pass(pipeline: Pipeline, alone: bool) -> None:  # noqa: FBT001 (a parameter)
     bad, other = pipeline.consumer(), pipeline.consumer()
     pipeline.drain()
     with ingest_failure(pipeline, f"ctx.fullName == '{BAD}'"):
@@ -177,14 +177,14 @@ def test_document_that_opensearch_stumbles_over_is_to_blame_and_others_go_on(pip
     assert pipeline.waiting() == 0
 
 
-def test_first_documents_of_all_are_not_to_blame_for_a_place_that_stumbles(pipeline: Pipeline) -> None:
+def test_first_documents_count_no_attempt_in_a_failing_index(pipeline: Pipeline) -> None:
     pipeline.consumer()
     with ingest_failure(pipeline), pytest.raises(IndexUnavailable):
         pipeline.round()
     assert attempts(pipeline) == [(0, False)]
 
 
-def test_document_too_large_for_the_place_is_to_blame_once_it_is_alone(pipeline: Pipeline) -> None:
+def test_document_too_large_counts_an_attempt_once_alone(pipeline: Pipeline) -> None:
     """The whole request is refused then, with 429, as when there are too many."""
     large, other, _ = pipeline.consumer(), pipeline.consumer(), pipeline.consumer("Untouched")
     pipeline.drain()
@@ -202,7 +202,7 @@ def test_document_too_large_for_the_place_is_to_blame_once_it_is_alone(pipeline:
     assert attempts(pipeline) == [(1, False)]
 
 
-def test_row_that_cannot_be_rendered_is_to_blame_and_others_go_on(
+def test_row_that_cannot_be_rendered_is_parked_and_others_pass(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, other = pipeline.consumer(), pipeline.consumer()
@@ -237,7 +237,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
     monkeypatch.setattr(claims, "read_consumers", read_consumers)
 
 
-def test_row_that_cannot_be_read_is_to_blame_once_it_is_alone(
+def test_row_that_cannot_be_read_counts_an_attempt_once_alone(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, other = pipeline.consumer(), pipeline.consumer()

@@ -22,7 +22,7 @@ def claimed(pipeline: Pipeline, lane: str = "live", rows: int = claims.ROWS) -> 
     return {number: numbers.count(number) for number in sorted(set(numbers))}
 
 
-def test_drains_at_once_take_different_rows(pipeline: Pipeline) -> None:
+def test_concurrent_drains_claim_different_rows(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=3, each=1000)
     engine = pipeline.database.engine
     with engine.connect() as one, engine.connect() as other, one.begin(), other.begin():
@@ -31,13 +31,13 @@ def test_drains_at_once_take_different_rows(pipeline: Pipeline) -> None:
     assert len(taken[0]) == len(taken[1]) == claims.ROWS
 
 
-def test_every_environment_has_its_part_of_a_round(pipeline: Pipeline) -> None:
+def test_every_environment_has_its_share_of_a_round(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=1, each=5000)
     pipeline.run(FILL, lane="live", first=2, last=5, each=200)
     assert claimed(pipeline) == dict.fromkeys(range(1, 6), 200)
 
 
-def test_what_some_leave_over_others_use(pipeline: Pipeline) -> None:
+def test_unused_shares_go_to_other_environments(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=1, each=5000)
     pipeline.run(FILL, lane="live", first=2, last=50, each=1)
     taken = claimed(pipeline)
@@ -45,14 +45,14 @@ def test_what_some_leave_over_others_use(pipeline: Pipeline) -> None:
     assert taken[1] == claims.ROWS - 49
 
 
-def test_an_import_and_single_changes_are_in_different_lanes(pipeline: Pipeline) -> None:
+def test_imports_and_single_changes_use_different_lanes(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="bulk", first=1, last=2, each=5000)
     pipeline.run(FILL, lane="live", first=1, last=1, each=1)
     assert claimed(pipeline, "live") == {1: 1}
     assert claimed(pipeline, "bulk") == {1: claims.ROWS // 2, 2: claims.ROWS // 2}
 
 
-def test_parked_rows_and_those_to_be_tried_later_are_not_taken(pipeline: Pipeline) -> None:
+def test_parked_rows_and_rows_with_a_later_retry_are_skipped(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=1, each=5)
     pipeline.run("UPDATE outbox SET parked_at = now() WHERE seq % 5 = 0")
     pipeline.run("UPDATE outbox SET retry_at = now() + interval '1 hour' WHERE seq % 5 = 1")
@@ -60,7 +60,7 @@ def test_parked_rows_and_those_to_be_tried_later_are_not_taken(pipeline: Pipelin
     assert claimed(pipeline) == {1: 3}
 
 
-def test_claim_reads_about_what_it_takes_however_long_the_queues_are(pipeline: Pipeline) -> None:
+def test_claim_cost_does_not_grow_with_the_queues(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=50, each=4000)
     pipeline.run("ANALYZE outbox")
     values = {"environments": list(range(1, 51)), "after": [0] * 50, "lane": "live", "share": 15, "rows": 750}
@@ -75,7 +75,7 @@ def test_claim_reads_about_what_it_takes_however_long_the_queues_are(pipeline: P
     assert environments[0]["Plan"]["Shared Hit Blocks"] < 10 * 50
 
 
-def test_a_burst_after_silence_is_not_worked_off_by_the_plans_of_an_empty_table(pipeline: Pipeline) -> None:
+def test_plans_of_an_empty_outbox_do_not_slow_a_later_burst(pipeline: Pipeline) -> None:
     """A session keeps its plans; that for an empty outbox goes through all of it for every row of it."""
     forget = claims.DELETE_INDEXED.text.replace(":ids", "$1").replace(":versions", "$2")
     ids = [f"cons_{number:026}" for number in range(1, 501)]

@@ -15,7 +15,7 @@ from indexer.drain.round import drain_round
 from infra.index.client import open_writer
 from infra.operations.counters import DELAY_BOUNDS, ENDED_WORKERS, Totals, totals, workers
 from tests.indexer.conftest import Pipeline
-from tests.indexer.test_drain import POISON
+from tests.indexer.test_drain_round import POISON
 
 
 def counted(pipeline: Pipeline, lane: str = "live") -> Totals:
@@ -37,14 +37,14 @@ def silent(pipeline: Pipeline) -> None:
     pipeline.run("UPDATE indexer_counters SET updated_at = updated_at - interval '61 minutes'")
 
 
-def test_nothing_is_counted_before_anything_is_done(pipeline: Pipeline) -> None:
+def test_empty_round_counts_nothing(pipeline: Pipeline) -> None:
     assert pipeline.round().rows == 0
     assert numbers(counted(pipeline)) == (0, 0, 0, 0, 0)
     assert counted(pipeline).delay_buckets == [0] * (len(DELAY_BOUNDS) + 1)
     assert rows(pipeline) == []
 
 
-def test_every_change_is_counted_once_though_one_document_brings_several(pipeline: Pipeline) -> None:
+def test_changes_and_documents_are_counted_separately(pipeline: Pipeline) -> None:
     first, second = pipeline.consumer(), pipeline.consumer()
     pipeline.rename(first, "Again")
     pipeline.delete(second)
@@ -56,7 +56,7 @@ def test_every_change_is_counted_once_though_one_document_brings_several(pipelin
     assert numbers(counted(pipeline, "bulk")) == (0, 0, 0, 0, 0)
 
 
-def test_changes_are_counted_by_their_own_lane_whichever_brought_them(pipeline: Pipeline) -> None:
+def test_changes_are_counted_in_their_own_lane(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     pipeline.run("UPDATE outbox SET lane = 'bulk'")
     pipeline.rename(consumer, "Live")
@@ -66,7 +66,7 @@ def test_changes_are_counted_by_their_own_lane_whichever_brought_them(pipeline: 
     assert pipeline.waiting() == 0
 
 
-def test_conflict_is_counted_and_not_taken_for_a_document_that_was_written(pipeline: Pipeline) -> None:
+def test_conflict_is_not_counted_as_a_written_document(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     lie = msgspec.json.encode({"id": consumer, "environmentId": str(pipeline.environment), "deleted": False})
     assert pipeline.write_by_hand(consumer, pipeline.version(consumer) + 1000, lie) == 200
@@ -75,7 +75,7 @@ def test_conflict_is_counted_and_not_taken_for_a_document_that_was_written(pipel
     assert numbers(counted(pipeline)) == (1, 1, 1, 1, 0)
 
 
-def test_each_failure_of_a_document_is_counted_and_its_change_when_it_is_mended(pipeline: Pipeline) -> None:
+def test_each_failure_and_the_final_success_are_counted(pipeline: Pipeline) -> None:
     poisoned = pipeline.consumer()
     pipeline.consumer()
     pipeline.drain()
@@ -90,7 +90,7 @@ def test_each_failure_of_a_document_is_counted_and_its_change_when_it_is_mended(
 
 
 @pytest.mark.parametrize(("age", "bound"), [(-60, 0.025), (31, 60.0), (100, 300.0), (400, None)])
-def test_delay_is_from_the_change_to_its_being_searchable(pipeline: Pipeline, age: int, bound: float | None) -> None:
+def test_delay_is_from_the_change_until_it_is_searchable(pipeline: Pipeline, age: int, bound: float | None) -> None:
     """The first is of a clock that was set back."""
     pipeline.consumer()
     pipeline.run("UPDATE outbox SET created_at = clock_timestamp() + :age * interval '-1 second'", age=age)
@@ -101,7 +101,7 @@ def test_delay_is_from_the_change_to_its_being_searchable(pipeline: Pipeline, ag
     assert found.delay_seconds >= max(age, 0)
 
 
-def test_round_that_is_rolled_back_counts_nothing(pipeline: Pipeline) -> None:
+def test_rolled_back_round_counts_nothing(pipeline: Pipeline) -> None:
     pipeline.consumer()
     nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
     away = open_writer(nobody)
@@ -111,9 +111,7 @@ def test_round_that_is_rolled_back_counts_nothing(pipeline: Pipeline) -> None:
     assert numbers(counted(pipeline)) == (0, 0, 0, 0, 0)
 
 
-def test_round_whose_commit_is_lost_counts_nothing_and_its_repetition_once(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_round_with_a_lost_commit_is_counted_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline.consumer()
     with monkeypatch.context() as patch:
         patch.setattr(counters, "record", then_ended(counters.record))
@@ -134,7 +132,7 @@ def then_ended(step: Callable[..., None]) -> Callable[..., None]:
     return ended
 
 
-def test_drains_at_once_do_not_wait_for_each_other(pipeline: Pipeline) -> None:
+def test_concurrent_drains_do_not_wait_for_each_other(pipeline: Pipeline) -> None:
     done = counters.RoundCounts(1, 0, 0, {"live": [5], "bulk": [7]})
     engine = pipeline.database.engine
     with engine.connect() as one, engine.connect() as other:
@@ -149,7 +147,7 @@ def test_drains_at_once_do_not_wait_for_each_other(pipeline: Pipeline) -> None:
     assert len(rows(pipeline)) == 4
 
 
-def test_counters_of_silent_workers_become_one_row_and_the_sums_stay(pipeline: Pipeline) -> None:
+def test_counters_of_ended_workers_are_folded_into_one_row(pipeline: Pipeline) -> None:
     engine = pipeline.database.engine
     for round_number in range(2):
         sessions = [engine.connect() for _ in range(3)]
@@ -174,7 +172,7 @@ def test_counters_of_silent_workers_become_one_row_and_the_sums_stay(pipeline: P
         assert workers(connection) == []
 
 
-def test_counters_of_a_worker_at_work_are_left_to_it(pipeline: Pipeline) -> None:
+def test_counters_of_a_running_worker_are_not_folded(pipeline: Pipeline) -> None:
     pipeline.consumer()
     pipeline.round()
     assert upkeep.fold_counters(pipeline.database.engine) == 0
@@ -192,7 +190,7 @@ def test_counters_of_a_worker_at_work_are_left_to_it(pipeline: Pipeline) -> None
     assert numbers(counted(pipeline)) == (3, 3, 3, 0, 0)
 
 
-def test_folding_in_several_places_while_drains_count_loses_nothing(pipeline: Pipeline) -> None:
+def test_concurrent_folding_loses_no_count(pipeline: Pipeline) -> None:
     engine = pipeline.database.engine
 
     def work(number: int) -> int:

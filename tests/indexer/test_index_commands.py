@@ -14,9 +14,9 @@ from infra.operations import outbox
 from infra.operations.status import PARKED_ROWS
 from infra.operations.verify import request_run
 from infra.settings import Settings
-from tests.commands import Consumers, commands
+from tests.cli import Consumers, commands
 from tests.indexer.conftest import Pipeline
-from tests.indexer.test_drain import POISON
+from tests.indexer.test_drain_round import POISON
 
 CLOSED = "127.0.0.1:9"
 
@@ -83,7 +83,7 @@ def mend(pipeline: Pipeline) -> None:
     create_index(pipeline, mapping.MAPPING["properties"])
 
 
-def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_status_shows_generations_and_backlog(pipeline: Pipeline, consumers: Consumers) -> None:
     for _ in range(3):
         pipeline.consumer()
     pipeline.round()
@@ -118,9 +118,7 @@ def test_status_tells_of_the_index_and_of_what_waits(pipeline: Pipeline, consume
     assert "as declared" in table
 
 
-def test_status_tells_what_was_asked_for_and_how_far_the_index_was_seen(
-    pipeline: Pipeline, consumers: Consumers
-) -> None:
+def test_status_shows_requested_runs_and_seen_position(pipeline: Pipeline, consumers: Consumers) -> None:
     pipeline.consumer()
     pipeline.drain()
     reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
@@ -134,7 +132,7 @@ def test_status_tells_what_was_asked_for_and_how_far_the_index_was_seen(
 
 
 @pytest.mark.parametrize("away", ["OPENSEARCH_URL", "REDIS_URL"])
-def test_status_tells_the_rest_while_a_server_is_away(
+def test_status_works_while_a_server_is_away(
     pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch, away: str
 ) -> None:
     pipeline.consumer()
@@ -160,7 +158,7 @@ def test_status_tells_the_rest_while_a_server_is_away(
         ("mapping", "isAsDeclared", False),
     ],
 )
-def test_status_shows_what_is_wrong_with_the_index(
+def test_status_shows_problems_of_the_index(
     pipeline: Pipeline, consumers: Consumers, harm: str, field: str, expected: object
 ) -> None:
     indices, name = pipeline.database.search.indices, pipeline.index_name
@@ -177,9 +175,7 @@ def test_status_shows_what_is_wrong_with_the_index(
     assert ("differs: consumers index rebuild" in consumers("index", "status").out) == (harm == "mapping")
 
 
-def test_parked_change_is_shown_with_its_reason_in_one_line_that_does_nothing(
-    pipeline: Pipeline, consumers: Consumers
-) -> None:
+def test_parked_change_is_shown_in_one_harmless_line(pipeline: Pipeline, consumers: Consumers) -> None:
     consumer = pipeline.consumer()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m=POISON)
     pipeline.run("DELETE FROM outbox WHERE version < (SELECT version FROM consumers)")
@@ -206,9 +202,7 @@ def test_latest_parked_changes_are_shown_and_the_others_counted(pipeline: Pipeli
     assert "5 more" in consumers("index", "status").out
 
 
-def test_what_was_parked_is_in_the_index_once_its_cause_is_mended_and_it_is_tried_again(
-    narrow: Pipeline, consumers: Consumers
-) -> None:
+def test_parked_change_is_indexed_by_a_retry_after_the_fix(narrow: Pipeline, consumers: Consumers) -> None:
     refused = externally_named(narrow, "not a number")
     park(narrow)
     assert narrow.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
@@ -223,7 +217,7 @@ def test_what_was_parked_is_in_the_index_once_its_cause_is_mended_and_it_is_trie
     assert consumers("index", "retry-parked").out == "0 parked changes will be tried again.\n"
 
 
-def test_change_whose_cause_stays_is_parked_again(narrow: Pipeline, consumers: Consumers) -> None:
+def test_retried_change_that_still_fails_is_parked_again(narrow: Pipeline, consumers: Consumers) -> None:
     externally_named(narrow, "not a number")
     park(narrow)
     consumers("index", "retry-parked")
@@ -231,7 +225,7 @@ def test_change_whose_cause_stays_is_parked_again(narrow: Pipeline, consumers: C
     assert narrow.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
 
 
-def test_what_is_tried_again_can_be_chosen(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_retry_can_be_limited_to_environments_and_ids(pipeline: Pipeline, consumers: Consumers) -> None:
     other = other_environment(pipeline)
     mine, second, theirs = pipeline.consumer(), pipeline.consumer(), other.consumer()
     choices = {
@@ -258,7 +252,7 @@ def test_what_is_tried_again_can_be_chosen(pipeline: Pipeline, consumers: Consum
         ("None:live", 1, "'None'"),
     ],
 )
-def test_environment_that_is_none_is_refused(
+def test_unknown_environment_is_refused(
     pipeline: Pipeline, consumers: Consumers, place: str, code: int, problem: str
 ) -> None:
     pipeline.consumer()
@@ -269,7 +263,7 @@ def test_environment_that_is_none_is_refused(
     assert pipeline.run("SELECT count(*) FROM outbox WHERE parked_at IS NULL") == [(0,)]
 
 
-def test_change_that_is_being_written_is_left_to_its_drain(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_retry_skips_a_change_locked_by_a_drain(pipeline: Pipeline, consumers: Consumers) -> None:
     consumer, _ = pipeline.consumer(), pipeline.consumer()
     pipeline.run("UPDATE outbox SET parked_at = now()")
     with pipeline.database.engine.begin() as connection:
@@ -277,7 +271,7 @@ def test_change_that_is_being_written_is_left_to_its_drain(pipeline: Pipeline, c
         assert json.loads(consumers("index", "retry-parked", "--json").out)["retried"] == 1
 
 
-def test_the_indexer_is_woken_if_it_can_be(
+def test_retry_wakes_the_indexer_if_redis_is_up(
     pipeline: Pipeline,
     consumers: Consumers,
     monkeypatch: pytest.MonkeyPatch,

@@ -12,8 +12,9 @@ from indexer.verify.ranges import IdRange
 from infra.index import indices, mapping, naming
 from infra.operations import rebuild as rebuilds
 from infra.operations.rebuild import Request
-from tests.guarantees.agreement import assert_agreement
-from tests.indexer.building import (
+from tests.guarantees.index_comparison import assert_agreement
+from tests.indexer.conftest import Pipeline
+from tests.indexer.rebuild_steps import (
     PHASES,
     ask,
     build,
@@ -28,10 +29,9 @@ from tests.indexer.building import (
     rebuild,
     states,
 )
-from tests.indexer.conftest import Pipeline
 
 
-def test_rebuilt_index_is_the_database_and_the_one_before_is_kept(
+def test_rebuilt_index_equals_the_database_and_old_is_kept(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fill, "ROWS", 30)
@@ -48,7 +48,7 @@ def test_rebuilt_index_is_the_database_and_the_one_before_is_kept(
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_what_changes_in_any_phase_is_in_the_new_index(pipeline: Pipeline, builder: Builder, phase: str) -> None:
+def test_change_in_any_phase_is_in_the_new_index(pipeline: Pipeline, builder: Builder, phase: str) -> None:
     renamed, gone, poisoned = pipeline.consumer("Before"), pipeline.consumer(), pipeline.consumer()
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -62,7 +62,7 @@ def test_what_changes_in_any_phase_is_in_the_new_index(pipeline: Pipeline, build
     assert_agreement(pipeline.database)
 
 
-def test_what_changes_after_it_was_filled_in_is_in_the_new_index(
+def test_change_of_a_filled_row_is_in_the_new_index(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fill, "ROWS", 2)
@@ -97,7 +97,7 @@ def test_cancel_in_any_phase_leaves_nothing(pipeline: Pipeline, builder: Builder
     assert rebuild(pipeline, builder).phase == "done"
 
 
-def test_second_rebuild_is_refused_while_one_is_built(pipeline: Pipeline, builder: Builder) -> None:
+def test_second_rebuild_is_refused_while_one_is_running(pipeline: Pipeline, builder: Builder) -> None:
     ask(pipeline, "rebuild")
     with pytest.raises(rebuilds.RebuildError, match=r"already being built \(phase requested\)"):
         ask(pipeline, "rebuild")
@@ -108,12 +108,12 @@ def test_second_rebuild_is_refused_while_one_is_built(pipeline: Pipeline, builde
 
 
 @pytest.mark.parametrize("request_", ["cancel", "pause", "resume", "rollback", "drop"])
-def test_what_cannot_be_done_is_refused(pipeline: Pipeline, request_: Request) -> None:
+def test_request_without_a_rebuild_is_refused(pipeline: Pipeline, request_: Request) -> None:
     with pytest.raises(rebuilds.RebuildError):
         ask(pipeline, request_)
 
 
-def test_paused_rebuild_rests_and_misses_nothing(pipeline: Pipeline, builder: Builder) -> None:
+def test_paused_rebuild_does_nothing_and_misses_no_change(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer("Before")
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -129,7 +129,7 @@ def test_paused_rebuild_rests_and_misses_nothing(pipeline: Pipeline, builder: Bu
 
 
 @pytest.mark.parametrize("request_", ["cancel", "pause"])
-def test_verification_that_is_under_way_ends_when_it_is_not_wanted_any_more(
+def test_cancel_or_pause_ends_a_running_verification(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch, request_: Request
 ) -> None:
     monkeypatch.setattr(ranges, "RANGE_ROWS", 2)
@@ -160,7 +160,7 @@ def test_verification_that_is_under_way_ends_when_it_is_not_wanted_any_more(
         assert_agreement(pipeline.database)
 
 
-def test_verification_is_done_in_parts_and_each_range_once(
+def test_verification_resumes_and_compares_each_range_once(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranges, "RANGE_ROWS", 2)
@@ -185,7 +185,7 @@ def test_verification_is_done_in_parts_and_each_range_once(
     assert {part.after for part in compared} >= {part.last for part in compared if part.last}
 
 
-def test_rests_of_a_rebuild_do_not_count_in_its_rate(
+def test_pauses_do_not_count_in_the_rate_of_a_rebuild(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fill, "ROWS", 500)
@@ -206,7 +206,7 @@ def test_rests_of_a_rebuild_do_not_count_in_its_rate(
 
 
 @pytest.mark.parametrize("fault", ["removed", "altered", "added"])
-def test_index_that_differs_is_never_read(pipeline: Pipeline, builder: Builder, fault: str) -> None:
+def test_index_with_differences_is_never_read(pipeline: Pipeline, builder: Builder, fault: str) -> None:
     consumer, other = pipeline.consumer(), pipeline.consumer()
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -224,7 +224,7 @@ def test_index_that_differs_is_never_read(pipeline: Pipeline, builder: Builder, 
     assert pipeline.visible() == {consumer, other}
 
 
-def test_rollback_loses_nothing_either_way(pipeline: Pipeline, builder: Builder) -> None:
+def test_rollback_and_its_reversal_lose_nothing(pipeline: Pipeline, builder: Builder) -> None:
     first = pipeline.consumer("Before")
     pipeline.drain()
     rebuild(pipeline, builder)
@@ -242,7 +242,7 @@ def test_rollback_loses_nothing_either_way(pipeline: Pipeline, builder: Builder)
         assert_agreement(pipeline.database)
 
 
-def test_kept_index_goes_when_its_time_is_over(pipeline: Pipeline, builder: Builder) -> None:
+def test_drop_deletes_the_kept_index(pipeline: Pipeline, builder: Builder) -> None:
     rebuild(pipeline, builder)
     assert len(index_names(pipeline)) == 2
     ask(pipeline, "drop")
@@ -253,7 +253,7 @@ def test_kept_index_goes_when_its_time_is_over(pipeline: Pipeline, builder: Buil
         ask(pipeline, "rollback")
 
 
-def test_row_that_no_index_takes_holds_up_no_rebuild(pipeline: Pipeline, builder: Builder) -> None:
+def test_row_that_every_index_refuses_blocks_no_rebuild(pipeline: Pipeline, builder: Builder) -> None:
     healthy, poisoned = pipeline.consumer(), pipeline.consumer()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m='{"a": 1e16000}')
     pipeline.drain()
@@ -263,7 +263,7 @@ def test_row_that_no_index_takes_holds_up_no_rebuild(pipeline: Pipeline, builder
     assert misses(pipeline) == 0
 
 
-def test_document_that_only_the_new_index_refuses_ends_the_rebuild(pipeline: Pipeline, builder: Builder) -> None:
+def test_document_refused_by_the_new_index_fails_the_rebuild(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer()
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -280,9 +280,7 @@ def test_document_that_only_the_new_index_refuses_ends_the_rebuild(pipeline: Pip
     assert pipeline.visible() == {consumer}
 
 
-def test_new_field_deployed_before_its_rebuild_stops_nothing_and_is_there_after_it(
-    pipeline: Pipeline, builder: Builder
-) -> None:
+def test_field_deployed_before_its_rebuild_blocks_nothing(pipeline: Pipeline, builder: Builder) -> None:
     """The index was built by code that did not know `totalOrders`; it refuses what it does not know."""
     search, index = pipeline.database.search, pipeline.index_name
     known = {name: field for name, field in mapping.MAPPING["properties"].items() if name != "totalOrders"}

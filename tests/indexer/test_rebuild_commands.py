@@ -14,10 +14,10 @@ from indexer.rebuild.builder import Builder
 from infra import queue
 from infra.operations import rebuild as rebuilds
 from infra.settings import Settings
-from tests.commands import Consumers, commands
-from tests.indexer.building import ask, build, latest, next_index, people, reach, read_index, rebuild
+from tests.cli import Consumers, commands
 from tests.indexer.conftest import Pipeline
-from tests.scraping import metrics
+from tests.indexer.rebuild_steps import ask, build, latest, next_index, people, reach, read_index, rebuild
+from tests.metrics import metrics
 from tests.service import Service, new_account
 
 MEASURED = {
@@ -69,7 +69,7 @@ def at_work(builder: Builder | TamperingBuilder) -> Iterator[None]:
         thread.join()
 
 
-def test_rebuild_is_asked_for_and_the_builders_are_woken(
+def test_rebuild_is_requested_and_builders_are_woken(
     pipeline: Pipeline,
     consumers: Consumers,
     monkeypatch: pytest.MonkeyPatch,
@@ -90,7 +90,7 @@ def test_second_rebuild_is_refused_in_one_line(pipeline: Pipeline, consumers: Co
     assert refused.err == f"{next_index(pipeline)} {message}\n"
 
 
-def test_rebuild_that_is_waited_for_shows_how_far_it_is_and_how_it_ended(
+def test_rebuild_with_wait_shows_progress_and_result(
     pipeline: Pipeline, builder: Builder, consumers: Consumers
 ) -> None:
     people(pipeline, 50)
@@ -105,9 +105,7 @@ def test_rebuild_that_is_waited_for_shows_how_far_it_is_and_how_it_ended(
     assert read_index(pipeline) == [pipeline.index_name]
 
 
-def test_rebuild_that_fails_says_so_by_its_exit_code(
-    pipeline: Pipeline, builder: Builder, consumers: Consumers
-) -> None:
+def test_failed_rebuild_has_exit_code_1(pipeline: Pipeline, builder: Builder, consumers: Consumers) -> None:
     pipeline.consumer()
     pipeline.drain()
     with at_work(TamperingBuilder(builder, pipeline)):
@@ -116,7 +114,9 @@ def test_rebuild_that_fails_says_so_by_its_exit_code(
     assert "verification found 1 differences" in said.out
 
 
-def test_pause_resume_cancel_and_drop_are_told(pipeline: Pipeline, builder: Builder, consumers: Consumers) -> None:
+def test_pause_resume_cancel_and_drop_report_their_effect(
+    pipeline: Pipeline, builder: Builder, consumers: Consumers
+) -> None:
     ask(pipeline, "rebuild")
     assert "paused" in consumers("index", "pause").out
     assert "paused" not in consumers("index", "resume").out
@@ -128,7 +128,7 @@ def test_pause_resume_cancel_and_drop_are_told(pipeline: Pipeline, builder: Buil
     assert consumers("index", "drop").code == 0
 
 
-def test_how_far_it_is_is_the_same_wherever_one_asks(
+def test_progress_is_equal_in_cli_api_and_metrics(
     pipeline: Pipeline, builder: Builder, consumers: Consumers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(fill, "ROWS", 20)

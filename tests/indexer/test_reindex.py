@@ -11,8 +11,8 @@ import pytest
 from indexer.verify import reindex
 from indexer.verify.runs import Runner
 from infra.operations.reindex import ReindexScope, request_reindex
-from tests.commands import Consumers, Said, commands
-from tests.guarantees.agreement import assert_agreement
+from tests.cli import Consumers, Said, commands
+from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline
 
 
@@ -73,7 +73,7 @@ def test_lost_document_is_written_again(pipeline: Pipeline, consumers: Consumers
     assert_agreement(pipeline.database)
 
 
-def test_all_of_an_environment_are_found_in_many_transactions(
+def test_environment_is_reindexed_in_several_transactions(
     pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reindex, "PAGE_ROWS", 3)
@@ -84,7 +84,7 @@ def test_all_of_an_environment_are_found_in_many_transactions(
     assert rows(pipeline) == sorted(ids)
 
 
-def test_choices_hold_together_and_a_dry_run_only_counts(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_conditions_are_combined_and_a_dry_run_only_counts(pipeline: Pipeline, consumers: Consumers) -> None:
     old, new, failed = pipeline.consumer(), pipeline.consumer(), pipeline.consumer()
     pipeline.run("ALTER TABLE consumers DISABLE TRIGGER USER")
     pipeline.run("UPDATE consumers SET updated_at = '2020-01-01Z' WHERE id = :id", id=old)
@@ -104,9 +104,7 @@ def test_choices_hold_together_and_a_dry_run_only_counts(pipeline: Pipeline, con
     assert queued(pipeline) == set()
 
 
-def test_change_that_was_given_up_is_done_with_once_its_consumer_is_written(
-    pipeline: Pipeline, consumers: Consumers
-) -> None:
+def test_reindex_resolves_a_parked_change(pipeline: Pipeline, consumers: Consumers) -> None:
     failed = pipeline.consumer()
     pipeline.run("UPDATE outbox SET attempts = 5, parked_at = now()")
     consumers("index", "reindex", "--failed-since", "2021-01-01")
@@ -132,7 +130,7 @@ def mixed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
     return {mark: [name for other, name in left if other == mark] for mark in ("odd", "even")}
 
 
-def test_what_a_filter_finds_in_the_index_is_written_again(
+def test_consumers_found_by_a_filter_are_reindexed(
     pipeline: Pipeline, consumers: Consumers, mixed: dict[str, list[str]]
 ) -> None:
     options = ("--environment", "Shop:live", "--filter", "metadata.mark:ODD")
@@ -145,7 +143,7 @@ def test_what_a_filter_finds_in_the_index_is_written_again(
     assert rows(pipeline) == odd
 
 
-def test_filter_and_other_choices_hold_together(
+def test_filter_is_combined_with_other_conditions(
     pipeline: Pipeline, consumers: Consumers, mixed: dict[str, list[str]]
 ) -> None:
     pipeline.run("ALTER TABLE consumers DISABLE TRIGGER USER")
@@ -171,7 +169,7 @@ def test_filter_and_other_choices_hold_together(
         pipeline.run("DELETE FROM outbox WHERE lane = 'bulk'")
 
 
-def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
+def test_killed_reindex_resumes_and_appends_each_consumer_once(
     pipeline: Pipeline, mixed: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = Runner.open(pipeline.database.settings)
@@ -208,7 +206,7 @@ def test_reindex_whose_worker_is_killed_goes_on_and_appends_each_consumer_once(
         (("--environment", "Nobody:live"), "there is no organization"),
     ],
 )
-def test_what_makes_no_sense_is_refused(consumers: Consumers, options: tuple[str, ...], told: str) -> None:
+def test_invalid_reindex_options_are_refused(consumers: Consumers, options: tuple[str, ...], told: str) -> None:
     said = consumers("index", "reindex", *options)
     assert said.code == 2
     # It may be broken into lines, in a frame.

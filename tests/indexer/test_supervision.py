@@ -38,7 +38,7 @@ class Clock:
         pytest.param(False, [], None, id="there are none"),
     ],
 )
-def test_worker_is_stuck_when_it_gets_nothing_though_something_waits(
+def test_worker_without_messages_is_stuck_if_messages_wait(
     waits: bool,  # noqa: FBT001 (a case)
     messages_at: list[int],
     stuck_at: int | None,
@@ -55,7 +55,7 @@ def test_worker_is_stuck_when_it_gets_nothing_though_something_waits(
     assert stuck_at is None
 
 
-def test_worker_has_as_long_for_the_first_message_after_a_pause(queue_of_its_own: Redis) -> None:
+def test_worker_has_full_time_after_an_idle_period(queue_of_its_own: Redis) -> None:
     clock = Clock()
     watch = supervision.Watchdog(lambda: supervision.has_messages(queue_of_its_own, [queue.LIVE, queue.BULK]), clock)
     clock.now += 10 * supervision.STUCK_SECONDS
@@ -69,7 +69,7 @@ def test_worker_has_as_long_for_the_first_message_after_a_pause(queue_of_its_own
     assert not watch.is_stuck()
 
 
-def test_broker_that_is_away_or_broken_has_no_messages(queue_of_its_own: Redis) -> None:
+def test_unavailable_broker_has_no_messages(queue_of_its_own: Redis) -> None:
     queue_of_its_own.set(queue.LIVE, "no list")
     assert not supervision.has_messages(queue_of_its_own, [queue.LIVE])
     assert not supervision.has_messages(Redis.from_url("redis://127.0.0.1:9"), [queue.LIVE])
@@ -110,7 +110,7 @@ def stuck_after(indexer: Indexer, clock: Clock, seconds: int = 120) -> int | Non
     return None
 
 
-def test_indexer_that_asks_the_database_nothing_is_stuck(
+def test_indexer_without_queries_is_stuck(
     pipeline: Pipeline, indexer: Callable[[Settings], Indexer], clock: Clock
 ) -> None:
     one = indexer(pipeline.database.settings)
@@ -122,7 +122,7 @@ def test_indexer_that_asks_the_database_nothing_is_stuck(
     assert after >= STARTING_SECONDS + SILENT_SECONDS
 
 
-def test_indexer_that_asks_is_not_stuck_and_begins_anew(
+def test_indexer_with_queries_is_not_stuck(
     pipeline: Pipeline, indexer: Callable[[Settings], Indexer], clock: Clock
 ) -> None:
     one = indexer(pipeline.database.settings)
@@ -139,13 +139,13 @@ def test_indexer_that_asks_is_not_stuck_and_begins_anew(
 @pytest.mark.parametrize(
     "away", [{"redis_url": "redis://127.0.0.1:9"}, {"database_url": "postgresql://nobody@127.0.0.1:9/none"}]
 )
-def test_indexer_without_its_servers_is_excused(
+def test_indexer_is_not_stuck_while_its_servers_are_away(
     pipeline: Pipeline, indexer: Callable[[Settings], Indexer], clock: Clock, away: dict[str, str]
 ) -> None:
     assert stuck_after(indexer(msgspec.structs.replace(pipeline.database.settings, **away)), clock) is None
 
 
-def test_every_process_that_indexes_is_watched_by_its_own_part(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_every_indexing_process_is_supervised(pipeline: Pipeline, tmp_path: Path) -> None:
     started = services.services(tmp_path, pipeline.database.settings, [])
     watched = {process.name: process.part for process in started if isinstance(process, Indexer)}
     assert watched == {process.name: watched.get(process.name) for process in started if "celery" in process.command()}
@@ -185,7 +185,7 @@ class Hanging(Process):
         return "does nothing" if self.log.read_text() else None
 
 
-def test_process_that_is_stuck_is_killed_and_started_again(tmp_path: Path) -> None:
+def test_stuck_process_is_killed_and_restarted(tmp_path: Path) -> None:
     process, told = Hanging(tmp_path), list[str]()
     process.spawn()
     try:

@@ -5,8 +5,8 @@ import pytest
 
 from indexer import upkeep
 from indexer.rebuild.builder import Builder
-from tests.indexer.building import ask, build, document_in, next_index, reach, rebuild
 from tests.indexer.conftest import Pipeline
+from tests.indexer.rebuild_steps import ask, build, document_in, next_index, reach, rebuild
 
 
 def buried(pipeline: Pipeline, days: int) -> str:
@@ -28,7 +28,7 @@ def purge(pipeline: Pipeline) -> int:
     return upkeep.purge_tombstones(pipeline.database.engine, pipeline.writer)
 
 
-def test_old_tombstones_are_purged_and_nothing_else(pipeline: Pipeline) -> None:
+def test_only_old_tombstones_are_purged(pipeline: Pipeline) -> None:
     old, young, alive = buried(pipeline, 9), buried(pipeline, 5), pipeline.consumer()
     pipeline.drain()
     assert purge(pipeline) == 1
@@ -38,7 +38,7 @@ def test_old_tombstones_are_purged_and_nothing_else(pipeline: Pipeline) -> None:
     assert purge(pipeline) == 0
 
 
-def test_consumer_that_came_back_is_not_purged(pipeline: Pipeline) -> None:
+def test_reinserted_consumer_is_not_purged(pipeline: Pipeline) -> None:
     consumer = buried(pipeline, 9)
     pipeline.run("INSERT INTO consumers (id, environment_id) VALUES (:id, :e)", id=consumer)
     pipeline.drain()
@@ -47,9 +47,7 @@ def test_consumer_that_came_back_is_not_purged(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("state", ["built", "kept"])
-def test_nothing_is_purged_while_a_generation_is_built_or_kept(
-    pipeline: Pipeline, builder: Builder, state: str
-) -> None:
+def test_nothing_is_purged_while_another_generation_exists(pipeline: Pipeline, builder: Builder, state: str) -> None:
     old = buried(pipeline, 9)
     if state == "built":
         ask(pipeline, "rebuild")

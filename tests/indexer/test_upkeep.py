@@ -41,7 +41,7 @@ def exists(pipeline: Pipeline, audience: str) -> bool:
     return bool(pipeline.run("SELECT FROM audiences WHERE id = :a", a=audience))
 
 
-def test_memberships_of_a_deleted_audience_go_in_short_transactions_of_lane_bulk(pipeline: Pipeline) -> None:
+def test_memberships_are_cleared_in_short_bulk_transactions(pipeline: Pipeline) -> None:
     gone = deleted_audience(pipeline, NUMBER)
     pipeline.drain()
     assert upkeep.clear_deleted_audiences(pipeline.database.engine) == NUMBER
@@ -55,13 +55,13 @@ def test_memberships_of_a_deleted_audience_go_in_short_transactions_of_lane_bulk
     assert upkeep.clear_deleted_audiences(pipeline.database.engine) == 0
 
 
-def test_one_call_clears_a_part_so_that_drains_wait_shortly(pipeline: Pipeline) -> None:
+def test_one_call_clears_a_limited_number_of_memberships(pipeline: Pipeline) -> None:
     gone = deleted_audience(pipeline, 5500)
     assert [upkeep.clear_deleted_audiences(pipeline.database.engine) for _ in range(3)] == [5000, 500, 0]
     assert not exists(pipeline, gone)
 
 
-def test_clearing_killed_half_way_is_ended_by_another(pipeline: Pipeline) -> None:
+def test_killed_clearing_is_finished_by_another(pipeline: Pipeline) -> None:
     gone = deleted_audience(pipeline, NUMBER)
     waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     environ = os.environ | pipeline.database.environ
@@ -87,7 +87,7 @@ def test_clearing_killed_half_way_is_ended_by_another(pipeline: Pipeline) -> Non
     assert changes == (NUMBER, NUMBER)
 
 
-def test_clearing_in_several_places_at_once_does_each_membership_once(pipeline: Pipeline) -> None:
+def test_concurrent_clearing_clears_each_membership_once(pipeline: Pipeline) -> None:
     gone = [deleted_audience(pipeline, 300) for _ in range(3)]
     with ThreadPoolExecutor(4) as pool:
         cleared = list(pool.map(upkeep.clear_deleted_audiences, [pipeline.database.engine] * 4))
@@ -96,13 +96,13 @@ def test_clearing_in_several_places_at_once_does_each_membership_once(pipeline: 
 
 
 @pytest.mark.parametrize("number", [0, 1, 1000])
-def test_deleted_audience_of_any_size_goes(pipeline: Pipeline, number: int) -> None:
+def test_deleted_audience_of_any_size_is_cleared(pipeline: Pipeline, number: int) -> None:
     gone = deleted_audience(pipeline, number)
     assert upkeep.clear_deleted_audiences(pipeline.database.engine) == number
     assert not exists(pipeline, gone)
 
 
-def test_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:
+def test_idempotency_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:
     insert = """INSERT INTO idempotency_keys (environment_id, key, fingerprint, status, headers, body, created_at)
         SELECT :e, age || n, '', 200, '{}', '', now() - CAST(age AS interval)
         FROM generate_series(1, :number) AS n, (VALUES ('24 hours 1 second'), ('23 hours 59 minutes')) AS a (age)"""

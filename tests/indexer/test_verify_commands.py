@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from infra import queue
-from tests.commands import Consumers, commands
+from tests.cli import Consumers, commands
 from tests.service import CELERY, Account, Service
 from tests.waiting import wait_until
 
@@ -31,7 +31,9 @@ def tampered(account: Account) -> str:
     return str(name)
 
 
-def test_verify_tells_by_its_exit_code_and_repair_mends(account: Account, tampered: str, consumers: Consumers) -> None:
+def test_verify_has_exit_code_1_for_differences_until_repaired(
+    account: Account, tampered: str, consumers: Consumers
+) -> None:
     place = ("--environment", f"{account.name}:live")
     said = consumers("index", "verify", *place, "--json")
     assert said.code == 1
@@ -48,14 +50,12 @@ def test_verify_tells_by_its_exit_code_and_repair_mends(account: Account, tamper
     assert (clean.code, "all agree" in clean.out) == (0, True)
 
 
-def test_environment_without_a_difference_agrees_though_another_has_one(
-    account: Account, tampered: str, consumers: Consumers
-) -> None:
+def test_verify_of_one_environment_ignores_the_others(account: Account, tampered: str, consumers: Consumers) -> None:
     assert tampered
     assert consumers("index", "verify", "--environment", f"{account.name}:test").code == 0
 
 
-def test_run_that_is_none_cannot_be_repaired(consumers: Consumers) -> None:
+def test_unknown_run_cannot_be_repaired(consumers: Consumers) -> None:
     said = consumers("index", "repair", "--run", "999999")
     assert (said.code, said.err) == (1, "there is no run 999999\n")
     assert consumers("index", "verify", "--environment", "nobody:live").code == 1
@@ -120,7 +120,7 @@ def test_reindex_over_http(account: Account) -> None:
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_reindex_that_makes_no_sense_is_refused_over_http(account: Account, wanted: dict[str, str], field: str) -> None:
+def test_invalid_reindex_is_refused_over_http(account: Account, wanted: dict[str, str], field: str) -> None:
     body = {name: value.replace("{account}", account.name) for name, value in wanted.items()}
     response = account.live.post("/ops/index/reindex", json=body)
     assert response.status_code == 400
@@ -135,7 +135,7 @@ def test_reindex_that_makes_no_sense_is_refused_over_http(account: Account, want
         ("reindex", "reindex", {"filter": "fullName:josé", "updated_since": "2020-01-01"}),
     ],
 )
-def test_run_is_asked_for_by_a_task_too(
+def test_run_is_requested_by_a_task(
     account: Account, service: Service, kind: str, told: str, more: dict[str, str]
 ) -> None:
     account.live.post("/consumers", json={"fullName": "José"}).raise_for_status()
@@ -163,9 +163,7 @@ def test_run_is_asked_for_by_a_task_too(
         ("reindex", {}, "choose consumers by at least one condition"),
     ],
 )
-def test_task_that_makes_no_sense_is_refused_in_the_log(
-    service: Service, kind: str, wanted: dict[str, object], told: str
-) -> None:
+def test_invalid_task_is_refused_in_the_log(service: Service, kind: str, wanted: dict[str, object], told: str) -> None:
     with queue.celery(service.database.settings) as sender:
         sender.send_task(f"indexer.{kind}", kwargs=wanted)
 
@@ -176,7 +174,7 @@ def test_task_that_makes_no_sense_is_refused_in_the_log(
     wait_until(is_told, what="the refusal")
 
 
-def test_watch_finds_what_nobody_asked_for(account: Account, tampered: str) -> None:
+def test_watch_finds_a_difference_without_a_request(account: Account, tampered: str) -> None:
     here = sa.text("UPDATE verifications SET position = :position WHERE kind = 'watch' AND finished_at IS NULL")
 
     def told() -> bool:

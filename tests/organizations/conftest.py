@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.local.servers import LocalServers
-from tests.commands import Consumers, commands
+from tests.cli import Consumers, commands
 from tests.service import Database, new_database
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from infra.accounts.keys import DEFAULT_SCOPES, SCOPES
-from tests.commands import Consumers
+from tests.cli import Consumers
 from tests.service import Database
 
 

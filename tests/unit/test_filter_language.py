@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
 from infra.filters.language import MAX_LENGTH, FilterError, parse
 from infra.index.terms import CODE_LENGTH
-from tests.expressions import conditions, expressions, written
+from tests.filter_expressions import conditions, expressions, written
 
 PIECES = [
     "email",

@@ -13,9 +13,9 @@ from api.audiences.rules import MAX_RULES, MAX_VALUES, Rule, expression, rules_o
 from infra.filters.conditions import AllOf, AnyOf, Condition, Expression
 from infra.filters.language import FilterError, parse
 from infra.filters.rules import TooManyRulesError, groups
-from tests.evaluation import holds
-from tests.expressions import conditions, expressions, written
-from tests.people import person
+from tests.filter_expressions import conditions, expressions, written
+from tests.filter_reference import holds
+from tests.random_consumers import person
 
 MANY = [person(Random(seed)) for seed in range(400)]
 people = st.sampled_from(MANY)

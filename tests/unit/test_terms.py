@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.index.terms import CODE_LENGTH, MAX_VALUE_LENGTH, fold, number_term, path_code, terms, text_term
-from tests.evaluation import caseless
+from tests.filter_reference import caseless
 
 LUCENE_BYTES = 32_766
 """Of one term, at the most."""

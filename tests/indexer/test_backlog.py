@@ -15,7 +15,7 @@ def told(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
         return {lane.lane: (lane.waiting, lane.parked) for lane in outbox.backlog(connection)}
 
 
-def test_each_lane_is_told_of_also_one_with_nothing_in_it(pipeline: Pipeline) -> None:
+def test_backlog_includes_empty_lanes(pipeline: Pipeline) -> None:
     assert told(pipeline) == {"live": (0, 0), "bulk": (0, 0)}
     pipeline.run(FILL, lane="bulk", first=1, last=3, each=4)
     pipeline.run("UPDATE outbox SET parked_at = now() WHERE environment_id = 2")
@@ -23,7 +23,7 @@ def test_each_lane_is_told_of_also_one_with_nothing_in_it(pipeline: Pipeline) ->
     assert told(pipeline) == {"live": (1, 0), "bulk": (8, 4)}
 
 
-def test_oldest_is_the_oldest_of_all_environments(pipeline: Pipeline) -> None:
+def test_backlog_age_is_the_oldest_of_all_environments(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="live", first=1, last=5, each=2)
     pipeline.run("UPDATE outbox SET created_at = now() - environment_id % 4 * interval '1 hour'")
     pipeline.run("UPDATE outbox SET created_at = now() - interval '1 day', parked_at = now() WHERE environment_id = 5")
@@ -33,7 +33,7 @@ def test_oldest_is_the_oldest_of_all_environments(pipeline: Pipeline) -> None:
     assert bulk.oldest_seconds == 0
 
 
-def test_telling_reads_little_of_a_long_queue(pipeline: Pipeline) -> None:
+def test_backlog_reads_few_pages_of_a_long_queue(pipeline: Pipeline) -> None:
     pipeline.run(FILL, lane="bulk", first=1, last=20, each=10_000)
     pipeline.run(FILL, lane="live", first=1, last=1, each=3)
     pipeline.run("UPDATE outbox SET parked_at = now() WHERE seq % 70000 = 0")

@@ -14,9 +14,9 @@ from indexer.verify.pool import ComparisonPool
 from indexer.verify.runs import Runner
 from infra.index.naming import read_alias
 from infra.operations.verify import Run, VerificationError, find_run, known_differences, latest_runs, request_run
-from tests.indexer.comparing import compare_index
+from tests.indexer.comparison import compare_index
 from tests.indexer.conftest import Pipeline
-from tests.indexer.faults import FAULTS, add, remove, rewrite
+from tests.indexer.index_faults import FAULTS, add, remove, rewrite
 from tests.waiting import wait_until
 
 WRITTEN: LiteralString = """
@@ -70,7 +70,7 @@ def planted(pipeline: Pipeline) -> dict[str, str]:
     }
 
 
-def test_run_tells_what_was_compared_and_what_was_found(filled: Pipeline) -> None:
+def test_run_reports_compared_consumers_and_differences(filled: Pipeline) -> None:
     wrong = planted(filled)
     found = done(filled, "verify")
     assert (found.state, found.kind, found.environment, found.error) == ("done", "verify", None, None)
@@ -81,7 +81,7 @@ def test_run_tells_what_was_compared_and_what_was_found(filled: Pipeline) -> Non
     assert dict(rows) == wrong
 
 
-def test_repair_mends_every_fault_and_a_verify_is_clean(filled: Pipeline) -> None:
+def test_repair_fixes_every_fault(filled: Pipeline) -> None:
     wrong = planted(filled)
     found = done(filled, "repair")
     assert (found.differences, found.mended) == (len(wrong), len(wrong))
@@ -91,7 +91,7 @@ def test_repair_mends_every_fault_and_a_verify_is_clean(filled: Pipeline) -> Non
     assert filled.waiting() == 0
 
 
-def test_repair_of_a_run_mends_what_it_found_and_nothing_else(filled: Pipeline) -> None:
+def test_repair_of_a_run_fixes_only_its_differences(filled: Pipeline) -> None:
     first, second, *_ = victims(filled)
     remove(filled, first)
     number = done(filled, "verify").id
@@ -103,13 +103,13 @@ def test_repair_of_a_run_mends_what_it_found_and_nothing_else(filled: Pipeline) 
     assert filled.indexed(first)["fullName"]
 
 
-def test_repair_waits_its_turn_behind_what_people_wait_for(filled: Pipeline) -> None:
+def test_repair_uses_the_bulk_lane(filled: Pipeline) -> None:
     remove(filled, victims(filled)[0])
     done(filled, "repair")
     assert filled.run("SELECT lane FROM outbox") == [("bulk",)]
 
 
-def test_change_on_its_way_is_no_difference(filled: Pipeline) -> None:
+def test_queued_change_is_not_a_difference(filled: Pipeline) -> None:
     first, second, third, *_ = victims(filled)
     filled.rename(first, "Somebody else")
     filled.delete(second)
@@ -120,13 +120,13 @@ def test_change_on_its_way_is_no_difference(filled: Pipeline) -> None:
     assert (found.differences, found.in_flight) == (0, 4)
 
 
-def test_change_that_was_given_up_is_a_difference(filled: Pipeline) -> None:
+def test_parked_change_is_a_difference(filled: Pipeline) -> None:
     filled.rename(victims(filled)[0], "Somebody else")
     filled.run("UPDATE outbox SET parked_at = now()")
     assert done(filled, "verify").causes == {"stale": 1}
 
 
-def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline) -> None:
+def test_run_of_a_killed_worker_is_resumed_at_its_position(filled: Pipeline) -> None:
     remove(filled, victims(filled)[2])
     number = asked(filled, "verify")
     assert runner(filled).work(0)
@@ -137,7 +137,7 @@ def test_run_of_a_killed_worker_is_taken_over_where_it_was(filled: Pipeline) -> 
     assert (seen(filled, number).state, seen(filled, number).compared) == ("done", 21)
 
 
-def test_worker_that_was_thought_dead_writes_no_more(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_lost_its_claim_writes_nothing(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     number = asked(filled, "verify")
     ordinary = compare.compare_range
 
@@ -150,13 +150,13 @@ def test_worker_that_was_thought_dead_writes_no_more(filled: Pipeline, monkeypat
     assert (seen(filled, number).state, seen(filled, number).compared) == ("running", 0)
 
 
-def test_run_without_an_index_fails_and_says_so(filled: Pipeline) -> None:
+def test_run_without_an_index_fails_with_an_error(filled: Pipeline) -> None:
     filled.run("UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := asked(filled, "verify")))
     assert not runner(filled).work(60)
     assert (seen(filled, number).state, seen(filled, number).error) == ("failed", "NotFoundError 404")
 
 
-def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
+def test_watch_completes_a_run_and_reports_differences(filled: Pipeline) -> None:
     add(filled, victims(filled)[0])
     remove(filled, victims(filled)[-1])
     for _ in range(4):
@@ -173,7 +173,7 @@ def test_watch_comes_round_and_what_it_finds_is_known(filled: Pipeline) -> None:
         assert not any(known_differences(connection).values())
 
 
-def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
+def test_processes_start_for_large_runs_but_not_for_the_watch(
     filled: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "PROCESS_THRESHOLD", 10)
@@ -195,7 +195,7 @@ def test_processes_are_started_for_a_run_of_many_and_never_for_the_watch(
     assert started() == 0
 
 
-def test_run_whose_findings_are_not_known_cannot_be_repaired(filled: Pipeline) -> None:
+def test_unfinished_run_cannot_be_repaired(filled: Pipeline) -> None:
     number = asked(filled, "verify")
     with pytest.raises(VerificationError, match="requested"):
         asked(filled, "repair", repairs=number)
@@ -203,7 +203,7 @@ def test_run_whose_findings_are_not_known_cannot_be_repaired(filled: Pipeline) -
         asked(filled, "repair", repairs=number + 1)
 
 
-def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) -> None:
+def test_no_false_difference_during_writes_and_drains(filled: Pipeline) -> None:
     ids, over = victims(filled), threading.Event()
 
     def storm() -> None:
@@ -230,7 +230,7 @@ def test_no_false_alarm_while_others_write_and_a_drain_runs(filled: Pipeline) ->
     assert any(report.in_flight for report in reports)
 
 
-def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_watch_runs_are_deleted(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.operations.verify.KEPT_RUNS", 3)
     for _ in range(9):
         runner(pipeline).watch()
@@ -238,7 +238,7 @@ def test_rounds_of_the_watch_do_not_pile_up(pipeline: Pipeline, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("version", [VERSION_LIMIT, VERSION_LIMIT + 5, (1 << 63) - 2, (1 << 63) - 1])
-def test_document_beyond_all_versions_is_found_and_mended(filled: Pipeline, version: int) -> None:
+def test_document_above_the_version_limit_is_repaired(filled: Pipeline, version: int) -> None:
     """No row could ever be raised above it, so it is removed, and written anew once OpenSearch has forgotten that:
     after a minute, which the drain's attempts outlast.
     """
@@ -264,7 +264,7 @@ def test_document_beyond_all_versions_is_found_and_mended(filled: Pipeline, vers
     assert filled.visible() == set(victims(filled))
 
 
-def test_database_set_back_to_an_earlier_time_is_found_and_mended(filled: Pipeline) -> None:
+def test_restored_older_database_is_found_and_repaired(filled: Pipeline) -> None:
     changed, deleted, *_ = victims(filled)
     columns = ", ".join(name for (name,) in filled.run(WRITTEN))
     with filled.database.engine.connect() as connection:

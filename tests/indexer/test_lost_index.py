@@ -10,9 +10,9 @@ from indexer.rebuild.builder import Builder
 from indexer.rebuild.lost_index import reconcile
 from infra.index import generations, indices, naming
 from infra.operations.rebuild import RebuildError
-from tests.guarantees.agreement import assert_agreement
-from tests.indexer.building import ask, build, index_names, latest, next_index, reach, read_index, rebuild, states
+from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline
+from tests.indexer.rebuild_steps import ask, build, index_names, latest, next_index, reach, read_index, rebuild, states
 
 
 def look(pipeline: Pipeline) -> None:
@@ -58,7 +58,7 @@ def go_back(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("harm", [remove, replace, replace_by_anything, restore, go_back])
-def test_lost_index_is_not_read_and_refilled_by_a_rebuild(
+def test_lost_index_is_not_read_and_is_rebuilt(
     pipeline: Pipeline, builder: Builder, harm: Callable[[Pipeline], None]
 ) -> None:
     consumer, gone = pipeline.consumer(), pipeline.consumer()
@@ -80,7 +80,7 @@ def test_lost_index_is_not_read_and_refilled_by_a_rebuild(
     assert_agreement(pipeline.database)
 
 
-def test_healthy_index_is_left_as_it_is(pipeline: Pipeline) -> None:
+def test_healthy_index_is_not_touched(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     pipeline.drain()
     look(pipeline)
@@ -89,7 +89,7 @@ def test_healthy_index_is_left_as_it_is(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("alias", ["read", "write"])
-def test_alias_that_was_removed_is_back(pipeline: Pipeline, alias: str) -> None:
+def test_removed_alias_is_restored(pipeline: Pipeline, alias: str) -> None:
     consumer = pipeline.consumer()
     name = read_alias(pipeline) if alias == "read" else naming.write_alias(pipeline.index_name)
     pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=name)
@@ -98,7 +98,7 @@ def test_alias_that_was_removed_is_back(pipeline: Pipeline, alias: str) -> None:
     assert pipeline.visible() == {consumer}
 
 
-def test_swap_that_was_not_recorded_is_undone_and_happens_again(pipeline: Pipeline, builder: Builder) -> None:
+def test_unrecorded_swap_is_undone_and_repeated(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer()
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -112,9 +112,7 @@ def test_swap_that_was_not_recorded_is_undone_and_happens_again(pipeline: Pipeli
     assert pipeline.visible() == {consumer}
 
 
-def test_cancel_after_a_swap_that_was_not_recorded_leaves_readers_their_index(
-    pipeline: Pipeline, builder: Builder
-) -> None:
+def test_cancel_after_an_unrecorded_swap_keeps_the_live_index(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer()
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -126,7 +124,7 @@ def test_cancel_after_a_swap_that_was_not_recorded_leaves_readers_their_index(
     assert pipeline.visible() == {consumer}
 
 
-def test_nothing_is_put_right_while_a_swap_is_under_way(pipeline: Pipeline) -> None:
+def test_nothing_is_repaired_during_a_swap(pipeline: Pipeline) -> None:
     with pipeline.database.engine.begin() as connection:
         connection.execute(generations.LOCK_BARRIER)
         pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=read_alias(pipeline))
@@ -137,9 +135,7 @@ def test_nothing_is_put_right_while_a_swap_is_under_way(pipeline: Pipeline) -> N
 
 
 @pytest.mark.parametrize("phase", ["filling", "verifying", "swapping"])
-def test_rebuild_whose_index_is_removed_ends_and_leaves_readers_theirs(
-    pipeline: Pipeline, builder: Builder, phase: str
-) -> None:
+def test_rebuild_fails_if_its_index_is_removed(pipeline: Pipeline, builder: Builder, phase: str) -> None:
     consumer = pipeline.consumer()
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -152,7 +148,7 @@ def test_rebuild_whose_index_is_removed_ends_and_leaves_readers_theirs(
     assert rebuild(pipeline, builder).phase == "done"
 
 
-def test_kept_index_that_is_removed_is_given_up(pipeline: Pipeline, builder: Builder) -> None:
+def test_removed_kept_index_is_dropped(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer()
     rebuild(pipeline, builder)
     remove(pipeline)
@@ -165,7 +161,7 @@ def test_kept_index_that_is_removed_is_given_up(pipeline: Pipeline, builder: Bui
     assert pipeline.visible() == {consumer}
 
 
-def test_index_made_before_its_uuid_was_recorded_is_known_from_then_on(pipeline: Pipeline) -> None:
+def test_missing_uuid_of_an_index_is_recorded(pipeline: Pipeline) -> None:
     pipeline.run("UPDATE generations SET index_uuid = NULL")
     look(pipeline)
     [(known,)] = pipeline.run("SELECT index_uuid FROM generations")

@@ -12,7 +12,7 @@ POISON = '{"a": 1e4000}'
 """JSON with a number that PostgreSQL holds and OpenSearch refuses to parse."""
 
 
-def test_row_becomes_exactly_its_document(pipeline: Pipeline) -> None:
+def test_row_is_indexed_as_exactly_its_document(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer("Zoë")
     pipeline.run(
         "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m='{"b": 1.50, "a": {}}'
@@ -39,7 +39,7 @@ def test_membership_reaches_the_document(pipeline: Pipeline) -> None:
     assert pipeline.indexed(consumer)["audienceIds"] == []
 
 
-def test_deleted_consumer_is_a_tombstone_that_readers_do_not_see(pipeline: Pipeline) -> None:
+def test_deleted_consumer_becomes_a_hidden_tombstone(pipeline: Pipeline) -> None:
     gone, left = pipeline.consumer(), pipeline.consumer()
     pipeline.round()
     version = pipeline.version(gone)
@@ -51,7 +51,7 @@ def test_deleted_consumer_is_a_tombstone_that_readers_do_not_see(pipeline: Pipel
     assert pipeline.waiting() == 0
 
 
-def test_deleted_consumer_stays_deleted_when_an_older_write_arrives_late(pipeline: Pipeline) -> None:
+def test_late_write_cannot_revive_deleted_consumer(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     pipeline.round()
     old, version = pipeline.source(consumer), pipeline.version(consumer)
@@ -61,7 +61,7 @@ def test_deleted_consumer_stays_deleted_when_an_older_write_arrives_late(pipelin
     assert pipeline.visible() == set()
 
 
-def test_reinserted_consumer_stands_above_its_tombstone(pipeline: Pipeline) -> None:
+def test_reinserted_consumer_overwrites_its_tombstone(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     pipeline.run("UPDATE consumers SET version = version + 100000000 WHERE id = :id", id=consumer)
     pipeline.delete(consumer)
@@ -74,7 +74,7 @@ def test_reinserted_consumer_stands_above_its_tombstone(pipeline: Pipeline) -> N
 
 
 @pytest.mark.parametrize("change", ["rename", "delete"])
-def test_index_ahead_of_the_database_is_overtaken(pipeline: Pipeline, change: str) -> None:
+def test_version_is_raised_above_an_index_that_is_ahead(pipeline: Pipeline, change: str) -> None:
     """As after the database was restored to an earlier time."""
     consumer = pipeline.consumer()
     pipeline.round()
@@ -94,7 +94,7 @@ def test_index_ahead_of_the_database_is_overtaken(pipeline: Pipeline, change: st
     assert pipeline.waiting() == 0
 
 
-def test_version_in_the_index_that_no_row_can_pass_holds_up_nobody_else(pipeline: Pipeline) -> None:
+def test_unreachable_index_version_blocks_no_other_consumer(pipeline: Pipeline) -> None:
     consumer, other = pipeline.consumer(), pipeline.consumer()
     lie = msgspec.json.encode({"id": consumer, "environmentId": "0", "deleted": True})
     assert pipeline.write_by_hand(consumer, 2**63 - 2, lie) == 200
@@ -105,7 +105,7 @@ def test_version_in_the_index_that_no_row_can_pass_holds_up_nobody_else(pipeline
     assert "version conflict" in (reason or "")
 
 
-def test_record_of_a_version_the_row_never_had_does_not_keep_the_drain_busy(pipeline: Pipeline) -> None:
+def test_outbox_row_with_a_version_ahead_is_removed(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     pipeline.run(
         "INSERT INTO outbox (environment_id, consumer_id, version, lane) VALUES (:e, :id, 1 << 40, 'live')", id=consumer
@@ -115,7 +115,7 @@ def test_record_of_a_version_the_row_never_had_does_not_keep_the_drain_busy(pipe
     assert pipeline.waiting() == 0
 
 
-def test_document_that_is_refused_is_retried_then_parked_and_the_others_go_on(pipeline: Pipeline) -> None:
+def test_refused_document_is_retried_then_parked(pipeline: Pipeline) -> None:
     poisoned, healthy = pipeline.consumer(), pipeline.consumer()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
     for attempt in range(1, claims.MAX_ATTEMPTS + 1):
@@ -132,7 +132,7 @@ def test_document_that_is_refused_is_retried_then_parked_and_the_others_go_on(pi
     assert pipeline.waiting() == 0
 
 
-def test_many_failing_rows_at_the_head_leave_room_for_the_others(pipeline: Pipeline) -> None:
+def test_failing_rows_at_the_head_do_not_block_others(pipeline: Pipeline) -> None:
     pipeline.run("INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, 5000)")
     pipeline.run("UPDATE outbox SET attempts = 1, retry_at = now() + interval '1 hour'")
     healthy = pipeline.consumer()
@@ -140,7 +140,7 @@ def test_many_failing_rows_at_the_head_leave_room_for_the_others(pipeline: Pipel
     assert pipeline.visible() == {healthy}
 
 
-def test_what_another_drain_wrote_is_searchable_before_its_record_goes(pipeline: Pipeline) -> None:
+def test_round_refreshes_before_it_deletes_outbox_rows(pipeline: Pipeline) -> None:
     """Every item is a 409, for another drain wrote something newer and was killed before its refresh."""
     consumer = pipeline.consumer("Before")
     pipeline.drain()
@@ -155,7 +155,7 @@ def test_what_another_drain_wrote_is_searchable_before_its_record_goes(pipeline:
     assert pipeline.database.search.count(index=pipeline.index_name, body=body)["count"] == 1
 
 
-def test_change_committed_later_under_an_earlier_number_is_found(pipeline: Pipeline) -> None:
+def test_change_committed_late_with_a_lower_number_is_found(pipeline: Pipeline) -> None:
     with pipeline.database.engine.connect() as slow, slow.begin():
         insert = sa.text("INSERT INTO consumers (environment_id) VALUES (:e) RETURNING id")
         early = slow.execute(insert, {"e": pipeline.environment}).scalar_one()

@@ -70,7 +70,7 @@ def change_in_each_lane(pipeline: Pipeline) -> set[str]:
     return made
 
 
-def test_both_lanes_are_drained_where_no_worker_is(pipeline: Pipeline, subject: Poller) -> None:
+def test_poller_drains_both_lanes_without_workers(pipeline: Pipeline, subject: Poller) -> None:
     made = change_in_each_lane(pipeline)
     assert not subject.poll()
     assert pipeline.visible() == made
@@ -78,9 +78,7 @@ def test_both_lanes_are_drained_where_no_worker_is(pipeline: Pipeline, subject: 
 
 
 @pytest.mark.parametrize("lane", [queue.LIVE, queue.BULK])
-def test_lane_is_left_to_its_worker_while_that_is_heard(
-    pipeline: Pipeline, own: Settings, subject: Poller, lane: str
-) -> None:
+def test_lane_is_left_to_an_active_worker(pipeline: Pipeline, own: Settings, subject: Poller, lane: str) -> None:
     change_in_each_lane(pipeline)
     with worker(own, lane):
         for _ in range(3):
@@ -89,7 +87,7 @@ def test_lane_is_left_to_its_worker_while_that_is_heard(
     wait_until(lambda: not subject.poll() and not pipeline.waiting(), what="the poller to take the lane over")
 
 
-def test_worker_that_is_connected_and_asks_nothing_is_silent(
+def test_connected_worker_without_queries_is_silent(
     pipeline: Pipeline, own: Settings, subject: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fallback, "SILENT_SECONDS", 0.2)
@@ -102,9 +100,7 @@ def test_worker_that_is_connected_and_asks_nothing_is_silent(
     engine.dispose()
 
 
-def test_worker_of_another_database_is_not_taken_for_this_ones(
-    pipeline: Pipeline, own: Settings, subject: Poller
-) -> None:
+def test_worker_of_another_database_does_not_count(pipeline: Pipeline, own: Settings, subject: Poller) -> None:
     url = sa.make_url(own.database_url).set(database="postgres").render_as_string(hide_password=False)
     change_in_each_lane(pipeline)
     with worker(msgspec.structs.replace(own, database_url=url), queue.LIVE):
@@ -112,12 +108,12 @@ def test_worker_of_another_database_is_not_taken_for_this_ones(
         assert pipeline.waiting() == 0
 
 
-def test_poll_raises_nothing_while_the_database_is_away(own: Settings) -> None:
+def test_poll_does_not_raise_while_the_database_is_away(own: Settings) -> None:
     with polling(own, database_url="postgresql://nobody@127.0.0.1:9/none") as subject:
         assert not subject.poll()
 
 
-def test_drain_goes_on_while_redis_is_away(pipeline: Pipeline, own: Settings) -> None:
+def test_poller_drains_while_redis_is_away(pipeline: Pipeline, own: Settings) -> None:
     made = change_in_each_lane(pipeline)
     with polling(own, redis_url="redis://127.0.0.1:9") as subject:
         assert not subject.poll()
@@ -132,7 +128,7 @@ def broken_queue(queue_of_its_own: Redis) -> None:
     queue_of_its_own.set("other", "not ours")
 
 
-def test_keys_that_hold_something_else_are_removed_where_a_worker_is_silent(
+def test_keys_of_wrong_type_are_removed_if_a_worker_is_silent(
     queue_of_its_own: Redis, own: Settings, subject: Poller
 ) -> None:
     broken_queue(queue_of_its_own)
@@ -142,7 +138,7 @@ def test_keys_that_hold_something_else_are_removed_where_a_worker_is_silent(
     assert queue_of_its_own.lrange(queue.BULK, 0, -1) == [b"a message"]
 
 
-def test_queue_is_left_alone_while_all_workers_are_heard(
+def test_queue_is_not_repaired_while_all_workers_are_active(
     queue_of_its_own: Redis, own: Settings, subject: Poller
 ) -> None:
     broken_queue(queue_of_its_own)

@@ -27,21 +27,21 @@ def leaves(properties: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_live_mapping_is_the_declared_one_and_strict(pipeline: Pipeline) -> None:
+def test_live_mapping_is_strict_and_as_declared(pipeline: Pipeline) -> None:
     live = pipeline.database.search.indices.get_mapping(index=pipeline.index_name)[pipeline.index_name]["mappings"]
     assert live["dynamic"] == "strict"
     assert live["_meta"] == mapping.MAPPING["_meta"]
     assert leaves(live["properties"]) == leaves(mapping.MAPPING["properties"])
 
 
-def test_field_that_is_not_declared_is_refused(pipeline: Pipeline) -> None:
+def test_undeclared_field_is_refused(pipeline: Pipeline) -> None:
     assert pipeline.write_by_hand("x", 1, b'{"id": "x"}') == 200
     params = {"ignore": 400}
     response: Any = pipeline.writer.index(index=pipeline.index_name, id="y", body=b'{"unknown": 1}', params=params)
     assert "strict_dynamic_mapping_exception" in response
 
 
-def test_many_that_start_at_once_make_one_generation(pipeline: Pipeline) -> None:
+def test_concurrent_starts_create_one_generation(pipeline: Pipeline) -> None:
     pipeline.run("DELETE FROM generations")
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(first_generation.ensure, [pipeline.database.settings] * 6))
@@ -51,7 +51,7 @@ def test_many_that_start_at_once_make_one_generation(pipeline: Pipeline) -> None
     assert list(pipeline.database.search.indices.get_alias(name=alias)) == [rows[0][0]]
 
 
-def test_index_left_by_another_database_is_stepped_round(pipeline: Pipeline) -> None:
+def test_index_of_another_database_is_not_used(pipeline: Pipeline) -> None:
     left = pipeline.consumer()
     pipeline.drain()
     pipeline.run("DELETE FROM generations")
@@ -66,7 +66,7 @@ def test_index_left_by_another_database_is_stepped_round(pipeline: Pipeline) -> 
         assert connection.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one() == 0
 
 
-def test_mapping_that_differs_is_told_and_nothing_is_rebuilt(pipeline: Pipeline) -> None:
+def test_different_mapping_is_reported_and_not_rebuilt(pipeline: Pipeline) -> None:
     assert first_generation.ensure(pipeline.database.settings)
     pipeline.run("UPDATE generations SET mapping_digest = 'another'")
     assert not first_generation.ensure(pipeline.database.settings)
@@ -74,9 +74,7 @@ def test_mapping_that_differs_is_told_and_nothing_is_rebuilt(pipeline: Pipeline)
 
 
 @pytest.mark.parametrize("process", ["api", "worker"])
-def test_process_that_starts_says_what_to_do_about_a_mapping_that_differs(
-    pipeline: Pipeline, tmp_path: Path, process: str
-) -> None:
+def test_start_logs_advice_if_the_mapping_differs(pipeline: Pipeline, tmp_path: Path, process: str) -> None:
     pipeline.run("UPDATE generations SET mapping_digest = 'of older code'")
     service = Service(pipeline.database, tmp_path)
     try:

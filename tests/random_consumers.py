@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from tests.expressions import EMAILS, KEYS, LONG, MOMENTS, NAMES, NUMBERS, PHONES
+from tests.filter_expressions import EMAILS, KEYS, LONG, MOMENTS, NAMES, NUMBERS, PHONES
 
 INSERT = sa.text("""
     INSERT INTO consumers (environment_id, email, phone, full_name, external_id, metadata, total_orders,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.indexer.conftest import Pipeline
-from tests.indexer.stopping import STEPS
+from tests.indexer.stopping_drain import STEPS
 from tests.waiting import wait_until
 
 
@@ -17,7 +17,7 @@ def test_round_killed_after_a_step_is_repeated_by_another(pipeline: Pipeline, st
     pipeline.drain()
     pipeline.rename(changed, "After")
     pipeline.delete(gone)
-    command = [sys.executable, "-m", "tests.indexer.stopping", step]
+    command = [sys.executable, "-m", "tests.indexer.stopping_drain", step]
     environ = os.environ | pipeline.database.environ
     with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
         assert killed.stdout is not None

@@ -55,7 +55,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_place_that_fails_parks_and_loses_nothing(pipeline: Pipeline, fault: Fault) -> None:
+def test_unavailable_index_parks_and_loses_nothing(pipeline: Pipeline, fault: Fault) -> None:
     changed, gone = pipeline.consumer(), pipeline.consumer()
     pipeline.drain()
     pipeline.rename(changed, "Changed")
@@ -72,7 +72,7 @@ def test_place_that_fails_parks_and_loses_nothing(pipeline: Pipeline, fault: Fau
     assert pipeline.waiting() == 0
 
 
-def test_search_engine_that_is_away_parks_and_loses_nothing(pipeline: Pipeline) -> None:
+def test_opensearch_away_parks_and_loses_nothing(pipeline: Pipeline) -> None:
     consumer = pipeline.consumer()
     nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
     away = open_writer(nobody)
@@ -85,7 +85,7 @@ def test_search_engine_that_is_away_parks_and_loses_nothing(pipeline: Pipeline) 
     assert pipeline.visible() == {consumer}
 
 
-def test_vanished_index_is_never_made_anew_without_its_mapping(pipeline: Pipeline) -> None:
+def test_missing_index_is_never_created_without_its_mapping(pipeline: Pipeline) -> None:
     """Even where the cluster makes indices by itself, as it does by default."""
     consumer = pipeline.consumer()
     cluster, name = pipeline.database.search.cluster, naming.write_alias(pipeline.index_name)
@@ -105,7 +105,7 @@ def test_vanished_index_is_never_made_anew_without_its_mapping(pipeline: Pipelin
 
 
 @pytest.mark.parametrize("target", ["index", "alias"])
-def test_place_that_refuses_a_part_is_to_blame_and_no_document(pipeline: Pipeline, target: str) -> None:
+def test_partly_unavailable_index_counts_no_attempt(pipeline: Pipeline, target: str) -> None:
     """As an overload does: a 429, or a 404 for what is not there, beside documents that are accepted."""
     there, elsewhere = pipeline.consumer("There"), pipeline.consumer("Elsewhere")
     client, index, alias_name = pipeline.database.search, f"{pipeline.index_name}-full", f"{pipeline.index_name}-away"

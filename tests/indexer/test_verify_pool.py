@@ -11,9 +11,9 @@ import pytest
 from indexer.verify.pool import PROCESS_THRESHOLD
 from infra.operations.verify import Run, find_run, request_run
 from infra.settings import ROOT
-from tests.indexer.comparing import compare_index
+from tests.indexer.comparison import compare_index
 from tests.indexer.conftest import Pipeline
-from tests.indexer.faults import FAULTS
+from tests.indexer.index_faults import FAULTS
 from tests.waiting import wait_until
 
 WORKING = """
@@ -44,7 +44,7 @@ from indexer.worker import app
 """
 
 
-def test_processes_find_what_threads_do(pipeline: Pipeline) -> None:
+def test_processes_find_the_same_differences_as_threads(pipeline: Pipeline) -> None:
     pipeline.run("INSERT INTO consumers (environment_id, full_name) SELECT :e, 'n' || n FROM generate_series(1, 24) n")
     pipeline.drain()
     ids = [id_ for (id_,) in pipeline.run("SELECT id FROM consumers ORDER BY id")]
@@ -53,7 +53,7 @@ def test_processes_find_what_threads_do(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux shows them")
-def test_processes_end_with_the_one_that_is_killed(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_comparison_processes_end_with_a_killed_worker(pipeline: Pipeline, tmp_path: Path) -> None:
     script = tmp_path / "working.py"
     script.write_text(WORKING)
     command, environ = [sys.executable, str(script), pipeline.index_name], os.environ | pipeline.database.environ
@@ -67,7 +67,7 @@ def test_processes_end_with_the_one_that_is_killed(pipeline: Pipeline, tmp_path:
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), what="their end")
 
 
-def test_worker_of_celery_compares_with_processes(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_celery_worker_compares_in_processes(pipeline: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "patched.py").write_text(PATCHED)
     pipeline.consumer()
     pipeline.drain()

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from indexer.drain import claims
 from indexer.rebuild.builder import Builder
 from infra.index import generations, naming
-from tests.guarantees.agreement import assert_agreement
-from tests.indexer.building import ask, build, document_in, misses, next_index, reach, read_index, rebuild
+from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline
+from tests.indexer.rebuild_steps import ask, build, document_in, misses, next_index, reach, read_index, rebuild
 from tests.waiting import wait_until
 
 
@@ -51,7 +51,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("state", ["filling", "refreshed", "kept"])
-def test_generation_that_fails_holds_up_nothing_and_gets_what_it_missed(
+def test_failing_standby_blocks_nothing_and_catches_up(
     pipeline: Pipeline, builder: Builder, state: str, fault: Fault
 ) -> None:
     renamed, gone = pipeline.consumer("Before"), pipeline.consumer()
@@ -81,7 +81,7 @@ def test_generation_that_fails_holds_up_nothing_and_gets_what_it_missed(
     assert_agreement(pipeline.database)
 
 
-def test_generation_that_hangs_is_not_even_asked_for_a_while(pipeline: Pipeline, builder: Builder) -> None:
+def test_hanging_standby_is_skipped_for_a_while(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer()
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -96,7 +96,7 @@ def test_generation_that_hangs_is_not_even_asked_for_a_while(pipeline: Pipeline,
     assert pipeline.indexed(consumer)["fullName"] == "Second"
 
 
-def test_index_that_lacks_a_change_is_not_read(pipeline: Pipeline, builder: Builder) -> None:
+def test_index_that_missed_a_change_is_not_read(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer("Before")
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -113,7 +113,7 @@ def test_index_that_lacks_a_change_is_not_read(pipeline: Pipeline, builder: Buil
     assert_agreement(pipeline.database)
 
 
-def test_change_is_not_forgotten_because_another_generation_took_it(pipeline: Pipeline, builder: Builder) -> None:
+def test_change_stays_queued_if_only_a_standby_took_it(pipeline: Pipeline, builder: Builder) -> None:
     consumer = pipeline.consumer("Before")
     pipeline.drain()
     ask(pipeline, "rebuild")
@@ -129,7 +129,7 @@ def test_change_is_not_forgotten_because_another_generation_took_it(pipeline: Pi
     assert pipeline.indexed(consumer)["fullName"] == "After"
 
 
-def test_drain_that_waited_for_a_change_of_state_knows_the_new_one(pipeline: Pipeline) -> None:
+def test_drain_that_waited_for_a_state_change_sees_it(pipeline: Pipeline) -> None:
     """A statement that had looked at the rows before it waited would write what is not read any more."""
 
     def aim() -> list[str]:

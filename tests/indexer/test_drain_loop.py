@@ -14,7 +14,7 @@ from infra.backoff import Backoff
 from infra.database.engine import CONNECT_ARGS, open_engine
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
-from tests.indexer.doorway import Doorway
+from tests.indexer.proxy import Doorway
 from tests.indexer.test_blame import closed_index, unreadable
 from tests.waiting import wait_until
 
@@ -50,7 +50,7 @@ def people(pipeline: Pipeline, number: int) -> list[str]:
         return list(connection.execute(sa.text(insert), {"e": pipeline.environment, "number": number}).scalars())
 
 
-def test_row_that_cannot_be_read_ends_up_alone_and_all_others_are_indexed(
+def test_unreadable_row_is_isolated_and_all_others_are_indexed(
     pipeline: Pipeline, subject: Drainer, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everyone = people(pipeline, 2500)
@@ -63,7 +63,7 @@ def test_row_that_cannot_be_read_ends_up_alone_and_all_others_are_indexed(
     assert max(asked[asked.index(1) :]) > 250
 
 
-def test_rounds_are_smaller_while_the_place_fails_and_grow_again(
+def test_rounds_shrink_while_the_index_fails_and_grow_again(
     pipeline: Pipeline, subject: Drainer, asked: list[int]
 ) -> None:
     people(pipeline, 3000)
@@ -80,7 +80,7 @@ def test_rounds_are_smaller_while_the_place_fails_and_grow_again(
     assert pipeline.waiting() == 0
 
 
-def test_pauses_between_attempts_grow_up_to_a_limit_and_start_again(pipeline: Pipeline, asked: list[int]) -> None:
+def test_backoff_grows_to_a_limit_and_is_reset(pipeline: Pipeline, asked: list[int]) -> None:
     now = 0.0
     engine = open_engine(pipeline.database.settings)
     subject = Drainer(engine, pipeline.writer, "live", Backoff(1, 3, lambda: now))
@@ -114,7 +114,7 @@ def ways(pipeline: Pipeline) -> Iterator[dict[str, Doorway]]:
 
 @pytest.mark.parametrize("how", ["closed", "hanging", "cut off"])
 @pytest.mark.parametrize("server", ["postgresql", "opensearch"])
-def test_server_that_goes_away_ends_nothing_and_all_goes_on_after_its_return(
+def test_drain_continues_after_a_server_was_away(
     pipeline: Pipeline, ways: dict[str, Doorway], monkeypatch: pytest.MonkeyPatch, server: str, how: str
 ) -> None:
     monkeypatch.setitem(CONNECT_ARGS, "options", "-c statement_timeout=5s")

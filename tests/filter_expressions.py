@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from infra.filters.conditions import MAX_CLAUSES, AllOf, AnyOf, Condition, Expression, Not, clause_count
 from infra.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH
-from tests.evaluation import moment
+from tests.filter_reference import moment
 
 NAMES = [
     "Ann",

@@ -1,7 +1,11 @@
-"""The service's own processes, which halt at a step when a test has asked for it, to be killed or frozen there.
+"""The service's processes with halts: a process halts at a step on request, so that a test can kill or freeze it there.
 
-`celery -A tests.guarantees.halting`, and `tests.guarantees.halting:create_app` for the API. The folder HALTING takes
-part: a file with a step's name asks for one halt there; `there` says that it has come to it; `go` ends it.
+Started as `celery -A tests.guarantees.halting_service` and `tests.guarantees.halting_service:create_app`. The processes
+and the test communicate by files in the folder HALTING:
+
+1. The test creates a file with the name of a step: a request for one halt at this step.
+2. The first process that reaches the step removes the file, creates `there`, and halts.
+3. The test creates `go`: the halted process continues.
 """
 
 import os
@@ -17,7 +21,7 @@ from api.wake_ups import WakeUpSender
 from indexer import worker
 from indexer.drain import claims, loop
 from indexer.drain import round as drain
-from tests.indexer.stopping import STEPS
+from tests.indexer.stopping_drain import STEPS
 
 FOLDER = Path(os.environ["HALTING"])
 BEFORE = {
