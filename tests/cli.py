@@ -1,5 +1,6 @@
-"""Giving the command `consumers`, in the test's own process."""
+"""Run the command `consumers` in the test process."""
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,27 +10,29 @@ from infra.cli.main import main
 from tests.service import Database
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     code: int
     out: str
     err: str
 
 
-Consumers = Callable[..., Said]
+ConsumersCommand = Callable[..., CommandResult]
 
 
-def commands(database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
-    """What runs the command on a database, and gives what it said."""
+def consumers_command(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> ConsumersCommand:
+    """Return a function that runs `consumers` with arguments, connected to a database."""
     for name, value in database.environ.items():
         monkeypatch.setenv(name, value)
 
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr("sys.argv", ["consumers", *arguments])
-        capsys.readouterr()  # what was said before is not its
-        with pytest.raises(SystemExit) as ended:
+    def run(*arguments: str) -> CommandResult:
+        monkeypatch.setattr(sys, "argv", ["consumers", *arguments])
+        capsys.readouterr()  # discard earlier output
+        with pytest.raises(SystemExit) as exit_:
             main()
         captured = capsys.readouterr()
-        code = ended.value.code
-        return Said(code if isinstance(code, int) else 0, captured.out, captured.err)
+        code = exit_.value.code
+        return CommandResult(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return run

@@ -1,4 +1,4 @@
-"""Reading `/metrics` as Prometheus does."""
+"""Read `/metrics` as Prometheus does."""
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -7,7 +7,7 @@ from tests.service import Service
 
 
 def metrics(service: Service) -> dict[tuple[str, ...], float]:
-    """Values by name and label values, these in the order of their names."""
+    """Return the values by metric name and label values; labels are sorted by name."""
     response = httpx.get(f"{service.url}/metrics").raise_for_status()
     assert response.headers["content-type"].startswith("text/plain; version=")
     return {

@@ -13,7 +13,7 @@ from infra.index.naming import read_alias
 from infra.local import ports
 from tests.api.audiences import insert_consumers
 from tests.api.resources import create, faults
-from tests.indexer.proxy import Doorway
+from tests.indexer.proxy import Proxy
 from tests.service import Account, Service, new_account
 
 RULES: list[dict[str, Any]] = [
@@ -127,7 +127,7 @@ class ApiBehindProxy(NamedTuple):
     """A client of an API that reaches OpenSearch through a proxy."""
 
     client: httpx.Client
-    proxy: Doorway
+    proxy: Proxy
     paths: list[str]
 
     def statuses(self) -> list[int]:
@@ -146,7 +146,7 @@ def behind_proxy(
     audience = create(crowd.live, "/audiences", name="All", type="DYNAMIC", filter="fullName:*")["id"]
     consumer = crowd.live.get("/consumers").json()["data"][0]["id"]
     paths = [path.replace("<audience>", audience).replace("<consumer>", consumer) for path in READS]
-    with Doorway(service.database.settings.opensearch_url) as proxy:
+    with Proxy(service.database.settings.opensearch_url) as proxy:
         settings = msgspec.structs.replace(service.database.settings, port=ports.pick(), opensearch_url=proxy.address)
         other = Service(service.database._replace(settings=settings), tmp_path_factory.mktemp("cut"))
         other.start("api")

@@ -36,7 +36,7 @@ class Pipeline(NamedTuple):
             result = connection.execute(sa.text(statement), {"e": self.environment} | values)
             return [tuple(row) for row in result] if result.returns_rows else []
 
-    def consumer(self, name: str = "A Consumer") -> str:
+    def insert_consumer(self, name: str = "A Consumer") -> str:
         insert: LiteralString = "INSERT INTO consumers (environment_id, full_name) VALUES (:e, :name) RETURNING id"
         return str(self.run(insert, name=name)[0][0])
 
@@ -71,7 +71,7 @@ class Pipeline(NamedTuple):
         response: Any = self.writer.get(index=self.index_name, id=consumer_id)
         return bytes(msgspec.json.decode(response, type=dict[str, msgspec.Raw])["_source"])
 
-    def indexed(self, consumer_id: str) -> Any:
+    def document(self, consumer_id: str) -> Any:
         return msgspec.json.decode(self.source(consumer_id))
 
     def write_by_hand(self, consumer_id: str, version: int, source: bytes) -> int:
@@ -119,11 +119,11 @@ def builder(pipeline: Pipeline) -> Iterator[Builder]:
 
 
 @pytest.fixture
-def own(pipeline: Pipeline) -> Settings:
+def settings(pipeline: Pipeline) -> Settings:
     return pipeline.database.settings
 
 
 @pytest.fixture
-def queue_of_its_own(own: Settings) -> Iterator[Redis]:
-    with Redis.from_url(own.redis_url) as client:
+def queue_client(settings: Settings) -> Iterator[Redis]:
+    with Redis.from_url(settings.redis_url) as client:
         yield client

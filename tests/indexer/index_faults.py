@@ -15,18 +15,20 @@ class Fault(NamedTuple):
     """Does it to a consumer's document, or beside it; gives the id of the document that is wrong."""
 
 
-def put(pipeline: Pipeline, document_id: str, source: Any, version: int = 1) -> str:
+def write_document(pipeline: Pipeline, document_id: str, source: Any, version: int = 1) -> str:
     """Write a document as nobody should."""
     assert pipeline.write_by_hand(document_id, version, msgspec.json.encode(source)) == 200
     return document_id
 
 
-def rewrite(pipeline: Pipeline, consumer_id: str, higher: int = 0, **changes: Any) -> str:
+def rewrite_document(pipeline: Pipeline, consumer_id: str, higher: int = 0, **changes: Any) -> str:
     """Change a consumer's document, with its own version or a higher one."""
-    return put(pipeline, consumer_id, pipeline.indexed(consumer_id) | changes, pipeline.version(consumer_id) + higher)
+    return write_document(
+        pipeline, consumer_id, pipeline.document(consumer_id) | changes, pipeline.version(consumer_id) + higher
+    )
 
 
-def remove(pipeline: Pipeline, consumer_id: str) -> str:
+def remove_document(pipeline: Pipeline, consumer_id: str) -> str:
     pipeline.writer.delete(index=pipeline.index_name, id=consumer_id, params={"refresh": "true"})
     return consumer_id
 
@@ -43,39 +45,49 @@ def lose_delete(pipeline: Pipeline, consumer_id: str) -> str:
     return consumer_id
 
 
-def bury(pipeline: Pipeline, consumer_id: str) -> str:
+def write_tombstone(pipeline: Pipeline, consumer_id: str) -> str:
     """A tombstone over one that lives."""
     version = pipeline.version(consumer_id) + 1
     source = {"id": consumer_id, "environmentId": str(pipeline.environment), "version": version}
-    return put(pipeline, consumer_id, source | {"deletedAt": "2024-01-01T00:00:00.000Z", "deleted": True}, version)
+    return write_document(
+        pipeline, consumer_id, source | {"deletedAt": "2024-01-01T00:00:00.000Z", "deleted": True}, version
+    )
 
 
-def add(pipeline: Pipeline, consumer_id: str, document_id: str | None = None, **changes: Any) -> str:
+def add_copy(pipeline: Pipeline, consumer_id: str, document_id: str | None = None, **changes: Any) -> str:
     """Put a copy of a consumer's document beside it, under another id."""
     new = document_id or new_ids("cons_", 1)[0]
-    return put(pipeline, new, pipeline.indexed(consumer_id) | {"id": new} | changes)
+    return write_document(pipeline, new, pipeline.document(consumer_id) | {"id": new} | changes)
 
 
-def add_nameless(pipeline: Pipeline, _: str) -> str:
-    return put(pipeline, "nameless", {"email": "who@example.com", "deleted": False})
+def add_without_id(pipeline: Pipeline, _: str) -> str:
+    return write_document(pipeline, "nameless", {"email": "who@example.com", "deleted": False})
 
 
 FAULTS = {
-    "removed": Fault("missing", remove),
+    "removed": Fault("missing", remove_document),
     "a change lost": Fault("stale", lose_change),
-    "a later version": Fault("ahead", lambda pipeline, id_: rewrite(pipeline, id_, 3, fullName="Later")),
-    "far ahead": Fault("ahead", lambda pipeline, id_: rewrite(pipeline, id_, 1 << 40)),
-    "buried alive": Fault("ahead", bury),
+    "a later version": Fault("ahead", lambda pipeline, id_: rewrite_document(pipeline, id_, 3, fullName="Later")),
+    "far ahead": Fault("ahead", lambda pipeline, id_: rewrite_document(pipeline, id_, 1 << 40)),
+    "buried alive": Fault("ahead", write_tombstone),
     "a delete lost": Fault("resurrected", lose_delete),
-    "a consumer that never was": Fault("resurrected", add),
-    "altered": Fault("content", lambda pipeline, id_: rewrite(pipeline, id_, fullName="Mallory")),
-    "altered beside the fields": Fault("content", lambda pipeline, id_: rewrite(pipeline, id_, row={"id": id_})),
-    "another's id in it": Fault("content", lambda pipeline, id_: rewrite(pipeline, id_, id=new_ids("cons_", 1)[0])),
-    "no id in it": Fault("content", lambda pipeline, id_: rewrite(pipeline, id_, id=None)),
-    "in another environment": Fault("foreign", lambda pipeline, id_: rewrite(pipeline, id_, environmentId="999")),
-    "of no environment": Fault("foreign", lambda pipeline, id_: add(pipeline, id_, environmentId="999")),
-    "no consumer's id": Fault("foreign", lambda pipeline, id_: add(pipeline, id_, "junk")),
-    "a dead one without a consumer's id": Fault("foreign", lambda pipeline, id_: add(pipeline, id_, "x", deleted=True)),
-    "before all ids": Fault("foreign", lambda pipeline, id_: add(pipeline, id_, "!")),
-    "nothing like a consumer": Fault("foreign", add_nameless),
+    "a consumer that never was": Fault("resurrected", add_copy),
+    "altered": Fault("content", lambda pipeline, id_: rewrite_document(pipeline, id_, fullName="Mallory")),
+    "altered beside the fields": Fault(
+        "content", lambda pipeline, id_: rewrite_document(pipeline, id_, row={"id": id_})
+    ),
+    "another's id in it": Fault(
+        "content", lambda pipeline, id_: rewrite_document(pipeline, id_, id=new_ids("cons_", 1)[0])
+    ),
+    "no id in it": Fault("content", lambda pipeline, id_: rewrite_document(pipeline, id_, id=None)),
+    "in another environment": Fault(
+        "foreign", lambda pipeline, id_: rewrite_document(pipeline, id_, environmentId="999")
+    ),
+    "of no environment": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, environmentId="999")),
+    "no consumer's id": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, "junk")),
+    "a dead one without a consumer's id": Fault(
+        "foreign", lambda pipeline, id_: add_copy(pipeline, id_, "x", deleted=True)
+    ),
+    "before all ids": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, "!")),
+    "nothing like a consumer": Fault("foreign", add_without_id),
 }

@@ -7,7 +7,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 
-class Doorway:
+class Proxy:
     """Leads from a port of its own to a server: open, `hanging` (accepts, and never answers) or `closed`."""
 
     def __init__(self, address: str) -> None:

@@ -15,73 +15,73 @@ from tests.waiting import wait_until
 PHASES = ("requested", "creating", "filling", "refilling", "verifying", "swapping")
 
 
-def ask(pipeline: Pipeline, request: Request) -> Rebuild:
+def send_request(pipeline: Pipeline, request: Request) -> Rebuild:
     with pipeline.database.engine.begin() as connection:
         return rebuilds.REQUESTS[request](connection, pipeline.database.settings)
 
 
-def latest(pipeline: Pipeline) -> Rebuild:
+def latest_rebuild(pipeline: Pipeline) -> Rebuild:
     with pipeline.database.engine.connect() as connection:
-        found = rebuilds.latest(connection)
-    assert found
-    return found
+        generation = rebuilds.latest(connection)
+    assert generation
+    return generation
 
 
-def build(pipeline: Pipeline, builder: Builder) -> Rebuild:
+def run_to_end(pipeline: Pipeline, builder: Builder) -> Rebuild:
     """Go on until nothing is to be done."""
 
-    def ended() -> bool:
+    def is_over() -> bool:
         builder.work(5)
-        return not latest(pipeline).is_running
+        return not latest_rebuild(pipeline).is_running
 
-    wait_until(ended, timeout=40, what="the rebuild")
+    wait_until(is_over, timeout=40, what="the rebuild")
     builder.work(5)
-    return latest(pipeline)
+    return latest_rebuild(pipeline)
 
 
 def rebuild(pipeline: Pipeline, builder: Builder) -> Rebuild:
-    ask(pipeline, "rebuild")
-    return build(pipeline, builder)
+    send_request(pipeline, "rebuild")
+    return run_to_end(pipeline, builder)
 
 
-def reach(pipeline: Pipeline, builder: Builder, phase: str) -> None:
+def advance_to(pipeline: Pipeline, builder: Builder, phase: str) -> None:
     """Go on until a rebuild is in this phase."""
-    while latest(pipeline).phase != phase:
+    while latest_rebuild(pipeline).phase != phase:
         assert builder.step()
 
 
-def next_index(pipeline: Pipeline) -> str:
+def second_index(pipeline: Pipeline) -> str:
     """The one after the first."""
     return naming.index_name(pipeline.database.settings.index_prefix, 2)
 
 
-def states(pipeline: Pipeline) -> list[str]:
+def generation_states(pipeline: Pipeline) -> list[str]:
     return [state for (state,) in pipeline.run("SELECT state FROM generations ORDER BY id")]
 
 
-def misses(pipeline: Pipeline) -> int:
+def count_misses(pipeline: Pipeline) -> int:
     return int(pipeline.run("SELECT count(*) FROM generation_misses")[0][0])
 
 
 def index_names(pipeline: Pipeline) -> list[str]:
     """Those that there are."""
-    found = pipeline.database.search.indices.get(index=f"{pipeline.database.settings.index_prefix}-*")
-    return sorted(found)
+    names = pipeline.database.search.indices.get(index=f"{pipeline.database.settings.index_prefix}-*")
+    return sorted(names)
 
 
-def read_index(pipeline: Pipeline) -> list[str]:
+def indices_read(pipeline: Pipeline) -> list[str]:
     """What readers have."""
     alias = naming.read_alias(pipeline.database.settings.index_prefix)
     return sorted(pipeline.database.search.indices.get_alias(name=alias))
 
 
-def document_in(pipeline: Pipeline, index: str, consumer_id: str) -> Any:
+def stored_document(pipeline: Pipeline, index: str, consumer_id: str) -> Any:
     """What an index holds of a consumer, searchable or not; None if nothing."""
     response: Any = pipeline.writer.get(index=index, id=consumer_id, params={"ignore": 404})
     return msgspec.json.decode(response).get("_source")
 
 
-def people(pipeline: Pipeline, number: int) -> list[str]:
+def insert_consumers(pipeline: Pipeline, number: int) -> list[str]:
     with pipeline.database.engine.begin() as connection:
         insert = sa.text("""
             INSERT INTO consumers (environment_id, email, phone, full_name)

@@ -22,18 +22,18 @@ STEPS = {
 
 
 def stopping_after(step: Callable[..., Any]) -> Callable[..., Any]:
-    def stopped(*given: Any, **named: Any) -> Any:
-        result = step(*given, **named)
+    def stop_after(*arguments: Any, **options: Any) -> Any:
+        result = step(*arguments, **options)
         print("there", flush=True)  # noqa: T201 (what the test waits for)
         sys.stdin.read()
         return result
 
-    return stopped
+    return stop_after
 
 
 def main() -> None:
-    place, name = STEPS[sys.argv[1]]
-    setattr(place, name, stopping_after(getattr(place, name)))
+    module, name = STEPS[sys.argv[1]]
+    setattr(module, name, stopping_after(getattr(module, name)))
     chosen = settings.load()
     with open_engine(chosen).connect() as connection:
         drain_round(connection, open_writer(chosen))

@@ -9,18 +9,18 @@ from tests.indexer.conftest import Pipeline
 from tests.indexer.test_claims import FILL
 
 
-def told(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
+def waiting_and_parked(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
     """Waiting and parked rows by lane."""
     with pipeline.database.engine.connect() as connection:
         return {lane.lane: (lane.waiting, lane.parked) for lane in outbox.backlog(connection)}
 
 
 def test_backlog_includes_empty_lanes(pipeline: Pipeline) -> None:
-    assert told(pipeline) == {"live": (0, 0), "bulk": (0, 0)}
+    assert waiting_and_parked(pipeline) == {"live": (0, 0), "bulk": (0, 0)}
     pipeline.run(FILL, lane="bulk", first=1, last=3, each=4)
     pipeline.run("UPDATE outbox SET parked_at = now() WHERE environment_id = 2")
     pipeline.run(FILL, lane="live", first=7, last=7, each=1)
-    assert told(pipeline) == {"live": (1, 0), "bulk": (8, 4)}
+    assert waiting_and_parked(pipeline) == {"live": (1, 0), "bulk": (8, 4)}
 
 
 def test_backlog_age_is_the_oldest_of_all_environments(pipeline: Pipeline) -> None:

@@ -14,7 +14,7 @@ from indexer.drain.bulk import IndexUnavailable
 from infra.index import documents, naming
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
-from tests.indexer.proxy import Doorway
+from tests.indexer.proxy import Proxy
 from tests.indexer.test_drain_round import POISON
 
 ROUNDS = claims.MAX_ATTEMPTS + 1
@@ -22,11 +22,11 @@ ATTEMPTED = [(attempt, attempt == claims.MAX_ATTEMPTS) for attempt in range(1, c
 BAD = "Bad Name"
 
 
-def poison(pipeline: Pipeline, consumer: str) -> None:
+def store_poison(pipeline: Pipeline, consumer: str) -> None:
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m=POISON)
 
 
-def try_again(pipeline: Pipeline) -> None:
+def clear_retry(pipeline: Pipeline) -> None:
     pipeline.run("UPDATE outbox SET retry_at = NULL")
 
 
@@ -39,19 +39,19 @@ def put(pipeline: Pipeline, **settings: Any) -> None:
     pipeline.database.search.indices.put_settings(index=pipeline.index_name, body=body)
 
 
-Fault = Callable[[Pipeline], Any]
+Failure = Callable[[Pipeline], Any]
 
 
-def setting(**settings: Any) -> Fault:
+def setting(**settings: Any) -> Failure:
     @contextmanager
-    def fault(pipeline: Pipeline) -> Iterator[None]:
+    def failure(pipeline: Pipeline) -> Iterator[None]:
         put(pipeline, **settings)
         try:
             yield
         finally:
             put(pipeline, **dict.fromkeys(settings))
 
-    return fault
+    return failure
 
 
 @contextmanager
@@ -61,15 +61,15 @@ def strict_mapping(pipeline: Pipeline) -> Iterator[None]:
     indices.create(index=name, body={"mappings": {"dynamic": "strict", "properties": {"id": {"type": "keyword"}}}})
     alias = naming.write_alias(pipeline.index_name)
 
-    def lead(source: str, target: str) -> None:
+    def move_alias(source: str, target: str) -> None:
         actions = [{act: {"index": index, "alias": alias}} for act, index in (("remove", source), ("add", target))]
         indices.update_aliases(body={"actions": actions})
 
-    lead(pipeline.index_name, name)
+    move_alias(pipeline.index_name, name)
     try:
         yield
     finally:
-        lead(name, pipeline.index_name)
+        move_alias(name, pipeline.index_name)
         indices.delete(index=name)
 
 
@@ -106,14 +106,14 @@ def ingest_failure(pipeline: Pipeline, condition: str = "true") -> Iterator[None
 
 @contextmanager
 def hanging(pipeline: Pipeline) -> Iterator[Pipeline]:
-    with Doorway(pipeline.database.settings.opensearch_url) as way:
-        way.open(hanging=True)
-        writer = OpenSearch(way.address, timeout=0.2, max_retries=0, serializer=TextSerializer())
+    with Proxy(pipeline.database.settings.opensearch_url) as proxy:
+        proxy.open(hanging=True)
+        writer = OpenSearch(proxy.address, timeout=0.2, max_retries=0, serializer=TextSerializer())
         yield pipeline._replace(writer=writer)
         writer.close()
 
 
-PLACES: dict[str, Fault] = {
+FAILURES: dict[str, Failure] = {
     "another mapping": strict_mapping,
     "missing ingest pipeline": setting(default_pipeline="nowhere"),
     "failing ingest pipeline": ingest_failure,
@@ -127,39 +127,39 @@ PLACES: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("number", [1, 3])
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_unavailable_index_counts_no_attempt_for_documents(pipeline: Pipeline, place: Fault, number: int) -> None:
-    changed = [pipeline.consumer() for _ in range(number)]
-    other = pipeline.consumer()
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_unavailable_index_counts_no_attempt_for_documents(pipeline: Pipeline, failure: Failure, number: int) -> None:
+    changed = [pipeline.insert_consumer() for _ in range(number)]
+    other = pipeline.insert_consumer()
     pipeline.drain()
     for consumer in changed:
         pipeline.rename(consumer, "Changed")
-    with place(pipeline) as replaced:
+    with failure(pipeline) as with_writer:
         for _ in range(ROUNDS):
             with pytest.raises((IndexUnavailable, OpenSearchException)):
-                (replaced or pipeline).round()
+                (with_writer or pipeline).round()
     assert attempts(pipeline) == [(0, False)] * number
     pipeline.drain()
     assert pipeline.waiting() == 0
     assert pipeline.visible() == {*changed, other}
-    assert [pipeline.indexed(consumer)["fullName"] for consumer in changed] == ["Changed"] * number
+    assert [pipeline.document(consumer)["fullName"] for consumer in changed] == ["Changed"] * number
 
 
 def test_document_refused_alone_counts_an_attempt(pipeline: Pipeline) -> None:
-    poisoned, healthy = pipeline.consumer(), pipeline.consumer()
+    poisoned, healthy = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.drain()
-    poison(pipeline, poisoned)
+    store_poison(pipeline, poisoned)
     for attempt in ATTEMPTED:
         pipeline.round()
         assert attempts(pipeline) == [attempt]
-        try_again(pipeline)
+        clear_retry(pipeline)
     assert pipeline.round().rows == 0
     assert pipeline.visible() == {poisoned, healthy}
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_document_failing_with_500_is_parked_and_others_pass(pipeline: Pipeline, alone: bool) -> None:  # noqa: FBT001 (a parameter)
-    bad, other = pipeline.consumer(), pipeline.consumer()
+    bad, other = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.drain()
     with ingest_failure(pipeline, f"ctx.fullName == '{BAD}'"):
         pipeline.rename(bad, BAD)
@@ -168,9 +168,9 @@ def test_document_failing_with_500_is_parked_and_others_pass(pipeline: Pipeline,
                 pipeline.rename(other, f"Attempt {attempt[0]}")
             pipeline.round()
             assert attempts(pipeline) == [attempt]
-            try_again(pipeline)
+            clear_retry(pipeline)
     assert "stumbled" in (pipeline.failures()[0][2] or "")
-    assert pipeline.indexed(other)["fullName"] == ("A Consumer" if alone else f"Attempt {claims.MAX_ATTEMPTS}")
+    assert pipeline.document(other)["fullName"] == ("A Consumer" if alone else f"Attempt {claims.MAX_ATTEMPTS}")
     # Mended, it goes the way of all others.
     pipeline.rename(bad, "Good Name")
     pipeline.drain()
@@ -178,7 +178,7 @@ def test_document_failing_with_500_is_parked_and_others_pass(pipeline: Pipeline,
 
 
 def test_first_documents_count_no_attempt_in_a_failing_index(pipeline: Pipeline) -> None:
-    pipeline.consumer()
+    pipeline.insert_consumer()
     with ingest_failure(pipeline), pytest.raises(IndexUnavailable):
         pipeline.round()
     assert attempts(pipeline) == [(0, False)]
@@ -186,7 +186,7 @@ def test_first_documents_count_no_attempt_in_a_failing_index(pipeline: Pipeline)
 
 def test_document_too_large_counts_an_attempt_once_alone(pipeline: Pipeline) -> None:
     """The whole request is refused then, with 429, as when there are too many."""
-    large, other, _ = pipeline.consumer(), pipeline.consumer(), pipeline.consumer("Untouched")
+    large, other, _ = pipeline.insert_consumer(), pipeline.insert_consumer(), pipeline.insert_consumer("Untouched")
     pipeline.drain()
     metadata = "UPDATE consumers SET metadata = jsonb_build_object('a', repeat('x', 30000)) WHERE id = :id"
     pipeline.run(metadata, id=large)
@@ -198,14 +198,14 @@ def test_document_too_large_counts_an_attempt_once_alone(pipeline: Pipeline) -> 
         pipeline.round(rows=1)
         assert attempts(pipeline) == [(1, False), (0, False)]
         pipeline.round(rows=1)
-    assert pipeline.indexed(other)["fullName"] == "Changed"
+    assert pipeline.document(other)["fullName"] == "Changed"
     assert attempts(pipeline) == [(1, False)]
 
 
 def test_row_that_cannot_be_rendered_is_parked_and_others_pass(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad, other = pipeline.consumer(), pipeline.consumer()
+    bad, other = pipeline.insert_consumer(), pipeline.insert_consumer()
     render = documents.document
 
     def stumble(row: documents.ConsumerRow, audience_ids: list[str]) -> bytes:
@@ -219,13 +219,13 @@ def test_row_that_cannot_be_rendered_is_parked_and_others_pass(
             pipeline.rename(other, f"Attempt {attempt[0]}")
             pipeline.drain()
             assert attempts(pipeline) == [attempt]
-            assert pipeline.indexed(other)["fullName"] == f"Attempt {attempt[0]}"
-            try_again(pipeline)
+            assert pipeline.document(other)["fullName"] == f"Attempt {attempt[0]}"
+            clear_retry(pipeline)
     assert pipeline.failures()[0][2] == "ArithmeticError: no such number"
     assert pipeline.visible() == {other}
 
 
-def unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
+def make_unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
     """Let PostgreSQL fail whenever this row is among those that are read."""
     read = claims.read_consumers
 
@@ -240,9 +240,9 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
 def test_row_that_cannot_be_read_counts_an_attempt_once_alone(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad, other = pipeline.consumer(), pipeline.consumer()
+    bad, other = pipeline.insert_consumer(), pipeline.insert_consumer()
     with monkeypatch.context() as patch:
-        unreadable(patch, bad)
+        make_unreadable(patch, bad)
         with pytest.raises(sa.exc.DataError):
             pipeline.round()
         assert attempts(pipeline) == [(0, False)] * 2
@@ -250,6 +250,6 @@ def test_row_that_cannot_be_read_counts_an_attempt_once_alone(
         assert attempts(pipeline) == [(1, False), (0, False)]
         pipeline.drain()
     assert pipeline.visible() == {other}
-    try_again(pipeline)
+    clear_retry(pipeline)
     pipeline.drain()
     assert pipeline.waiting() == 0

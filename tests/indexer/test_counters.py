@@ -18,122 +18,122 @@ from tests.indexer.conftest import Pipeline
 from tests.indexer.test_drain_round import POISON
 
 
-def counted(pipeline: Pipeline, lane: str = "live") -> Totals:
+def lane_totals(pipeline: Pipeline, lane: str = "live") -> Totals:
     with pipeline.database.engine.connect() as connection:
-        [found] = [total for total in totals(connection) if total.lane == lane]
-    return found
+        [lane_total] = [total for total in totals(connection) if total.lane == lane]
+    return lane_total
 
 
-def numbers(total: Totals) -> tuple[int, int, int, int, int]:
+def counts(total: Totals) -> tuple[int, int, int, int, int]:
     return total.rounds, total.changes, total.documents, total.conflicts, total.failures
 
 
-def rows(pipeline: Pipeline) -> list[tuple[str, str]]:
+def counter_rows(pipeline: Pipeline) -> list[tuple[str, str]]:
     return [tuple(row) for row in pipeline.run("SELECT worker, lane FROM indexer_counters ORDER BY 1, 2")]
 
 
-def silent(pipeline: Pipeline) -> None:
+def age_counters(pipeline: Pipeline) -> None:
     """Let an hour pass."""
     pipeline.run("UPDATE indexer_counters SET updated_at = updated_at - interval '61 minutes'")
 
 
 def test_empty_round_counts_nothing(pipeline: Pipeline) -> None:
     assert pipeline.round().rows == 0
-    assert numbers(counted(pipeline)) == (0, 0, 0, 0, 0)
-    assert counted(pipeline).delay_buckets == [0] * (len(DELAY_BOUNDS) + 1)
-    assert rows(pipeline) == []
+    assert counts(lane_totals(pipeline)) == (0, 0, 0, 0, 0)
+    assert lane_totals(pipeline).delay_buckets == [0] * (len(DELAY_BOUNDS) + 1)
+    assert counter_rows(pipeline) == []
 
 
 def test_changes_and_documents_are_counted_separately(pipeline: Pipeline) -> None:
-    first, second = pipeline.consumer(), pipeline.consumer()
+    first, second = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.rename(first, "Again")
     pipeline.delete(second)
     assert pipeline.round().rows == 4
-    assert numbers(counted(pipeline)) == (1, 4, 2, 0, 0)
-    pipeline.consumer()
+    assert counts(lane_totals(pipeline)) == (1, 4, 2, 0, 0)
+    pipeline.insert_consumer()
     pipeline.round()
-    assert numbers(counted(pipeline)) == (2, 5, 3, 0, 0)
-    assert numbers(counted(pipeline, "bulk")) == (0, 0, 0, 0, 0)
+    assert counts(lane_totals(pipeline)) == (2, 5, 3, 0, 0)
+    assert counts(lane_totals(pipeline, "bulk")) == (0, 0, 0, 0, 0)
 
 
 def test_changes_are_counted_in_their_own_lane(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.run("UPDATE outbox SET lane = 'bulk'")
     pipeline.rename(consumer, "Live")
     assert pipeline.round("live").rows == 1
-    assert numbers(counted(pipeline, "live")) == (1, 1, 1, 0, 0)
-    assert numbers(counted(pipeline, "bulk")) == (0, 1, 0, 0, 0)
+    assert counts(lane_totals(pipeline, "live")) == (1, 1, 1, 0, 0)
+    assert counts(lane_totals(pipeline, "bulk")) == (0, 1, 0, 0, 0)
     assert pipeline.waiting() == 0
 
 
 def test_conflict_is_not_counted_as_a_written_document(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     lie = msgspec.json.encode({"id": consumer, "environmentId": str(pipeline.environment), "deleted": False})
     assert pipeline.write_by_hand(consumer, pipeline.version(consumer) + 1000, lie) == 200
-    pipeline.consumer()
+    pipeline.insert_consumer()
     pipeline.round()
-    assert numbers(counted(pipeline)) == (1, 1, 1, 1, 0)
+    assert counts(lane_totals(pipeline)) == (1, 1, 1, 1, 0)
 
 
 def test_each_failure_and_the_final_success_are_counted(pipeline: Pipeline) -> None:
-    poisoned = pipeline.consumer()
-    pipeline.consumer()
+    poisoned = pipeline.insert_consumer()
+    pipeline.insert_consumer()
     pipeline.drain()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
     for attempt in range(1, claims.MAX_ATTEMPTS + 1):
         pipeline.round()
-        assert numbers(counted(pipeline)) == (1 + attempt, 2, 2, 0, attempt)
+        assert counts(lane_totals(pipeline)) == (1 + attempt, 2, 2, 0, attempt)
         pipeline.run("UPDATE outbox SET retry_at = now()")
     pipeline.run("UPDATE consumers SET metadata = NULL WHERE id = :id", id=poisoned)
     pipeline.drain()
-    assert numbers(counted(pipeline))[1:] == (4, 3, 0, claims.MAX_ATTEMPTS)
+    assert counts(lane_totals(pipeline))[1:] == (4, 3, 0, claims.MAX_ATTEMPTS)
 
 
 @pytest.mark.parametrize(("age", "bound"), [(-60, 0.025), (31, 60.0), (100, 300.0), (400, None)])
 def test_delay_is_from_the_change_until_it_is_searchable(pipeline: Pipeline, age: int, bound: float | None) -> None:
     """The first is of a clock that was set back."""
-    pipeline.consumer()
+    pipeline.insert_consumer()
     pipeline.run("UPDATE outbox SET created_at = clock_timestamp() + :age * interval '-1 second'", age=age)
     pipeline.round()
-    found = counted(pipeline)
+    now = lane_totals(pipeline)
     expected = [int(each == bound) for each in (*DELAY_BOUNDS, None)]
-    assert found.delay_buckets == expected
-    assert found.delay_seconds >= max(age, 0)
+    assert now.delay_buckets == expected
+    assert now.delay_seconds >= max(age, 0)
 
 
 def test_rolled_back_round_counts_nothing(pipeline: Pipeline) -> None:
-    pipeline.consumer()
-    nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
-    away = open_writer(nobody)
+    pipeline.insert_consumer()
+    unreachable = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
+    writer = open_writer(unreachable)
     with pytest.raises(OpenSearchException), pipeline.database.engine.connect() as connection:
-        drain_round(connection, away)
-    away.close()
-    assert numbers(counted(pipeline)) == (0, 0, 0, 0, 0)
+        drain_round(connection, writer)
+    writer.close()
+    assert counts(lane_totals(pipeline)) == (0, 0, 0, 0, 0)
 
 
 def test_round_with_a_lost_commit_is_counted_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline.consumer()
+    pipeline.insert_consumer()
     with monkeypatch.context() as patch:
-        patch.setattr(counters, "record", then_ended(counters.record))
+        patch.setattr(counters, "record", terminate_after(counters.record))
         with pytest.raises(sa.exc.DBAPIError):
             pipeline.round()
-    assert (numbers(counted(pipeline)), pipeline.waiting()) == ((0, 0, 0, 0, 0), 1)
+    assert (counts(lane_totals(pipeline)), pipeline.waiting()) == ((0, 0, 0, 0, 0), 1)
     pipeline.round()
-    assert (numbers(counted(pipeline)), pipeline.waiting()) == ((1, 1, 1, 0, 0), 0)
+    assert (counts(lane_totals(pipeline)), pipeline.waiting()) == ((1, 1, 1, 0, 0), 0)
 
 
-def then_ended(step: Callable[..., None]) -> Callable[..., None]:
+def terminate_after(step: Callable[..., None]) -> Callable[..., None]:
     """The session is ended after it, as by the server's shutdown."""
 
-    def ended(connection: sa.Connection, *given: Any) -> None:
-        step(connection, *given)
+    def terminating(connection: sa.Connection, *arguments: Any) -> None:
+        step(connection, *arguments)
         connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
-    return ended
+    return terminating
 
 
 def test_concurrent_drains_do_not_wait_for_each_other(pipeline: Pipeline) -> None:
-    done = counters.RoundCounts(1, 0, 0, {"live": [5], "bulk": [7]})
+    round_counts = counters.RoundCounts(1, 0, 0, {"live": [5], "bulk": [7]})
     engine = pipeline.database.engine
     with engine.connect() as one, engine.connect() as other:
         for connection in (one, other):
@@ -141,10 +141,10 @@ def test_concurrent_drains_do_not_wait_for_each_other(pipeline: Pipeline) -> Non
             connection.commit()
         for _ in range(2):
             with one.begin(), other.begin():
-                counters.record(one, "live", done)
-                counters.record(other, "bulk", done)
-    assert numbers(counted(pipeline, "live")) == (2, 4, 2, 0, 0)
-    assert len(rows(pipeline)) == 4
+                counters.record(one, "live", round_counts)
+                counters.record(other, "bulk", round_counts)
+    assert counts(lane_totals(pipeline, "live")) == (2, 4, 2, 0, 0)
+    assert len(counter_rows(pipeline)) == 4
 
 
 def test_counters_of_ended_workers_are_folded_into_one_row(pipeline: Pipeline) -> None:
@@ -158,36 +158,36 @@ def test_counters_of_ended_workers_are_folded_into_one_row(pipeline: Pipeline) -
         for connection in sessions:
             connection.invalidate()
             connection.close()
-        before = {lane: counted(pipeline, lane) for lane in ("live", "bulk")}
-        silent(pipeline)
+        before = {lane: lane_totals(pipeline, lane) for lane in ("live", "bulk")}
+        age_counters(pipeline)
         assert upkeep.fold_counters(engine) == 6
-        assert rows(pipeline) == [(ENDED_WORKERS, "bulk"), (ENDED_WORKERS, "live")]
+        assert counter_rows(pipeline) == [(ENDED_WORKERS, "bulk"), (ENDED_WORKERS, "live")]
         for lane, was in before.items():
-            now = counted(pipeline, lane)
+            now = lane_totals(pipeline, lane)
             assert msgspec.structs.replace(now, updated_at=was.updated_at) == was
             assert now.updated_at is not None
         assert upkeep.fold_counters(engine) == 0
-    assert counted(pipeline).changes == 12
+    assert lane_totals(pipeline).changes == 12
     with engine.connect() as connection:
         assert workers(connection) == []
 
 
 def test_counters_of_a_running_worker_are_not_folded(pipeline: Pipeline) -> None:
-    pipeline.consumer()
+    pipeline.insert_consumer()
     pipeline.round()
     assert upkeep.fold_counters(pipeline.database.engine) == 0
-    silent(pipeline)
-    pipeline.consumer()
+    age_counters(pipeline)
+    pipeline.insert_consumer()
     pipeline.round()
     assert upkeep.fold_counters(pipeline.database.engine) == 0
-    silent(pipeline)
+    age_counters(pipeline)
     with pipeline.database.engine.begin() as connection:
         connection.exec_driver_sql("SELECT FROM indexer_counters FOR UPDATE")
         assert upkeep.fold_counters(pipeline.database.engine) == 0
     assert upkeep.fold_counters(pipeline.database.engine) == 1
-    pipeline.consumer()
+    pipeline.insert_consumer()
     pipeline.round()
-    assert numbers(counted(pipeline)) == (3, 3, 3, 0, 0)
+    assert counts(lane_totals(pipeline)) == (3, 3, 3, 0, 0)
 
 
 def test_concurrent_folding_loses_no_count(pipeline: Pipeline) -> None:
@@ -209,5 +209,5 @@ def test_concurrent_folding_loses_no_count(pipeline: Pipeline) -> None:
     with ThreadPoolExecutor(4) as pool:
         folded = sum(pool.map(work, range(200)))
     assert folded > 0
-    assert numbers(counted(pipeline)) == (100, 100, 100, 0, 0)
-    assert sum(counted(pipeline).delay_buckets) == 100
+    assert counts(lane_totals(pipeline)) == (100, 100, 100, 0, 0)
+    assert sum(lane_totals(pipeline).delay_buckets) == 100

@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 
 @pytest.mark.parametrize("step", STEPS)
 def test_round_killed_after_a_step_is_repeated_by_another(pipeline: Pipeline, step: str) -> None:
-    changed, gone = pipeline.consumer("Before"), pipeline.consumer()
+    changed, gone = pipeline.insert_consumer("Before"), pipeline.insert_consumer()
     pipeline.drain()
     pipeline.rename(changed, "After")
     pipeline.delete(gone)
@@ -32,5 +32,5 @@ def test_round_killed_after_a_step_is_repeated_by_another(pipeline: Pipeline, st
     pipeline.drain()
     assert pipeline.waiting() == 0
     assert pipeline.visible() == {changed}
-    assert pipeline.indexed(changed)["fullName"] == "Meanwhile"
-    assert pipeline.indexed(gone)["deleted"] is True
+    assert pipeline.document(changed)["fullName"] == "Meanwhile"
+    assert pipeline.document(gone)["deleted"] is True

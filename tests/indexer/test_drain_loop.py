@@ -14,8 +14,8 @@ from infra.backoff import Backoff
 from infra.database.engine import CONNECT_ARGS, open_engine
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
-from tests.indexer.proxy import Doorway
-from tests.indexer.test_blame import closed_index, unreadable
+from tests.indexer.proxy import Proxy
+from tests.indexer.test_blame import closed_index, make_unreadable
 from tests.waiting import wait_until
 
 LONG = 60.0
@@ -23,26 +23,26 @@ NO_PAUSES = Backoff(0, 0)
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def round_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each round asks for."""
     sizes: list[int] = []
 
-    def recorded(connection: sa.Connection, client: OpenSearch, lane: str, rows: int) -> Round:
+    def drain_and_record(connection: sa.Connection, client: OpenSearch, lane: str, rows: int) -> Round:
         sizes.append(rows)
         return drain_round(connection, client, lane, rows)
 
-    monkeypatch.setattr(loop, "drain_round", recorded)
+    monkeypatch.setattr(loop, "drain_round", drain_and_record)
     return sizes
 
 
 @pytest.fixture
-def subject(pipeline: Pipeline) -> Iterator[Drainer]:
+def drainer(pipeline: Pipeline) -> Iterator[Drainer]:
     engine = open_engine(pipeline.database.settings)
     yield Drainer(engine, pipeline.writer, "live", NO_PAUSES)
     engine.dispose()
 
 
-def people(pipeline: Pipeline, number: int) -> list[str]:
+def insert_consumers(pipeline: Pipeline, number: int) -> list[str]:
     insert = """
         INSERT INTO consumers (environment_id, full_name) SELECT :e, 'Before' FROM generate_series(1, :number)
         RETURNING id"""
@@ -51,94 +51,94 @@ def people(pipeline: Pipeline, number: int) -> list[str]:
 
 
 def test_unreadable_row_is_isolated_and_all_others_are_indexed(
-    pipeline: Pipeline, subject: Drainer, asked: list[int], monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, drainer: Drainer, round_sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everyone = people(pipeline, 2500)
+    everyone = insert_consumers(pipeline, 2500)
     bad = everyone[1234]
-    unreadable(monkeypatch, bad)
-    assert not subject.catch_up(LONG)
+    make_unreadable(monkeypatch, bad)
+    assert not drainer.catch_up(LONG)
     assert pipeline.visible() == set(everyone) - {bad}
     assert pipeline.run("SELECT consumer_id, attempts > 0 FROM outbox") == [(bad, True)]
     # Once it is out of the way, the rounds are large again.
-    assert max(asked[asked.index(1) :]) > 250
+    assert max(round_sizes[round_sizes.index(1) :]) > 250
 
 
 def test_rounds_shrink_while_the_index_fails_and_grow_again(
-    pipeline: Pipeline, subject: Drainer, asked: list[int]
+    pipeline: Pipeline, drainer: Drainer, round_sizes: list[int]
 ) -> None:
-    people(pipeline, 3000)
+    insert_consumers(pipeline, 3000)
     with closed_index(pipeline):
-        while asked[-1:] != [1]:
-            subject.catch_up(0.001)
-    assert asked == sorted(asked, reverse=True)
-    assert asked[0] == claims.ROWS
+        while round_sizes[-1:] != [1]:
+            drainer.catch_up(0.001)
+    assert round_sizes == sorted(round_sizes, reverse=True)
+    assert round_sizes[0] == claims.ROWS
     assert pipeline.waiting() == 3000
-    del asked[:]
-    assert not subject.catch_up(LONG)
-    assert asked == sorted(asked)
-    assert asked[-1] == claims.ROWS
+    del round_sizes[:]
+    assert not drainer.catch_up(LONG)
+    assert round_sizes == sorted(round_sizes)
+    assert round_sizes[-1] == claims.ROWS
     assert pipeline.waiting() == 0
 
 
-def test_backoff_grows_to_a_limit_and_is_reset(pipeline: Pipeline, asked: list[int]) -> None:
+def test_backoff_grows_to_a_limit_and_is_reset(pipeline: Pipeline, round_sizes: list[int]) -> None:
     now = 0.0
     engine = open_engine(pipeline.database.settings)
-    subject = Drainer(engine, pipeline.writer, "live", Backoff(1, 3, lambda: now))
+    drainer = Drainer(engine, pipeline.writer, "live", Backoff(1, 3, lambda: now))
 
     def attempts_until(end: float) -> list[float]:
         nonlocal now
         times = []
         while now < end:
-            before = len(asked)
-            assert not subject.catch_up(LONG)
-            times += [now] if len(asked) > before else []
+            before = len(round_sizes)
+            assert not drainer.catch_up(LONG)
+            times += [now] if len(round_sizes) > before else []
             now += 0.5
         return times
 
-    pipeline.consumer()
+    pipeline.insert_consumer()
     with closed_index(pipeline):
         assert attempts_until(11) == [0, 1, 3, 6, 9]
     assert attempts_until(13) == [12, 12.5]
-    pipeline.consumer()
+    pipeline.insert_consumer()
     with closed_index(pipeline):
         assert attempts_until(16) == [13, 14]
     engine.dispose()
 
 
 @pytest.fixture
-def ways(pipeline: Pipeline) -> Iterator[dict[str, Doorway]]:
+def proxies(pipeline: Pipeline) -> Iterator[dict[str, Proxy]]:
     settings = pipeline.database.settings
-    with Doorway(settings.database_url) as database, Doorway(settings.opensearch_url) as search:
+    with Proxy(settings.database_url) as database, Proxy(settings.opensearch_url) as search:
         yield {"postgresql": database, "opensearch": search}
 
 
-@pytest.mark.parametrize("how", ["closed", "hanging", "cut off"])
+@pytest.mark.parametrize("failure", ["closed", "hanging", "cut off"])
 @pytest.mark.parametrize("server", ["postgresql", "opensearch"])
 def test_drain_continues_after_a_server_was_away(
-    pipeline: Pipeline, ways: dict[str, Doorway], monkeypatch: pytest.MonkeyPatch, server: str, how: str
+    pipeline: Pipeline, proxies: dict[str, Proxy], monkeypatch: pytest.MonkeyPatch, server: str, failure: str
 ) -> None:
     monkeypatch.setitem(CONNECT_ARGS, "options", "-c statement_timeout=5s")
     monkeypatch.setitem(CONNECT_ARGS, "connect_timeout", 2)
-    away = msgspec.structs.replace(pipeline.database.settings, database_url=ways["postgresql"].address)
-    writer = OpenSearch(ways["opensearch"].address, timeout=2, max_retries=0, serializer=TextSerializer())
+    away = msgspec.structs.replace(pipeline.database.settings, database_url=proxies["postgresql"].address)
+    writer = OpenSearch(proxies["opensearch"].address, timeout=2, max_retries=0, serializer=TextSerializer())
     engine = open_engine(away)
-    subject = Drainer(engine, writer, "live", NO_PAUSES)
-    first = pipeline.consumer()
-    assert not subject.catch_up(LONG)
+    drainer = Drainer(engine, writer, "live", NO_PAUSES)
+    first = pipeline.insert_consumer()
+    assert not drainer.catch_up(LONG)
     assert pipeline.visible() == {first}
-    second = pipeline.consumer()
-    if how == "hanging":
-        ways[server].open(hanging=True)
+    second = pipeline.insert_consumer()
+    if failure == "hanging":
+        proxies[server].open(hanging=True)
     else:
-        ways[server].close()
-    if how == "cut off":
-        ways[server].open()
+        proxies[server].close()
+    if failure == "cut off":
+        proxies[server].open()
     else:
         for _ in range(3):
-            subject.catch_up(0.001)
+            drainer.catch_up(0.001)
         assert pipeline.waiting() == 1
-        ways[server].open()
-    wait_until(lambda: not subject.catch_up(LONG) and pipeline.visible() == {first, second}, what="its return")
+        proxies[server].open()
+    wait_until(lambda: not drainer.catch_up(LONG) and pipeline.visible() == {first, second}, what="its return")
     assert pipeline.waiting() == 0
     writer.close()
     engine.dispose()

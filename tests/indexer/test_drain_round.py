@@ -13,7 +13,7 @@ POISON = '{"a": 1e4000}'
 
 
 def test_row_is_indexed_as_exactly_its_document(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer("Zoë")
+    consumer = pipeline.insert_consumer("Zoë")
     pipeline.run(
         "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m='{"b": 1.50, "a": {}}'
     )
@@ -25,7 +25,7 @@ def test_row_is_indexed_as_exactly_its_document(pipeline: Pipeline) -> None:
 
 
 def test_membership_reaches_the_document(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     [(audience,)] = pipeline.run(
         """WITH a AS (INSERT INTO audiences (environment_id, name, type) VALUES (:e, 'A', 'STATIC') RETURNING id)
         INSERT INTO audience_members (environment_id, audience_id, consumer_id)
@@ -33,26 +33,26 @@ def test_membership_reaches_the_document(pipeline: Pipeline) -> None:
         c=consumer,
     )
     pipeline.drain()
-    assert pipeline.indexed(consumer)["audienceIds"] == [audience]
+    assert pipeline.document(consumer)["audienceIds"] == [audience]
     pipeline.run("DELETE FROM audiences WHERE id = :a", a=audience)
     pipeline.drain()
-    assert pipeline.indexed(consumer)["audienceIds"] == []
+    assert pipeline.document(consumer)["audienceIds"] == []
 
 
 def test_deleted_consumer_becomes_a_hidden_tombstone(pipeline: Pipeline) -> None:
-    gone, left = pipeline.consumer(), pipeline.consumer()
+    gone, left = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.round()
     version = pipeline.version(gone)
     pipeline.delete(gone)
     pipeline.round()
-    tombstone = pipeline.indexed(gone)
+    tombstone = pipeline.document(gone)
     assert (tombstone["deleted"], tombstone["version"]) == (True, version + 1)
     assert pipeline.visible() == {left}
     assert pipeline.waiting() == 0
 
 
 def test_late_write_cannot_revive_deleted_consumer(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.round()
     old, version = pipeline.source(consumer), pipeline.version(consumer)
     pipeline.delete(consumer)
@@ -62,21 +62,21 @@ def test_late_write_cannot_revive_deleted_consumer(pipeline: Pipeline) -> None:
 
 
 def test_reinserted_consumer_overwrites_its_tombstone(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.run("UPDATE consumers SET version = version + 100000000 WHERE id = :id", id=consumer)
     pipeline.delete(consumer)
     pipeline.drain()
     # However often it was changed: here more often than first versions are apart.
     pipeline.run("INSERT INTO consumers (id, environment_id, full_name) VALUES (:id, :e, 'Again')", id=consumer)
     pipeline.drain()
-    assert pipeline.indexed(consumer)["fullName"] == "Again"
+    assert pipeline.document(consumer)["fullName"] == "Again"
     assert pipeline.visible() == {consumer}
 
 
 @pytest.mark.parametrize("change", ["rename", "delete"])
 def test_version_is_raised_above_an_index_that_is_ahead(pipeline: Pipeline, change: str) -> None:
     """As after the database was restored to an earlier time."""
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.round()
     ahead = pipeline.version(consumer) + 1000
     lie = msgspec.json.encode({"id": consumer, "environmentId": str(pipeline.environment), "deleted": False})
@@ -89,13 +89,13 @@ def test_version_is_raised_above_an_index_that_is_ahead(pipeline: Pipeline, chan
     assert pipeline.round().conflicts == 1
     assert (seq,) in pipeline.run("SELECT seq FROM outbox"), "it is not in the index, and must not seem to be"
     pipeline.drain()
-    assert pipeline.indexed(consumer)["version"] > ahead
+    assert pipeline.document(consumer)["version"] > ahead
     assert pipeline.visible() == ({consumer} if change == "rename" else set())
     assert pipeline.waiting() == 0
 
 
 def test_unreachable_index_version_blocks_no_other_consumer(pipeline: Pipeline) -> None:
-    consumer, other = pipeline.consumer(), pipeline.consumer()
+    consumer, other = pipeline.insert_consumer(), pipeline.insert_consumer()
     lie = msgspec.json.encode({"id": consumer, "environmentId": "0", "deleted": True})
     assert pipeline.write_by_hand(consumer, 2**63 - 2, lie) == 200
     pipeline.drain()
@@ -106,7 +106,7 @@ def test_unreachable_index_version_blocks_no_other_consumer(pipeline: Pipeline) 
 
 
 def test_outbox_row_with_a_version_ahead_is_removed(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.run(
         "INSERT INTO outbox (environment_id, consumer_id, version, lane) VALUES (:e, :id, 1 << 40, 'live')", id=consumer
     )
@@ -116,7 +116,7 @@ def test_outbox_row_with_a_version_ahead_is_removed(pipeline: Pipeline) -> None:
 
 
 def test_refused_document_is_retried_then_parked(pipeline: Pipeline) -> None:
-    poisoned, healthy = pipeline.consumer(), pipeline.consumer()
+    poisoned, healthy = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
     for attempt in range(1, claims.MAX_ATTEMPTS + 1):
         pipeline.drain()
@@ -135,14 +135,14 @@ def test_refused_document_is_retried_then_parked(pipeline: Pipeline) -> None:
 def test_failing_rows_at_the_head_do_not_block_others(pipeline: Pipeline) -> None:
     pipeline.run("INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, 5000)")
     pipeline.run("UPDATE outbox SET attempts = 1, retry_at = now() + interval '1 hour'")
-    healthy = pipeline.consumer()
+    healthy = pipeline.insert_consumer()
     assert pipeline.round().rows == 1
     assert pipeline.visible() == {healthy}
 
 
 def test_round_refreshes_before_it_deletes_outbox_rows(pipeline: Pipeline) -> None:
     """Every item is a 409, for another drain wrote something newer and was killed before its refresh."""
-    consumer = pipeline.consumer("Before")
+    consumer = pipeline.insert_consumer("Before")
     pipeline.drain()
     pipeline.rename(consumer, "After")
     with pipeline.database.engine.connect() as connection:
@@ -159,7 +159,7 @@ def test_change_committed_late_with_a_lower_number_is_found(pipeline: Pipeline) 
     with pipeline.database.engine.connect() as slow, slow.begin():
         insert = sa.text("INSERT INTO consumers (environment_id) VALUES (:e) RETURNING id")
         early = slow.execute(insert, {"e": pipeline.environment}).scalar_one()
-        late = pipeline.consumer()
+        late = pipeline.insert_consumer()
         pipeline.drain()
         assert pipeline.visible() == {late}
     pipeline.drain()

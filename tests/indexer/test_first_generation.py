@@ -17,14 +17,14 @@ from tests.waiting import wait_until
 def leaves(properties: dict[str, Any]) -> dict[str, Any]:
     """A mapping as OpenSearch shows it: what is a default anyway is left out, numbers and flags are themselves."""
     defaults = {"index_options": "positions", "search_analyzer": None}
-    found: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for name, value in properties.items():
-        kept = {key: option for key, option in value.items() if key not in {"fields", "properties"}}
-        if kept.get("type") == "object" and name == "row":
-            kept = {"type": "object", "enabled": kept["enabled"]}
-        kept = {key: option for key, option in kept.items() if defaults.get(key, ...) != option}
-        found[name] = kept | ({"fields": leaves(value["fields"])} if "fields" in value else {})
-    return found
+        options = {key: option for key, option in value.items() if key not in {"fields", "properties"}}
+        if options.get("type") == "object" and name == "row":
+            options = {"type": "object", "enabled": options["enabled"]}
+        options = {key: option for key, option in options.items() if defaults.get(key, ...) != option}
+        shown[name] = options | ({"fields": leaves(value["fields"])} if "fields" in value else {})
+    return shown
 
 
 def test_live_mapping_is_strict_and_as_declared(pipeline: Pipeline) -> None:
@@ -52,16 +52,16 @@ def test_concurrent_starts_create_one_generation(pipeline: Pipeline) -> None:
 
 
 def test_index_of_another_database_is_not_used(pipeline: Pipeline) -> None:
-    left = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.drain()
     pipeline.run("DELETE FROM generations")
     first_generation.ensure(pipeline.database.settings)
     [(index,)] = pipeline.run("SELECT index_name FROM generations")
     assert index == naming.index_name(pipeline.database.settings.index_prefix, 2)
     assert pipeline.visible() == set()
-    pipeline.rename(left, "Here")
+    pipeline.rename(consumer, "Here")
     pipeline.drain()
-    assert pipeline.visible() == {left}
+    assert pipeline.visible() == {consumer}
     with pipeline.database.engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one() == 0
 

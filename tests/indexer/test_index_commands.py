@@ -14,7 +14,7 @@ from infra.operations import outbox
 from infra.operations.status import PARKED_ROWS
 from infra.operations.verify import request_run
 from infra.settings import Settings
-from tests.cli import Consumers, commands
+from tests.cli import ConsumersCommand, consumers_command
 from tests.indexer.conftest import Pipeline
 from tests.indexer.test_drain_round import POISON
 
@@ -22,17 +22,19 @@ CLOSED = "127.0.0.1:9"
 
 
 @pytest.fixture
-def consumers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
-    return commands(pipeline.database, monkeypatch, capsys)
+def consumers(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> ConsumersCommand:
+    return consumers_command(pipeline.database, monkeypatch, capsys)
 
 
-def status(consumers: Consumers) -> Any:
-    said = consumers("index", "status", "--json")
-    assert (said.code, said.err) == (0, "")
-    return json.loads(said.out)
+def status(consumers: ConsumersCommand) -> Any:
+    result = consumers("index", "status", "--json")
+    assert (result.code, result.err) == (0, "")
+    return json.loads(result.out)
 
 
-def externally_named(pipeline: Pipeline, name: str) -> str:
+def insert_with_external_id(pipeline: Pipeline, name: str) -> str:
     [(consumer,)] = pipeline.run(
         "INSERT INTO consumers (environment_id, external_id) VALUES (:e, :name) RETURNING id", name=name
     )
@@ -54,7 +56,7 @@ def other_environment(pipeline: Pipeline) -> Pipeline:
 
 
 @pytest.fixture
-def narrow(pipeline: Pipeline) -> Pipeline:
+def numeric_external_ids(pipeline: Pipeline) -> Pipeline:
     """Somebody changed the index: numbers alone are external ids now. Closing it away and opening it mends that."""
     search, name = pipeline.database.search, pipeline.index_name
     properties = mapping.MAPPING["properties"] | {"externalId": {"type": "long"}}
@@ -78,18 +80,18 @@ def create_index(pipeline: Pipeline, properties: dict[str, Any]) -> None:
     )
 
 
-def mend(pipeline: Pipeline) -> None:
+def repair_mapping(pipeline: Pipeline) -> None:
     pipeline.database.search.indices.delete(index=pipeline.index_name)
     create_index(pipeline, mapping.MAPPING["properties"])
 
 
-def test_status_shows_generations_and_backlog(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_status_shows_generations_and_backlog(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
     for _ in range(3):
-        pipeline.consumer()
+        pipeline.insert_consumer()
     pipeline.round()
-    pipeline.consumer()
-    found = status(consumers)
-    [generation] = found["generations"]
+    pipeline.insert_consumer()
+    content = status(consumers)
+    [generation] = content["generations"]
     assert generation.pop("bytes") > 0
     assert generation.pop("liveAt")
     assert generation == {
@@ -105,48 +107,48 @@ def test_status_shows_generations_and_backlog(pipeline: Pipeline, consumers: Con
         "position": -1,
         "misses": 0,
     }
-    assert (found["rebuild"], found["running"]) == (None, [])
-    live, bulk = found["waiting"]
+    assert (content["rebuild"], content["running"]) == (None, [])
+    live, bulk = content["waiting"]
     assert (live["lane"], live["waiting"], live["parked"]) == ("live", 1, 0)
     assert (bulk["lane"], bulk["waiting"], bulk["oldestSeconds"]) == ("bulk", 0, 0)
-    assert [(lane["lane"], lane["changes"]) for lane in found["done"]] == [("live", 3), ("bulk", 0)]
-    assert [(worker["lane"], worker["rounds"], worker["changes"]) for worker in found["workers"]] == [("live", 1, 3)]
-    assert found["parts"] == [{"part": part, "silentSeconds": None} for part in ("live", "bulk", "clock")]
-    assert (found["search"], found["parked"]) == ("ok", [])
+    assert [(lane["lane"], lane["changes"]) for lane in content["done"]] == [("live", 3), ("bulk", 0)]
+    assert [(worker["lane"], worker["rounds"], worker["changes"]) for worker in content["workers"]] == [("live", 1, 3)]
+    assert content["parts"] == [{"part": part, "silentSeconds": None} for part in ("live", "bulk", "clock")]
+    assert (content["search"], content["parked"]) == ("ok", [])
     table = consumers("index", "status").out
     assert pipeline.index_name in table
     assert "as declared" in table
 
 
-def test_status_shows_requested_runs_and_seen_position(pipeline: Pipeline, consumers: Consumers) -> None:
-    pipeline.consumer()
+def test_status_shows_requested_runs_and_seen_position(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
+    pipeline.insert_consumer()
     pipeline.drain()
     reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
     with pipeline.database.engine.begin() as connection:
         numbers = [request_run(connection, kind) for kind in ("verify", "repair")]
     pipeline.run("INSERT INTO verifications (kind) VALUES ('watch')")
-    found = status(consumers)
-    assert [(run["id"], run["state"]) for run in found["running"]] == [(number, "requested") for number in numbers]
-    assert [generation["position"] for generation in found["generations"]] == [0]
+    content = status(consumers)
+    assert [(run["id"], run["state"]) for run in content["running"]] == [(number, "requested") for number in numbers]
+    assert [generation["position"] for generation in content["generations"]] == [0]
     assert f"verify: run {numbers[0]} waits for a worker" in consumers("index", "status").out
 
 
 @pytest.mark.parametrize("away", ["OPENSEARCH_URL", "REDIS_URL"])
 def test_status_works_while_a_server_is_away(
-    pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch, away: str
+    pipeline: Pipeline, consumers: ConsumersCommand, monkeypatch: pytest.MonkeyPatch, away: str
 ) -> None:
-    pipeline.consumer()
+    pipeline.insert_consumer()
     monkeypatch.setenv(away, f"{'redis' if away == 'REDIS_URL' else 'http'}://{CLOSED}")
-    found = status(consumers)
-    assert found["waiting"][0]["waiting"] == 1
-    [generation] = found["generations"]
+    content = status(consumers)
+    assert content["waiting"][0]["waiting"] == 1
+    [generation] = content["generations"]
     assert generation["state"] == "live"
     unknown = away == "OPENSEARCH_URL"
-    assert found["search"].startswith("unreachable: Connection") == unknown
+    assert content["search"].startswith("unreachable: Connection") == unknown
     assert (generation["index"] is None) == unknown
-    said = consumers("index", "status")
-    assert (said.code, said.err) == (0, "")
-    assert ("unreachable" in said.out) == unknown
+    result = consumers("index", "status")
+    assert (result.code, result.err) == (0, "")
+    assert ("unreachable" in result.out) == unknown
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_status_works_while_a_server_is_away(
     ],
 )
 def test_status_shows_problems_of_the_index(
-    pipeline: Pipeline, consumers: Consumers, harm: str, field: str, expected: object
+    pipeline: Pipeline, consumers: ConsumersCommand, harm: str, field: str, expected: object
 ) -> None:
     indices, name = pipeline.database.search.indices, pipeline.index_name
     {
@@ -175,8 +177,8 @@ def test_status_shows_problems_of_the_index(
     assert ("differs: consumers index rebuild" in consumers("index", "status").out) == (harm == "mapping")
 
 
-def test_parked_change_is_shown_in_one_harmless_line(pipeline: Pipeline, consumers: Consumers) -> None:
-    consumer = pipeline.consumer()
+def test_parked_change_is_shown_in_one_harmless_line(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
+    consumer = pipeline.insert_consumer()
     pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m=POISON)
     pipeline.run("DELETE FROM outbox WHERE version < (SELECT version FROM consumers)")
     park(pipeline)
@@ -192,42 +194,48 @@ def test_parked_change_is_shown_in_one_harmless_line(pipeline: Pipeline, consume
     assert "x" * 201 not in line
 
 
-def test_latest_parked_changes_are_shown_and_the_others_counted(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_latest_parked_changes_are_shown_and_the_others_counted(
+    pipeline: Pipeline, consumers: ConsumersCommand
+) -> None:
     pipeline.run("INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, :n)", n=PARKED_ROWS + 5)
     pipeline.run("UPDATE outbox SET parked_at = now() - seq * interval '1 minute', error = 'it'")
-    found = status(consumers)
+    content = status(consumers)
     latest = [row[0] for row in pipeline.run("SELECT consumer_id FROM outbox ORDER BY parked_at DESC")]
-    assert [row["consumerId"] for row in found["parked"]] == latest[:PARKED_ROWS]
-    assert found["waiting"][0]["parked"] == PARKED_ROWS + 5
+    assert [row["consumerId"] for row in content["parked"]] == latest[:PARKED_ROWS]
+    assert content["waiting"][0]["parked"] == PARKED_ROWS + 5
     assert "5 more" in consumers("index", "status").out
 
 
-def test_parked_change_is_indexed_by_a_retry_after_the_fix(narrow: Pipeline, consumers: Consumers) -> None:
-    refused = externally_named(narrow, "not a number")
-    park(narrow)
-    assert narrow.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
-    mend(narrow)
-    narrow.drain()
-    assert narrow.visible() == set()
+def test_parked_change_is_indexed_by_a_retry_after_the_fix(
+    numeric_external_ids: Pipeline, consumers: ConsumersCommand
+) -> None:
+    refused = insert_with_external_id(numeric_external_ids, "not a number")
+    park(numeric_external_ids)
+    assert numeric_external_ids.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
+    repair_mapping(numeric_external_ids)
+    numeric_external_ids.drain()
+    assert numeric_external_ids.visible() == set()
     assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": True}
-    assert narrow.failures() == [(0, False, None)]
-    narrow.drain()
-    assert narrow.visible() == {refused}
-    assert narrow.waiting() == 0
+    assert numeric_external_ids.failures() == [(0, False, None)]
+    numeric_external_ids.drain()
+    assert numeric_external_ids.visible() == {refused}
+    assert numeric_external_ids.waiting() == 0
     assert consumers("index", "retry-parked").out == "0 parked changes will be tried again.\n"
 
 
-def test_retried_change_that_still_fails_is_parked_again(narrow: Pipeline, consumers: Consumers) -> None:
-    externally_named(narrow, "not a number")
-    park(narrow)
+def test_retried_change_that_still_fails_is_parked_again(
+    numeric_external_ids: Pipeline, consumers: ConsumersCommand
+) -> None:
+    insert_with_external_id(numeric_external_ids, "not a number")
+    park(numeric_external_ids)
     consumers("index", "retry-parked")
-    park(narrow)
-    assert narrow.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
+    park(numeric_external_ids)
+    assert numeric_external_ids.failures()[0][:2] == (claims.MAX_ATTEMPTS, True)
 
 
-def test_retry_can_be_limited_to_environments_and_ids(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_retry_can_be_limited_to_environments_and_ids(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
     other = other_environment(pipeline)
-    mine, second, theirs = pipeline.consumer(), pipeline.consumer(), other.consumer()
+    mine, second, theirs = pipeline.insert_consumer(), pipeline.insert_consumer(), other.insert_consumer()
     choices = {
         ("--environment", "Shop:test"): {theirs},
         ("--environment", "Shop:live"): {mine, second},
@@ -238,13 +246,13 @@ def test_retry_can_be_limited_to_environments_and_ids(pipeline: Pipeline, consum
     }
     for options, expected in choices.items():
         pipeline.run("UPDATE outbox SET attempts = 5, retry_at = now(), parked_at = now(), error = 'it'")
-        said = json.loads(consumers("index", "retry-parked", *options, "--json").out)
-        freed = {row[0] for row in pipeline.run("SELECT consumer_id FROM outbox WHERE parked_at IS NULL")}
-        assert (freed, said["retried"]) == (expected, len(expected)), options
+        output = json.loads(consumers("index", "retry-parked", *options, "--json").out)
+        retried_ids = {row[0] for row in pipeline.run("SELECT consumer_id FROM outbox WHERE parked_at IS NULL")}
+        assert (retried_ids, output["retried"]) == (expected, len(expected)), options
 
 
 @pytest.mark.parametrize(
-    ("place", "code", "problem"),
+    ("environment", "code", "problem"),
     [
         ("Shop", 2, "live or test"),
         ("Shop:staging", 2, "live or test"),
@@ -253,18 +261,18 @@ def test_retry_can_be_limited_to_environments_and_ids(pipeline: Pipeline, consum
     ],
 )
 def test_unknown_environment_is_refused(
-    pipeline: Pipeline, consumers: Consumers, place: str, code: int, problem: str
+    pipeline: Pipeline, consumers: ConsumersCommand, environment: str, code: int, problem: str
 ) -> None:
-    pipeline.consumer()
+    pipeline.insert_consumer()
     pipeline.run("UPDATE outbox SET parked_at = now()")
-    said = consumers("index", "retry-parked", "--environment", place)
-    assert said.code == code
-    assert problem in said.err
+    result = consumers("index", "retry-parked", "--environment", environment)
+    assert result.code == code
+    assert problem in result.err
     assert pipeline.run("SELECT count(*) FROM outbox WHERE parked_at IS NULL") == [(0,)]
 
 
-def test_retry_skips_a_change_locked_by_a_drain(pipeline: Pipeline, consumers: Consumers) -> None:
-    consumer, _ = pipeline.consumer(), pipeline.consumer()
+def test_retry_skips_a_change_locked_by_a_drain(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
+    consumer, _ = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.run("UPDATE outbox SET parked_at = now()")
     with pipeline.database.engine.begin() as connection:
         connection.exec_driver_sql("SELECT FROM outbox WHERE consumer_id = %s FOR UPDATE", (consumer,))
@@ -273,16 +281,16 @@ def test_retry_skips_a_change_locked_by_a_drain(pipeline: Pipeline, consumers: C
 
 def test_retry_wakes_the_indexer_if_redis_is_up(
     pipeline: Pipeline,
-    consumers: Consumers,
+    consumers: ConsumersCommand,
     monkeypatch: pytest.MonkeyPatch,
-    own: Settings,
-    queue_of_its_own: redis.Redis,
+    settings: Settings,
+    queue_client: redis.Redis,
 ) -> None:
-    pipeline.consumer()
+    pipeline.insert_consumer()
     pipeline.run("UPDATE outbox SET parked_at = now()")
-    monkeypatch.setenv("REDIS_URL", own.redis_url)
+    monkeypatch.setenv("REDIS_URL", settings.redis_url)
     assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": True}
-    assert queue_of_its_own.llen(queue.LIVE) == 1
+    assert queue_client.llen(queue.LIVE) == 1
     pipeline.run("UPDATE outbox SET parked_at = now()")
     monkeypatch.setenv("REDIS_URL", f"redis://{CLOSED}")
     assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": False}

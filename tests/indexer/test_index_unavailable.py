@@ -56,7 +56,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_unavailable_index_parks_and_loses_nothing(pipeline: Pipeline, fault: Fault) -> None:
-    changed, gone = pipeline.consumer(), pipeline.consumer()
+    changed, gone = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.drain()
     pipeline.rename(changed, "Changed")
     pipeline.delete(gone)
@@ -68,18 +68,18 @@ def test_unavailable_index_parks_and_loses_nothing(pipeline: Pipeline, fault: Fa
     fault.end(pipeline)
     pipeline.drain()
     assert pipeline.visible() == {changed}
-    assert pipeline.indexed(changed)["fullName"] == "Changed"
+    assert pipeline.document(changed)["fullName"] == "Changed"
     assert pipeline.waiting() == 0
 
 
 def test_opensearch_away_parks_and_loses_nothing(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
-    nobody = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
-    away = open_writer(nobody)
+    consumer = pipeline.insert_consumer()
+    unreachable = msgspec.structs.replace(pipeline.database.settings, opensearch_url="http://127.0.0.1:9")
+    writer = open_writer(unreachable)
     for _ in range(claims.MAX_ATTEMPTS + 1):
         with pytest.raises(OpenSearchException), pipeline.database.engine.connect() as connection:
-            drain_round(connection, away)
-    away.close()
+            drain_round(connection, writer)
+    writer.close()
     assert pipeline.failures() == [(0, False, None)]
     pipeline.drain()
     assert pipeline.visible() == {consumer}
@@ -87,7 +87,7 @@ def test_opensearch_away_parks_and_loses_nothing(pipeline: Pipeline) -> None:
 
 def test_missing_index_is_never_created_without_its_mapping(pipeline: Pipeline) -> None:
     """Even where the cluster makes indices by itself, as it does by default."""
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     cluster, name = pipeline.database.search.cluster, naming.write_alias(pipeline.index_name)
     alias("remove")(pipeline)
     cluster.put_settings(body={"transient": {"action.auto_create_index": True}})
@@ -107,11 +107,15 @@ def test_missing_index_is_never_created_without_its_mapping(pipeline: Pipeline) 
 @pytest.mark.parametrize("target", ["index", "alias"])
 def test_partly_unavailable_index_counts_no_attempt(pipeline: Pipeline, target: str) -> None:
     """As an overload does: a 429, or a 404 for what is not there, beside documents that are accepted."""
-    there, elsewhere = pipeline.consumer("There"), pipeline.consumer("Elsewhere")
+    healthy, refused = pipeline.insert_consumer("There"), pipeline.insert_consumer("Elsewhere")
     client, index, alias_name = pipeline.database.search, f"{pipeline.index_name}-full", f"{pipeline.index_name}-away"
     client.indices.create(index=index, body={"aliases": {alias_name: {}}, "settings": FULL})
-    lead = {"field": "_index", "value": index if target == "index" else alias_name, "if": "ctx.fullName == 'Elsewhere'"}
-    client.ingest.put_pipeline(id=index, body={"processors": [{"set": lead}]})
+    redirect = {
+        "field": "_index",
+        "value": index if target == "index" else alias_name,
+        "if": "ctx.fullName == 'Elsewhere'",
+    }
+    client.ingest.put_pipeline(id=index, body={"processors": [{"set": redirect}]})
     try:
         client.indices.put_settings(index=pipeline.index_name, body={"index.default_pipeline": index})
         for _ in range(claims.MAX_ATTEMPTS + 1):
@@ -123,4 +127,4 @@ def test_partly_unavailable_index_counts_no_attempt(pipeline: Pipeline, target: 
         client.ingest.delete_pipeline(id=index)
     assert pipeline.failures() == [(0, False, None)] * 2
     pipeline.drain()
-    assert pipeline.visible() == {there, elsewhere}
+    assert pipeline.visible() == {healthy, refused}

@@ -12,10 +12,20 @@ from infra.index import generations, indices, naming
 from infra.operations.rebuild import RebuildError
 from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline
-from tests.indexer.rebuild_steps import ask, build, index_names, latest, next_index, reach, read_index, rebuild, states
+from tests.indexer.rebuild_steps import (
+    advance_to,
+    generation_states,
+    index_names,
+    indices_read,
+    latest_rebuild,
+    rebuild,
+    run_to_end,
+    second_index,
+    send_request,
+)
 
 
-def look(pipeline: Pipeline) -> None:
+def reconcile_index(pipeline: Pipeline) -> None:
     reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
 
 
@@ -23,24 +33,24 @@ def read_alias(pipeline: Pipeline) -> str:
     return naming.read_alias(pipeline.database.settings.index_prefix)
 
 
-def remove(pipeline: Pipeline) -> None:
+def delete_index(pipeline: Pipeline) -> None:
     pipeline.database.search.indices.delete(index=pipeline.index_name)
 
 
-def replace(pipeline: Pipeline) -> None:
+def replace_index(pipeline: Pipeline) -> None:
     """As from a snapshot: the same name and aliases, and something else in it."""
-    remove(pipeline)
+    delete_index(pipeline)
     indices.create(pipeline.database.search, pipeline.index_name)
     indices.switch_reads(pipeline.database.search, pipeline.database.settings.index_prefix, pipeline.index_name)
 
 
-def replace_by_anything(pipeline: Pipeline) -> None:
+def replace_by_dynamic_index(pipeline: Pipeline) -> None:
     """As a cluster does that makes indices by itself."""
-    remove(pipeline)
+    delete_index(pipeline)
     pipeline.database.search.indices.create(index=pipeline.index_name)
 
 
-def restore(pipeline: Pipeline) -> None:
+def restore_snapshot(pipeline: Pipeline) -> None:
     """From a snapshot into the closed index, which keeps its UUID."""
     name = pipeline.index_name
     snapshot, indices = pipeline.database.search.snapshot, pipeline.database.search.indices
@@ -51,76 +61,78 @@ def restore(pipeline: Pipeline) -> None:
     snapshot.delete_repository(repository=name)
 
 
-def go_back(pipeline: Pipeline) -> None:
+def lose_operations(pipeline: Pipeline) -> None:
     """As with older files: the very same index has fewer operations than were seen."""
-    look(pipeline)
+    reconcile_index(pipeline)
     pipeline.run("UPDATE generations SET seen_seq_no = seen_seq_no + 1")
 
 
-@pytest.mark.parametrize("harm", [remove, replace, replace_by_anything, restore, go_back])
+@pytest.mark.parametrize(
+    "harm", [delete_index, replace_index, replace_by_dynamic_index, restore_snapshot, lose_operations]
+)
 def test_lost_index_is_not_read_and_is_rebuilt(
     pipeline: Pipeline, builder: Builder, harm: Callable[[Pipeline], None]
 ) -> None:
-    consumer, gone = pipeline.consumer(), pipeline.consumer()
+    consumer, gone = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.drain()
     pipeline.delete(gone)
     harm(pipeline)
-    look(pipeline)
+    reconcile_index(pipeline)
     with pytest.raises(NotFoundError):
         pipeline.visible()
     with pytest.raises(Exception, match="404"):
         pipeline.round()
-    look(pipeline)
-    assert latest(pipeline).phase == "requested"
-    assert build(pipeline, builder).phase == "done"
+    reconcile_index(pipeline)
+    assert latest_rebuild(pipeline).phase == "requested"
+    assert run_to_end(pipeline, builder).phase == "done"
     pipeline.drain()
-    assert states(pipeline) == ["dropped", "live"]
-    assert index_names(pipeline) == read_index(pipeline) == [next_index(pipeline)]
+    assert generation_states(pipeline) == ["dropped", "live"]
+    assert index_names(pipeline) == indices_read(pipeline) == [second_index(pipeline)]
     assert pipeline.visible() == {consumer}
     assert_agreement(pipeline.database)
 
 
 def test_healthy_index_is_not_touched(pipeline: Pipeline) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.drain()
-    look(pipeline)
+    reconcile_index(pipeline)
     assert pipeline.visible() == {consumer}
     assert pipeline.run("SELECT state, lost_at FROM generations") == [("live", None)]
 
 
 @pytest.mark.parametrize("alias", ["read", "write"])
 def test_removed_alias_is_restored(pipeline: Pipeline, alias: str) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     name = read_alias(pipeline) if alias == "read" else naming.write_alias(pipeline.index_name)
     pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=name)
-    look(pipeline)
+    reconcile_index(pipeline)
     pipeline.drain()
     assert pipeline.visible() == {consumer}
 
 
 def test_unrecorded_swap_is_undone_and_repeated(pipeline: Pipeline, builder: Builder) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.drain()
-    ask(pipeline, "rebuild")
-    reach(pipeline, builder, "swapping")
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "swapping")
     prefix = pipeline.database.settings.index_prefix
-    indices.switch_reads(pipeline.database.search, prefix, next_index(pipeline))
-    look(pipeline)
-    assert read_index(pipeline) == [pipeline.index_name]
-    assert build(pipeline, builder).phase == "done"
-    assert read_index(pipeline) == [next_index(pipeline)]
+    indices.switch_reads(pipeline.database.search, prefix, second_index(pipeline))
+    reconcile_index(pipeline)
+    assert indices_read(pipeline) == [pipeline.index_name]
+    assert run_to_end(pipeline, builder).phase == "done"
+    assert indices_read(pipeline) == [second_index(pipeline)]
     assert pipeline.visible() == {consumer}
 
 
 def test_cancel_after_an_unrecorded_swap_keeps_the_live_index(pipeline: Pipeline, builder: Builder) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.drain()
-    ask(pipeline, "rebuild")
-    reach(pipeline, builder, "swapping")
-    indices.switch_reads(pipeline.database.search, pipeline.database.settings.index_prefix, next_index(pipeline))
-    ask(pipeline, "cancel")
-    build(pipeline, builder)
-    assert index_names(pipeline) == read_index(pipeline) == [pipeline.index_name]
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "swapping")
+    indices.switch_reads(pipeline.database.search, pipeline.database.settings.index_prefix, second_index(pipeline))
+    send_request(pipeline, "cancel")
+    run_to_end(pipeline, builder)
+    assert index_names(pipeline) == indices_read(pipeline) == [pipeline.index_name]
     assert pipeline.visible() == {consumer}
 
 
@@ -129,43 +141,43 @@ def test_nothing_is_repaired_during_a_swap(pipeline: Pipeline) -> None:
         connection.execute(generations.LOCK_BARRIER)
         pipeline.database.search.indices.delete_alias(index=pipeline.index_name, name=read_alias(pipeline))
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(look, pipeline).result()
+            pool.submit(reconcile_index, pipeline).result()
         with pytest.raises(NotFoundError):
-            read_index(pipeline)
+            indices_read(pipeline)
 
 
 @pytest.mark.parametrize("phase", ["filling", "verifying", "swapping"])
 def test_rebuild_fails_if_its_index_is_removed(pipeline: Pipeline, builder: Builder, phase: str) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.drain()
-    ask(pipeline, "rebuild")
-    reach(pipeline, builder, phase)
-    pipeline.database.search.indices.delete(index=next_index(pipeline))
-    look(pipeline)
-    done = build(pipeline, builder)
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, phase)
+    pipeline.database.search.indices.delete(index=second_index(pipeline))
+    reconcile_index(pipeline)
+    done = run_to_end(pipeline, builder)
     assert (done.phase, done.error) == ("failed", "its index was removed")
     assert pipeline.visible() == {consumer}
     assert rebuild(pipeline, builder).phase == "done"
 
 
 def test_removed_kept_index_is_dropped(pipeline: Pipeline, builder: Builder) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     rebuild(pipeline, builder)
-    remove(pipeline)
-    look(pipeline)
+    delete_index(pipeline)
+    reconcile_index(pipeline)
     with pytest.raises(RebuildError):
-        ask(pipeline, "rollback")
+        send_request(pipeline, "rollback")
     builder.work(5)
-    assert states(pipeline) == ["dropped", "live"]
+    assert generation_states(pipeline) == ["dropped", "live"]
     pipeline.drain()
     assert pipeline.visible() == {consumer}
 
 
 def test_missing_uuid_of_an_index_is_recorded(pipeline: Pipeline) -> None:
     pipeline.run("UPDATE generations SET index_uuid = NULL")
-    look(pipeline)
-    [(known,)] = pipeline.run("SELECT index_uuid FROM generations")
+    reconcile_index(pipeline)
+    [(uuid,)] = pipeline.run("SELECT index_uuid FROM generations")
     assert (
-        known
+        uuid
         == indices.existing(pipeline.database.search, pipeline.database.settings.index_prefix)[pipeline.index_name].uuid
     )

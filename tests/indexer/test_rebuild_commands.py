@@ -14,13 +14,22 @@ from indexer.rebuild.builder import Builder
 from infra import queue
 from infra.operations import rebuild as rebuilds
 from infra.settings import Settings
-from tests.cli import Consumers, commands
+from tests.cli import ConsumersCommand, consumers_command
 from tests.indexer.conftest import Pipeline
-from tests.indexer.rebuild_steps import ask, build, latest, next_index, people, reach, read_index, rebuild
+from tests.indexer.rebuild_steps import (
+    advance_to,
+    indices_read,
+    insert_consumers,
+    latest_rebuild,
+    rebuild,
+    run_to_end,
+    second_index,
+    send_request,
+)
 from tests.metrics import metrics
 from tests.service import Service, new_account
 
-MEASURED = {
+METRIC_FIELDS = {
     "documents": "documents",
     "consumers": "total",
     "misses": "misses",
@@ -32,8 +41,10 @@ MEASURED = {
 
 
 @pytest.fixture
-def consumers(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
-    return commands(pipeline.database, monkeypatch, capsys)
+def consumers(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> ConsumersCommand:
+    return consumers_command(pipeline.database, monkeypatch, capsys)
 
 
 class TamperingBuilder:
@@ -44,15 +55,15 @@ class TamperingBuilder:
 
     def work(self, seconds: float) -> bool:
         with self._pipeline.database.engine.connect() as connection:
-            found = rebuilds.latest(connection)
-        if not found or not found.is_running or found.phase != "refilling":
+            generation = rebuilds.latest(connection)
+        if not generation or not generation.is_running or generation.phase != "refilling":
             return self._builder.step()
-        self._pipeline.writer.index(index=found.index_name, id="cons_nobody", body=b'{"id": "cons_nobody"}')
+        self._pipeline.writer.index(index=generation.index_name, id="cons_nobody", body=b'{"id": "cons_nobody"}')
         return self._builder.work(seconds)
 
 
 @contextmanager
-def at_work(builder: Builder | TamperingBuilder) -> Iterator[None]:
+def worker(builder: Builder | TamperingBuilder) -> Iterator[None]:
     """A worker, meanwhile."""
     stop = threading.Event()
 
@@ -71,57 +82,57 @@ def at_work(builder: Builder | TamperingBuilder) -> Iterator[None]:
 
 def test_rebuild_is_requested_and_builders_are_woken(
     pipeline: Pipeline,
-    consumers: Consumers,
+    consumers: ConsumersCommand,
     monkeypatch: pytest.MonkeyPatch,
-    own: Settings,
-    queue_of_its_own: redis.Redis,
+    settings: Settings,
+    queue_client: redis.Redis,
 ) -> None:
-    monkeypatch.setenv("REDIS_URL", own.redis_url)
-    said = json.loads(consumers("index", "rebuild", "--json").out)
-    assert (said["indexName"], said["state"], said["phase"]) == (next_index(pipeline), "filling", "requested")
-    assert queue_of_its_own.llen(queue.REBUILD) == 1
+    monkeypatch.setenv("REDIS_URL", settings.redis_url)
+    output = json.loads(consumers("index", "rebuild", "--json").out)
+    assert (output["indexName"], output["state"], output["phase"]) == (second_index(pipeline), "filling", "requested")
+    assert queue_client.llen(queue.REBUILD) == 1
 
 
-def test_second_rebuild_is_refused_in_one_line(pipeline: Pipeline, consumers: Consumers) -> None:
+def test_second_rebuild_is_refused_in_one_line(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
     assert consumers("index", "rebuild").code == 0
     refused = consumers("index", "rebuild")
     assert refused.code == 1
     message = "is already being built (phase requested): wait until it ends, or cancel it"
-    assert refused.err == f"{next_index(pipeline)} {message}\n"
+    assert refused.err == f"{second_index(pipeline)} {message}\n"
 
 
 def test_rebuild_with_wait_shows_progress_and_result(
-    pipeline: Pipeline, builder: Builder, consumers: Consumers
+    pipeline: Pipeline, builder: Builder, consumers: ConsumersCommand
 ) -> None:
-    people(pipeline, 50)
+    insert_consumers(pipeline, 50)
     pipeline.drain()
-    with at_work(builder):
-        said = consumers("index", "rebuild", "--wait")
-    assert said.code == 0
-    assert said.out.splitlines()[-1].startswith(f"{next_index(pipeline)}: live, done, 50 of 50 documents")
-    with at_work(builder):
-        back = consumers("index", "rollback", "--wait", "--json")
-    assert json.loads(back.out.splitlines()[-1])["state"] == "live"
-    assert read_index(pipeline) == [pipeline.index_name]
+    with worker(builder):
+        result = consumers("index", "rebuild", "--wait")
+    assert result.code == 0
+    assert result.out.splitlines()[-1].startswith(f"{second_index(pipeline)}: live, done, 50 of 50 documents")
+    with worker(builder):
+        rollback = consumers("index", "rollback", "--wait", "--json")
+    assert json.loads(rollback.out.splitlines()[-1])["state"] == "live"
+    assert indices_read(pipeline) == [pipeline.index_name]
 
 
-def test_failed_rebuild_has_exit_code_1(pipeline: Pipeline, builder: Builder, consumers: Consumers) -> None:
-    pipeline.consumer()
+def test_failed_rebuild_has_exit_code_1(pipeline: Pipeline, builder: Builder, consumers: ConsumersCommand) -> None:
+    pipeline.insert_consumer()
     pipeline.drain()
-    with at_work(TamperingBuilder(builder, pipeline)):
-        said = consumers("index", "rebuild", "--wait")
-    assert said.code == 1
-    assert "verification found 1 differences" in said.out
+    with worker(TamperingBuilder(builder, pipeline)):
+        result = consumers("index", "rebuild", "--wait")
+    assert result.code == 1
+    assert "verification found 1 differences" in result.out
 
 
 def test_pause_resume_cancel_and_drop_report_their_effect(
-    pipeline: Pipeline, builder: Builder, consumers: Consumers
+    pipeline: Pipeline, builder: Builder, consumers: ConsumersCommand
 ) -> None:
-    ask(pipeline, "rebuild")
+    send_request(pipeline, "rebuild")
     assert "paused" in consumers("index", "pause").out
     assert "paused" not in consumers("index", "resume").out
     assert "cancel requested" in consumers("index", "cancel").out
-    assert build(pipeline, builder).phase == "cancelled"
+    assert run_to_end(pipeline, builder).phase == "cancelled"
     for request in ("cancel", "pause", "resume", "rollback", "drop"):
         assert consumers("index", request).code == 1
     rebuild(pipeline, builder)
@@ -129,19 +140,19 @@ def test_pause_resume_cancel_and_drop_report_their_effect(
 
 
 def test_progress_is_equal_in_cli_api_and_metrics(
-    pipeline: Pipeline, builder: Builder, consumers: Consumers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pipeline: Pipeline, builder: Builder, consumers: ConsumersCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(fill, "ROWS", 20)
-    people(pipeline, 50)
+    insert_consumers(pipeline, 50)
     pipeline.drain()
     service = Service(pipeline.database, tmp_path)
     service.start("api")
     try:
         with new_account(service) as account:
-            ask(pipeline, "rebuild")
-            reach(pipeline, builder, "filling")
+            send_request(pipeline, "rebuild")
+            advance_to(pipeline, builder, "filling")
             assert builder.step()
-            ask(pipeline, "pause")
+            send_request(pipeline, "pause")
             for phase, filled in (("filling", 20), ("done", 50)):
                 shown = json.loads(consumers("index", "status", "--json").out)["rebuild"]
                 over_http = account.live.get("/ops/index").raise_for_status().json()["rebuild"]
@@ -150,21 +161,23 @@ def test_progress_is_equal_in_cli_api_and_metrics(
                 assert {**over_http, "lagMs": 0} == {**shown, "lagMs": 0}
                 assert counted["consumers_rebuild_phase", phase] == 1
                 assert counted["consumers_rebuild_running",] == (phase != "done")
-                for name, field in MEASURED.items():
+                for name, field in METRIC_FIELDS.items():
                     assert counted.get((f"consumers_rebuild_{name}",)) == shown[field], name
                 if shown["isPaused"]:
-                    ask(pipeline, "resume")
-                    build(pipeline, builder)
+                    send_request(pipeline, "resume")
+                    run_to_end(pipeline, builder)
     finally:
         service.close()
 
 
-def test_status_shows_generations_and_the_rebuild(pipeline: Pipeline, builder: Builder, consumers: Consumers) -> None:
-    people(pipeline, 3)
+def test_status_shows_generations_and_the_rebuild(
+    pipeline: Pipeline, builder: Builder, consumers: ConsumersCommand
+) -> None:
+    insert_consumers(pipeline, 3)
     pipeline.drain()
     rebuild(pipeline, builder)
-    found = json.loads(consumers("index", "status", "--json").out)
-    assert [generation["state"] for generation in found["generations"]] == ["kept", "live"]
-    assert found["rebuild"]["id"] == latest(pipeline).id
-    assert (found["rebuild"]["documents"], found["rebuild"]["phase"]) == (3, "done")
+    content = json.loads(consumers("index", "status", "--json").out)
+    assert [generation["state"] for generation in content["generations"]] == ["kept", "live"]
+    assert content["rebuild"]["id"] == latest_rebuild(pipeline).id
+    assert (content["rebuild"]["documents"], content["rebuild"]["phase"]) == (3, "done")
     assert "Last rebuild: " in consumers("index", "status").out

@@ -11,13 +11,13 @@ import pytest
 from indexer.verify import reindex
 from indexer.verify.runs import Runner
 from infra.operations.reindex import ReindexScope, request_reindex
-from tests.cli import Consumers, Said, commands
+from tests.cli import CommandResult, ConsumersCommand, consumers_command
 from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline
 
 
 @contextmanager
-def at_work(pipeline: Pipeline) -> Iterator[None]:
+def worker(pipeline: Pipeline) -> Iterator[None]:
     """A worker of the runs, meanwhile."""
     stop, runner = threading.Event(), Runner.open(pipeline.database.settings)
 
@@ -39,53 +39,53 @@ def at_work(pipeline: Pipeline) -> Iterator[None]:
 @pytest.fixture
 def consumers(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Consumers]:
-    with at_work(pipeline):
-        yield commands(pipeline.database, monkeypatch, capsys)
+) -> Iterator[ConsumersCommand]:
+    with worker(pipeline):
+        yield consumers_command(pipeline.database, monkeypatch, capsys)
 
 
-def lose(pipeline: Pipeline, *ids: str) -> None:
+def delete_documents(pipeline: Pipeline, *ids: str) -> None:
     for name in ids:
         pipeline.writer.delete(index=pipeline.index_name, id=name, params={"refresh": "true"})
 
 
-def answer(said: Said) -> Any:
+def last_json(result: CommandResult) -> Any:
     """The last line; the worker's log goes before."""
-    return json.loads(said.out.splitlines()[-1])
+    return json.loads(result.out.splitlines()[-1])
 
 
-def rows(pipeline: Pipeline) -> list[str]:
+def queued_rows(pipeline: Pipeline) -> list[str]:
     return sorted(name for (name,) in pipeline.run("SELECT consumer_id FROM outbox WHERE lane = 'bulk'"))
 
 
-def queued(pipeline: Pipeline) -> set[str]:
+def queued_ids(pipeline: Pipeline) -> set[str]:
     return {name for (name,) in pipeline.run("SELECT consumer_id FROM outbox WHERE lane = 'bulk'")}
 
 
-def test_lost_document_is_written_again(pipeline: Pipeline, consumers: Consumers) -> None:
-    lost, other = pipeline.consumer(), pipeline.consumer()
+def test_lost_document_is_written_again(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
+    lost, other = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.drain()
-    lose(pipeline, lost)
+    delete_documents(pipeline, lost)
     assert "1 consumer will be written again" in consumers("index", "reindex", "--id", lost).out
-    assert queued(pipeline) == {lost}
+    assert queued_ids(pipeline) == {lost}
     pipeline.drain()
     assert pipeline.visible() == {lost, other}
     assert_agreement(pipeline.database)
 
 
 def test_environment_is_reindexed_in_several_transactions(
-    pipeline: Pipeline, consumers: Consumers, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, consumers: ConsumersCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reindex, "PAGE_ROWS", 3)
-    ids = {pipeline.consumer() for _ in range(9)}
+    ids = {pipeline.insert_consumer() for _ in range(9)}
     pipeline.drain()
-    said = answer(consumers("index", "reindex", "--environment", "Shop:live", "--json"))
-    assert (said["kind"], said["state"], said["total"], said["compared"]) == ("reindex", "done", 9, 9)
-    assert rows(pipeline) == sorted(ids)
+    output = last_json(consumers("index", "reindex", "--environment", "Shop:live", "--json"))
+    assert (output["kind"], output["state"], output["total"], output["compared"]) == ("reindex", "done", 9, 9)
+    assert queued_rows(pipeline) == sorted(ids)
 
 
-def test_conditions_are_combined_and_a_dry_run_only_counts(pipeline: Pipeline, consumers: Consumers) -> None:
-    old, new, failed = pipeline.consumer(), pipeline.consumer(), pipeline.consumer()
+def test_conditions_are_combined_and_a_dry_run_only_counts(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
+    old, new, failed = pipeline.insert_consumer(), pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.run("ALTER TABLE consumers DISABLE TRIGGER USER")
     pipeline.run("UPDATE consumers SET updated_at = '2020-01-01Z' WHERE id = :id", id=old)
     pipeline.run("ALTER TABLE consumers ENABLE TRIGGER USER")
@@ -99,13 +99,13 @@ def test_conditions_are_combined_and_a_dry_run_only_counts(pipeline: Pipeline, c
         ("--environment", "Shop:live"): 3,
     }
     for options, expected in choices.items():
-        said = answer(consumers("index", "reindex", *options, "--dry-run", "--json"))
-        assert said == {"consumers": expected, "isDryRun": True}, options
-    assert queued(pipeline) == set()
+        output = last_json(consumers("index", "reindex", *options, "--dry-run", "--json"))
+        assert output == {"consumers": expected, "isDryRun": True}, options
+    assert queued_ids(pipeline) == set()
 
 
-def test_reindex_resolves_a_parked_change(pipeline: Pipeline, consumers: Consumers) -> None:
-    failed = pipeline.consumer()
+def test_reindex_resolves_a_parked_change(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
+    failed = pipeline.insert_consumer()
     pipeline.run("UPDATE outbox SET attempts = 5, parked_at = now()")
     consumers("index", "reindex", "--failed-since", "2021-01-01")
     pipeline.drain()
@@ -131,20 +131,24 @@ def mixed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
 
 
 def test_consumers_found_by_a_filter_are_reindexed(
-    pipeline: Pipeline, consumers: Consumers, mixed: dict[str, list[str]]
+    pipeline: Pipeline, consumers: ConsumersCommand, mixed: dict[str, list[str]]
 ) -> None:
     options = ("--environment", "Shop:live", "--filter", "metadata.mark:ODD")
     odd = mixed["odd"]
-    said = answer(consumers("index", "reindex", *options, "--dry-run", "--json"))
-    assert said == {"consumers": len(odd), "isDryRun": True}
-    assert not queued(pipeline)
-    said = answer(consumers("index", "reindex", *options, "--json"))
-    assert (said["total"], said["compared"], said["scope"]) == (len(odd), len(odd), {"filter": "metadata.mark:ODD"})
-    assert rows(pipeline) == odd
+    output = last_json(consumers("index", "reindex", *options, "--dry-run", "--json"))
+    assert output == {"consumers": len(odd), "isDryRun": True}
+    assert not queued_ids(pipeline)
+    output = last_json(consumers("index", "reindex", *options, "--json"))
+    assert (output["total"], output["compared"], output["scope"]) == (
+        len(odd),
+        len(odd),
+        {"filter": "metadata.mark:ODD"},
+    )
+    assert queued_rows(pipeline) == odd
 
 
 def test_filter_is_combined_with_other_conditions(
-    pipeline: Pipeline, consumers: Consumers, mixed: dict[str, list[str]]
+    pipeline: Pipeline, consumers: ConsumersCommand, mixed: dict[str, list[str]]
 ) -> None:
     pipeline.run("ALTER TABLE consumers DISABLE TRIGGER USER")
     pipeline.run("UPDATE consumers SET updated_at = '2020-01-01Z' WHERE id = :id", id=mixed["odd"][0])
@@ -161,11 +165,11 @@ def test_filter_is_combined_with_other_conditions(
         ("--updated-since", "2021-01-01"): mixed["odd"][1:],
         ("--failed-since", "2021-01-01"): mixed["odd"][1:2],
     }
-    for more, expected in choices.items():
-        said = answer(consumers("index", "reindex", *options, *more, "--dry-run", "--json"))
-        assert said["consumers"] == len(expected), more
-        consumers("index", "reindex", *options, *more)
-        assert rows(pipeline) == expected, more
+    for conditions, expected in choices.items():
+        output = last_json(consumers("index", "reindex", *options, *conditions, "--dry-run", "--json"))
+        assert output["consumers"] == len(expected), conditions
+        consumers("index", "reindex", *options, *conditions)
+        assert queued_rows(pipeline) == expected, conditions
         pipeline.run("DELETE FROM outbox WHERE lane = 'bulk'")
 
 
@@ -177,28 +181,28 @@ def test_killed_reindex_resumes_and_appends_each_consumer_once(
         request_reindex(connection, ReindexScope(environment_id=pipeline.environment))
     pages, append = [0], reindex.append
 
-    def killed(*arguments: Any) -> int:
+    def append_until_killed(*arguments: Any) -> int:
         pages[0] += 1
         appended = append(*arguments)
         if pages[0] == 4:
             raise KeyboardInterrupt
         return appended
 
-    monkeypatch.setattr(reindex, "append", killed)
+    monkeypatch.setattr(reindex, "append", append_until_killed)
     with pytest.raises(KeyboardInterrupt):
         runner.work(60)
-    assert len(rows(pipeline)) == 9
+    assert len(queued_rows(pipeline)) == 9
     assert not runner.work(60)
     pipeline.run("UPDATE verifications SET heartbeat_at = now() - interval '1 minute'")
     assert runner.work(60)
-    assert rows(pipeline) == sorted(mixed["odd"] + mixed["even"])
+    assert queued_rows(pipeline) == sorted(mixed["odd"] + mixed["even"])
     assert pipeline.run("SELECT state, total, compared FROM verifications") == [("done", 39, 39)]
     runner.engine.dispose()
     runner.client.close()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ((), "to write all of them, use a rebuild"),
         (("--filter", "email:*"), "a filter needs an environment"),
@@ -206,8 +210,10 @@ def test_killed_reindex_resumes_and_appends_each_consumer_once(
         (("--environment", "Nobody:live"), "there is no organization"),
     ],
 )
-def test_invalid_reindex_options_are_refused(consumers: Consumers, options: tuple[str, ...], told: str) -> None:
-    said = consumers("index", "reindex", *options)
-    assert said.code == 2
+def test_invalid_reindex_options_are_refused(
+    consumers: ConsumersCommand, options: tuple[str, ...], message: str
+) -> None:
+    result = consumers("index", "reindex", *options)
+    assert result.code == 2
     # It may be broken into lines, in a frame.
-    assert told in " ".join(said.err.replace("│", " ").split())
+    assert message in " ".join(result.err.replace("│", " ").split())

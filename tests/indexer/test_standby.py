@@ -12,7 +12,16 @@ from indexer.rebuild.builder import Builder
 from infra.index import generations, naming
 from tests.guarantees.index_comparison import assert_agreement
 from tests.indexer.conftest import Pipeline
-from tests.indexer.rebuild_steps import ask, build, document_in, misses, next_index, reach, read_index, rebuild
+from tests.indexer.rebuild_steps import (
+    advance_to,
+    count_misses,
+    indices_read,
+    rebuild,
+    run_to_end,
+    second_index,
+    send_request,
+    stored_document,
+)
 from tests.waiting import wait_until
 
 
@@ -54,85 +63,85 @@ FAULTS = {
 def test_failing_standby_blocks_nothing_and_catches_up(
     pipeline: Pipeline, builder: Builder, state: str, fault: Fault
 ) -> None:
-    renamed, gone = pipeline.consumer("Before"), pipeline.consumer()
+    renamed, gone = pipeline.insert_consumer("Before"), pipeline.insert_consumer()
     pipeline.drain()
     if state == "kept":
         rebuild(pipeline, builder)
         index = pipeline.index_name
     else:
-        ask(pipeline, "rebuild")
-        reach(pipeline, builder, "filling" if state == "filling" else "swapping")
-        index = next_index(pipeline)
+        send_request(pipeline, "rebuild")
+        advance_to(pipeline, builder, "filling" if state == "filling" else "swapping")
+        index = second_index(pipeline)
     fault.begin(pipeline, index)
     pipeline.rename(renamed, "After")
     pipeline.delete(gone)
-    made = pipeline.consumer()
+    made = pipeline.insert_consumer()
     pipeline.drain()
     assert pipeline.waiting() == 0
     assert pipeline.visible() == {renamed, made}
-    assert misses(pipeline) == 3
+    assert count_misses(pipeline) == 3
     fault.end(pipeline, index)
     if state == "kept":
-        ask(pipeline, "rollback")
-    build(pipeline, builder)
-    assert misses(pipeline) == 0
-    assert read_index(pipeline) == [index]
+        send_request(pipeline, "rollback")
+    run_to_end(pipeline, builder)
+    assert count_misses(pipeline) == 0
+    assert indices_read(pipeline) == [index]
     assert pipeline.visible() == {renamed, made}
     assert_agreement(pipeline.database)
 
 
 def test_hanging_standby_is_skipped_for_a_while(pipeline: Pipeline, builder: Builder) -> None:
-    consumer = pipeline.consumer()
+    consumer = pipeline.insert_consumer()
     pipeline.drain()
-    ask(pipeline, "rebuild")
-    reach(pipeline, builder, "filling")
-    FAULTS["hangs"].begin(pipeline, next_index(pipeline))
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "filling")
+    FAULTS["hangs"].begin(pipeline, second_index(pipeline))
     for name in ("First", "Second"):
         pipeline.rename(consumer, name)
         pipeline.round()
     reasons = [reason for (reason,) in pipeline.run("SELECT reason FROM generation_misses ORDER BY id")]
     assert reasons[0] != "skipped"
     assert reasons[1] == "skipped"
-    assert pipeline.indexed(consumer)["fullName"] == "Second"
+    assert pipeline.document(consumer)["fullName"] == "Second"
 
 
 def test_index_that_missed_a_change_is_not_read(pipeline: Pipeline, builder: Builder) -> None:
-    consumer = pipeline.consumer("Before")
+    consumer = pipeline.insert_consumer("Before")
     pipeline.drain()
-    ask(pipeline, "rebuild")
-    reach(pipeline, builder, "swapping")
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "swapping")
     fault = FAULTS["rejects"]
-    fault.begin(pipeline, next_index(pipeline))
+    fault.begin(pipeline, second_index(pipeline))
     pipeline.rename(consumer, "After")
     pipeline.drain()
     builder.work(1)
-    assert read_index(pipeline) == [pipeline.index_name]
-    fault.end(pipeline, next_index(pipeline))
-    build(pipeline, builder)
-    assert read_index(pipeline) == [next_index(pipeline)]
+    assert indices_read(pipeline) == [pipeline.index_name]
+    fault.end(pipeline, second_index(pipeline))
+    run_to_end(pipeline, builder)
+    assert indices_read(pipeline) == [second_index(pipeline)]
     assert_agreement(pipeline.database)
 
 
 def test_change_stays_queued_if_only_a_standby_took_it(pipeline: Pipeline, builder: Builder) -> None:
-    consumer = pipeline.consumer("Before")
+    consumer = pipeline.insert_consumer("Before")
     pipeline.drain()
-    ask(pipeline, "rebuild")
-    reach(pipeline, builder, "filling")
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "filling")
     pipeline.rename(consumer, "After")
     FAULTS["rejects"].begin(pipeline, pipeline.index_name)
     with pytest.raises(Exception, match="403"):
         pipeline.round()
-    wait_until(lambda: document_in(pipeline, next_index(pipeline), consumer), what="the other's document")
+    wait_until(lambda: stored_document(pipeline, second_index(pipeline), consumer), what="the other's document")
     assert pipeline.waiting() == 1
     FAULTS["rejects"].end(pipeline, pipeline.index_name)
     pipeline.drain()
-    assert pipeline.indexed(consumer)["fullName"] == "After"
+    assert pipeline.document(consumer)["fullName"] == "After"
 
 
 def test_drain_that_waited_for_a_state_change_sees_it(pipeline: Pipeline) -> None:
     """A statement that had looked at the rows before it waited would write what is not read any more."""
 
-    def aim() -> list[str]:
+    def read_targets() -> list[str]:
         with pipeline.database.engine.begin() as connection:
             return [generation.state for generation in claims.targets(connection)]
 
@@ -141,6 +150,6 @@ def test_drain_that_waited_for_a_state_change_sees_it(pipeline: Pipeline) -> Non
         with connection.begin():
             connection.execute(generations.LOCK_BARRIER)
             connection.execute(sa.text("UPDATE generations SET state = 'kept'"))
-            aimed = pool.submit(aim)
+            targets = pool.submit(read_targets)
             wait_until(lambda: connection.execute(waiting).scalar_one(), what="the drain to wait")
-        assert aimed.result() == ["kept"]
+        assert targets.result() == ["kept"]

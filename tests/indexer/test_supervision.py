@@ -55,23 +55,23 @@ def test_worker_without_messages_is_stuck_if_messages_wait(
     assert stuck_at is None
 
 
-def test_worker_has_full_time_after_an_idle_period(queue_of_its_own: Redis) -> None:
+def test_worker_has_full_time_after_an_idle_period(queue_client: Redis) -> None:
     clock = Clock()
-    watch = supervision.Watchdog(lambda: supervision.has_messages(queue_of_its_own, [queue.LIVE, queue.BULK]), clock)
+    watch = supervision.Watchdog(lambda: supervision.has_messages(queue_client, [queue.LIVE, queue.BULK]), clock)
     clock.now += 10 * supervision.STUCK_SECONDS
     assert not watch.is_stuck()
-    queue_of_its_own.rpush(queue.BULK, "a message")
+    queue_client.rpush(queue.BULK, "a message")
     clock.now += supervision.STUCK_SECONDS
     assert not watch.is_stuck()
     clock.now += 1
     assert watch.is_stuck()
-    queue_of_its_own.delete(queue.BULK)
+    queue_client.delete(queue.BULK)
     assert not watch.is_stuck()
 
 
-def test_unavailable_broker_has_no_messages(queue_of_its_own: Redis) -> None:
-    queue_of_its_own.set(queue.LIVE, "no list")
-    assert not supervision.has_messages(queue_of_its_own, [queue.LIVE])
+def test_unavailable_broker_has_no_messages(queue_client: Redis) -> None:
+    queue_client.set(queue.LIVE, "no list")
+    assert not supervision.has_messages(queue_client, [queue.LIVE])
     assert not supervision.has_messages(Redis.from_url("redis://127.0.0.1:9"), [queue.LIVE])
 
 
@@ -186,16 +186,16 @@ class Hanging(Process):
 
 
 def test_stuck_process_is_killed_and_restarted(tmp_path: Path) -> None:
-    process, told = Hanging(tmp_path), list[str]()
+    process, messages = Hanging(tmp_path), list[str]()
     process.spawn()
     try:
         with pytest.raises(Done):
-            watch.keep_running([process], told.append)
+            watch.keep_running([process], messages.append)
         first, second = process.pids
         with pytest.raises(ProcessLookupError):
             os.kill(first, 0)
         assert process.running()
         assert process.pid == second
-        assert told == ["hanging does nothing; restarting it"]
+        assert messages == ["hanging does nothing; restarting it"]
     finally:
         process.kill()

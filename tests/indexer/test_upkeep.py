@@ -67,8 +67,8 @@ def test_killed_clearing_is_finished_by_another(pipeline: Pipeline) -> None:
     environ = os.environ | pipeline.database.environ
     with pipeline.database.engine.begin() as connection:
         # Somebody is at one of the second thousand.
-        held = "(SELECT id FROM consumers ORDER BY id OFFSET 1500 LIMIT 1)"
-        connection.exec_driver_sql(f"SELECT FROM consumers WHERE id = {held} FOR UPDATE")
+        locked = "(SELECT id FROM consumers ORDER BY id OFFSET 1500 LIMIT 1)"
+        connection.exec_driver_sql(f"SELECT FROM consumers WHERE id = {locked} FOR UPDATE")
         with subprocess.Popen([sys.executable, "-c", CLEAR], env=environ) as killed:
             wait_until(lambda: pipeline.run(waiting), what="the clearing to wait")
             assert upkeep.clear_deleted_audiences(pipeline.database.engine) == 0, (
@@ -77,11 +77,11 @@ def test_killed_clearing_is_finished_by_another(pipeline: Pipeline) -> None:
             killed.kill()
     assert (members(pipeline, gone), exists(pipeline, gone)) == (NUMBER - 1000, True)
 
-    def ended() -> bool:
+    def is_cleared() -> bool:
         upkeep.clear_deleted_audiences(pipeline.database.engine)
         return not exists(pipeline, gone)
 
-    wait_until(ended, what="the memberships' end")
+    wait_until(is_cleared, what="the memberships' end")
     assert members(pipeline, gone) == 0
     [changes] = pipeline.run("SELECT count(*), count(DISTINCT consumer_id) FROM outbox WHERE lane = 'bulk'")
     assert changes == (NUMBER, NUMBER)

@@ -16,7 +16,7 @@ from tests.indexer.conftest import Pipeline
 from tests.indexer.index_faults import FAULTS
 from tests.waiting import wait_until
 
-WORKING = """
+COMPARING_PROCESS = """
 import sys
 from indexer.verify.compare import Scope, index_of
 from indexer.verify.pool import PROCESS_THRESHOLD, ComparisonPool
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     main()
 """
 
-PATCHED = """
+WORKER_MODULE = """
 from indexer.verify import pool
 pool.PROCESS_THRESHOLD = 0
 from indexer.worker import app
@@ -55,7 +55,7 @@ def test_processes_find_the_same_differences_as_threads(pipeline: Pipeline) -> N
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux shows them")
 def test_comparison_processes_end_with_a_killed_worker(pipeline: Pipeline, tmp_path: Path) -> None:
     script = tmp_path / "working.py"
-    script.write_text(WORKING)
+    script.write_text(COMPARING_PROCESS)
     command, environ = [sys.executable, str(script), pipeline.index_name], os.environ | pipeline.database.environ
     with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout
@@ -68,8 +68,8 @@ def test_comparison_processes_end_with_a_killed_worker(pipeline: Pipeline, tmp_p
 
 
 def test_celery_worker_compares_in_processes(pipeline: Pipeline, tmp_path: Path) -> None:
-    (tmp_path / "patched.py").write_text(PATCHED)
-    pipeline.consumer()
+    (tmp_path / "patched.py").write_text(WORKER_MODULE)
+    pipeline.insert_consumer()
     pipeline.drain()
     with pipeline.database.engine.begin() as connection:
         number = request_run(connection, "verify")
@@ -79,18 +79,18 @@ def test_celery_worker_compares_in_processes(pipeline: Pipeline, tmp_path: Path)
         command = [*celery, "worker", "-Q", "rebuild", "-c", "1", "--without-gossip"]
         worker = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=log, stderr=log)
         try:
-            ask = [*celery, "call", "indexer.compare", "--queue", "rebuild"]
-            subprocess.run(ask, env=environ, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            request = [*celery, "call", "indexer.compare", "--queue", "rebuild"]
+            subprocess.run(request, env=environ, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
-            def ended() -> Run | None:
+            def finished_run() -> Run | None:
                 with pipeline.database.engine.connect() as connection:
                     run = find_run(connection, number)
                 return run if run and (run.is_over or run.error) else None
 
-            wait_until(ended, 60, "the run")
+            wait_until(finished_run, 60, "the run")
         finally:
             worker.terminate()
             worker.wait(30)
-    run = ended()
+    run = finished_run()
     assert run
     assert (run.error, run.compared, run.agrees) == (None, 1, True)

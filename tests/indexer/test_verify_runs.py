@@ -13,10 +13,11 @@ from indexer.verify import compare, pool, runs
 from indexer.verify.pool import ComparisonPool
 from indexer.verify.runs import Runner
 from infra.index.naming import read_alias
+from infra.operations import verify
 from infra.operations.verify import Run, VerificationError, find_run, known_differences, latest_runs, request_run
 from tests.indexer.comparison import compare_index
 from tests.indexer.conftest import Pipeline
-from tests.indexer.index_faults import FAULTS, add, remove, rewrite
+from tests.indexer.index_faults import FAULTS, add_copy, remove_document, rewrite_document
 from tests.waiting import wait_until
 
 WRITTEN: LiteralString = """
@@ -38,107 +39,107 @@ def runner(pipeline: Pipeline) -> Runner:
     return Runner(engine, pipeline.writer, read_alias(settings.index_prefix), pool)
 
 
-def asked(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:
+def start_run(pipeline: Pipeline, *arguments: Any, **options: Any) -> int:
     with pipeline.database.engine.begin() as connection:
         return request_run(connection, *arguments, **options)
 
 
-def seen(pipeline: Pipeline, number: int) -> Run:
+def read_run(pipeline: Pipeline, number: int) -> Run:
     with pipeline.database.engine.connect() as connection:
-        found = find_run(connection, number)
-    assert found
-    return found
+        run = find_run(connection, number)
+    assert run
+    return run
 
 
-def done(pipeline: Pipeline, *arguments: Any, **options: Any) -> Run:
+def complete_run(pipeline: Pipeline, *arguments: Any, **options: Any) -> Run:
     """Ask for a run, and work on it to its end."""
-    number = asked(pipeline, *arguments, **options)
-    while not seen(pipeline, number).is_over:
+    number = start_run(pipeline, *arguments, **options)
+    while not read_run(pipeline, number).is_over:
         assert runner(pipeline).work(60)
-    return seen(pipeline, number)
+    return read_run(pipeline, number)
 
 
-def victims(pipeline: Pipeline) -> list[str]:
+def consumer_ids(pipeline: Pipeline) -> list[str]:
     return [id_ for (id_,) in pipeline.run("SELECT id FROM consumers ORDER BY id")]
 
 
-def planted(pipeline: Pipeline) -> dict[str, str]:
+def plant_all_faults(pipeline: Pipeline) -> dict[str, str]:
     """Every fault there is."""
     return {
         fault.plant(pipeline, victim): fault.cause
-        for fault, victim in zip(FAULTS.values(), victims(pipeline), strict=False)
+        for fault, victim in zip(FAULTS.values(), consumer_ids(pipeline), strict=False)
     }
 
 
 def test_run_reports_compared_consumers_and_differences(filled: Pipeline) -> None:
-    wrong = planted(filled)
-    found = done(filled, "verify")
-    assert (found.state, found.kind, found.environment, found.error) == ("done", "verify", None, None)
-    assert (found.total, found.differences) == (20, len(wrong))
-    assert found.compared == 20
-    assert not found.agrees
+    wrong = plant_all_faults(filled)
+    run = complete_run(filled, "verify")
+    assert (run.state, run.kind, run.environment, run.error) == ("done", "verify", None, None)
+    assert (run.total, run.differences) == (20, len(wrong))
+    assert run.compared == 20
+    assert not run.agrees
     rows = filled.run("SELECT document_id, cause FROM differences")
     assert dict(rows) == wrong
 
 
 def test_repair_fixes_every_fault(filled: Pipeline) -> None:
-    wrong = planted(filled)
-    found = done(filled, "repair")
-    assert (found.differences, found.mended) == (len(wrong), len(wrong))
+    wrong = plant_all_faults(filled)
+    run = complete_run(filled, "repair")
+    assert (run.differences, run.mended) == (len(wrong), len(wrong))
     filled.drain()
-    assert done(filled, "verify").agrees
-    assert filled.visible() == set(victims(filled))
+    assert complete_run(filled, "verify").agrees
+    assert filled.visible() == set(consumer_ids(filled))
     assert filled.waiting() == 0
 
 
 def test_repair_of_a_run_fixes_only_its_differences(filled: Pipeline) -> None:
-    first, second, *_ = victims(filled)
-    remove(filled, first)
-    number = done(filled, "verify").id
-    rewrite(filled, second, fullName="Mallory")
-    assert done(filled, "repair", repairs=number).mended == 1
+    first, second, *_ = consumer_ids(filled)
+    remove_document(filled, first)
+    number = complete_run(filled, "verify").id
+    rewrite_document(filled, second, fullName="Mallory")
+    assert complete_run(filled, "repair", repairs=number).mended == 1
     filled.drain()
-    found = done(filled, "verify")
-    assert found.causes == {"content": 1}
-    assert filled.indexed(first)["fullName"]
+    run = complete_run(filled, "verify")
+    assert run.causes == {"content": 1}
+    assert filled.document(first)["fullName"]
 
 
 def test_repair_uses_the_bulk_lane(filled: Pipeline) -> None:
-    remove(filled, victims(filled)[0])
-    done(filled, "repair")
+    remove_document(filled, consumer_ids(filled)[0])
+    complete_run(filled, "repair")
     assert filled.run("SELECT lane FROM outbox") == [("bulk",)]
 
 
 def test_queued_change_is_not_a_difference(filled: Pipeline) -> None:
-    first, second, third, *_ = victims(filled)
+    first, second, third, *_ = consumer_ids(filled)
     filled.rename(first, "Somebody else")
     filled.delete(second)
-    remove(filled, third)
+    remove_document(filled, third)
     filled.rename(third, "Third")
-    filled.consumer()
-    found = done(filled, "verify")
-    assert (found.differences, found.in_flight) == (0, 4)
+    filled.insert_consumer()
+    run = complete_run(filled, "verify")
+    assert (run.differences, run.in_flight) == (0, 4)
 
 
 def test_parked_change_is_a_difference(filled: Pipeline) -> None:
-    filled.rename(victims(filled)[0], "Somebody else")
+    filled.rename(consumer_ids(filled)[0], "Somebody else")
     filled.run("UPDATE outbox SET parked_at = now()")
-    assert done(filled, "verify").causes == {"stale": 1}
+    assert complete_run(filled, "verify").causes == {"stale": 1}
 
 
 def test_run_of_a_killed_worker_is_resumed_at_its_position(filled: Pipeline) -> None:
-    remove(filled, victims(filled)[2])
-    number = asked(filled, "verify")
+    remove_document(filled, consumer_ids(filled)[2])
+    number = start_run(filled, "verify")
     assert runner(filled).work(0)
-    filled.run("UPDATE verifications SET heartbeat_at = now(), position = :p, compared = 5", p=victims(filled)[4])
+    filled.run("UPDATE verifications SET heartbeat_at = now(), position = :p, compared = 5", p=consumer_ids(filled)[4])
     assert not runner(filled).work(60)
     filled.run("UPDATE verifications SET heartbeat_at = now() - interval '31 seconds'")
     assert runner(filled).work(60)
-    assert (seen(filled, number).state, seen(filled, number).compared) == ("done", 21)
+    assert (read_run(filled, number).state, read_run(filled, number).compared) == ("done", 21)
 
 
 def test_worker_that_lost_its_claim_writes_nothing(filled: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    number = asked(filled, "verify")
+    number = start_run(filled, "verify")
     ordinary = compare.compare_range
 
     def frozen(*arguments: Any) -> compare.Comparison:
@@ -147,18 +148,20 @@ def test_worker_that_lost_its_claim_writes_nothing(filled: Pipeline, monkeypatch
 
     monkeypatch.setattr(compare, "compare_range", frozen)
     assert not runner(filled).work(60)
-    assert (seen(filled, number).state, seen(filled, number).compared) == ("running", 0)
+    assert (read_run(filled, number).state, read_run(filled, number).compared) == ("running", 0)
 
 
 def test_run_without_an_index_fails_with_an_error(filled: Pipeline) -> None:
-    filled.run("UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := asked(filled, "verify")))
+    filled.run(
+        "UPDATE verifications SET index_name = 'nothing' WHERE id = :n", n=(number := start_run(filled, "verify"))
+    )
     assert not runner(filled).work(60)
-    assert (seen(filled, number).state, seen(filled, number).error) == ("failed", "NotFoundError 404")
+    assert (read_run(filled, number).state, read_run(filled, number).error) == ("failed", "NotFoundError 404")
 
 
 def test_watch_completes_a_run_and_reports_differences(filled: Pipeline) -> None:
-    add(filled, victims(filled)[0])
-    remove(filled, victims(filled)[-1])
+    add_copy(filled, consumer_ids(filled)[0])
+    remove_document(filled, consumer_ids(filled)[-1])
     for _ in range(4):
         runner(filled).watch()
     with filled.database.engine.connect() as connection:
@@ -168,7 +171,7 @@ def test_watch_completes_a_run_and_reports_differences(filled: Pipeline) -> None
         }
         [run] = latest_runs(connection, 9)
     assert (run.kind, run.state, run.compared, run.differences) == ("watch", "done", 21, 2)
-    done(filled, "repair")
+    complete_run(filled, "repair")
     with filled.database.engine.connect() as connection:
         assert not any(known_differences(connection).values())
 
@@ -177,53 +180,53 @@ def test_processes_start_for_large_runs_but_not_for_the_watch(
     filled: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "PROCESS_THRESHOLD", 10)
-    here = runner(filled)
+    own_runner = runner(filled)
 
-    def started() -> int:
+    def count_processes() -> int:
         command = ["pgrep", "-P", str(os.getpid()), "-f", "indexer.verify.pool"]
-        found = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-        return len(found.stdout.split())
+        listing = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        return len(listing.stdout.split())
 
     for _ in range(4):
-        here.watch()
-        assert started() == 0
-    asked(filled, "verify")
-    assert here.work(60)
-    assert started() == pool.PROCESSES
+        own_runner.watch()
+        assert count_processes() == 0
+    start_run(filled, "verify")
+    assert own_runner.work(60)
+    assert count_processes() == pool.PROCESSES
     monkeypatch.setattr(pool, "IDLE_SECONDS", 0.0)
-    assert not here.work(60)
-    assert started() == 0
+    assert not own_runner.work(60)
+    assert count_processes() == 0
 
 
 def test_unfinished_run_cannot_be_repaired(filled: Pipeline) -> None:
-    number = asked(filled, "verify")
+    number = start_run(filled, "verify")
     with pytest.raises(VerificationError, match="requested"):
-        asked(filled, "repair", repairs=number)
+        start_run(filled, "repair", repairs=number)
     with pytest.raises(VerificationError, match="no run"):
-        asked(filled, "repair", repairs=number + 1)
+        start_run(filled, "repair", repairs=number + 1)
 
 
 def test_no_false_difference_during_writes_and_drains(filled: Pipeline) -> None:
-    ids, over = victims(filled), threading.Event()
+    ids, stop = consumer_ids(filled), threading.Event()
 
-    def storm() -> None:
-        while not over.is_set():
-            new = filled.consumer()
+    def write_continuously() -> None:
+        while not stop.is_set():
+            new = filled.insert_consumer()
             for each in (*ids[:5], new):
                 filled.rename(each, "Somebody else")
             filled.delete(new)
 
     def drain() -> None:
-        while not over.is_set():
+        while not stop.is_set():
             filled.drain()
 
-    threads = [threading.Thread(target=each) for each in (storm, storm, drain, drain)]
+    threads = [threading.Thread(target=each) for each in (write_continuously, write_continuously, drain, drain)]
     for thread in threads:
         thread.start()
     try:
         reports = [compare_index(filled) for _ in range(30)]
     finally:
-        over.set()
+        stop.set()
         for thread in threads:
             thread.join()
     assert [report.found for report in reports if report.found] == []
@@ -231,7 +234,7 @@ def test_no_false_difference_during_writes_and_drains(filled: Pipeline) -> None:
 
 
 def test_old_watch_runs_are_deleted(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.operations.verify.KEPT_RUNS", 3)
+    monkeypatch.setattr(verify, "KEPT_RUNS", 3)
     for _ in range(9):
         runner(pipeline).watch()
     assert pipeline.run("SELECT count(*) FROM verifications WHERE finished_at IS NOT NULL") == [(3,)]
@@ -244,34 +247,34 @@ def test_document_above_the_version_limit_is_repaired(filled: Pipeline, version:
     """
     settings: Any = {"index.gc_deletes": "0s"}
     filled.writer.indices.put_settings(index=filled.index_name, body=settings)
-    consumer, other, *_ = victims(filled)
-    assert rewrite(filled, consumer, version - filled.version(consumer), fullName="Mallory")
-    added = add(filled, other, version=version)
+    consumer, other, *_ = consumer_ids(filled)
+    assert rewrite_document(filled, consumer, version - filled.version(consumer), fullName="Mallory")
+    added = add_copy(filled, other, version=version)
     filled.write_by_hand(added, version, filled.source(added))
-    assert done(filled, "verify").causes == {"ahead": 1, "resurrected": 1}
-    found = done(filled, "repair")
-    assert found.mended == 2
+    assert complete_run(filled, "verify").causes == {"ahead": 1, "resurrected": 1}
+    run = complete_run(filled, "repair")
+    assert run.mended == 2
 
-    def written() -> bool:
+    def is_drained() -> bool:
         # Each attempt is the first, for they follow each other faster than OpenSearch looks at its clock.
         filled.run("UPDATE outbox SET retry_at = NULL, attempts = 0")
         filled.drain()
         return filled.waiting() == 0
 
-    wait_until(written, what="OpenSearch to forget the delete")
-    assert done(filled, "verify").agrees
-    assert filled.indexed(consumer)["fullName"] == "n1"
-    assert filled.visible() == set(victims(filled))
+    wait_until(is_drained, what="OpenSearch to forget the delete")
+    assert complete_run(filled, "verify").agrees
+    assert filled.document(consumer)["fullName"] == "n1"
+    assert filled.visible() == set(consumer_ids(filled))
 
 
 def test_restored_older_database_is_found_and_repaired(filled: Pipeline) -> None:
-    changed, deleted, *_ = victims(filled)
+    changed, deleted, *_ = consumer_ids(filled)
     columns = ", ".join(name for (name,) in filled.run(WRITTEN))
     with filled.database.engine.connect() as connection:
         before = connection.execute(sa.text(f"SELECT {columns} FROM consumers")).mappings().all()
     filled.rename(changed, "Later")
     filled.delete(deleted)
-    made = filled.consumer("Made later")
+    made = filled.insert_consumer("Made later")
     filled.drain()
     with filled.database.engine.begin() as connection:
         connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
@@ -279,14 +282,14 @@ def test_restored_older_database_is_found_and_repaired(filled: Pipeline) -> None
         values = ", ".join(f":{name}" for name in columns.split(", "))
         insert = sa.text(f"INSERT INTO consumers ({columns}) VALUES ({values})")
         connection.execute(insert, [dict(row) for row in before])
-    assert done(filled, "verify").causes == {"ahead": 2, "resurrected": 1}
-    assert done(filled, "repair").mended == 3
+    assert complete_run(filled, "verify").causes == {"ahead": 2, "resurrected": 1}
+    assert complete_run(filled, "repair").mended == 3
     filled.drain()
-    assert done(filled, "verify").agrees
+    assert complete_run(filled, "verify").agrees
     assert made not in filled.visible()
-    assert filled.visible() == set(victims(filled))
-    assert filled.indexed(changed)["fullName"] == "n1"
+    assert filled.visible() == set(consumer_ids(filled))
+    assert filled.document(changed)["fullName"] == "n1"
     filled.rename(deleted, "After it")
     filled.drain()
-    assert filled.indexed(deleted)["fullName"] == "After it"
-    assert done(filled, "verify").agrees
+    assert filled.document(deleted)["fullName"] == "After it"
+    assert complete_run(filled, "verify").agrees

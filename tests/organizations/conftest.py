@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.local.servers import LocalServers
-from tests.cli import Consumers, commands
+from tests.cli import ConsumersCommand, consumers_command
 from tests.service import Database, new_database
 
 
@@ -16,5 +16,7 @@ def database(servers: LocalServers) -> Iterator[Database]:
 
 
 @pytest.fixture
-def consumers(database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Consumers:
-    return commands(database, monkeypatch, capsys)
+def consumers(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> ConsumersCommand:
+    return consumers_command(database, monkeypatch, capsys)

@@ -9,12 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from infra.accounts.keys import DEFAULT_SCOPES, SCOPES
-from tests.cli import Consumers
+from tests.cli import ConsumersCommand
 from tests.service import Database
 
 
 @pytest.fixture
-def org(consumers: Consumers) -> str:
+def org(consumers: ConsumersCommand) -> str:
     name = f"org {uuid4()}"
     assert consumers("org", "create", name).code == 0
     return name
@@ -25,10 +25,10 @@ def rows(database: Database, query: str, **values: object) -> list[dict[str, Any
         return [dict(row) for row in connection.execute(sa.text(query), values).mappings()]
 
 
-def test_an_organization_has_both_environments(consumers: Consumers, database: Database) -> None:
-    said = consumers("org", "create", "Zoë’s shop", "--currency", "GBP", "--region", "GB", "--json")
-    created = json.loads(said.out)
-    assert said.code == 0
+def test_an_organization_has_both_environments(consumers: ConsumersCommand, database: Database) -> None:
+    result = consumers("org", "create", "Zoë’s shop", "--currency", "GBP", "--region", "GB", "--json")
+    created = json.loads(result.out)
+    assert result.code == 0
     assert (created["name"], created["currency"], created["region"]) == ("Zoë’s shop", "GBP", "GB")
     query = "SELECT mode FROM environments WHERE organization_id = :id ORDER BY mode"
     assert rows(database, query, id=created["id"]) == [{"mode": "live"}, {"mode": "test"}]
@@ -56,12 +56,12 @@ def test_an_organization_has_both_environments(consumers: Consumers, database: D
         (["key", "rotate", "key_0"], "no key 'key_0'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(consumers: Consumers, arguments: list[str], problem: str) -> None:
+def test_what_cannot_be_done_is_one_line(consumers: ConsumersCommand, arguments: list[str], problem: str) -> None:
     consumers("org", "create", "twin")
-    said = consumers(*arguments)
-    assert (said.code, said.out) == (1, "")
-    assert problem in said.err
-    assert said.err.count("\n") == 1
+    result = consumers(*arguments)
+    assert (result.code, result.out) == (1, "")
+    assert problem in result.err
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -74,24 +74,26 @@ def test_what_cannot_be_done_is_one_line(consumers: Consumers, arguments: list[s
         ["key", "create", "a"],
     ],
 )
-def test_a_command_that_cannot_be_understood_is_refused(consumers: Consumers, arguments: list[str]) -> None:
+def test_a_command_that_cannot_be_understood_is_refused(consumers: ConsumersCommand, arguments: list[str]) -> None:
     assert consumers(*arguments).code == 2
 
 
-def test_limits_not_given_stay(consumers: Consumers, org: str) -> None:
+def test_limits_not_given_stay(consumers: ConsumersCommand, org: str) -> None:
     consumers("org", "limits", org, "--reads", "5", "--batch", "7")
     changed = json.loads(consumers("org", "limits", org, "--reads", "0", "--json").out)
     assert [changed[name] for name in ("limitReads", "limitWrites", "limitBatch")] == [0, None, 7]
     assert changed == json.loads(consumers("org", "limits", org, "--json").out)
 
 
-def test_organizations_are_listed_by_name(consumers: Consumers, org: str) -> None:
+def test_organizations_are_listed_by_name(consumers: ConsumersCommand, org: str) -> None:
     names = [found["name"] for found in json.loads(consumers("org", "list", "--json").out)]
     assert names == sorted(names)
     assert org in consumers("org", "list").out
 
 
-def test_a_secret_is_shown_once_and_only_its_hash_is_kept(consumers: Consumers, database: Database, org: str) -> None:
+def test_a_secret_is_shown_once_and_only_its_hash_is_kept(
+    consumers: ConsumersCommand, database: Database, org: str
+) -> None:
     created = json.loads(consumers("key", "create", org, "--mode", "test", "--name", "ci", "--json").out)
     secret = created.pop("key")
     assert secret.startswith("sk_test_")
@@ -109,21 +111,21 @@ def test_a_secret_is_shown_once_and_only_its_hash_is_kept(consumers: Consumers, 
     assert secret[:12] in consumers("key", "list", org).out
 
 
-def test_the_key_stands_alone_on_standard_output(consumers: Consumers, org: str) -> None:
-    said = consumers("key", "create", org, "--mode", "live")
-    assert said.out.startswith("sk_live_")
-    assert said.out.count("\n") == 1
-    assert "not shown again" in said.err
+def test_the_key_stands_alone_on_standard_output(consumers: ConsumersCommand, org: str) -> None:
+    result = consumers("key", "create", org, "--mode", "live")
+    assert result.out.startswith("sk_live_")
+    assert result.out.count("\n") == 1
+    assert "not shown again" in result.err
 
 
-def test_scopes_and_expiry_are_as_asked_for(consumers: Consumers, org: str) -> None:
+def test_scopes_and_expiry_are_as_asked_for(consumers: ConsumersCommand, org: str) -> None:
     options = ("--scopes", "admin, read:orders,admin", "--expires", "2999-01-01T01:00:00+01:00")
     created = json.loads(consumers("key", "create", org, "--mode", "live", *options, "--json").out)
     assert created["scopes"] == ["read:orders", "admin"]
     assert created["expiresAt"] == "2999-01-01T00:00:00.000Z"
 
 
-def test_a_revoked_key_stays_revoked_from_its_first_revocation(consumers: Consumers, org: str) -> None:
+def test_a_revoked_key_stays_revoked_from_its_first_revocation(consumers: ConsumersCommand, org: str) -> None:
     key_id = json.loads(consumers("key", "create", org, "--mode", "live", "--json").out)["id"]
     first = json.loads(consumers("key", "revoke", key_id, "--json").out)
     again = json.loads(consumers("key", "revoke", key_id, "--json").out)
@@ -131,7 +133,7 @@ def test_a_revoked_key_stays_revoked_from_its_first_revocation(consumers: Consum
     assert first == again
 
 
-def test_rotation_replaces_a_key_by_one_like_it(consumers: Consumers, org: str) -> None:
+def test_rotation_replaces_a_key_by_one_like_it(consumers: ConsumersCommand, org: str) -> None:
     options = ("--scopes", ",".join(SCOPES), "--name", "app", "--expires", "2999-01-01")
     old = json.loads(consumers("key", "create", org, "--mode", "test", *options, "--json").out)
     new = json.loads(consumers("key", "rotate", old["id"], "--json").out)
@@ -139,8 +141,8 @@ def test_rotation_replaces_a_key_by_one_like_it(consumers: Consumers, org: str) 
     assert new | {"id": old["id"], "key": old["key"]} == old
     listed = json.loads(consumers("key", "list", org, "--json").out)
     assert [bool(key["revokedAt"]) for key in listed] == [True, False]
-    said = consumers("key", "rotate", old["id"])
-    assert (said.code, said.err.count("\n")) == (1, 1)
+    result = consumers("key", "rotate", old["id"])
+    assert (result.code, result.err.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +150,12 @@ def test_rotation_replaces_a_key_by_one_like_it(consumers: Consumers, org: str) 
     [("postgresql://nobody@127.0.0.1:1/none", "cannot be used"), ("postgres", "consumers migrate")],
 )
 def test_without_a_database_it_says_so_in_one_line(
-    consumers: Consumers, database: Database, monkeypatch: pytest.MonkeyPatch, address: str, problem: str
+    consumers: ConsumersCommand, database: Database, monkeypatch: pytest.MonkeyPatch, address: str, problem: str
 ) -> None:
     if "://" not in address:
         url = sa.make_url(database.settings.database_url).set(database=address)
         address = url.render_as_string(hide_password=False)
     monkeypatch.setenv("DATABASE_URL", address)
-    said = consumers("org", "list")
-    assert (said.code, said.err.count("\n")) == (1, 1)
-    assert problem in said.err
+    result = consumers("org", "list")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert problem in result.err
