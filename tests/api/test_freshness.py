@@ -21,11 +21,9 @@ from tests.api.freshness import (
 )
 from tests.api.freshness import resources as resources  # noqa: PLC0414 (a fixture)
 from tests.api.resources import create, faults
+from tests.indexer.server_faults import UNPARSABLE_METADATA
 from tests.service import Account, Service
 from tests.waiting import wait_until
-
-POISON = '{"a": 1e4000}'
-"""JSON with a number that PostgreSQL holds and OpenSearch refuses to parse."""
 
 
 @pytest.mark.parametrize("kind", WRITES)
@@ -174,7 +172,7 @@ def poisoned(account: Account) -> Iterator[str]:
 
 def test_refused_document_makes_only_its_own_token_stale(account: Account, poisoned: str) -> None:
     update = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
-    token = run_sql(account, update, id=poisoned, m=POISON)
+    token = run_sql(account, update, id=poisoned, m=UNPARSABLE_METADATA)
     wait_until(lambda: refused(account, poisoned), what="the refusal")
     for _ in range(5):
         response = account.live.post("/consumers", json={}, headers={"Prefer": "wait=10"})

@@ -10,7 +10,7 @@ import pytest
 from infra.accounts import keys
 from infra.local.servers import LocalServers
 from tests.api.freshness import run_sql
-from tests.api.test_freshness import POISON
+from tests.indexer.server_faults import UNPARSABLE_METADATA
 from tests.service import Account, Service, new_service
 from tests.waiting import wait_until
 
@@ -107,7 +107,7 @@ def test_index_state_has_the_reason_of_a_refusal(account: Account) -> None:
     consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
     account.settled()
     poison = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
-    run_sql(account, poison, id=consumer, m=POISON)
+    run_sql(account, poison, id=consumer, m=UNPARSABLE_METADATA)
     state = wait_until(lambda: (now := state_of(account.live, consumer))["change"]["error"] and now, what="a refusal")
     assert state["isSearchable"] is False
     assert state["change"]["version"] == state["databaseVersion"]

@@ -1,4 +1,4 @@
-"""Compare the whole index of a pipeline, by the functions that the indexer uses, and collect the results."""
+"""Compare a pipeline's index with the database by the indexer's functions, and collect the results."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Report(NamedTuple):
 
     @property
     def causes(self) -> dict[str, str]:
-        """The cause of each difference by the id of its document, which must be unique."""
+        """The cause of each difference by document id, which must be unique."""
         causes: dict[str, str] = {difference.id: difference.cause for difference in self.found}
         assert len(causes) == len(self.found)
         return causes

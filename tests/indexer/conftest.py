@@ -1,4 +1,4 @@
-"""A database that nobody but the test drains."""
+"""A database without workers: only the test drains its outbox."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +18,15 @@ from infra.index.client import open_writer
 from infra.settings import Settings
 from tests.service import Database
 
+FILL_OUTBOX: LiteralString = """
+    INSERT INTO outbox (environment_id, consumer_id, version, lane)
+    SELECT env, 'cons_' || lpad((env * 1000000 + n + CASE :lane WHEN 'bulk' THEN 500000 ELSE 0 END)::text, 26, '0'),
+        1, :lane
+    FROM generate_series(CAST(:first AS int), :last) AS env, generate_series(1, :each) AS n"""
+
 
 class Pipeline(NamedTuple):
-    """An environment, and the drain's two ends."""
+    """An environment, with the database and the writing client of a drain."""
 
     database: Database
     writer: OpenSearch
@@ -31,7 +37,7 @@ class Pipeline(NamedTuple):
         return naming.index_name(self.database.settings.index_prefix, 1)
 
     def run(self, statement: LiteralString, **values: Any) -> Any:
-        """Run a statement in a transaction of its own; gives what it returns, as rows."""
+        """Run a statement in its own transaction, and return the rows."""
         with self.database.engine.begin() as connection:
             result = connection.execute(sa.text(statement), {"e": self.environment} | values)
             return [tuple(row) for row in result] if result.returns_rows else []
@@ -54,20 +60,24 @@ class Pipeline(NamedTuple):
             return drain_round(connection, self.writer, lane, rows)
 
     def drain(self) -> None:
-        """Rounds until nothing is to be done at once."""
+        """Run rounds until both lanes are empty."""
         while self.round("live").rows or self.round("bulk").rows:
             pass
+
+    def fill_outbox(self, *, lane: str, first: int, last: int, each: int) -> None:
+        """Append `each` outbox rows for every environment id from `first` to `last`; the consumers do not exist."""
+        self.run(FILL_OUTBOX, lane=lane, first=first, last=last, each=each)
 
     def waiting(self) -> int:
         return int(self.run("SELECT count(*) FROM outbox")[0][0])
 
     def failures(self) -> list[tuple[int, bool, str | None]]:
-        """Attempts, whether parked, and the reason, of every outbox row."""
+        """Return attempts, whether parked, and error of every outbox row."""
         rows = self.run("SELECT attempts, parked_at IS NOT NULL, error FROM outbox ORDER BY seq")
         return [tuple(row) for row in rows]
 
     def source(self, consumer_id: str) -> bytes:
-        """The bytes of a document."""
+        """Return a document as bytes."""
         response: Any = self.writer.get(index=self.index_name, id=consumer_id)
         return bytes(msgspec.json.decode(response, type=dict[str, msgspec.Raw])["_source"])
 
@@ -75,14 +85,14 @@ class Pipeline(NamedTuple):
         return msgspec.json.decode(self.source(consumer_id))
 
     def write_by_hand(self, consumer_id: str, version: int, source: bytes) -> int:
-        """What a drain that comes too late would send; gives OpenSearch's status."""
+        """Write a document as a drain would, and return the status of OpenSearch."""
         params: dict[str, Any] = {"version": version, "version_type": "external_gte", "ignore": 409}
         response: Any = self.writer.index(index=self.index_name, id=consumer_id, body=source, params=params)
         self.writer.indices.refresh(index=self.index_name)
         return int(msgspec.json.decode(response).get("status", 200))
 
     def visible(self) -> set[str]:
-        """What readers find."""
+        """Return the ids visible to readers."""
         alias = naming.read_alias(self.database.settings.index_prefix)
         hits = self.database.search.search(index=alias, body={"size": 10_000})["hits"]["hits"]
         return {hit["_id"] for hit in hits}
@@ -90,7 +100,7 @@ class Pipeline(NamedTuple):
 
 @contextmanager
 def new_pipeline(database: Database) -> Iterator[Pipeline]:
-    """An environment of its own, and a client of OpenSearch as the drain has it."""
+    """Create an environment, and open a client of OpenSearch with the drain's settings."""
     with database.engine.begin() as connection:
         number = connection.execute(
             sa.text(

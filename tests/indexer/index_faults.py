@@ -1,4 +1,4 @@
-"""What can be wrong with an index, done to it by hand."""
+"""Faults of an index, planted by hand."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,17 +12,17 @@ from tests.indexer.conftest import Pipeline
 class Fault(NamedTuple):
     cause: str
     plant: Callable[[Pipeline, str], str]
-    """Does it to a consumer's document, or beside it; gives the id of the document that is wrong."""
+    """Plants the fault at or beside a consumer's document, and returns the id of the wrong document."""
 
 
 def write_document(pipeline: Pipeline, document_id: str, source: Any, version: int = 1) -> str:
-    """Write a document as nobody should."""
+    """Write any document under an id."""
     assert pipeline.write_by_hand(document_id, version, msgspec.json.encode(source)) == 200
     return document_id
 
 
 def rewrite_document(pipeline: Pipeline, consumer_id: str, higher: int = 0, **changes: Any) -> str:
-    """Change a consumer's document, with its own version or a higher one."""
+    """Change a consumer's document, at the row's version plus `higher`."""
     return write_document(
         pipeline, consumer_id, pipeline.document(consumer_id) | changes, pipeline.version(consumer_id) + higher
     )
@@ -46,7 +46,7 @@ def lose_delete(pipeline: Pipeline, consumer_id: str) -> str:
 
 
 def write_tombstone(pipeline: Pipeline, consumer_id: str) -> str:
-    """A tombstone over one that lives."""
+    """Write a tombstone for an existing consumer."""
     version = pipeline.version(consumer_id) + 1
     source = {"id": consumer_id, "environmentId": str(pipeline.environment), "version": version}
     return write_document(
@@ -55,7 +55,7 @@ def write_tombstone(pipeline: Pipeline, consumer_id: str) -> str:
 
 
 def add_copy(pipeline: Pipeline, consumer_id: str, document_id: str | None = None, **changes: Any) -> str:
-    """Put a copy of a consumer's document beside it, under another id."""
+    """Add a copy of a consumer's document under another id."""
     new = document_id or new_ids("cons_", 1)[0]
     return write_document(pipeline, new, pipeline.document(consumer_id) | {"id": new} | changes)
 
@@ -69,25 +69,23 @@ FAULTS = {
     "a change lost": Fault("stale", lose_change),
     "a later version": Fault("ahead", lambda pipeline, id_: rewrite_document(pipeline, id_, 3, fullName="Later")),
     "far ahead": Fault("ahead", lambda pipeline, id_: rewrite_document(pipeline, id_, 1 << 40)),
-    "buried alive": Fault("ahead", write_tombstone),
+    "tombstone of an existing consumer": Fault("ahead", write_tombstone),
     "a delete lost": Fault("resurrected", lose_delete),
-    "a consumer that never was": Fault("resurrected", add_copy),
+    "document without a consumer": Fault("resurrected", add_copy),
     "altered": Fault("content", lambda pipeline, id_: rewrite_document(pipeline, id_, fullName="Mallory")),
-    "altered beside the fields": Fault(
-        "content", lambda pipeline, id_: rewrite_document(pipeline, id_, row={"id": id_})
-    ),
-    "another's id in it": Fault(
+    "altered row": Fault("content", lambda pipeline, id_: rewrite_document(pipeline, id_, row={"id": id_})),
+    "another id in it": Fault(
         "content", lambda pipeline, id_: rewrite_document(pipeline, id_, id=new_ids("cons_", 1)[0])
     ),
     "no id in it": Fault("content", lambda pipeline, id_: rewrite_document(pipeline, id_, id=None)),
     "in another environment": Fault(
         "foreign", lambda pipeline, id_: rewrite_document(pipeline, id_, environmentId="999")
     ),
-    "of no environment": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, environmentId="999")),
-    "no consumer's id": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, "junk")),
-    "a dead one without a consumer's id": Fault(
+    "of an unknown environment": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, environmentId="999")),
+    "id without prefix": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, "junk")),
+    "tombstone with an id without prefix": Fault(
         "foreign", lambda pipeline, id_: add_copy(pipeline, id_, "x", deleted=True)
     ),
     "before all ids": Fault("foreign", lambda pipeline, id_: add_copy(pipeline, id_, "!")),
-    "nothing like a consumer": Fault("foreign", add_without_id),
+    "not a consumer": Fault("foreign", add_without_id),
 }

@@ -1,4 +1,4 @@
-"""A way to a real server that a test may close, or leave without an answer."""
+"""A TCP proxy in front of a real server, for a test to close or to let hang."""
 
 import contextlib
 import socket
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Leads from a port of its own to a server: open, `hanging` (accepts, and never answers) or `closed`."""
+    """Forwards a port to a server while open; if hanging, accepts connections and never responds."""
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
@@ -30,7 +30,7 @@ class Proxy:
         threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
 
     def close(self) -> None:
-        """Nobody listens any more, and who was connected is cut off."""
+        """Stop listening, and close all connections."""
         for one in [*([self._listener] if self._listener else []), *self._open]:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Rebuilding in a test's own process, step by step."""
+"""Run a rebuild in the test process, step by step."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def latest_rebuild(pipeline: Pipeline) -> Rebuild:
 
 
 def run_to_end(pipeline: Pipeline, builder: Builder) -> Rebuild:
-    """Go on until nothing is to be done."""
+    """Run the builder until the rebuild is over."""
 
     def is_over() -> bool:
         builder.work(5)
@@ -45,13 +45,13 @@ def rebuild(pipeline: Pipeline, builder: Builder) -> Rebuild:
 
 
 def advance_to(pipeline: Pipeline, builder: Builder, phase: str) -> None:
-    """Go on until a rebuild is in this phase."""
+    """Run steps until the rebuild is in a phase."""
     while latest_rebuild(pipeline).phase != phase:
         assert builder.step()
 
 
 def second_index(pipeline: Pipeline) -> str:
-    """The one after the first."""
+    """Return the name of the second generation's index."""
     return naming.index_name(pipeline.database.settings.index_prefix, 2)
 
 
@@ -64,19 +64,19 @@ def count_misses(pipeline: Pipeline) -> int:
 
 
 def index_names(pipeline: Pipeline) -> list[str]:
-    """Those that there are."""
+    """Return the names of all existing indices."""
     names = pipeline.database.search.indices.get(index=f"{pipeline.database.settings.index_prefix}-*")
     return sorted(names)
 
 
 def indices_read(pipeline: Pipeline) -> list[str]:
-    """What readers have."""
+    """Return the names of the indices behind the read alias."""
     alias = naming.read_alias(pipeline.database.settings.index_prefix)
     return sorted(pipeline.database.search.indices.get_alias(name=alias))
 
 
 def stored_document(pipeline: Pipeline, index: str, consumer_id: str) -> Any:
-    """What an index holds of a consumer, searchable or not; None if nothing."""
+    """Return a consumer's document in an index, searchable or not; None if there is none."""
     response: Any = pipeline.writer.get(index=index, id=consumer_id, params={"ignore": 404})
     return msgspec.json.decode(response).get("_source")
 

@@ -1,4 +1,7 @@
-"""A drain in a process of its own that stops at a step, says so, and waits to be killed: `python stopping.py STEP`."""
+"""A round that stops after a step, to be killed there: `python -m tests.indexer.stopping_drain STEP`.
+
+Prints `there` when stopped.
+"""
 
 import sys
 from collections.abc import Callable
@@ -24,7 +27,7 @@ STEPS = {
 def stopping_after(step: Callable[..., Any]) -> Callable[..., Any]:
     def stop_after(*arguments: Any, **options: Any) -> Any:
         result = step(*arguments, **options)
-        print("there", flush=True)  # noqa: T201 (what the test waits for)
+        print("there", flush=True)  # noqa: T201 (the test waits for this line)
         sys.stdin.read()
         return result
 

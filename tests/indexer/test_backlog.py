@@ -1,4 +1,4 @@
-"""What waits and what was given up is told cheaply, however long the queues are."""
+"""The backlog by lane, counted at a low cost for queues of any length."""
 
 from typing import Any
 
@@ -6,25 +6,24 @@ import sqlalchemy as sa
 
 from infra.operations import outbox
 from tests.indexer.conftest import Pipeline
-from tests.indexer.test_claims import FILL
 
 
 def waiting_and_parked(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
-    """Waiting and parked rows by lane."""
+    """Return the number of waiting and of parked rows by lane."""
     with pipeline.database.engine.connect() as connection:
         return {lane.lane: (lane.waiting, lane.parked) for lane in outbox.backlog(connection)}
 
 
 def test_backlog_includes_empty_lanes(pipeline: Pipeline) -> None:
     assert waiting_and_parked(pipeline) == {"live": (0, 0), "bulk": (0, 0)}
-    pipeline.run(FILL, lane="bulk", first=1, last=3, each=4)
+    pipeline.fill_outbox(lane="bulk", first=1, last=3, each=4)
     pipeline.run("UPDATE outbox SET parked_at = now() WHERE environment_id = 2")
-    pipeline.run(FILL, lane="live", first=7, last=7, each=1)
+    pipeline.fill_outbox(lane="live", first=7, last=7, each=1)
     assert waiting_and_parked(pipeline) == {"live": (1, 0), "bulk": (8, 4)}
 
 
 def test_backlog_age_is_the_oldest_of_all_environments(pipeline: Pipeline) -> None:
-    pipeline.run(FILL, lane="live", first=1, last=5, each=2)
+    pipeline.fill_outbox(lane="live", first=1, last=5, each=2)
     pipeline.run("UPDATE outbox SET created_at = now() - environment_id % 4 * interval '1 hour'")
     pipeline.run("UPDATE outbox SET created_at = now() - interval '1 day', parked_at = now() WHERE environment_id = 5")
     with pipeline.database.engine.connect() as connection:
@@ -34,8 +33,8 @@ def test_backlog_age_is_the_oldest_of_all_environments(pipeline: Pipeline) -> No
 
 
 def test_backlog_reads_few_pages_of_a_long_queue(pipeline: Pipeline) -> None:
-    pipeline.run(FILL, lane="bulk", first=1, last=20, each=10_000)
-    pipeline.run(FILL, lane="live", first=1, last=1, each=3)
+    pipeline.fill_outbox(lane="bulk", first=1, last=20, each=10_000)
+    pipeline.fill_outbox(lane="live", first=1, last=1, each=3)
     pipeline.run("UPDATE outbox SET parked_at = now() WHERE seq % 70000 = 0")
     engine = pipeline.database.engine.execution_options(isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Who is to blame when documents are refused: one that is refused for what it is, or the place that refuses all."""
+"""Blame: a refused document counts an attempt only if the index accepts other documents."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +15,11 @@ from infra.index import documents, naming
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
 from tests.indexer.proxy import Proxy
-from tests.indexer.test_drain_round import POISON
+from tests.indexer.server_faults import closed_index, make_unreadable, store_unparsable_metadata
 
 ROUNDS = claims.MAX_ATTEMPTS + 1
 ATTEMPTED = [(attempt, attempt == claims.MAX_ATTEMPTS) for attempt in range(1, claims.MAX_ATTEMPTS + 1)]
 BAD = "Bad Name"
-
-
-def store_poison(pipeline: Pipeline, consumer: str) -> None:
-    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m=POISON)
 
 
 def clear_retry(pipeline: Pipeline) -> None:
@@ -56,7 +52,7 @@ def setting(**settings: Any) -> Failure:
 
 @contextmanager
 def strict_mapping(pipeline: Pipeline) -> Iterator[None]:
-    """The write alias leads to an index of another mapping: every document is refused with 400."""
+    """Point the write alias to an index with another mapping: every document is refused with 400."""
     indices, name = pipeline.database.search.indices, f"{pipeline.index_name}-strict"
     indices.create(index=name, body={"mappings": {"dynamic": "strict", "properties": {"id": {"type": "keyword"}}}})
     alias = naming.write_alias(pipeline.index_name)
@@ -74,15 +70,8 @@ def strict_mapping(pipeline: Pipeline) -> Iterator[None]:
 
 
 @contextmanager
-def closed_index(pipeline: Pipeline) -> Iterator[None]:
-    pipeline.database.search.indices.close(index=pipeline.index_name)
-    yield
-    pipeline.database.search.indices.open(index=pipeline.index_name)
-
-
-@contextmanager
 def circuit_breaker(pipeline: Pipeline, limit: str = "1b") -> Iterator[None]:
-    """Requests are 429 for want of memory, the larger ones at least."""
+    """Make OpenSearch refuse requests above a size with 429, as if memory were short."""
     cluster, name = pipeline.database.search.cluster, "network.breaker.inflight_requests.limit"
     cluster.put_settings(body={"transient": {name: limit}})
     try:
@@ -93,7 +82,7 @@ def circuit_breaker(pipeline: Pipeline, limit: str = "1b") -> Iterator[None]:
 
 @contextmanager
 def ingest_failure(pipeline: Pipeline, condition: str = "true") -> Iterator[None]:
-    """OpenSearch stumbles over documents with 500: over all, or those that fulfil a condition."""
+    """Make OpenSearch fail with 500 for documents with a condition, by default for all."""
     ingest, name = pipeline.database.search.ingest, pipeline.index_name
     ingest.put_pipeline(id=name, body={"processors": [{"fail": {"if": condition, "message": "stumbled"}}]})
     put(pipeline, default_pipeline=name)
@@ -148,7 +137,7 @@ def test_unavailable_index_counts_no_attempt_for_documents(pipeline: Pipeline, f
 def test_document_refused_alone_counts_an_attempt(pipeline: Pipeline) -> None:
     poisoned, healthy = pipeline.insert_consumer(), pipeline.insert_consumer()
     pipeline.drain()
-    store_poison(pipeline, poisoned)
+    store_unparsable_metadata(pipeline, poisoned)
     for attempt in ATTEMPTED:
         pipeline.round()
         assert attempts(pipeline) == [attempt]
@@ -171,7 +160,7 @@ def test_document_failing_with_500_is_parked_and_others_pass(pipeline: Pipeline,
             clear_retry(pipeline)
     assert "stumbled" in (pipeline.failures()[0][2] or "")
     assert pipeline.document(other)["fullName"] == ("A Consumer" if alone else f"Attempt {claims.MAX_ATTEMPTS}")
-    # Mended, it goes the way of all others.
+    # After the fix the document is indexed like any other.
     pipeline.rename(bad, "Good Name")
     pipeline.drain()
     assert pipeline.waiting() == 0
@@ -185,7 +174,7 @@ def test_first_documents_count_no_attempt_in_a_failing_index(pipeline: Pipeline)
 
 
 def test_document_too_large_counts_an_attempt_once_alone(pipeline: Pipeline) -> None:
-    """The whole request is refused then, with 429, as when there are too many."""
+    """OpenSearch refuses the whole request with 429, as under overload."""
     large, other, _ = pipeline.insert_consumer(), pipeline.insert_consumer(), pipeline.insert_consumer("Untouched")
     pipeline.drain()
     metadata = "UPDATE consumers SET metadata = jsonb_build_object('a', repeat('x', 30000)) WHERE id = :id"
@@ -223,18 +212,6 @@ def test_row_that_cannot_be_rendered_is_parked_and_others_pass(
             clear_retry(pipeline)
     assert pipeline.failures()[0][2] == "ArithmeticError: no such number"
     assert pipeline.visible() == {other}
-
-
-def make_unreadable(monkeypatch: pytest.MonkeyPatch, consumer: str) -> None:
-    """Let PostgreSQL fail whenever this row is among those that are read."""
-    read = claims.read_consumers
-
-    def read_consumers(connection: sa.Connection, ids: list[str]) -> dict[str, claims.StoredConsumer]:
-        if consumer in ids:
-            connection.execute(sa.text("SELECT 1 / 0"))
-        return read(connection, ids)
-
-    monkeypatch.setattr(claims, "read_consumers", read_consumers)
 
 
 def test_row_that_cannot_be_read_counts_an_attempt_once_alone(

@@ -1,4 +1,4 @@
-"""The indexer's counters say what is in the index, whoever wrote it, and whatever became of that process."""
+"""Counters of the indexer: exact for all workers, also after a worker was killed."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from indexer.drain.round import drain_round
 from infra.index.client import open_writer
 from infra.operations.counters import DELAY_BOUNDS, ENDED_WORKERS, Totals, totals, workers
 from tests.indexer.conftest import Pipeline
-from tests.indexer.test_drain_round import POISON
+from tests.indexer.server_faults import store_unparsable_metadata
 
 
 def lane_totals(pipeline: Pipeline, lane: str = "live") -> Totals:
@@ -33,7 +33,7 @@ def counter_rows(pipeline: Pipeline) -> list[tuple[str, str]]:
 
 
 def age_counters(pipeline: Pipeline) -> None:
-    """Let an hour pass."""
+    """Make all counters an hour older."""
     pipeline.run("UPDATE indexer_counters SET updated_at = updated_at - interval '61 minutes'")
 
 
@@ -79,7 +79,7 @@ def test_each_failure_and_the_final_success_are_counted(pipeline: Pipeline) -> N
     poisoned = pipeline.insert_consumer()
     pipeline.insert_consumer()
     pipeline.drain()
-    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
+    store_unparsable_metadata(pipeline, poisoned)
     for attempt in range(1, claims.MAX_ATTEMPTS + 1):
         pipeline.round()
         assert counts(lane_totals(pipeline)) == (1 + attempt, 2, 2, 0, attempt)
@@ -91,7 +91,7 @@ def test_each_failure_and_the_final_success_are_counted(pipeline: Pipeline) -> N
 
 @pytest.mark.parametrize(("age", "bound"), [(-60, 0.025), (31, 60.0), (100, 300.0), (400, None)])
 def test_delay_is_from_the_change_until_it_is_searchable(pipeline: Pipeline, age: int, bound: float | None) -> None:
-    """The first is of a clock that was set back."""
+    """The negative age is that of a clock set back."""
     pipeline.insert_consumer()
     pipeline.run("UPDATE outbox SET created_at = clock_timestamp() + :age * interval '-1 second'", age=age)
     pipeline.round()
@@ -123,7 +123,7 @@ def test_round_with_a_lost_commit_is_counted_once(pipeline: Pipeline, monkeypatc
 
 
 def terminate_after(step: Callable[..., None]) -> Callable[..., None]:
-    """The session is ended after it, as by the server's shutdown."""
+    """Terminate the session after a step, as a shutdown of the server does."""
 
     def terminating(connection: sa.Connection, *arguments: Any) -> None:
         step(connection, *arguments)

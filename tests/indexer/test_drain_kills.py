@@ -1,4 +1,4 @@
-"""A drain that is killed at any step is repeated by another, harmlessly."""
+"""A round killed at any step is repeated by another drain, without harm."""
 
 import os
 import subprocess
@@ -22,8 +22,8 @@ def test_round_killed_after_a_step_is_repeated_by_another(pipeline: Pipeline, st
     with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == b"there\n"
-        assert pipeline.round().rows == 0, "its rows are its own while it lives"
-        # What comes meanwhile is another's to take, and newer.
+        assert pipeline.round().rows == 0, "a living drain keeps its rows locked"
+        # A change made meanwhile is free for another drain, and newer.
         pipeline.rename(changed, "Meanwhile")
         assert pipeline.round().rows == 1
         killed.kill()

@@ -1,4 +1,4 @@
-"""Round after round: smaller ones while they fail, until the one row that fails them is alone; and never an end."""
+"""The drain loop: rounds shrink while they fail, until a failing row is alone; the loop never ends."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,8 @@ from infra.database.engine import CONNECT_ARGS, open_engine
 from infra.index.client import TextSerializer
 from tests.indexer.conftest import Pipeline
 from tests.indexer.proxy import Proxy
-from tests.indexer.test_blame import closed_index, make_unreadable
+from tests.indexer.rebuild_steps import insert_consumers
+from tests.indexer.server_faults import closed_index, make_unreadable
 from tests.waiting import wait_until
 
 LONG = 60.0
@@ -24,7 +25,7 @@ NO_PAUSES = Backoff(0, 0)
 
 @pytest.fixture
 def round_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows each round asks for."""
+    """The number of rows requested by each round."""
     sizes: list[int] = []
 
     def drain_and_record(connection: sa.Connection, client: OpenSearch, lane: str, rows: int) -> Round:
@@ -42,14 +43,6 @@ def drainer(pipeline: Pipeline) -> Iterator[Drainer]:
     engine.dispose()
 
 
-def insert_consumers(pipeline: Pipeline, number: int) -> list[str]:
-    insert = """
-        INSERT INTO consumers (environment_id, full_name) SELECT :e, 'Before' FROM generate_series(1, :number)
-        RETURNING id"""
-    with pipeline.database.engine.begin() as connection:
-        return list(connection.execute(sa.text(insert), {"e": pipeline.environment, "number": number}).scalars())
-
-
 def test_unreadable_row_is_isolated_and_all_others_are_indexed(
     pipeline: Pipeline, drainer: Drainer, round_sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,7 +52,7 @@ def test_unreadable_row_is_isolated_and_all_others_are_indexed(
     assert not drainer.catch_up(LONG)
     assert pipeline.visible() == set(everyone) - {bad}
     assert pipeline.run("SELECT consumer_id, attempts > 0 FROM outbox") == [(bad, True)]
-    # Once it is out of the way, the rounds are large again.
+    # Rounds grow again once the row is out of the way.
     assert max(round_sizes[round_sizes.index(1) :]) > 250
 
 
@@ -138,7 +131,7 @@ def test_drain_continues_after_a_server_was_away(
             drainer.catch_up(0.001)
         assert pipeline.waiting() == 1
         proxies[server].open()
-    wait_until(lambda: not drainer.catch_up(LONG) and pipeline.visible() == {first, second}, what="its return")
+    wait_until(lambda: not drainer.catch_up(LONG) and pipeline.visible() == {first, second}, what="both documents")
     assert pipeline.waiting() == 0
     writer.close()
     engine.dispose()

@@ -1,4 +1,4 @@
-"""One round of the drain: index = database, whatever was there before, and nothing forgotten too early."""
+"""A round of the drain: afterwards the index equals the database, and no outbox row is deleted too early."""
 
 import msgspec
 import pytest
@@ -7,9 +7,7 @@ import sqlalchemy as sa
 from indexer.drain import claims
 from infra.index import documents
 from tests.indexer.conftest import Pipeline
-
-POISON = '{"a": 1e4000}'
-"""JSON with a number that PostgreSQL holds and OpenSearch refuses to parse."""
+from tests.indexer.server_faults import store_unparsable_metadata
 
 
 def test_row_is_indexed_as_exactly_its_document(pipeline: Pipeline) -> None:
@@ -66,7 +64,7 @@ def test_reinserted_consumer_overwrites_its_tombstone(pipeline: Pipeline) -> Non
     pipeline.run("UPDATE consumers SET version = version + 100000000 WHERE id = :id", id=consumer)
     pipeline.delete(consumer)
     pipeline.drain()
-    # However often it was changed: here more often than first versions are apart.
+    # This holds for rows changed more often than the distance between first versions.
     pipeline.run("INSERT INTO consumers (id, environment_id, full_name) VALUES (:id, :e, 'Again')", id=consumer)
     pipeline.drain()
     assert pipeline.document(consumer)["fullName"] == "Again"
@@ -75,7 +73,7 @@ def test_reinserted_consumer_overwrites_its_tombstone(pipeline: Pipeline) -> Non
 
 @pytest.mark.parametrize("change", ["rename", "delete"])
 def test_version_is_raised_above_an_index_that_is_ahead(pipeline: Pipeline, change: str) -> None:
-    """As after the database was restored to an earlier time."""
+    """The index is ahead after the database was restored to an earlier time."""
     consumer = pipeline.insert_consumer()
     pipeline.round()
     ahead = pipeline.version(consumer) + 1000
@@ -87,7 +85,9 @@ def test_version_is_raised_above_an_index_that_is_ahead(pipeline: Pipeline, chan
         pipeline.delete(consumer)
     [(seq,)] = pipeline.run("SELECT seq FROM outbox")
     assert pipeline.round().conflicts == 1
-    assert (seq,) in pipeline.run("SELECT seq FROM outbox"), "it is not in the index, and must not seem to be"
+    assert (seq,) in pipeline.run("SELECT seq FROM outbox"), (
+        "the change is not in the index, so its outbox row must stay"
+    )
     pipeline.drain()
     assert pipeline.document(consumer)["version"] > ahead
     assert pipeline.visible() == ({consumer} if change == "rename" else set())
@@ -117,7 +117,7 @@ def test_outbox_row_with_a_version_ahead_is_removed(pipeline: Pipeline) -> None:
 
 def test_refused_document_is_retried_then_parked(pipeline: Pipeline) -> None:
     poisoned, healthy = pipeline.insert_consumer(), pipeline.insert_consumer()
-    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=poisoned, m=POISON)
+    store_unparsable_metadata(pipeline, poisoned)
     for attempt in range(1, claims.MAX_ATTEMPTS + 1):
         pipeline.drain()
         assert pipeline.visible() == {healthy}
@@ -125,7 +125,7 @@ def test_refused_document_is_retried_then_parked(pipeline: Pipeline) -> None:
         pipeline.run("UPDATE outbox SET retry_at = now()")
     assert "mapper_parsing_exception" in (pipeline.failures()[0][2] or "")
     assert pipeline.round().rows == 0
-    # Mended, it is searchable, and nothing remains of its failures.
+    # After the fix the document is searchable, and its outbox rows are gone.
     pipeline.run("UPDATE consumers SET metadata = NULL WHERE id = :id", id=poisoned)
     pipeline.drain()
     assert pipeline.visible() == {healthy, poisoned}
@@ -141,7 +141,7 @@ def test_failing_rows_at_the_head_do_not_block_others(pipeline: Pipeline) -> Non
 
 
 def test_round_refreshes_before_it_deletes_outbox_rows(pipeline: Pipeline) -> None:
-    """Every item is a 409, for another drain wrote something newer and was killed before its refresh."""
+    """Every item is a 409: another drain wrote a newer version and was killed before its refresh."""
     consumer = pipeline.insert_consumer("Before")
     pipeline.drain()
     pipeline.rename(consumer, "After")

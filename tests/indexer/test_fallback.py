@@ -1,4 +1,4 @@
-"""Where a worker is silent, the clock's process does its work, whatever became of the queue."""
+"""The fallback poller drains the lane of a silent worker, in any state of the queue."""
 
 import threading
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 def new_poller(settings: Settings, **replaced: str) -> Iterator[Poller]:
     poller = Poller(msgspec.structs.replace(settings, **replaced))
     yield poller
-    poller._engine.dispose()  # noqa: SLF001 (a process's ends with it)
+    poller._engine.dispose()  # noqa: SLF001 (a process closes its engine by ending)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def poller(settings: Settings) -> Iterator[Poller]:
 
 @contextmanager
 def worker(settings: Settings, lane: str) -> Iterator[None]:
-    """A session that asks the database something all the time, under the name of a lane's worker."""
+    """Run queries all the time in a session with the name of a lane's worker."""
     engine, queried, stop = open_engine(settings, name=lane), threading.Event(), threading.Event()
 
     def ask() -> None:
@@ -55,7 +55,7 @@ def worker(settings: Settings, lane: str) -> Iterator[None]:
 
 
 def waiting_lanes(pipeline: Pipeline) -> set[str]:
-    """Those with changes that wait."""
+    """Return the lanes with outbox rows."""
     return {lane for (lane,) in pipeline.run("SELECT lane FROM outbox")}
 
 
@@ -96,7 +96,7 @@ def test_connected_worker_without_queries_is_silent(
     with engine.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
         wait_until(lambda: not poller.poll() and not pipeline.waiting(), what="the poller to take the lane over")
-        assert (activity.seconds_since_query(connection, queue.LIVE) or 0) < 0.2, "it asked just now"
+        assert (activity.seconds_since_query(connection, queue.LIVE) or 0) < 0.2, "the session has just run a query"
     engine.dispose()
 
 
@@ -133,7 +133,7 @@ def test_keys_of_wrong_type_are_removed_if_a_worker_is_silent(
 ) -> None:
     break_queue(queue_client)
     with worker(settings, queue.LIVE):
-        poller.poll()  # the other lane is silent
+        poller.poll()  # the worker of the other lane is silent
     assert set(queue_client.keys()) == {b"bulk", b"other"}
     assert queue_client.lrange(queue.BULK, 0, -1) == [b"a message"]
 
@@ -145,4 +145,4 @@ def test_queue_is_not_repaired_while_all_workers_are_active(
     with worker(settings, queue.LIVE), worker(settings, queue.BULK):
         poller.poll()
         assert len(queue_client.keys()) == 5
-    wait_until(lambda: poller.poll() or len(queue_client.keys()) == 2, what="the queue to be healed")
+    wait_until(lambda: poller.poll() or len(queue_client.keys()) == 2, what="the keys to be removed")

@@ -1,4 +1,4 @@
-"""The first generation: made once, as declared, and never on top of another database's."""
+"""The first generation: created once, as declared, and never on the index of another database."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 
 
 def leaves(properties: dict[str, Any]) -> dict[str, Any]:
-    """A mapping as OpenSearch shows it: what is a default anyway is left out, numbers and flags are themselves."""
+    """Return a mapping as OpenSearch shows mappings: without options with default values."""
     defaults = {"index_options": "positions", "search_analyzer": None}
     shown: dict[str, Any] = {}
     for name, value in properties.items():

@@ -1,4 +1,4 @@
-"""`consumers index …`: what stands in the way of the index, and trying again."""
+"""`consumers index status` and `consumers index retry-parked`."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from infra.operations.verify import request_run
 from infra.settings import Settings
 from tests.cli import ConsumersCommand, consumers_command
 from tests.indexer.conftest import Pipeline
-from tests.indexer.test_drain_round import POISON
+from tests.indexer.server_faults import store_unparsable_metadata
 
 CLOSED = "127.0.0.1:9"
 
@@ -42,7 +42,7 @@ def insert_with_external_id(pipeline: Pipeline, name: str) -> str:
 
 
 def park(pipeline: Pipeline) -> None:
-    """Rounds until what is refused is given up."""
+    """Run rounds until refused documents are parked."""
     for _ in range(claims.MAX_ATTEMPTS):
         pipeline.drain()
         pipeline.run("UPDATE outbox SET retry_at = now()")
@@ -57,7 +57,7 @@ def other_environment(pipeline: Pipeline) -> Pipeline:
 
 @pytest.fixture
 def numeric_external_ids(pipeline: Pipeline) -> Pipeline:
-    """Somebody changed the index: numbers alone are external ids now. Closing it away and opening it mends that."""
+    """An index whose mapping accepts only numbers as external ids; `repair_mapping` restores the mapping."""
     search, name = pipeline.database.search, pipeline.index_name
     properties = mapping.MAPPING["properties"] | {"externalId": {"type": "long"}}
     search.indices.delete(index=name)
@@ -179,7 +179,7 @@ def test_status_shows_problems_of_the_index(
 
 def test_parked_change_is_shown_in_one_harmless_line(pipeline: Pipeline, consumers: ConsumersCommand) -> None:
     consumer = pipeline.insert_consumer()
-    pipeline.run("UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id", id=consumer, m=POISON)
+    store_unparsable_metadata(pipeline, consumer)
     pipeline.run("DELETE FROM outbox WHERE version < (SELECT version FROM consumers)")
     park(pipeline)
     [parked] = status(consumers)["parked"]

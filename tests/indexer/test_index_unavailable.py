@@ -1,4 +1,4 @@
-"""The index is away: the drain waits, counts nothing against any document, and loses nothing."""
+"""While the index is not available, the drain counts no attempt against a document, and loses nothing."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from infra.index.client import open_writer
 from tests.indexer.conftest import Pipeline
 
 FULL = {"index.blocks.read_only_allow_delete": True}
-"""What OpenSearch does itself when the disk is nearly full."""
+"""The block set by OpenSearch itself if the disk is nearly full."""
 
 
 class Fault(NamedTuple):
@@ -86,7 +86,7 @@ def test_opensearch_away_parks_and_loses_nothing(pipeline: Pipeline) -> None:
 
 
 def test_missing_index_is_never_created_without_its_mapping(pipeline: Pipeline) -> None:
-    """Even where the cluster makes indices by itself, as it does by default."""
+    """This holds with `action.auto_create_index`, the default of OpenSearch."""
     consumer = pipeline.insert_consumer()
     cluster, name = pipeline.database.search.cluster, naming.write_alias(pipeline.index_name)
     alias("remove")(pipeline)
@@ -106,7 +106,7 @@ def test_missing_index_is_never_created_without_its_mapping(pipeline: Pipeline) 
 
 @pytest.mark.parametrize("target", ["index", "alias"])
 def test_partly_unavailable_index_counts_no_attempt(pipeline: Pipeline, target: str) -> None:
-    """As an overload does: a 429, or a 404 for what is not there, beside documents that are accepted."""
+    """As under overload: 429, or 404 for a missing alias, beside accepted documents."""
     healthy, refused = pipeline.insert_consumer("There"), pipeline.insert_consumer("Elsewhere")
     client, index, alias_name = pipeline.database.search, f"{pipeline.index_name}-full", f"{pipeline.index_name}-away"
     client.indices.create(index=index, body={"aliases": {alias_name: {}}, "settings": FULL})

@@ -1,4 +1,4 @@
-"""The rows are right: an index that is not the one that was made is not read, and is made anew."""
+"""Lost index: an index different from the recorded index is not read, and is rebuilt."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,20 +38,20 @@ def delete_index(pipeline: Pipeline) -> None:
 
 
 def replace_index(pipeline: Pipeline) -> None:
-    """As from a snapshot: the same name and aliases, and something else in it."""
+    """Replace the index by an empty index with the same name and aliases, as from a snapshot."""
     delete_index(pipeline)
     indices.create(pipeline.database.search, pipeline.index_name)
     indices.switch_reads(pipeline.database.search, pipeline.database.settings.index_prefix, pipeline.index_name)
 
 
 def replace_by_dynamic_index(pipeline: Pipeline) -> None:
-    """As a cluster does that makes indices by itself."""
+    """Replace the index by an index without mapping, as `action.auto_create_index` does."""
     delete_index(pipeline)
     pipeline.database.search.indices.create(index=pipeline.index_name)
 
 
 def restore_snapshot(pipeline: Pipeline) -> None:
-    """From a snapshot into the closed index, which keeps its UUID."""
+    """Restore a snapshot into the closed index, which keeps its UUID."""
     name = pipeline.index_name
     snapshot, indices = pipeline.database.search.snapshot, pipeline.database.search.indices
     snapshot.create_repository(repository=name, body={"type": "fs", "settings": {"location": name}})
@@ -62,7 +62,7 @@ def restore_snapshot(pipeline: Pipeline) -> None:
 
 
 def lose_operations(pipeline: Pipeline) -> None:
-    """As with older files: the very same index has fewer operations than were seen."""
+    """Simulate older files: the same index has fewer operations than were seen."""
     reconcile_index(pipeline)
     pipeline.run("UPDATE generations SET seen_seq_no = seen_seq_no + 1")
 

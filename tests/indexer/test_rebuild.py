@@ -1,4 +1,4 @@
-"""A rebuild, step by step: nothing is lost, nothing half-done is shown, and what cannot be trusted is not read."""
+"""A rebuild, step by step: no change is lost, and no incomplete or wrong index is read."""
 
 from typing import Any
 
@@ -281,7 +281,7 @@ def test_document_refused_by_the_new_index_fails_the_rebuild(pipeline: Pipeline,
 
 
 def test_field_deployed_before_its_rebuild_blocks_nothing(pipeline: Pipeline, builder: Builder) -> None:
-    """The index was built by code that did not know `totalOrders`; it refuses what it does not know."""
+    """The old index was built without `totalOrders`, and refuses unknown fields."""
     search, index = pipeline.database.search, pipeline.index_name
     old_fields = {name: field for name, field in mapping.MAPPING["properties"].items() if name != "totalOrders"}
     indices.delete(search, index)
@@ -300,7 +300,7 @@ def test_field_deployed_before_its_rebuild_blocks_nothing(pipeline: Pipeline, bu
     rebuild(pipeline, builder)
     pipeline.rename(consumer, "Later")
     pipeline.drain()
-    # Both go on: the new one has the field, and one can go back to the other.
+    # Both indices are kept current: the new index has the field, and a rollback is possible.
     assert stored_document(pipeline, second_index(pipeline), consumer)["totalOrders"] == 0
     assert "totalOrders" not in stored_document(pipeline, index, consumer)
     assert stored_document(pipeline, index, consumer)["fullName"] == "Later"

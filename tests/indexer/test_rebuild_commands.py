@@ -1,4 +1,4 @@
-"""`consumers index rebuild` and its like: a row is written, the builders are woken, and can be followed."""
+"""`consumers index rebuild`, `pause`, `resume`, `cancel`, `rollback` and `drop`."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ METRIC_FIELDS = {
     "documents_per_second": "documentsPerSecond",
     "remaining_seconds": "remainingSeconds",
 }
-"""Metrics, and what they are called elsewhere."""
+"""Metrics, and the corresponding fields of the status."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def consumers(
 
 
 class TamperingBuilder:
-    """Somebody writes into the new index by hand before it is verified."""
+    """A builder that adds a wrong document to the new index before the verification."""
 
     def __init__(self, builder: Builder, pipeline: Pipeline) -> None:
         self._builder, self._pipeline = builder, pipeline
@@ -64,7 +64,7 @@ class TamperingBuilder:
 
 @contextmanager
 def worker(builder: Builder | TamperingBuilder) -> Iterator[None]:
-    """A worker, meanwhile."""
+    """Run a builder in the background."""
     stop = threading.Event()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""`consumers index reindex`: what is chosen is written again, and nothing else."""
+"""`consumers index reindex`: exactly the chosen consumers are written again."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ from tests.indexer.conftest import Pipeline
 
 @contextmanager
 def worker(pipeline: Pipeline) -> Iterator[None]:
-    """A worker of the runs, meanwhile."""
+    """Run a worker of verification runs in the background."""
     stop, runner = threading.Event(), Runner.open(pipeline.database.settings)
 
     def run() -> None:
@@ -50,7 +50,7 @@ def delete_documents(pipeline: Pipeline, *ids: str) -> None:
 
 
 def last_json(result: CommandResult) -> Any:
-    """The last line; the worker's log goes before."""
+    """Return the JSON in the last line; lines before are the worker's log."""
     return json.loads(result.out.splitlines()[-1])
 
 
@@ -115,7 +115,7 @@ def test_reindex_resolves_a_parked_change(pipeline: Pipeline, consumers: Consume
 
 @pytest.fixture
 def mixed(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Consumers by a mark in their metadata, indexed; more of each than a page has."""
+    """Indexed consumers by a mark in their metadata; more of each mark than a page holds."""
     monkeypatch.setattr(reindex, "PAGE_ROWS", 3)
     insert: Any = """
         INSERT INTO consumers (environment_id, metadata)
@@ -215,5 +215,5 @@ def test_invalid_reindex_options_are_refused(
 ) -> None:
     result = consumers("index", "reindex", *options)
     assert result.code == 2
-    # It may be broken into lines, in a frame.
+    # The message may be wrapped, inside a frame.
     assert message in " ".join(result.err.replace("│", " ").split())

@@ -1,4 +1,4 @@
-"""Generations beside the live one: whatever is wrong with them, the live one goes on, and they get what they missed."""
+"""Standby generations: failures do not delay the live generation, and missed changes are written later."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ def alias(act: str) -> Callable[[Pipeline, str], object]:
 
 FAULTS = {
     "rejects": Fault(settings(**{"blocks.write": True}), settings(**{"blocks.write": None})),
-    # Every write waits for a copy of the shard that there is no place for.
+    # Every write waits for a shard copy without a node.
     "hangs": Fault(
         settings(auto_expand_replicas=False, number_of_replicas=1, **{"write.wait_for_active_shards": "2"}),
         settings(auto_expand_replicas="0-1", **{"write.wait_for_active_shards": "1"}),
@@ -131,7 +131,7 @@ def test_change_stays_queued_if_only_a_standby_took_it(pipeline: Pipeline, build
     FAULTS["rejects"].begin(pipeline, pipeline.index_name)
     with pytest.raises(Exception, match="403"):
         pipeline.round()
-    wait_until(lambda: stored_document(pipeline, second_index(pipeline), consumer), what="the other's document")
+    wait_until(lambda: stored_document(pipeline, second_index(pipeline), consumer), what="the standby's document")
     assert pipeline.waiting() == 1
     FAULTS["rejects"].end(pipeline, pipeline.index_name)
     pipeline.drain()
@@ -139,7 +139,7 @@ def test_change_stays_queued_if_only_a_standby_took_it(pipeline: Pipeline, build
 
 
 def test_drain_that_waited_for_a_state_change_sees_it(pipeline: Pipeline) -> None:
-    """A statement that had looked at the rows before it waited would write what is not read any more."""
+    """With the state read before the wait, the drain would write to an index without readers."""
 
     def read_targets() -> list[str]:
         with pipeline.database.engine.begin() as connection:

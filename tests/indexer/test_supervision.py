@@ -1,4 +1,4 @@
-"""What runs and does nothing is noticed and replaced; what is busy, or has nothing to do, is not."""
+"""Supervision: a process running without doing work is replaced; a busy or idle process is not."""
 
 import os
 import sys
@@ -32,10 +32,10 @@ class Clock:
 @pytest.mark.parametrize(
     ("waits", "messages_at", "stuck_at"),
     [
-        pytest.param(True, [], 31, id="messages wait and none is received"),
-        pytest.param(True, [20], 51, id="none is received any more"),
-        pytest.param(True, [20, 40, 60, 80], None, id="it is busy"),
-        pytest.param(False, [], None, id="there are none"),
+        pytest.param(True, [], 31, id="messages wait and no message is received"),
+        pytest.param(True, [20], 51, id="no message is received any more"),
+        pytest.param(True, [20, 40, 60, 80], None, id="busy"),
+        pytest.param(False, [], None, id="no messages"),
     ],
 )
 def test_worker_without_messages_is_stuck_if_messages_wait(
@@ -84,7 +84,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def indexer(tmp_path: Path) -> Iterator[Callable[[Settings], Indexer]]:
-    """Makes one that sleeps for ever."""
+    """A function creating an indexer process with `sleep` as command."""
     made: list[Indexer] = []
 
     class Sleeping(Indexer):
@@ -98,11 +98,11 @@ def indexer(tmp_path: Path) -> Iterator[Callable[[Settings], Indexer]]:
     yield make
     for one in made:
         one.kill()
-        one._engine.dispose()  # noqa: SLF001 (a process's ends with it)
+        one._engine.dispose()  # noqa: SLF001 (a process closes its engine by ending)
 
 
 def stuck_after(indexer: Indexer, clock: Clock, seconds: int = 120) -> int | None:
-    """In how many seconds it is said to be stuck."""
+    """Return the seconds until the indexer is reported as stuck."""
     for second in range(seconds):
         if indexer.stuck():
             return second
@@ -115,7 +115,7 @@ def test_indexer_without_queries_is_stuck(
 ) -> None:
     one = indexer(pipeline.database.settings)
     assert stuck_after(one, clock) == SILENT_SECONDS
-    # Started again, it has time to begin.
+    # After a restart the indexer has time to start.
     one.spawn()
     after = stuck_after(one, clock)
     assert after is not None
@@ -152,12 +152,12 @@ def test_every_indexing_process_is_supervised(pipeline: Pipeline, tmp_path: Path
     assert sorted(watched.values()) == sorted(PARTS)
 
 
-class Done(Exception):  # noqa: N818 (no error)
+class Done(Exception):  # noqa: N818 (not an error)
     pass
 
 
 class Hanging(Process):
-    """Ignores a request to end; the first one is said to be stuck once it does."""
+    """A process ignoring SIGTERM; the first instance is reported as stuck once SIGTERM is ignored."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("hanging", folder / "log")
@@ -176,7 +176,7 @@ class Hanging(Process):
 
     def running(self) -> bool:
         self.looks += 1
-        assert self.looks < 200, "nobody asks whether it is stuck"
+        assert self.looks < 200, "stuck() is never called"
         return super().running()
 
     def stuck(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Tombstones go a week after the delete, unless a generation beside the live one needs them."""
+"""Tombstones are purged a week after the delete, unless another generation needs them."""
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ from tests.indexer.rebuild_steps import advance_to, rebuild, run_to_end, second_
 
 
 def insert_tombstone(pipeline: Pipeline, days: int) -> str:
-    """A consumer that was deleted so many days ago."""
+    """Create the tombstone of a consumer deleted some days ago."""
     consumer = pipeline.insert_consumer()
     pipeline.drain()
     version = pipeline.version(consumer)

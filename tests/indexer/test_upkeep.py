@@ -1,4 +1,4 @@
-"""What is cleared in the background goes in short transactions, and whatever is killed, in the end."""
+"""Background clearing: short transactions, and finished by another process after a kill."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ upkeep.clear_deleted_audiences(open_engine(settings.load()))
 
 
 def deleted_audience(pipeline: Pipeline, number: int) -> str:
-    """A deleted audience of so many consumers, who are all in another one too."""
+    """Create a deleted audience of some consumers, all of them also in a second audience."""
     [(gone,)] = pipeline.run(
         """WITH c AS (INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, :number) RETURNING id),
         a AS (INSERT INTO audiences (environment_id, name, type, deleted_at)
@@ -66,13 +66,13 @@ def test_killed_clearing_is_finished_by_another(pipeline: Pipeline) -> None:
     waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     environ = os.environ | pipeline.database.environ
     with pipeline.database.engine.begin() as connection:
-        # Somebody is at one of the second thousand.
+        # A consumer of the second thousand is locked.
         locked = "(SELECT id FROM consumers ORDER BY id OFFSET 1500 LIMIT 1)"
         connection.exec_driver_sql(f"SELECT FROM consumers WHERE id = {locked} FOR UPDATE")
         with subprocess.Popen([sys.executable, "-c", CLEAR], env=environ) as killed:
             wait_until(lambda: pipeline.run(waiting), what="the clearing to wait")
             assert upkeep.clear_deleted_audiences(pipeline.database.engine) == 0, (
-                "the audience is its own while it lives"
+                "a living process keeps its audience locked"
             )
             killed.kill()
     assert (members(pipeline, gone), exists(pipeline, gone)) == (NUMBER - 1000, True)
@@ -81,7 +81,7 @@ def test_killed_clearing_is_finished_by_another(pipeline: Pipeline) -> None:
         upkeep.clear_deleted_audiences(pipeline.database.engine)
         return not exists(pipeline, gone)
 
-    wait_until(is_cleared, what="the memberships' end")
+    wait_until(is_cleared, what="the memberships to be cleared")
     assert members(pipeline, gone) == 0
     [changes] = pipeline.run("SELECT count(*), count(DISTINCT consumer_id) FROM outbox WHERE lane = 'bulk'")
     assert changes == (NUMBER, NUMBER)
@@ -108,7 +108,7 @@ def test_idempotency_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:
         FROM generate_series(1, :number) AS n, (VALUES ('24 hours 1 second'), ('23 hours 59 minutes')) AS a (age)"""
     pipeline.run(insert, number=NUMBER)
     with pipeline.database.engine.begin() as connection:
-        # One is being replaced at this moment: it is left to whoever does that.
+        # A key that another transaction replaces at this moment is skipped.
         connection.exec_driver_sql("SELECT FROM idempotency_keys WHERE key = '24 hours 1 second7' FOR UPDATE")
         assert upkeep.delete_expired_keys(pipeline.database.engine) == NUMBER - 1
     assert upkeep.delete_expired_keys(pipeline.database.engine) == 1

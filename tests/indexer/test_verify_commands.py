@@ -1,4 +1,4 @@
-"""`consumers index verify` and `repair`, with a worker at work as in the whole service."""
+"""`consumers index verify`, `repair` and `reindex` with the workers of the whole service."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def consumers(
 
 @pytest.fixture
 def tampered(account: Account) -> str:
-    """A consumer whose document somebody has removed."""
+    """A consumer whose document was deleted by hand."""
     name = account.live.post("/consumers", json={"fullName": "José"}).raise_for_status().json()["id"]
     account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status()
     account.settled()
@@ -184,7 +184,7 @@ def test_watch_finds_a_difference_without_a_request(account: Account, tampered: 
     set_position = sa.text("UPDATE verifications SET position = :position WHERE kind = 'watch' AND finished_at IS NULL")
 
     def is_reported() -> bool:
-        # It comes round to all of them; this one need not wait for the others' turn.
+        # The watch visits all consumers in turn; the position is set to skip the wait.
         with account.database.engine.begin() as connection:
             connection.execute(set_position, {"position": tampered[:-1]})
         return (

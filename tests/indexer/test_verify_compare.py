@@ -1,4 +1,4 @@
-"""Verify finds what is wrong with the index, names why, and says nothing else."""
+"""Comparison of the index: finds every fault with the cause, and nothing else."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.indexer.index_faults import FAULTS, Fault
 
 @pytest.fixture
 def filled(pipeline: Pipeline) -> Pipeline:
-    """Consumers and tombstones, all as they should be."""
+    """Consumers and tombstones without a fault."""
     pipeline.run("INSERT INTO consumers (environment_id, full_name) SELECT :e, 'n' || n FROM generate_series(1, 20) n")
     pipeline.run("DELETE FROM consumers WHERE full_name IN ('n3', 'n4', 'n20')")
     pipeline.drain()

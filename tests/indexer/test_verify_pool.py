@@ -1,4 +1,4 @@
-"""The processes that compare: they find what threads do, and end with the one they work for."""
+"""Comparison processes: same differences as threads, and ended with their worker."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_processes_find_the_same_differences_as_threads(pipeline: Pipeline) -> N
     assert compare_index(pipeline, rows=5, consumers=PROCESS_THRESHOLD).causes == wrong
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux shows them")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_comparison_processes_end_with_a_killed_worker(pipeline: Pipeline, tmp_path: Path) -> None:
     script = tmp_path / "working.py"
     script.write_text(COMPARING_PROCESS)
@@ -64,7 +64,7 @@ def test_comparison_processes_end_with_a_killed_worker(pipeline: Pipeline, tmp_p
         assert len(children) > 1
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), what="their end")
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), what="the processes to end")
 
 
 def test_celery_worker_compares_in_processes(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs of verify and repair: whoever works on them, and whatever becomes of those who do."""
+"""Runs of verify and repair, also after a worker was killed or frozen."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def read_run(pipeline: Pipeline, number: int) -> Run:
 
 
 def complete_run(pipeline: Pipeline, *arguments: Any, **options: Any) -> Run:
-    """Ask for a run, and work on it to its end."""
+    """Request a run, and work until the run is over."""
     number = start_run(pipeline, *arguments, **options)
     while not read_run(pipeline, number).is_over:
         assert runner(pipeline).work(60)
@@ -64,7 +64,7 @@ def consumer_ids(pipeline: Pipeline) -> list[str]:
 
 
 def plant_all_faults(pipeline: Pipeline) -> dict[str, str]:
-    """Every fault there is."""
+    """Plant every fault, and return the causes by document id."""
     return {
         fault.plant(pipeline, victim): fault.cause
         for fault, victim in zip(FAULTS.values(), consumer_ids(pipeline), strict=False)
@@ -242,8 +242,9 @@ def test_old_watch_runs_are_deleted(pipeline: Pipeline, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("version", [VERSION_LIMIT, VERSION_LIMIT + 5, (1 << 63) - 2, (1 << 63) - 1])
 def test_document_above_the_version_limit_is_repaired(filled: Pipeline, version: int) -> None:
-    """No row could ever be raised above it, so it is removed, and written anew once OpenSearch has forgotten that:
-    after a minute, which the drain's attempts outlast.
+    """No row version can be raised above the limit, so the document is deleted and written again.
+
+    OpenSearch accepts the write after forgetting the delete, within a minute; the drain's attempts last longer.
     """
     settings: Any = {"index.gc_deletes": "0s"}
     filled.writer.indices.put_settings(index=filled.index_name, body=settings)
@@ -256,7 +257,7 @@ def test_document_above_the_version_limit_is_repaired(filled: Pipeline, version:
     assert run.mended == 2
 
     def is_drained() -> bool:
-        # Each attempt is the first, for they follow each other faster than OpenSearch looks at its clock.
+        # Attempts are reset, because rounds here are faster than the clock checks of OpenSearch.
         filled.run("UPDATE outbox SET retry_at = NULL, attempts = 0")
         filled.drain()
         return filled.waiting() == 0
