@@ -1,4 +1,4 @@
-"""Databases that the tests of a file share, and the whole service on servers of its own, which a test may kill."""
+"""A pipeline shared by the tests of a file, and the whole service on private servers, for tests to kill."""
 
 from collections.abc import Iterator
 
@@ -13,15 +13,15 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
-def drained_here(servers: LocalServers) -> Iterator[Pipeline]:
-    """A pipeline that only the tests of this file drain."""
+def shared_pipeline(servers: LocalServers) -> Iterator[Pipeline]:
+    """A pipeline drained only by the tests of this file."""
     with new_database(servers) as database, new_pipeline(database) as pipeline:
         yield pipeline
 
 
 @pytest.fixture(scope="module")
 def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
-    """Servers that nobody else needs. PostgreSQL keeps what it has committed, as it is to be killed."""
+    """Servers for this file alone. PostgreSQL is durable, because tests kill it."""
     profile = THROWAWAY._replace(durable=True)
     with LocalServers(tmp_path_factory.mktemp("servers"), profile, environ={}) as running:
         yield running
@@ -29,7 +29,7 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServe
 
 @pytest.fixture(scope="module")
 def own_service(own_servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The whole service on them, with two processes of the API."""
+    """The whole service on the private servers, with two processes of the API."""
     with new_database(own_servers) as database:
         running = Service(database, tmp_path_factory.mktemp("service"))
         try:
@@ -42,17 +42,17 @@ def own_service(own_servers: LocalServers, tmp_path_factory: pytest.TempPathFact
 
 
 def crash(server: Server) -> None:
-    """End a server by `kill -9`, and start it again."""
+    """Kill a server with `kill -9`, and restart the server."""
     server.kill()
     start(server)
 
 
 def start(server: Server) -> None:
-    """Start it on the port and data it had, again and again: what a killed PostgreSQL has left must end first."""
-    wait_until(lambda: _comes_up(server), timeout=60, what=server.name)
+    """Start a server on the same port and data; repeat until the processes of a killed PostgreSQL have ended."""
+    wait_until(lambda: _try_start(server), timeout=60, what=server.name)
 
 
-def _comes_up(server: Server) -> bool:
+def _try_start(server: Server) -> bool:
     try:
         server.start()
     except LocalError:

@@ -1,4 +1,4 @@
-"""A round of the drain in this process that halts after each of its steps, as if its worker were frozen there."""
+"""A drain round in the test process, halting after each step as if the worker were frozen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,38 +24,38 @@ STEPS = {
 }
 
 
-class Killed(Exception):  # noqa: N818 (what happened, not what is wrong)
-    """The round's worker is gone."""
+class Killed(Exception):  # noqa: N818 (an event, not an error)
+    """The worker of the round was killed."""
 
 
 class HaltingRound:
-    """One round. Its connection's locks stay while it halts."""
+    """A round that can halt; while halted, the locks of the connection stay."""
 
     def __init__(self, pipeline: Pipeline, lane: str = "live", rows: int = claims.ROWS) -> None:
         self._pipeline, self._lane, self._rows = pipeline, lane, rows
         self._greenlet = greenlet(self._run)
-        self.over = False
+        self.is_over = False
 
-    def go_on(self) -> str | None:
-        """Until after the next step, whose name is given; None if that was the round's end."""
+    def step_on(self) -> str | None:
+        """Run until after the next step, and return the step's name; None at the end of the round."""
         step: str | None = self._greenlet.switch()
         return step
 
     def finish(self) -> None:
-        while not self.over:
-            self.go_on()
+        while not self.is_over:
+            self.step_on()
 
     def kill(self) -> None:
-        """As the server sees a worker's death: its transaction is rolled back."""
-        if self._greenlet:  # it has begun, and not ended
+        """End the round as the database sees a killed worker: the transaction is rolled back."""
+        if self._greenlet:  # started, and not ended
             self._greenlet.throw(Killed)
-        self.over = True
+        self.is_over = True
 
     def _run(self) -> None:
         try:
             with self._pipeline.database.engine.connect() as connection:
                 with connection.begin():
-                    # Whoever halts while another waits for its locks would wait for ever.
+                    # A halted round never releases locks, so a round waiting for a lock must fail.
                     connection.execute(sa.text("SET lock_timeout = '1s'"))
                 drain_round(connection, self._pipeline.writer, self._lane, self._rows)
         except (Killed, IndexUnavailable, OpenSearchException):
@@ -63,27 +63,27 @@ class HaltingRound:
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == "55P03":
                 raise AssertionError("a step of the drain waits for another drain's lock") from error
-            # Halted for so long that the server has ended its session.
+            # The server has ended the session after a long halt.
         finally:
-            self.over = True
+            self.is_over = True
 
 
 @contextmanager
-def halting() -> Iterator[None]:
-    """Let rounds halt; those that are no `HaltingRound` go on as ever."""
-    kept = {name: getattr(place, function) for name, (place, function) in STEPS.items()}
-    for name, (place, function) in STEPS.items():
-        setattr(place, function, _halting_after(name, kept[name]))
+def halting_rounds() -> Iterator[None]:
+    """Make `HaltingRound`s halt; other rounds run as usual."""
+    originals = {name: getattr(module, function) for name, (module, function) in STEPS.items()}
+    for name, (module, function) in STEPS.items():
+        setattr(module, function, _halting_after(name, originals[name]))
     try:
         yield
     finally:
-        for name, (place, function) in STEPS.items():
-            setattr(place, function, kept[name])
+        for name, (module, function) in STEPS.items():
+            setattr(module, function, originals[name])
 
 
 def _halting_after(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
-    def halts(*given: Any, **named: Any) -> Any:
-        result = step(*given, **named)
+    def halts(*arguments: Any, **options: Any) -> Any:
+        result = step(*arguments, **options)
         if (parent := getcurrent().parent) is not None:
             parent.switch(name)
         return result

@@ -34,7 +34,7 @@ AFTER = STEPS | {"committed": (loop, "drain_round")}
 
 def halt(step: str) -> None:
     try:
-        (FOLDER / step).unlink()  # only one process gets it
+        (FOLDER / step).unlink()  # only a single process succeeds
     except FileNotFoundError:
         return
     (FOLDER / "there").touch()
@@ -43,11 +43,11 @@ def halt(step: str) -> None:
 
 
 def halting(function: Callable[..., Any], step: str, *, after: bool) -> Callable[..., Any]:
-    def halts(*given: Any, **named: Any) -> Any:
+    def halts(*arguments: Any, **options: Any) -> Any:
         if not after:
             halt(step)
-        result = function(*given, **named)
-        # A round that finds nothing is no round.
+        result = function(*arguments, **options)
+        # A round without rows does not count.
         if after and getattr(result, "rows", True):
             halt(step)
         return result
@@ -56,8 +56,8 @@ def halting(function: Callable[..., Any], step: str, *, after: bool) -> Callable
 
 
 for steps, after in ((BEFORE, False), (AFTER, True)):
-    for step, (place, name) in steps.items():
-        setattr(place, name, halting(getattr(place, name), step, after=after))
+    for step, (owner, name) in steps.items():
+        setattr(owner, name, halting(getattr(owner, name), step, after=after))
 app = worker.app
 
 

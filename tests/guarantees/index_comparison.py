@@ -1,4 +1,4 @@
-"""Index = database: by id, version and content, and nothing besides."""
+"""Compare the index with the database: by id, version and content, with no further document."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ LIVE = sa.text("SELECT index_name FROM generations WHERE state = 'live'")
 OUTBOX = sa.text("SELECT parked_at IS NOT NULL, count(*), min(error) FROM outbox GROUP BY 1")
 
 
-class Found(msgspec.Struct, rename={"id": "_id", "version": "_version", "source": "_source"}):
-    """A document as it lies in the index."""
+class IndexedDocument(msgspec.Struct, rename={"id": "_id", "version": "_version", "source": "_source"}):
+    """A document in the index."""
 
     id: str
     version: int
@@ -33,7 +33,7 @@ class Found(msgspec.Struct, rename={"id": "_id", "version": "_version", "source"
 
 
 class _Hits(msgspec.Struct):
-    hits: list[Found]
+    hits: list[IndexedDocument]
 
 
 class _Page(msgspec.Struct):
@@ -42,67 +42,67 @@ class _Page(msgspec.Struct):
 
 
 class Differences(NamedTuple):
-    """Ids of consumers that are not in the index as they are in the database, by what is wrong."""
+    """Ids of consumers with a document that does not match the row, by kind of difference."""
 
     lost: set[str]
-    """No document, or only a tombstone, though there is a row."""
+    """A row without a document, or with a tombstone."""
     resurrected: set[str]
-    """A document that is no tombstone, though there is no row."""
+    """A document other than a tombstone, without a row."""
     stale: set[str]
-    """Another version, or other bytes, than the row's."""
+    """A document with another version or other bytes than the row's."""
     misread: set[str]
-    """Shown to readers without a row, or a row not shown to them."""
+    """A document visible to readers without a row, or a row not visible to readers."""
 
     def counts(self) -> dict[str, int]:
         return {name: len(ids) for name, ids in self._asdict().items()}
 
 
-def differences(database: Database) -> Differences:
-    """Compare all of the index with all of the database; both at rest."""
+def find_differences(database: Database) -> Differences:
+    """Compare the whole index with the whole database; both must be idle."""
     with database.engine.connect() as connection:
         rows = {row[0]: row for row in connection.execute(ROWS)}
         index = connection.execute(LIVE).scalar_one()
     client = open_writer(database.settings)
     try:
-        found = {hit.id: hit for hit in _documents(client, index)}
+        indexed = {hit.id: hit for hit in _documents(client, index)}
         shown = {hit.id for hit in _documents(client, naming.read_alias(database.settings.index_prefix))}
     finally:
         client.close()
-    alive = {name for name, hit in found.items() if not hit.is_tombstone}
+    living = {name for name, hit in indexed.items() if not hit.is_tombstone}
     return Differences(
-        lost=rows.keys() - alive,
-        resurrected=alive - rows.keys(),
-        stale={name for name in rows.keys() & alive if not _says(found[name], rows[name])},
+        lost=rows.keys() - living,
+        resurrected=living - rows.keys(),
+        stale={name for name in rows.keys() & living if not _matches_row(indexed[name], rows[name])},
         misread=rows.keys() ^ shown,
     )
 
 
-def assert_agreement(database: Database) -> None:
-    """At rest the index holds what the database holds, and readers see exactly that; nothing was parked."""
+def assert_index_equals_database(database: Database) -> None:
+    """Assert that the idle index equals the database, readers see exactly the rows, and the outbox is empty."""
     with database.engine.connect() as connection:
         assert connection.execute(OUTBOX).all() == [], "the outbox is not empty"
-    found = differences(database)
-    assert not any(found), found
+    differences_ = find_differences(database)
+    assert not any(differences_), differences_
 
 
-def assert_agreement_soon(database: Database, timeout: float = 60) -> None:
-    """Wait until nothing is on its way, and compare."""
+def assert_index_soon_equals_database(database: Database, timeout: float = 60) -> None:
+    """Wait until no change is queued, and assert that the index equals the database."""
 
-    def at_rest() -> bool:
+    def is_idle() -> bool:
         with database.engine.connect() as connection:
             return not connection.execute(sa.text("SELECT FROM outbox WHERE parked_at IS NULL LIMIT 1")).all()
 
-    wait_until(at_rest, timeout, what="rest: an outbox without a row")
-    assert_agreement(database)
+    wait_until(is_idle, timeout, what="an empty outbox")
+    assert_index_equals_database(database)
 
 
-def _says(found: Found, row: sa.Row[Any]) -> bool:
-    """Whether a document is its row's, byte for byte."""
+def _matches_row(document: IndexedDocument, row: sa.Row[Any]) -> bool:
+    """Return whether a document equals the row's document, byte for byte."""
     consumer = ConsumerRow._make(row[:-1])
-    return found.version == consumer.version and bytes(found.source) == documents.document(consumer, row[-1])
+    return document.version == consumer.version and bytes(document.source) == documents.document(consumer, row[-1])
 
 
-def _documents(client: OpenSearch, index: str) -> Iterator[Found]:
+def _documents(client: OpenSearch, index: str) -> Iterator[IndexedDocument]:
     body = {"size": PAGE, "sort": ["_doc"], "version": True}
     response: Any = client.search(index=index, body=body, params={"scroll": "1m"})
     page = msgspec.json.decode(response, type=_Page)

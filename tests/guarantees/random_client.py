@@ -1,4 +1,4 @@
-"""A client that writes at random, repeats what failed until it knows the outcome, and reads its own writes."""
+"""A client writing at random: repeats failed requests until the outcome is known, and reads its own writes."""
 
 import random
 from collections.abc import Callable
@@ -15,7 +15,7 @@ UNSETTLED = {409, 500, 502, 503, 504}
 
 
 class Write(NamedTuple):
-    """What can be read of a write: the consumer's name, or that it is gone."""
+    """The readable effect of a write: the consumer's name, or its absence."""
 
     consumer: str
     name: str
@@ -23,8 +23,8 @@ class Write(NamedTuple):
     token: str
 
 
-class Client:
-    """One of several. It alone changes the consumers it has made, so it knows what they must be in the end."""
+class RandomClient:
+    """A client changing only its own consumers, so that the expected final state is known."""
 
     def __init__(self, account: Account, url: str, audience: str, number: int) -> None:
         self._random = random.Random(number)
@@ -33,15 +33,15 @@ class Client:
         self.names: dict[str, str] = {}
         self.orders = self.changes = self.repeated = self.reads = self.stale = 0
         self.missed: list[str] = []
-        """Reads that did not contain the write of their token, and did not say so."""
+        """Reads without the write of their token and without `Index-Stale`."""
         self._last: Write | None = None
 
     def run(self, changes: int) -> None:
         with self._http:
             while self.changes < changes:
-                self._choose()()
+                self._next_action()()
 
-    def _choose(self) -> Callable[[], None]:
+    def _next_action(self) -> Callable[[], None]:
         steps: dict[Callable[[], None], int] = {self._create: 3, self._create_batch: 2}
         if self.names:
             steps |= {self._change: 8, self._delete: 3, self._order: 4, self._join: 2, self._leave: 1}
@@ -51,31 +51,31 @@ class Client:
         return self._random.choices(list(steps), list(steps.values()))[0]
 
     def _create(self) -> None:
-        name = self._name()
+        name = self._new_name()
         response = self._post("/consumers", {"fullName": name})
-        self._wrote(response, [(response.json()["id"], name)])
+        self._record(response, [(response.json()["id"], name)])
 
     def _create_batch(self) -> None:
-        names = [self._name() for _ in range(self._random.randint(1, BATCH))]
+        names = [self._new_name() for _ in range(self._random.randint(1, BATCH))]
         response = self._post("/consumers/batch", [{"fullName": name} for name in names])
-        self._wrote(response, list(zip([row["id"] for row in response.json()], names, strict=True)))
+        self._record(response, list(zip([row["id"] for row in response.json()], names, strict=True)))
 
     def _change(self) -> None:
-        consumer, name = self._any(), self._name()
-        self._wrote(self._send("PUT", f"/consumers/{consumer}", {"fullName": name}), [(consumer, name)])
+        consumer, name = self._random_consumer(), self._new_name()
+        self._record(self._send("PUT", f"/consumers/{consumer}", {"fullName": name}), [(consumer, name)])
 
     def _change_batch(self) -> None:
         chosen = self._random.sample(list(self.names), min(len(self.names), self._random.randint(1, BATCH)))
-        given = [(consumer, self._name()) for consumer in chosen]
-        body = [{"id": consumer, "fullName": name} for consumer, name in given]
-        self._wrote(self._send("PUT", "/consumers/batch", body), given)
+        written = [(consumer, self._new_name()) for consumer in chosen]
+        body = [{"id": consumer, "fullName": name} for consumer, name in written]
+        self._record(self._send("PUT", "/consumers/batch", body), written)
 
     def _delete(self) -> None:
-        consumer = self._any()
+        consumer = self._random_consumer()
         response = self._send("DELETE", f"/consumers/{consumer}", gone=True)
         name = self.names.pop(consumer)
         self.changes += 1
-        # After a repetition the answer may be that it is gone, without a token.
+        # The response to a repeated delete may be 404, without a token.
         if token := response.headers.get("Consistency-Token"):
             self._last = Write(consumer, name, exists=False, token=token)
 
@@ -84,7 +84,7 @@ class Client:
             self._delete()
 
     def _order(self) -> None:
-        body = {"consumerId": self._any(), "amount": self._random.randint(1, 100), "currencyCode": "USD"}
+        body = {"consumerId": self._random_consumer(), "amount": self._random.randint(1, 100), "currencyCode": "USD"}
         self._post("/orders", body)
         self.orders += 1
         self.changes += 1
@@ -102,9 +102,9 @@ class Client:
 
     def _read(self) -> None:
         assert self._last
-        last, asked = self._last, {"search": self._last.name}
+        last, parameters = self._last, {"search": self._last.name}
         try:
-            response = self._http.get("/consumers", params=asked, headers={"Consistency-Token": last.token})
+            response = self._http.get("/consumers", params=parameters, headers={"Consistency-Token": last.token})
         except httpx.TransportError:
             return
         if response.status_code != httpx.codes.OK:
@@ -116,10 +116,10 @@ class Client:
         if exists != last.exists and not is_stale:
             self.missed.append(f"{last}: {response.text}")
 
-    def _wrote(self, response: httpx.Response, given: list[tuple[str, str]]) -> None:
-        self.names |= dict(given)
-        self.changes += len(given)
-        self._last = Write(*given[-1], exists=True, token=response.headers["Consistency-Token"])
+    def _record(self, response: httpx.Response, written: list[tuple[str, str]]) -> None:
+        self.names |= dict(written)
+        self.changes += len(written)
+        self._last = Write(*written[-1], exists=True, token=response.headers["Consistency-Token"])
 
     def _post(self, path: str, body: Any) -> httpx.Response:
         return self._send("POST", path, body, {"Idempotency-Key": f"{self._number}-{self._steps}-{self.changes}"})
@@ -127,7 +127,7 @@ class Client:
     def _send(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, *, gone: bool = False
     ) -> httpx.Response:
-        """Send it, again and again until its outcome is known."""
+        """Send a request, and repeat until the outcome is known."""
         self._steps += 1
         tries = 0
 
@@ -146,15 +146,15 @@ class Client:
             return response
 
         response = wait_until(
-            lambda: [found] if (found := attempt()) is not None else [], PATIENCE_SECONDS, "an answer"
+            lambda: [found] if (found := attempt()) is not None else [], PATIENCE_SECONDS, "a response"
         )
         self.repeated += tries - 1
         return response[0]
 
-    def _any(self) -> str:
+    def _random_consumer(self) -> str:
         return self._random.choice(list(self.names))
 
-    def _name(self) -> str:
-        """One that no other search finds."""
+    def _new_name(self) -> str:
+        """Return a name not found by any other search."""
         self._steps += 1
         return f"n{self._number}x{self._steps}y"

@@ -1,4 +1,4 @@
-"""Any history of writes, drains, deaths and late documents ends with index = database."""
+"""Any history of writes, drains, killed rounds and late documents ends with an index equal to the database."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from opensearchpy.exceptions import NotFoundError
 
-from tests.guarantees.halting_round import HaltingRound, halting
-from tests.guarantees.index_comparison import assert_agreement
+from tests.guarantees.halting_round import HaltingRound, halting_rounds
+from tests.guarantees.index_comparison import assert_index_equals_database
 from tests.indexer.conftest import Pipeline
 
-PLACES = st.integers(0, 11)
+INDEXES = st.integers(0, 11)
 NAMES = st.sampled_from(["Ann", "Bo", "Zoë"])
 LANES = st.sampled_from(["live", "live", "bulk"])
 ROWS = st.sampled_from([1, 2, 1000])
@@ -40,8 +40,8 @@ STATEMENTS: dict[str, LiteralString] = {
 }
 
 
-class Late(NamedTuple):
-    """A document as it once was, on its way still."""
+class LateDocument(NamedTuple):
+    """An old document with a write that has not arrived yet."""
 
     consumer: str
     version: int
@@ -49,14 +49,14 @@ class Late(NamedTuple):
 
 
 class Histories(RuleBasedStateMachine):
-    """Against one database and index; whatever an example leaves is cleared by the next."""
+    """Histories on one database and index; each example first deletes the data of the example before."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
         self.pipeline = pipeline
-        self.known: list[str] = []
+        self.ids: list[str] = []
         self.rounds: list[HaltingRound] = []
-        self.late: list[Late] = []
+        self.late_documents: list[LateDocument] = []
 
     @initialize()
     def clear(self) -> None:
@@ -67,15 +67,15 @@ class Histories(RuleBasedStateMachine):
         search.delete_by_query(index=self.pipeline.index_name, body=everything, params={"refresh": "true"})
         self.pipeline.run("INSERT INTO audiences (environment_id, name, type) VALUES (:e, 'Friends', 'STATIC')")
 
-    @rule(statement=st.sampled_from(list(STATEMENTS)), place=PLACES, name=NAMES, lane=LANES)
-    def write(self, statement: str, place: int, name: str, lane: str) -> None:
-        consumer = self.known[place % len(self.known)] if self.known else "cons_00000000000000000000000000"
+    @rule(statement=st.sampled_from(list(STATEMENTS)), index=INDEXES, name=NAMES, lane=LANES)
+    def write(self, statement: str, index: int, name: str, lane: str) -> None:
+        consumer = self.ids[index % len(self.ids)] if self.ids else "cons_00000000000000000000000000"
         with self.pipeline.database.engine.begin() as connection:
             connection.execute(sa.text("SELECT set_config('consumers.lane', :lane, true)"), {"lane": lane})
             values: dict[str, Any] = {"e": self.pipeline.environment, "id": consumer, "name": name}
             result = connection.execute(sa.text(STATEMENTS[statement]), values)
-            made = list(result.scalars()) if result.returns_rows else []
-        self.known += [name for name in made if name not in self.known]
+            created = list(result.scalars()) if result.returns_rows else []
+        self.ids += [name for name in created if name not in self.ids]
 
     @rule(lane=LANES, rows=ROWS)
     def drain(self, lane: str, rows: int) -> None:
@@ -83,69 +83,69 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.rounds) < MOST_ROUNDS)
     @rule(lane=LANES, rows=ROWS, steps=st.integers(1, 5))
-    def drain_a_part(self, lane: str, rows: int, steps: int) -> None:
-        """A round that halts somewhere, and stays so for a while."""
+    def drain_partly(self, lane: str, rows: int, steps: int) -> None:
+        """Start a round that halts after some steps."""
         halted = HaltingRound(self.pipeline, lane, rows)
         self.rounds.append(halted)
-        self._go_on(halted, steps)
+        self._continue(halted, steps)
 
     @precondition(lambda self: self.rounds)
-    @rule(place=PLACES, steps=st.integers(1, 5))
-    def go_on(self, place: int, steps: int) -> None:
-        self._go_on(self.rounds[place % len(self.rounds)], steps)
+    @rule(index=INDEXES, steps=st.integers(1, 5))
+    def continue_round(self, index: int, steps: int) -> None:
+        self._continue(self.rounds[index % len(self.rounds)], steps)
 
     @precondition(lambda self: self.rounds)
-    @rule(place=PLACES)
-    def kill(self, place: int) -> None:
-        self.rounds.pop(place % len(self.rounds)).kill()
+    @rule(index=INDEXES)
+    def kill(self, index: int) -> None:
+        self.rounds.pop(index % len(self.rounds)).kill()
 
-    @rule(place=PLACES)
-    def remember(self, place: int) -> None:
-        """What the index says of a consumer now may be sent again, much later."""
-        if self.known:
-            consumer = self.known[place % len(self.known)]
+    @rule(index=INDEXES)
+    def keep_document(self, index: int) -> None:
+        """Keep the current document of a consumer, to be sent again later."""
+        if self.ids:
+            consumer = self.ids[index % len(self.ids)]
             with suppress(NotFoundError):
-                found = self.pipeline.database.search.get(index=self.pipeline.index_name, id=consumer)
-                self.late.append(Late(consumer, found["_version"], self.pipeline.source(consumer)))
+                hit = self.pipeline.database.search.get(index=self.pipeline.index_name, id=consumer)
+                self.late_documents.append(LateDocument(consumer, hit["_version"], self.pipeline.source(consumer)))
 
-    @precondition(lambda self: self.late)
-    @rule(place=PLACES)
-    def replay(self, place: int) -> None:
-        assert self.pipeline.write_by_hand(*self.late[place % len(self.late)]) in {200, 409}
+    @precondition(lambda self: self.late_documents)
+    @rule(index=INDEXES)
+    def replay(self, index: int) -> None:
+        assert self.pipeline.write_by_hand(*self.late_documents[index % len(self.late_documents)]) in {200, 409}
 
     @rule()
-    def rest(self) -> None:
+    def settle(self) -> None:
         for halted in self.rounds:
             halted.finish()
         self.rounds.clear()
         self.pipeline.drain()
-        assert_agreement(self.pipeline.database)
+        assert_index_equals_database(self.pipeline.database)
 
     def teardown(self) -> None:
         try:
-            self.rest()
+            self.settle()
         finally:
             for halted in self.rounds:
                 halted.kill()
 
-    def _go_on(self, halted: HaltingRound, steps: int) -> None:
+    def _continue(self, halted: HaltingRound, steps: int) -> None:
         for _ in range(steps):
-            if not halted.over:
-                halted.go_on()
-        if halted.over:
+            if not halted.is_over:
+                halted.step_on()
+        if halted.is_over:
             self.rounds.remove(halted)
 
 
 @pytest.fixture
 def steps() -> Iterator[None]:
-    with halting():
+    with halting_rounds():
         yield
 
 
 @pytest.mark.usefixtures("steps")
-def test_any_history_of_writes_and_drains_ends_with_the_index_as_the_database(drained_here: Pipeline) -> None:
+def test_any_history_of_writes_ends_with_index_equal_to_database(shared_pipeline: Pipeline) -> None:
     run_state_machine_as_test(
-        lambda: Histories(drained_here),  # type: ignore[arg-type]  # whatever makes one will do
+        lambda: Histories(shared_pipeline),  # type: ignore[arg-type]  # any function that returns a machine works
         settings=settings(
             max_examples=30,
             stateful_step_count=40,

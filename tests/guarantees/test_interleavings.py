@@ -1,12 +1,12 @@
-"""Two drains, an update and a delete of one consumer, in every order of their steps: always the same end."""
+"""Two drains, an update and a delete of a consumer, in every order of steps: always the same result."""
 
 from collections.abc import Callable, Iterator
 from typing import LiteralString, NamedTuple
 
 import pytest
 
-from tests.guarantees.halting_round import HaltingRound, halting
-from tests.guarantees.index_comparison import assert_agreement, differences
+from tests.guarantees.halting_round import HaltingRound, halting_rounds
+from tests.guarantees.index_comparison import assert_index_equals_database, find_differences
 from tests.indexer.conftest import Pipeline
 
 ACTORS = ("one", "other", "client")
@@ -15,21 +15,21 @@ ACTORS = ("one", "other", "client")
 class Run(NamedTuple):
     consumer: str
     order: tuple[str, ...]
-    """Who took a step after whom; a drain's are claim, read, write and refresh, forgetting, commit."""
+    """The actor of each step; the steps of a drain are claim, read, write and refresh, forget, commit."""
     choices: list[tuple[str, ...]]
-    """At each place: the actors that could have gone on instead, and were not tried yet."""
+    """By step: the other actors that could have taken the step, and were not tried yet."""
 
 
 def indexed_consumers(pipeline: Pipeline) -> Iterator[str]:
     insert: LiteralString = "INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, 100) RETURNING id"
     while True:
-        found = [str(name) for (name,) in pipeline.run(insert)]
+        ids = [str(name) for (name,) in pipeline.run(insert)]
         pipeline.drain()
-        yield from found
+        yield from ids
 
 
 def orders(pipeline: Pipeline) -> Iterator[Run]:
-    """All orders, depth first: what an actor can do depends on what the others did before."""
+    """Run all orders, depth first, because the steps open to an actor depend on the steps before."""
     prefix: list[str] = []
     for consumer in indexed_consumers(pipeline):
         run = play(pipeline, consumer, prefix)
@@ -43,7 +43,7 @@ def orders(pipeline: Pipeline) -> Iterator[Run]:
 
 
 def play(pipeline: Pipeline, consumer: str, prefix: list[str]) -> Run:
-    """A consumer's story: as the prefix says, then always the first actor that can go on."""
+    """Run an order: first the actors of the prefix, then always the first actor not done."""
     drains = {"one": HaltingRound(pipeline), "other": HaltingRound(pipeline)}
     changes: list[Callable[[], None]] = [
         lambda: pipeline.rename(consumer, "Renamed"),
@@ -53,9 +53,9 @@ def play(pipeline: Pipeline, consumer: str, prefix: list[str]) -> Run:
     choices: list[tuple[str, ...]] = []
     begun = {"one": False, "other": False}
     while True:
-        able = [actor for actor in ACTORS if (changes if actor == "client" else not drains[actor].over)]
+        able = [actor for actor in ACTORS if (changes if actor == "client" else not drains[actor].is_over)]
         if not begun["one"]:
-            able = [actor for actor in able if actor != "other"]  # the two are alike: one of them comes first
+            able = [actor for actor in able if actor != "other"]  # the drains are equal, so `one` starts first
         if not able:
             break
         actor = prefix[len(order)] if len(order) < len(prefix) else able[0]
@@ -65,23 +65,23 @@ def play(pipeline: Pipeline, consumer: str, prefix: list[str]) -> Run:
             changes.pop(0)()
         else:
             begun[actor] = True
-            if drains[actor].go_on() == "write":
-                drains[actor].go_on()
+            if drains[actor].step_on() == "write":
+                drains[actor].step_on()
     pipeline.drain()
     return Run(consumer, tuple(order), choices)
 
 
 @pytest.fixture
 def steps() -> Iterator[None]:
-    with halting():
+    with halting_rounds():
         yield
 
 
 @pytest.mark.usefixtures("steps")
-def test_update_and_delete_end_the_same_whatever_the_order_of_two_drains_steps(drained_here: Pipeline) -> None:
-    told = {run.consumer: " ".join(run.order) for run in orders(drained_here)}
-    assert len(told) > 100
-    wrong = set().union(*differences(drained_here.database))
-    assert not wrong, [told.get(consumer, consumer) for consumer in wrong]
-    assert_agreement(drained_here.database)
-    assert not told.keys() & drained_here.visible(), "all were deleted"
+def test_every_order_of_two_drains_steps_ends_the_same(shared_pipeline: Pipeline) -> None:
+    orders_by_consumer = {run.consumer: " ".join(run.order) for run in orders(shared_pipeline)}
+    assert len(orders_by_consumer) > 100
+    wrong = set().union(*find_differences(shared_pipeline.database))
+    assert not wrong, [orders_by_consumer.get(consumer, consumer) for consumer in wrong]
+    assert_index_equals_database(shared_pipeline.database)
+    assert not orders_by_consumer.keys() & shared_pipeline.visible(), "all were deleted"

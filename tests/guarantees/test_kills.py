@@ -1,4 +1,4 @@
-"""`kill -9` of the real processes at each step, and a freeze: nothing is lost, nothing old comes back."""
+"""`kill -9` of the real processes at each step, and a frozen worker: no change is lost, no old state returns."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from infra import queue
 from infra.database import activity
 from infra.local.servers import LocalServers
-from tests.guarantees.index_comparison import assert_agreement, assert_agreement_soon
+from tests.guarantees.index_comparison import assert_index_equals_database, assert_index_soon_equals_database
 from tests.service import CELERY, Account, Database, Service, new_account, new_database
 from tests.waiting import wait_until
 
@@ -32,138 +32,136 @@ class HaltingService(Service):
     }
 
 
-class Stage(NamedTuple):
-    """The service, whose processes halt where they are asked to."""
+class HaltControl(NamedTuple):
+    """The service, with control over the halts of its processes."""
 
     service: Service
     folder: Path
 
-    def halt_at(self, step: str) -> None:
+    def request_halt(self, step: str) -> None:
         for name in ("there", "go"):
             (self.folder / name).unlink(missing_ok=True)
         (self.folder / step).touch()
 
-    def wait_there(self) -> None:
+    def wait_until_halted(self) -> None:
         wait_until((self.folder / "there").exists, what="the halt")
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         (self.folder / "go").touch()
 
 
 @pytest.fixture(scope="module")
-def halting_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def halting_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HaltControl]:
     folder = tmp_path_factory.mktemp("halting")
     with new_database(servers) as database:
         service = HaltingService(database, tmp_path_factory.mktemp("service"), {"HALTING": str(folder)})
         try:
             for name in ("api", "worker", "beat"):
                 service.start(name)
-            yield Stage(service, folder)
+            yield HaltControl(service, folder)
         finally:
             service.close()
 
 
-def is_at_work(database: Database) -> bool:
-    """Whether the worker looks for changes; while it does not, another does its work."""
+def is_active(database: Database) -> bool:
+    """Return whether the worker polls for changes; otherwise the fallback poller drains the lane."""
     with database.engine.connect() as connection:
         seconds = activity.seconds_since_query(connection, queue.LIVE)
     return seconds is not None and seconds < 1
 
 
 @pytest.fixture
-def stage(halting_service: Stage) -> Iterator[Stage]:
+def control(halting_service: HaltControl) -> Iterator[HaltControl]:
     if not halting_service.service.running("worker"):
         halting_service.service.start("worker")
-    wait_until(lambda: is_at_work(halting_service.service.database), what="the worker")
+    wait_until(lambda: is_active(halting_service.service.database), what="the worker")
     yield halting_service
-    for asked in halting_service.folder.iterdir():
-        asked.unlink()
+    for file in halting_service.folder.iterdir():
+        file.unlink()
 
 
-class Story(NamedTuple):
-    """Two consumers that are in the index: one is changed then, one deleted."""
+class TwoConsumers(NamedTuple):
+    """Two indexed consumers: the first to change, the second to delete."""
 
     account: Account
     changed: str
-    gone: str
+    deleted: str
 
     def change(self, name: str = "After") -> None:
         self.account.live.put(f"/consumers/{self.changed}", json={"fullName": name}).raise_for_status()
 
     def delete(self) -> None:
-        self.account.live.delete(f"/consumers/{self.gone}").raise_for_status()
+        self.account.live.delete(f"/consumers/{self.deleted}").raise_for_status()
 
-    def shown(self) -> list[str]:
+    def listed_names(self) -> list[str]:
         response = self.account.live.get("/consumers").raise_for_status()
         return [row["fullName"] for row in response.json()["data"]]
 
-    def assert_told_soon(self, name: str = "After", timeout: float = 30) -> None:
-        wait_until(lambda: self.shown() == [name], timeout, what="the change and the delete in the list")
-        assert_agreement_soon(self.account.database)
+    def assert_indexed_soon(self, name: str = "After", timeout: float = 30) -> None:
+        wait_until(lambda: self.listed_names() == [name], timeout, what="the change and the delete in the list")
+        assert_index_soon_equals_database(self.account.database)
 
 
 @pytest.fixture
-def story(stage: Stage) -> Iterator[Story]:
-    with new_account(stage.service) as account:
-        made = [account.live.post("/consumers", json={"fullName": "Before"}).json()["id"] for _ in range(2)]
+def consumers(control: HaltControl) -> Iterator[TwoConsumers]:
+    with new_account(control.service) as account:
+        ids = [account.live.post("/consumers", json={"fullName": "Before"}).json()["id"] for _ in range(2)]
         account.settled()
-        yield Story(account, *made)
+        yield TwoConsumers(account, *ids)
 
 
 @pytest.mark.parametrize("victim", ["process", "worker"])
 @pytest.mark.parametrize("step", STEPS)
-def test_change_is_searchable_though_its_worker_was_killed_after_a_step(
-    stage: Stage, story: Story, step: str, victim: str
+def test_change_survives_a_worker_killed_after_any_step(
+    control: HaltControl, consumers: TwoConsumers, step: str, victim: str
 ) -> None:
-    """Either the process that works is killed, which its worker replaces, or the whole worker, before another one."""
-    stage.halt_at(step)
-    story.change()
-    story.delete()
-    stage.wait_there()
+    """The victim is the pool process, replaced by the worker, or the whole worker, restarted by the test."""
+    control.request_halt(step)
+    consumers.change()
+    consumers.delete()
+    control.wait_until_halted()
     if victim == "process":
-        [pid] = stage.service.children("worker")
+        [pid] = control.service.children("worker")
         os.kill(pid, signal.SIGKILL)
     else:
-        stage.service.stop("worker", signal.SIGKILL)
-        stage.service.start("worker")
-    story.assert_told_soon()
+        control.service.stop("worker", signal.SIGKILL)
+        control.service.start("worker")
+    consumers.assert_indexed_soon()
 
 
-def test_change_is_searchable_though_its_worker_was_killed_and_there_is_no_other(stage: Stage, story: Story) -> None:
-    stage.halt_at("written")
-    story.change()
-    story.delete()
-    stage.wait_there()
-    stage.service.stop("worker", signal.SIGKILL)
-    story.assert_told_soon()
+def test_change_survives_a_killed_worker_without_replacement(control: HaltControl, consumers: TwoConsumers) -> None:
+    control.request_halt("written")
+    consumers.change()
+    consumers.delete()
+    control.wait_until_halted()
+    control.service.stop("worker", signal.SIGKILL)
+    consumers.assert_indexed_soon()
 
 
-def test_rows_of_a_frozen_worker_go_to_another_and_its_late_write_is_harmless(stage: Stage, story: Story) -> None:
-    stage.halt_at("writing")
-    story.change("Old")
-    stage.wait_there()
-    stage.service.signal("worker", signal.SIGSTOP)
+def test_frozen_worker_is_replaced_and_its_late_write_harmless(control: HaltControl, consumers: TwoConsumers) -> None:
+    control.request_halt("writing")
+    consumers.change("Old")
+    control.wait_until_halted()
+    control.service.signal("worker", signal.SIGSTOP)
     try:
-        story.change()
-        story.delete()
-        story.assert_told_soon(timeout=20)
-        stage.go_on()
+        consumers.change()
+        consumers.delete()
+        consumers.assert_indexed_soon(timeout=20)
+        control.resume()
     finally:
-        stage.service.signal("worker", signal.SIGCONT)
-    wait_until(lambda: "drain_postponed" in stage.service.log("worker"), what="the end of the late round")
-    assert story.shown() == ["After"]
-    assert_agreement(story.account.database)
+        control.service.signal("worker", signal.SIGCONT)
+    wait_until(lambda: "drain_postponed" in control.service.log("worker"), what="the end of the late round")
+    assert consumers.listed_names() == ["After"]
+    assert_index_equals_database(consumers.account.database)
 
 
-def test_change_is_searchable_though_the_api_was_killed_before_it_could_wake_anybody(
-    stage: Stage, story: Story
-) -> None:
-    stage.halt_at("unwoken")
+def test_change_survives_an_api_killed_before_the_wake_up(control: HaltControl, consumers: TwoConsumers) -> None:
+    control.request_halt("unwoken")
     with pytest.raises(httpx.ReadTimeout):
-        story.account.live.put(f"/consumers/{story.changed}", json={"fullName": "After"}, timeout=1)
-    stage.wait_there()
-    stage.service.stop("api", signal.SIGKILL)
-    with story.account.database.engine.begin() as connection:
-        connection.execute(sa.text("DELETE FROM consumers WHERE id = :id"), {"id": story.gone})
-    stage.service.start("api")
-    story.assert_told_soon()
+        consumers.account.live.put(f"/consumers/{consumers.changed}", json={"fullName": "After"}, timeout=1)
+    control.wait_until_halted()
+    control.service.stop("api", signal.SIGKILL)
+    with consumers.account.database.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM consumers WHERE id = :id"), {"id": consumers.deleted})
+    control.service.start("api")
+    consumers.assert_indexed_soon()

@@ -1,4 +1,4 @@
-"""What people wait for never stands behind what they do not (design.md §1, G6)."""
+"""Single changes never wait for an import (design.md §1, G6)."""
 
 from collections.abc import Iterator
 
@@ -23,8 +23,8 @@ def neighbour(service: Service) -> Iterator[Account]:
         yield account
 
 
-def left(account: Account) -> int:
-    """Rows of the import that are not indexed yet."""
+def queued_rows(account: Account) -> int:
+    """Return the number of imported consumers not yet indexed."""
     with account.database.engine.connect() as connection:
         return int(connection.execute(LEFT, {"e": account.live_environment}).scalar_one())
 
@@ -39,22 +39,20 @@ def write_and_read(client: httpx.Client, name: str) -> None:
     response = client.post("/consumers", json={"fullName": name}, headers={"Prefer": "wait=10"})
     assert response.headers["Index-State"] == "searchable"
     headers = {"Consistency-Token": response.headers["Consistency-Token"], "Prefer": "wait=0"}
-    found = client.get("/consumers", params={"search": name}, headers=headers)
-    assert "Index-Stale" not in found.headers
-    assert [row["id"] for row in found.json()["data"]] == [response.json()["id"]]
+    listed = client.get("/consumers", params={"search": name}, headers=headers)
+    assert "Index-Stale" not in listed.headers
+    assert [row["id"] for row in listed.json()["data"]] == [response.json()["id"]]
 
 
-def test_writes_are_searchable_at_once_while_an_import_is_indexed(
-    account: Account, neighbour: Account, service: Service
-) -> None:
+def test_writes_are_searchable_at_once_during_an_import(account: Account, neighbour: Account, service: Service) -> None:
     with service.without("background", "beat"):
         start_import(account)
-    assert left(account) > 0
-    wait_until(lambda: left(account) < ROWS, what="the import's beginning")
+    assert queued_rows(account) > 0
+    wait_until(lambda: queued_rows(account) < ROWS, what="the import to begin")
     for number in range(WRITES):
         for name, client in (("Importer", account.live), ("Neighbour", neighbour.live)):
             write_and_read(client, f"{name} Number{number}")
-            assert left(account) > 0, "the import was done before"
-    wait_until(lambda: not left(account), timeout=120, what="the import's end")
-    found = account.live.get("/consumers", params={"search": f"imported {ROWS}"})
-    assert len(found.json()["data"]) == 1
+            assert queued_rows(account) > 0, "the import has already ended"
+    wait_until(lambda: not queued_rows(account), timeout=120, what="the import to end")
+    listed = account.live.get("/consumers", params={"search": f"imported {ROWS}"})
+    assert len(listed.json()["data"]) == 1

@@ -1,4 +1,4 @@
-"""Many clients write at once while whatever can fail does: nothing lost, nothing resurrected, nothing stale."""
+"""Many clients write while processes and servers fail: no write is lost, no delete undone, no read silently stale."""
 
 import itertools
 import os
@@ -13,23 +13,23 @@ import sqlalchemy as sa
 
 from infra.local.servers import LocalServers
 from tests.guarantees.conftest import crash
-from tests.guarantees.index_comparison import assert_agreement_soon, differences
-from tests.guarantees.random_client import Client
+from tests.guarantees.index_comparison import assert_index_soon_equals_database, find_differences
+from tests.guarantees.random_client import RandomClient
 from tests.service import Database, Service, new_account
 from tests.waiting import wait_until
 
 CHANGES = int(os.environ.get("MIXED_WRITES", "10000"))
 CLIENTS = 8
 API_WORKERS = 2
-CHANGES_A_FAULT = 500
+CHANGES_PER_FAULT = 500
 STATE = sa.text("SELECT id, full_name FROM consumers")
 OLD_TOTALS = sa.text("""
     SELECT c.id FROM consumers c LEFT JOIN orders o ON o.consumer_id = c.id AND o.counts
     GROUP BY c.id HAVING count(o.id) <> c.total_orders""")
 
 
-def faults(service: Service, servers: LocalServers) -> Iterator[Callable[[], object]]:
-    """Without end; what is stopped by one is started by the next."""
+def fault_cycle(service: Service, servers: LocalServers) -> Iterator[Callable[[], object]]:
+    """Yield faults without end; a worker stopped by one fault is started by the next."""
 
     def kill_api_process() -> None:
         for pid in sorted(service.children("api"))[-API_WORKERS:][:1]:
@@ -52,22 +52,20 @@ def faults(service: Service, servers: LocalServers) -> Iterator[Callable[[], obj
     )
 
 
-def stored(database: Database) -> dict[str, str]:
+def stored_names(database: Database) -> dict[str, str]:
     with database.engine.connect() as connection:
         return {row.id: row.full_name for row in connection.execute(STATE)}
 
 
-def test_mixed_writes_under_faults_leave_the_index_as_the_database_and_the_database_as_answered(
-    own_servers: LocalServers, own_service: Service
-) -> None:
-    """The whole proof is 100,000 changes: MIXED_WRITES=100000."""
+def test_mixed_writes_under_faults_lose_nothing(own_servers: LocalServers, own_service: Service) -> None:
+    """The full proof has 100,000 changes: MIXED_WRITES=100000."""
     with new_account(own_service) as account:
         audience = account.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
         url = f"{own_service.url}/api/v1"
-        clients = [Client(account, url, audience["id"], number) for number in range(CLIENTS)]
+        clients = [RandomClient(account, url, audience["id"], number) for number in range(CLIENTS)]
 
         def reached(changes: int) -> bool:
-            # A process that dies soon after it was started ends the API as a whole: whoever runs it starts it again.
+            # The API ends if a process dies soon after the start; in production a supervisor restarts the API.
             if not own_service.running("api"):
                 own_service.stop("api")
                 own_service.start("api", workers=API_WORKERS)
@@ -76,7 +74,9 @@ def test_mixed_writes_under_faults_leave_the_index_as_the_database_and_the_datab
         with ThreadPoolExecutor(CLIENTS) as pool:
             running = [pool.submit(client.run, CHANGES // CLIENTS) for client in clients]
             crashes = {CHANGES // 3: own_servers.opensearch, 2 * CHANGES // 3: own_servers.postgres}
-            for mark, fault in zip(range(0, CHANGES, CHANGES_A_FAULT), faults(own_service, own_servers), strict=False):
+            for mark, fault in zip(
+                range(0, CHANGES, CHANGES_PER_FAULT), fault_cycle(own_service, own_servers), strict=False
+            ):
                 wait_until(partial(reached, mark), 300, f"{mark} changes")
                 fault()
                 for due in [due for due in crashes if due <= mark]:
@@ -87,13 +87,13 @@ def test_mixed_writes_under_faults_leave_the_index_as_the_database_and_the_datab
         for client in running:
             client.result()
         wait_until(own_servers.opensearch.ready, what="OpenSearch")
-        assert_agreement_soon(account.database, timeout=120)
-    told = {
+        assert_index_soon_equals_database(account.database, timeout=120)
+    figures = {
         name: sum(getattr(client, name) for client in clients) for name in ("changes", "repeated", "reads", "stale")
     }
-    print(told, differences(account.database).counts())  # noqa: T201 (what the proof is quoted from)
+    print(figures, find_differences(account.database).counts())  # noqa: T201 (figures quoted in the documentation)
     expected = dict(itertools.chain.from_iterable(client.names.items() for client in clients))
-    assert stored(account.database) == expected, "what was answered is what is stored"
+    assert stored_names(account.database) == expected, "the stored names are those of the responses"
     assert [missed for client in clients for missed in client.missed] == []
     with account.database.engine.connect() as connection:
         assert connection.execute(OLD_TOTALS).all() == []

@@ -1,4 +1,4 @@
-"""Servers that are killed, frozen, emptied or away: writes succeed, nothing is lost, nothing old comes back."""
+"""Servers killed, frozen, flushed or away: writes succeed, no change is lost, no old state returns."""
 
 import os
 import signal
@@ -14,15 +14,15 @@ from infra.index import naming
 from infra.local.server import Server
 from infra.local.servers import LocalServers
 from tests.guarantees.conftest import crash, start
-from tests.guarantees.index_comparison import assert_agreement_soon
+from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
 BACKLOG = 20_000
 
 
-class Shop(NamedTuple):
-    """A client of the service, and the servers below it."""
+class Deployment(NamedTuple):
+    """The service with servers and an account."""
 
     service: Service
     servers: LocalServers
@@ -33,15 +33,15 @@ class Shop(NamedTuple):
         assert response.status_code == 201, response.text
         return response
 
-    def found(self, name: str) -> bool:
+    def is_found(self, name: str) -> bool:
         response = self.account.live.get("/consumers", params={"search": name})
         return response.status_code == 200 and [row["fullName"] for row in response.json()["data"]] == [name]
 
     def wait_for(self, name: str) -> None:
-        wait_until(lambda: self.found(name), what=f"{name} in the search")
+        wait_until(lambda: self.is_found(name), what=f"{name} in the search")
 
     def drain_backlog(self) -> None:
-        """Leave the drain in the middle of a lot of work."""
+        """Insert many consumers, and return while the drain is busy."""
         insert = "INSERT INTO consumers (environment_id, full_name) SELECT :e, 'No ' || n FROM generate_series(1, :n) n"
         with self.account.database.engine.begin() as connection:
             connection.execute(sa.text(insert), {"e": self.account.live_environment, "n": BACKLOG})
@@ -50,72 +50,72 @@ class Shop(NamedTuple):
 
 
 @pytest.fixture
-def shop(own_servers: LocalServers, own_service: Service) -> Iterator[Shop]:
+def deployment(own_servers: LocalServers, own_service: Service) -> Iterator[Deployment]:
     for name in ("worker", "background"):
-        # Without its broker a worker may end, or be past help: whoever runs the service starts it again.
+        # A worker may end without its broker; in production a supervisor restarts it.
         if not own_service.running(name):
             own_service.stop(name)
             own_service.start(name)
     with new_account(own_service) as account:
-        yield Shop(own_service, own_servers, account)
+        yield Deployment(own_service, own_servers, account)
 
 
 @pytest.fixture
-def broker(shop: Shop) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(shop.service.database.settings.redis_url) as client:
+def broker(deployment: Deployment) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(deployment.service.database.settings.redis_url) as client:
         yield client
 
 
-def test_opensearch_killed_in_the_middle_of_a_drain_holds_up_no_write_and_loses_none(shop: Shop) -> None:
-    shop.drain_backlog()
-    shop.servers.opensearch.kill()
-    responses = [shop.create(f"Meanwhile {number}") for number in range(20)]
+def test_opensearch_killed_during_a_drain_blocks_no_write(deployment: Deployment) -> None:
+    deployment.drain_backlog()
+    deployment.servers.opensearch.kill()
+    responses = [deployment.create(f"Meanwhile {number}") for number in range(20)]
     changed = responses[0].json()["id"]
-    shop.account.live.put(f"/consumers/{changed}", json={"fullName": "Changed"}).raise_for_status()
-    shop.account.live.delete(f"/consumers/{responses[1].json()['id']}").raise_for_status()
-    start(shop.servers.opensearch)
-    assert_agreement_soon(shop.account.database)
-    assert shop.found("Changed")
+    deployment.account.live.put(f"/consumers/{changed}", json={"fullName": "Changed"}).raise_for_status()
+    deployment.account.live.delete(f"/consumers/{responses[1].json()['id']}").raise_for_status()
+    start(deployment.servers.opensearch)
+    assert_index_soon_equals_database(deployment.account.database)
+    assert deployment.is_found("Changed")
 
 
-def test_postgresql_killed_in_the_middle_of_a_drain_loses_nothing(shop: Shop) -> None:
-    shop.drain_backlog()
-    crash(shop.servers.postgres)
-    wait_until(lambda: shop.account.live.get("/consumers").status_code == 200, what="the API")
-    shop.create("After the crash")
-    assert_agreement_soon(shop.account.database)
+def test_postgresql_killed_during_a_drain_loses_nothing(deployment: Deployment) -> None:
+    deployment.drain_backlog()
+    crash(deployment.servers.postgres)
+    wait_until(lambda: deployment.account.live.get("/consumers").status_code == 200, what="the API")
+    deployment.create("After the crash")
+    assert_index_soon_equals_database(deployment.account.database)
 
 
-def test_deleted_consumer_stays_deleted_when_an_older_write_arrives_after_a_restart_of_opensearch(shop: Shop) -> None:
-    consumer = shop.create("Gone").json()["id"]
-    shop.account.settled()
-    index = naming.index_name(shop.account.database.settings.index_prefix, 1)
-    search = shop.account.database.search
+def test_late_write_after_a_restart_cannot_revive_consumer(deployment: Deployment) -> None:
+    consumer = deployment.create("Gone").json()["id"]
+    deployment.account.settled()
+    index = naming.index_name(deployment.account.database.settings.index_prefix, 1)
+    search = deployment.account.database.search
     old = search.get(index=index, id=consumer)
-    shop.account.live.delete(f"/consumers/{consumer}").raise_for_status()
-    shop.account.settled()
-    search.indices.flush(index=index)  # or replaying its log it would remember even the version of a delete
-    crash(shop.servers.opensearch)
+    deployment.account.live.delete(f"/consumers/{consumer}").raise_for_status()
+    deployment.account.settled()
+    search.indices.flush(index=index)  # so that OpenSearch cannot replay the version of the delete from its log
+    crash(deployment.servers.opensearch)
     late = {"version": old["_version"], "version_type": "external_gte", "refresh": "true", "ignore": 409}
     wait_until(search.ping, what="OpenSearch")
     assert search.index(index=index, id=consumer, body=old["_source"], params=late)["status"] == 409
-    assert_agreement_soon(shop.account.database)
+    assert_index_soon_equals_database(deployment.account.database)
 
 
-def test_frozen_opensearch_holds_up_no_write_and_no_answer_claims_to_be_current(shop: Shop) -> None:
-    shop.create("Before")
-    shop.account.settled()
-    os.killpg(shop.servers.opensearch.pid, signal.SIGSTOP)
+def test_frozen_opensearch_blocks_no_write_and_reads_are_stale(deployment: Deployment) -> None:
+    deployment.create("Before")
+    deployment.account.settled()
+    os.killpg(deployment.servers.opensearch.pid, signal.SIGSTOP)
     try:
-        written = shop.create("Frozen", prefer="wait=1")
+        written = deployment.create("Frozen", prefer="wait=1")
         assert written.headers["Index-State"] == "pending"
         token = {"Consistency-Token": written.headers["Consistency-Token"]}
-        read = shop.account.live.get("/consumers", headers=token)
+        read = deployment.account.live.get("/consumers", headers=token)
         assert read.status_code == 503 or read.headers["Index-Stale"] == "true"
     finally:
-        os.killpg(shop.servers.opensearch.pid, signal.SIGCONT)
-    shop.wait_for("Frozen")
-    assert_agreement_soon(shop.account.database)
+        os.killpg(deployment.servers.opensearch.pid, signal.SIGCONT)
+    deployment.wait_for("Frozen")
+    assert_index_soon_equals_database(deployment.account.database)
 
 
 class Fault(NamedTuple):
@@ -123,8 +123,8 @@ class Fault(NamedTuple):
     end: Callable[[redis.Redis, Server], object] = lambda *_: None
 
 
-def replace(key: str, wrong: str) -> Fault:
-    """Something else than what is kept under the key."""
+def wrong_type(key: str, wrong: str) -> Fault:
+    """A value of the wrong type under a key."""
 
     def begin(broker: redis.Redis, _: Server) -> None:
         with broker.pipeline() as pipeline:
@@ -138,39 +138,39 @@ def replace(key: str, wrong: str) -> Fault:
     return Fault(begin)
 
 
-def test_index_is_verified_and_mended_though_redis_is_away(shop: Shop) -> None:
-    consumer = shop.create("Tampered with").json()["id"]
-    shop.account.settled()
-    index = naming.index_name(shop.account.database.settings.index_prefix, 1)
-    everything = {"environment": f"{shop.account.name}:live"}
+def test_verify_and_repair_work_while_redis_is_away(deployment: Deployment) -> None:
+    consumer = deployment.create("Tampered with").json()["id"]
+    deployment.account.settled()
+    index = naming.index_name(deployment.account.database.settings.index_prefix, 1)
+    everything = {"environment": f"{deployment.account.name}:live"}
 
     def tamper() -> None:
-        shop.account.database.search.delete(index=index, id=consumer, params={"refresh": "true"})
+        deployment.account.database.search.delete(index=index, id=consumer, params={"refresh": "true"})
 
-    def done(kind: str, told: str, **wanted: Any) -> Any:
-        asked = shop.account.live.post(f"/ops/index/{kind}", json=wanted)
-        number = asked.raise_for_status().json()["id"]
+    def complete_run(kind: str, listed_at: str, **parameters: Any) -> Any:
+        accepted = deployment.account.live.post(f"/ops/index/{kind}", json=parameters)
+        number = accepted.raise_for_status().json()["id"]
 
-        def run() -> Any:
-            runs = shop.account.live.get(f"/ops/index/{told}").raise_for_status().json()["runs"]
+        def find() -> Any:
+            runs = deployment.account.live.get(f"/ops/index/{listed_at}").raise_for_status().json()["runs"]
             return next((each for each in runs if each["id"] == number and each["finishedAt"]), None)
 
-        return wait_until(run, 60, f"the run to {kind}")
+        return wait_until(find, 60, f"the run to {kind}")
 
-    shop.servers.valkey.stop()
+    deployment.servers.valkey.stop()
     try:
         tamper()
-        assert done("repair", "verify", **everything)["mended"] == 1
-        shop.wait_for("Tampered with")
-        shop.account.settled()
+        assert complete_run("repair", "verify", **everything)["mended"] == 1
+        deployment.wait_for("Tampered with")
+        deployment.account.settled()
         tamper()
-        assert done("reindex", "reindex", ids=[consumer])["compared"] == 1
-        shop.wait_for("Tampered with")
-        shop.account.settled()
-        found = done("verify", "verify", **everything)
+        assert complete_run("reindex", "reindex", ids=[consumer])["compared"] == 1
+        deployment.wait_for("Tampered with")
+        deployment.account.settled()
+        run_ = complete_run("verify", "verify", **everything)
     finally:
-        shop.servers.valkey.start()
-    assert (found["state"], found["causes"]) == ("done", {})
+        deployment.servers.valkey.start()
+    assert (run_["state"], run_["causes"]) == ("done", {})
 
 
 FAULTS = {
@@ -183,21 +183,23 @@ FAULTS = {
     "full": Fault(
         lambda broker, _: broker.config_set("maxmemory", "1mb"), lambda broker, _: broker.config_set("maxmemory", "0")
     ),
-    "wrong queue": replace(queue.LIVE, "string"),
-    "wrong mark": replace(queue.MARK, "hash"),
-    "wrong record of what is at work": replace("unacked", "string"),
+    "wrong queue": wrong_type(queue.LIVE, "string"),
+    "wrong mark": wrong_type(queue.MARK, "hash"),
+    "wrong type of unacked": wrong_type("unacked", "string"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_write_is_searchable_whatever_is_wrong_with_redis(shop: Shop, broker: redis.Redis, fault: Fault) -> None:
-    shop.create("Before")
-    fault.begin(broker, shop.servers.valkey)
+def test_write_is_searchable_despite_any_fault_of_redis(
+    deployment: Deployment, broker: redis.Redis, fault: Fault
+) -> None:
+    deployment.create("Before")
+    fault.begin(broker, deployment.servers.valkey)
     try:
-        shop.create("While it lasts")
-        shop.wait_for("While it lasts")
+        deployment.create("While it lasts")
+        deployment.wait_for("While it lasts")
     finally:
-        fault.end(broker, shop.servers.valkey)
-    shop.create("After it")
-    shop.wait_for("After it")
-    assert_agreement_soon(shop.account.database)
+        fault.end(broker, deployment.servers.valkey)
+    deployment.create("After it")
+    deployment.wait_for("After it")
+    assert_index_soon_equals_database(deployment.account.database)

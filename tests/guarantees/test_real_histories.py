@@ -1,4 +1,4 @@
-"""Any history of real requests, statements, imports and faults, on the whole service, ends with index = database."""
+"""Any history of real requests, statements, imports and faults ends with an index equal to the database."""
 
 import os
 import signal
@@ -21,16 +21,16 @@ from infra.index import naming
 from infra.index.client import open_writer
 from infra.local.servers import LocalServers
 from tests.guarantees.conftest import crash
-from tests.guarantees.index_comparison import assert_agreement_soon
+from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).with_name("consumers"))
-PLACES = st.integers(0, 11)
+INDEXES = st.integers(0, 11)
 NAMES = st.sampled_from(["Ann", "Bo", "Zoë Ødegård", "田中太郎"])
 WORKERS = st.sampled_from(["worker", "background", "beat"])
 SETTLED = {200, 201, 404}
-BY_HAND = {
+STATEMENTS = {
     "insert": "INSERT INTO consumers (environment_id, full_name) SELECT :e, :name FROM generate_series(1, 3)",
     "rename all": "UPDATE consumers SET full_name = :name WHERE environment_id = :e",
     "delete by name": "DELETE FROM consumers WHERE environment_id = :e AND full_name = :name",
@@ -39,22 +39,22 @@ BY_HAND = {
 }
 
 
-class Late(NamedTuple):
-    """A document as it once was, on its way still."""
+class LateDocument(NamedTuple):
+    """An old document with a write that has not arrived yet."""
 
     consumer: str
     version: int
     source: bytes
 
 
-class Got(msgspec.Struct, rename={"version": "_version", "source": "_source"}):
+class FetchedDocument(msgspec.Struct, rename={"version": "_version", "source": "_source"}):
     found: bool
     version: int = 0
     source: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class RealHistories(RuleBasedStateMachine):
-    """Over HTTP, in SQL, by import; processes are killed, Redis is emptied, OpenSearch is killed once an example."""
+    """Writes over HTTP, in SQL and by import; kills of processes, flushes of Redis, a crash of OpenSearch per example."""
 
     def __init__(
         self, service: Service, servers: LocalServers, account: Account, writer: OpenSearch, folder: Path
@@ -63,8 +63,8 @@ class RealHistories(RuleBasedStateMachine):
         self.service, self.servers, self.account = service, servers, account
         self.writer, self.folder = writer, folder
         self.index = naming.index_name(account.database.settings.index_prefix, 1)
-        self.known: list[str] = []
-        self.late: list[Late] = []
+        self.ids: list[str] = []
+        self.late_documents: list[LateDocument] = []
         self.has_crashed = False
 
     @initialize()
@@ -74,40 +74,40 @@ class RealHistories(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def create(self, name: str) -> None:
-        self._made([self._send("POST", "/consumers", {"fullName": name}).json()])
+        self._add_ids([self._send("POST", "/consumers", {"fullName": name}).json()])
 
     @rule(name=NAMES, number=st.integers(1, 20))
     def batch(self, name: str, number: int) -> None:
-        self._made(self._send("POST", "/consumers/batch", [{"fullName": name}] * number).json())
+        self._add_ids(self._send("POST", "/consumers/batch", [{"fullName": name}] * number).json())
 
-    @precondition(lambda self: self.known)
-    @rule(place=PLACES, name=NAMES)
-    def change(self, place: int, name: str) -> None:
-        self._send("PUT", f"/consumers/{self._one(place)}", {"fullName": name})
+    @precondition(lambda self: self.ids)
+    @rule(nth=INDEXES, name=NAMES)
+    def change(self, nth: int, name: str) -> None:
+        self._send("PUT", f"/consumers/{self._consumer(nth)}", {"fullName": name})
 
-    @precondition(lambda self: self.known)
-    @rule(place=PLACES)
-    def delete(self, place: int) -> None:
-        self._send("DELETE", f"/consumers/{self._one(place)}")
+    @precondition(lambda self: self.ids)
+    @rule(nth=INDEXES)
+    def delete(self, nth: int) -> None:
+        self._send("DELETE", f"/consumers/{self._consumer(nth)}")
 
-    @precondition(lambda self: self.known)
-    @rule(place=PLACES)
-    def order(self, place: int) -> None:
-        self.account.live.post("/orders", json={"consumerId": self._one(place), "amount": 5})
+    @precondition(lambda self: self.ids)
+    @rule(nth=INDEXES)
+    def order(self, nth: int) -> None:
+        self.account.live.post("/orders", json={"consumerId": self._consumer(nth), "amount": 5})
 
-    @precondition(lambda self: self.known)
-    @rule(place=PLACES, method=st.sampled_from(["POST", "DELETE"]))
-    def member(self, place: int, method: str) -> None:
-        body = {"consumerIds": [self._one(place)]}
+    @precondition(lambda self: self.ids)
+    @rule(nth=INDEXES, method=st.sampled_from(["POST", "DELETE"]))
+    def member(self, nth: int, method: str) -> None:
+        body = {"consumerIds": [self._consumer(nth)]}
         self.account.live.request(method, f"/audiences/{self.audience}/members", json=body)
 
-    @rule(statement=st.sampled_from(list(BY_HAND)), name=NAMES)
-    def by_hand(self, statement: str, name: str) -> None:
+    @rule(statement=st.sampled_from(list(STATEMENTS)), name=NAMES)
+    def run_sql(self, statement: str, name: str) -> None:
         with self.account.database.engine.begin() as connection:
-            connection.execute(sa.text(BY_HAND[statement]), {"e": self.account.live_environment, "name": name})
+            connection.execute(sa.text(STATEMENTS[statement]), {"e": self.account.live_environment, "name": name})
 
     @rule(name=NAMES, number=st.integers(1, 50))
-    def bring_in(self, name: str, number: int) -> None:
+    def import_file(self, name: str, number: int) -> None:
         file = self.folder / "consumers.csv"
         file.write_text("externalId,fullName\n" + "".join(f"x{row},{name}\n" for row in range(number)))
         command = [COMMAND, "import", "consumers", str(file), "--org", self.account.name]
@@ -129,30 +129,30 @@ class RealHistories(RuleBasedStateMachine):
         self.has_crashed = True
         crash(self.servers.opensearch)
 
-    @precondition(lambda self: self.known)
-    @rule(place=PLACES)
-    def remember(self, place: int) -> None:
-        """What the index says of a consumer now may be sent again, much later."""
-        consumer = self._one(place)
+    @precondition(lambda self: self.ids)
+    @rule(nth=INDEXES)
+    def keep_document(self, nth: int) -> None:
+        """Keep the current document of a consumer, to be sent again later."""
+        consumer = self._consumer(nth)
         response: Any = self._index().get(index=self.index, id=consumer, params={"ignore": 404})
-        found = msgspec.json.decode(response, type=Got)
-        if found.found:
-            self.late.append(Late(consumer, found.version, bytes(found.source)))
+        document = msgspec.json.decode(response, type=FetchedDocument)
+        if document.found:
+            self.late_documents.append(LateDocument(consumer, document.version, bytes(document.source)))
 
-    @precondition(lambda self: self.late)
-    @rule(place=PLACES)
-    def replay(self, place: int) -> None:
-        late = self.late[place % len(self.late)]
+    @precondition(lambda self: self.late_documents)
+    @rule(nth=INDEXES)
+    def replay(self, nth: int) -> None:
+        late = self.late_documents[nth % len(self.late_documents)]
         params = {"version": late.version, "version_type": "external_gte", "ignore": 409}
         self._index().index(index=self.index, id=late.consumer, body=late.source, params=params)
 
     @rule()
-    def rest(self) -> None:
+    def settle(self) -> None:
         wait_until(self.servers.opensearch.ready, what="OpenSearch")
-        assert_agreement_soon(self.account.database)
+        assert_index_soon_equals_database(self.account.database)
 
     def teardown(self) -> None:
-        self.rest()
+        self.settle()
 
     def _index(self) -> OpenSearch:
         wait_until(self.servers.opensearch.ready, what="OpenSearch")
@@ -163,14 +163,14 @@ class RealHistories(RuleBasedStateMachine):
         assert response.status_code in SETTLED, response.text
         return response
 
-    def _made(self, rows: list[Any]) -> None:
-        self.known += [row["id"] for row in rows]
+    def _add_ids(self, rows: list[Any]) -> None:
+        self.ids += [row["id"] for row in rows]
 
-    def _one(self, place: int) -> str:
-        return self.known[place % len(self.known)]
+    def _consumer(self, nth: int) -> str:
+        return self.ids[nth % len(self.ids)]
 
 
-def test_any_history_of_requests_statements_imports_and_faults_ends_with_the_index_as_the_database(
+def test_any_real_history_ends_with_index_equal_to_database(
     own_servers: LocalServers, own_service: Service, tmp_path: Path
 ) -> None:
     with (
@@ -178,7 +178,7 @@ def test_any_history_of_requests_statements_imports_and_faults_ends_with_the_ind
         closing(open_writer(account.database.settings)) as writer,
     ):
         run_state_machine_as_test(
-            lambda: RealHistories(own_service, own_servers, account, writer, tmp_path),  # type: ignore[arg-type]  # it makes one
+            lambda: RealHistories(own_service, own_servers, account, writer, tmp_path),  # type: ignore[arg-type]  # it returns a machine
             settings=settings(
                 max_examples=6,
                 stateful_step_count=25,

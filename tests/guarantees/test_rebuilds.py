@@ -1,4 +1,4 @@
-"""Rebuilds by the real processes, which are killed meanwhile, while clients write and read: nobody notices."""
+"""Rebuilds by the real processes, under kills, writes and reads: clients see no error and no missing row."""
 
 import os
 import signal
@@ -20,16 +20,15 @@ from opensearchpy.exceptions import OpenSearchException
 from infra.index import naming
 from infra.local.servers import LocalServers
 from tests.guarantees.conftest import crash
-from tests.guarantees.index_comparison import assert_agreement_soon
-from tests.guarantees.random_client import Client
+from tests.guarantees.index_comparison import assert_index_soon_equals_database
+from tests.guarantees.random_client import RandomClient
 from tests.service import CELERY, Account, Service, new_account, new_service
 from tests.waiting import wait_until
 
 CONSUMERS = int(os.environ.get("REBUILT_CONSUMERS", "20000"))
 CHANGES = int(os.environ.get("REBUILT_CHANGES", "600"))
 CLIENTS = 8
-PATIENCE = 300 + CONSUMERS // 500
-"""Seconds."""
+PATIENCE_SECONDS = 300 + CONSUMERS // 500
 KILLS = 4
 
 SEED = sa.text("""
@@ -45,44 +44,44 @@ def rebuilt_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFact
 
 
 @contextmanager
-def new_shop(service: Service) -> Iterator[Account]:
-    """An account with consumers, all of them searchable."""
+def new_seeded_account(service: Service) -> Iterator[Account]:
+    """Create an account with searchable consumers."""
     with new_account(service) as account:
         with account.database.engine.begin() as connection:
             connection.execute(SEED, {"environment": account.live_environment, "number": CONSUMERS})
-        wait_until(lambda: not account.database.waiting(account.live_environment), PATIENCE, "the seed")
+        wait_until(lambda: not account.database.waiting(account.live_environment), PATIENCE_SECONDS, "the seed")
         yield account
 
 
 @pytest.fixture(scope="module")
-def shop(rebuilt_service: Service) -> Iterator[Account]:
-    """One for all tests of its service: a rebuild is of the whole database, and would grow with each."""
-    with new_shop(rebuilt_service) as account:
+def seeded(rebuilt_service: Service) -> Iterator[Account]:
+    """One account for all tests, because a rebuild covers the whole database and would grow with each account."""
+    with new_seeded_account(rebuilt_service) as account:
         yield account
 
 
-def ask(account: Account, request: str) -> Any:
+def send_request(account: Account, request: str) -> Any:
     return account.live.post(f"/ops/index/{request}").raise_for_status().json()
 
 
-def state_of_rebuild(account: Account) -> Any:
+def rebuild_state(account: Account) -> Any:
     return account.live.get("/ops/index").raise_for_status().json()["rebuild"]
 
 
-def ended(account: Account) -> Any:
-    found = state_of_rebuild(account)
-    return found["wanted"] is None and found["phase"] in {"done", "failed", "cancelled"} and found
+def finished_rebuild(account: Account) -> Any:
+    rebuild = rebuild_state(account)
+    return rebuild["wanted"] is None and rebuild["phase"] in {"done", "failed", "cancelled"} and rebuild
 
 
 class Reader:
-    """Walks the list of the seed, again and again, and counts; the seed is never changed or deleted."""
+    """A reader that pages through the seed consumers again and again; the seed never changes."""
 
     def __init__(self, account: Account) -> None:
         self.statuses: set[int] = set()
         self.counts: list[int] = []
-        """Of the documents that the read alias shows, where there is one."""
+        """Numbers of documents visible through the read alias, while the alias exists."""
         self.walks: list[tuple[int, int]] = []
-        """Of each walk to the end: rows, and different ones."""
+        """By complete walk: number of rows, and of distinct rows."""
         self._account, self._stop = account, threading.Event()
         self._http = httpx.Client(base_url=account.live.base_url, headers=account.live.headers, timeout=30)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -116,99 +115,99 @@ class Reader:
                 self.counts.append(database.search.count(index=alias, body=body)["count"])
 
 
-def test_rebuild_and_rollback_under_writes_and_killed_workers_lose_nothing_and_nobody_notices(
-    shop: Account, rebuilt_service: Service
-) -> None:
-    """The whole proof is 1,000,000 consumers: REBUILT_CONSUMERS=1000000 REBUILT_CHANGES=20000."""
+def test_rebuild_and_rollback_under_writes_and_kills_lose_nothing(seeded: Account, rebuilt_service: Service) -> None:
+    """The full proof has 1,000,000 consumers: REBUILT_CONSUMERS=1000000 REBUILT_CHANGES=20000."""
 
     def reached(documents: int) -> bool:
-        return state_of_rebuild(shop)["documents"] >= documents or bool(ended(shop))
+        return rebuild_state(seeded)["documents"] >= documents or bool(finished_rebuild(seeded))
 
-    audience = shop.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
+    audience = seeded.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
     url = f"{rebuilt_service.url}/api/v1"
-    clients = [Client(shop, url, audience["id"], number) for number in range(CLIENTS)]
-    with Reader(shop) as reader, ThreadPoolExecutor(CLIENTS) as pool:
+    clients = [RandomClient(seeded, url, audience["id"], number) for number in range(CLIENTS)]
+    with Reader(seeded) as reader, ThreadPoolExecutor(CLIENTS) as pool:
         running = [pool.submit(client.run, CHANGES // CLIENTS) for client in clients]
-        assert ask(shop, "rebuild")["phase"] == "requested"
-        assert shop.live.post("/ops/index/rebuild").status_code == httpx.codes.CONFLICT
+        assert send_request(seeded, "rebuild")["phase"] == "requested"
+        assert seeded.live.post("/ops/index/rebuild").status_code == httpx.codes.CONFLICT
         for number in range(1, KILLS + 1):
-            wait_until(partial(reached, number * CONSUMERS // (KILLS + 1)), PATIENCE, "progress")
+            wait_until(partial(reached, number * CONSUMERS // (KILLS + 1)), PATIENCE_SECONDS, "progress")
             rebuilt_service.stop("background", signal.SIGKILL)
             rebuilt_service.start("background")
-        done = wait_until(lambda: ended(shop), PATIENCE, "the rebuild")
+        done = wait_until(lambda: finished_rebuild(seeded), PATIENCE_SECONDS, "the rebuild")
         assert (done["phase"], done["state"], done["error"]) == ("done", "live", None)
         for _ in range(2):
-            ask(shop, "rollback")
-            wait_until(lambda: ended(shop), 120, "the rollback")
+            send_request(seeded, "rollback")
+            wait_until(lambda: finished_rebuild(seeded), 120, "the rollback")
         for client in running:
             client.result()
-        wait_until(lambda: reader.walks, PATIENCE, "a walk to the end")
-    assert_agreement_soon(shop.database, PATIENCE)
+        wait_until(lambda: reader.walks, PATIENCE_SECONDS, "a walk to the end")
+    assert_index_soon_equals_database(seeded.database, PATIENCE_SECONDS)
     assert reader.statuses == {200}
     assert set(reader.walks) == {(CONSUMERS, CONSUMERS)}
     assert min(reader.counts) >= CONSUMERS
     assert [missed for client in clients for missed in client.missed] == []
 
 
-def test_index_deleted_by_hand_is_an_error_never_an_empty_list_until_it_is_refilled(shop: Account) -> None:
-    with shop.database.engine.connect() as connection:
+def test_deleted_index_gives_503_never_an_empty_list(seeded: Account) -> None:
+    with seeded.database.engine.connect() as connection:
         index = connection.execute(sa.text("SELECT index_name FROM generations WHERE state = 'live'")).scalar_one()
-    with Reader(shop) as reader:
+    with Reader(seeded) as reader:
         wait_until(lambda: reader.counts, what="a first read")
-        shop.database.search.indices.delete(index=index)
+        seeded.database.search.indices.delete(index=index)
         wait_until(lambda: 503 in reader.statuses, what="the error")
-        seen = len(reader.counts)
-        made = shop.live.post("/consumers", json={"fullName": "Meanwhile"}).raise_for_status().json()["id"]
-        wait_until(lambda: len(reader.counts) > seen, 120, "the index")
+        counts_before = len(reader.counts)
+        created = seeded.live.post("/consumers", json={"fullName": "Meanwhile"}).raise_for_status().json()["id"]
+        wait_until(lambda: len(reader.counts) > counts_before, 120, "the index")
     assert reader.statuses == {200, 503}
     assert set(reader.walks) <= {(CONSUMERS, CONSUMERS)}
     assert min(reader.counts) >= CONSUMERS
-    shop.settled()
-    assert made in {row["id"] for row in shop.live.get("/consumers").json()["data"]}
-    assert_agreement_soon(shop.database)
-    found = shop.database.search.indices.get(index=f"{shop.database.settings.index_prefix}-*")
-    read = shop.database.search.indices.get_alias(name=naming.read_alias(shop.database.settings.index_prefix))
-    assert index not in found
-    assert len(read) == 1
+    seeded.settled()
+    assert created in {row["id"] for row in seeded.live.get("/consumers").json()["data"]}
+    assert_index_soon_equals_database(seeded.database)
+    existing = seeded.database.search.indices.get(index=f"{seeded.database.settings.index_prefix}-*")
+    read_indices = seeded.database.search.indices.get_alias(
+        name=naming.read_alias(seeded.database.settings.index_prefix)
+    )
+    assert index not in existing
+    assert len(read_indices) == 1
 
 
-def test_rebuild_is_done_where_no_worker_is_heard(shop: Account, rebuilt_service: Service) -> None:
+def test_poller_rebuilds_while_the_worker_is_away(seeded: Account, rebuilt_service: Service) -> None:
     with rebuilt_service.without("background"):
-        ask(shop, "rebuild")
-        done = wait_until(lambda: ended(shop), 120, "the rebuild")
+        send_request(seeded, "rebuild")
+        done = wait_until(lambda: finished_rebuild(seeded), 120, "the rebuild")
     assert (done["phase"], done["state"], done["error"]) == ("done", "live", None)
-    assert_agreement_soon(shop.database)
+    assert_index_soon_equals_database(seeded.database)
 
 
 @pytest.mark.parametrize("request_", ["rebuild", "rollback", "drop"])
-def test_what_may_be_asked_is_a_task_too(shop: Account, rebuilt_service: Service, request_: str) -> None:
+def test_rebuild_rollback_and_drop_are_also_tasks(seeded: Account, rebuilt_service: Service, request_: str) -> None:
     def generations() -> list[tuple[str, str]]:
-        found = shop.live.get("/ops/index").raise_for_status().json()["generations"]
-        return [(each["indexName"], each["state"]) for each in found]
+        listed = seeded.live.get("/ops/index").raise_for_status().json()["generations"]
+        return [(each["indexName"], each["state"]) for each in listed]
 
     if request_ != "rebuild":
-        ask(shop, "rebuild")
-        wait_until(lambda: ended(shop), 120, "the rebuild")
+        send_request(seeded, "rebuild")
+        wait_until(lambda: finished_rebuild(seeded), 120, "the rebuild")
     before = generations()
     command = [sys.executable, "-m", *CELERY, "call", f"indexer.{request_}"]
     environ = os.environ | rebuilt_service.database.environ
     subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
-    wait_until(lambda: generations() != before and ended(shop), 120, "what was asked")
-    assert_agreement_soon(shop.database)
+    wait_until(lambda: generations() != before and finished_rebuild(seeded), 120, "the task")
+    assert_index_soon_equals_database(seeded.database)
 
 
-def test_rebuild_goes_on_after_opensearch_crashed_and_redis_forgot_everything(
+def test_rebuild_continues_after_opensearch_crash_and_redis_flush(
     own_servers: LocalServers, own_service: Service
 ) -> None:
-    with new_shop(own_service) as shop:
-        ask(shop, "rebuild")
-        wait_until(lambda: state_of_rebuild(shop)["documents"] >= CONSUMERS // 4, 60, "a part of it")
+    with new_seeded_account(own_service) as seeded:
+        send_request(seeded, "rebuild")
+        wait_until(lambda: rebuild_state(seeded)["documents"] >= CONSUMERS // 4, 60, "a part of the rebuild")
         crash(own_servers.opensearch)
         with redis.Redis.from_url(own_servers.valkey.url) as client:
             client.flushall()
-        made = shop.live.post("/consumers", json={"fullName": "Meanwhile"}).raise_for_status().json()["id"]
-        done = wait_until(lambda: ended(shop), 180, "the rebuild")
+        created = seeded.live.post("/consumers", json={"fullName": "Meanwhile"}).raise_for_status().json()["id"]
+        done = wait_until(lambda: finished_rebuild(seeded), 180, "the rebuild")
         assert (done["phase"], done["state"], done["error"]) == ("done", "live", None)
-        shop.settled()
-        assert made in {row["id"] for row in shop.live.get("/consumers").json()["data"]}
-        assert_agreement_soon(shop.database)
+        seeded.settled()
+        assert created in {row["id"] for row in seeded.live.get("/consumers").json()["data"]}
+        assert_index_soon_equals_database(seeded.database)

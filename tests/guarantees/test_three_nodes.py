@@ -1,4 +1,4 @@
-"""A cluster of three OpenSearch nodes: one of them is killed, and nothing is lost, nor anybody refused for long."""
+"""A cluster of three OpenSearch nodes: after a node is killed, no change is lost, and requests soon succeed."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +15,9 @@ from infra.local import artifacts, ports
 from infra.local.opensearch import OpenSearch
 from infra.local.server import wait_ready
 from infra.local.servers import THROWAWAY, LocalServers
-from tests.guarantees.index_comparison import assert_agreement_soon
-from tests.guarantees.random_client import Client
-from tests.guarantees.test_rebuilds import ask, ended
+from tests.guarantees.index_comparison import assert_index_soon_equals_database
+from tests.guarantees.random_client import RandomClient
+from tests.guarantees.test_rebuilds import finished_rebuild, send_request
 from tests.service import Account, Service, new_account, new_database
 from tests.waiting import wait_until
 
@@ -25,7 +25,7 @@ CLIENTS, CHANGES, ROWS = 3, 200, 20_000
 
 
 class Node(OpenSearch):
-    """One of several that find each other."""
+    """A node that forms a cluster with the others."""
 
     def __init__(self, folder: Path, number: int, transports: list[int]) -> None:
         folder.mkdir()
@@ -61,8 +61,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
 
 
 @pytest.fixture(scope="module")
-def clustered(nodes: list[Node], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The whole service, told of all three nodes."""
+def clustered_service(nodes: list[Node], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The whole service, configured with all three nodes."""
     addresses = {"OPENSEARCH_URL": ",".join(node.url for node in nodes)}
     with ExitStack() as stack:
         folder = tmp_path_factory.mktemp("servers")
@@ -76,69 +76,71 @@ def clustered(nodes: list[Node], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def shop(clustered: Service) -> Iterator[Account]:
-    with new_account(clustered) as account:
+def clustered(clustered_service: Service) -> Iterator[Account]:
+    with new_account(clustered_service) as account:
         yield account
 
 
 def shards(account: Account, number: int) -> dict[str, str]:
-    """The nodes that hold an index: the primary's, and the copy's."""
+    """Return the nodes of an index's started shards: `p` for the primary, `r` for the replica."""
     index = naming.index_name(account.database.settings.index_prefix, number)
     rows = account.database.search.cat.shards(index=index, params={"format": "json", "ignore": 404})
     return {row["prirep"]: row["node"] for row in rows if isinstance(row, dict) and row["state"] == "STARTED"}
 
 
 def primary(account: Account, nodes: list[Node], number: int) -> Node:
-    """The node with the primary, once there is a copy besides."""
-    wait_until(lambda: len(shards(account, number)) == 2, what="a copy of the index")
+    """Wait for a replica of an index, and return the node with the primary."""
+    wait_until(lambda: len(shards(account, number)) == 2, what="a replica of the index")
     return nodes[int(shards(account, number)["p"].removeprefix("node"))]
 
 
-def look(account: Account) -> httpx.Response:
+def read_witness(account: Account) -> httpx.Response:
     return account.live.get("/consumers", params={"search": "Witness"})
 
 
-def test_nothing_is_lost_and_all_goes_on_when_the_node_with_the_primary_is_killed(
-    shop: Account, clustered: Service, nodes: list[Node]
+def test_killed_primary_node_loses_nothing_and_stops_nothing(
+    clustered: Account, clustered_service: Service, nodes: list[Node]
 ) -> None:
-    node = primary(shop, nodes, 1)
-    audience = shop.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
-    witness = shop.live.post("/consumers", json={"fullName": "Witness"}, headers={"Prefer": "wait=10"})
+    node = primary(clustered, nodes, 1)
+    audience = clustered.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
+    witness = clustered.live.post("/consumers", json={"fullName": "Witness"}, headers={"Prefer": "wait=10"})
     assert witness.headers["Index-State"] == "searchable"
-    clients = [Client(shop, f"{clustered.url}/api/v1", audience["id"], number) for number in range(CLIENTS)]
+    clients = [
+        RandomClient(clustered, f"{clustered_service.url}/api/v1", audience["id"], number) for number in range(CLIENTS)
+    ]
     with ThreadPoolExecutor(CLIENTS) as pool:
         running = [pool.submit(client.run, CHANGES) for client in clients]
         wait_until(lambda: sum(client.changes for client in clients) > CHANGES / 2, 120, "changes before the fault")
         node.kill()
-        responses = [look(shop)]
+        responses = [read_witness(clustered)]
         while not all(client.done() for client in running):
-            responses.append(look(shop))
+            responses.append(read_witness(clustered))
         for client in running:
             client.result()
-    told = [response for response in responses if response.is_success]
-    assert told, "reads go on"
-    assert all(response.json()["data"] for response in told), "no list lacks what was in it before"
+    successful = [response for response in responses if response.is_success]
+    assert successful, "reads go on"
+    assert all(response.json()["data"] for response in successful), "a list lacks a row from before"
     assert {response.status_code for response in responses} <= {200, 503}
-    assert_agreement_soon(shop.database, timeout=120)
+    assert_index_soon_equals_database(clustered.database, timeout=120)
     assert [missed for client in clients for missed in client.missed] == []
-    with shop.database.engine.connect() as connection:
+    with clustered.database.engine.connect() as connection:
         stored = {row.id: row.full_name for row in connection.execute(sa.text("SELECT id, full_name FROM consumers"))}
     del stored[witness.json()["id"]]
     assert stored == {name: text for client in clients for name, text in client.names.items()}
     node.start()
 
 
-def test_rebuild_loses_nothing_when_the_node_with_the_new_primary_is_killed(shop: Account, nodes: list[Node]) -> None:
-    with shop.database.engine.begin() as connection:
+def test_rebuild_survives_the_killed_node_of_the_new_primary(clustered: Account, nodes: list[Node]) -> None:
+    with clustered.database.engine.begin() as connection:
         insert = "INSERT INTO consumers (environment_id, full_name) SELECT :e, 'No ' || n FROM generate_series(1, :n) n"
-        connection.execute(sa.text(insert), {"e": shop.live_environment, "n": ROWS})
-    wait_until(lambda: not shop.database.waiting(shop.live_environment), 120, "the index")
-    ask(shop, "rebuild")
-    node = primary(shop, nodes, 2)
+        connection.execute(sa.text(insert), {"e": clustered.live_environment, "n": ROWS})
+    wait_until(lambda: not clustered.database.waiting(clustered.live_environment), 120, "the index")
+    send_request(clustered, "rebuild")
+    node = primary(clustered, nodes, 2)
     node.kill()
     for number in range(CHANGES):
-        shop.live.post("/consumers", json={"fullName": f"During {number}"}).raise_for_status()
-    done = wait_until(lambda: ended(shop), 180, "the rebuild")
+        clustered.live.post("/consumers", json={"fullName": f"During {number}"}).raise_for_status()
+    done = wait_until(lambda: finished_rebuild(clustered), 180, "the rebuild")
     assert (done["phase"], done["error"]) == ("done", None)
-    assert_agreement_soon(shop.database, timeout=120)
+    assert_index_soon_equals_database(clustered.database, timeout=120)
     node.start()

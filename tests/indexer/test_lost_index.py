@@ -10,7 +10,7 @@ from indexer.rebuild.builder import Builder
 from indexer.rebuild.lost_index import reconcile
 from infra.index import generations, indices, naming
 from infra.operations.rebuild import RebuildError
-from tests.guarantees.index_comparison import assert_agreement
+from tests.guarantees.index_comparison import assert_index_equals_database
 from tests.indexer.conftest import Pipeline
 from tests.indexer.rebuild_steps import (
     advance_to,
@@ -89,7 +89,7 @@ def test_lost_index_is_not_read_and_is_rebuilt(
     assert generation_states(pipeline) == ["dropped", "live"]
     assert index_names(pipeline) == indices_read(pipeline) == [second_index(pipeline)]
     assert pipeline.visible() == {consumer}
-    assert_agreement(pipeline.database)
+    assert_index_equals_database(pipeline.database)
 
 
 def test_healthy_index_is_not_touched(pipeline: Pipeline) -> None:

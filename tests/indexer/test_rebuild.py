@@ -12,7 +12,7 @@ from indexer.verify.ranges import IdRange
 from infra.index import indices, mapping, naming
 from infra.operations import rebuild as rebuilds
 from infra.operations.rebuild import Request
-from tests.guarantees.index_comparison import assert_agreement
+from tests.guarantees.index_comparison import assert_index_equals_database
 from tests.indexer.conftest import Pipeline
 from tests.indexer.rebuild_steps import (
     PHASES,
@@ -44,7 +44,7 @@ def test_rebuilt_index_equals_the_database_and_old_is_kept(
     assert (done.phase, done.state, done.documents, done.total, done.differences) == ("done", "live", 100, 100, 0)
     assert generation_states(pipeline) == ["kept", "live"]
     assert indices_read(pipeline) == [second_index(pipeline)]
-    assert_agreement(pipeline.database)
+    assert_index_equals_database(pipeline.database)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -59,7 +59,7 @@ def test_change_in_any_phase_is_in_the_new_index(pipeline: Pipeline, builder: Bu
     pipeline.drain()
     assert run_to_end(pipeline, builder).phase == "done"
     assert pipeline.visible() == {renamed, made, poisoned}
-    assert_agreement(pipeline.database)
+    assert_index_equals_database(pipeline.database)
 
 
 def test_change_of_a_filled_row_is_in_the_new_index(
@@ -79,7 +79,7 @@ def test_change_of_a_filled_row_is_in_the_new_index(
     assert stored_document(pipeline, second_index(pipeline), renamed)["fullName"] == "After"
     assert stored_document(pipeline, second_index(pipeline), gone)["deleted"] is True
     assert run_to_end(pipeline, builder).phase == "done"
-    assert_agreement(pipeline.database)
+    assert_index_equals_database(pipeline.database)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -125,7 +125,7 @@ def test_paused_rebuild_does_nothing_and_misses_no_change(pipeline: Pipeline, bu
     assert (latest_rebuild(pipeline).phase, latest_rebuild(pipeline).documents) == ("filling", 0)
     send_request(pipeline, "resume")
     assert run_to_end(pipeline, builder).phase == "done"
-    assert_agreement(pipeline.database)
+    assert_index_equals_database(pipeline.database)
 
 
 @pytest.mark.parametrize("request_", ["cancel", "pause"])
@@ -157,7 +157,7 @@ def test_cancel_or_pause_ends_a_running_verification(
         assert latest_rebuild(pipeline).phase == "verifying"
         send_request(pipeline, "resume")
         assert run_to_end(pipeline, builder).phase == "done"
-        assert_agreement(pipeline.database)
+        assert_index_equals_database(pipeline.database)
 
 
 def test_verification_resumes_and_compares_each_range_once(
@@ -236,10 +236,10 @@ def test_rollback_and_its_reversal_lose_nothing(pipeline: Pipeline, builder: Bui
         run_to_end(pipeline, builder)
         assert generation_states(pipeline) == expected
         assert indices_read(pipeline) == [index]
-        assert_agreement(pipeline.database)
+        assert_index_equals_database(pipeline.database)
         pipeline.rename(second, f"In {index}")
         pipeline.drain()
-        assert_agreement(pipeline.database)
+        assert_index_equals_database(pipeline.database)
 
 
 def test_drop_deletes_the_kept_index(pipeline: Pipeline, builder: Builder) -> None:
@@ -304,4 +304,4 @@ def test_field_deployed_before_its_rebuild_blocks_nothing(pipeline: Pipeline, bu
     assert stored_document(pipeline, second_index(pipeline), consumer)["totalOrders"] == 0
     assert "totalOrders" not in stored_document(pipeline, index, consumer)
     assert stored_document(pipeline, index, consumer)["fullName"] == "Later"
-    assert_agreement(pipeline.database)
+    assert_index_equals_database(pipeline.database)

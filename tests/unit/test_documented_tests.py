@@ -8,7 +8,19 @@ import pytest
 from infra.settings import ROOT
 
 DOCUMENT = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"`(?:tests/)?([\w/]+\.py)(?:::(test_\w+))?`", DOCUMENT)))
+
+
+def named_tests() -> list[tuple[str, str]]:
+    """Return file and test of each mention; `::test_x` without a file belongs to the file mentioned before."""
+    tests, file = set(), ""
+    for name, test in re.findall(r"`(?:tests/)?([\w/]+\.py)?(?:::(test_\w+))?`", DOCUMENT):
+        file = name or file
+        if name or test:
+            tests.add((file, test))
+    return sorted(tests)
+
+
+NAMED = named_tests()
 
 
 @pytest.mark.parametrize(("file", "test"), NAMED)
