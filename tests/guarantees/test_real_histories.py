@@ -54,7 +54,7 @@ class FetchedDocument(msgspec.Struct, rename={"version": "_version", "source": "
 
 
 class RealHistories(RuleBasedStateMachine):
-    """Writes over HTTP, in SQL and by import; kills of processes, flushes of Redis, a crash of OpenSearch per example."""
+    """Writes over HTTP, in SQL and by import; killed processes, flushes of Redis, an OpenSearch crash per example."""
 
     def __init__(
         self, service: Service, servers: LocalServers, account: Account, writer: OpenSearch, folder: Path
