@@ -12,7 +12,7 @@ import pytest
 
 from tests.api.orders import create_order, order_totals
 from tests.api.resources import create
-from tests.database.history import COUNTING, worth
+from tests.database.recomputed_totals import COUNTING, order_value
 from tests.service import Account
 
 STATUSES = ["CREATED", "COMPLETED", "CANCELLED", "REFUNDED"]
@@ -25,7 +25,9 @@ def recomputed(orders: list[Fields]) -> tuple[int, Decimal, str | None]:
     """Compute the totals from orders as the API shows them."""
     counting = [order for order in orders if order["status"] in COUNTING]
     names = ("amount", "refundedAmount", "baseAmount")
-    value = sum((worth(order["status"], *(Decimal(order[name]) for name in names)) for order in counting), Decimal(0))
+    value = sum(
+        (order_value(order["status"], *(Decimal(order[name]) for name in names)) for order in counting), Decimal(0)
+    )
     return len(counting), value, max((order["placedAt"] for order in counting), default=None)
 
 

@@ -1,4 +1,4 @@
-"""Columns as the catalogue lists them, and for each a value that differs from the stored one."""
+"""Columns from PostgreSQL's catalogue, with a value different from the stored value."""
 
 from typing import LiteralString, NamedTuple
 
@@ -12,7 +12,7 @@ CATALOGUE: LiteralString = """
     JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
     LEFT JOIN pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
     WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"""
-# A consumer, the tables that refer to consumers, and the tables that any of these refer to.
+# The table consumers, all tables referring to consumers, and all tables referred to by these.
 AROUND_CONSUMERS: LiteralString = """
     WITH RECURSIVE around (id) AS (
         SELECT 'consumers'::regclass::oid
@@ -34,18 +34,18 @@ OTHER_VALUE = {
     "timestamptz": "coalesce({}, '2000-01-01Z') + interval '1 day'",
     "uuid": "uuidv7()",
 }
-"""By type, an SQL expression for a value that differs from the column's, which stands at `{}`."""
+"""By type, an SQL expression for a value different from the value of the column `{}`."""
 
 
 class Column(NamedTuple):
     name: str
     type: str
-    """Of the column, or of an array's elements."""
+    """The type of the column, or of an array's elements."""
     is_array: bool
     is_generated: bool
 
     def other_value(self) -> sql.Composed:
-        """An SQL expression for a value that differs from the stored one.
+        """Return an SQL expression for a value different from the stored value.
 
         Raises:
             KeyError: `OTHER_VALUE` lacks the type.

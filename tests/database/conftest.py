@@ -1,4 +1,4 @@
-"""A migrated database without an index, and an environment of its own for each test."""
+"""A migrated database without an index, and a new environment for each test."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 
 class Environment(NamedTuple):
-    """An environment, and a connection on which every statement is a transaction."""
+    """An environment, with a connection in autocommit."""
 
     url: str
     id: int
@@ -41,7 +41,7 @@ class Environment(NamedTuple):
         return self.connection.execute(statement, values).rowcount
 
     def connect(self) -> psycopg.Connection[Row]:
-        """Another connection, for another client."""
+        """Open a second connection, for another client."""
         return psycopg.connect(self.url, autocommit=True)
 
     def consumer(self, name: str = "A Consumer") -> str:
@@ -64,13 +64,13 @@ class Environment(NamedTuple):
         return self.row(query, consumer_id)
 
     def changes(self) -> list[Row]:
-        """Consumer and version of the outbox rows, oldest first."""
+        """Return consumer and version of all outbox rows."""
         return self.rows(
             "SELECT consumer_id, version FROM outbox WHERE environment_id = %s ORDER BY consumer_id, version", self.id
         )
 
     def mark(self) -> int:
-        """Stand here: `changes_since` gives what came later."""
+        """Return the current position in the outbox, for `changes_since`."""
         return int(self.value("SELECT coalesce(max(seq), 0) FROM outbox"))
 
     def changes_since(self, mark: int) -> list[Row]:
@@ -117,7 +117,7 @@ def environment(database_url: str) -> Iterator[Environment]:
 
 @contextmanager
 def connected(database_url: str) -> Iterator[Environment]:
-    """Create an environment in a database, with a connection of its own."""
+    """Create an environment, and open its connection."""
     with psycopg.connect(database_url, autocommit=True, options="-c timezone=UTC") as connection:
         yield Environment(database_url, new_environment(connection), connection)
 

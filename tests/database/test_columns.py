@@ -1,6 +1,6 @@
-"""A change of any column that a document depends on moves the consumer's version and is in the outbox.
+"""A change of any column shown in documents raises the consumer's version and is recorded in the outbox.
 
-The columns are read from the catalogue: a column that a later migration adds is tested without a line here.
+The columns are read from the catalogue, so columns of later migrations are tested without a change here.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ DISCARDED = {
     "last_order_at": "counted by the trigger on orders",
     "updated_at": "set by the trigger that moves the version",
 }
-"""Columns of consumers for which a statement's value is discarded, and why."""
+"""Columns of consumers for which the database discards the value of a statement, with the reason."""
 REFUSED = {
     "consumers": {"id", "environment_id"},
     "orders": {"id", "environment_id"},
@@ -31,7 +31,7 @@ REFUSED = {
     "environments": {"id", "organization_id"},
     "organizations": {"id"},
 }
-"""By table, columns for which the database refuses another value, so that there is no change to record."""
+"""By table, columns for which the database refuses other values, so no change can be recorded."""
 SHOWN = {
     "consumers": {"email", "phone", "full_name", "metadata", "external_id", "created_at"},
     "orders": {"consumer_id", "status", "amount", "refunded_amount", "base_amount", "placed_at"},
@@ -40,7 +40,7 @@ SHOWN = {
     "environments": set(),
     "organizations": set(),
 }
-"""By table, columns whose change a document shows; a later column may join them without being listed here."""
+"""By table, columns shown in documents; later columns are covered without being listed here."""
 OTHER_VALUES = {
     ("orders", "consumer_id"): """
         (SELECT c.id FROM consumers c WHERE c.environment_id = orders.environment_id AND c.full_name = 'Another')""",
@@ -51,7 +51,7 @@ OTHER_VALUES = {
     ("organizations", "currency"): "'EUR'",
     ("organizations", "region"): "'GB'",
 }
-"""Other values for columns that take few."""
+"""Other values for columns that accept only certain values."""
 ADDED: LiteralString = """
     ALTER TABLE consumers
         ADD COLUMN tags text[], ADD COLUMN is_vip boolean, ADD COLUMN score numeric DEFAULT 1.0,
@@ -62,20 +62,20 @@ DOCUMENTS = f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.environm
 
 
 class Change(NamedTuple):
-    """One statement's effect."""
+    """The effect of a statement."""
 
     shown: set[str]
-    """Ids of the consumers whose documents differ in more than version and time of change."""
+    """Ids of consumers with changes in the document, apart from version and update time."""
     stored: set[str]
-    """Ids of the consumers whose rows differ."""
+    """Ids of consumers with changes in the row."""
     moved: list[Row]
-    """Ids and versions of the consumers whose versions rose."""
+    """Ids and versions of consumers with a raised version."""
     recorded: list[Row]
     """Ids and versions of the outbox rows."""
 
 
 class Rows:
-    """An organization with a consumer that has an order and is in an audience, and another consumer."""
+    """An organization with two consumers, the first with an order and an audience."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -105,10 +105,10 @@ class Rows:
             "environments": ("id", environment.id),
             "organizations": ("id", environment.value(organization, environment.id)),
         }
-        """By table, the column and the value that select the row."""
+        """By table, column and value to select the row."""
 
     def change(self, table: str, column: Column, value: sql.Composable) -> Change | None:
-        """Set a column of a table's row, and take the statement back; None if the database refuses it."""
+        """Set a column of a table's row, and roll back; return None if the database refuses the statement."""
         key, selected = self.keys[table]
         statement = sql.SQL("UPDATE {} SET {} = {} WHERE {} = {}").format(
             sql.Identifier(table), sql.Identifier(column.name), value, sql.Identifier(key), sql.Literal(selected)
@@ -139,7 +139,7 @@ class Rows:
         return found
 
     def _rows(self) -> dict[str, Row]:
-        """Version and text of each row; the text has every column."""
+        """Return version and text of each row; the text contains every column."""
         query: LiteralString = "SELECT id, version, c::text FROM consumers c WHERE environment_id = %s"
         return {key: (version, text) for key, version, text in self._environment.rows(query, self._environment.id)}
 
@@ -150,15 +150,15 @@ def rows(environment: Environment) -> Rows:
 
 
 def changes(environment: Environment, rows: Rows, table: str) -> Iterator[tuple[str, Change | None]]:
-    """Change each column that can be set: its name, and the effect."""
+    """Change each column that can be set, and yield column and effect."""
     for column in columns(environment, table):
-        if not column.is_generated:  # generated columns follow from the others
+        if not column.is_generated:  # generated columns depend on other columns
             given = OTHER_VALUES.get((table, column.name))
             yield column.name, rows.change(table, column, sql.SQL(given) if given else column.other_value())
 
 
 def unrecorded(environment: Environment, rows: Rows) -> list[str]:
-    """Columns of consumers whose change is stored without a version or without a row in the outbox.
+    """Return columns of consumers for which a change raises no version or has no outbox row.
 
     Columns of `DISCARDED` must not be stored at all, and columns of `REFUSED` must be refused.
     """
@@ -178,8 +178,8 @@ def test_change_of_any_column_of_consumers_is_recorded(environment: Environment,
     assert unrecorded(environment, rows) == []
 
 
-def test_column_added_later_is_recorded_without_another_trigger(servers: LocalServers) -> None:
-    """The session that writes has planned the trigger's statements before the table changes."""
+def test_column_added_later_is_recorded_without_a_new_trigger(servers: LocalServers) -> None:
+    """The writing session has planned the trigger's statements before the column is added."""
     with migrated_database(servers, "altered") as url, connected(url) as environment:
         rows = Rows(environment)
         assert unrecorded(environment, rows) == []
@@ -187,7 +187,7 @@ def test_column_added_later_is_recorded_without_another_trigger(servers: LocalSe
             other.execute(ADDED)
         assert {"tags", "digest"} < {column.name for column in columns(environment, "consumers")}
         assert unrecorded(environment, rows) == []
-        # The row was stored without the column: its default is not in the row, but in the catalogue.
+        # The stored row lacks the column; its default is in the catalogue.
         version, mark = environment.version(rows.consumer), environment.mark()
         environment.run("UPDATE consumers SET score = NULL WHERE id = %s", rows.consumer)
         assert environment.changes_since(mark) == [(rows.consumer, version + 1)]
@@ -198,9 +198,7 @@ def test_column_added_later_is_recorded_without_another_trigger(servers: LocalSe
 
 
 @pytest.mark.parametrize("table", REFUSED)
-def test_change_of_any_column_that_a_document_shows_is_recorded(
-    environment: Environment, rows: Rows, table: str
-) -> None:
+def test_change_of_any_column_shown_in_documents_is_recorded(environment: Environment, rows: Rows, table: str) -> None:
     refused, shown = set(), set()
     for name, change in changes(environment, rows, table):
         if change is None:
@@ -214,7 +212,7 @@ def test_change_of_any_column_that_a_document_shows_is_recorded(
 
 
 def unchanged_but_recorded(environment: Environment, rows: Rows, table: str) -> list[str]:
-    """Columns for which an UPDATE that sets the stored value is recorded or changes a consumer."""
+    """Return columns for which an UPDATE to the stored value is recorded or changes a consumer."""
     settable = [column for column in columns(environment, table) if not column.is_generated]
     found = {column.name: rows.change(table, column, sql.Identifier(column.name)) for column in settable}
     return [name for name, change in found.items() if change not in (None, Change(set(), set(), [], []))]
@@ -225,8 +223,8 @@ def test_update_that_changes_no_value_records_nothing(environment: Environment, 
     assert unchanged_but_recorded(environment, rows, table) == []
 
 
-def test_tables_around_consumers_are_the_ones_tested_here(environment: Environment, rows: Rows) -> None:
-    """A new table that refers to consumers may feed documents: it needs a row here, and triggers."""
+def test_every_table_around_consumers_is_covered(environment: Environment, rows: Rows) -> None:
+    """A new table referring to consumers may feed documents, and then needs triggers and a row here."""
     assert tables_around_consumers(environment) == set(REFUSED) == set(SHOWN) == set(rows.keys)
 
 
@@ -244,8 +242,8 @@ def test_each_field_of_a_row_is_the_column_of_its_name(environment: Environment,
         assert environment.connection.execute(query, (rows.consumer,)).fetchone() == (value,), name
 
 
-def test_no_trigger_changes_a_consumer_after_its_version_was_decided(environment: Environment) -> None:
-    """BEFORE triggers run in the order of their names; a later one could change a column unnoticed."""
+def test_version_trigger_is_the_last_before_trigger(environment: Environment) -> None:
+    """BEFORE triggers run in the order of names; a later trigger could change a column unnoticed."""
     names: LiteralString = """
         SELECT tgname FROM pg_trigger
         WHERE tgrelid = 'consumers'::regclass AND NOT tgisinternal AND tgtype & 19 = 19 ORDER BY tgname"""

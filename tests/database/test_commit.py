@@ -1,4 +1,4 @@
-"""A request's transaction: what commits is answered, what does not leaves nothing, and the answer is never a guess."""
+"""A request's transaction: success means committed, an error means nothing stored, an unknown outcome is reported."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -52,10 +52,10 @@ class Outcome(SimpleNamespace):
 
 def write(
     environment: Environment,
-    *interferences: Callable[[AsyncConnection], Awaitable[object]],
+    *interruptions: Callable[[AsyncConnection], Awaitable[object]],
     request: Request[Any, Any, Any] = REQUEST,
 ) -> Outcome:
-    """Insert a consumer as a request would; on the nth attempt, after the insert, the nth interference happens."""
+    """Insert a consumer as a request does; the nth attempt is interrupted by the nth interruption, after the insert."""
     caller = cast("Caller", SimpleNamespace(environment_id=environment.id))
     outcome = Outcome(woken=0, attempts=0, result="")
 
@@ -67,8 +67,8 @@ def write(
         insert = sa.text("INSERT INTO consumers (environment_id) VALUES (:e) RETURNING id")
         consumer = str((await connection.execute(insert, {"e": environment.id})).scalar_one())
         outcome.attempts += 1
-        if outcome.attempts <= len(interferences):
-            await interferences[outcome.attempts - 1](connection)
+        if outcome.attempts <= len(interruptions):
+            await interruptions[outcome.attempts - 1](connection)
         return Answer(201, consumer.encode())
 
     async def run() -> str | Exception:
@@ -85,7 +85,7 @@ def write(
     return outcome
 
 
-def stored(environment: Environment) -> list[str]:
+def stored_ids(environment: Environment) -> list[str]:
     return [row[0] for row in environment.rows("SELECT id FROM consumers WHERE environment_id = %s", environment.id)]
 
 
@@ -93,8 +93,8 @@ async def backend(connection: AsyncConnection) -> int:
     return int((await connection.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one())
 
 
-def killed_by(environment: Environment) -> Callable[[AsyncConnection], Awaitable[None]]:
-    """The server ends the session, after the last statement and before COMMIT."""
+def kill_session(environment: Environment) -> Callable[[AsyncConnection], Awaitable[None]]:
+    """Make the server end the session after the last statement and before COMMIT."""
 
     async def kill(connection: AsyncConnection) -> None:
         pid = await backend(connection)
@@ -103,41 +103,41 @@ def killed_by(environment: Environment) -> Callable[[AsyncConnection], Awaitable
     return kill
 
 
-def failing(state: str) -> Callable[[AsyncConnection], Awaitable[None]]:
+def fail_with(state: str) -> Callable[[AsyncConnection], Awaitable[None]]:
     async def fail(connection: AsyncConnection) -> None:
         await connection.execute(sa.text(f"DO $$ BEGIN RAISE EXCEPTION 'made' USING ERRCODE = '{state}'; END $$"))
 
     return fail
 
 
-async def refused_at_commit(connection: AsyncConnection) -> None:
-    """A constraint that PostgreSQL looks at only when the transaction commits."""
+async def fail_at_commit(connection: AsyncConnection) -> None:
+    """Violate a constraint that PostgreSQL checks only at the commit."""
     await connection.execute(sa.text("CREATE TABLE late (n int UNIQUE)"))
     await connection.execute(sa.text("CREATE TABLE later (n int REFERENCES late (n) DEFERRABLE INITIALLY DEFERRED)"))
     await connection.execute(sa.text("INSERT INTO later VALUES (1)"))
 
 
-def test_commit_is_the_answer_and_wakes_the_indexer(environment: Environment) -> None:
+def test_commit_is_the_response_and_wakes_the_indexer(environment: Environment) -> None:
     outcome = write(environment)
-    assert stored(environment) == [outcome.result]
+    assert stored_ids(environment) == [outcome.result]
     assert environment.rows("SELECT request_id FROM outbox WHERE environment_id = %s", environment.id) == [("r1",)]
     assert outcome.woken == 1
 
 
-def test_failing_commit_is_an_error_and_stores_nothing(environment: Environment) -> None:
-    outcome = write(environment, refused_at_commit)
+def test_failed_commit_is_an_error_and_stores_nothing(environment: Environment) -> None:
+    outcome = write(environment, fail_at_commit)
     assert isinstance(outcome.result, IntegrityError)
-    assert (stored(environment), environment.changes(), outcome.woken) == ([], [], 0)
+    assert (stored_ids(environment), environment.changes(), outcome.woken) == ([], [], 0)
 
 
-def test_connection_lost_before_commit_is_an_error_and_stores_nothing(environment: Environment) -> None:
-    outcome = write(environment, killed_by(environment))
+def test_connection_lost_before_commit_stores_nothing(environment: Environment) -> None:
+    outcome = write(environment, kill_session(environment))
     assert isinstance(outcome.result, DBAPIError)
-    assert (stored(environment), environment.changes(), outcome.woken) == ([], [], 0)
+    assert (stored_ids(environment), environment.changes(), outcome.woken) == ([], [], 0)
 
 
-def test_commit_whose_answer_was_lost_is_answered_as_what_it_is(environment: Environment) -> None:
-    """The transaction is committed under the client's feet, and then its connection goes."""
+def test_outcome_of_a_commit_without_reply_is_looked_up(environment: Environment) -> None:
+    """The transaction is committed on the connection, which then is closed."""
 
     async def commit_and_kill(connection: AsyncConnection) -> None:
         pid = await backend(connection)
@@ -145,15 +145,15 @@ def test_commit_whose_answer_was_lost_is_answered_as_what_it_is(environment: Env
         driver = cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
         await driver.execute("COMMIT")
         assert environment.value("SELECT pg_terminate_backend(%s, 5000)", pid)
-        # The next statement of SQLAlchemy's is its own COMMIT, which finds nobody.
+        # SQLAlchemy's own COMMIT follows, and finds the connection closed.
 
     outcome = write(environment, commit_and_kill)
-    assert stored(environment) == [outcome.result]
+    assert stored_ids(environment) == [outcome.result]
     assert outcome.woken == 1
 
 
-def test_commit_of_unknown_outcome_is_said_to_be_unknown(environment: Environment) -> None:
-    """After the connection is lost nobody can be asked."""
+def test_commit_of_unknown_outcome_is_reported_as_unknown(environment: Environment) -> None:
+    """The database refuses new connections, so the outcome cannot be looked up."""
 
     address = sa.make_url(environment.url)
     elsewhere = address.set(database="postgres").render_as_string(hide_password=False)
@@ -176,43 +176,41 @@ def test_commit_of_unknown_outcome_is_said_to_be_unknown(environment: Environmen
 
 
 @pytest.mark.parametrize(("state", "attempts"), ATTEMPTS.items())
-def test_conflict_between_transactions_repeats_the_whole_of_it(
-    environment: Environment, state: str, attempts: int
-) -> None:
-    outcome = write(environment, *[failing(state)] * (attempts - 1))
+def test_conflict_repeats_the_whole_transaction(environment: Environment, state: str, attempts: int) -> None:
+    outcome = write(environment, *[fail_with(state)] * (attempts - 1))
     assert outcome.attempts == attempts
-    assert stored(environment) == [outcome.result]
+    assert stored_ids(environment) == [outcome.result]
     assert len(environment.changes()) == 1
 
 
 @pytest.mark.parametrize(("state", "attempts"), ATTEMPTS.items())
-def test_conflict_that_stays_is_an_unavailable_database(environment: Environment, state: str, attempts: int) -> None:
-    outcome = write(environment, *[failing(state)] * attempts)
+def test_lasting_conflict_is_an_unavailable_database(environment: Environment, state: str, attempts: int) -> None:
+    outcome = write(environment, *[fail_with(state)] * attempts)
     assert isinstance(outcome.result, Problem)
     assert (outcome.result.status, outcome.attempts) == (503, attempts)
-    assert (stored(environment), environment.changes(), outcome.woken) == ([], [], 0)
+    assert (stored_ids(environment), environment.changes(), outcome.woken) == ([], [], 0)
 
 
-def test_other_failure_is_not_repeated(environment: Environment) -> None:
-    outcome = write(environment, failing("22000"))
+def test_other_errors_are_not_repeated(environment: Environment) -> None:
+    outcome = write(environment, fail_with("22000"))
     assert isinstance(outcome.result, DBAPIError)
-    assert (stored(environment), outcome.attempts) == ([], 1)
+    assert (stored_ids(environment), outcome.attempts) == ([], 1)
 
 
-def test_repetition_neither_works_nor_wakes(environment: Environment) -> None:
+def test_replay_neither_writes_nor_wakes(environment: Environment) -> None:
     first, again = (write(environment, request=KEYED) for _ in range(2))
     assert again.result == first.result
     assert (first.attempts, first.woken) == (1, 1)
     assert (again.attempts, again.woken) == (0, 0)
-    assert stored(environment) == [first.result]
+    assert stored_ids(environment) == [first.result]
 
 
-@pytest.mark.parametrize("interfering", [refused_at_commit, failing("22000"), failing("40001")])
-def test_failure_leaves_no_key(
-    environment: Environment, interfering: Callable[[AsyncConnection], Awaitable[object]]
+@pytest.mark.parametrize("interruption", [fail_at_commit, fail_with("22000"), fail_with("40001")])
+def test_failed_request_leaves_no_key(
+    environment: Environment, interruption: Callable[[AsyncConnection], Awaitable[object]]
 ) -> None:
-    outcome = write(environment, *[interfering] * ATTEMPTS["40001"], request=KEYED)
+    outcome = write(environment, *[interruption] * ATTEMPTS["40001"], request=KEYED)
     assert isinstance(outcome.result, DBAPIError | Problem)
     assert environment.rows("SELECT FROM idempotency_keys WHERE environment_id = %s", environment.id) == []
     later = write(environment, request=KEYED)
-    assert (stored(environment), later.attempts) == ([later.result], 1)
+    assert (stored_ids(environment), later.attempts) == ([later.result], 1)

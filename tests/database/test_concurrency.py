@@ -1,4 +1,4 @@
-"""Totals and versions under many writers, and no writer waits for another for ever."""
+"""Totals and versions under concurrent writers, without deadlocks."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors
 
 from tests.database.conftest import Environment, Row
-from tests.database.history import assert_totals_are_recomputed
+from tests.database.recomputed_totals import assert_totals_are_recomputed
 from tests.waiting import wait_until
 
 WRITERS = 10
@@ -25,8 +25,8 @@ LOCK_ALL: LiteralString = "SELECT id FROM consumers WHERE id = ANY(%s) ORDER BY 
 BLOCKED: LiteralString = "SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
 
 
-def together(environment: Environment, work: Callable[[psycopg.Connection[Row], int], None]) -> None:
-    """Run ten clients at once, each with a connection of its own."""
+def run_concurrently(environment: Environment, work: Callable[[psycopg.Connection[Row], int], None]) -> None:
+    """Run ten clients at once, each with a separate connection."""
     start = threading.Barrier(WRITERS)
 
     def client(number: int) -> None:
@@ -54,7 +54,7 @@ def test_ten_writers_on_one_consumer_leave_exact_totals(environment: Environment
             ]
             connection.execute(*random.choice(statements))
 
-    together(environment, work)
+    run_concurrently(environment, work)
     assert_totals_are_recomputed(environment)
     recorded = [version for _, version in environment.changes()]
     assert len(recorded) == len(set(recorded))
@@ -62,10 +62,10 @@ def test_ten_writers_on_one_consumer_leave_exact_totals(environment: Environment
 
 
 @pytest.mark.parametrize("level", [psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE])
-def test_writers_of_stricter_isolation_are_refused_rather_than_wrong(
+def test_stricter_isolation_is_refused_instead_of_wrong_totals(
     environment: Environment, level: psycopg.IsolationLevel
 ) -> None:
-    """A snapshot from before the lock would store a stale newest order: such a writer must try again."""
+    """A snapshot from before the lock would store a stale newest order, so the writer must repeat."""
     consumer = environment.consumer()
     with environment.connect() as strict:
         strict.isolation_level = level
@@ -77,8 +77,8 @@ def test_writers_of_stricter_isolation_are_refused_rather_than_wrong(
     assert environment.totals(consumer) == (1, 10, "2024-05-05 00:00:00+00")
 
 
-def test_newest_order_is_right_though_the_writer_waited_for_another(environment: Environment) -> None:
-    """The second writer's statement began before the first committed."""
+def test_newest_order_is_right_after_waiting_for_another_writer(environment: Environment) -> None:
+    """The second writer's statement starts before the first commits."""
     consumer = environment.consumer()
     with environment.connect() as first, environment.connect() as second, ThreadPoolExecutor(1) as pool:
         with first.transaction():
@@ -89,7 +89,7 @@ def test_newest_order_is_right_though_the_writer_waited_for_another(environment:
     assert environment.totals(consumer) == (2, 2, "2024-01-10 00:00:00+00")
 
 
-def test_orders_and_deletes_in_the_documented_lock_order_never_deadlock(environment: Environment) -> None:
+def test_documented_lock_order_never_deadlocks(environment: Environment) -> None:
     consumers = [environment.consumer() for _ in range(8)]
     insert: LiteralString = "INSERT INTO consumers (id, environment_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
     delete: LiteralString = "DELETE FROM consumers WHERE id = ANY(%s)"
@@ -106,12 +106,12 @@ def test_orders_and_deletes_in_the_documented_lock_order_never_deadlock(environm
                 connection.execute(delete if number % 2 else order, (locked,))
             connection.execute(insert, (random.choice(consumers), environment.id))
 
-    together(environment, work)
+    run_concurrently(environment, work)
     assert_totals_are_recomputed(environment)
 
 
 @pytest.mark.parametrize("column", ["total_orders = -1", "full_name = 'x'", "version = version + 1", "email = 'x@y.z'"])
-def test_consumer_changes_while_other_orders_of_it_are_being_written(environment: Environment, column: str) -> None:
+def test_consumer_may_change_while_its_orders_are_written(environment: Environment, column: str) -> None:
     consumer = environment.consumer()
     with environment.connect() as order, order.transaction():
         order.execute("SELECT FROM consumers WHERE id = %s FOR KEY SHARE", (consumer,))
@@ -119,7 +119,7 @@ def test_consumer_changes_while_other_orders_of_it_are_being_written(environment
         environment.connection.execute(f"UPDATE consumers SET {column} WHERE id = %s".encode(), (consumer,))
 
 
-def test_writer_never_waits_for_the_indexer_that_holds_its_record(environment: Environment) -> None:
+def test_writer_never_waits_for_an_indexer_with_its_row(environment: Environment) -> None:
     consumer = environment.consumer()
     with environment.connect() as drain, drain.transaction():
         drain.execute("SELECT FROM outbox WHERE environment_id = %s FOR UPDATE", (environment.id,))
@@ -130,8 +130,8 @@ def test_writer_never_waits_for_the_indexer_that_holds_its_record(environment: E
     assert len(environment.changes()) == 4
 
 
-def test_order_reads_as_little_of_ten_thousand_orders_as_of_a_hundred(environment: Environment) -> None:
-    """Its cost is that of a few index look-ups, whatever the consumer bought before."""
+def test_order_cost_does_not_grow_with_earlier_orders(environment: Environment) -> None:
+    """An order costs a few index lookups, independent of the number of earlier orders."""
     small, large = environment.consumer(), environment.consumer()
     environment.run(INSERT, environment.id, small, 1, 1, 100)
     environment.run(INSERT, environment.id, large, 1, 1, 10_000)
@@ -140,9 +140,9 @@ def test_order_reads_as_little_of_ten_thousand_orders_as_of_a_hundred(environmen
         SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::int FROM pg_statio_user_tables
         WHERE relname IN ('consumers', 'orders', 'outbox') AND pg_stat_force_next_flush() IS NOT NULL"""
 
-    def touched(consumer: str) -> int:
-        """Pages of an order's insert, change and removal, triggers included; the median of a few."""
-        found = []
+    def pages_read(consumer: str) -> int:
+        """Return the pages read by an insert, updates and a delete of an order, with triggers; median of seven."""
+        counts = []
         for _ in range(7):
             environment.run("SELECT pg_stat_force_next_flush()")
             before = environment.value(pages)
@@ -151,8 +151,8 @@ def test_order_reads_as_little_of_ten_thousand_orders_as_of_a_hundred(environmen
             environment.run("UPDATE orders SET status = 'CREATED' WHERE id = %s", order)
             environment.run("DELETE FROM orders WHERE id = %s", order)
             environment.run("SELECT pg_stat_force_next_flush()")
-            found.append(environment.value(pages) - before)
-        return int(sorted(found)[3])
+            counts.append(environment.value(pages) - before)
+        return int(sorted(counts)[3])
 
-    first = touched(small)
-    assert 0 < touched(large) <= 1.5 * first
+    first = pages_read(small)
+    assert 0 < pages_read(large) <= 1.5 * first

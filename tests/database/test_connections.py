@@ -1,4 +1,4 @@
-"""The API's connections: one that the server closed is replaced before a request meets it."""
+"""The API's connections: a closed connection is replaced before a request uses it."""
 
 import asyncio
 
@@ -10,11 +10,11 @@ from infra.database.engine import open_async_engine
 from infra.settings import load
 from tests.database.conftest import Environment
 
-WHO = sa.text("SELECT pg_backend_pid()")
+BACKEND_PID = sa.text("SELECT pg_backend_pid()")
 
 
-def closed_while_it_rested(environment: Environment) -> tuple[int, int]:
-    """Use the only connection of a pool before and after the server closes it; by which of its processes."""
+def pids_around_a_close(environment: Environment) -> tuple[int, int]:
+    """Use a pool's only connection before and after the server closes it; return both backend pids."""
 
     async def use() -> tuple[int, int]:
         unused = {"REDIS_URL": "redis://unused", "OPENSEARCH_URL": "http://unused"}
@@ -22,25 +22,25 @@ def closed_while_it_rested(environment: Environment) -> tuple[int, int]:
         opened = open_async_engine(settings)
         try:
             async with opened.connect() as connection:
-                before = (await connection.execute(WHO)).scalar_one()
+                before = (await connection.execute(BACKEND_PID)).scalar_one()
             assert environment.value("SELECT pg_terminate_backend(%s, 5000)", before)
             async with opened.connect() as connection:
-                return before, (await connection.execute(WHO)).scalar_one()
+                return before, (await connection.execute(BACKEND_PID)).scalar_one()
         finally:
             await opened.dispose()
 
     return asyncio.run(use())
 
 
-def test_a_connection_that_the_server_closed_is_replaced(environment: Environment) -> None:
-    before, after = closed_while_it_rested(environment)
+def test_connection_closed_by_the_server_is_replaced(environment: Environment) -> None:
+    before, after = pids_around_a_close(environment)
     assert before != after
 
 
-def test_a_connection_that_rested_is_replaced_if_it_is_dead_without_a_word(
+def test_idle_connection_that_died_silently_is_replaced(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "TRUSTED_SECONDS", 0)
     monkeypatch.setattr(engine, "has_unread_data", lambda _: False)
-    before, after = closed_while_it_rested(environment)
+    before, after = pids_around_a_close(environment)
     assert before != after

@@ -1,4 +1,4 @@
-"""What the outbox says of a change, and what it does not say."""
+"""Rows of the outbox: one per changed consumer and statement, with version, lane, request and transaction."""
 
 from typing import LiteralString
 
@@ -12,7 +12,7 @@ MANY: LiteralString = """
 
 
 def test_statement_of_many_rows_records_each_once_by_one_insert(environment: Environment) -> None:
-    """Rows that one INSERT appended share its command id, xmin's counterpart within a transaction."""
+    """Rows appended by the same INSERT share its command id (`cmin`)."""
     statements: list[LiteralString] = [
         "UPDATE consumers SET full_name = full_name || '!' WHERE environment_id = %s",
         "DELETE FROM consumers WHERE environment_id = %s",
@@ -27,7 +27,7 @@ def test_statement_of_many_rows_records_each_once_by_one_insert(environment: Env
         assert len(recorded) == len({row[0] for row in recorded}) == 500
 
 
-def test_recorded_versions_are_the_rows_own_and_one_more_for_a_delete(environment: Environment) -> None:
+def test_outbox_has_the_row_version_and_one_more_for_a_delete(environment: Environment) -> None:
     environment.run(MANY, environment.id)
     versions: LiteralString = "SELECT id, version FROM consumers WHERE environment_id = %s ORDER BY 1"
     rows = environment.rows(versions, environment.id)
@@ -37,7 +37,7 @@ def test_recorded_versions_are_the_rows_own_and_one_more_for_a_delete(environmen
     assert environment.changes_since(mark) == [(consumer, version + 1) for consumer, version in rows]
 
 
-def test_upsert_records_what_it_inserted_and_what_it_changed(environment: Environment) -> None:
+def test_upsert_records_inserted_and_changed_rows(environment: Environment) -> None:
     upsert: LiteralString = """
         INSERT INTO consumers (environment_id, external_id, full_name) SELECT %s, n, %s FROM unnest(%s::text[]) AS n
         ON CONFLICT (environment_id, external_id) DO UPDATE SET full_name = excluded.full_name"""
@@ -49,7 +49,7 @@ def test_upsert_records_what_it_inserted_and_what_it_changed(environment: Enviro
     assert len(environment.changes_since(mark)) == 5
 
 
-def test_merge_records_each_of_its_arms(environment: Environment) -> None:
+def test_merge_records_inserts_updates_and_deletes(environment: Environment) -> None:
     gone, changed = environment.consumer("gone"), environment.consumer("changed")
     mark = environment.mark()
     environment.run(
@@ -76,7 +76,7 @@ def test_statement_without_rows_records_nothing(environment: Environment) -> Non
     assert environment.mark() == mark
 
 
-def test_rolled_back_change_leaves_no_record(environment: Environment) -> None:
+def test_rolled_back_change_leaves_no_outbox_row(environment: Environment) -> None:
     with environment.connection.transaction(force_rollback=True):
         environment.consumer()
         assert len(environment.changes()) == 1
@@ -85,7 +85,7 @@ def test_rolled_back_change_leaves_no_record(environment: Environment) -> None:
     assert environment.changes() == []
 
 
-def test_record_carries_the_writers_transaction_even_from_a_savepoint(environment: Environment) -> None:
+def test_outbox_row_has_the_top_level_transaction_id(environment: Environment) -> None:
     with environment.connection.transaction():
         writer = environment.value("SELECT pg_current_xact_id()::text")
         with environment.connection.transaction():
@@ -97,7 +97,7 @@ def test_record_carries_the_writers_transaction_even_from_a_savepoint(environmen
     ("lane", "expected"), [(None, "live"), ("live", "live"), ("bulk", "bulk"), ("", "live"), ("BULK '; x", "live")]
 )
 @pytest.mark.parametrize("request_id", [None, "", "r" * 100_000])
-def test_lane_and_request_are_the_transactions(
+def test_lane_and_request_id_come_from_the_transaction(
     environment: Environment, lane: str | None, expected: str, request_id: str | None
 ) -> None:
     with environment.connection.transaction():
@@ -105,7 +105,7 @@ def test_lane_and_request_are_the_transactions(
             if value is not None:
                 environment.run("SELECT set_config('consumers.' || %s, %s, true)", name, value)
         environment.consumer()
-    environment.consumer()  # the transaction after it is live again, and of no request
+    environment.consumer()  # the next transaction has the default lane and no request
     query: LiteralString = "SELECT lane, request_id FROM outbox WHERE environment_id = %s ORDER BY seq"
     assert environment.rows(query, environment.id) == [(expected, request_id or None), ("live", None)]
 

@@ -1,4 +1,4 @@
-"""What a statement of a batch reads is its own rows, whatever the planner believes of the environment."""
+"""Statements of a batch read only their own rows, even if the statistics lack the environment."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from tests.database.conftest import Environment, new_environment
 
 ROWS, BATCH = 3000, 20
 PAGES_OF_AN_ITEM = 20
-"""A few of an index and one of the table, several times over; reading the environment takes hundreds for all."""
+"""A few index pages and a table page, several times; a scan of the environment reads hundreds for all items."""
 
 
 @pytest.fixture(scope="module")
-def unknown(database_url: str) -> tuple[Environment, dict[str, list[str]]]:
-    """An environment that grew after the last ANALYZE, and what a few of its consumers are known by."""
+def grown(database_url: str) -> tuple[Environment, dict[str, list[str]]]:
+    """An environment grown after the last ANALYZE, with ids, emails and external ids of some of its consumers."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         old, new = (Environment(database_url, new_environment(connection), connection) for _ in range(2))
         for environment in (old, new):
@@ -64,18 +64,18 @@ ITEMS = list(range(BATCH))
         ),
     ],
 )
-def test_batch_in_an_environment_newer_than_the_statistics_reads_only_its_rows(
-    unknown: tuple[Environment, dict[str, list[str]]], statement: sa.TextClause, values: dict[str, Any]
+def test_batch_in_a_new_environment_reads_only_its_own_rows(
+    grown: tuple[Environment, dict[str, list[str]]], statement: sa.TextClause, values: dict[str, Any]
 ) -> None:
-    environment, known = unknown
-    given = {name: known[value] if isinstance(value, str) else value for name, value in values.items()}
+    environment, stored = grown
+    parameters = {name: stored[value] if isinstance(value, str) else value for name, value in values.items()}
     engine = sa.create_engine(sqlalchemy_url(environment.url))
     with engine.connect() as connection:
         explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}")
-        [done] = connection.execute(explain, {"environment_id": environment.id} | given).scalar_one()
+        [result] = connection.execute(explain, {"environment_id": environment.id} | parameters).scalar_one()
     engine.dispose()
-    plan = done["Plan"]
-    if plan["Node Type"] == "ModifyTable":  # what finds the rows; changing them costs what it costs
+    plan = result["Plan"]
+    if plan["Node Type"] == "ModifyTable":  # only the part that finds the rows
         [plan] = [part for part in plan["Plans"] if part["Parent Relationship"] == "Outer"]
     pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     assert 0 < pages <= BATCH * PAGES_OF_AN_ITEM

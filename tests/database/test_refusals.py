@@ -1,4 +1,4 @@
-"""What the database refuses, whoever asks."""
+"""Constraints of the database, for every writer."""
 
 from typing import LiteralString
 
@@ -56,7 +56,7 @@ def test_truncate_is_refused(environment: Environment, tables: str) -> None:
         ("updated_at", "20000-01-01Z"),
     ],
 )
-def test_consumer_outside_what_readers_can_hold_is_refused(environment: Environment, column: str, value: str) -> None:
+def test_consumer_value_outside_its_limits_is_refused(environment: Environment, column: str, value: str) -> None:
     statement = f"INSERT INTO consumers (environment_id, {column}) VALUES (%s, %s)"
     with pytest.raises(errors.CheckViolation):
         environment.connection.execute(statement.encode(), (environment.id, value))
@@ -91,7 +91,7 @@ def test_consumer_outside_what_readers_can_hold_is_refused(environment: Environm
         ("metadata", "[]"),
     ],
 )
-def test_order_that_cannot_be_counted_is_refused(environment: Environment, column: str, value: str) -> None:
+def test_order_value_outside_its_limits_is_refused(environment: Environment, column: str, value: str) -> None:
     consumer = environment.consumer()
     order = {"amount": "10", "base_amount": "10", "currency_code": "USD", "status": "CREATED"} | {column: value}
     columns, places = ", ".join(order), ", ".join(["%s"] * len(order))
@@ -155,12 +155,12 @@ def test_email_is_unique_in_an_environment_ignoring_case(
     environment.run(insert, environment.id, second)
 
 
-def test_absent_emails_and_external_ids_are_no_duplicates(environment: Environment) -> None:
+def test_null_emails_and_external_ids_are_no_duplicates(environment: Environment) -> None:
     assert environment.consumer() != environment.consumer()
 
 
 @pytest.mark.parametrize("state", ["live", "filling"])
-def test_one_generation_is_live_and_one_under_construction(environment: Environment, state: str) -> None:
+def test_at_most_one_generation_is_live_and_one_is_built(environment: Environment, state: str) -> None:
     add: LiteralString = """
         INSERT INTO generations (index_name, state, document_version, mapping_digest, fields, phase)
         VALUES (%s, %s, 1, '', '{}', 'done')"""
@@ -170,13 +170,13 @@ def test_one_generation_is_live_and_one_under_construction(environment: Environm
             environment.run(add, "two", state if state == "live" else "refreshed")
 
 
-def test_ids_made_by_the_database_have_the_apis_form_and_ascend(environment: Environment) -> None:
+def test_ids_generated_by_the_database_are_valid_and_ascend(environment: Environment) -> None:
     ids = [environment.consumer() for _ in range(50)]
     assert ids == sorted(set(ids))
     assert environment.order(ids[0]).startswith("ord_")
 
 
-def test_deadlocked_and_refused_statements_leave_the_connection_usable(environment: Environment) -> None:
+def test_connection_is_usable_after_refused_statements(environment: Environment) -> None:
     with pytest.raises(psycopg.errors.NotNullViolation):
         environment.run("INSERT INTO consumers (environment_id) VALUES (NULL)")
     assert environment.consumer()

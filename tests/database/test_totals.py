@@ -1,4 +1,4 @@
-"""A consumer's totals are what its orders say, after any history."""
+"""A consumer's totals equal the sum of its orders, after any history."""
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from tests.database.conftest import Environment, new_environment
-from tests.database.history import assert_totals_are_recomputed, worth
+from tests.database.recomputed_totals import assert_totals_are_recomputed, order_value
 
-# Few moments, so that many orders share one.
+# Few times, so that many orders share a time.
 MOMENTS = st.integers(0, 4).map(lambda days: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=days))
 STATUSES = st.sampled_from(["CREATED", "COMPLETED", "CANCELLED", "REFUNDED"])
 AMOUNTS = st.decimals(0, 1_000_000, places=4) | st.sampled_from(
@@ -59,7 +59,7 @@ STATEMENTS = {
     + """ ON CONFLICT (environment_id, external_id) DO UPDATE SET consumer_id = excluded.consumer_id,
         status = excluded.status, amount = excluded.amount, refunded_amount = excluded.refunded_amount,
         base_amount = excluded.base_amount, placed_at = excluded.placed_at""",
-    # One statement that inserts, changes and deletes.
+    # A statement with inserts, updates and deletes.
     "merge": f"""MERGE INTO orders o USING (SELECT * FROM {ROWS}) n
         ON o.environment_id = %(environment)s AND o.external_id = n.external_id
         WHEN MATCHED AND n.status = 'REFUNDED' THEN DELETE
@@ -69,7 +69,7 @@ STATEMENTS = {
     "status": "UPDATE orders SET status = %(value)s WHERE id = ANY(%(ids)s)",
     "move": "UPDATE orders SET consumer_id = %(consumer)s WHERE id = ANY(%(ids)s)",
     "refund": "UPDATE orders SET refunded_amount = trunc(amount / 3, 4) WHERE id = ANY(%(ids)s)",
-    # Away and back in one statement, whose triggers run after both.
+    # Removed and restored in the same statement; the triggers run after both.
     "replace": f"WITH gone AS (DELETE FROM orders WHERE id = ANY(%(ids)s)) {INSERT}",
     "place": "UPDATE orders SET placed_at = %(value)s WHERE id = ANY(%(ids)s)",
     "delete": "DELETE FROM orders WHERE id = ANY(%(ids)s)",
@@ -82,7 +82,7 @@ STATEMENTS = {
 
 
 class History:
-    """Runs steps; a deleted consumer is replaced by another."""
+    """Runs steps of a history; a deleted consumer is replaced by a new consumer."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -99,22 +99,22 @@ class History:
 
     def _values(self, name: str, argument: Any) -> dict[str, Any]:
         match argument:
-            case int(place):
-                return {"consumer": self._consumers[place]}
+            case int(index):
+                return {"consumer": self._consumers[index]}
             case dict():
                 return self._values(name, [argument])
             case [int(), *_]:
-                known = self._environment.rows(
+                order_ids = self._environment.rows(
                     "SELECT id FROM orders WHERE environment_id = %s ORDER BY id", self._environment.id
                 )
-                return {"ids": [known[place % len(known)][0] for place in argument] if known else []}
+                return {"ids": [order_ids[index % len(order_ids)][0] for index in argument] if order_ids else []}
             case list():
                 return {"orders": Jsonb([self._order(name, order) for order in argument])}
         return {"value": argument}
 
     def _order(self, name: str, order: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
-        # Upserts and merges meet each other's ids again.
+        # Upserts and merges share a few external ids.
         external_id = f"{self._number % 3 if name in {'upsert', 'merge'} else f'own {self._number}'}"
         shown = {key: str(value) for key, value in order.items()}
         return shown | {"consumer_id": self._consumers[order["consumer"]], "external_id": external_id}
@@ -128,7 +128,7 @@ def test_totals_equal_a_plain_recomputation_after_any_history(
     fresh = environment._replace(id=new_environment(environment.connection))
     history = History(fresh)
     for step in steps:
-        # One statement cannot change a row twice; it then changed nothing.
+        # A statement that changes a row twice is refused, and changes nothing.
         with suppress(psycopg.errors.CardinalityViolation):
             history.step(*step)
         assert_totals_are_recomputed(fresh)
@@ -144,7 +144,7 @@ def test_worth_of_an_order_is_rounded_half_even(
 ) -> None:
     refunded = min((amount * part).quantize(Decimal("0.0001")), amount)
     found = environment.value("SELECT order_value(%s, %s, %s, %s)", status, amount, refunded, base)
-    assert found == worth(status, amount, refunded, base)
+    assert found == order_value(status, amount, refunded, base)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def test_worth_at_the_edges(environment: Environment, amount: str, refunded: str
     assert environment.value(query, Decimal(amount), Decimal(refunded), Decimal(base)) == Decimal(expected)
 
 
-def test_totals_told_by_an_insert_are_not_believed(environment: Environment) -> None:
+def test_totals_sent_with_an_insert_are_ignored(environment: Environment) -> None:
     insert = "INSERT INTO consumers (environment_id, total_orders, total_order_value) VALUES (%s, 3, 4) RETURNING id"
     assert environment.totals(environment.value(insert, environment.id)) == (0, 0, None)
 
 
-def test_copied_orders_count(environment: Environment) -> None:
+def test_orders_inserted_by_copy_are_counted(environment: Environment) -> None:
     consumer = environment.consumer()
     columns = "environment_id, consumer_id, amount, currency_code, base_amount, placed_at"
     statement = f"COPY orders ({columns}) FROM STDIN".encode()
@@ -179,7 +179,7 @@ def test_copied_orders_count(environment: Environment) -> None:
     assert environment.totals(consumer) == (3, Decimal("4.5"), "2024-01-03 00:00:00+00")
 
 
-def test_temporary_table_of_the_same_name_swallows_no_change(environment: Environment) -> None:
+def test_temporary_table_of_the_same_name_hides_no_change(environment: Environment) -> None:
     consumer = environment.consumer()
     environment.run("CREATE TEMP TABLE outbox (LIKE public.outbox)")
     environment.run("CREATE TEMP TABLE consumers (LIKE public.consumers)")

@@ -1,4 +1,4 @@
-"""A version moves exactly when something readers see changes, and each move is one row of the outbox."""
+"""A version rises exactly with a change visible to readers, and each rise has an outbox row."""
 
 from typing import LiteralString
 
@@ -25,7 +25,7 @@ STAMP: LiteralString = "SELECT version, updated_at FROM consumers WHERE id = %s"
         "version = version + 1000",
     ],
 )
-def test_change_that_readers_see_moves_version_and_time_and_is_recorded(environment: Environment, change: str) -> None:
+def test_visible_change_raises_version_and_time(environment: Environment, change: str) -> None:
     consumer = environment.consumer()
     environment.run("UPDATE consumers SET email = 'a@example.com', metadata = '{\"a\": 1.0}' WHERE id = %s", consumer)
     environment.run("UPDATE consumers SET updated_at = '2020-01-01Z' WHERE id = %s", consumer)
@@ -49,7 +49,7 @@ def test_change_that_readers_see_moves_version_and_time_and_is_recorded(environm
         "total_order_value = 5, last_order_at = now()",
     ],
 )
-def test_change_that_readers_do_not_see_moves_and_records_nothing(environment: Environment, nothing: str) -> None:
+def test_update_without_visible_change_records_nothing(environment: Environment, nothing: str) -> None:
     consumer = environment.consumer()
     environment.run("UPDATE consumers SET metadata = '{\"a\": 1.0}' WHERE id = %s", consumer)
     before, mark = environment.row(STAMP, consumer), environment.mark()
@@ -58,8 +58,8 @@ def test_change_that_readers_do_not_see_moves_and_records_nothing(environment: E
     assert environment.changes_since(mark) == []
 
 
-def test_total_recounted_to_an_equal_number_is_no_change(environment: Environment) -> None:
-    """Sums have the scale of their parts: without orders it is 0, after an order was deleted it is 0.0000."""
+def test_total_recomputed_to_an_equal_number_is_no_change(environment: Environment) -> None:
+    """A sum has the scale of its parts: 0 without orders, and 0.0000 after an order was deleted."""
     consumer = environment.consumer()
     environment.run("DELETE FROM orders WHERE id = %s", environment.order(consumer))
     before, mark = environment.row(STAMP, consumer), environment.mark()
@@ -68,20 +68,20 @@ def test_total_recounted_to_an_equal_number_is_no_change(environment: Environmen
     assert environment.changes_since(mark) == []
 
 
-def test_version_lowered_together_with_a_change_still_moves_up(environment: Environment) -> None:
+def test_version_lowered_by_an_update_is_still_raised(environment: Environment) -> None:
     consumer = environment.consumer()
     before = environment.version(consumer)
     environment.run("UPDATE consumers SET version = 1, full_name = 'Lower' WHERE id = %s", consumer)
     assert environment.version(consumer) == before + 1
 
 
-def test_time_of_a_change_is_the_databases_whatever_the_statement_says(environment: Environment) -> None:
+def test_update_time_is_set_by_the_database(environment: Environment) -> None:
     consumer = environment.consumer()
     statement = "UPDATE consumers SET full_name = 'Then', updated_at = '2001-01-01Z' WHERE id = %s RETURNING updated_at"
     assert environment.value(statement, consumer).year > 2001
 
 
-def test_order_of_a_consumer_moves_its_version_once_a_statement(environment: Environment) -> None:
+def test_orders_raise_the_version_once_per_statement(environment: Environment) -> None:
     consumer, mark = environment.consumer(), environment.mark()
     version = environment.version(consumer)
     environment.run(
@@ -97,7 +97,7 @@ def test_order_of_a_consumer_moves_its_version_once_a_statement(environment: Env
     "nothing",
     ["metadata = '{}'", "external_id = 'x'", "status = 'CREATED'", "placed_at = '2020-01-01Z'"],
 )
-def test_change_of_an_order_that_leaves_the_totals_moves_nothing(environment: Environment, nothing: str) -> None:
+def test_order_update_with_equal_totals_changes_nothing(environment: Environment, nothing: str) -> None:
     consumer = environment.consumer()
     older, _ = environment.order(consumer, placed_at="2021-01-01Z"), environment.order(consumer)
     mark = environment.mark()
@@ -105,13 +105,13 @@ def test_change_of_an_order_that_leaves_the_totals_moves_nothing(environment: En
     assert environment.changes_since(mark) == []
 
 
-def test_order_that_does_not_count_moves_nothing(environment: Environment) -> None:
+def test_order_that_does_not_count_changes_nothing(environment: Environment) -> None:
     consumer, mark = environment.consumer(), environment.mark()
     environment.order(consumer, status="CANCELLED")
     assert environment.changes_since(mark) == []
 
 
-def test_first_version_stands_above_the_tombstone_of_a_row_changed_often(environment: Environment) -> None:
+def test_first_version_is_above_the_tombstone_of_any_row(environment: Environment) -> None:
     consumer = environment.consumer()
     for number in range(50):
         environment.run("UPDATE consumers SET full_name = %s WHERE id = %s", f"Name {number}", consumer)
@@ -122,7 +122,7 @@ def test_first_version_stands_above_the_tombstone_of_a_row_changed_often(environ
     assert environment.version(consumer) > tombstone
 
 
-def test_membership_moves_its_consumers_and_no_other(environment: Environment) -> None:
+def test_membership_raises_only_versions_of_its_consumers(environment: Environment) -> None:
     members = sorted(environment.consumer() for _ in range(3))
     environment.consumer("Not a member")
     add: LiteralString = "INSERT INTO audiences (environment_id, name, type) VALUES (%s, 'A', 'STATIC') RETURNING id"
@@ -131,7 +131,7 @@ def test_membership_moves_its_consumers_and_no_other(environment: Environment) -
     statement: LiteralString = """
         INSERT INTO audience_members (environment_id, audience_id, consumer_id)
         SELECT %s, %s, unnest(%s::text[]) ON CONFLICT DO NOTHING"""
-    for _ in range(2):  # the second time adds nobody
+    for _ in range(2):  # the second time adds no member
         environment.run(statement, environment.id, audience, members)
     assert environment.changes_since(mark) == pairs(members, [v + 1 for v in versions])
     mark = environment.mark()
@@ -160,7 +160,7 @@ def test_deleted_member_is_recorded_once(environment: Environment) -> None:
 
 @pytest.mark.parametrize("column", ["id = 'cons_00000000000000000000000000'", "environment_id = 1 - environment_id"])
 @pytest.mark.parametrize("table", ["consumers", "orders"])
-def test_row_keeps_its_id_and_its_environment(environment: Environment, table: str, column: str) -> None:
+def test_id_and_environment_of_a_row_cannot_change(environment: Environment, table: str, column: str) -> None:
     environment.order(environment.consumer())
     with pytest.raises(psycopg.errors.RestrictViolation, match="keeps its id and its environment"):
         environment.connection.execute(

@@ -1,4 +1,4 @@
-"""Many wait for the index at once, and cost no more than one (api.freshness)."""
+"""Many requests wait for the index at the cost of one (api.freshness)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,49 +22,49 @@ INSERT = sa.text("""
 
 
 class Watched(NamedTuple):
-    """A freshness on an engine with one connection, and what it asks."""
+    """A `Freshness` on an engine with a single connection, and its queries."""
 
     freshness: Freshness
     engine: AsyncEngine
-    asked: list[int]
-    """Of each check, how many writes it asked for."""
+    checked: list[int]
+    """By check: the number of writes."""
     measured: list[int]
-    """Of each measurement of lags, of how many environments."""
+    """By measurement of lags: the number of environments."""
 
-    async def checks(self, number: int) -> None:
-        """Wait for so many more."""
-        until = len(self.asked) + number
-        await asyncio.to_thread(wait_until, lambda: len(self.asked) >= until)
+    async def wait_for_checks(self, number: int) -> None:
+        """Wait for further checks."""
+        until = len(self.checked) + number
+        await asyncio.to_thread(wait_until, lambda: len(self.checked) >= until)
 
 
 @asynccontextmanager
 async def watched(database: Database) -> AsyncIterator[Watched]:
     engine = open_async_engine(msgspec.structs.replace(database.settings, database_pool=1))
-    asked: list[int] = []
+    checked: list[int] = []
     measured: list[int] = []
 
     def count(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
         if "pg_snapshot_xmax" in statement:
-            asked.append(len(parameters["xids"]))
+            checked.append(len(parameters["xids"]))
         elif "created_at" in statement:
             measured.append(len(parameters["environments"]))
 
-    # As in no other statement of theirs.
+    # The words identify the statements.
     assert "pg_snapshot_xmax" in SEARCHABLE.text
     assert "created_at" in LAGS.text
     sa.event.listen(engine.sync_engine, "before_cursor_execute", count)
     freshness = Freshness(engine)
     try:
-        yield Watched(freshness, engine, asked, measured)
+        yield Watched(freshness, engine, checked, measured)
     finally:
         await freshness.close()
-        # SQLAlchemy goes by the listener's and the engine's ids, which others may have after them.
+        # SQLAlchemy identifies listener and engine by id(), which later objects may reuse.
         sa.event.remove(engine.sync_engine, "before_cursor_execute", count)
         await engine.dispose()
 
 
 def waiting_changes(database: Database, number: int) -> list[Write]:
-    """Changes of so many transactions, in the outbox."""
+    """Append outbox rows in separate transactions."""
     writes = []
     with database.engine.connect() as connection:
         for version in range(1, number + 1):
@@ -73,51 +73,51 @@ def waiting_changes(database: Database, number: int) -> list[Write]:
     return writes
 
 
-def forget(database: Database, condition: str = "true") -> None:
+def delete_outbox_rows(database: Database, condition: str = "true") -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.text(f"DELETE FROM outbox WHERE {condition}"))
 
 
-def test_all_who_wait_share_one_statement_a_tick(quiet: Database) -> None:
+def test_all_waiting_requests_share_one_statement_per_tick(quiet: Database) -> None:
     writes = waiting_changes(quiet, WAITERS)
 
     async def wait() -> None:
         async with watched(quiet) as own:
             waiters = [asyncio.create_task(own.freshness.wait_until_searchable(write, LONG)) for write in writes]
-            await own.checks(10)
-            assert set(own.asked) == {WAITERS}
-            # Those who wait for the same write ask once.
+            await own.wait_for_checks(10)
+            assert set(own.checked) == {WAITERS}
+            # Requests waiting for the same write share a check.
             waiters += [asyncio.create_task(own.freshness.wait_until_searchable(write, LONG)) for write in writes]
-            await own.checks(10)
-            assert set(own.asked) == {WAITERS}
-            # The first is in the index: all after it still wait, for it is not to be read without those before.
-            await asyncio.to_thread(forget, quiet, "version < 2")
+            await own.wait_for_checks(10)
+            assert set(own.checked) == {WAITERS}
+            # Only the first write is in the index: later writes wait, because a token covers all earlier writes.
+            await asyncio.to_thread(delete_outbox_rows, quiet, "version < 2")
             assert await waiters[0]
             assert not any(waiter.done() for waiter in waiters[1:WAITERS])
-            await asyncio.to_thread(forget, quiet)
+            await asyncio.to_thread(delete_outbox_rows, quiet)
             assert all(await asyncio.gather(*waiters))
 
     asyncio.run(wait())
 
 
-def test_who_waits_holds_no_connection(quiet: Database) -> None:
+def test_waiting_request_holds_no_connection(quiet: Database) -> None:
     writes = waiting_changes(quiet, WAITERS)
 
     async def wait() -> None:
         async with watched(quiet) as own:
             waiters = [asyncio.create_task(own.freshness.wait_until_searchable(write, LONG)) for write in writes]
-            await own.checks(1)
+            await own.wait_for_checks(1)
             for number in range(100):
                 async with own.engine.connect() as connection:
                     assert (await connection.execute(sa.text("SELECT :n"), {"n": number})).scalar_one() == number
             assert not any(waiter.done() for waiter in waiters)
-            await asyncio.to_thread(forget, quiet)
+            await asyncio.to_thread(delete_outbox_rows, quiet)
             assert all(await asyncio.gather(*waiters))
 
     asyncio.run(wait())
 
 
-def test_who_gives_up_is_asked_for_no_more(quiet: Database) -> None:
+def test_cancelled_wait_is_not_checked_any_more(quiet: Database) -> None:
     [patient, impatient, gone] = waiting_changes(quiet, 3)
 
     async def wait() -> None:
@@ -127,18 +127,18 @@ def test_who_gives_up_is_asked_for_no_more(quiet: Database) -> None:
             ]
             assert not await own.freshness.wait_until_searchable(impatient, 0)
             waiters.pop().cancel()
-            await own.checks(2)
-            assert own.asked[-1] == 1
+            await own.wait_for_checks(2)
+            assert own.checked[-1] == 1
             waiters[0].cancel()
             await asyncio.gather(*waiters, return_exceptions=True)
-            # With nobody waiting nothing is asked, until somebody does again.
-            await asyncio.to_thread(forget, quiet)
+            # Without waiting requests there are no checks until the next request.
+            await asyncio.to_thread(delete_outbox_rows, quiet)
             assert await own.freshness.wait_until_searchable(impatient, 0)
 
     asyncio.run(wait())
 
 
-def test_lag_is_measured_once_for_all_who_ask(quiet: Database) -> None:
+def test_lag_is_measured_once_for_concurrent_requests(quiet: Database) -> None:
     waiting_changes(quiet, 1)
 
     async def measure() -> None:

@@ -1,4 +1,4 @@
-"""Any history of orders, against a plain recomputation of the totals (contract.md §3)."""
+"""Recompute the totals of consumers from their orders (contract.md §3)."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -17,13 +17,13 @@ TOTALS: LiteralString = """
 Totals = tuple[int, Decimal, datetime | None]
 
 
-def worth(status: str, amount: Decimal, refunded: Decimal, base: Decimal) -> Decimal:
-    """The contract's sentence, in Python: base × (amount - refunded) / amount, half-even to 4 decimals."""
+def order_value(status: str, amount: Decimal, refunded: Decimal, base: Decimal) -> Decimal:
+    """Return an order's value by the contract: base × (amount - refunded) / amount, half-even to 4 decimals."""
     if status not in COUNTING or not amount:
         return Decimal(0)
     with localcontext(prec=100) as context:
         context.rounding = ROUND_HALF_EVEN
-        # One rounding of the exact quotient: numerator and denominator are whole numbers of 1/10000.
+        # The exact quotient is rounded once; numerator and denominator are multiples of 1/10000.
         exact = base * (amount - refunded) / amount
         return exact.quantize(Decimal("0.0001"))
 
@@ -33,7 +33,7 @@ def recomputed(rows: Iterable[tuple[Any, ...]]) -> dict[str, Totals]:
     for consumer, status, amount, refunded, base, placed_at in rows:
         number, value, newest = totals.get(consumer, (0, Decimal(0), None))
         if status in COUNTING:
-            value += worth(status, amount, refunded, base)
+            value += order_value(status, amount, refunded, base)
             newest = max(newest or datetime.min.replace(tzinfo=UTC), placed_at)
             number += 1
         totals[consumer] = (number, value, newest)
