@@ -56,7 +56,7 @@ def test_the_exit_status_tells_scripts_what_became_of_the_rows(shop: Shop, envir
     [
         ({}, ["--org", "nobody"], "There is no organization 'nobody'"),
         ({}, ["--column", "fullName"], "--column takes HEADER=FIELD"),
-        ({"DATABASE_URL": "mysql://x"}, [], "DATABASE_URL is wrong"),
+        ({"DATABASE_URL": "mysql://x"}, [], "DATABASE_URL is invalid"),
         ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, [], "The database failed: connection failed"),
     ],
 )
