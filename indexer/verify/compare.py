@@ -115,7 +115,9 @@ def compare_range(engine: sa.Engine, client: OpenSearch, scope: Scope, id_range:
     confirmed = suspects.confirm(
         engine, client, scope.compared_index, _suspects(expected, documents, scope.compared_index)
     )
-    differences = [each for each in confirmed.differences if not _is_of_another_range(scope, id_range, each)]
+    differences = [
+        difference for difference in confirmed.differences if not _is_of_another_range(scope, id_range, difference)
+    ]
     return Comparison(id_range.last, len(rows), confirmed.in_flight, differences)
 
 

@@ -73,7 +73,7 @@ def append(connection: sa.Connection, scope: ReindexScope, page: Page) -> int:
 
 def _pages_of_ids(ids: list[str], after: str) -> Iterator[Page]:
     """Yield pages of requested ids, in order. An id need not be the id of a consumer."""
-    remaining = [each for each in ids if each > after]
+    remaining = [consumer_id for consumer_id in ids if consumer_id > after]
     for start in range(0, len(remaining), PAGE_ROWS):
         page_ids = remaining[start : start + PAGE_ROWS]
         yield Page(IdRange(after, page_ids[-1]), page_ids)

@@ -38,18 +38,24 @@ def repair(
     Raises:
         IndexUnavailable, OpenSearchException: the index cannot be written.
     """
-    documents = [each.document for each in differences if each.document and _must_be_deleted(each)]
+    documents = [
+        difference.document for difference in differences if difference.document and _must_be_deleted(difference)
+    ]
     if documents:
         _delete(client, index, documents)
-    ids = [each.id for each in differences if each.database_version is not None]
+    ids = [difference.id for difference in differences if difference.database_version is not None]
     if ids:
         connection.execute(REWRITE, {"ids": ids})
-    resurrected = [each for each in differences if each.cause == "resurrected" and not _must_be_deleted(each)]
+    resurrected = [
+        difference
+        for difference in differences
+        if difference.cause == "resurrected" and not _must_be_deleted(difference)
+    ]
     if resurrected:
         values = {
-            "environments": [each.environment_id for each in resurrected],
-            "ids": [each.id for each in resurrected],
-            "versions": [each.index_version for each in resurrected],
+            "environments": [difference.environment_id for difference in resurrected],
+            "ids": [difference.id for difference in resurrected],
+            "versions": [difference.index_version for difference in resurrected],
         }
         connection.execute(WRITE_TOMBSTONES, values)
     return len(differences)

@@ -143,19 +143,21 @@ def confirm(engine: sa.Engine, client: OpenSearch, index: ComparedIndex, ids: Se
 def _confirm(engine: sa.Engine, client: OpenSearch, index: ComparedIndex, ids: Sequence[str]) -> Confirmed:
     before = _read_documents(client, index.name, ids)
     with engine.connect() as connection:
-        rows, ids_in_flight = _read_rows(connection, index, [each for each in ids if is_id(PREFIX, each)])
+        rows, ids_in_flight = _read_rows(
+            connection, index, [suspect_id for suspect_id in ids if is_id(PREFIX, suspect_id)]
+        )
         named = {document.environment_id for document in before.values()}
-        environments = set(connection.execute(ENVIRONMENTS, {"ids": [each for each in named if each]}).scalars())
+        environments = set(connection.execute(ENVIRONMENTS, {"ids": [number for number in named if number]}).scalars())
     after = _read_documents(client, index.name, ids)
     differences, in_flight = [], len(ids_in_flight)
-    for each in ids:
-        indexed, stored = after.get(each), rows.get(each)
-        if each in ids_in_flight:
+    for suspect_id in ids:
+        indexed, stored = after.get(suspect_id), rows.get(suspect_id)
+        if suspect_id in ids_in_flight:
             continue
-        if indexed != before.get(each):
+        if indexed != before.get(suspect_id):
             in_flight += 1
-        elif cause := _cause(each, indexed, stored, environments, index):
-            differences.append(_difference(each, cause, indexed, stored))
+        elif cause := _cause(suspect_id, indexed, stored, environments, index):
+            differences.append(_difference(suspect_id, cause, indexed, stored))
     return Confirmed(differences, in_flight)
 
 

@@ -101,7 +101,7 @@ def _print(current: status.Status) -> None:
     print_table(("PART", "SILENT FOR"), ((part.part, _seconds(part.silent_seconds)) for part in current.parts))
     if current.workers:
         typer.echo()
-        rows = ((each.worker, each.lane, each.rounds, each.changes, each.updated_at) for each in current.workers)
+        rows = ((row.worker, row.lane, row.rounds, row.changes, row.updated_at) for row in current.workers)
         print_table(("WORKER", "LANE", "ROUNDS", "INDEXED CHANGES", "LAST"), rows)
     _print_parked(current)
 
