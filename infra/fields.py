@@ -5,11 +5,11 @@ Each rule takes the value sent, and returns the value to store or raises `ValueE
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import phonenumbers
@@ -215,3 +215,23 @@ def _expanded_exponent(number: float) -> int:
     """Return the bytes added to a number by jsonb, which expands exponents (1e308 becomes 309 digits)."""
     text = repr(number)
     return len(f"{Decimal(text):f}") - len(text) if "e" in text else 0
+
+
+class ConsumerField(NamedTuple):
+    """A field of consumers that clients set, without metadata, which is merged key by key."""
+
+    name: str
+    """In the API, in filters, and in the header of an imported file."""
+    column: str
+    """In the table `consumers`, and in Python."""
+    rule: Callable[[str, str | None], Any]
+    """Takes the text in a file and the organization's region; returns the value to store, or raises `ValueError`."""
+
+
+CONSUMER_FIELDS = (
+    ConsumerField("email", "email", lambda value, _: email(value)),
+    ConsumerField("phone", "phone", phone),
+    ConsumerField("fullName", "full_name", lambda value, _: full_name(value)),
+    ConsumerField("externalId", "external_id", lambda value, _: external_id(value)),
+)
+"""The statements that store consumers, the filter language, and the importer take their fields from this list."""

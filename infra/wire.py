@@ -22,6 +22,11 @@ def without_trailing_zeros(value: Decimal) -> Decimal | int:
     return int(value) if value == int(value) else value.normalize()
 
 
+def raw(text: str | None) -> msgspec.Raw | None:
+    """Wrap JSON text from the database, to be embedded unchanged."""
+    return None if text is None else msgspec.Raw(text.encode())
+
+
 def as_json(response: msgspec.Struct | Iterable[msgspec.Struct]) -> str:
     """Return a response as a line of JSON, with the API's names and times."""
     plain = msgspec.to_builtins(response, builtin_types=(datetime,))

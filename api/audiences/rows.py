@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from api.audiences.rules import Rule
 from api.audiences.schemas import Audience
-from infra.wire import time
+from infra.wire import raw, time
 
 COLUMNS = "a.id, a.name, a.description, a.metadata::text, a.type, a.rules::text, a.created_at, a.updated_at"
 VISIBLE = "a.environment_id = :environment_id AND a.deleted_at IS NULL"
@@ -21,7 +21,7 @@ def audience_of(row: sa.Row[Any]) -> Audience:
         id=row.id,
         name=row.name,
         description=row.description,
-        metadata=msgspec.Raw(row.metadata.encode()) if row.metadata else None,
+        metadata=raw(row.metadata),
         type=row.type,
         # jsonb does not keep the order of keys: decoding and encoding restores the order of the contract.
         rules=msgspec.Raw(msgspec.json.encode(decode_rules(row.rules))) if row.rules else None,

@@ -14,12 +14,14 @@ from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsume
 from api.drafts import BatchDraft, Draft, ObjectDraft
 from api.errors import Fault, ItemFault, Problem, not_found
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
+from infra.fields import CONSUMER_FIELDS
 from infra.ids import is_id, new_ids
 from infra.index.documents import COLUMNS, ConsumerRow
 from infra.merge_patch import merge
+from infra.wire import raw
 
 EMAIL_EXISTS, EXTERNAL_ID_EXISTS = "Email already exists", "External ID already exists"
-SETTABLE = ("email", "phone", "full_name", "metadata", "external_id")
+SETTABLE = (*(field.column for field in CONSUMER_FIELDS), "metadata")
 
 
 class UniqueValues(NamedTuple):
@@ -45,24 +47,22 @@ FIND_TAKEN = sa.text(f"""
           FROM unnest(CAST(:items AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
                       CAST(:external_ids AS text[])) AS v (item, id, email, external_id)) w
     ORDER BY w.item""")
-WRITTEN = """unnest(CAST(:id AS text[]), CAST(:email AS text[]), CAST(:phone AS text[]), CAST(:full_name AS text[]),
-        CAST(:metadata AS jsonb[]), CAST(:external_id AS text[]))
-        AS w (id, email, phone, full_name, metadata, external_id)"""
+# PostgreSQL assigns the values to columns by name, and takes the types from the table.
+WRITTEN = "json_populate_recordset(NULL::consumers, CAST(:rows AS json)) w"
 # All consumers of a batch have the same time, so their ids alone decide their order.
 NOW = "date_trunc('milliseconds', now())"
 # Rows are inserted in the order of their unique values: two batches with the same values in different orders would
 # deadlock, and PostgreSQL would abort a batch.
 INSERT = sa.text(f"""
-    INSERT INTO consumers AS c
-        (environment_id, id, email, phone, full_name, metadata, external_id, created_at, updated_at)
-    SELECT :environment_id, w.*, {NOW}, {NOW} FROM {WRITTEN}
+    INSERT INTO consumers AS c (environment_id, id, {", ".join(SETTABLE)}, created_at, updated_at)
+    SELECT :environment_id, w.id, {", ".join(f"w.{column}" for column in SETTABLE)}, {NOW}, {NOW} FROM {WRITTEN}
     ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" RETURNING {COLUMNS}""")
 # `+ 0` keeps the planner from an index on the environment alone: rows must be found by their ids, even if the
-# environment is empty according to the statistics.
+# environment is empty according to the statistics. The list of ids tells the planner how many rows there are.
 UPDATE = sa.text(f"""
-    UPDATE consumers c SET email = w.email, phone = w.phone, full_name = w.full_name, metadata = w.metadata,
-        external_id = w.external_id
-    FROM {WRITTEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id RETURNING {COLUMNS}""")
+    UPDATE consumers c SET {", ".join(f"{column} = w.{column}" for column in SETTABLE)}
+    FROM {WRITTEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id AND c.id = ANY(:ids)
+    RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
 # Every write locks consumers in the order of their ids: otherwise two writes could deadlock.
 LOCK = sa.text(f"""
@@ -215,8 +215,7 @@ async def _update(
 
 
 def _stored_values(row: ConsumerRow) -> dict[str, Any]:
-    metadata = None if row.metadata is None else msgspec.Raw(row.metadata.encode())
-    return {name: getattr(row, name) for name in SETTABLE} | {"id": row.id, "metadata": metadata}
+    return {name: getattr(row, name) for name in SETTABLE} | {"id": row.id, "metadata": raw(row.metadata)}
 
 
 def _changed_values(change: ConsumerChange) -> dict[str, Any]:
@@ -253,13 +252,10 @@ async def _store(
     """Insert or update rows; return the rows in the order of `values`."""
     if not values:
         return []
-    columns: dict[str, Any] = {name: [value[name] for value in values] for name in ("id", *SETTABLE)}
-    columns["metadata"] = [
-        None if metadata is None else msgspec.json.encode(metadata).decode() for metadata in columns["metadata"]
-    ]
-    stored = await connection.execute(statement, columns | {"environment_id": caller.environment_id})
-    rows = {row[0]: ConsumerRow._make(row) for row in stored}
-    return [rows[consumer_id] for consumer_id in columns["id"]]
+    ids = [value["id"] for value in values]
+    parameters = {"environment_id": caller.environment_id, "rows": msgspec.json.encode(values).decode(), "ids": ids}
+    rows = {row[0]: ConsumerRow._make(row) for row in await connection.execute(statement, parameters)}
+    return [rows[consumer_id] for consumer_id in ids]
 
 
 def _require_id(consumer_id: str) -> None:

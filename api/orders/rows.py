@@ -6,7 +6,7 @@ import msgspec
 import sqlalchemy as sa
 
 from api.orders.schemas import Item, Order
-from infra.wire import time
+from infra.wire import raw, time
 
 COLUMNS = """o.id, o.consumer_id, o.external_id, o.status, o.amount::text, o.refunded_amount::text, o.currency_code,
     o.base_amount::text, o.items::text, o.metadata::text, o.placed_at, o.created_at, o.updated_at"""
@@ -27,7 +27,7 @@ def order_of(row: sa.Row[Any]) -> Order:
         currency_code=row.currency_code,
         base_amount=row.base_amount,
         items=row.items and msgspec.Raw(encode(_items(row.items))),
-        metadata=row.metadata and msgspec.Raw(row.metadata.encode()),
+        metadata=raw(row.metadata),
         placed_at=time(row.placed_at),
         created_at=time(row.created_at),
         updated_at=time(row.updated_at),

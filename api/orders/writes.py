@@ -18,6 +18,7 @@ from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
 from infra.merge_patch import merge
+from infra.wire import raw
 
 EXTERNAL_ID_EXISTS = "External ID already exists"
 
@@ -43,20 +44,17 @@ FIND_TAKEN = sa.text(f"""
     SELECT external_id FROM orders
     WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND external_id = ANY(:external_ids)
       AND id IS DISTINCT FROM CAST(:own_id AS text)""")
-WRITTEN = """unnest(CAST(:id AS text[]), CAST(:consumer_id AS text[]), CAST(:external_id AS text[]),
-        CAST(:status AS text[]), CAST(:amount AS numeric[]), CAST(:refunded_amount AS numeric[]),
-        CAST(:currency_code AS text[]), CAST(:base_amount AS numeric[]), CAST(:items AS jsonb[]),
-        CAST(:metadata AS jsonb[]), CAST(:placed_at AS timestamptz[]))
-        AS w (id, consumer_id, external_id, status, amount, refunded_amount, currency_code, base_amount, items,
-              metadata, placed_at)"""
+SETTABLE = tuple(name for name in NewOrder.__struct_fields__ if name not in {"consumer_id", "consumer", "placed_at"})
+"""Columns that take the order's value as it is, unlike the consumer and the time of the order."""
+# PostgreSQL assigns the values to columns by name, and takes the types from the table.
+WRITTEN = "json_populate_recordset(NULL::orders, CAST(:rows AS json)) w"
 # Rows are inserted in the order of their unique values: two batches with the same values in different orders would
 # deadlock, and PostgreSQL would abort a batch. All orders of a batch have the same time nevertheless.
 INSERT = sa.text(f"""
     WITH moment AS MATERIALIZED (SELECT present() AS at)
-    INSERT INTO orders AS o (environment_id, id, consumer_id, external_id, status, amount, refunded_amount,
-        currency_code, base_amount, items, metadata, placed_at, created_at, updated_at)
-    SELECT :environment_id, w.id, w.consumer_id, w.external_id, w.status, w.amount, w.refunded_amount,
-        w.currency_code, w.base_amount, w.items, w.metadata, coalesce(w.placed_at, moment.at), moment.at, moment.at
+    INSERT INTO orders AS o (environment_id, id, consumer_id, {", ".join(SETTABLE)}, placed_at, created_at, updated_at)
+    SELECT :environment_id, w.id, w.consumer_id, {", ".join(f"w.{column}" for column in SETTABLE)},
+        coalesce(w.placed_at, moment.at), moment.at, moment.at
     FROM {WRITTEN} CROSS JOIN moment ORDER BY w.external_id COLLATE "C" RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id = :environment_id AND o.id = :id")
 LOCK_ORDER = sa.text(f"{GET.text} FOR UPDATE")
@@ -64,10 +62,8 @@ NEWEST = sa.text(f"""
     SELECT {COLUMNS} FROM orders o WHERE o.environment_id = :environment_id AND o.consumer_id = :consumer_id
     ORDER BY o.placed_at DESC, o.id DESC LIMIT :number""")
 UPDATE = sa.text(f"""
-    UPDATE orders o SET external_id = w.external_id, status = w.status, amount = w.amount,
-        refunded_amount = w.refunded_amount, currency_code = w.currency_code, base_amount = w.base_amount,
-        items = w.items, metadata = w.metadata, placed_at = w.placed_at
-    FROM {WRITTEN} WHERE o.environment_id = :environment_id AND o.id = w.id RETURNING {COLUMNS}""")
+    UPDATE orders o SET {", ".join(f"{column} = w.{column}" for column in SETTABLE)}, placed_at = w.placed_at
+    FROM {WRITTEN} WHERE o.environment_id = :environment_id AND o.id = w.id AND o.id = :id RETURNING {COLUMNS}""")
 DELETE = sa.text("DELETE FROM orders WHERE environment_id = :environment_id AND id = :id")
 
 
@@ -94,9 +90,10 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOr
         draft.refuse([*faults, *await _find_taken(connection, caller, orders)])
     if not orders:
         return []
-    values = _columns(caller, list(orders.values()), locked.ids)
-    rows = {row[0]: row for row in await connection.execute(INSERT, values)}
-    return [order_of(rows[order_id]) for order_id in values["id"]]
+    rows = _rows(caller, list(orders.values()), locked.ids)
+    values = {"environment_id": caller.environment_id, "rows": encode(rows).decode()}
+    stored = {row.id: row for row in await connection.execute(INSERT, values)}
+    return [order_of(stored[row["id"]]) for row in rows]
 
 
 async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[NewOrder]) -> None:
@@ -128,11 +125,11 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, dra
     if not draft.faults and total - row.value + value_of(changed) > TOTAL_MAX:
         item_faults.append(ItemFault(0, Fault("amount", TOTAL_EXCEEDED)))
     draft.refuse(item_faults)
-    values = _columns(caller, [changed], {0: row.consumer_id}) | {"id": [order_id]}
+    [new] = _rows(caller, [changed], {0: row.consumer_id})
     # Unchanged JSON is written back as the database's text: numbers there may be longer than Python's floats.
-    values |= {
-        name: [getattr(row, name)] for name in ("items", "metadata") if getattr(draft.value, name) is msgspec.UNSET
-    }
+    unchanged = [name for name in ("items", "metadata") if getattr(draft.value, name) is msgspec.UNSET]
+    new |= {name: raw(getattr(row, name)) for name in unchanged} | {"id": order_id}
+    values = {"environment_id": caller.environment_id, "id": order_id, "rows": encode([new]).decode()}
     return order_of((await connection.execute(UPDATE, values)).one())
 
 
@@ -274,23 +271,16 @@ def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderChange], caller: Caller) 
     return changed, faults
 
 
-def _columns(caller: Caller, orders: Sequence[NewOrder], consumer_ids: Mapping[int, str]) -> dict[str, Any]:
-    """Return the values of `WRITTEN`. `consumer_ids` are by the index of the order."""
-    return {
-        "environment_id": caller.environment_id,
-        "id": new_ids("ord_", len(orders)),
-        "consumer_id": [consumer_ids[index] for index in range(len(orders))],
-        "external_id": [order.external_id for order in orders],
-        "status": [order.status for order in orders],
-        "amount": [order.amount for order in orders],
-        "refunded_amount": [order.refunded_amount for order in orders],
-        "currency_code": [order.currency_code or caller.currency for order in orders],
-        "base_amount": [order.amount if order.base_amount is None else order.base_amount for order in orders],
-        "items": [_json(order.items) for order in orders],
-        "metadata": [_json(order.metadata) for order in orders],
-        "placed_at": [order.placed_at for order in orders],
-    }
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else encode(value).decode()
+def _rows(caller: Caller, orders: Sequence[NewOrder], consumer_ids: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Return the rows to write, with new ids. `consumer_ids` are by the index of the order."""
+    return [
+        {column: getattr(order, column) for column in SETTABLE}
+        | {
+            "id": order_id,
+            "consumer_id": consumer_ids[index],
+            "currency_code": order.currency_code or caller.currency,
+            "base_amount": order.amount if order.base_amount is None else order.base_amount,
+            "placed_at": order.placed_at,
+        }
+        for index, (order, order_id) in enumerate(zip(orders, new_ids("ord_", len(orders)), strict=True))
+    ]

@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias, Union
 
 from infra import fields
-from infra.index.documents import TEXT_FIELDS
 from infra.index.terms import CODE_LENGTH, MAX_VALUE_LENGTH, fold
 
 Operator = Literal[
@@ -123,7 +122,7 @@ MOMENT = Kind(_moment, EQUALITY | ORDERED | MEMBERSHIP | PRESENCE)
 METADATA_VALUE = Kind(_metadata_value, EQUALITY | ORDERED | CONTAINMENT | MEMBERSHIP | PRESENCE)
 
 FIELDS = {
-    **dict.fromkeys(TEXT_FIELDS, TEXT),
+    **{field.name: TEXT for field in fields.CONSUMER_FIELDS},
     "totalOrders": NUMBER,
     "totalOrderValue": NUMBER,
     "lastOrderAt": MOMENT,

@@ -38,7 +38,7 @@ class Chunks:
         self._kind = kind
         self._environment = environment
         self._dry_run = dry_run
-        columns = sql.SQL(", ").join(map(sql.Identifier, ("row", *kind.fields.values(), "metadata")))
+        columns = sql.SQL(", ").join(map(sql.Identifier, ("row", *kind.rules.columns.values(), "metadata")))
         self._copy = sql.SQL("COPY staging ({}) FROM STDIN").format(columns)
         kind.prepare(connection)
 

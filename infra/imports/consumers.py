@@ -9,16 +9,24 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from psycopg import sql
+from psycopg.rows import class_row
 
 from infra.ids import new_ids
+from infra.imports import rules
 from infra.imports.rules import Environment
 from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, email_key, metadata_faults, waves
 
+COLUMNS = tuple(rules.CONSUMERS.columns.values())
+MERGED = {column: f"coalesce(s.{column}, c.{column})" for column in COLUMNS} | {
+    "metadata": "coalesce(coalesce(c.metadata, '{}') || s.metadata, c.metadata)"
+}
+"""By column, the value after a row `s` is merged into a consumer `c`. An empty cell keeps the stored value."""
+
+# The columns get the types and collations of the table.
 STAGING = sql.SQL("""
-CREATE TEMP TABLE staging (
-    row int PRIMARY KEY, external_id text COLLATE "C", full_name text, email text, phone text, metadata jsonb,
-    email_key text COLLATE "C" GENERATED ALWAYS AS ({email_key}) STORED
-) ON COMMIT DELETE ROWS
+CREATE TEMP TABLE staging ON COMMIT DELETE ROWS AS SELECT 0 AS row, {columns} FROM consumers WHERE false;
+ALTER TABLE staging ADD PRIMARY KEY (row),
+    ADD COLUMN email_key text COLLATE "C" GENERATED ALWAYS AS ({email_key}) STORED
 """)
 
 # After waiting for a lock, the statement returns the current consumer, which may no longer match. A consumer that
@@ -46,21 +54,16 @@ SELECT row, metadata FROM (
 WHERE {suspect}
 """).format(suspect=sql.SQL(SUSPECT_METADATA))
 
-UPDATE = """
-UPDATE consumers c SET
-    external_id = coalesce(s.external_id, c.external_id), full_name = coalesce(s.full_name, c.full_name),
-    email = coalesce(s.email, c.email), phone = coalesce(s.phone, c.phone),
-    metadata = coalesce(coalesce(c.metadata, '{}') || s.metadata, c.metadata)
+UPDATE = f"""
+UPDATE consumers c SET {", ".join(f"{column} = {value}" for column, value in MERGED.items())}
 FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
 WHERE c.id = m.id AND c.id = ANY (%(ids)s) AND
-    (c.external_id, c.full_name, c.email, c.phone, c.metadata) IS DISTINCT FROM (
-    coalesce(s.external_id, c.external_id), coalesce(s.full_name, c.full_name), coalesce(s.email, c.email),
-    coalesce(s.phone, c.phone), coalesce(coalesce(c.metadata, '{}') || s.metadata, c.metadata))
+    ({", ".join(f"c.{column}" for column in MERGED)}) IS DISTINCT FROM ({", ".join(MERGED.values())})
 """
 
-INSERT = """
-INSERT INTO consumers (id, environment_id, external_id, full_name, email, phone, metadata)
-SELECT m.id, %(environment)s, s.external_id, s.full_name, s.email, s.phone, s.metadata
+INSERT = f"""
+INSERT INTO consumers (id, environment_id, {", ".join(MERGED)})
+SELECT m.id, %(environment)s, {", ".join(f"s.{column}" for column in MERGED)}
 FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
 ORDER BY s.row
 """
@@ -82,7 +85,8 @@ class Stored(NamedTuple):
 
 
 def prepare(connection: Db) -> None:
-    connection.execute(STAGING.format(email_key=email_key(connection)))
+    columns = sql.SQL(", ").join(map(sql.Identifier, MERGED))
+    connection.execute(STAGING.format(columns=columns, email_key=email_key(connection)))
 
 
 def store(connection: Db, environment: Environment) -> Outcome:
@@ -118,7 +122,7 @@ def decide(keys: RowKeys, matches: Sequence[Stored]) -> tuple[str | None, str | 
 def _match(connection: Db, environment: Environment, rows_keys: Mapping[int, RowKeys]) -> dict[int, list[Stored]]:
     """Lock the consumers that match the rows, in id order; return the matching consumers by row."""
     parameters = {"environment": environment.id, "rows": list(rows_keys)}
-    locked = [Stored(*row) for row in connection.execute(MATCH, parameters)]
+    locked = connection.cursor(row_factory=class_row(Stored)).execute(MATCH, parameters).fetchall()
     by_external_id: dict[str | None, Stored] = {stored.external_id: stored for stored in locked if stored.external_id}
     by_email: dict[str | None, Stored] = {stored.email_key: stored for stored in locked if stored.email_key}
     return {

@@ -1,4 +1,4 @@
-"""The kinds of import files: their fields, checks and storage."""
+"""The kinds of import files: their checks and storage."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,6 @@ from infra.imports.staging import Db, Outcome
 
 
 class Kind(msgspec.Struct, frozen=True):
-    fields: dict[str, str]
-    """Field name in the API → column of the staging table."""
     required: tuple[str, ...]
     """At least one of these fields must have a column in the file."""
     rules: Rules
@@ -20,25 +18,12 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 CONSUMERS = Kind(
-    fields={"externalId": "external_id", "fullName": "full_name", "email": "email", "phone": "phone"},
     required=("externalId", "email"),
     rules=rules.CONSUMERS,
     prepare=consumers.prepare,
     store=consumers.store,
 )
 ORDERS = Kind(
-    fields={
-        "consumerId": "consumer_id",
-        "consumerExternalId": "consumer_external_id",
-        "consumerEmail": "email",
-        "externalId": "external_id",
-        "status": "status",
-        "amount": "amount",
-        "refundedAmount": "refunded_amount",
-        "currencyCode": "currency_code",
-        "baseAmount": "base_amount",
-        "placedAt": "placed_at",
-    },
     required=("externalId",),
     rules=rules.ORDERS,
     prepare=orders.prepare,

@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from psycopg import sql
+from psycopg.rows import class_row
 
 from infra.ids import new_ids
 from infra.imports.rules import REFERENCES, Environment, money_faults
@@ -74,9 +75,9 @@ FROM (
 WHERE o.row = s.row
 RETURNING s.row, o.order_id, o.owner_id, o.named_id,
     CASE WHEN s.consumer_id IS NOT NULL THEN 0 WHEN s.consumer_external_id IS NOT NULL THEN 1
-         WHEN s.email IS NOT NULL THEN 2 END,
+         WHEN s.email IS NOT NULL THEN 2 END AS reference,
     s.amount, s.refunded_amount, s.base_amount, s.currency_code,
-    (SELECT metadata FROM (SELECT s.metadata) AS merged (metadata) WHERE {suspect})
+    (SELECT metadata FROM (SELECT s.metadata) AS merged (metadata) WHERE {suspect}) AS metadata
 """).format(suspect=sql.SQL(SUSPECT_METADATA))
 
 UPDATE = """
@@ -154,7 +155,7 @@ def faults(row: Resolved, currency: str) -> list[str]:
 
 def _store_wave(connection: Db, environment: Environment, rows: list[int]) -> Outcome:
     parameters = {"environment": environment.id, "currency": environment.currency, "rows": rows}
-    resolved = sorted(Resolved(*row) for row in connection.execute(RESOLVE, parameters))
+    resolved = sorted(connection.cursor(row_factory=class_row(Resolved)).execute(RESOLVE, parameters))
     outcome = Outcome()
     new: list[int] = []
     known: list[int] = []

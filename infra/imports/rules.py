@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -10,9 +11,9 @@ from infra import fields
 from infra.imports.columns import METADATA, Columns
 from infra.imports.rows import Record
 
-Rule = Callable[[str], str]
-Row = tuple[int | str | None, ...]
-"""A row of the staging table: position in the chunk, fields in the kind's order, metadata as JSON."""
+Rule = Callable[[str], Any]
+Row = tuple[Any, ...]
+"""A row of the staging table: position in the chunk, a value for each of the kind's columns, metadata as JSON."""
 
 STATUSES = ("CREATED", "COMPLETED", "CANCELLED", "REFUNDED")
 REFERENCES = ("consumerId", "consumerExternalId", "consumerEmail")
@@ -27,8 +28,10 @@ class Environment(msgspec.Struct, frozen=True):
 class Rules(msgspec.Struct, frozen=True):
     """The rules of one kind of row; plain functions, because they are pickled for the processes."""
 
+    columns: dict[str, str]
+    """Field name in the API → column of the staging table, in the order of a row."""
     rules: Callable[[Environment], dict[str, Rule]]
-    """Rule by field, in the order of the staging table."""
+    """Rule by field."""
     faults: Callable[[Mapping[str, str], set[str], Environment], list[str]]
     """Faults between fields, from the valid fields, the names of all non-empty fields, and the environment."""
 
@@ -40,12 +43,11 @@ class Checked(msgspec.Struct):
 
 
 def consumer_rules(environment: Environment) -> dict[str, Rule]:
-    return {
-        "externalId": fields.external_id,
-        "fullName": fields.full_name,
-        "email": fields.email,
-        "phone": partial(fields.phone, region=environment.region),
-    }
+    return {field.name: partial(_apply, field, environment.region) for field in fields.CONSUMER_FIELDS}
+
+
+def _apply(field: fields.ConsumerField, region: str | None, value: str) -> Any:
+    return field.rule(value, region)
 
 
 def consumer_faults(_values: Mapping[str, str], present: set[str], _environment: Environment) -> list[str]:
@@ -97,8 +99,27 @@ def money_faults(
     return faults
 
 
-CONSUMERS = Rules(consumer_rules, consumer_faults)
-ORDERS = Rules(order_rules, order_faults)
+CONSUMERS = Rules(
+    columns={field.name: field.column for field in fields.CONSUMER_FIELDS},
+    rules=consumer_rules,
+    faults=consumer_faults,
+)
+ORDERS = Rules(
+    columns={
+        "consumerId": "consumer_id",
+        "consumerExternalId": "consumer_external_id",
+        "consumerEmail": "email",
+        "externalId": "external_id",
+        "status": "status",
+        "amount": "amount",
+        "refundedAmount": "refunded_amount",
+        "currencyCode": "currency_code",
+        "baseAmount": "base_amount",
+        "placedAt": "placed_at",
+    },
+    rules=order_rules,
+    faults=order_faults,
+)
 
 
 def check(kind: Rules, environment: Environment, columns: Columns, records: Iterable[Record]) -> Checked:
@@ -109,7 +130,7 @@ def check(kind: Rules, environment: Environment, columns: Columns, records: Iter
         if record.fault:
             checked.rejects[position] = record.fault
             continue
-        values: dict[str, str] = {}
+        values: dict[str, Any] = {}
         faults = []
         for index, name in columns.fields:
             if cell := record.cells[index]:
@@ -124,7 +145,7 @@ def check(kind: Rules, environment: Environment, columns: Columns, records: Iter
         if faults:
             checked.rejects[position] = "; ".join(faults)
         else:
-            checked.rows.append((position, *map(values.get, rules), metadata))
+            checked.rows.append((position, *map(values.get, kind.columns), metadata))
     return checked
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import psycopg
+from psycopg.rows import class_row
 
 from infra.database.engine import CONNECT_ARGS
 from infra.imports import columns, rules
@@ -42,16 +43,20 @@ def find_environment(connection: Db, organization: str, mode: str) -> Environmen
     Raises:
         ImportFailed: the organization does not exist.
     """
-    row = connection.execute(
-        """
+    row = (
+        connection.cursor(row_factory=class_row(Environment))
+        .execute(
+            """
         SELECT e.id, o.currency, o.region FROM organizations o JOIN environments e ON e.organization_id = o.id
         WHERE o.name = %s AND e.mode = %s
         """,
-        (organization, mode),
-    ).fetchone()
+            (organization, mode),
+        )
+        .fetchone()
+    )
     if not row:
         raise ImportFailed(f"There is no organization {organization!r}: `consumers org create` makes one")
-    return Environment(*row)
+    return row
 
 
 def run(
@@ -89,7 +94,7 @@ def run(
     counts = Counts()
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = Reader(file)
-        assigned = columns.assign(reader.header, list(kind.fields), mapping or {})
+        assigned = columns.assign(reader.header, list(kind.rules.columns), mapping or {})
         if not assigned.names.intersection(kind.required):
             raise ImportFailed(f"The file needs a column {' or '.join(kind.required)}")
         chunks = Chunks(connection, kind, environment, dry_run=dry_run)

@@ -15,6 +15,7 @@ import msgspec
 import phonenumbers
 
 from infra.database.rows import select_list
+from infra.fields import CONSUMER_FIELDS
 from infra.index.terms import terms
 from infra.phones import parse_plain
 from infra.wire import JSONObject, Time, time, without_trailing_zeros
@@ -26,9 +27,6 @@ EXTENSION = re.compile("[x#]")
 
 UNSPACED_FROM = "\u0e00"
 """All scripts without spaces between words begin at this character or above (`analysis.py`)."""
-
-TEXT_FIELDS = {"email": "email", "phone": "phone", "fullName": "full_name", "externalId": "external_id"}
-"""Fields with text terms → columns. Conditions (`infra/filters`) accept exactly these fields as text."""
 
 
 class ConsumerRow(NamedTuple):
@@ -133,7 +131,8 @@ class Tombstone(msgspec.Struct, rename="camel"):
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
-_texts = attrgetter(*TEXT_FIELDS.values())
+_field_values = attrgetter(*(field.column for field in CONSUMER_FIELDS))
+_FIELD_NAMES = tuple(field.name for field in CONSUMER_FIELDS)
 
 
 def consumer_json(row: ConsumerRow) -> bytes:
@@ -144,7 +143,7 @@ def consumer_json(row: ConsumerRow) -> bytes:
 def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
     """Return the document of a consumer, as JSON."""
     consumer = _consumer(row)
-    compared = terms(dict(zip(TEXT_FIELDS, _texts(row), strict=True)), row.metadata)
+    compared = terms(dict(zip(_FIELD_NAMES, _field_values(row), strict=True)), row.metadata)
     digits = phone_digits(row.phone) if row.phone else ()
     return _encode(
         Document(

@@ -88,16 +88,20 @@ def number_term(path: str, number: Decimal | int) -> str:
     return f"{path}\0002{magnitude}"
 
 
-def terms(texts: Mapping[str, Any], metadata: str | None) -> Terms:
+def terms(values: Mapping[str, Any], metadata: str | None) -> Terms:
     """Return the terms of a consumer.
 
     Args:
-        texts: values of the text fields, by name; arrays are indexed like arrays in metadata.
+        values: values of the fields, by name; arrays are indexed like arrays in metadata.
         metadata: JSON text.
     """
     collected = Terms([], [], [])
-    for path, text in texts.items():
-        _add(collected, path, text)
+    for path, value in values.items():
+        if isinstance(value, str):  # saves the call of `_add`, 3 % of the time to make a document
+            collected.texts.append(path)
+            _add_text(collected, path, value)
+        else:
+            _add(collected, path, value)
     if metadata is not None:
         _add(collected, METADATA, _decode(metadata))
         collected.texts[:] = dict.fromkeys(collected.texts)

@@ -99,7 +99,7 @@ def test_rows_swallowed_by_an_open_quote_are_told_and_never_stored(shop: Shop) -
         (b"email\na@shop.example\nb\xe9@shop.example\n", "Line 3 is not UTF-8"),
         ("email\na@shop.example\n".encode("utf-16"), "Line 1 is not UTF-8"),
         (b"email\na@shop.example\n\xe2\x82", "Line 3 is not UTF-8"),
-        (b"email,mail,id\n", "'mail' is unknown; 'id' is unknown. Known are externalId, fullName, email, phone"),
+        (b"email,mail,id\n", "'mail' is unknown; 'id' is unknown. Known are email, phone, fullName, externalId"),
         (b"email,email\n", "duplicate column 'email'"),
         (b"metadata.a,metadata.a,email\n", "duplicate column 'metadata.a'"),
         (b"email,metadata.\n", "'metadata.' is unknown"),
