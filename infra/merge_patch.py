@@ -15,8 +15,11 @@ def merge(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
     Raises:
         ValueError: the result exceeds a limit of metadata.
     """
-    result = msgspec.Raw(msgspec.json.encode(_merge(msgspec.Raw((stored or "{}").encode()), patch)))
-    fields.metadata(msgspec.json.decode(result))
+    try:
+        result = msgspec.Raw(msgspec.json.encode(_merge(msgspec.Raw((stored or "{}").encode()), patch)))
+        fields.metadata(msgspec.json.decode(result))
+    except RecursionError:  # decoded with fewer frames on the stack, so the limit of the interpreter is reached here
+        raise ValueError(fields.TOO_DEEP) from None
     return result
 
 
