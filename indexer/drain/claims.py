@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import sqlalchemy as sa
 
 from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow
-from infra.index.generations import BARRIER
+from infra.index.generations import BARRIER, State
 
 ROWS = 1000
 """Maximum of outbox rows in a round."""
@@ -57,7 +57,7 @@ class Generation(NamedTuple):
 
     id: int
     index_name: str
-    state: str
+    state: State
     document_version: int
     fields: frozenset[str]
     """Fields the mapping declares. The index refuses documents with undeclared fields."""

@@ -137,7 +137,7 @@ class Builder:
         started = time.monotonic()
         try:
             with self._engine.connect() as connection:
-                if fill.fill(connection, self._writer, self._rows) is None:
+                if not fill.write_page(connection, self._writer, self._rows):
                     return False
         except fill.RefusedError as error:
             transitions.abandon(self._engine, building.id, str(error))
@@ -154,14 +154,14 @@ class Builder:
                 time.sleep(POLL_SECONDS)
 
     def _refill(self, building: Building | None) -> bool:
-        """Write missed changes to the generations beside the live one; return False if there are none."""
+        """Write missed changes to the standby generations; return False if there are none."""
         with self._engine.connect() as connection:
             generations = refill.with_misses(connection)
         for generation in generations:
             with self._engine.connect() as connection:
-                refilled = refill.refill(connection, self._writer, generation, self._rows)
-            if refilled.refused and building and building.id == generation.id:
-                reason = f"{len(refilled.refused)} documents are refused: {next(iter(refilled.refused.values()))}"
+                refused = refill.write_misses(connection, self._writer, generation, self._rows)
+            if refused and building and building.id == generation.id:
+                reason = f"{len(refused)} documents are refused: {next(iter(refused.values()))}"
                 transitions.abandon(self._engine, generation.id, reason)
         return bool(generations)
 

@@ -1,77 +1,81 @@
-"""Writing again what a generation beside the live one has missed; as the drain does, but for that one alone."""
+"""Write the misses of a standby generation: changes that the drain, or the filling, could not write to that index."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain.bulk import fit_to_mapping, raise_if_unavailable, refresh, write
-from indexer.drain.claims import Generation
+from indexer.drain.claims import Generation, Versions
 from indexer.drain.round import read_documents
 from infra.index import mapping, naming
 
-ROWS = 1000
-
-# A generation that is being filled gets them when it is full.
-LACKING = sa.text("""
+# In the state `filling` nobody reads the index, so its misses wait until it is full.
+WITH_MISSES = sa.text("""
     SELECT g.id, g.index_name, g.state, g.document_version, g.fields FROM generations g
     WHERE g.state IN ('refreshed', 'kept') AND g.lost_at IS NULL AND NOT g.is_paused
         AND g.document_version <= :document_version AND EXISTS (
             SELECT FROM generation_misses m
             WHERE m.generation_id = g.id AND (m.retry_at IS NULL OR m.retry_at <= now()))
     ORDER BY g.state = 'kept', g.id""")
-TAKE = sa.text("""
+LOCK_MISSES = sa.text("""
     SELECT id, environment_id, consumer_id, version FROM generation_misses
     WHERE generation_id = :generation_id AND (retry_at IS NULL OR retry_at <= now())
     ORDER BY id LIMIT :rows FOR UPDATE SKIP LOCKED""")
-DONE = sa.text("DELETE FROM generation_misses WHERE generation_id = :generation_id AND id = ANY(:ids)")
-# What is refused everywhere has its row in the outbox, and comes again with that.
-KNOWN = sa.text("SELECT DISTINCT consumer_id FROM outbox WHERE consumer_id = ANY(:ids)")
-LATER = sa.text("""
+DELETE = sa.text("DELETE FROM generation_misses WHERE generation_id = :generation_id AND id = ANY(:ids)")
+IN_OUTBOX = sa.text("SELECT DISTINCT consumer_id FROM outbox WHERE consumer_id = ANY(:ids)")
+RETRY_LATER = sa.text("""
     UPDATE generation_misses SET retry_at = now() + interval '1 minute'
     WHERE generation_id = :generation_id AND id = ANY(:ids)""")
 
 
-class Refilled(NamedTuple):
-    rows: int
-    refused: dict[str, str]
-    """Why, by consumer, this generation alone does not take a document."""
-
-
 def with_misses(connection: sa.Connection) -> list[Generation]:
-    """The generations that are to be given what they missed."""
-    rows = connection.execute(LACKING, {"document_version": mapping.DOCUMENT_VERSION})
+    """List the standby generations whose misses are due, the one being built first."""
+    rows = connection.execute(WITH_MISSES, {"document_version": mapping.DOCUMENT_VERSION})
     return [Generation.from_row(row) for row in rows]
 
 
-def refill(connection: sa.Connection, client: OpenSearch, generation: Generation, rows: int = ROWS) -> Refilled:
-    """Write some of what a generation missed, and make it searchable, in one transaction.
+def write_misses(connection: sa.Connection, client: OpenSearch, generation: Generation, rows: int) -> dict[str, str]:
+    """Write up to `rows` misses of a generation, and refresh its index, in one transaction.
+
+    Returns, by consumer id, why this generation alone refuses a document; these misses are tried again after a minute.
+    A document that the live generation refuses too keeps its outbox row, and comes back with that row: its miss is
+    deleted.
 
     Raises:
-        IndexUnavailable, OpenSearchException: it cannot be written just now; nothing was forgotten.
-        DBAPIError: the database is away.
+        IndexUnavailable, OpenSearchException: the index cannot be written at present; every miss is kept.
+        DBAPIError: the database is unavailable.
     """
     with connection.begin():
-        missed = connection.execute(TAKE, {"generation_id": generation.id, "rows": rows}).all()
-        if not missed:
-            return Refilled(0, {})
-        versions: dict[str, tuple[int, int]] = {}
-        for row in missed:
-            known = versions.get(row.consumer_id, (0, 0))[1]
-            versions[row.consumer_id] = (row.environment_id, max(row.version, known))
-        batch, failures = read_documents(connection, versions)
-        items = write(client, naming.write_alias(generation.index_name), fit_to_mapping(batch, generation.fields))
+        misses = connection.execute(LOCK_MISSES, {"generation_id": generation.id, "rows": rows}).all()
+        if not misses:
+            return {}
+        documents, failures = read_documents(connection, _newest(misses))
+        alias = naming.write_alias(generation.index_name)
+        items = write(client, alias, fit_to_mapping(documents, generation.fields))
         raise_if_unavailable(items)
         refresh(client, generation.index_name)
         refused = {
-            written.consumer_id: item.error_kind for written, item in zip(batch, items, strict=True) if item.is_refused
+            document.consumer_id: item.error_kind
+            for document, item in zip(documents, items, strict=True)
+            if item.is_refused
         }
         refused |= {failure.consumer_id: failure.reason.partition(":")[0] for failure in failures}
-        for known in connection.execute(KNOWN, {"ids": list(refused)}).scalars():
-            del refused[known]
-        for statement, chosen in (
-            (DONE, [row.id for row in missed if row.consumer_id not in refused]),
-            (LATER, [row.id for row in missed if row.consumer_id in refused]),
+        for consumer_id in connection.execute(IN_OUTBOX, {"ids": list(refused)}).scalars():
+            del refused[consumer_id]
+        for statement, ids in (
+            (DELETE, [miss.id for miss in misses if miss.consumer_id not in refused]),
+            (RETRY_LATER, [miss.id for miss in misses if miss.consumer_id in refused]),
         ):
-            connection.execute(statement, {"generation_id": generation.id, "ids": chosen})
-    return Refilled(len(missed), refused)
+            connection.execute(statement, {"generation_id": generation.id, "ids": ids})
+    return refused
+
+
+def _newest(misses: Sequence[sa.Row[Any]]) -> Versions:
+    """By consumer id, the environment id and the newest version among the misses."""
+    versions: Versions = {}
+    for miss in misses:
+        _, known = versions.get(miss.consumer_id, (0, 0))
+        versions[miss.consumer_id] = (miss.environment_id, max(miss.version, known))
+    return versions

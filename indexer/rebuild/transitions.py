@@ -129,7 +129,7 @@ def begin_filling(engine: sa.Engine, client: OpenSearch, prefix: str, generation
         if name is None:
             return
         connection.execute(sa.text("SET LOCAL statement_timeout = '5min'"))
-        fill.plan(connection, generation_id)
+        fill.divide_table(connection, generation_id)
         if name not in indices.existing(client, prefix):
             indices.create(client, name)
         uuid = indices.existing(client, prefix)[name].uuid

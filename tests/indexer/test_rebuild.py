@@ -34,7 +34,7 @@ from tests.indexer.rebuild_steps import (
 def test_rebuilt_index_equals_the_database_and_old_is_kept(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill, "ROWS", 30)
+    monkeypatch.setattr(fill, "SLICE_ROWS", 30)
     insert_consumers(pipeline, 100)
     gone = pipeline.insert_consumer()
     pipeline.drain()
@@ -65,7 +65,7 @@ def test_change_in_any_phase_is_in_the_new_index(pipeline: Pipeline, builder: Bu
 def test_change_of_a_filled_row_is_in_the_new_index(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill, "ROWS", 2)
+    monkeypatch.setattr(fill, "SLICE_ROWS", 2)
     renamed, gone, _, _ = insert_consumers(pipeline, 4)
     pipeline.drain()
     send_request(pipeline, "rebuild")
@@ -188,7 +188,7 @@ def test_verification_resumes_and_compares_each_range_once(
 def test_pauses_do_not_count_in_the_rate_of_a_rebuild(
     pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill, "ROWS", 500)
+    monkeypatch.setattr(fill, "SLICE_ROWS", 500)
     insert_consumers(pipeline, 1000)
     pipeline.drain()
     send_request(pipeline, "rebuild")

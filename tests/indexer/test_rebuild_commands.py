@@ -142,7 +142,7 @@ def test_pause_resume_cancel_and_drop_report_their_effect(
 def test_progress_is_equal_in_cli_api_and_metrics(
     pipeline: Pipeline, builder: Builder, consumers: ConsumersCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fill, "ROWS", 20)
+    monkeypatch.setattr(fill, "SLICE_ROWS", 20)
     insert_consumers(pipeline, 50)
     pipeline.drain()
     service = Service(pipeline.database, tmp_path)
