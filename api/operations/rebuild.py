@@ -30,7 +30,7 @@ async def index(state: State) -> Response[Status]:
 
 
 def _route(request: Request) -> HTTPRouteHandler:
-    """The route of a request: write the request into the database, then wake a worker, which acts on it."""
+    """The route of a request: write the request into the database, then wake a worker."""
 
     async def handler(transaction: Transaction, state: State) -> Response[Rebuild]:
         response = await transaction.run_sync(_make, request, state, render=accepted)

@@ -1,18 +1,18 @@
-"""Rebuild the index beside the live one, while clients write and read. The steps, by phase:
+"""Rebuild the index beside the live index, while clients write and read. The steps, by phase:
 
-1. `requested`: a request has inserted the row of the new generation. Choose a name that no existing index has.
+1. `requested`: a request has inserted the row of the new generation. Choose an unused index name.
 2. `creating`: divide the table `consumers` into slices, and create the index. From here on the drains write every
-   change to the new index too; a change that the new index does not take becomes a miss.
+   change to the new index too; a change not taken by the new index becomes a miss.
 3. `filling`: write every consumer, page by page. Any number of workers do this together. Once every slice is done, the
    state becomes `refreshed`: the drains refresh the new index too.
 4. `refilling`: write the missed changes again, until there is no miss.
 5. `verifying`: compare the new index with the database, range by range. A difference fails the rebuild.
-6. `swapping`: if there is no miss, switch reads to the new index, and keep the previous one for a rollback. If there is
-   one, go back to step 4, and from there to step 6.
+6. `swapping`: without misses, switch reads to the new index, and keep the previous index for a rollback. With misses,
+   go back to step 4, and from there to step 6.
 
 Each step is short and may be repeated. A worker reads the next step from the generation's row, so any worker continues
-after another is killed. Every worker takes steps 3 and 4; one worker at a time, the leader, takes the other steps, and
-also carries out rollbacks and removes old generations. `docs/rebuild-states.md` has the diagram, and
+after a kill. Every worker takes steps 3 and 4. The leader, a single worker at a time, takes the remaining steps,
+carries out rollbacks, and removes old generations. `docs/rebuild-states.md` has the diagram, and
 `docs/decisions/0011-online-rebuilds.md` the reasons.
 """
 
@@ -45,12 +45,12 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 5.0
 ROWS = 2000
 """Documents of a page."""
 LATE_MS = 250
-"""Live changes older than this are late: the next page waits for them."""
+"""Age from which a live change is late, so that the next page waits."""
 YIELD_SECONDS = 2.0
 """Longest wait for late live changes after a page, unless the page itself took longer."""
 POLL_SECONDS = 0.02
 VERIFY_SECONDS = 2.0
-"""Length of one verification step: a worker that shuts down waits no longer than this."""
+"""Length of a verification step, and so the longest wait of a worker during shutdown."""
 LEADER_LOCK = 0x73746577
 
 ROLLBACK = sa.text("SELECT id FROM generations WHERE state = 'kept' AND wanted = 'rollback'")
@@ -58,7 +58,7 @@ OLD_GENERATIONS = sa.text("""
     SELECT EXISTS (SELECT FROM generations WHERE state = 'kept' AND keep_until <= now() AND wanted IS NULL) AS expired,
         EXISTS (SELECT FROM generations WHERE state = 'dropped' AND removed_at IS NULL) AS dropped""")
 HAS_MISSES = sa.text("SELECT EXISTS (SELECT FROM generation_misses WHERE generation_id = :id)")
-# While the live index is lost, no change can become searchable in it, so none counts as late.
+# While the live index is lost, no change can become searchable, so no change is late.
 LATE = sa.text("""
     SELECT EXISTS (
         SELECT FROM outbox WHERE lane = 'live' AND parked_at IS NULL AND retry_at IS NULL
@@ -77,7 +77,7 @@ class Building(NamedTuple):
     document_version: int
     is_verified: bool
     verify_position: str
-    """Ids up to this one are verified."""
+    """Ids up to here are verified."""
     total: int
 
 
@@ -86,7 +86,7 @@ BUILDING = sa.text(f"SELECT {_COLUMNS} FROM generations g WHERE g.state IN ('fil
 
 
 class Builder:
-    """Takes the steps of rebuilds. A process has one; any number of processes work together."""
+    """Takes the steps of rebuilds: a single builder in each process, in any number of processes at the same time."""
 
     def __init__(self, settings: Settings, name: str = "rebuild") -> None:
         self._engine = open_engine(settings, pool_size=3, name=name)
@@ -118,7 +118,7 @@ class Builder:
         self._client.close()
 
     def step(self) -> bool:
-        """Take one step; return False if there is none to take."""
+        """Take a step; return False if there is no step to take."""
         building = self._building()
         if building and building.phase == "filling" and not building.is_paused and self._fill(building):
             return True
@@ -133,7 +133,7 @@ class Builder:
         return None if row is None else Building._make(row)
 
     def _fill(self, building: Building) -> bool:
-        """Write one page; return False if no slice is free."""
+        """Write a page; return False if no slice is free."""
         started = time.monotonic()
         try:
             with self._engine.connect() as connection:
@@ -167,10 +167,10 @@ class Builder:
 
     @contextmanager
     def _leadership(self) -> Iterator[bool]:
-        """Hold the advisory lock of the leader; yield False if another worker holds it.
+        """Hold the advisory lock of the leader; yield False if another worker is the leader.
 
-        PostgreSQL releases the lock with its session: at once when the worker is killed, and after 10 minutes when the
-        worker hangs. Two leaders would only do the same work twice.
+        PostgreSQL releases the lock at the end of the session: at once when the worker is killed, and after 10 minutes
+        when the worker hangs. Two leaders would only do the same work twice.
         """
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("SET idle_session_timeout = '10min'"))
@@ -183,7 +183,7 @@ class Builder:
                     connection.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), lock)
 
     def _step_of_leader(self) -> bool:
-        """Remove old generations, then take one step of a rollback or of the rebuild; return False if there is none."""
+        """Remove old generations, then take a step of a rollback or rebuild; return False if there is no step."""
         with self._engine.connect() as connection:
             old = connection.execute(OLD_GENERATIONS).one()
             rollback = connection.execute(ROLLBACK).scalar_one_or_none()
@@ -205,7 +205,7 @@ class Builder:
         return self._step_of_phase(building)
 
     def _step_of_phase(self, building: Building) -> bool:
-        """Take the leader's step in the present phase; return False if the phase waits for other workers' steps."""
+        """Take the leader's step in the present phase; return False if the phase waits for the steps of all workers."""
         match building.phase:
             case "requested":
                 transitions.choose_name(self._engine, self._client, self._prefix, building.id)
@@ -232,7 +232,7 @@ class Builder:
         return transitions.move(self._engine, building.id, "swapping" if building.is_verified else "verifying")
 
     def _verify(self, building: Building) -> None:
-        """Compare ranges for `VERIFY_SECONDS`, and record each one; stop when the rebuild is paused or cancelled."""
+        """Compare ranges for `VERIFY_SECONDS`, and record each range; stop when the rebuild is paused or cancelled."""
         refresh(self._writer, building.index_name)
         position = building.verify_position
         for comparison in self._compared(building, time.monotonic() + VERIFY_SECONDS):

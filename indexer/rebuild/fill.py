@@ -1,6 +1,6 @@
 """Write every consumer to a new index: the table is divided into slices, and workers write the slices page by page.
 
-A page is one transaction: lock a slice, write the documents, advance the position of the slice. After a crash the page
+A page is a transaction: lock a slice, write the documents, advance the position of the slice. After a crash the page
 is written again. Changes made meanwhile reach the index by the drains: the index keeps the newest version of each
 document, whichever writer comes last.
 """
@@ -20,7 +20,7 @@ from infra.index import documents, mapping, naming
 SLICE_ROWS = 4_000
 """Consumers of a slice. Small slices let all workers finish at about the same time."""
 HOPELESS_DOCUMENTS = 20
-"""If a page of at least this many documents is refused as a whole, the index would refuse all others too."""
+"""If a page of at least this many documents is refused as a whole, the index would refuse all further documents too."""
 
 DIVIDE = sa.text("""
     WITH RECURSIVE walk (number, position, until_id) AS (
@@ -62,12 +62,12 @@ class Page(NamedTuple):
 
 
 def divide_table(connection: sa.Connection, generation_id: int) -> None:
-    """Divide the table into slices, unless that is done. The last slice has no end: it includes new consumers."""
+    """Divide the table into slices, unless slices exist. The last slice has no end, so new consumers are included."""
     connection.execute(DIVIDE, {"generation_id": generation_id, "rows": SLICE_ROWS})
 
 
 def write_page(connection: sa.Connection, client: OpenSearch, rows: int) -> bool:
-    """Write up to `rows` consumers of a free slice in one transaction; return False if no slice is free.
+    """Write up to `rows` consumers of a free slice in a transaction; return False if no slice is free.
 
     Consumers without a document, or with a refused document, become misses.
 
@@ -109,7 +109,7 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
         key = (consumer.environment_id, consumer.id, consumer.version)
         try:
             page.append(Document(*key, documents.document(consumer, audience_ids)))
-        except Exception as error:  # noqa: BLE001 (whatever the error, the other rows of the page are written)
+        except Exception as error:  # noqa: BLE001 (the remaining rows of the page are written after any error)
             failures[consumer.id] = type(error).__name__
             failed.append(Document(*key, b""))
     return Page(page, failures, failed, rows[-1].id if rows else None)

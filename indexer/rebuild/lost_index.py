@@ -1,13 +1,13 @@
 """Compare OpenSearch with the rows of `generations` every second, and correct OpenSearch: the rows are right.
 
-- An index that is gone, or replaced by another index of the same name (created by hand, restored from a snapshot), is
-  recognised by its UUID.
-- An index whose files were replaced by older files is recognised by its sequence numbers: the highest one is below
-  the highest one that was on disk in every copy. A crash cannot cause this, because whichever copy becomes the primary
-  has these operations.
-- When the live index is lost, reads have no index until a rebuild has built one: an error, never an empty list. The
+- A deleted index, or an index replaced under the same name (created by hand, restored from a snapshot), is detected by
+  the UUID.
+- An index with older files in place of the current files is detected by the sequence numbers: the highest number is
+  below the highest number seen on disk in every copy. A crash cannot cause this, because every copy that can become the
+  primary has the operations seen on disk.
+- When the live index is lost, reads have no index until the end of a rebuild: an error, never an empty list. The
   rebuild starts automatically.
-- An alias that is missing or points elsewhere, for example after a swap whose transaction did not commit, is corrected.
+- A missing or misdirected alias, for example after a swap without a commit, is corrected.
 """
 
 import threading
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 INTERVAL_SECONDS = 1.0
 RESTART_SECONDS = 30
-"""Pause after a failed or cancelled rebuild before a lost live index starts the next one."""
+"""Pause after a failed or cancelled rebuild before a lost live index starts the next rebuild."""
 
 # False while a transition holds the barrier: during a swap the aliases may be ahead of the rows.
 TRY_BARRIER = sa.text("SELECT pg_try_advisory_xact_lock_shared(:lock)").bindparams(lock=BARRIER)
@@ -80,7 +80,7 @@ def _check_seq_nos(
     rows: Sequence[sa.Row[Any]],
     existing: Mapping[str, Index],
 ) -> bool:
-    """Record the sequence numbers of each index; where they decreased, disown the index.
+    """Record the sequence numbers of each index; where the numbers decreased, disown the index.
 
     Returns whether an index was disowned.
     """
@@ -102,7 +102,7 @@ def _check_seq_nos(
 def _record_lost(
     connection: sa.Connection, client: OpenSearch, row: sa.Row[tuple[object, ...]], index: Index | None
 ) -> None:
-    """Record a lost index; if another index has its name, remove the write alias, so that no drain writes there."""
+    """Record a lost index, and remove the write alias from a replacement, so that no drain writes there."""
     if index and naming.write_alias(row.index_name) in index.aliases:
         client.indices.delete_alias(index=row.index_name, name=naming.write_alias(row.index_name))
     if transitions.record_lost(connection, row.id):
@@ -116,7 +116,7 @@ def _check_live(
     live: sa.Row[tuple[object, ...]],
     existing: Mapping[str, Index],
 ) -> None:
-    """Point the read alias at the live index alone; if that is lost, remove the alias and start a rebuild."""
+    """Point the read alias at the live index alone. If the live index is lost, remove the alias and start a rebuild."""
     alias = naming.read_alias(settings.index_prefix)
     read = {name for name, index in existing.items() if alias in index.aliases}
     index = existing.get(live.index_name)

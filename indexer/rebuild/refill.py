@@ -1,4 +1,4 @@
-"""Write the misses of a standby generation: changes that the drain, or the filling, could not write to that index."""
+"""Write the misses of a standby generation: changes not taken when the drain, or the filling, wrote them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from indexer.drain.claims import Generation, Versions
 from indexer.drain.round import read_documents
 from infra.index import mapping, naming
 
-# In the state `filling` nobody reads the index, so its misses wait until it is full.
+# In the state `filling`, misses wait until the index is full.
 WITH_MISSES = sa.text("""
     SELECT g.id, g.index_name, g.state, g.document_version, g.fields FROM generations g
     WHERE g.state IN ('refreshed', 'kept') AND g.lost_at IS NULL AND NOT g.is_paused
@@ -31,17 +31,18 @@ RETRY_LATER = sa.text("""
 
 
 def with_misses(connection: sa.Connection) -> list[Generation]:
-    """List the standby generations whose misses are due, the one being built first."""
+    """List the standby generations with misses to write now, the generation being built first."""
     rows = connection.execute(WITH_MISSES, {"document_version": mapping.DOCUMENT_VERSION})
     return [Generation.from_row(row) for row in rows]
 
 
 def write_misses(connection: sa.Connection, client: OpenSearch, generation: Generation, rows: int) -> dict[str, str]:
-    """Write up to `rows` misses of a generation, and refresh its index, in one transaction.
+    """Write up to `rows` misses of a generation, and refresh the index, in a transaction.
 
-    Returns, by consumer id, why this generation alone refuses a document; these misses are tried again after a minute.
-    A document that the live generation refuses too keeps its outbox row, and comes back with that row: its miss is
-    deleted.
+    A document refused by the live generation too keeps an outbox row, and returns with that row: the miss is deleted.
+
+    Returns:
+        By consumer id, the reason for each document refused by this generation alone, to be retried after a minute.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index cannot be written at present; every miss is kept.

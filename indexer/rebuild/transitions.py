@@ -1,7 +1,7 @@
 """Changes of a generation's state and phase (`docs/rebuild-states.md`).
 
 The table `generations` is written here and in `infra/operations/rebuild.py` (requests, the first generation), and
-nowhere else. A change of state holds the barrier exclusively: no round of a drain is under way at that moment, and
+nowhere else. A change of state holds the barrier exclusively: no round of a drain is under way meanwhile, and
 every later round reads the new state. A change of phase within a state needs no barrier, because the drains do not
 read the phase.
 """
@@ -54,8 +54,8 @@ READY_TO_SWAP = sa.text("""
     WHERE id = :id AND NOT is_paused AND lost_at IS NULL
         AND (state = 'refreshed' AND phase = 'swapping' AND wanted IS NULL OR state = 'kept' AND wanted = 'rollback')
         AND NOT EXISTS (SELECT FROM generation_misses WHERE generation_id = g.id)""")
-# In this order: the kept generation expires, the live one becomes the kept one (dropped if its index is lost), and the
-# new one becomes the live one. At most one generation is live at any moment.
+# In order: the kept generation expires, the live generation becomes kept (or dropped, if the index is lost), and the
+# new generation becomes live. At no moment are two generations live.
 SWAP = (
     sa.text("UPDATE generations SET keep_until = present(), wanted = NULL WHERE state = 'kept' AND id <> :id"),
     sa.text("""
@@ -67,8 +67,8 @@ SWAP = (
             ended_at = coalesce(ended_at, present())
         WHERE id = :id"""),
 )
-# In the phase `requested` the name is not checked yet, so an existing index of that name is not the generation's own:
-# the index is recorded as removed, so that it is never deleted.
+# In the phase `requested` the name is not checked yet: an existing index of the same name does not belong to the
+# generation, and is recorded as removed, to prevent deletion.
 ABANDON = sa.text("""
     UPDATE generations SET state = 'dropped', phase = CASE WHEN error IS NULL AND wanted = 'cancel'
             AND CAST(:error AS text) IS NULL THEN 'cancelled' ELSE 'failed' END,
@@ -97,7 +97,7 @@ DISOWN_UUID = sa.text("UPDATE generations SET index_uuid = index_uuid || ' disow
 
 @contextmanager
 def barrier_held(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Begin a transaction that holds the barrier exclusively. New rounds of the drains wait until it ends.
+    """Begin a transaction with the barrier held exclusively. New rounds of the drains wait for the end of the transaction.
 
     Raises:
         OperationalError: running rounds did not end within 5 seconds.
@@ -109,7 +109,7 @@ def barrier_held(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def choose_name(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int) -> None:
-    """Move from `requested` to `creating`, with a name that no existing index has."""
+    """Move from `requested` to `creating`, with an unused index name."""
     existing = indices.existing(client, prefix)
     with engine.begin() as connection:
         name = connection.execute(REQUESTED, {"id": generation_id}).scalar_one_or_none()
@@ -121,8 +121,8 @@ def choose_name(engine: sa.Engine, client: OpenSearch, prefix: str, generation_i
 def begin_filling(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int) -> None:
     """Divide the table into slices, create the index, and move from `creating` to `filling`.
 
-    From then on the drains write the index too. The generation's row stays locked throughout, so that the generation is
-    not cancelled and removed before its index exists.
+    From then on the drains write the index too. The generation's row stays locked throughout: otherwise the generation
+    could be cancelled and removed before the index exists.
     """
     with engine.begin() as connection:
         name = connection.execute(CREATING, {"id": generation_id}).scalar_one_or_none()
@@ -140,7 +140,7 @@ def begin_filling(engine: sa.Engine, client: OpenSearch, prefix: str, generation
 
 
 def end_filling(engine: sa.Engine, generation_id: int) -> bool:
-    """Move from `filling` to `refilling` if every slice is done; return whether it moved.
+    """Move from `filling` to `refilling` if every slice is done; return whether the phase changed.
 
     From then on the drains refresh the index after each write.
     """
@@ -149,7 +149,7 @@ def end_filling(engine: sa.Engine, generation_id: int) -> bool:
 
 
 def move(engine: sa.Engine, generation_id: int, phase: Literal["refilling", "verifying", "swapping"]) -> bool:
-    """Change the phase of a generation in the state `refreshed`; return whether it is still in that state."""
+    """Change the phase of a generation in the state `refreshed`; return False if the state has changed."""
     with engine.begin() as connection:
         return bool(connection.execute(TO_PHASE, {"id": generation_id, "phase": phase}).rowcount)
 
@@ -157,7 +157,7 @@ def move(engine: sa.Engine, generation_id: int, phase: Literal["refilling", "ver
 def record_verified(
     engine: sa.Engine, generation_id: int, position: str, last: str | None, differences: int
 ) -> int | None:
-    """Record that the ids after `position`, up to `last`, were verified; return the differences found so far.
+    """Record the ids after `position`, up to `last`, as verified; return the number of differences so far.
 
     Returns None, and records nothing, if the rebuild is no longer verifying at `position`: paused, cancelled, or
     another worker verified the range.
@@ -169,7 +169,7 @@ def record_verified(
 
 
 def swap(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int) -> bool:
-    """Make a generation without misses the live one, and keep the previous live one; return whether it was done.
+    """Make a generation without misses live, and keep the previous live generation; return False if not ready.
 
     Raises:
         OpenSearchException, SearchError: reads may use either index. Both are up to date, and the rows are unchanged.
@@ -189,21 +189,21 @@ def swap(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int)
 
 
 def abandon(engine: sa.Engine, generation_id: int, error: str | None = None) -> None:
-    """Drop the generation being built: `failed` with an error, else `cancelled`. Reads never used its index."""
+    """Drop the generation being built: `failed` with an error, else `cancelled`. Reads never used the index."""
     with barrier_held(engine) as connection:
         connection.execute(ABANDON, {"id": generation_id, "error": error and error[:500]})
     log.warning("rebuild_ended", generation=generation_id, reason=error or "cancelled")
 
 
 def expire(engine: sa.Engine) -> None:
-    """Drop kept generations whose `keep_until` is over."""
+    """Drop kept generations after `keep_until`."""
     with barrier_held(engine) as connection:
         for index_name in connection.execute(EXPIRE).scalars():
             log.info("generation_dropped", index=index_name)
 
 
 def remove_dropped(engine: sa.Engine, client: OpenSearch, prefix: str) -> None:
-    """Delete the indices, slices and misses of dropped generations, which no process writes or reads any more.
+    """Delete the indices, slices and misses of dropped generations. No process writes or reads dropped generations.
 
     Raises:
         OpenSearchException, SearchError: an index may still exist.
@@ -214,7 +214,7 @@ def remove_dropped(engine: sa.Engine, client: OpenSearch, prefix: str) -> None:
     for row in dropped:
         existing = indices.existing(client, prefix)
         index = existing.get(row.index_name)
-        # Reads may still use this index after a swap whose transaction did not commit.
+        # Reads may still use this index after a swap without a commit.
         if index and live and naming.read_alias(prefix) in index.aliases and live.index_name in existing:
             indices.switch_reads(client, prefix, live.index_name)
         indices.delete(client, row.index_name)
@@ -227,30 +227,30 @@ def remove_dropped(engine: sa.Engine, client: OpenSearch, prefix: str) -> None:
 
 
 def _delete_misses(engine: sa.Engine, generation_id: int) -> bool:
-    """Delete some misses of a generation; return whether there may be further ones."""
+    """Delete some misses of a generation; return whether misses may be left."""
     with engine.begin() as connection:
         values = {"id": generation_id, "rows": MISSES_PER_DELETE}
         return connection.execute(DELETE_MISSES, values).rowcount == MISSES_PER_DELETE
 
 
 def record_lost(connection: sa.Connection, generation_id: int) -> bool:
-    """Record that a generation's index is gone or replaced; return False if that was recorded already.
+    """Record a generation's index as gone or replaced; return False if recorded already.
 
-    A generation being built is cancelled with an error, a kept one expires, and the live one waits for a rebuild.
+    A generation being built is cancelled with an error, a kept generation expires, a live generation waits for a rebuild.
     """
     return bool(connection.execute(LOST, {"id": generation_id}).rowcount)
 
 
 def record_found_again(connection: sa.Connection, generation_id: int) -> None:
-    """Record that the live generation's own index is back."""
+    """Record the return of the live generation's own index."""
     connection.execute(FOUND_AGAIN, {"id": generation_id})
 
 
 def record_seq_no(connection: sa.Connection, generation_id: int, seq_no: int) -> None:
-    """Record the highest sequence number up to which every copy of the index has all operations on disk."""
+    """Record the sequence number of the last operation on disk in every copy of the index."""
     connection.execute(RECORD_SEQ_NO, {"id": generation_id, "seq_no": seq_no})
 
 
 def disown_uuid(connection: sa.Connection, generation_id: int) -> None:
-    """Change the recorded UUID, so that the index of the present UUID counts as another index."""
+    """Change the recorded UUID, so that the index with the present UUID counts as a replacement."""
     connection.execute(DISOWN_UUID, {"id": generation_id})

@@ -1,6 +1,6 @@
-"""`consumers index rebuild`, `cancel`, `pause`, `resume`, `rollback` and `drop`: one command for each request.
+"""`consumers index rebuild`, `cancel`, `pause`, `resume`, `rollback` and `drop`: a command for each request.
 
-A command writes the request into the database; workers act on it.
+A command writes the request into the database, and workers carry out the request.
 """
 
 import sys
@@ -19,7 +19,7 @@ from infra.settings import load
 
 POLL_SECONDS = 0.5
 WITH_WAIT: frozenset[Request] = frozenset({"rebuild", "cancel", "rollback"})
-"""The other requests take effect at once."""
+"""All further requests take effect at once."""
 EXIT_STATUS = "Exit status: 0; 1 if the request is refused, or if the rebuild has failed when --wait ends."
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result, and show the progress.")]
@@ -42,7 +42,7 @@ def _command(request: Request) -> Callable[..., None]:
 
 
 def _make(request: Request, *, wait: bool, json: bool) -> None:
-    """Make a request, and print the rebuild it concerns; exit with 1 if a rebuild waited for has failed."""
+    """Make a request, and print the rebuild; exit with 1 if `wait` is set and the rebuild has failed."""
     settings = load()
     with transaction() as connection:
         rebuild = REQUESTS[request](connection, settings)

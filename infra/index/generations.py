@@ -1,9 +1,9 @@
-"""Generations: a generation is one index with one row in the table `generations`; the live generation serves reads.
+"""Generations: a generation is an index with a row in the table `generations`; the live generation serves reads.
 
-A generation has a state, and a phase within the state. `docs/rebuild-states.md` draws both: which transitions exist,
-who makes each of them, and what each request does in each phase. This module names states and phases and reads the
+A generation has a state, and a phase within the state. `docs/rebuild-states.md` has the diagram: every transition, the
+process responsible, and the effect of each request in each phase. This module names states and phases and reads the
 table. Only two modules write the table: `infra/operations/rebuild.py` (requests, and the first generation) and
-`indexer/rebuild/transitions.py` (every other change).
+`indexer/rebuild/transitions.py` (all further changes).
 
 A change of state holds the advisory lock `BARRIER` exclusively. Every round of a drain holds `BARRIER` shared while the
 round writes, so no round is half done when a state changes.
@@ -25,14 +25,14 @@ from infra.settings import Settings
 log = structlog.get_logger()
 
 State: TypeAlias = Literal["filling", "refreshed", "live", "kept", "dropped"]
-"""Column `state`: who writes and reads the index."""
+"""Column `state`: whether drains write the index, and clients read the index."""
 BuildPhase: TypeAlias = Literal["requested", "creating", "filling", "refilling", "verifying", "swapping"]
 """Column `phase` while the generation is built, in this order."""
 EndPhase: TypeAlias = Literal["done", "failed", "cancelled"]
 """Column `phase` once the build has ended."""
 Phase: TypeAlias = Literal[BuildPhase, EndPhase]
 Pending: TypeAlias = Literal["cancel", "rollback"]
-"""Column `wanted`: a request that no worker has carried out yet."""
+"""Column `wanted`: a request not carried out yet."""
 
 BARRIER = 0x67656E73
 LOCK_BARRIER = sa.text("SELECT pg_advisory_xact_lock(:lock)").bindparams(lock=BARRIER)
@@ -46,7 +46,7 @@ DECLARED = {
     "mapping_digest": mapping.MAPPING_DIGEST,
     "fields": sorted(mapping.MAPPING["properties"]),
 }
-"""Columns of a generation whose index is created by this code."""
+"""Columns of a generation with an index created by this code."""
 
 
 class Live(NamedTuple):
@@ -66,7 +66,7 @@ def live(connection: sa.Connection) -> Live | None:
 
 
 def free_name(connection: sa.Connection, existing: Container[str], prefix: str) -> str:
-    """Choose the next index name that no generation has had and that is not among the existing indices."""
+    """Choose the next index name not used by any generation or existing index."""
     used = set(connection.execute(NAMES).scalars())
     number = len(used) + 1
     while (name := naming.index_name(prefix, number)) in used or name in existing:
@@ -85,7 +85,7 @@ def has_declared_mapping(generation: Live) -> bool:
 def warn_if_mapping_differs(settings: Settings) -> None:
     """Log a warning if the live index was not created with the mapping of this code.
 
-    A separate thread does it, so that no process start waits for the database or fails because of it.
+    The check runs in a thread: the start of the process neither waits for the database nor fails without it.
     """
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""The indices of this service in OpenSearch, one for each generation: list, create, switch reads, delete."""
+"""The indices of this service in OpenSearch, an index for each generation: list, create, switch reads, delete."""
 
 from typing import Any, NamedTuple
 
@@ -10,14 +10,14 @@ NOT_FOUND = 404
 
 
 class SearchError(Exception):
-    """OpenSearch cannot be used; the message is one line for the operator."""
+    """OpenSearch cannot be used; the message is a line for the operator."""
 
 
 class Index(NamedTuple):
-    """An index as OpenSearch has it."""
+    """An index, as reported by OpenSearch."""
 
     uuid: str
-    """Unique: no other index has it, whatever its name, and the index itself gets a new one when restored."""
+    """Unique across all names. An index restored from a snapshot has a new UUID."""
     aliases: frozenset[str]
 
 
@@ -44,7 +44,7 @@ def existing(client: OpenSearch, prefix: str) -> dict[str, Index]:
 
 
 def seq_nos(client: OpenSearch, prefix: str) -> dict[str, SeqNos]:
-    """Read the sequence numbers of each index of this service whose primary shard is started, by index name.
+    """Read the sequence numbers of each index of this service with a started primary shard, by index name.
 
     Raises:
         OpenSearchException: OpenSearch does not answer.
@@ -61,7 +61,7 @@ def seq_nos(client: OpenSearch, prefix: str) -> dict[str, SeqNos]:
 
 
 def create(client: OpenSearch, name: str) -> None:
-    """Create an index with the declared mapping and settings, and with its write alias.
+    """Create an index with the declared mapping and settings, and with the write alias.
 
     Raises:
         OpenSearchException: the index cannot be created, or exists already.
@@ -75,10 +75,10 @@ def create(client: OpenSearch, name: str) -> None:
 
 
 def switch_reads(client: OpenSearch, prefix: str, name: str) -> None:
-    """Point the read alias at an index, and at no other index, in one atomic step.
+    """Point the read alias at an index alone, in an atomic step.
 
     Raises:
-        OpenSearchException, SearchError: reads may use this index or the one before.
+        OpenSearchException, SearchError: reads may use this index or the previous index.
     """
     alias = naming.read_alias(prefix)
     actions = [
@@ -91,7 +91,7 @@ def switch_reads(client: OpenSearch, prefix: str, name: str) -> None:
 
 
 def delete(client: OpenSearch, name: str) -> None:
-    """Delete an index, if it exists.
+    """Delete an index, if present.
 
     Raises:
         OpenSearchException, SearchError: the index may still exist.
@@ -102,5 +102,5 @@ def delete(client: OpenSearch, name: str) -> None:
 
 
 def _uuid(settings: dict[str, Any]) -> str:
-    """The UUIDs of the index and of its history: a restore into a closed index changes only the history's."""
+    """The UUIDs of the index and of the history: a restore into a closed index changes only the history's UUID."""
     return " ".join([settings["uuid"], *settings.get("history", {}).values()])

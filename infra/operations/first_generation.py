@@ -14,10 +14,11 @@ from infra.settings import Settings
 
 
 def ensure(settings: Settings) -> bool:
-    """Create the first generation, unless one is live. Safe at every start, by many processes at once.
+    """Create the first generation, unless a generation is live. Safe at every start, by many processes at once.
 
-    Returns whether the live index has the mapping of this code. If not, the service continues with the fields of the
-    live index, and an operator starts the rebuild which adds the other fields.
+    Returns:
+        Whether the live index has the mapping of this code. If not, the service continues with the fields of the live
+        index, until an operator starts a rebuild.
 
     Raises:
         SearchError: OpenSearch cannot be used.
@@ -35,7 +36,7 @@ def ensure(settings: Settings) -> bool:
                 rebuild.record_uuid(connection, live.id, index.uuid)
             return generations.has_declared_mapping(live)
     except OpenSearchException as error:
-        # The message omits the address, which may hold a password.
+        # The address may hold a password, so the message omits the address.
         raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_first_line(error)}") from error
     finally:
         engine.dispose()
@@ -43,7 +44,7 @@ def ensure(settings: Settings) -> bool:
 
 
 def _create(connection: sa.Connection, client: OpenSearch, prefix: str) -> None:
-    """Create an empty index: nothing was indexed yet, so every row is still in the outbox and the drain fills it."""
+    """Create an empty index. Every row of the database is still in the outbox, so the drain fills the index."""
     # Existing indices were left by another database: their names are skipped.
     name = generations.free_name(connection, indices.existing(client, prefix), prefix)
     indices.create(client, name)

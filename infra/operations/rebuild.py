@@ -1,8 +1,8 @@
 """Requests for rebuilds, and the progress of rebuilds: rows of the table `generations`.
 
 Commands, HTTP requests and tasks call the same functions. A request writes a row, then the caller wakes a worker, and
-`indexer/rebuild/builder.py` acts on the row. A rebuild is identified by the generation it builds.
-`docs/rebuild-states.md` shows what each request does in each phase.
+`indexer/rebuild/builder.py` acts on the row. The id of a rebuild is the id of the generation being
+built. `docs/rebuild-states.md` shows the effect of each request in each phase.
 
 The table is written here and in `indexer/rebuild/transitions.py`, and nowhere else.
 """
@@ -23,7 +23,7 @@ Request: TypeAlias = Literal["rebuild", "cancel", "pause", "resume", "rollback",
 MISSES_LIMIT = 100_000
 """Misses are counted up to this number."""
 KEEP_HOURS = 24
-"""Hours for which the previous generation is kept and written, so that a rollback is possible."""
+"""Time for a rollback, in hours: the previous generation is kept and written for so long after a swap."""
 
 BUILDING = "state IN ('filling', 'refreshed')"
 ADD_FIRST = sa.text("""
@@ -41,7 +41,7 @@ CANCEL = sa.text(f"""
 PAUSE = sa.text(f"""
     UPDATE generations SET is_paused = true, paused_at = coalesce(paused_at, present())
     WHERE {BUILDING} RETURNING id""")
-# Only the phase `filling` has a rate, so only its pauses are added up.
+# Only the phase `filling` has a rate, so only pauses of `filling` are added up.
 RESUME = sa.text(f"""
     UPDATE generations SET is_paused = false, paused_at = NULL,
         rested = rested + CASE WHEN phase = 'filling' AND is_paused
@@ -79,19 +79,19 @@ LATEST = sa.text(f"""
 
 
 class RebuildError(Exception):
-    """The request is refused in the present phase; the message is one line for the caller."""
+    """The request is refused in the present phase; the message is a line for the caller."""
 
 
 class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The progress of a rebuild, or its result."""
+    """The progress or the result of a rebuild."""
 
-    # State and phase are plain strings here: in a published schema an enumeration is closed, so that a new phase would
-    # break clients.
+    # State and phase are plain strings here: in a published schema an enumeration is closed, and a new phase would break
+    # clients.
 
     id: int
     index_name: str
     state: str
-    """`filling`, then `refreshed` during the build; `live` while it serves reads; then `kept`; at the end `dropped`."""
+    """`filling`, then `refreshed` during the build; `live` while serving reads; then `kept`; at the end `dropped`."""
     phase: str
     """`requested`, `creating`, `filling`, `refilling`, `verifying`, `swapping`; then `done`, `failed`, `cancelled`."""
     is_paused: bool
@@ -103,13 +103,13 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     total: int
     """Consumers in the database at the start."""
     misses: int
-    """Changes that are not yet in the new index, counted up to 100,000."""
+    """Changes not yet in the new index, counted up to 100,000."""
     documents_per_second: int | None
     """Rate of the phase `filling`, without pauses."""
     remaining_seconds: int | None
     """Remaining time of the phase `filling`."""
     lag_ms: int
-    """Age of the oldest live change that is not searchable yet in the live index."""
+    """Age of the oldest change in the lane `live`, in milliseconds: how far the live index is behind."""
     differences: int | None
     """Differences found by the verification."""
     error: str | None
@@ -144,13 +144,13 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def add_first(connection: sa.Connection, index_name: str, index_uuid: str) -> None:
-    """Insert the first generation, which is live at once."""
+    """Insert the first generation, live at once."""
     values = generations.DECLARED | {"index_name": index_name, "index_uuid": index_uuid}
     connection.execute(ADD_FIRST, values)
 
 
 def record_uuid(connection: sa.Connection, generation_id: int, uuid: str) -> None:
-    """Record the UUID of an index that was created before UUIDs were recorded."""
+    """Record the UUID of an index created before UUIDs were recorded."""
     connection.execute(RECORD_UUID, {"id": generation_id, "uuid": uuid})
 
 
@@ -200,7 +200,7 @@ def resume(connection: sa.Connection, _: Settings) -> Rebuild:
 
 
 def roll_back(connection: sa.Connection, _: Settings) -> Rebuild:
-    """Request that reads switch back to the previous index.
+    """Request a switch of reads back to the previous index.
 
     Raises:
         RebuildError: no previous index is kept, or a rebuild is running.
@@ -213,14 +213,14 @@ def drop(connection: sa.Connection, _: Settings) -> Rebuild:
     """Let the previous index be deleted now instead of after `KEEP_HOURS`.
 
     Raises:
-        RebuildError: no previous index is kept, or a rollback to it is pending.
+        RebuildError: no previous index is kept, or a rollback is pending.
     """
-    refusal = "No previous index is kept, or a rollback to it is pending: cancel the rollback first"
+    refusal = "No previous index is kept, or a rollback is pending: cancel the rollback first"
     return _request(connection, DROP, refusal)
 
 
 def latest(connection: sa.Connection) -> Rebuild | None:
-    """Read the running rebuild, or the last one; None if there was none."""
+    """Read the running rebuild, or else the last rebuild; None before the first rebuild."""
     row = connection.execute(LATEST).one_or_none()
     return None if row is None else msgspec.convert(row, Rebuild, from_attributes=True)
 
@@ -237,10 +237,10 @@ def is_live_index_lost(connection: sa.Connection) -> bool:
 
 
 def _request(connection: sa.Connection, statement: sa.TextClause, refusal: str) -> Rebuild:
-    """Run the statement of a request, which returns the ids of the rows it changed.
+    """Run the statement of a request, which returns the ids of the changed rows.
 
     Raises:
-        RebuildError: it changed no row.
+        RebuildError: no row was changed.
     """
     ids = list(connection.execute(statement).scalars())
     if not ids:
@@ -265,4 +265,4 @@ SUMMARIES: Mapping[Request, str] = {
     "rollback": "Switch reads back to the previous index, which has every change since",
     "drop": "Delete the previous index now (no rollback afterwards)",
 }
-"""One line for each request: the help of its command, and the summary of its path."""
+"""A line for each request: the help of the command, and the summary of the path."""
