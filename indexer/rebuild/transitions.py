@@ -97,7 +97,7 @@ DISOWN_UUID = sa.text("UPDATE generations SET index_uuid = index_uuid || ' disow
 
 @contextmanager
 def barrier_held(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Begin a transaction with the barrier held exclusively. New rounds of the drains wait for the end of the transaction.
+    """Begin a transaction with the barrier held exclusively. New rounds of the drains wait for the commit.
 
     Raises:
         OperationalError: running rounds did not end within 5 seconds.
@@ -236,7 +236,7 @@ def _delete_misses(engine: sa.Engine, generation_id: int) -> bool:
 def record_lost(connection: sa.Connection, generation_id: int) -> bool:
     """Record a generation's index as gone or replaced; return False if recorded already.
 
-    A generation being built is cancelled with an error, a kept generation expires, a live generation waits for a rebuild.
+    A generation being built is cancelled with an error, a kept generation expires, a live one waits for a rebuild.
     """
     return bool(connection.execute(LOST, {"id": generation_id}).rowcount)
 

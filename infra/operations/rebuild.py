@@ -85,8 +85,8 @@ class RebuildError(Exception):
 class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The progress or the result of a rebuild."""
 
-    # State and phase are plain strings here: in a published schema an enumeration is closed, and a new phase would break
-    # clients.
+    # State and phase are plain strings here: in a published schema an enumeration is closed, and a new phase would
+    # break clients.
 
     id: int
     index_name: str

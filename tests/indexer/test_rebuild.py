@@ -82,6 +82,15 @@ def test_change_of_a_filled_row_is_in_the_new_index(
     assert_index_equals_database(pipeline.database)
 
 
+def test_unknown_phase_is_an_error_and_not_a_busy_loop(pipeline: Pipeline, builder: Builder) -> None:
+    send_request(pipeline, "rebuild")
+    pipeline.run("ALTER TABLE generations DROP CONSTRAINT generations_phase_check")
+    pipeline.run("UPDATE generations SET phase = 'unknown' WHERE state = 'filling'")
+    with pytest.raises(AssertionError, match="unknown"):
+        builder.step()
+    assert not builder.work(5)
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_cancel_in_any_phase_leaves_nothing(pipeline: Pipeline, builder: Builder, phase: str) -> None:
     consumer = pipeline.insert_consumer()

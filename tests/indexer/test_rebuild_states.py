@@ -14,8 +14,8 @@ from infra.index.generations import Pending, Phase, State
 from infra.local.servers import LocalServers
 from infra.operations.rebuild import REQUESTS, Rebuild, RebuildError, Request
 from infra.settings import ROOT
-from tests.indexer.building import PHASES, ask, latest, reach, states
 from tests.indexer.conftest import Pipeline, new_pipeline
+from tests.indexer.rebuild_steps import PHASES, advance_to, generation_states, latest_rebuild, send_request
 from tests.service import new_database
 
 DOCUMENT = (ROOT / "docs" / "rebuild-states.md").read_text(encoding="utf-8")
@@ -27,25 +27,28 @@ EDGE = re.compile(r'(?P<source>\w+) -->\|"[^"]+"\| (?P<target>\w+)')
 NEXT = dict(zip(PHASES, (*PHASES[1:], "done"), strict=True))
 FAILING = PHASES[2:]
 """Phases in which the new index exists, so that it can be lost."""
-RECORD_TRANSITIONS = """
-    CREATE TABLE transitions (source text NOT NULL, target text NOT NULL, UNIQUE (source, target));
+RECORD_TRANSITIONS = (
+    "CREATE TABLE transitions (source text NOT NULL, target text NOT NULL, UNIQUE (source, target))",
+    """
     CREATE FUNCTION record_transition() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
-        source text = coalesce(OLD.state || ' ' || OLD.phase, 'none');
-        target text = NEW.state || ' ' || NEW.phase;
+        before text = coalesce(OLD.state || ' ' || OLD.phase, 'none');
+        after text = NEW.state || ' ' || NEW.phase;
     BEGIN
-        IF source <> target THEN INSERT INTO transitions VALUES (source, target) ON CONFLICT DO NOTHING; END IF;
+        IF before <> after THEN INSERT INTO transitions VALUES (before, after) ON CONFLICT DO NOTHING; END IF;
         RETURN NULL;
-    END $$;
+    END $$""",
+    """
     CREATE TRIGGER record_transition AFTER INSERT OR UPDATE ON generations
-        FOR EACH ROW EXECUTE FUNCTION record_transition()"""
+        FOR EACH ROW EXECUTE FUNCTION record_transition()""",
+)
 
 
 @pytest.fixture(scope="module")
 def pipeline(servers: LocalServers) -> Iterator[Pipeline]:
-    """One database for all cases, with a document to index; the builder of the test is its only worker."""
+    """A database for all cases of this module, with a document; no worker but the builder."""
     with new_database(servers) as database, new_pipeline(database) as pipeline:
-        pipeline.consumer()
+        pipeline.insert_consumer()
         pipeline.drain()
         yield pipeline
 
@@ -59,12 +62,12 @@ def module_builder(pipeline: Pipeline) -> Iterator[Builder]:
 
 @pytest.fixture
 def builder(pipeline: Pipeline, module_builder: Builder) -> Builder:
-    """The builder, after everything earlier cases left was cancelled and dropped."""
+    """The builder, with the rebuilds and kept generations of earlier cases removed."""
     for request in ("cancel", "drop"):
         with suppress(RebuildError):
-            ask(pipeline, request)
+            send_request(pipeline, request)
     finish(module_builder)
-    assert set(states(pipeline)) <= {"live", "dropped"}
+    assert standing(pipeline) == ["live"]
     return module_builder
 
 
@@ -72,6 +75,11 @@ def finish(builder: Builder) -> None:
     """Take every step there is."""
     while builder.step():
         pass
+
+
+def standing(pipeline: Pipeline) -> list[str]:
+    """The states of all generations but the dropped ones, oldest generation first."""
+    return [state for state in generation_states(pipeline) if state != "dropped"]
 
 
 def description(rebuild: Rebuild) -> str:
@@ -87,7 +95,7 @@ def description(rebuild: Rebuild) -> str:
 
 
 def answers(pipeline: Pipeline) -> dict[Request, str]:
-    """What each request would do now: the row it would change, by request; a refused request is absent."""
+    """Make every request and roll it back; return the changed row by request, without refused requests."""
     accepted: dict[Request, str] = {}
     for request, make in REQUESTS.items():
         with pipeline.database.engine.connect() as connection, suppress(RebuildError):
@@ -96,22 +104,22 @@ def answers(pipeline: Pipeline) -> dict[Request, str]:
 
 
 def start(pipeline: Pipeline, builder: Builder, phase: str) -> str:
-    """Start a rebuild and bring it to a phase; answer its state and phase."""
-    ask(pipeline, "rebuild")
-    reach(pipeline, builder, phase)
-    return description(latest(pipeline))
+    """Start a rebuild and bring it to a phase; return the state and the phase."""
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, phase)
+    return description(latest_rebuild(pipeline))
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_requests_in_a_phase_and_while_it_is_paused(pipeline: Pipeline, builder: Builder, phase: str) -> None:
     row = start(pipeline, builder, phase)
     assert answers(pipeline) == {"cancel": f"{row} cancel pending", "pause": f"{row} paused", "resume": row}
-    ask(pipeline, "pause")
+    send_request(pipeline, "pause")
     assert answers(pipeline) == {"cancel": f"{row} paused cancel pending", "pause": f"{row} paused", "resume": row}
     assert not builder.step()
-    assert description(latest(pipeline)) == f"{row} paused"
-    ask(pipeline, "resume")
-    reach(pipeline, builder, NEXT[phase])
+    assert description(latest_rebuild(pipeline)) == f"{row} paused"
+    send_request(pipeline, "resume")
+    advance_to(pipeline, builder, NEXT[phase])
 
 
 @pytest.mark.parametrize("is_paused", [False, True])
@@ -121,15 +129,15 @@ def test_cancel_in_a_phase_ends_the_rebuild(
 ) -> None:
     row = start(pipeline, builder, phase)
     if is_paused:
-        ask(pipeline, "pause")
-    ask(pipeline, "cancel")
+        send_request(pipeline, "pause")
+    send_request(pipeline, "cancel")
     assert answers(pipeline) == {
         "cancel": f"{row}{' paused' if is_paused else ''} cancel pending",
         "pause": f"{row} paused cancel pending",
         "resume": f"{row} cancel pending",
     }
     finish(builder)
-    assert description(latest(pipeline)) == "dropped cancelled"
+    assert description(latest_rebuild(pipeline)) == "dropped cancelled"
     assert answers(pipeline) == {"rebuild": "filling requested"}
 
 
@@ -141,7 +149,7 @@ def test_requests_beside_a_kept_generation(pipeline: Pipeline, builder: Builder)
         "rollback": "kept done rollback pending",
         "drop": "kept done expired",
     }
-    assert states(pipeline)[-2:] == ["kept", "live"]
+    assert standing(pipeline) == ["kept", "live"]
     start(pipeline, builder, "requested")
     assert answers(pipeline) == {
         "cancel": "filling requested cancel pending",
@@ -153,22 +161,22 @@ def test_requests_beside_a_kept_generation(pipeline: Pipeline, builder: Builder)
 
 def test_requests_while_a_rollback_is_pending(pipeline: Pipeline, builder: Builder) -> None:
     start(pipeline, builder, "done")
-    kept, live = states(pipeline)[-2:]
-    ask(pipeline, "rollback")
+    assert standing(pipeline) == ["kept", "live"]
+    send_request(pipeline, "rollback")
     assert answers(pipeline) == {
         "rebuild": "filling requested",
         "cancel": "kept done",
         "rollback": "kept done rollback pending",
     }
     finish(builder)
-    assert states(pipeline)[-2:] == [live, kept]
-    ask(pipeline, "rollback")
-    ask(pipeline, "cancel")
+    assert standing(pipeline) == ["live", "kept"]
+    send_request(pipeline, "rollback")
+    send_request(pipeline, "cancel")
     finish(builder)
-    assert states(pipeline)[-2:] == [live, kept]
-    ask(pipeline, "drop")
+    assert standing(pipeline) == ["live", "kept"]
+    send_request(pipeline, "drop")
     finish(builder)
-    assert states(pipeline)[-2:] == ["live", "dropped"]
+    assert standing(pipeline) == ["live"]
 
 
 class Transition(NamedTuple):
@@ -198,7 +206,7 @@ def drawn() -> set[Transition]:
 
 def lose_index(pipeline: Pipeline) -> None:
     """Delete the index of the newest generation, and let the comparison of OpenSearch with the rows notice."""
-    pipeline.database.search.indices.delete(index=latest(pipeline).index_name)
+    pipeline.database.search.indices.delete(index=latest_rebuild(pipeline).index_name)
     reconcile(pipeline.database.engine, pipeline.database.search, pipeline.database.settings)
 
 
@@ -211,26 +219,27 @@ def miss(pipeline: Pipeline) -> None:
 
 
 def test_diagram_has_exactly_the_transitions_of_the_code(pipeline: Pipeline, builder: Builder) -> None:
-    pipeline.run(RECORD_TRANSITIONS)
+    for statement in RECORD_TRANSITIONS:
+        pipeline.run(statement)
     for phase in PHASES:
         start(pipeline, builder, phase)
-        ask(pipeline, "cancel")
+        send_request(pipeline, "cancel")
         finish(builder)
     for phase in FAILING:
         start(pipeline, builder, phase)
         lose_index(pipeline)
         finish(builder)
-        assert description(latest(pipeline)) == "dropped failed"
+        assert description(latest_rebuild(pipeline)) == "dropped failed"
     start(pipeline, builder, "swapping")
     miss(pipeline)
     finish(builder)
-    ask(pipeline, "rollback")
+    send_request(pipeline, "rollback")
     finish(builder)
-    ask(pipeline, "rollback")
+    send_request(pipeline, "rollback")
     finish(builder)
     lose_index(pipeline)
     with suppress(RebuildError):  # unless the loss has started one
-        ask(pipeline, "rebuild")
+        send_request(pipeline, "rebuild")
     finish(builder)
     recorded = {Transition(*row) for row in pipeline.run("SELECT source, target FROM transitions")}
     # A new database inserts its first generation before the recording starts.
