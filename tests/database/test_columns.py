@@ -54,9 +54,10 @@ OTHER_VALUES = {
 """Other values for columns that accept only certain values."""
 ADDED: LiteralString = """
     ALTER TABLE consumers
-        ADD COLUMN tags text[], ADD COLUMN is_vip boolean, ADD COLUMN score numeric DEFAULT 1.0,
-        ADD COLUMN share double precision DEFAULT 0.5, ADD COLUMN born_on date, ADD COLUMN seen_at timestamptz,
-        ADD COLUMN consents jsonb DEFAULT '{}', ADD COLUMN token uuid, ADD COLUMN digest bytea"""
+        ADD COLUMN added_tags text[], ADD COLUMN added_is_vip boolean, ADD COLUMN added_score numeric DEFAULT 1.0,
+        ADD COLUMN added_share double precision DEFAULT 0.5, ADD COLUMN added_born_on date,
+        ADD COLUMN added_seen_at timestamptz, ADD COLUMN added_consents jsonb DEFAULT '{}',
+        ADD COLUMN added_token uuid, ADD COLUMN added_digest bytea"""
 
 DOCUMENTS = f"SELECT {COLUMNS}, {AUDIENCE_IDS} FROM consumers c WHERE c.environment_id = %s".encode()
 
@@ -185,14 +186,14 @@ def test_column_added_later_is_recorded_without_a_new_trigger(servers: LocalServ
         assert unrecorded(environment, rows) == []
         with environment.connect() as other:
             other.execute(ADDED)
-        assert {"tags", "digest"} < {column.name for column in columns(environment, "consumers")}
+        assert {"added_tags", "added_digest"} < {column.name for column in columns(environment, "consumers")}
         assert unrecorded(environment, rows) == []
         # The stored row lacks the column; its default is in the catalogue.
         version, mark = environment.version(rows.consumer), environment.mark()
-        environment.run("UPDATE consumers SET score = NULL WHERE id = %s", rows.consumer)
+        environment.run("UPDATE consumers SET added_score = NULL WHERE id = %s", rows.consumer)
         assert environment.changes_since(mark) == [(rows.consumer, version + 1)]
         with environment.connect() as other:
-            other.execute("ALTER TABLE consumers DROP COLUMN tags, DROP COLUMN score")
+            other.execute("ALTER TABLE consumers DROP COLUMN added_tags, DROP COLUMN added_score")
         assert unrecorded(environment, rows) == []
         assert unchanged_but_recorded(environment, rows, "consumers") == []
 
