@@ -1,4 +1,4 @@
-"""Hypothesis's expressions on consumers full of what is hard to compare, and how people would write them."""
+"""Hypothesis strategies for filter expressions with values that are hard to compare, and their text form."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -116,7 +116,7 @@ TEXTS = {"email": EMAILS, "phone": PHONES, "fullName": NAMES, "externalId": [*NA
 
 @st.composite
 def conditions(draw: st.DrawFn, operators: Sequence[str] = LANGUAGE, *, rules: bool = False) -> Condition:
-    """Any sensible one; those of `rules` also compare metadata with JSON's numbers and booleans."""
+    """Any valid condition; with `rules`, metadata is also compared with numbers and booleans of JSON."""
     field = draw(
         st.sampled_from([*TEXTS, "totalOrders", "totalOrderValue", "createdAt", "lastOrderAt", *["metadata"] * 8])
     )
@@ -165,12 +165,12 @@ _pieces = st.builds(
 
 
 def _is_json(number: Decimal) -> bool:
-    """Whether JSON's readers take it for what it is."""
+    """Return whether JSON parsers read the number exactly."""
     return number == Decimal(repr(float(number)))
 
 
 def expressions(leaves: st.SearchStrategy[Condition]) -> st.SearchStrategy[Expression]:
-    """Of a few conditions, within the language's limits."""
+    """Expressions of a few conditions, within the limits of the language."""
 
     def joined(inner: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
         parts = st.lists(inner, min_size=2, max_size=4)
@@ -185,7 +185,7 @@ def _is_within_limits(expression: Expression) -> bool:
 
 
 def is_light(conditions: Iterable[Condition]) -> bool:
-    """Whether one query may hold them all."""
+    """Return whether all conditions fit into one query."""
     return sum(map(clause_count, conditions)) <= MAX_CLAUSES
 
 
@@ -214,7 +214,7 @@ def size(expression: Expression) -> int:
 
 
 def written(expression: Expression, conjunction: str = " AND ") -> str:
-    """An expression of the language's operators as its text."""
+    """Write an expression as filter text."""
     match expression:
         case AllOf(parts):
             return "(" + conjunction.join(written(part, conjunction) for part in parts) + ")"
@@ -247,7 +247,7 @@ def _field(field: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In quotes where it has to be."""
+    """Quote a text if necessary."""
     if re.fullmatch(r"[^\s()\"\\<>~*.:]+", text) or re.fullmatch(r"[0-9T:-]+(\.[0-9]+)?Z?", text):
         return text
     return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
@@ -258,7 +258,7 @@ def said(value: Any) -> str:
 
 
 def as_rule(condition: Condition, group: str | None) -> dict[str, Any]:
-    """A condition as a client sends it in an audience's rules."""
+    """Return a condition as a rule of an audience, in JSON."""
     values = [value if isinstance(value, str | bool) else _as_json(value) for value in condition.values]
     return {"field": condition.field, "operator": condition.operator, "values": values} | (
         {"groupId": group} if group else {}
@@ -266,7 +266,7 @@ def as_rule(condition: Condition, group: str | None) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    """A number as JSON's, if it is exact there; as text only where that means the same."""
+    """Return a number for JSON if it is exact there; otherwise a text."""
     if isinstance(value, Decimal) and _is_json(value):
         return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
     return said(value)

@@ -1,6 +1,6 @@
-"""What conditions mean (contract.md §4), said a second time: of one consumer's JSON, in plain Python.
+"""A reference implementation of conditions (contract.md §4), on a consumer's JSON in plain Python.
 
-Nothing here knows of terms, queries or OpenSearch.
+The implementation shares nothing with terms, queries or OpenSearch.
 """
 
 import operator
@@ -22,11 +22,11 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 Row = Mapping[str, Any]
-"""A consumer as the API shows it, its numbers as Decimals."""
+"""A consumer as the API shows it, with numbers as Decimals."""
 
 
 def holds(expression: Expression, row: Row, region: str | None) -> bool:
-    """Whether the consumer is one of those that the expression means."""
+    """Return whether an expression is true for a consumer."""
     match expression:
         case AllOf(parts):
             return all(holds(part, row, region) for part in parts)
@@ -45,7 +45,7 @@ def _any_holds(field: str, name: str, values: Sequence[Any], row: Row, region: s
 
 
 def _nodes(row: Row, field: str) -> Iterator[Any]:
-    """All that stands under a field."""
+    """Yield all values of a field."""
     if field.startswith("metadata."):
         yield from _at(row["metadata"], field.removeprefix("metadata."))
     elif field in {"createdAt", "lastOrderAt"}:
@@ -103,7 +103,7 @@ def _equals(field: str, node: Any, value: Any, region: str | None) -> bool:
 
 
 def _as_text(value: Any) -> str | None:
-    """A text, or a boolean's; numbers, objects and arrays are none."""
+    """Return a text, or a boolean as text; None for numbers, objects and arrays."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else None
@@ -131,7 +131,7 @@ def _stored_phone(value: str, region: str | None) -> Iterable[str]:
 
 
 def caseless(text: str) -> str:
-    """Unicode's canonical caseless form (chapter 3.13, D145), composed, so that a letter's accent is part of it."""
+    """Return Unicode's canonical caseless form (chapter 3.13, D145), composed, so that accents are part of letters."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 

@@ -1,4 +1,4 @@
-"""Consumers made to be hard to compare: what is null, equal but for its case, or looks like something else."""
+"""Random consumers that are hard to compare: nulls, values equal but for case, look-alikes."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -19,13 +19,13 @@ INSERT = sa.text("""
     FROM jsonb_array_elements(CAST(:people AS jsonb)) AS p""")
 WORTHS = [Decimal(number) for number in ("0", "0.0001", "5", "10", "1234.5", "89999999999999.9999", "90000000000000")]
 LARGEST = 28_000
-"""Bytes."""
+"""Maximum size of metadata in bytes."""
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def person(chance: Random) -> dict[str, Any]:
-    """One of them, as the API would show it; its numbers are Decimals."""
+    """Return a random consumer as the API shows it, with numbers as Decimals."""
     return {
         "email": chance.choice([None, *EMAILS]),
         "phone": chance.choice([None, *PHONES]),
@@ -40,7 +40,7 @@ def person(chance: Random) -> dict[str, Any]:
 
 
 def _metadata(chance: Random) -> dict[str, Any]:
-    """Of the size there may be, which jsonb's spaces count for."""
+    """Return random metadata within the size limit, which includes the spaces of jsonb."""
     while len(_encode(found := _object(chance, 3))) > LARGEST:
         pass
     return found
@@ -62,14 +62,14 @@ def _value(chance: Random, depth: int) -> Any:
         case "L":
             return LONG
         case "N":
-            # Of 1e999 and the like JSON's readers know nothing.
+            # JSON parsers cannot read numbers such as 1e999.
             return Decimal(chance.choice([number for number in NUMBERS if number != "1e999"]))
         case _:
             return {"B": chance.random() < 0.5, "Z": None}[kind]
 
 
 def fill(connection: sa.Connection, environment: int, people: Sequence[dict[str, Any]]) -> None:
-    """Store them, without the addresses and external ids that somebody has already."""
+    """Insert consumers; a duplicate email or external id becomes null."""
     taken: set[tuple[str, str]] = set()
     stored = []
     for one in people:

@@ -1,4 +1,4 @@
-"""Waiting for a condition, instead of for some time."""
+"""Wait for a condition instead of a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,10 @@ POLL_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], Value], timeout: float = 30, what: str = "the condition") -> Value:
-    """Call it until what it returns is true, and give that.
+    """Call a condition until its result is true, and return the result.
 
     Raises:
-        AssertionError: it is not, after so many seconds.
+        AssertionError: the result is still false after the timeout.
     """
     deadline = time.monotonic() + timeout
     while not (value := condition()):

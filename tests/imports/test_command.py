@@ -1,4 +1,4 @@
-"""The command as it is run: by people, by scripts, and killed."""
+"""The command `consumers import` as a process: exit codes, errors, and interruptions."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.servers import LocalServers
-from tests.imports.shop import Shop
+from tests.imports.import_environment import ImportEnvironment
 from tests.waiting import wait_until
 
 CONSUMERS = str(Path(sys.executable).with_name("consumers"))
@@ -25,7 +25,7 @@ def environ(servers: LocalServers, database_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def large(shop: Shop) -> Path:
+def large(shop: ImportEnvironment) -> Path:
     rows = (f"{n},person.{n}@shop.example,Person {n},+44 7400 {n:06}" for n in range(ROWS))
     shop.path.write_text("\n".join(["externalId,email,fullName,phone", *rows]))
     return shop.path
@@ -37,18 +37,18 @@ def run(environ: dict[str, str], *arguments: str | Path) -> subprocess.Completed
     )
 
 
-def test_the_exit_status_tells_scripts_what_became_of_the_rows(shop: Shop, environ: dict[str, str]) -> None:
+def test_exit_code_depends_on_rejected_rows(shop: ImportEnvironment, environ: dict[str, str]) -> None:
     options = ("--org", shop.name, "--column", "Name=fullName", "--column", "Notes=")
     shop.path.write_text("externalId,Name,Notes\n1,Ann,x\n2,\x07,y\n")
-    done = run(environ, "consumers", shop.path, *options)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.startswith("2 rows read: 1 inserted, 0 updated, 0 unchanged, 1 rejected (")
-    assert str(shop.errors_path) in done.stdout
+    result = run(environ, "consumers", shop.path, *options)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith("2 rows read: 1 inserted, 0 updated, 0 unchanged, 1 rejected (")
+    assert str(shop.errors_path) in result.stdout
     shop.path.write_text("externalId,Name,Notes\n1,Ann,x\n2,Bob,y\n")
-    done = run(environ, "consumers", shop.path, *options, "--json")
-    assert done.returncode == 0
+    result = run(environ, "consumers", shop.path, *options, "--json")
+    assert result.returncode == 0
     counts = {"read": 2, "inserted": 1, "updated": 0, "unchanged": 1, "rejected": 0, "errors_file": None}
-    assert json.loads(done.stdout) == counts
+    assert json.loads(result.stdout) == counts
 
 
 @pytest.mark.parametrize(
@@ -60,36 +60,36 @@ def test_the_exit_status_tells_scripts_what_became_of_the_rows(shop: Shop, envir
         ({"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, [], "The database failed: connection failed"),
     ],
 )
-def test_what_stops_an_import_is_one_line_and_status_2(
-    shop: Shop, environ: dict[str, str], changed: dict[str, str], options: list[str], message: str
+def test_fatal_error_is_one_line_with_exit_code_2(
+    shop: ImportEnvironment, environ: dict[str, str], changed: dict[str, str], options: list[str], message: str
 ) -> None:
     shop.path.write_text("externalId\n1\n")
-    done = run({**environ, **changed}, "consumers", shop.path, "--org", shop.name, *options)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(message)
-    assert "Traceback" not in done.stderr
+    result = run({**environ, **changed}, "consumers", shop.path, "--org", shop.name, *options)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.stderr
     assert shop.stored("id") == []
 
 
 @pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-def test_an_interrupted_import_leaves_whole_chunks_and_is_completed_by_running_it_again(
-    shop: Shop, environ: dict[str, str], large: Path, signal_number: signal.Signals, status: int
+def test_interrupted_import_leaves_whole_chunks_and_can_rerun(
+    shop: ImportEnvironment, environ: dict[str, str], large: Path, signal_number: signal.Signals, status: int
 ) -> None:
     process = subprocess.Popen(
         [CONSUMERS, "import", "consumers", large, "--org", shop.name], env=environ, stdout=subprocess.PIPE
     )
     wait_until(lambda: len(shop.stored("1")) >= CHUNK, what="the first chunk")
     process.send_signal(signal_number)
-    process.communicate(timeout=60)  # ends when its processes have ended too: they share the output
+    process.communicate(timeout=60)  # ends once its worker processes have ended, because they share the output
     assert process.returncode == status
-    # A chunk being committed at that moment may still come in.
+    # A chunk in the middle of its commit may still be stored.
     active = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    wait_until(lambda: shop.row(active) == (0,), what="its session to end")
+    wait_until(lambda: shop.row(active) == (0,), what="the import's sessions to end")
     stored = len(shop.stored("1"))
     assert 0 < stored < ROWS
     assert stored % CHUNK == 0
-    done = run(environ, "consumers", large, "--org", shop.name, "--json")
-    assert done.returncode == 0
-    counts = json.loads(done.stdout)
+    result = run(environ, "consumers", large, "--org", shop.name, "--json")
+    assert result.returncode == 0
+    counts = json.loads(result.stdout)
     assert (counts["unchanged"], counts["inserted"]) == (stored, ROWS - stored)
     assert len(shop.stored("1")) == shop.changes() == ROWS

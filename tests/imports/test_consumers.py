@@ -1,4 +1,4 @@
-"""What an import of consumers does to those that are there."""
+"""Imports of consumers, and their effect on stored consumers."""
 
 import threading
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.imports.run import Counts, connect
-from tests.imports.shop import Shop
+from tests.imports.import_environment import ImportEnvironment
 from tests.waiting import wait_until
 
 STATE = "external_id, email, phone, full_name, metadata"
 
 
-def test_importing_again_changes_no_version_and_tells_the_index_nothing(shop: Shop) -> None:
+def test_second_import_of_a_file_changes_nothing(shop: ImportEnvironment) -> None:
     text = (
         "externalId,email,phone,fullName,metadata.a,metadata.b\n"
         "1,Ann@Shop.Example,020 7946 0018,Ann,x,\n,b@shop.example,,,,y\n3,,,C\u0301ann,,\n"
@@ -29,14 +29,14 @@ def test_importing_again_changes_no_version_and_tells_the_index_nothing(shop: Sh
     assert shop.stored(STATE)[0] == ("1", "Ann@shop.example", "+442079460018", "Ann", {"a": "x"})
 
 
-def test_changes_go_in_the_bulk_lane(shop: Shop) -> None:
+def test_imported_changes_use_the_bulk_lane(shop: ImportEnvironment) -> None:
     shop.consumers("externalId\n1\n")
     shop.consumers("externalId,fullName\n1,Ann\n")
     lanes = shop.rows("SELECT lane FROM outbox WHERE environment_id = %s", shop.environment.id)
     assert lanes == [("bulk",), ("bulk",)]
 
 
-def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
+def test_fields_missing_in_the_file_are_kept(shop: ImportEnvironment) -> None:
     shop.consumers("externalId,email,fullName,metadata.a,metadata.b\n1,a@shop.example,Ann,x,y\n")
     counts = shop.consumers("externalId,email,fullName,metadata.b,metadata.c\n1,,Anna,z,\n")
     assert counts == Counts(read=1, updated=1)
@@ -51,15 +51,15 @@ def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
         pytest.param(",a@shop.example", (None, "a@shop.example"), id="email alone"),
     ],
 )
-def test_a_consumer_is_found_by_email_and_takes_the_external_id(
-    shop: Shop, row: str, expected: tuple[str | None, str]
+def test_consumer_is_matched_by_email_and_gets_the_external_id(
+    shop: ImportEnvironment, row: str, expected: tuple[str | None, str]
 ) -> None:
     shop.consumers("email\na@shop.example\n")
     assert shop.consumers(f"externalId,email\n{row}\n").inserted == 0
     assert shop.stored("external_id, email") == [expected]
 
 
-def test_a_row_that_means_two_consumers_is_an_error_row(shop: Shop) -> None:
+def test_row_that_matches_two_consumers_is_rejected(shop: ImportEnvironment) -> None:
     shop.consumers("externalId,email\n1,a@shop.example\n2,b@shop.example\n,c@shop.example\n")
     before = shop.stored("version")
     counts = shop.consumers("externalId,email\n1,b@shop.example\n2,C@shop.example\n3,a@shop.example\n")
@@ -69,12 +69,12 @@ def test_a_row_that_means_two_consumers_is_an_error_row(shop: Shop) -> None:
     assert shop.stored("version") == before
 
 
-def test_rows_without_external_id_and_email_are_refused(shop: Shop) -> None:
+def test_rows_without_external_id_and_email_are_refused(shop: ImportEnvironment) -> None:
     assert shop.consumers("externalId,email,fullName\n,,Ann\n,wrong,Bob\n").rejected == 2
     assert [reason.split(":")[0] for _, reason in shop.errors()] == ["externalId or email", "email"]
 
 
-def test_metadata_that_is_too_much_only_once_merged_is_an_error_row(shop: Shop) -> None:
+def test_metadata_too_large_after_the_merge_is_rejected(shop: ImportEnvironment) -> None:
     keys = ",".join(f"metadata.k{n}" for n in range(50))
     shop.consumers(f"externalId,{keys}\n1{',x' * 50}\n2{',' * 50}\n")
     shop.consumers("externalId,metadata.large\n2," + "é" * 8000 + "\n")
@@ -86,24 +86,24 @@ def test_metadata_that_is_too_much_only_once_merged_is_an_error_row(shop: Shop) 
     ]
 
 
-def test_dry_run_finds_what_a_run_would_and_stores_nothing(shop: Shop) -> None:
+def test_dry_run_counts_like_a_run_and_stores_nothing(shop: ImportEnvironment) -> None:
     shop.consumers("externalId,fullName\n1,Ann\n2,Bob\n")
     text = "externalId,fullName\n1,Ann\n2,Rob\n3,Cy\n4,\x07\n"
     before, changes = shop.stored("*"), shop.changes()
-    found = shop.consumers(text, dry_run=True)
-    assert (found.inserted, found.updated, found.unchanged, found.rejected) == (1, 1, 1, 1)
+    counts = shop.consumers(text, dry_run=True)
+    assert (counts.inserted, counts.updated, counts.unchanged, counts.rejected) == (1, 1, 1, 1)
     assert shop.errors_path.exists()
     assert (shop.stored("*"), shop.changes()) == (before, changes)
-    assert shop.consumers(text) == found
+    assert shop.consumers(text) == counts
 
 
-def test_one_environment_does_not_see_the_other(new_shop: Callable[[], Shop]) -> None:
+def test_imports_of_two_environments_are_independent(new_shop: Callable[[], ImportEnvironment]) -> None:
     first, second = new_shop(), new_shop()
     text = "externalId,email\n1,a@shop.example\n"
     assert (first.consumers(text).inserted, second.consumers(text).inserted) == (1, 1)
 
 
-def test_an_address_taken_while_the_import_looked_loses_nothing_of_the_chunk(shop: Shop) -> None:
+def test_email_inserted_during_the_import_is_updated(shop: ImportEnvironment) -> None:
     counts: list[Counts] = []
     text = "externalId,email,fullName\n1,x@shop.example,X\n2,taken@shop.example,Late\n"
     with closing(connect(shop.url)) as other:
@@ -124,7 +124,7 @@ def test_an_address_taken_while_the_import_looked_loses_nothing_of_the_chunk(sho
     ]
 
 
-def test_an_address_that_moves_while_the_import_waits_is_seen_where_it_is(shop: Shop) -> None:
+def test_email_changed_during_the_import_is_seen(shop: ImportEnvironment) -> None:
     shop.consumers("email\na@shop.example\n")
     counts: list[Counts] = []
     with closing(connect(shop.url)) as other:
@@ -153,7 +153,7 @@ CELLS = st.tuples(
 
 
 class Model:
-    """The rows applied one after another, by the rules as they are written down."""
+    """A reference implementation: applies rows one by one, by the documented rules."""
 
     def __init__(self) -> None:
         self.stored: list[dict[str, str | dict[str, str]]] = []
@@ -164,17 +164,19 @@ class Model:
         external_id, email, name, u, w = row
         self.counts.read += 1
         domain = email.partition("@")[2]
-        given = {"external_id": external_id, "email": email.replace(domain, domain.lower()), "full_name": name}
-        new = {key: value for key, value in given.items() if value}
-        named = [c for c in self.stored if external_id and c.get("external_id") == external_id]
-        found = [c for c in self.stored if email and str(c.get("email", "")).lower() == email.lower()]
-        other = found and (found[0] not in named if named else external_id and found[0].get("external_id"))
+        fields = {"external_id": external_id, "email": email.replace(domain, domain.lower()), "full_name": name}
+        new = {key: value for key, value in fields.items() if value}
+        by_external_id = [c for c in self.stored if external_id and c.get("external_id") == external_id]
+        by_email = [c for c in self.stored if email and str(c.get("email", "")).lower() == email.lower()]
+        other = by_email and (
+            by_email[0] not in by_external_id if by_external_id else external_id and by_email[0].get("external_id")
+        )
         if email == "wrong" or not (external_id or email) or other:
             self.counts.rejected += 1
             self.lines.append(line)
             return
         metadata = {key: value for key, value in {"u": u, "w": w}.items() if value}
-        target = next(iter(named + found), None)
+        target = next(iter(by_external_id + by_email), None)
         before = None if target is None else dict(target)
         if target is None:
             target = {}
@@ -191,8 +193,8 @@ class Model:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(CELLS, max_size=14), chunk_rows=st.integers(1, 15))
-def test_importing_in_chunks_equals_applying_the_rows_one_after_another(
-    new_shop: Callable[[], Shop], rows: list[Row], chunk_rows: int
+def test_import_in_chunks_equals_applying_rows_one_by_one(
+    new_shop: Callable[[], ImportEnvironment], rows: list[Row], chunk_rows: int
 ) -> None:
     shop, model = new_shop(), Model()
     for line, row in enumerate(rows, start=2):
@@ -208,9 +210,9 @@ def test_importing_in_chunks_equals_applying_the_rows_one_after_another(
     assert sorted(shop.stored("external_id, email, full_name, metadata"), key=str) == sorted(expected, key=str)
     assert counts == model.counts
     assert [int(line) for line, _ in shop.errors()] == model.lines
-    untold = shop.rows(
+    unrecorded = shop.rows(
         "SELECT id FROM consumers c WHERE environment_id = %s AND version <> "
         "(SELECT max(version) FROM outbox o WHERE o.consumer_id = c.id)",
         shop.environment.id,
     )
-    assert untold == []
+    assert unrecorded == []

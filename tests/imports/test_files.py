@@ -1,10 +1,10 @@
-"""What is read from files as people have them, and what is said about those that cannot be."""
+"""File formats, and errors of files and rows."""
 
 import pytest
 
 from infra.imports.rows import FIELD_CHARACTERS, ImportFailed
 from infra.imports.run import Counts
-from tests.imports.shop import Shop
+from tests.imports.import_environment import ImportEnvironment
 
 ROWS = 'externalId,fullName\n1,"José\nÅngström"\n2,Émile\n'
 
@@ -19,13 +19,13 @@ ROWS = 'externalId,fullName\n1,"José\nÅngström"\n2,Émile\n'
         pytest.param('\ufeff"externalId", fullName \r\n"1","José"\r\n\r\n2,Émile\r\n\r\n', id="quotes, blank lines"),
     ],
 )
-def test_the_same_rows_are_read_however_the_file_was_saved(shop: Shop, content: str) -> None:
+def test_rows_are_read_from_every_supported_file_format(shop: ImportEnvironment, content: str) -> None:
     assert shop.consumers(content) == Counts(read=2, inserted=2)
     assert shop.stored("external_id, full_name") == [("1", "José"), ("2", "Émile")]
     assert not shop.errors_path.exists()
 
 
-def test_errors_name_the_line_a_record_starts_on(shop: Shop) -> None:
+def test_errors_name_the_first_line_of_a_record(shop: ImportEnvironment) -> None:
     counts = shop.consumers(
         "externalId,metadata.note,email\r\n"
         '1,"two\r\nlines",a@shop.example\r\n'
@@ -44,7 +44,7 @@ def test_errors_name_the_line_a_record_starts_on(shop: Shop) -> None:
     ]
 
 
-def test_every_fault_of_a_row_is_told_at_once_beside_its_original_columns(shop: Shop) -> None:
+def test_errors_file_has_every_fault_and_the_original_columns(shop: ImportEnvironment) -> None:
     shop.consumers('email,Note,phone,fullName\nno@,"a, ""b""",1,\x07\n', mapping={"Note": "metadata.note"})
     assert shop.errors_path.read_text() == (
         "errorLine,errorReasons,email,Note,phone,fullName\n"
@@ -53,13 +53,13 @@ def test_every_fault_of_a_row_is_told_at_once_beside_its_original_columns(shop: 
     )
 
 
-def test_a_mended_errors_file_can_be_imported_as_it_is(shop: Shop) -> None:
+def test_corrected_errors_file_can_be_imported(shop: ImportEnvironment) -> None:
     shop.consumers("externalId,email\n1,wrong\n2,b@shop.example\n")
     assert shop.consumers(shop.errors_path.read_text().replace("wrong", "a@shop.example")).inserted == 1
     assert shop.stored("external_id, email") == [("2", "b@shop.example"), ("1", "a@shop.example")]
 
 
-def test_no_errors_file_of_an_earlier_run_is_left(shop: Shop) -> None:
+def test_errors_file_of_an_earlier_run_is_removed(shop: ImportEnvironment) -> None:
     assert shop.consumers("email\nwrong\n").errors_file == str(shop.errors_path)
     assert shop.consumers("email\nright@shop.example\n").errors_file is None
     assert not shop.errors_path.exists()
@@ -78,13 +78,13 @@ def test_no_errors_file_of_an_earlier_run_is_left(shop: Shop) -> None:
         pytest.param('1,"a"b', "not readable as CSV (',' expected after '\"')", id="text after a quote"),
     ],
 )
-def test_a_row_that_cannot_be_read_stops_no_other(shop: Shop, row: str, reason: str) -> None:
+def test_unreadable_row_is_rejected_and_others_are_imported(shop: ImportEnvironment, row: str, reason: str) -> None:
     counts = shop.consumers(f"externalId,fullName\n0,before\n{row}\n2,after\n")
     assert (counts.inserted, counts.rejected) == (2, 1)
     assert shop.errors() == [["3", reason]]
 
 
-def test_rows_swallowed_by_an_open_quote_are_told_and_never_stored(shop: Shop) -> None:
+def test_rows_inside_an_open_quote_are_rejected(shop: ImportEnvironment) -> None:
     counts = shop.consumers('externalId,metadata.note\n1,a\n2,"b\n3,c\n4,d\n')
     assert (counts.inserted, counts.rejected) == (1, 1)
     ((line, reason),) = shop.errors()
@@ -107,18 +107,18 @@ def test_rows_swallowed_by_an_open_quote_are_told_and_never_stored(shop: Shop) -
         (b'"email\n', "not readable as CSV"),
     ],
 )
-def test_a_file_that_cannot_be_imported_says_why_and_stores_nothing(shop: Shop, content: bytes, message: str) -> None:
+def test_invalid_file_is_refused_with_its_reason(shop: ImportEnvironment, content: bytes, message: str) -> None:
     with pytest.raises(ImportFailed) as failure:
         shop.consumers(content)
     assert message in str(failure.value)
     assert shop.stored("id") == []
 
 
-def test_a_file_with_a_header_only_is_an_import_of_nothing(shop: Shop) -> None:
+def test_file_with_only_a_header_imports_nothing(shop: ImportEnvironment) -> None:
     assert shop.consumers("externalId,email\n") == Counts()
 
 
-def test_columns_are_mapped_and_ignored_by_header(shop: Shop) -> None:
+def test_columns_are_mapped_and_ignored_by_header(shop: ImportEnvironment) -> None:
     mapping = {"E-mail = address": "email", "Notes": "", "Land": "metadata.country"}
     shop.consumers("E-mail = address,Notes,Land\na@shop.example,x,NO\n", mapping=mapping)
     assert shop.stored("email, metadata") == [("a@shop.example", {"country": "NO"})]

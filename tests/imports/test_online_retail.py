@@ -1,4 +1,4 @@
-"""The real orders of a shop, against what plain Python makes of the same files."""
+"""The real orders of a shop, compared with totals computed from the files."""
 
 import csv
 import shutil
@@ -11,13 +11,13 @@ import pytest
 from infra.imports import kinds
 from infra.imports.run import Counts
 from infra.settings import ROOT
-from tests.imports.shop import Shop
+from tests.imports.import_environment import ImportEnvironment
 
 FOLDER = ROOT.parent / "shared" / "data" / "online_retail"
 
 pytestmark = [
     pytest.mark.shared_data,
-    pytest.mark.skipif(not FOLDER.is_dir(), reason="the real orders (shared/data/online_retail) are not here"),
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder shared/data/online_retail is not beside the project"),
 ]
 
 
@@ -28,11 +28,11 @@ def read(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Copies, since the errors file is put beside what is imported."""
+    """Copies, because the errors file is written beside the imported file."""
     return Path(shutil.copytree(FOLDER, tmp_path / "online_retail"))
 
 
-def test_all_real_orders_go_in_but_the_credit_notes_and_every_total_is_right(shop: Shop, files: Path) -> None:
+def test_all_real_orders_but_credit_notes_are_imported(shop: ImportEnvironment, files: Path) -> None:
     imported = shop.import_file(kinds.CONSUMERS, files / "consumers.csv")
     assert imported == Counts(read=4372, inserted=4372)
     imported = shop.import_file(kinds.ORDERS, files / "orders.csv")
@@ -47,15 +47,15 @@ def test_all_real_orders_go_in_but_the_credit_notes_and_every_total_is_right(sho
     ]
     assert read(errors) == credit_notes
 
-    of: dict[str, list[dict[str, str]]] = defaultdict(list)
+    orders_by_consumer: dict[str, list[dict[str, str]]] = defaultdict(list)
     for order in orders:
         if Decimal(order["amount"]) >= 0:
-            of[order["consumerExternalId"]].append(order)
+            orders_by_consumer[order["consumerExternalId"]].append(order)
     expected = {
         consumer["externalId"]: (
-            len(of[consumer["externalId"]]),
-            sum((Decimal(order["amount"]) for order in of[consumer["externalId"]]), Decimal()),
-            max((order["placedAt"] for order in of[consumer["externalId"]]), default=None),
+            len(orders_by_consumer[consumer["externalId"]]),
+            sum((Decimal(order["amount"]) for order in orders_by_consumer[consumer["externalId"]]), Decimal()),
+            max((order["placedAt"] for order in orders_by_consumer[consumer["externalId"]]), default=None),
         )
         for consumer in read(files / "consumers.csv")
     }

@@ -1,11 +1,11 @@
-"""What an import of orders does to the orders and the totals of consumers that are there."""
+"""Imports of orders, and their effect on stored orders and totals."""
 
 from decimal import Decimal
 
 import pytest
 
 from infra.imports.run import Counts
-from tests.imports.shop import Shop
+from tests.imports.import_environment import ImportEnvironment
 
 MONEY = "external_id, status, amount::text, refunded_amount::text, currency_code, base_amount::text"
 NO_TIME = "placedAt: Must be a time in RFC 3339, such as 2024-11-01T10:00:00Z, or a date"
@@ -13,17 +13,17 @@ TOTALS = "total_orders, total_order_value, last_order_at::text"
 
 
 @pytest.fixture(autouse=True)
-def consumers(shop: Shop) -> None:
+def consumers(shop: ImportEnvironment) -> None:
     shop.consumers("externalId,email\n1,a@shop.example\n2,b@shop.example\n")
 
 
-def test_an_order_is_stored_with_the_contracts_defaults(shop: Shop) -> None:
+def test_order_is_stored_with_the_contracts_defaults(shop: ImportEnvironment) -> None:
     assert shop.orders("consumerExternalId,externalId,amount\n1,A,10.50\n") == Counts(read=1, inserted=1)
     assert shop.stored(MONEY, "orders") == [("A", "COMPLETED", "10.50", "0", "GBP", "10.50")]
     assert shop.stored("total_orders, total_order_value") == [(1, Decimal("10.5")), (0, 0)]
 
 
-def test_importing_again_changes_no_version_and_tells_the_index_nothing(shop: Shop) -> None:
+def test_second_import_of_a_file_changes_nothing(shop: ImportEnvironment) -> None:
     text = (
         "consumerEmail,externalId,amount,currencyCode,baseAmount,placedAt,status,refundedAmount,metadata.a\n"
         "A@shop.example,A,10.50,,,2024-02-29,,,\n"
@@ -37,7 +37,7 @@ def test_importing_again_changes_no_version_and_tells_the_index_nothing(shop: Sh
     assert shop.stored("placed_at::text", "orders") == [("2024-02-29 00:00:00+00",), ("2024-02-29 22:15:00.999+00",)]
 
 
-def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
+def test_fields_missing_in_the_file_are_kept(shop: ImportEnvironment) -> None:
     shop.orders(
         "consumerExternalId,externalId,amount,currencyCode,baseAmount,status,refundedAmount,placedAt\n"
         "1,A,10,USD,8,REFUNDED,2,2024-01-01\n1,B,5,,,,,2024-01-01\n"
@@ -102,28 +102,28 @@ def test_what_a_file_does_not_give_stays(shop: Shop) -> None:
         ),
     ],
 )
-def test_an_order_against_the_rules_is_an_error_row_with_all_its_reasons(
-    shop: Shop, columns: str, cells: str, reasons: str
+def test_invalid_order_is_rejected_with_all_reasons(
+    shop: ImportEnvironment, columns: str, cells: str, reasons: str
 ) -> None:
     assert shop.orders(f"externalId,{columns}\nA,{cells}\n").rejected == 1
     assert shop.errors() == [["2", reasons]]
     assert shop.stored("id", "orders") == []
 
 
-def test_an_order_without_external_id_is_refused_since_importing_again_would_double_it(shop: Shop) -> None:
+def test_order_without_external_id_is_rejected(shop: ImportEnvironment) -> None:
     assert shop.orders("consumerExternalId,externalId,amount\n1,,-1\n").rejected == 1
     ((_, reasons),) = shop.errors()
     assert reasons.startswith("amount: Must be 0 or more; externalId: required")
 
 
-def test_an_order_keeps_its_consumer(shop: Shop) -> None:
+def test_order_cannot_move_to_another_consumer_by_import(shop: ImportEnvironment) -> None:
     shop.orders("consumerExternalId,externalId,amount\n1,A,1\n")
     assert shop.orders("consumerExternalId,externalId,amount\n2,A,2\n").rejected == 1
     assert shop.errors() == [["2", "consumerExternalId: the order exists and keeps its consumer"]]
     assert shop.stored("amount", "orders") == [(1,)]
 
 
-def test_rules_between_fields_hold_for_what_is_stored_and_given_together(shop: Shop) -> None:
+def test_field_rules_apply_to_stored_and_imported_values(shop: ImportEnvironment) -> None:
     shop.orders(
         "consumerExternalId,externalId,amount,refundedAmount,currencyCode,baseAmount\n"
         "1,A,10,5,,\n1,B,10,,USD,8\n1,C,10,,USD,8\n"
@@ -137,7 +137,7 @@ def test_rules_between_fields_hold_for_what_is_stored_and_given_together(shop: S
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 3, 5000])
-def test_an_order_given_twice_ends_as_the_later_row_says(shop: Shop, chunk_rows: int) -> None:
+def test_later_row_of_the_same_order_wins(shop: ImportEnvironment, chunk_rows: int) -> None:
     text = (
         "consumerExternalId,externalId,amount,placedAt,status\n1,A,1,2024-01-01,\n2,B,2,2024-01-02,\n"
         "1,A,3,2024-01-03,\n2,A,9,,\n,A,,,CANCELLED\n1,A,4,2024-01-02,COMPLETED\n"
@@ -148,7 +148,7 @@ def test_an_order_given_twice_ends_as_the_later_row_says(shop: Shop, chunk_rows:
     assert shop.stored(TOTALS) == [(1, 4, "2024-01-02 00:00:00+00"), (1, 2, "2024-01-02 00:00:00+00")]
 
 
-def test_an_order_that_would_take_a_total_past_its_limit_is_singled_out(shop: Shop) -> None:
+def test_only_the_order_past_the_total_limit_is_rejected(shop: ImportEnvironment) -> None:
     most = 90_000_000_000_000
     rows = [f"1,S{n},1" for n in range(50)]
     text = "\n".join(
@@ -168,8 +168,8 @@ def test_an_order_that_would_take_a_total_past_its_limit_is_singled_out(shop: Sh
     assert shop.stored("total_orders, total_order_value") == [(52, most), (1, most)]
 
 
-def test_orders_go_to_their_own_environment_only(shop: Shop) -> None:
+def test_orders_are_imported_only_for_their_own_environment(shop: ImportEnvironment) -> None:
     ((consumer_id, _),) = shop.stored("id, external_id")[:1]
-    other = Shop(shop.connection, shop.url, shop.path.parent)
+    other = ImportEnvironment(shop.connection, shop.url, shop.path.parent)
     assert other.orders(f"consumerId,externalId,amount\n{consumer_id},A,1\n").rejected == 1
     assert shop.orders(f"consumerId,externalId,amount\n{consumer_id},A,1\n").inserted == 1

@@ -1,7 +1,7 @@
-# ruff: noqa: T201 - the test reads what it prints
+# ruff: noqa: T201 - the test reads the output
 """A parent of local servers for tests to end: `python -m tests.local.parent FOLDER`.
 
-Prints the addresses and process ids of the servers as one line of JSON, then what happens to them.
+Prints the addresses and process ids of the servers as a line of JSON, then messages about restarts.
 """
 
 import json

@@ -1,17 +1,17 @@
-"""Looking for processes on this machine (Linux)."""
+"""Find processes of this machine (Linux)."""
 
 from contextlib import suppress
 from pathlib import Path
 
 
-def processes_of(place: Path) -> list[int]:
-    """Find the processes that name the file or folder in their arguments, or have it open."""
-    return [int(process.name) for process in Path("/proc").glob("[0-9]*") if _belongs(process, place)]
+def processes_of(path: Path) -> list[int]:
+    """Return the processes with a path in their arguments or open files."""
+    return [int(process.name) for process in Path("/proc").glob("[0-9]*") if _uses(process, path)]
 
 
-def _belongs(process: Path, place: Path) -> bool:
+def _uses(process: Path, path: Path) -> bool:
     with suppress(OSError):
-        if str(place).encode() in (process / "cmdline").read_bytes():
+        if str(path).encode() in (process / "cmdline").read_bytes():
             return True
-        return any(link.readlink().is_relative_to(place) for link in (process / "fd").iterdir())
+        return any(link.readlink().is_relative_to(path) for link in (process / "fd").iterdir())
     return False

@@ -1,4 +1,4 @@
-"""Servers live as long as their parent, and come back while it lives. The tests of this file share starts."""
+"""Servers end with their parent, and are restarted while the parent lives. Tests of this file share a start."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ from infra.settings import ROOT
 from tests.local.processes import processes_of
 from tests.waiting import wait_until
 
-Running = dict[str, dict[str, Any]]
+Servers = dict[str, dict[str, Any]]
 
 
 @contextmanager
@@ -34,15 +34,15 @@ def start(folder: Path) -> Iterator[subprocess.Popen[str]]:
             parent.kill()
 
 
-def running(parent: subprocess.Popen[str]) -> Running:
+def read_servers(parent: subprocess.Popen[str]) -> Servers:
     assert parent.stdout
     line = parent.stdout.readline()
     assert line, parent.stderr and parent.stderr.read()
-    said: Running = json.loads(line)
-    return said
+    addresses_and_pids: Servers = json.loads(line)
+    return addresses_and_pids
 
 
-def end(parent: subprocess.Popen[str], number: int) -> tuple[str, str]:
+def stop(parent: subprocess.Popen[str], number: int) -> tuple[str, str]:
     parent.send_signal(number)
     return parent.communicate(timeout=60)
 
@@ -59,8 +59,8 @@ def parent(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="module")
-def servers_of_parent(parent: subprocess.Popen[str]) -> Running:
-    return running(parent)
+def servers_of_parent(parent: subprocess.Popen[str]) -> Servers:
+    return read_servers(parent)
 
 
 def index_exists(address: str) -> bool:
@@ -69,7 +69,7 @@ def index_exists(address: str) -> bool:
     return False
 
 
-def test_killed_server_is_started_again_with_the_same_data(servers_of_parent: Running) -> None:
+def test_killed_server_is_restarted_with_its_data(servers_of_parent: Servers) -> None:
     database, queue, index = servers_of_parent["addresses"].values()
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS value")
@@ -78,23 +78,23 @@ def test_killed_server_is_started_again_with_the_same_data(servers_of_parent: Ru
     for pid in servers_of_parent["pids"].values():
         os.kill(pid, signal.SIGKILL)
 
-    def kept() -> bool:
+    def has_data() -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(database) as connection:
             return connection.execute("SELECT value FROM kept").fetchone() == (42,)
         return False
 
-    def responses() -> bool:
+    def is_ready() -> bool:
         with suppress(redis.ConnectionError), redis.Redis.from_url(queue, retry=None) as client:
             return bool(client.ping())
         return False
 
-    wait_until(kept, what="PostgreSQL's data")
-    wait_until(responses, what="Valkey")
+    wait_until(has_data, what="PostgreSQL's data")
+    wait_until(is_ready, what="Valkey")
     wait_until(lambda: index_exists(index), timeout=90, what="OpenSearch's data")
 
 
-def test_second_start_on_the_folder_says_that_it_runs(
-    parent: subprocess.Popen[str], servers_of_parent: Running, folder: Path
+def test_second_start_on_a_folder_is_refused(
+    parent: subprocess.Popen[str], servers_of_parent: Servers, folder: Path
 ) -> None:
     assert servers_of_parent
     with start(folder) as second:
@@ -106,37 +106,37 @@ def test_second_start_on_the_folder_says_that_it_runs(
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
-def test_no_process_outlives_a_killed_parent_and_the_next_start_has_the_data(
-    parent: subprocess.Popen[str], servers_of_parent: Running, folder: Path
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the death of a parent")
+def test_servers_end_with_a_killed_parent_and_keep_their_data(
+    parent: subprocess.Popen[str], servers_of_parent: Servers, folder: Path
 ) -> None:
     assert servers_of_parent
     assert len(processes_of(folder)) > 3
-    parent.kill()  # and not waited for: the next start must not be misled by the remains
+    parent.kill()  # without waiting, because the next start must cope with the remains
     with start(folder) as after:
-        said = running(after)
-        assert not set(said["pids"].values()) & set(servers_of_parent["pids"].values())
-        with psycopg.connect(said["addresses"]["database_url"]) as connection:
+        addresses_and_pids = read_servers(after)
+        assert not set(addresses_and_pids["pids"].values()) & set(servers_of_parent["pids"].values())
+        with psycopg.connect(addresses_and_pids["addresses"]["database_url"]) as connection:
             assert connection.execute("SELECT value FROM kept").fetchone() == (42,)
-        assert index_exists(said["addresses"]["opensearch_url"])
-    wait_until(lambda: not processes_of(folder), what="the end of all processes")
+        assert index_exists(addresses_and_pids["addresses"]["opensearch_url"])
+    wait_until(lambda: not processes_of(folder), what="all processes to end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_starting_stops_what_was_started(folder: Path, number: signal.Signals) -> None:
+def test_signal_during_the_start_stops_started_servers(folder: Path, number: signal.Signals) -> None:
     log = folder / "log" / "opensearch.log"
     with start(folder) as parent:
         wait_until(lambda: processes_of(log), what="OpenSearch")
-        output, error = end(parent, number)
+        output, error = stop(parent, number)
     assert (parent.returncode, output, error) == (0, "Stopped.\n", "")
     assert not processes_of(folder)
 
 
-def test_a_signal_stops_all_in_order_and_leaves_no_address(folder: Path) -> None:
+def test_signal_stops_servers_in_order_and_removes_addresses(folder: Path) -> None:
     with start(folder) as parent:
-        running(parent)
+        read_servers(parent)
         assert (folder / "servers.json").exists()
-        output, error = end(parent, signal.SIGTERM)
+        output, error = stop(parent, signal.SIGTERM)
     assert (parent.returncode, output, error) == (0, "Stopped.\n", "")
     assert not processes_of(folder)
     assert not (folder / "servers.json").exists()

@@ -1,4 +1,4 @@
-"""`consumers up` as a whole: what it prints works, and nothing outlives it."""
+"""`consumers up` as a whole: the printed commands work, and every process ends with it."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from infra.settings import ROOT, Settings, load
 from tests.local.processes import processes_of
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux shows them")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @contextmanager
@@ -41,36 +41,37 @@ def printed(running: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def settings(folder: Path) -> Settings:
-    """Of what runs there."""
+    """Return the settings of the service running in a folder."""
     environ = {"LOCAL_DIR": str(folder)}
     return load(environ)
 
 
 def is_as_declared(folder: Path) -> bool:
-    """Whether the index that is read is what the code declares."""
+    """Return whether the live index has the mapping declared by the code."""
     command = [str(Path(sys.executable).with_name("consumers")), "index", "status", "--json"]
     status = json.loads(subprocess.check_output(command, env=os.environ | {"LOCAL_DIR": str(folder)}))
     return all(each["isAsDeclared"] for each in status["generations"] if each["state"] == "live")
 
 
-def test_printed_commands_work_and_a_second_start_keeps_all_but_an_index_of_older_code(
+def test_printed_commands_work_and_a_restart_keeps_the_data(
     tmp_path: Path,
 ) -> None:
     with start(tmp_path) as first:
         commands = [line for line in printed(first) if line.startswith("curl ")]
-        best, posted, _ = (
+        best, created, _ = (
             json.loads(subprocess.check_output(["curl", "-s", *shlex.split(line)[1:]])) for line in commands
         )
         values = [consumer["totalOrderValue"] for consumer in best["data"]]
         assert len(values) == 3
         assert values == sorted(values, reverse=True)
         wait_until(
-            lambda: posted["id"] in subprocess.check_output(shlex.split(commands[2])).decode(), what="the posted one"
+            lambda: created["id"] in subprocess.check_output(shlex.split(commands[2])).decode(),
+            what="the created consumer",
         )
         with psycopg.connect(settings(tmp_path).database_url) as connection:
             connection.execute("UPDATE generations SET mapping_digest = 'of older code'")
         first.kill()
-    wait_until(lambda: not processes_of(tmp_path), what="the end of all processes")
+    wait_until(lambda: not processes_of(tmp_path), what="all processes to end")
 
     with start(tmp_path) as second:
         lines = list(printed(second))
@@ -82,6 +83,6 @@ def test_printed_commands_work_and_a_second_start_keeps_all_but_an_index_of_olde
         ]
         wait_until(lambda: is_as_declared(tmp_path), timeout=90, what="the rebuild")
         second.send_signal(signal.SIGINT)
-        rest, _ = second.communicate(timeout=60)
-    assert (second.returncode, rest.splitlines()[-1:]) == (0, ["Stopped."])
+        output, _ = second.communicate(timeout=60)
+    assert (second.returncode, output.splitlines()[-1:]) == (0, ["Stopped."])
     assert not processes_of(tmp_path)

@@ -1,4 +1,4 @@
-"""The command `consumers`, on a database of its own."""
+"""The command `consumers` on a separate database."""
 
 from collections.abc import Iterator
 

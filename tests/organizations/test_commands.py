@@ -25,7 +25,7 @@ def rows(database: Database, query: str, **values: object) -> list[dict[str, Any
         return [dict(row) for row in connection.execute(sa.text(query), values).mappings()]
 
 
-def test_an_organization_has_both_environments(consumers: ConsumersCommand, database: Database) -> None:
+def test_new_organization_has_both_environments(consumers: ConsumersCommand, database: Database) -> None:
     result = consumers("org", "create", "Zoë’s shop", "--currency", "GBP", "--region", "GB", "--json")
     created = json.loads(result.out)
     assert result.code == 0
@@ -56,7 +56,7 @@ def test_an_organization_has_both_environments(consumers: ConsumersCommand, data
         (["key", "rotate", "key_0"], "no key 'key_0'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(consumers: ConsumersCommand, arguments: list[str], problem: str) -> None:
+def test_refused_command_prints_one_line(consumers: ConsumersCommand, arguments: list[str], problem: str) -> None:
     consumers("org", "create", "twin")
     result = consumers(*arguments)
     assert (result.code, result.out) == (1, "")
@@ -74,11 +74,11 @@ def test_what_cannot_be_done_is_one_line(consumers: ConsumersCommand, arguments:
         ["key", "create", "a"],
     ],
 )
-def test_a_command_that_cannot_be_understood_is_refused(consumers: ConsumersCommand, arguments: list[str]) -> None:
+def test_invalid_options_are_refused_with_exit_code_2(consumers: ConsumersCommand, arguments: list[str]) -> None:
     assert consumers(*arguments).code == 2
 
 
-def test_limits_not_given_stay(consumers: ConsumersCommand, org: str) -> None:
+def test_omitted_limits_are_kept(consumers: ConsumersCommand, org: str) -> None:
     consumers("org", "limits", org, "--reads", "5", "--batch", "7")
     changed = json.loads(consumers("org", "limits", org, "--reads", "0", "--json").out)
     assert [changed[name] for name in ("limitReads", "limitWrites", "limitBatch")] == [0, None, 7]
@@ -86,12 +86,12 @@ def test_limits_not_given_stay(consumers: ConsumersCommand, org: str) -> None:
 
 
 def test_organizations_are_listed_by_name(consumers: ConsumersCommand, org: str) -> None:
-    names = [found["name"] for found in json.loads(consumers("org", "list", "--json").out)]
+    names = [organization["name"] for organization in json.loads(consumers("org", "list", "--json").out)]
     assert names == sorted(names)
     assert org in consumers("org", "list").out
 
 
-def test_a_secret_is_shown_once_and_only_its_hash_is_kept(
+def test_secret_is_shown_once_and_only_its_hash_is_stored(
     consumers: ConsumersCommand, database: Database, org: str
 ) -> None:
     created = json.loads(consumers("key", "create", org, "--mode", "test", "--name", "ci", "--json").out)
@@ -111,21 +111,21 @@ def test_a_secret_is_shown_once_and_only_its_hash_is_kept(
     assert secret[:12] in consumers("key", "list", org).out
 
 
-def test_the_key_stands_alone_on_standard_output(consumers: ConsumersCommand, org: str) -> None:
+def test_standard_output_has_only_the_key(consumers: ConsumersCommand, org: str) -> None:
     result = consumers("key", "create", org, "--mode", "live")
     assert result.out.startswith("sk_live_")
     assert result.out.count("\n") == 1
     assert "not shown again" in result.err
 
 
-def test_scopes_and_expiry_are_as_asked_for(consumers: ConsumersCommand, org: str) -> None:
+def test_key_has_the_requested_scopes_and_expiry(consumers: ConsumersCommand, org: str) -> None:
     options = ("--scopes", "admin, read:orders,admin", "--expires", "2999-01-01T01:00:00+01:00")
     created = json.loads(consumers("key", "create", org, "--mode", "live", *options, "--json").out)
     assert created["scopes"] == ["read:orders", "admin"]
     assert created["expiresAt"] == "2999-01-01T00:00:00.000Z"
 
 
-def test_a_revoked_key_stays_revoked_from_its_first_revocation(consumers: ConsumersCommand, org: str) -> None:
+def test_revoked_key_keeps_its_first_revocation_time(consumers: ConsumersCommand, org: str) -> None:
     key_id = json.loads(consumers("key", "create", org, "--mode", "live", "--json").out)["id"]
     first = json.loads(consumers("key", "revoke", key_id, "--json").out)
     again = json.loads(consumers("key", "revoke", key_id, "--json").out)
@@ -133,7 +133,7 @@ def test_a_revoked_key_stays_revoked_from_its_first_revocation(consumers: Consum
     assert first == again
 
 
-def test_rotation_replaces_a_key_by_one_like_it(consumers: ConsumersCommand, org: str) -> None:
+def test_rotated_key_has_the_same_scopes_name_and_expiry(consumers: ConsumersCommand, org: str) -> None:
     options = ("--scopes", ",".join(SCOPES), "--name", "app", "--expires", "2999-01-01")
     old = json.loads(consumers("key", "create", org, "--mode", "test", *options, "--json").out)
     new = json.loads(consumers("key", "rotate", old["id"], "--json").out)
@@ -149,7 +149,7 @@ def test_rotation_replaces_a_key_by_one_like_it(consumers: ConsumersCommand, org
     ("address", "problem"),
     [("postgresql://nobody@127.0.0.1:1/none", "cannot be used"), ("postgres", "consumers migrate")],
 )
-def test_without_a_database_it_says_so_in_one_line(
+def test_unusable_database_is_reported_in_one_line(
     consumers: ConsumersCommand, database: Database, monkeypatch: pytest.MonkeyPatch, address: str, problem: str
 ) -> None:
     if "://" not in address:

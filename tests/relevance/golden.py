@@ -1,4 +1,4 @@
-"""The golden queries: golden.txt, read. Its head says what each kind of query promises."""
+"""The golden queries of golden.txt; its head describes the kinds of queries."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,32 +21,32 @@ class Golden(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One query, and the consumer that it must find, or must not."""
+    """A query, and the consumer that must or must not be found."""
 
     text: str
-    sought: Consumer
+    expected: Consumer
 
 
 @cache
 def golden() -> tuple[Golden, ...]:
-    """All of them, by time and id."""
+    """Read all golden consumers, by time and id."""
     return tuple(_records(Path(__file__).with_name("golden.txt"), Random(SEED)))
 
 
 def cases(kind: str) -> list[Case]:
-    """All queries of a kind."""
+    """Return all queries of a kind."""
     return [Case(text, one.consumer) for one in golden() for text in one.queries.get(kind, ())]
 
 
-def sought() -> list[Consumer]:
-    """The consumers that are to be found."""
+def golden_consumers() -> list[Consumer]:
+    """Return the golden consumers without their queries."""
     return [one.consumer for one in golden()]
 
 
 def twins() -> list[Consumer]:
-    """The same people under other ids, for another environment."""
+    """Return the golden consumers with other ids, for another environment."""
     random = Random(TWIN_SEED)
-    return [one._replace(id=ulid(random, "cons_", one.created_at)) for one in sought()]
+    return [one._replace(id=ulid(random, "cons_", one.created_at)) for one in golden_consumers()]
 
 
 def _records(file: Path, random: Random) -> Iterator[Golden]:

@@ -1,4 +1,4 @@
-"""Numbers of all countries and very many real names (shared/data): each is found by the forms it is written in."""
+"""Phone numbers of all countries and real names (shared/data), each found in all written forms."""
 
 import csv
 import lzma
@@ -11,37 +11,37 @@ import pytest
 
 from infra.local.sample.consumers import Consumer, ulid
 from infra.settings import ROOT
-from tests.relevance.asking import ask, every_hit, hits
+from tests.relevance.bulk_load import assert_complete, load
 from tests.relevance.golden import START
-from tests.relevance.loading import assert_complete, load
+from tests.relevance.search_requests import all_ids, first_ids, run_queries
 from tests.service import Account, Service, new_account
 
 FOLDER = ROOT.parent / "shared" / "data"
 SEED, PEOPLE = 20_240_103, 20_000
-ASKED = slice(None, None, 40)
+QUERIED = slice(None, None, 40)
 
 pytestmark = [
     pytest.mark.shared_data,
-    pytest.mark.skipif(not FOLDER.is_dir(), reason="the real input (shared/data) is not here"),
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder shared/data is not beside the project"),
 ]
 
 
 class Shared(NamedTuple):
     account: Account
     numbers: dict[str, dict[str, str]]
-    """The forms of a number, by its consumer's id."""
+    """The forms of a number, by consumer id."""
     names: dict[str, tuple[str, str]]
-    """Both words of a name, by its consumer's id."""
+    """Both words of a name, by consumer id."""
 
 
 def numbers() -> Iterator[dict[str, str]]:
-    """The valid numbers, once each: several countries may share one."""
+    """Yield each valid number once, because countries may share numbers."""
     with (FOLDER / "phones" / "example_numbers.csv").open(encoding="utf-8", newline="") as file:
         yield from {row["e164"]: row for row in csv.DictReader(file) if row["valid"] == "1"}.values()
 
 
 def names(random: Random) -> list[tuple[str, str]]:
-    """Pairs of words that are names."""
+    """Return pairs of words from real names."""
     with lzma.open(FOLDER / "wikidata_names" / "persons.txt.xz", "rt", encoding="utf-8") as file:
         forms = [random.choice(line.partition(" => ")[0].split(", ")).strip() for line in file]
     words = [form for form in forms if len(form) > 1 and " " not in form]
@@ -68,20 +68,20 @@ def shared(service: Service) -> Iterator[Shared]:
 
 
 @pytest.mark.parametrize("form", ["international", "rfc3966"])
-def test_number_of_any_country_comes_first_by_its_international_forms(shared: Shared, form: str) -> None:
+def test_international_form_of_any_number_ranks_first(shared: Shared, form: str) -> None:
     texts = {name: forms[form].removeprefix("tel:") for name, forms in shared.numbers.items()}
-    answers = ask(texts.items(), lambda asked: hits(shared.account.live, "q", asked[1], 1))
-    assert not [text for (name, text), found in answers if found != [name]]
+    results = run_queries(texts.items(), lambda query: first_ids(shared.account.live, "q", query[1], 1))
+    assert not [text for (name, text), ids in results if ids != [name]]
 
 
-def test_number_of_any_country_is_found_by_its_national_form(shared: Shared) -> None:
+def test_national_form_of_any_number_is_found(shared: Shared) -> None:
     texts = {name: forms["national"] for name, forms in shared.numbers.items()}
-    answers = ask(texts.items(), lambda asked: every_hit(shared.account.live, "search", asked[1]))
-    assert not [text for (name, text), found in answers if name not in found]
+    results = run_queries(texts.items(), lambda query: all_ids(shared.account.live, "search", query[1]))
+    assert not [text for (name, text), ids in results if name not in ids]
 
 
 @pytest.mark.parametrize("parameter", ["q", "search"])
-def test_real_name_is_found_by_its_words_swapped_and_in_capitals(shared: Shared, parameter: str) -> None:
-    texts = {name: f"{second} {first}".upper() for name, (first, second) in list(shared.names.items())[ASKED]}
-    answers = ask(texts.items(), lambda asked: hits(shared.account.live, parameter, asked[1], 10))
-    assert not [text for (name, text), found in answers if name not in found]
+def test_real_name_is_found_by_swapped_words_in_capitals(shared: Shared, parameter: str) -> None:
+    texts = {name: f"{second} {first}".upper() for name, (first, second) in list(shared.names.items())[QUERIED]}
+    results = run_queries(texts.items(), lambda query: first_ids(shared.account.live, parameter, query[1], 10))
+    assert not [text for (name, text), ids in results if name not in ids]

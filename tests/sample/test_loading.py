@@ -1,4 +1,4 @@
-"""The sample data in a real database."""
+"""Loading the sample data into a real database."""
 
 import os
 import signal
@@ -41,12 +41,12 @@ TOTALS_DIFFER = """
 
 @pytest.fixture(scope="module")
 def database(servers: LocalServers) -> Iterator[Database]:
-    """One that has the sample data."""
+    """A database with the sample data."""
     with new_database(servers) as database:
         yield database
 
 
-def one(database: Database, query: str) -> tuple[int, ...]:
+def read_row(database: Database, query: str) -> tuple[int, ...]:
     with database.engine.connect() as connection:
         return tuple(connection.execute(sa.text(query)).one())
 
@@ -56,42 +56,42 @@ def ids(database: Database, table: str) -> set[str]:
         return set(connection.execute(sa.text(f"SELECT id FROM {table}")).scalars())
 
 
-def found(database: Database, secret: str) -> keys.Key:
+def find_key(database: Database, secret: str) -> keys.Key:
     with database.engine.connect() as connection:
         key = keys.find(connection, secret)
     assert key
     return key
 
 
-def test_everything_made_up_is_there_in_the_bulk_lane_with_its_totals(database: Database, tmp_path: Path) -> None:
+def test_generated_data_is_stored_in_the_bulk_lane_with_totals(database: Database, tmp_path: Path) -> None:
     ensure_demo(database.settings, tmp_path)
     people = list(persons())
     assert ids(database, "consumers") == {person.consumer.id for person in people}
     assert ids(database, "orders") == {order.id for order in orders(people)}
-    assert one(database, TOTALS_DIFFER) == (0,)
-    assert one(database, "SELECT count(*) FROM outbox WHERE lane <> 'bulk'") == (0,)
+    assert read_row(database, TOTALS_DIFFER) == (0,)
+    assert read_row(database, "SELECT count(*) FROM outbox WHERE lane <> 'bulk'") == (0,)
 
 
-def test_the_key_opens_all_but_administration_and_is_its_owners_alone(database: Database, tmp_path: Path) -> None:
+def test_demo_key_has_default_scopes_and_a_private_file(database: Database, tmp_path: Path) -> None:
     secret = ensure_demo(database.settings, tmp_path / "new" / "folder")
     file = tmp_path / "new" / "folder" / "demo.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text() == secret
-    key = found(database, secret)
+    key = find_key(database, secret)
     assert (key.organization, key.mode, key.scopes) == ("demo", "live", list(keys.DEFAULT_SCOPES))
 
 
-def test_a_second_start_touches_nothing(database: Database, tmp_path: Path) -> None:
+def test_second_start_changes_nothing(database: Database, tmp_path: Path) -> None:
     secret = ensure_demo(database.settings, tmp_path)
-    before = one(database, STATE)
+    before = read_row(database, STATE)
     assert ensure_demo(database.settings, tmp_path) == secret
-    assert one(database, STATE) == before
+    assert read_row(database, STATE) == before
 
 
 @pytest.mark.parametrize("loss", ["file lost", "file damaged", "revoked", "of the test environment"])
-def test_a_key_that_opens_nothing_is_replaced_and_the_data_stays(database: Database, tmp_path: Path, loss: str) -> None:
+def test_unusable_demo_key_is_replaced_and_data_is_kept(database: Database, tmp_path: Path, loss: str) -> None:
     secret = ensure_demo(database.settings, tmp_path)
-    file, before = tmp_path / "demo.key", one(database, STATE)
+    file, before = tmp_path / "demo.key", read_row(database, STATE)
     with database.engine.begin() as connection:
         match loss:
             case "file lost":
@@ -99,40 +99,40 @@ def test_a_key_that_opens_nothing_is_replaced_and_the_data_stays(database: Datab
             case "file damaged":
                 file.write_bytes(b"\xff\0")
             case "revoked":
-                keys.revoke(connection, found(database, secret).id)
+                keys.revoke(connection, find_key(database, secret).id)
             case _:
                 file.write_text(keys.create(connection, "demo", "test").key)
     again = ensure_demo(database.settings, tmp_path)
     assert again != secret
-    assert found(database, again).revoked_at is None
-    after = one(database, STATE)
+    assert find_key(database, again).revoked_at is None
+    after = read_row(database, STATE)
     assert after[:3] + after[4:] == before[:3] + before[4:]
 
 
-def test_an_organization_that_is_called_demo_is_left_alone(quiet: Database, tmp_path: Path) -> None:
+def test_existing_organization_named_demo_is_not_changed(quiet: Database, tmp_path: Path) -> None:
     with quiet.engine.begin() as connection:
         organizations.create(connection, "demo", currency="GBP")
     ensure_demo(quiet.settings, tmp_path)
-    assert one(quiet, STATE)[0] == 0
+    assert read_row(quiet, STATE)[0] == 0
 
 
-def test_killed_half_way_it_leaves_nothing_and_the_next_start_makes_it_whole(quiet: Database, tmp_path: Path) -> None:
+def test_killed_load_leaves_nothing_and_the_next_start_loads_all(quiet: Database, tmp_path: Path) -> None:
     environ = os.environ | quiet.environ
     with quiet.engine.begin() as connection:
         connection.execute(sa.text("LOCK TABLE orders"))
         with subprocess.Popen([sys.executable, "-c", START, str(tmp_path)], env=environ) as process:
-            wait_until(lambda: one(quiet, BLOCKED)[0], what="its first order")
+            wait_until(lambda: read_row(quiet, BLOCKED)[0], what="the first order")
             process.send_signal(signal.SIGKILL)
-    wait_until(lambda: one(quiet, "SELECT 1 - count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")[0])
-    assert one(quiet, STATE)[0] == 0
+    wait_until(lambda: read_row(quiet, "SELECT 1 - count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")[0])
+    assert read_row(quiet, STATE)[0] == 0
     ensure_demo(quiet.settings, tmp_path)
-    assert one(quiet, STATE)[0] == COUNT
-    assert one(quiet, TOTALS_DIFFER) == (0,)
+    assert read_row(quiet, STATE)[0] == COUNT
+    assert read_row(quiet, TOTALS_DIFFER) == (0,)
 
 
-def test_two_starts_at_once_make_it_once(quiet: Database, tmp_path: Path) -> None:
+def test_concurrent_starts_load_the_data_once(quiet: Database, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as starts:
         folders = (tmp_path / "one", tmp_path / "two")
         secrets = list(starts.map(lambda folder: ensure_demo(quiet.settings, folder), folders))
-    assert one(quiet, STATE)[0] == COUNT
-    assert all(found(quiet, secret).revoked_at is None for secret in secrets)
+    assert read_row(quiet, STATE)[0] == COUNT
+    assert all(find_key(quiet, secret).revoked_at is None for secret in secrets)

@@ -10,12 +10,12 @@ class Clock:
         return self.now
 
 
-def test_pause_doubles_with_each_failure_up_to_the_longest() -> None:
+def test_pause_doubles_with_each_failure_up_to_a_maximum() -> None:
     backoff = Backoff(1, 5, Clock())
     assert [backoff.pause() for _ in range(5)] == [1, 2, 4, 5, 5]
 
 
-def test_attempt_is_due_before_a_failure_and_when_the_pause_is_over() -> None:
+def test_attempt_is_due_without_failure_and_after_the_pause() -> None:
     clock = Clock()
     backoff = Backoff(1, 5, clock)
     assert not backoff.is_pausing
@@ -27,7 +27,7 @@ def test_attempt_is_due_before_a_failure_and_when_the_pause_is_over() -> None:
     assert pausing == [True, True, False]
 
 
-def test_success_ends_the_pause_and_makes_the_next_one_short() -> None:
+def test_success_resets_the_pause() -> None:
     backoff = Backoff(1, 5, Clock())
     backoff.pause()
     backoff.pause()
@@ -36,7 +36,7 @@ def test_success_ends_the_pause_and_makes_the_next_one_short() -> None:
     assert backoff.pause() == 1
 
 
-def test_pause_of_no_length_is_over_at_once() -> None:
+def test_pause_of_zero_length_is_over_at_once() -> None:
     backoff = Backoff(0, 0, Clock())
     assert backoff.pause() == 0
     assert not backoff.is_pausing

@@ -1,4 +1,4 @@
-"""Rows become documents: golden cases."""
+"""Documents built from rows: golden cases."""
 
 import json
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ def test_consumer_is_shown_byte_for_byte() -> None:
     assert documents.consumer_json(ROW).decode() == SHOWN
 
 
-def test_document_holds_the_answer_as_it_is_shown_and_the_values_it_is_found_by() -> None:
+def test_document_has_the_response_row_and_the_search_values() -> None:
     text = documents.document(ROW, ["aud_1"])
     assert text.startswith(b'{"row":' + SHOWN.encode() + b",")
     document = msgspec.json.decode(text)
@@ -104,7 +104,7 @@ def test_nulls_of_a_document_are_present() -> None:
     [("0", "0"), ("0.0000", "0"), ("1234.5000", "1234.5"), ("0.3", "0.3"), ("0.0001", "0.0001"), ("100", "100"),
      ("90000000000000.0000", "90000000000000"), ("89999999999999.9999", "89999999999999.9999")],
 )  # fmt: skip
-def test_money_is_shown_exactly_and_indexed_as_whole_units(value: str, shown: str) -> None:
+def test_money_is_shown_exactly_and_indexed_as_integer(value: str, shown: str) -> None:
     row = ROW._replace(total_order_value=Decimal(value))
     assert f'"totalOrderValue":{shown},'.encode() in documents.consumer_json(row)
     indexed = msgspec.json.decode(documents.document(row, []))["totalOrderValue"]
@@ -128,20 +128,20 @@ def test_phone_is_found_by_its_international_and_national_digits(phone: str, dig
 
 @given(st.lists(st.text("01239", min_size=1, max_size=6), max_size=5).map(lambda given: list(dict.fromkeys(given))))
 @settings(max_examples=1000)
-def test_numbers_are_found_by_each_of_their_ends(digits: list[str]) -> None:
-    """By what they are indexed by: their starts, which are whole numbers too, and the starts of the reversed."""
+def test_phone_is_found_by_each_of_its_suffixes(digits: list[str]) -> None:
+    """A suffix matches as a prefix of the reversed number, or as a whole number."""
     kept = documents.reversed_digits(digits)
     found = {*digits, *(form[:length][::-1] for form in kept for length in range(1, len(form) + 1))}
     assert found == {form[begin:] for form in digits for begin in range(len(form))}
 
 
 @pytest.mark.parametrize("name", ["สมชาย ใจดี", "ナカムラ", "王子涵", "ສົມ", "វិចិត្រ", "မောင်", "Ｙ王"])
-def test_names_of_scripts_without_spaces_are_analysed_in_runs(name: str) -> None:
+def test_names_in_scripts_without_spaces_are_indexed_in_runs(name: str) -> None:
     assert runs(name) == name
 
 
 @pytest.mark.parametrize("name", ["Jo", "José", "Ωμέγα", "Анна", "אבי", "محمد", "आशा", ""])
-def test_other_names_are_not(name: str) -> None:
+def test_names_in_other_scripts_are_not_indexed_in_runs(name: str) -> None:
     assert runs(name) is None
 
 

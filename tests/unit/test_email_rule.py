@@ -1,4 +1,4 @@
-"""The quick way to accept an address accepts what the library does, and nothing else."""
+"""The fast email rule accepts exactly the addresses that the library accepts."""
 
 from email_validator import EmailNotValidError, validate_email
 from hypothesis import example, given
@@ -17,7 +17,7 @@ DOMAIN = st.lists(LABEL, max_size=5).map(".".join) | st.text('ab.-_[]"< >\n', ma
 @example(local="a" * 64, domain=".".join(["é" * 30] * 3 + ["example"]))
 @example(local="a" * 64, domain=".".join(["a" * 61] * 3 + ["com"]))
 @example(local="a" * 64, domain=".".join(["a" * 60] * 3 + ["ab", "com"]))
-def test_an_address_is_accepted_exactly_if_the_library_accepts_it(local: str, domain: str) -> None:
+def test_email_is_accepted_exactly_if_the_library_accepts_it(local: str, domain: str) -> None:
     address = f"{local}@{domain}"
     try:
         validate_email(address, check_deliverability=False, strict=True)

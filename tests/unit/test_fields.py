@@ -1,4 +1,4 @@
-"""The rules for fields, by vectors."""
+"""Validation of fields."""
 
 import csv
 from datetime import UTC, datetime
@@ -16,10 +16,10 @@ PHONES = ROOT.parent / "shared" / "data" / "phones" / "example_numbers.csv"
 
 @pytest.mark.shared_data
 @pytest.mark.skipif(not PHONES.exists(), reason="the folder shared/data is not beside the project")
-def test_every_example_number_becomes_e164_in_its_region_and_abroad() -> None:
+def test_every_example_number_becomes_e164() -> None:
     with PHONES.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    # Canada's 310-1234 works in Canada alone, so it is no international number.
+    # Canada's 310-1234 works only in Canada, so it is not an international number.
     numbers = [row for row in rows if row["valid"] == "1" and row["e164"] != "+13101234"]
     assert len(numbers) > 1000
     for row in numbers:
@@ -50,7 +50,7 @@ def test_name_is_trimmed_and_composed(sent: str, stored: str) -> None:
 
 
 @given(st.decimals(0, Decimal("99999999999.9999"), places=4))
-def test_amount_is_what_was_written(value: Decimal) -> None:
+def test_amount_keeps_its_spelling(value: Decimal) -> None:
     assert fields.amount(str(value)) == value
     assert fields.amount(value) == value
 
@@ -66,7 +66,7 @@ def test_amount_of_any_text_is_a_decimal_in_its_range_or_refused(text: str) -> N
 
 
 @given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=st.timezones()))  # noqa: DTZ001
-def test_time_in_any_zone_is_that_moment_in_utc_without_microseconds(moment: datetime) -> None:
+def test_time_in_any_zone_becomes_utc_without_microseconds(moment: datetime) -> None:
     if moment.utcoffset() and moment.strftime("%z")[5:]:
         return  # an offset with seconds, as in the 19th century, is not RFC 3339
     read = fields.timestamp(moment.isoformat())
@@ -75,7 +75,7 @@ def test_time_in_any_zone_is_that_moment_in_utc_without_microseconds(moment: dat
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
+def test_any_text_is_parsed_or_refused_with_a_message(text: str) -> None:
     for rule in (fields.email, fields.phone, fields.full_name, fields.external_id, fields.amount, fields.timestamp):
         try:
             rule(text)
@@ -84,6 +84,6 @@ def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["\u200b", "\u00ad\u2060", "\ufe0f", "\u034f \u200d"])
-def test_name_of_invisible_characters_is_none_at_all(name: str) -> None:
+def test_name_of_invisible_characters_is_empty(name: str) -> None:
     with pytest.raises(ValueError, match="1 to 255"):
         fields.full_name(name)

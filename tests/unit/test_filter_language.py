@@ -1,4 +1,4 @@
-"""The filter language: what is written is what is read, and anything else is a fault with its place."""
+"""The filter language: written expressions are parsed unchanged, invalid text gives faults with positions."""
 
 import re
 
@@ -36,7 +36,7 @@ PIECES += ["\n", "é", "😀", "email:*", "createdAt:2024-01-01", "totalOrders:"
 
 
 def faults(text: str) -> list[str]:
-    """What is wrong with it, if anything is."""
+    """Return the faults of a filter text."""
     try:
         parse(text)
     except FilterError as error:
@@ -46,13 +46,13 @@ def faults(text: str) -> list[str]:
 
 @given(expressions(conditions()), st.sampled_from([" AND ", " ", "\n AND\t"]))
 @settings(max_examples=500, deadline=None)
-def test_written_expression_is_read_as_itself(expression: Expression, conjunction: str) -> None:
+def test_written_expression_is_parsed_unchanged(expression: Expression, conjunction: str) -> None:
     assert parse(written(expression, conjunction)) == expression
 
 
 @given(st.text(max_size=60) | st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 @settings(max_examples=2000, deadline=None)
-def test_any_text_is_a_filter_or_has_faults_with_places_inside_it(text: str) -> None:
+def test_any_text_is_a_filter_or_has_faults_with_positions(text: str) -> None:
     for fault in faults(text):
         found = re.match(r"At character ([0-9]+): \S", fault)
         assert found, fault
@@ -62,7 +62,7 @@ def test_any_text_is_a_filter_or_has_faults_with_places_inside_it(text: str) -> 
 @pytest.mark.parametrize(
     "piece", ["(", ")", "NOT ", '"', "\\", "email:*", "email:* ", "email:* OR ", "..", ":", "a\\", '"\\']
 )
-def test_text_of_the_same_over_and_over_is_answered(piece: str) -> None:
+def test_long_repetitive_text_is_parsed_or_refused(piece: str) -> None:
     text = (piece * MAX_LENGTH)[:MAX_LENGTH]
     for one in (text, f"email:{text}"[:MAX_LENGTH], f"{text[:900]}email:*{')' * 900}"):
         assert all(faults(one))
@@ -95,7 +95,7 @@ PHONE = Condition("phone", "EXISTS")
         ('metadata.a:""', Condition("metadata.a", "EQUALS", [""])),
     ],
 )
-def test_text_means(text: str, expression: Expression) -> None:
+def test_text_is_parsed_as(text: str, expression: Expression) -> None:
     assert parse(text) == expression
 
 
@@ -132,7 +132,7 @@ def test_text_means(text: str, expression: Expression) -> None:
         (f"metadata.a:>{'1' * 250}e5", [12]),
     ],
 )
-def test_faults_are_named_all_at_once_by_their_places(text: str, places: list[int]) -> None:
+def test_all_faults_are_reported_with_their_positions(text: str, places: list[int]) -> None:
     assert [int(re.findall("[0-9]+", fault)[0]) for fault in faults(text)] == places
 
 
@@ -154,11 +154,11 @@ def test_faults_are_named_all_at_once_by_their_places(text: str, places: list[in
         ("email:*)", "Expected AND or OR, but found ')'"),
     ],
 )  # fmt: skip
-def test_fault_says_what_is_allowed(text: str, message: str) -> None:
+def test_fault_message_names_the_allowed_values(text: str, message: str) -> None:
     assert [fault.partition(": ")[2] for fault in faults(text)] == [message]
 
 
-def test_limits_are_kept_to_the_last_one() -> None:
+def test_limits_are_exact() -> None:
     fifty = " ".join(["email:*"] * 50)
     assert parse(fifty) == AllOf([EMAIL] * 50)
     assert faults(f"{fifty} email:*") == ["Must have at most 50 conditions, but has 51"]
@@ -171,7 +171,7 @@ def test_limits_are_kept_to_the_last_one() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 5, 20, 45])
-def test_text_to_be_contained_is_limited_by_all_its_characters(number: int) -> None:
+def test_contained_text_is_limited_in_total_length(number: int) -> None:
     light = 900 // number - CODE_LENGTH - 3
     text = " ".join([f"metadata.a:~{'É' * min(light, 255)}"] * number)
     assert len(text) > MAX_LENGTH or parse(text)
@@ -181,8 +181,8 @@ def test_text_to_be_contained_is_limited_by_all_its_characters(number: int) -> N
         )
 
 
-def test_text_to_be_contained_that_is_long_once_case_is_folded_is_refused() -> None:
-    """OpenSearch cannot prepare the pattern of a longer one that repeats itself, and answered an error."""
+def test_contained_text_is_limited_after_case_folding() -> None:
+    """For longer repetitive text OpenSearch failed to compile the pattern, and returned an error."""
     assert parse(f"metadata.a:~{'ﬃ' * 100}")
     assert parse(f"metadata.a:{'ﬃ' * 255}")
     assert "Too much text" in faults(f"metadata.a:~{'ﬃ' * 101}")[0]

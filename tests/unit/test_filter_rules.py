@@ -1,4 +1,4 @@
-"""A filter as an audience's rules: the groups mean what the expression means, of whatever consumer."""
+"""Filters as rules of an audience: the groups are equivalent to the expression for any consumer."""
 
 from decimal import Decimal
 from random import Random
@@ -22,38 +22,38 @@ people = st.sampled_from(MANY)
 _encode, _decode = msgspec.json.encode, msgspec.json.Decoder(list[Rule]).decode
 
 
-def grouped(said: Expression) -> list[tuple[Condition, ...]]:
-    """The groups, of an expression that has some."""
+def grouped(parsed: Expression) -> list[tuple[Condition, ...]]:
+    """Return the rule groups of an expression; discard the example if there are none."""
     try:
-        return groups(said, 1000)
+        return groups(parsed, 1000)
     except (TooManyRulesError, ValueError):
-        assume(False)  # noqa: FBT003 (hypothesis's own way)
+        assume(False)  # noqa: FBT003 (the signature of hypothesis)
         raise
 
 
 @given(expressions(conditions()), st.lists(people, min_size=20, max_size=20))
 @settings(max_examples=400, deadline=None)
-def test_groups_mean_what_the_expression_means(said: Expression, some: list[dict[str, Any]]) -> None:
-    found = AnyOf([AllOf(group) for group in grouped(said)])
-    for one in some:
-        assert holds(found, one, "GB") == holds(said, one, "GB")
+def test_rule_groups_are_equivalent_to_the_expression(parsed: Expression, consumers: list[dict[str, Any]]) -> None:
+    from_groups = AnyOf([AllOf(group) for group in grouped(parsed)])
+    for one in consumers:
+        assert holds(from_groups, one, "GB") == holds(parsed, one, "GB")
 
 
 @given(expressions(conditions()))
 @settings(max_examples=400, deadline=None)
-def test_rules_of_a_filter_are_sound_and_are_read_from_storage_as_they_were(said: Expression) -> None:
-    assume(len(grouped(said)) <= MAX_RULES)
+def test_rules_of_a_filter_are_valid_and_survive_storage(parsed: Expression) -> None:
+    assume(len(grouped(parsed)) <= MAX_RULES)
     try:
-        rules = rules_of_filter(written(said))
+        rules = rules_of_filter(written(parsed))
     except TooManyRulesError:
         return
     assert 1 <= len(rules) <= MAX_RULES
     assert all(len(rule.values) <= MAX_VALUES for rule in rules)
     stored = _decode(_encode(rules))
-    assert not [fault for rule in stored for fault in rule.faults(None)]  # type: ignore[arg-type]  # nobody in particular
+    assert not [fault for rule in stored for fault in rule.faults(None)]  # type: ignore[arg-type]  # no parent
     expected = [
         [condition._replace(values=list(condition.values)) for condition in group]
-        for group in groups(parse(written(said)), MAX_RULES)
+        for group in groups(parse(written(parsed)), MAX_RULES)
     ]
     assert expression(stored) == AnyOf([AllOf(group) for group in expected])
 
@@ -62,7 +62,7 @@ NAMES = ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected_rules"),
     [
         ("email:a", [("email", "EQUALS", ["a"], None)]),
         ("email:a OR email:b OR email:c", [("email", "IN", NAMES, None)]),
@@ -83,8 +83,8 @@ NAMES = ["a", "b", "c"]
         ("metadata.a:5", [("metadata.a", "EQUALS", ["5"], None)]),
     ],
 )
-def test_filter_is_these_rules(text: str, said: list[tuple[str, str, list[Any], str | None]]) -> None:
-    assert [(rule.field, rule.operator, rule.values, rule.group_id) for rule in rules_of_filter(text)] == said
+def test_filter_becomes_these_rules(text: str, expected_rules: list[tuple[str, str, list[Any], str | None]]) -> None:
+    assert [(rule.field, rule.operator, rule.values, rule.group_id) for rule in rules_of_filter(text)] == expected_rules
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_filter_is_these_rules(text: str, said: list[tuple[str, str, list[Any], 
         "NOT (" + " OR ".join(f"(email:{n} phone:*)" for n in range(25)) + ")",
     ],
 )
-def test_what_takes_too_many_rules_or_none_can_say_is_refused(text: str) -> None:
+def test_filter_that_rules_cannot_express_is_refused(text: str) -> None:
     assert parse(text)
     with pytest.raises(ValueError, match=r"rules$|^Needs more than 50 rules") as caught:
         rules_of_filter(text)
@@ -104,7 +104,7 @@ def test_what_takes_too_many_rules_or_none_can_say_is_refused(text: str) -> None
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 300, "-1" + "0" * 308, "0." + "0" * 299 + "1", "12345678901234567890"])
-def test_number_of_json_is_read_back_as_the_database_writes_it(value: str) -> None:
+def test_number_is_parsed_as_the_database_writes_it(value: str) -> None:
     rule = f'[{{"field":"metadata.a","operator":"LESS_THAN","values":[{value}],"groupId":null}}]'.encode()
-    [group] = expression(_decode(rule)).parts  # type: ignore[union-attr]  # of rules it is groups
+    [group] = expression(_decode(rule)).parts  # type: ignore[union-attr]  # rules parse to groups
     assert group == AllOf([Condition("metadata.a", "LESS_THAN", [Decimal(value)])])

@@ -1,4 +1,4 @@
-"""Log lines, as a process writes them."""
+"""Log lines as a process writes them."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ structlog.get_logger().info("a", file="caf\\udce9", number=2**70, other=object)
 """
 
 
-def test_line_is_written_whatever_text_is_in_it() -> None:
-    """A file's name may have bytes that are no text, which Python reads as halves of surrogate pairs."""
+def test_log_line_may_contain_any_text() -> None:
+    """File names may contain bytes that are not text; Python decodes these as lone surrogates."""
     written = subprocess.run([sys.executable, "-c", CODE], stderr=subprocess.PIPE, check=True).stderr
     line = json.loads(written)
     assert (line["event"], line["file"], line["number"]) == ("a", "caf\udce9", 2**70)

@@ -1,4 +1,4 @@
-"""The OpenAPI document as it is built from the routes."""
+"""The OpenAPI document built from the routes."""
 
 import pytest
 from litestar import Litestar
@@ -7,11 +7,11 @@ from api.app import route_handlers
 from api.openapi.endpoints import endpoints
 from api.openapi.examples import example_of
 
-# Dependencies without a marker are deprecated in Litestar 2, and the way of this project.
+# Dependencies without a marker are deprecated in Litestar 2; this project uses them.
 pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
 
 
-def test_every_body_and_answer_has_an_example() -> None:
+def test_every_body_and_response_has_an_example() -> None:
     app = Litestar(route_handlers=route_handlers(), openapi_config=None)
     documented = [endpoint for endpoint in endpoints(app.routes) if endpoint.is_authenticated]
     types = {

@@ -1,4 +1,4 @@
-"""The short way with a plain number leads where the library's own leads."""
+"""The fast parsing of plain phone numbers has the results of the library."""
 
 import csv
 from random import Random
@@ -35,13 +35,13 @@ def assert_is_as_the_library_has_it(number: str) -> None:
 
 
 @given(st.sampled_from([*map(str, CODES), ""]), st.text("0123456789", min_size=3, max_size=20))
-def test_any_number_is_as_the_library_has_it(code: str, national: str) -> None:
+def test_any_number_is_parsed_like_the_library(code: str, national: str) -> None:
     assert_is_as_the_library_has_it(f"+{code}{national}")
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_numbers_like_those_of_a_country_are_as_the_library_has_them(code: int) -> None:
-    """Its examples with their last digits, or any but the first ones, changed: so each of its formats is met."""
+def test_typical_numbers_are_parsed_like_the_library(code: int) -> None:
+    """The examples of a country with some digits changed, so that every format occurs."""
     random = Random(code)
     examples = [phonenumbers.example_number_for_non_geo_entity(code)]
     for region in phonenumbers.region_codes_for_country_code(code):
@@ -57,7 +57,7 @@ def test_numbers_like_those_of_a_country_are_as_the_library_has_them(code: int) 
 
 @pytest.mark.shared_data
 @pytest.mark.skipif(not PHONES.exists(), reason="the folder shared/data is not beside the project")
-def test_every_example_number_is_as_the_library_has_it_and_most_go_the_short_way() -> None:
+def test_example_numbers_are_parsed_like_the_library() -> None:
     with PHONES.open(encoding="utf-8", newline="") as file:
         numbers = [row["e164"] for row in csv.DictReader(file) if row["e164"]]
     for number in numbers:

@@ -1,4 +1,4 @@
-"""What a request prefers, and the tokens it may name: whatever is sent, reading it never fails."""
+"""Parsing of `Prefer` headers and consistency tokens never fails, whatever the input."""
 
 import pytest
 from hypothesis import given
@@ -15,11 +15,11 @@ QUOTED = (
     .map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
 )
 OTHERS = st.builds("{}={}".format, NAMES, QUOTED | st.just("wait"))
-"""Other preferences, with what looks like one of ours in quotes too."""
+"""Other preferences, some with `wait` or `handling` in quotes."""
 
 
 @given(st.lists(st.text() | st.text('wait=hndlgsrc,;"\\ 0123456789')))
-def test_any_header_is_read(values: list[str]) -> None:
+def test_any_prefer_header_is_parsed(values: list[str]) -> None:
     wait = parse_preferences(values).wait
     assert wait is None or 0 <= wait <= MAX_WAIT_SECONDS
 
@@ -37,7 +37,7 @@ def test_wait_is_found_beside_any_other_preference(
 
 
 @given(COUNTS, COUNTS, st.sampled_from(["wait={}, wait={}", "wait={};x=1,WAIT={}", 'wait="{}" , wait={}']))
-def test_first_of_two_counts(first: int, second: int, form: str) -> None:
+def test_first_of_two_values_counts(first: int, second: int, form: str) -> None:
     both = form.format(first, second)
     assert (
         parse_preferences([both])
@@ -46,28 +46,28 @@ def test_first_of_two_counts(first: int, second: int, form: str) -> None:
     )
 
 
-def test_broken_quotes_spoil_their_own_header_only() -> None:
+def test_broken_quotes_affect_only_their_own_header() -> None:
     assert parse_preferences(['note="never closed, wait=5', "wait=3", "handling=strict"]) == Preferences(3, strict=True)
 
 
 @pytest.mark.parametrize("start", ["a", "a=", "a=b", "wait", '"', "a;", '"\\', "a,", ""])
 @pytest.mark.parametrize("end", ["!", '"', ","])
-def test_header_of_any_length_is_read(start: str, end: str) -> None:
+def test_header_of_any_length_is_parsed(start: str, end: str) -> None:
     """Backtracking would take hours."""
     assert parse_preferences([start + fill + end for fill in (" " * 500_000, start * 500_000)]) == Preferences()
 
 
 @given(st.integers(0, HIGHEST))
-def test_token_is_of_its_transaction(xid: int) -> None:
+def test_token_decodes_to_its_transaction(xid: int) -> None:
     assert decode_token(encode_token(str(xid))) == str(xid)
 
 
 @given(st.text() | st.integers().map(lambda number: f"1-{number}") | st.integers().map(str))
-def test_what_is_no_token_is_refused_and_nothing_else(given: str) -> None:
-    prefix, _, number = given.partition("-")
+def test_only_valid_tokens_are_accepted(token: str) -> None:
+    prefix, _, number = token.partition("-")
     is_token = prefix == "1" and number.isascii() and number.isdigit() and len(number) < 20 and int(number) <= HIGHEST
     if is_token:
-        assert encode_token(decode_token(given)) == given
+        assert encode_token(decode_token(token)) == token
     else:
         with pytest.raises(ValueError, match="Invalid token"):
-            decode_token(given)
+            decode_token(token)

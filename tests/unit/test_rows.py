@@ -12,11 +12,11 @@ class Pair(NamedTuple):
     second: str
 
 
-def test_list_has_the_fields_in_their_order() -> None:
+def test_select_list_has_the_fields_in_order() -> None:
     assert select_list(Pair._fields, "p") == "p.first, p.second"
     assert select_list(Pair._fields, "p", second="p.second::text") == "p.first, p.second::text AS second"
 
 
-def test_expression_for_no_field_is_an_error() -> None:
+def test_expression_without_a_field_is_an_error() -> None:
     with pytest.raises(AssertionError):
         select_list(Pair._fields, "p", third="1")

@@ -1,4 +1,4 @@
-"""Time windows in which pages by creation are searched first."""
+"""Time windows for the first search of pages by creation."""
 
 import pytest
 
@@ -16,9 +16,7 @@ def test_window_is_four_time_spans_wide_and_halves_at_most(times: list[int], pre
 
 
 @pytest.mark.parametrize(("ascending", "bounds"), [(True, (5, 1_505)), (False, (-1_495, 5))])
-def test_window_begins_at_the_position_in_the_direction_of_the_walk(
-    *, ascending: bool, bounds: tuple[int, int]
-) -> None:
+def test_window_starts_at_the_position_in_page_direction(*, ascending: bool, bounds: tuple[int, int]) -> None:
     [window] = windows.from_position([5, "cons_1"], 1_500, ascending=ascending)["range"].values()
     assert (window["gte"], window["lte"]) == bounds
 
@@ -27,7 +25,7 @@ def test_window_begins_at_the_position_in_the_direction_of_the_walk(
     ("direction", "backward", "ascending"),
     [("asc", False, True), ("asc", True, False), ("desc", False, False), ("desc", True, True)],
 )
-def test_ascending_walk_goes_from_oldest_to_newest(direction: Direction, *, backward: bool, ascending: bool) -> None:
+def test_ascending_pages_go_from_oldest_to_newest(direction: Direction, *, backward: bool, ascending: bool) -> None:
     assert windows.is_ascending(query.list_order(1, "createdAt", direction), backward=backward) is ascending
     assert query.list_order(1, "email", direction).creation_direction is None
 

@@ -1,7 +1,7 @@
-"""A crowd of 100,000 made-up consumers, the same at every call, to find the golden ones in.
+"""Generate 100,000 consumers, the same at every call, to hide the golden consumers among.
 
-Names are put together from the sample data's and from words of real ones (names.txt). About one consumer in a
-hundred shares a rare word of the name with a golden one: to match one word of two is not enough.
+Names combine names of the sample data and words of real names (names.txt). About 1 % of the consumers share a rare
+word of the name with a golden consumer, so that matching one word of two is not enough.
 """
 
 import unicodedata
@@ -19,11 +19,11 @@ SEED = 20_241_101
 START = datetime(2025, 1, 1, tzinfo=UTC)
 DOMAINS = ("example.com", "example.net", "example.org", "mail.example.com", "post.example.net", "shop.example.org")
 COUNTRY_DIGITS = 6
-"""Of a telephone number: about what belongs to a country and its range; the rest is random here."""
+"""The digits kept of a phone number: about country and range; the other digits are random."""
 
 
-def crowd(golden: Sequence[Consumer]) -> Iterator[Consumer]:
-    """The consumers, by time and id; all are younger than the golden ones, so of equals they come first."""
+def generated_consumers(golden: Sequence[Consumer]) -> Iterator[Consumer]:
+    """Yield the consumers by time and id; all are newer than the golden consumers, so they win ties."""
     random = Random(SEED)
     golden_words = list(dict.fromkeys(word for one in golden for word in (one.full_name or "").split()))
     addresses = {one.email for one in golden if one.email}
@@ -50,7 +50,7 @@ def _name(random: Random, group: People, golden_words: Sequence[str]) -> tuple[s
     if chance(random, 0.02) and _script(word := random.choice(golden_words)) == script:
         parts[random.randrange(2)] = word
     name = group.form.format(given=parts[0], family=parts[1], family2=parts[2], initial=random.choice("ABCDEHJKLM"))
-    # What is in another script has the Latin form that the sample data gives.
+    # A name in another script has the Latin form of the sample data.
     return name, [_ascii(parts[0]) or _ascii(given.latin), _ascii(parts[1]) or _ascii(family.latin)]
 
 
@@ -59,14 +59,14 @@ def _ascii(text: str) -> str:
     return "".join(letter for letter in letters if letter.isascii() and letter.isalnum())
 
 
-def _email(random: Random, latin: list[str], taken: set[str]) -> str:
+def _email(random: Random, latin: list[str], used: set[str]) -> str:
     first, last = latin
     local = random.choice((f"{first}.{last}", f"{first[0]}{last}", f"{first}_{last}", f"{first}+shop", last, first))
     domain = random.choice(DOMAINS)
     address = f"{local}@{domain}"
-    while address in taken:
+    while address in used:
         address = f"{local}{random.randrange(10_000)}@{domain}"
-    taken.add(address)
+    used.add(address)
     return address
 
 

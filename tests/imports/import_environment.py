@@ -1,4 +1,4 @@
-"""An organization, its live environment, and importing text as if it were a file."""
+"""An organization with its live environment, and imports of texts into it."""
 
 import csv
 from contextlib import closing
@@ -12,8 +12,8 @@ from infra.imports.run import Counts, connect, find_environment, run
 from infra.imports.staging import Db
 
 
-class Shop:
-    """An environment, and what is in it."""
+class ImportEnvironment:
+    """An environment to import into, with access to the stored rows."""
 
     def __init__(self, connection: Db, url: str, folder: Path) -> None:
         self.connection = connection
@@ -34,7 +34,7 @@ class Shop:
         return self.import_file(kind, self.path, **{"processes": 0, **options})
 
     def import_file(self, kind: kinds.Kind, path: Path, **options: Any) -> Counts:
-        # A connection of its own: the staging table lives as long as that.
+        # A separate connection, because the staging table lives as long as its connection.
         with closing(connect(self.url)) as own:
             return run(own, path, kind, self.environment, **options)
 
@@ -45,7 +45,7 @@ class Shop:
         return self.imports(kinds.ORDERS, text, **options)
 
     def errors(self) -> list[list[str]]:
-        """Rows of the errors file without their original cells; empty if there is none."""
+        """Return line and reasons of each row of the errors file; empty without an errors file."""
         if not self.errors_path.exists():
             return []
         with self.errors_path.open(newline="") as file:
@@ -59,11 +59,11 @@ class Shop:
         return row
 
     def stored(self, columns: str, table: str = "consumers") -> list[tuple[Any, ...]]:
-        """In the order of insertion."""
+        """Return columns of the stored rows, in the order of insertion."""
         return self.rows(f"SELECT {columns} FROM {table} WHERE environment_id = %s ORDER BY id", self.environment.id)
 
     def changes(self) -> int:
-        """Rows ever appended to the outbox: nothing here removes any."""
+        """Return the number of outbox rows; no drain removes rows here."""
         (count,) = self.row("SELECT count(*) FROM outbox WHERE environment_id = %s", self.environment.id)
         assert isinstance(count, int)
         return count

@@ -1,4 +1,4 @@
-"""Very many consumers, put into the database and the index at once."""
+"""Insert and index many consumers at once."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +20,18 @@ from tests.service import Database
 
 CHUNK, SENDERS = 2_000, 2
 PATIENCE_SECONDS = 120
-"""With OpenSearch: where others are at work too, it may take long."""
+"""Timeout of OpenSearch's requests; long, because the machine may be busy."""
 COPY = f"COPY consumers (environment_id, {', '.join(Consumer._fields)}) FROM STDIN"
 ROWS = sa.text(f"SELECT {documents.COLUMNS} FROM consumers c WHERE environment_id = :environment_id")
 LIVE = sa.text("SELECT index_name FROM generations WHERE state = 'live'")
-FORGET = sa.text("DELETE FROM outbox WHERE environment_id = :environment_id")
+DELETE_OUTBOX_ROWS = sa.text("DELETE FROM outbox WHERE environment_id = :environment_id")
 COUNT = sa.text("SELECT count(*) FROM consumers WHERE environment_id = :environment_id")
 
 
 def load(database: Database, environment_id: int, people: Iterable[Consumer]) -> None:
-    """Insert them, and index them as a drain does: the same documents, requests and versions, refreshed and only then
-    forgotten. All in one transaction, so that no drain sees what there is to do; by rounds of a thousand it would take
+    """Insert and index consumers as a drain does: same documents, requests and versions, refresh before delete.
+
+    Everything happens in one transaction, so that no drain sees the outbox rows; rounds of a thousand rows would take
     several times as long.
     """
     values = {"environment_id": environment_id}
@@ -49,14 +50,14 @@ def load(database: Database, environment_id: int, people: Iterable[Consumer]) ->
         send = partial(bulk.write, client, naming.write_alias(index))
         with ThreadPoolExecutor(SENDERS) as pool:
             rows = connection.execute(ROWS, values, execution_options={"yield_per": CHUNK}).partitions()
-            sent = [pool.submit(send, [_written(row) for row in part]) for part in rows]
-        assert all(item.is_indexed for answer in sent for item in answer.result())
+            sent = [pool.submit(send, [_document(row) for row in part]) for part in rows]
+        assert all(item.is_indexed for sent_part in sent for item in sent_part.result())
         bulk.refresh(client, index)
-        connection.execute(FORGET, values)
+        connection.execute(DELETE_OUTBOX_ROWS, values)
 
 
 def assert_complete(database: Database, environment_id: int, expected: int) -> None:
-    """There are so many rows, readers see as many documents, and nothing waits."""
+    """Assert the number of rows and of visible documents, and an empty outbox."""
     body = {"query": {"term": {"environmentId": str(environment_id)}}}
     shown = database.search.count(index=naming.read_alias(database.settings.index_prefix), body=body)["count"]
     with database.engine.connect() as connection:
@@ -64,6 +65,6 @@ def assert_complete(database: Database, environment_id: int, expected: int) -> N
     assert not database.waiting(environment_id)
 
 
-def _written(row: Sequence[Any]) -> Document:
+def _document(row: Sequence[Any]) -> Document:
     consumer = ConsumerRow._make(row)
     return Document(consumer.environment_id, consumer.id, consumer.version, documents.document(consumer, []))

@@ -1,4 +1,4 @@
-"""The sample data itself, without a database."""
+"""The generated sample data, without a database."""
 
 import hashlib
 import os
@@ -34,14 +34,14 @@ def bought(people: list[Person]) -> list[Order]:
     return list(orders(people))
 
 
-def test_it_is_the_same_in_every_process(people: list[Person], bought: list[Order]) -> None:
+def test_generated_data_is_the_same_in_every_process(people: list[Person], bought: list[Order]) -> None:
     digest = hashlib.sha256(repr((people, bought)).encode()).hexdigest()
     environ = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     again = subprocess.run([sys.executable, "-c", DIGEST], env=environ, check=True, capture_output=True, text=True)
     assert again.stdout.strip() == digest
 
 
-def test_every_consumer_keeps_the_rules_of_its_fields(people: list[Person]) -> None:
+def test_every_generated_consumer_is_valid(people: list[Person]) -> None:
     for consumer in (person.consumer for person in people):
         if consumer.email is not None:
             assert fields.email(consumer.email) == consumer.email
@@ -57,17 +57,17 @@ def test_every_consumer_keeps_the_rules_of_its_fields(people: list[Person]) -> N
 
 
 def test_consumers_ascend_by_time_and_id_and_are_unique(people: list[Person]) -> None:
-    everybody = [person.consumer for person in people]
-    assert len(everybody) == COUNT
-    assert [consumer.id for consumer in everybody] == sorted({consumer.id for consumer in everybody})
-    assert [consumer.created_at for consumer in everybody] == sorted(consumer.created_at for consumer in everybody)
-    assert all(START <= consumer.created_at < END for consumer in everybody)
+    consumers = [person.consumer for person in people]
+    assert len(consumers) == COUNT
+    assert [consumer.id for consumer in consumers] == sorted({consumer.id for consumer in consumers})
+    assert [consumer.created_at for consumer in consumers] == sorted(consumer.created_at for consumer in consumers)
+    assert all(START <= consumer.created_at < END for consumer in consumers)
     for name in ("email", "external_id"):
-        given = [getattr(consumer, name).lower() for consumer in everybody if getattr(consumer, name)]
-        assert 0.9 * COUNT < len(given) == len(set(given)) < COUNT
+        values = [getattr(consumer, name).lower() for consumer in consumers if getattr(consumer, name)]
+        assert 0.9 * COUNT < len(values) == len(set(values)) < COUNT
 
 
-def test_names_are_of_many_scripts_and_some_are_missing(people: list[Person]) -> None:
+def test_names_have_many_scripts_and_some_are_missing(people: list[Person]) -> None:
     names = [person.consumer.full_name for person in people]
     assert None in names
     assert len({(group.language, group.country) for group in PEOPLE}) >= 20
@@ -76,14 +76,14 @@ def test_names_are_of_many_scripts_and_some_are_missing(people: list[Person]) ->
 
 
 @pytest.mark.parametrize("group", PEOPLE, ids=lambda group: f"{group.language}-{group.country}")
-def test_phone_numbers_are_possible_ones_of_the_country(group: People) -> None:
+def test_phone_numbers_are_possible_in_their_country(group: People) -> None:
     for digit in "0123456789":
         number = phonenumbers.parse(group.phone.replace("#", digit))
         assert phonenumbers.is_possible_number(number)
         assert number.country_code == phonenumbers.country_code_for_region(group.country)
 
 
-def test_orders_keep_the_rules_of_their_fields(people: list[Person], bought: list[Order]) -> None:
+def test_every_generated_order_is_valid(people: list[Person], bought: list[Order]) -> None:
     since = {person.consumer.id: person.consumer.created_at for person in people}
     for order in bought:
         assert since[order.consumer_id] <= order.placed_at < END
