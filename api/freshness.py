@@ -164,7 +164,7 @@ class Freshness:
         try:
             async with asyncio.timeout(CHECK_SECONDS), self._engine.connect() as connection:
                 rows = await connection.execute(SEARCHABLE, {"environments": environments, "xids": xids})
-                return {Write(*row) for row in rows}
+                return {Write(row.environment_id, row.xid) for row in rows}
         except (SQLAlchemyError, TimeoutError) as error:
             log.warning("freshness_check_failed", reason=logs.error_kind(error))
             return set()
