@@ -1,8 +1,9 @@
-"""All that is measured, on servers of its own: `python -m tests.bench`, or `make bench`.
+"""Run the benchmarks on separate servers: `python -m tests.bench`, or `make bench`.
 
-`SIZE=1000000` for more consumers than 100,000; `ONLY=reads,writes` for some of the parts; `CASES=deep` for those
-cases of `reads` whose names contain that. The report, Markdown, is printed at the end, and is in `.local/bench/` from
-the first table on. A part that fails says so there and leaves the others alone; then the exit code is 1.
+Variables: `SIZE=1000000` sets the number of consumers (default 100,000), `ONLY=reads,writes` selects parts, and
+`CASES=deep` selects cases of `reads` by a part of their name. The report is Markdown, printed at the end, and written
+to `.local/bench/` after each table. A failed part is noted in the report and does not stop the other parts; the exit
+code is then 1.
 """
 
 import os
@@ -25,7 +26,7 @@ from tests.bench.report import Report, progress
 
 SIZE = 100_000
 PARTS: dict[str, Callable[[Bench], None]] = {
-    # First those that leave the data as they found it.
+    # First the parts that do not change the data.
     "reads": reads.measure,
     "sizes": sizes.measure,
     "rebuild": rebuild.measure,
@@ -33,23 +34,23 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "writes": writes.measure,
     "freshness": freshness.measure,
     "growth": growth.measure,
-    "drain": lambda bench: printed(bench, drain.main),
+    "drain": lambda bench: add_output(bench, drain.main),
     "pgsync": pgsync.measure,
-    "relevance": lambda bench: printed(bench, relevance.main),
+    "relevance": lambda bench: add_output(bench, relevance.main),
 }
 
-ASKED_FOR = {"relevance"}
-"""Not of speed."""
+ON_REQUEST = {"relevance"}
+"""Parts that run only if named in ONLY, because they do not measure speed."""
 
 
 def main() -> int:
     names = [name for name in os.environ.get("ONLY", "").split(",") if name] or [
-        name for name in PARTS if name not in ASKED_FOR
+        name for name in PARTS if name not in ON_REQUEST
     ]
     if unknown := [name for name in names if name not in PARTS]:
-        progress(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        progress(f"unknown parts in ONLY: {', '.join(unknown)}; known parts are {', '.join(PARTS)}")
         return 2
-    # What ends it ends its servers, too.
+    # SIGTERM must also stop the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     moment = datetime.now(UTC)
     report = Report(ROOT / ".local" / "bench" / f"{moment:%Y-%m-%dT%H%M%SZ}-{machine.commit().rstrip('+')}.md")
@@ -59,7 +60,7 @@ def main() -> int:
         servers = stack.enter_context(LocalServers(folder, KEEPING, environ={}))
         size = int(os.environ.get("SIZE") or SIZE)
         report.say(f"# Measured {moment:%Y-%m-%d %H:%M} UTC, commit {machine.commit()}, {size:,} consumers")
-        report.table(["", ""], [*machine.described(servers), ("load at the beginning", machine.load())])
+        report.table(["", ""], [*machine.described(servers), ("load at the start", machine.load())])
         failed = _run(names, Bench(stack, servers, report, folder, size))
         report.say(f"Load at the end: {machine.load()}.")
     sys.stdout.write(report.text())
@@ -67,22 +68,22 @@ def main() -> int:
     return bool(failed)
 
 
-def printed(bench: Bench, measure: Callable[[], None]) -> None:
-    """Take over the tables of a bench that has servers of its own."""
-    with redirect_stdout(StringIO()) as told:
+def add_output(bench: Bench, measure: Callable[[], None]) -> None:
+    """Run a benchmark with separate servers, and add its output to the report."""
+    with redirect_stdout(StringIO()) as output:
         measure()
-    bench.report.say(told.getvalue().strip())
+    bench.report.say(output.getvalue().strip())
 
 
 def _run(names: Sequence[str], bench: Bench) -> list[str]:
-    """Measure these parts; gives those that failed."""
+    """Measure parts, and return the names of the failed parts."""
     failed = []
     for name in names:
         started = time.monotonic()
         bench.report.section(name)
         try:
             PARTS[name](bench)
-        except Exception as error:  # noqa: BLE001 (what one part finds must not be lost with another)
+        except Exception as error:  # noqa: BLE001 (a failed part must not lose the results of others)
             failed.append(name)
             traceback.print_exc()
             bench.report.say(f"**Failed:** {type(error).__name__}: {str(error)[:300]}")

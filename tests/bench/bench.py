@@ -1,4 +1,4 @@
-"""What the parts of a run share."""
+"""Servers, report and filled services shared by the parts of a run."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,14 +13,14 @@ from tests.bench.shop import Shop
 
 
 class Bench:
-    """Servers, and what is made on them when a part first needs it."""
+    """The servers of a run, with services and clients created on first use."""
 
     def __init__(self, stack: ExitStack, servers: LocalServers, report: Report, folder: Path, size: int) -> None:
         self._stack, self.servers, self.report, self.folder, self.size = stack, servers, report, folder, size
 
     @cached_property
     def shop(self) -> Shop:
-        """Of the size that was asked for."""
+        """The filled service of the run's size."""
         return self._stack.enter_context(shop.opened(self.servers, self.size, self.folder / "shop"))
 
     @cached_property
@@ -29,7 +29,7 @@ class Bench:
 
     @contextmanager
     def shop_of(self, size: int) -> Iterator[Shop]:
-        """One of this size, for a while."""
+        """A filled service of another size, removed afterwards."""
         if size == self.size:
             yield self.shop
         else:

@@ -1,4 +1,4 @@
-"""What is asked in `tests.bench.reads`: each question as a request to the API, and as what the API asks OpenSearch."""
+"""The cases of `tests.bench.reads`: each question as API request, as search request to OpenSearch, and as SQL."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
@@ -21,10 +21,10 @@ from tests.bench.trigrams import Statement
 
 SIZE = 20
 LARGE = 50_000
-"""Consumers, of which one in 1,024 are enough to find the middle by; of fewer, one in 32."""
-WHOLE = ", beside the whole"
-"""Where the API asks for a window first, and what is measured beside it is the search through all rows."""
-REST = {"allow_partial_search_results": "false"}
+"""From this number of consumers on, a sample of 1 in 1,024 is enough to find the middle of an order; else 1 in 32."""
+WITHOUT_WINDOW = ", raw without window"
+"""The API searches a time window first; the raw search beside it searches all rows."""
+SEARCH_PARAMETERS = {"allow_partial_search_results": "false"}
 NAMES = ("jose", "smith", "emily", "garcia", "oliver", "muller", "kowalski", "zoe")
 FILTERS = {
     "metadata equality": ("metadata.loyalty.tier:gold", "metadata.country:IE", "metadata.source:store"),
@@ -34,7 +34,7 @@ FILTERS = {
 
 
 class Question(NamedTuple):
-    """One question, as the bytes to send, and where PostgreSQL alone can be asked the same, as SQL."""
+    """A question as bytes to send, and as SQL if PostgreSQL alone can answer it."""
 
     api: bytes
     raw: Sequence[bytes]
@@ -42,15 +42,15 @@ class Question(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Questions of one kind, asked in turn; `busy`: also by many clients."""
+    """Questions of a kind, asked in turn; if `busy`, also measured with many clients."""
 
     name: str
     questions: Sequence[Question]
     busy: bool = False
 
 
-class Asking:
-    """Writes questions about one environment."""
+class QuestionBuilder:
+    """Builds questions about an environment."""
 
     def __init__(self, shop: Shop, environment: Environment) -> None:
         self._shop, self.environment = shop, environment
@@ -64,15 +64,15 @@ class Asking:
         return Question(api, [*map(self.search, bodies)], sql)
 
     def search(self, body: Clause) -> bytes:
-        path = f"/{self._alias}/_search?{urlencode(REST)}"
+        path = f"/{self._alias}/_search?{urlencode(SEARCH_PARAMETERS)}"
         return wire.post(self._shop.database.settings.opensearch_url, path, msgspec.json.encode(body))
 
     def hits(self, body: Clause) -> list[Any]:
-        found = self._shop.database.search.search(index=self._alias, body=body, request_timeout=120)
-        return list(found["hits"]["hits"])
+        response = self._shop.database.search.search(index=self._alias, body=body, request_timeout=120)
+        return list(response["hits"]["hits"])
 
     def middle(self, order: Order) -> list[Any]:
-        """The sort values of a row about in the middle of an order."""
+        """Return the sort values of a row near the middle of an order."""
         some = {"wildcard": {"id": "*00" if self._shop.size > LARGE else "*0"}}
         rows = query.list_query(self.environment.id, conditions=[some])
         hits = self.hits({"query": rows, "sort": order.clauses, "size": 10_000, "_source": False})
@@ -87,45 +87,45 @@ class Asking:
         backward: bool = False,
         whole: bool = False,
     ) -> Question:
-        """A page of the list at its beginning (or, backward, its end) or in its middle.
+        """Build a page of the list at the beginning (backward: at the end) or in the middle.
 
         Args:
             sort_by: the field.
             direction: of the order.
-            deep: in the middle.
-            backward: against the order.
-            whole: beside a search through all rows, where the API asks for a window of them.
+            deep: the page is in the middle.
+            backward: read against the order.
+            whole: the raw search covers all rows, even if the API searches a window.
         """
         order = query.list_order(self.environment.id, sort_by, direction)
-        place = self.middle(order)[len(order.prefix) :] if deep else None
+        position = self.middle(order)[len(order.prefix) :] if deep else None
         rows = query.list_query(self.environment.id)
-        body = query.page(rows, order, SIZE, place, backward=backward)
+        body = query.page(rows, order, SIZE, position, backward=backward)
         parameters: dict[str, Any] = {"sortBy": sort_by, "sortDir": direction}
         parameters["last" if backward else "first"] = SIZE
-        if place:
-            values = place
+        if position:
+            values = position
             if order.creation_direction:
                 moments = [hit["sort"][-2] for hit in self.hits(body)]
-                values = [*place, width := windows.next_width(moments, 0)]
+                values = [*position, width := windows.next_width(moments, 0)]
                 ascending = windows.is_ascending(order, backward=backward)
                 if not whole:
-                    body = query.within(body, windows.from_position(place, width, ascending=ascending))
-            asked = ListParameters(sort_by=sort_by, sort_dir=direction)
-            question = msgspec.json.encode(["list", self.environment.id, asked.list_parameters()])
-            parameters["before" if backward else "after"] = cursors.encode(question, values)
-        sql = trigrams.page(self.environment.id, sort_by, direction, place, backward=backward)
+                    body = query.within(body, windows.from_position(position, width, ascending=ascending))
+            list_parameters = ListParameters(sort_by=sort_by, sort_dir=direction)
+            list_id = msgspec.json.encode(["list", self.environment.id, list_parameters.list_parameters()])
+            parameters["before" if backward else "after"] = cursors.encode(list_id, values)
+        sql = trigrams.page(self.environment.id, sort_by, direction, position, backward=backward)
         return self.question("", parameters, body, sql=sql)
 
     def filtered(
         self, parameters: dict[str, Any], sql: Statement | None = None, *, counted: bool = False, **filters: Any
     ) -> Question:
-        """The first page of the list, filtered."""
+        """Build the first page of a filtered list."""
         order = query.list_order(self.environment.id, "createdAt", "desc")
         rows = query.list_query(self.environment.id, **filters)
         return self.question("", parameters, query.page(rows, order, SIZE, None, with_total=counted), sql=sql)
 
-    def found(self, q: str | None = None, *, typo: bool = False, **exact: str) -> Question:
-        """The first page of a search."""
+    def first_hits(self, q: str | None = None, *, typo: bool = False, **exact: str) -> Question:
+        """Build the first page of a search."""
         rows = query.search_query(self.environment.id, q, exact, region=None)  # type: ignore[arg-type]
         parameters = {"q": q} if q else exact
         if q is None:
@@ -135,7 +135,7 @@ class Asking:
         return self.question("/search", parameters, query.page(rows, query.search_order(), SIZE, None), sql=sql)
 
     def including(self) -> Question:
-        """The first page of the list with audiences, and the second search that takes."""
+        """Build the first page of the list with audiences, which takes a second search."""
         order = query.list_order(self.environment.id, "createdAt", "desc")
         body = query.page(query.list_query(self.environment.id), order, SIZE, None)
         ids = [hit["_id"] for hit in self.hits(body)[:SIZE]]
@@ -150,30 +150,30 @@ class Asking:
 
 
 def cases(shop: Shop) -> Iterator[Case]:
-    large, small = Asking(shop, shop.large), Asking(shop, shop.small)
+    large, small = QuestionBuilder(shop, shop.large), QuestionBuilder(shop, shop.small)
     for sort_by in get_args(SortField):
         for direction in get_args(Direction)[::-1]:
             name, default = f"list {sort_by} {direction}", (sort_by, direction) == ("createdAt", "desc")
-            beside = WHOLE if (sort_by, direction) == ("createdAt", "asc") else ""
+            beside = WITHOUT_WINDOW if (sort_by, direction) == ("createdAt", "asc") else ""
             busy = default or (sort_by, direction) == ("totalOrderValue", "desc")
             yield Case(f"{name}{beside}", [large.page(sort_by, direction)], busy)
             yield Case(f"{name}, deep", [large.page(sort_by, direction, deep=True)], default)
-    yield Case(f"list createdAt asc, deep{WHOLE}", [large.page("createdAt", "asc", deep=True, whole=True)])
-    yield Case(f"list createdAt desc, its end{WHOLE}", [large.page("createdAt", "desc", backward=True)])
+    yield Case(f"list createdAt asc, deep{WITHOUT_WINDOW}", [large.page("createdAt", "asc", deep=True, whole=True)])
+    yield Case(f"list createdAt desc, end{WITHOUT_WINDOW}", [large.page("createdAt", "desc", backward=True)])
     yield Case("list createdAt desc, backward", [large.page("createdAt", "desc", deep=True, backward=True)])
     yield Case("small list createdAt desc", [small.page("createdAt", "desc")])
     yield Case("small list createdAt desc, deep", [small.page("createdAt", "desc", deep=True)])
-    yield Case(f"small list createdAt asc{WHOLE}", [small.page("createdAt", "asc")])
+    yield Case(f"small list createdAt asc{WITHOUT_WINDOW}", [small.page("createdAt", "asc")])
     yield Case("small list createdAt asc, deep", [small.page("createdAt", "asc", deep=True)])
     yield from _filtered(large)
     yield from _searches(large)
 
 
-def _named(large: Asking, name: str) -> Question:
+def _named(large: QuestionBuilder, name: str) -> Question:
     return large.filtered({"search": name}, trigrams.every_word(large.environment.id, name), search=name)
 
 
-def _filtered(large: Asking) -> Iterator[Case]:
+def _filtered(large: QuestionBuilder) -> Iterator[Case]:
     counted = trigrams.counted(large.environment.id)
     yield Case("count=true", [large.filtered({"count": "true"}, counted, counted=True)])
     yield Case("search= a name", [_named(large, name) for name in NAMES], busy=True)
@@ -199,8 +199,8 @@ def _filtered(large: Asking) -> Iterator[Case]:
     yield Case("include=audiences, 20 dynamic", [large.including()], busy=True)
 
 
-def _searches(large: Asking) -> Iterator[Case]:
-    # Some rows that have everything, from all over the list.
+def _searches(large: QuestionBuilder) -> Iterator[Case]:
+    # Rows with all fields, from the whole list.
     some = query.list_query(
         large.environment.id,
         conditions=[
@@ -210,11 +210,13 @@ def _searches(large: Asking) -> Iterator[Case]:
     )
     rows = [hit["_source"] for hit in large.hits({"query": some, "size": 20})]
     emails, phones = ([row[field] for row in rows] for field in ("email", "phone"))
-    yield Case("q= a name", [large.found(name) for name in NAMES], busy=True)
-    yield Case("q= two words", [large.found(f"{row['fullName']}"[:40]) for row in rows if row["fullName"]], busy=True)
-    yield Case("q= e-mail part", [large.found(email.partition("@")[0].partition(".")[2]) for email in emails])
-    yield Case("q= phone end", [large.found(phone[-6:]) for phone in phones])
-    yield Case("q= a typo", [large.found(name[:2] + "x" + name[3:], typo=True) for name in NAMES[1:7]])
-    yield Case("email=", [large.found(email=email) for email in emails], busy=True)
-    yield Case("phone=", [large.found(phone=phone) for phone in phones])
-    yield Case("externalId=", [large.found(externalId=row["externalId"]) for row in rows])
+    yield Case("q= a name", [large.first_hits(name) for name in NAMES], busy=True)
+    yield Case(
+        "q= two words", [large.first_hits(f"{row['fullName']}"[:40]) for row in rows if row["fullName"]], busy=True
+    )
+    yield Case("q= e-mail part", [large.first_hits(email.partition("@")[0].partition(".")[2]) for email in emails])
+    yield Case("q= phone end", [large.first_hits(phone[-6:]) for phone in phones])
+    yield Case("q= a typo", [large.first_hits(name[:2] + "x" + name[3:], typo=True) for name in NAMES[1:7]])
+    yield Case("email=", [large.first_hits(email=email) for email in emails], busy=True)
+    yield Case("phone=", [large.first_hits(phone=phone) for phone in phones])
+    yield Case("externalId=", [large.first_hits(externalId=row["externalId"]) for row in rows])

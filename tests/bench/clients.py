@@ -1,4 +1,4 @@
-"""Many clients at once, in several processes, so that what is measured is the server and not Python's one thread."""
+"""Many clients in several processes, so that the server is measured and not Python's single thread."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +14,9 @@ from tests.bench.wire import Connection
 
 PROCESSES = 4
 START_SECONDS = 0.1
-"""Between the call and the first request, so that all processes begin at one moment."""
+"""Time between the call and the first request, so that all processes start together."""
 OFTEN = 10**6
-"""Numbers that one client has for itself."""
+"""Size of the range of numbers reserved for a client."""
 
 
 class Client(Protocol):
@@ -26,11 +26,11 @@ class Client(Protocol):
 
 
 Open = Callable[[], Client]
-"""Pickled, for it is called in a client's own process."""
+"""Must be picklable, because the function is called in the client's process."""
 
 
 class HTTPClient:
-    """Sends what is made of each number, request after request."""
+    """A client sending the requests made from each number."""
 
     def __init__(self, url: str, make: Callable[[int], Sequence[bytes]]) -> None:
         self._connection, self._make = Connection(url), make
@@ -44,7 +44,7 @@ class HTTPClient:
 
 
 class SQLClient:
-    """Runs the statement made of each number, each in a transaction of its own."""
+    """A client running the statement made from each number in a separate transaction."""
 
     def __init__(self, address: str, make: Callable[[int], tuple[str, Sequence[object]]]) -> None:
         self._connection, self._make = psycopg.connect(address, autocommit=True), make
@@ -57,11 +57,11 @@ class SQLClient:
 
 
 class Paced(NamedTuple):
-    """What became of an open loop."""
+    """The result of an open loop."""
 
     sent: int
     seconds: float
-    """Until the last answer."""
+    """Time until the last response."""
 
     @property
     def rate(self) -> float:
@@ -69,21 +69,21 @@ class Paced(NamedTuple):
 
 
 def run(connection: psycopg.Connection[Any], statement: tuple[str, Sequence[object]]) -> None:
-    """Run it, and take all that it returns."""
+    """Run a statement, and fetch all rows."""
     text, values = statement
     if (cursor := connection.execute(text.encode(), values)).description:
         cursor.fetchall()
 
 
 class Clients:
-    """The processes, which are kept from one measurement to the next."""
+    """The client processes, reused by all measurements."""
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
         self._numbers = time.time_ns() // 1000 * OFTEN
 
     def busy(self, start: Open, clients: int, seconds: float) -> float:
-        """Answers a second, each client asking again as soon as it was answered."""
+        """Return responses per second, with each client sending the next request after a response."""
         begin = time.time() + START_SECONDS
         parts = [number for number in (clients // PROCESSES, clients % PROCESSES) if number]
         shares = [parts[0]] * PROCESSES if clients >= PROCESSES else [1] * clients
@@ -93,8 +93,9 @@ class Clients:
 
     @contextmanager
     def paced(self, start: Open, rate: float, seconds: float) -> Iterator[list[Paced]]:
-        """So many requests a second meanwhile, sent when they are due however late answers are, as far as 32 clients
-        can; what became of it is in the list when the context ends.
+        """Send requests at a rate in the background; yields a list that has the result when the context ends.
+
+        Requests are sent when due, even if responses are late, as far as 32 clients allow.
         """
         outcome: list[Paced] = []
         begin, each = time.time() + START_SECONDS, rate / PROCESSES

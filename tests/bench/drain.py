@@ -1,8 +1,8 @@
-"""How fast changes reach the index, beside a bare `_bulk` of the same documents, by turns: on servers of its own.
+"""Drain speed beside a bare `_bulk` of the same documents, in alternation, on separate servers.
 
-`python -m tests.bench.drain` prints a Markdown table and ends by itself after about a minute.
+`python -m tests.bench.drain` prints a Markdown table, and takes about a minute.
 """
-# ruff: noqa: T201 (a table is what it is for)
+# ruff: noqa: T201 (prints a table)
 
 import os
 import statistics
@@ -47,7 +47,7 @@ def insert(database: Database, environment_id: int) -> None:
 
 @contextmanager
 def bare_index(search: OpenSearch, name: str) -> Iterator[str]:
-    """An index as a generation is one; gives its write alias."""
+    """Create an index like a generation's, and yield its name."""
     body = {"settings": mapping.INDEX_SETTINGS, "mappings": mapping.MAPPING}
     search.indices.create(index=name, body=body | {"aliases": {naming.write_alias(name): {}}})
     try:
@@ -57,7 +57,7 @@ def bare_index(search: OpenSearch, name: str) -> Iterator[str]:
 
 
 class Turn:
-    """One turn: all consumers changed, and the same documents for the bare index."""
+    """A turn: all consumers are changed, and the same documents are sent to the bare index."""
 
     def __init__(self, database: Database, client: OpenSearch, bare: str) -> None:
         self._client, self._bare = client, bare
@@ -94,14 +94,14 @@ class Turn:
 
 WORKS: dict[str, Callable[[Turn], None]] = {
     "row to document": Turn.render,
-    "`_bulk` alone, a refresh at its end": Turn.send,
-    "`_bulk` alone, a refresh each 1,000": Turn.send_and_refresh,
+    "`_bulk` alone, one refresh at the end": Turn.send,
+    "`_bulk` alone, a refresh per 1,000": Turn.send_and_refresh,
     "drain": Turn.drain,
 }
 
 
 def measure(database: Database, client: OpenSearch, bare: str) -> dict[str, list[float]]:
-    """Seconds of each turn, by what was done."""
+    """Return the seconds of each turn, by kind of work."""
     times: dict[str, list[float]] = {name: [] for name in WORKS}
     for turn in range(-1, TURNS):
         now = Turn(database, client, bare)
@@ -121,9 +121,9 @@ def main() -> None:
         pipeline = stack.enter_context(new_pipeline(database))
         insert(database, pipeline.environment)
         bare = stack.enter_context(bare_index(database.search, f"{database.settings.index_prefix}-bare"))
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning\n")
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start\n")
         times = measure(database, open_writer(database.settings), bare)
-        print(f"| {CHANGES:,} changed consumers | a second, median | slowest | fastest |\n|---|---|---|---|")
+        print(f"| {CHANGES:,} changed consumers | per second, median | slowest | fastest |\n|---|---|---|---|")
         for name, taken in times.items():
             figures = [CHANGES / each for each in (statistics.median(taken), max(taken), min(taken))]
             print(f"| {name} | {' | '.join(f'{figure:,.0f}' for figure in figures)} |")

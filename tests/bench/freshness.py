@@ -1,4 +1,4 @@
-"""How long a write takes until it is searchable, beside others: sent when they are due, however late answers are."""
+"""Time until a write is searchable, beside other writes at a fixed rate."""
 
 import time
 from collections.abc import Callable
@@ -8,34 +8,34 @@ from typing import NamedTuple
 from tests.bench import wire
 from tests.bench.bench import Bench
 from tests.bench.clients import HTTPClient
-from tests.bench.measuring import spread, tail
 from tests.bench.shop import key
+from tests.bench.timing import spread, tail
 from tests.bench.wire import Connection
 from tests.bench.writes import Writer, next_number, person
 
 RATES = (1, 50, 200, 500)
-"""Writes a second, beside the ones that are measured."""
+"""Background writes per second."""
 SECONDS, PAUSE_SECONDS = 6, 0.03
-"""So long each rate; and between two writes that are measured, which are not to be in step with the drain."""
+"""Duration of each rate, and pause between measured writes, which must not be in step with the drain."""
 TARGETS = {("waited", 200): "p50 ≤ 60, p99 ≤ 250", ("unwaited", 200): "p50 ≤ 150, p99 ≤ 800"}
 WAIT = "Prefer: wait=10\r\n"
 
 
 class Prober(NamedTuple):
-    """Writes one consumer, and tells after how many milliseconds it could be found."""
+    """Measures the milliseconds until a new consumer is found."""
 
     api: Connection
     writer: Writer
 
     def waited(self) -> float:
-        """From its request to an answer that says so."""
+        """Return the time from a request with `Prefer: wait` to the response."""
         started = time.perf_counter()
         head = self._post(WAIT)
         assert wire.header(head, "index-state") == "searchable", head
         return (time.perf_counter() - started) * 1000
 
     def unwaited(self) -> float:
-        """From its answer to a list that has it."""
+        """Return the time from the response of a POST to a list that contains the consumer."""
         token = wire.header(self._post(""), "consistency-token")
         assert token
         started = time.perf_counter()
@@ -66,10 +66,10 @@ def measure(bench: Bench) -> None:
                 rows.append([name, str(rate), f"{paced[0].rate:.0f}", *figures, TARGETS.get((name, rate), "")])
             shop.settled()
     bench.report.say(
-        f"Beside {shop.consumers:,} consumers; milliseconds. Waited: from a POST with `Prefer: wait` to its answer. "
-        "Unwaited: from the answer of a POST to a list that has it."
+        f"{shop.consumers:,} stored consumers; milliseconds. Waited: from a POST with `Prefer: wait` to its response. "
+        "Unwaited: from the response of a POST to a list that contains the consumer."
     )
-    head = ["", "writes/s beside it", "of which came", "p50 (p10–p90)", "p99", "max", "target"]
+    head = ["", "background writes/s", "reached", "p50 (p10–p90)", "p99", "max", "target"]
     bench.report.table(head, rows)
 
 

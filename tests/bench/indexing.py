@@ -1,4 +1,4 @@
-"""Building the index of a database in processes of its own, as its workers do."""
+"""Build the index of a database in separate processes, as workers do."""
 
 import time
 from multiprocessing import get_context
@@ -18,20 +18,20 @@ TIMES = sa.text("""
     FROM generations WHERE state = 'live'""")
 
 LOOK_SECONDS = 0.02
-"""Of a process that finds nothing to do, while another does what one alone may."""
+"""Pause of a process without work, while another process does a step reserved for one."""
 
 
 class Built(NamedTuple):
     index_name: str
     filling: float
-    """Seconds."""
+    """Seconds of filling."""
     verifying: float
 
 
 def build(engine: sa.Engine, settings: Settings, processes: int) -> Built:
-    """Build the index anew, and forget the one before."""
+    """Build a new index, and drop the previous index."""
     with engine.begin() as connection:
-        asked = rebuild.start(connection, settings)
+        requested = rebuild.start(connection, settings)
     context = get_context("spawn")
     started = [context.Process(target=_work, args=[settings]) for _ in range(processes)]
     for process in started:
@@ -39,15 +39,15 @@ def build(engine: sa.Engine, settings: Settings, processes: int) -> Built:
     for process in started:
         process.join()
     with engine.connect() as connection:
-        ended = rebuild.by_id(connection, asked.id)
+        ended = rebuild.by_id(connection, requested.id)
         assert ended.state == "live", ended.error
         built = Built(*connection.execute(TIMES).one())
-    forget(engine, settings)
+    drop_previous(engine, settings)
     return built
 
 
-def forget(engine: sa.Engine, settings: Settings) -> None:
-    """Remove the index that is kept, which every change would be written to as well."""
+def drop_previous(engine: sa.Engine, settings: Settings) -> None:
+    """Drop the kept index, because every change would also be written there."""
     with engine.begin() as connection:
         rebuild.drop(connection, settings)
     builder = Builder(settings)
@@ -58,13 +58,13 @@ def forget(engine: sa.Engine, settings: Settings) -> None:
 def _work(settings: Settings) -> None:
     collector.tune_gc()
     builder, engine = Builder(settings), open_engine(settings)
-    while builder.work(1) or _running(engine):
+    while builder.work(1) or _is_running(engine):
         time.sleep(LOOK_SECONDS)
     builder.close()
     engine.dispose()
 
 
-def _running(engine: sa.Engine) -> bool:
+def _is_running(engine: sa.Engine) -> bool:
     with engine.connect() as connection:
-        found = rebuild.latest(connection)
-    return found is not None and found.is_running
+        generation = rebuild.latest(connection)
+    return generation is not None and generation.is_running

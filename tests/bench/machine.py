@@ -1,4 +1,4 @@
-"""The machine and the servers that figures are of."""
+"""Description of the machine and the servers."""
 
 import os
 import platform
@@ -15,10 +15,10 @@ from infra.settings import ROOT
 
 
 def commit() -> str:
-    """The commit that is measured, with a plus where files differ from it."""
-    named = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
-    found = subprocess.run(named, stdout=subprocess.PIPE, check=False)
-    return found.stdout.decode().strip() or "unknown"
+    """Return the measured commit, with a plus if files differ."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    return result.stdout.decode().strip() or "unknown"
 
 
 def load() -> str:
@@ -33,8 +33,8 @@ def described(servers: LocalServers) -> list[tuple[str, str]]:
         facts = queue.info("server")
     with OpenSearch(addresses["opensearch_url"]) as search:
         node = next(iter(search.nodes.info(metric="jvm")["nodes"].values()))
-    processor = _found("/proc/cpuinfo", r"model name\s*: (.+)") or platform.machine()
-    memory = int(_found("/proc/meminfo", r"MemTotal:\s*(\d+)") or 0) / 2**20
+    processor = _match_in_file("/proc/cpuinfo", r"model name\s*: (.+)") or platform.machine()
+    memory = int(_match_in_file("/proc/meminfo", r"MemTotal:\s*(\d+)") or 0) / 2**20
     heap = node["jvm"]["mem"]["heap_max_in_bytes"] / 2**20
     return [
         ("processor", f"{processor}, {os.cpu_count()} cores"),
@@ -48,7 +48,7 @@ def described(servers: LocalServers) -> list[tuple[str, str]]:
     ]
 
 
-def _found(file: str, pattern: str) -> str | None:
+def _match_in_file(file: str, pattern: str) -> str | None:
     path = Path(file)
     match = re.search(pattern, path.read_text()) if path.exists() else None
     return match[1] if match else None

@@ -1,4 +1,4 @@
-"""What the processes of a service take of the memory."""
+"""Memory use of a service's processes."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ MEBIBYTE = 1024
 
 
 class Memory(NamedTuple):
-    """MiB of a process with all that it started."""
+    """Memory in MiB of a process and its children."""
 
     rss: float
     pss: float
-    """Where pages are shared, each process's part of them."""
+    """Proportional set size: shared pages are divided among processes."""
 
     def __str__(self) -> str:
         return f"{self.rss:,.0f} / {self.pss:,.0f}"
@@ -36,7 +36,7 @@ def _family(pid: int) -> Iterator[int]:
 def _of(pid: int) -> Memory:
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
         return Memory(0, 0)
     sizes = dict(re.findall(r"^(Rss|Pss): +(\d+) kB", text, re.MULTILINE))
     return Memory(int(sizes.get("Rss", 0)) / MEBIBYTE, int(sizes.get("Pss", 0)) / MEBIBYTE)

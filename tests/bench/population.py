@@ -1,6 +1,6 @@
-"""Consumers by the million with their orders: made up from a number alone, and put into the database by two processes.
+"""Millions of consumers with orders, generated from numbers, and inserted by two processes.
 
-The triggers are not asked: totals are made up with the orders, and the outbox stays empty, for the index is built from
+Triggers are disabled: totals are generated with the orders, and the outbox stays empty, because the index is built from
 the tables afterwards.
 """
 
@@ -23,9 +23,9 @@ from infra.local.sample.people import PEOPLE
 EPOCH, START, SPAN = datetime(1970, 1, 1, tzinfo=UTC), datetime(2024, 11, 1, tzinfo=UTC), timedelta(days=730)
 CHUNK = 2_000
 AT_ONCE, EVERY = 500, 10
-"""Every tenth 500 came in one batch, so at one moment."""
+"""Every tenth block of 500 consumers has a single creation time, like a batch."""
 MEMBERS = 10
-"""Every tenth is a member of the stored audience."""
+"""Every tenth consumer is a member of the stored audience."""
 MOST_ORDERS = 40
 DOMAINS = ("example.com", "example.net", "example.org")
 TAGS = ("newsletter", "vip", "wholesale", "beta", "returns-often", "gift-buyer", "loyalty")
@@ -48,11 +48,11 @@ class Order(NamedTuple):
 class Person(NamedTuple):
     row: ConsumerRow
     orders: list[Order]
-    """The last one last."""
+    """Sorted by time."""
 
 
 def people(environment_id: int, first: int, end: int, size: int) -> Iterator[Person]:
-    """The consumers of these numbers, of `size` in all."""
+    """Generate the consumers of a range of numbers, of `size` in total."""
     random = Random(f"{environment_id} {first}")
     for number in range(first, end):
         at_once = number // AT_ONCE % EVERY == 0
@@ -119,7 +119,7 @@ def _metadata(random: Random, country: str, language: str) -> str:
 
 
 def fill(address: str, environment_id: int, audience_id: str, size: int) -> None:
-    """Put `size` consumers into the tables, every tenth as a member of the audience."""
+    """Insert `size` consumers, every tenth as a member of the audience."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         parts = [
             pool.submit(_fill, address, environment_id, audience_id, first, size) for first in range(0, size, CHUNK)
@@ -129,16 +129,16 @@ def fill(address: str, environment_id: int, audience_id: str, size: int) -> None
 
 
 def _fill(address: str, environment_id: int, audience_id: str, first: int, size: int) -> None:
-    made = list(people(environment_id, first, min(first + CHUNK, size), size))
+    people_ = list(people(environment_id, first, min(first + CHUNK, size), size))
     with psycopg.connect(address) as connection, connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")
         with cursor.copy(COPY_CONSUMERS.encode()) as copy:
-            for person in made:
+            for person in people_:
                 copy.write_row([getattr(person.row, name) for name in COPIED])
         with cursor.copy(COPY_ORDERS.encode()) as copy:
-            for order in (order for person in made for order in person.orders):
-                more = (environment_id, "USD", order.amount, order.placed_at, order.placed_at)
-                copy.write_row((*order, *more))
+            for order in (order for person in people_ for order in person.orders):
+                columns = (environment_id, "USD", order.amount, order.placed_at, order.placed_at)
+                copy.write_row((*order, *columns))
         with cursor.copy(COPY_MEMBERS.encode()) as copy:
-            for person in made[::MEMBERS]:
+            for person in people_[::MEMBERS]:
                 copy.write_row((environment_id, audience_id, person.row.id))

@@ -1,5 +1,7 @@
-"""What the API adds to a search: its answers over HTTP beside the identical `_search`, sent straight to OpenSearch, and
-beside PostgreSQL alone on the same rows, where it can be asked the same.
+"""Overhead of the API on a search.
+
+Compared with the identical `_search` sent directly to OpenSearch, and with PostgreSQL alone on the same rows, if
+PostgreSQL can answer the question.
 """
 
 import os
@@ -14,8 +16,8 @@ from tests.bench import trigrams
 from tests.bench.bench import Bench
 from tests.bench.cases import Case, cases
 from tests.bench.clients import Clients, HTTPClient, Open, SQLClient, run
-from tests.bench.measuring import by_turns, spread
 from tests.bench.shop import SMALL
+from tests.bench.timing import by_turns, spread
 from tests.bench.wire import Connection
 
 TURNS, IN_A_ROW, CLIENTS = 10, 5, 16
@@ -28,10 +30,10 @@ Item = TypeVar("Item")
 
 def measure(bench: Bench) -> None:
     shop, report = bench.shop, bench.report
-    wanted = [case for case in cases(shop) if os.environ.get("CASES", "") in case.name]
+    chosen = [case for case in cases(shop) if os.environ.get("CASES", "") in case.name]
     report.say(
         f"{shop.size:,} consumers in one environment, {SMALL:,} in another. Raw: the identical `_search`, the same "
-        "bytes back, over as plain a connection. PostgreSQL: the same rows, an index for each sort, `pg_trgm` for "
+        "response bytes, over the same client. PostgreSQL: the same rows, an index for each sort, `pg_trgm` for "
         "searches."
     )
     with trigrams.filled(shop, bench.servers) as address:
@@ -41,28 +43,28 @@ def measure(bench: Bench) -> None:
             Connection(shop.service.url) as api,
             psycopg.connect(address, autocommit=True) as sql,
         ):
-            rows = [alone(case, raw, api, sql) for case in wanted]
+            rows = [alone(case, raw, api, sql) for case in chosen]
         report.table(["", "raw `_search`", "API", "added", "added at p10", "ratio", "PostgreSQL alone"], rows)
-        report.say(f"{CLIENTS} clients, answers a second: median (least–most) of {SPELLS} spells.")
-        rows = [Many(bench, case, address).row(bench.clients) for case in wanted if case.busy]
+        report.say(f"{CLIENTS} clients, responses per second: median (min–max) of {SPELLS} runs.")
+        rows = [Many(bench, case, address).row(bench.clients) for case in chosen if case.busy]
         head = ["", "raw `_search`", "API", "ratio", "PostgreSQL alone", "CPU ms: OpenSearch raw", "OpenSearch", "API"]
         report.table(head, rows)
 
 
 def alone(case: Case, raw: Connection, api: Connection, sql: psycopg.Connection[Any]) -> list[str]:
-    """One client, by turns."""
+    """Measure a case with one client, in alternation."""
     times = ask_by_turns(case, raw, api, sql, TURNS, IN_A_ROW)
-    found = {name: spread(each) for name, each in times.items()}
-    before, after = found["raw"], found["api"]
+    spreads = {name: spread(each) for name, each in times.items()}
+    before, after = spreads["raw"], spreads["api"]
     added = [f"{after.median - before.median:.1f}", f"{after.low - before.low:.1f}"]
-    beside = f"{found['sql']:.1f}" if "sql" in found else NONE
+    beside = f"{spreads['sql']:.1f}" if "sql" in spreads else NONE
     return [case.name, f"{before:.1f}", f"{after:.1f}", *added, f"{after.median / before.median:.2f}", beside]
 
 
 def ask_by_turns(
     case: Case, raw: Connection, api: Connection, sql: psycopg.Connection[Any] | None, turns: int, in_a_row: int = 0
 ) -> dict[str, list[float]]:
-    """Milliseconds of each way a case can be asked."""
+    """Return the milliseconds of a case by way: raw, API, and SQL if possible."""
     questions = case.questions
 
     def ask_raw(turn: int) -> None:
@@ -78,19 +80,19 @@ def ask_by_turns(
 
 
 def nth(number: int, items: Sequence[Item]) -> Item:
-    """Of items that are asked in turn."""
+    """Return the item for a turn."""
     return items[number % len(items)]
 
 
 class Used(NamedTuple):
-    """Seconds of processor time."""
+    """Processor time in seconds."""
 
     search: float
     api: float
 
 
 class Many:
-    """Many clients, by turns."""
+    """A case measured with many clients, in alternation."""
 
     def __init__(self, bench: Bench, case: Case, address: str) -> None:
         self._case, self._shop = case, bench.shop
@@ -112,12 +114,12 @@ class Many:
                 before = self._used()
                 rates[name].append(clients.busy(way, CLIENTS, SPELL_SECONDS))
                 used[name].append(Used(*(after - one for after, one in zip(self._used(), before, strict=True))))
-        found = {name: spread(each) for name, each in rates.items()}
+        spreads = {name: spread(each) for name, each in rates.items()}
         each = {name: per_answer(rates[name], used[name]) for name in self._ways}
-        ratio = f"{found['api'].median / found['raw'].median:.2f}"
-        beside = f"{found['sql']:.0f}" if "sql" in found else NONE
+        ratio = f"{spreads['api'].median / spreads['raw'].median:.2f}"
+        beside = f"{spreads['sql']:.0f}" if "sql" in spreads else NONE
         cpu = [f"{figure:.2f}" for figure in (each["raw"].search, *each["api"])]
-        return [self._case.name, f"{found['raw']:.0f}", f"{found['api']:.0f}", ratio, beside, *cpu]
+        return [self._case.name, f"{spreads['raw']:.0f}", f"{spreads['api']:.0f}", ratio, beside, *cpu]
 
     def _used(self) -> Used:
         api = [self._shop.service.pid("api"), *self._shop.service.children("api")]
@@ -125,7 +127,7 @@ class Many:
 
 
 def per_answer(rates: Sequence[float], used: Sequence[Used]) -> Used:
-    """Milliseconds of processor time for one answer."""
+    """Return the milliseconds of processor time per response."""
     answers = sum(rates) * SPELL_SECONDS
     return Used(*(sum(part) * 1000 / answers for part in zip(*used, strict=True)))
 

@@ -1,4 +1,4 @@
-"""How fast an index is rebuilt, beside the bare `_bulk` of the same documents by as many senders, by turns."""
+"""Speed of a rebuild, compared with a bare `_bulk` of the same documents by as many senders, in alternation."""
 
 import pickle
 import time
@@ -15,9 +15,9 @@ from infra.index.client import open_writer
 from infra.settings import Settings
 from tests.bench.bench import Bench
 from tests.bench.indexing import build
-from tests.bench.measuring import spread
 from tests.bench.report import progress
 from tests.bench.shop import Shop
+from tests.bench.timing import spread
 
 SENDERS = (1, 2)
 TURNS, TURNS_OF_LARGE, LARGE = 2, 1, 500_000
@@ -33,7 +33,7 @@ def measure(bench: Bench) -> None:
     verifying: dict[int, list[float]] = {number: [] for number in SENDERS}
     for turn in range(turns):
         for number in SENDERS:
-            progress(f"turn {turn + 1}, {number} at once")
+            progress(f"turn {turn + 1}, {number} processes")
             bulk[number].append(shop.consumers / bare(shop, file, number))
             built = build(shop.database.engine, shop.database.settings, number)
             filling[number].append(shop.consumers / built.filling)
@@ -41,16 +41,16 @@ def measure(bench: Bench) -> None:
     file.unlink()
     rows = []
     for number in SENDERS:
-        found = [spread(each[number]) for each in (bulk, filling, verifying)]
-        share = f"{found[1].median / found[0].median:.0%}"
-        rows.append([str(number), f"{found[0]:,.0f}", f"{found[1]:,.0f}", share, f"{found[2]:,.0f}"])
-    bench.report.say(f"{shop.consumers:,} documents, a second: median (least–most) of {turns}.")
-    head = ["processes", "`_bulk` alone", "rebuild, filling", "of `_bulk`", "its verification"]
+        spreads = [spread(each[number]) for each in (bulk, filling, verifying)]
+        share = f"{spreads[1].median / spreads[0].median:.0%}"
+        rows.append([str(number), f"{spreads[0]:,.0f}", f"{spreads[1]:,.0f}", share, f"{spreads[2]:,.0f}"])
+    bench.report.say(f"{shop.consumers:,} documents; documents per second: median (min–max) of {turns}.")
+    head = ["processes", "`_bulk` alone", "rebuild, filling", "share of `_bulk`", "verification"]
     bench.report.table(head, rows)
 
 
 def render(shop: Shop, file: Path) -> None:
-    """Put the documents into a file, page by page."""
+    """Write the documents into a file, page by page."""
     with file.open("wb") as target:
         for page in pages(shop):
             pickle.dump(page, target, pickle.HIGHEST_PROTOCOL)
@@ -60,16 +60,16 @@ def pages(shop: Shop) -> Iterator[list[Document]]:
     values: dict[str, object] = {"position": "", "until_id": None, "rows": ROWS}
     with shop.database.engine.connect() as connection:
         while rows := connection.execute(fill.PAGE, values).all():
-            found = [(documents.ConsumerRow._make(row[:-1]), row[-1]) for row in rows]
+            parsed = [(documents.ConsumerRow._make(row[:-1]), row[-1]) for row in rows]
             yield [
                 Document(row.environment_id, row.id, row.version, documents.document(row, audiences))
-                for row, audiences in found
+                for row, audiences in parsed
             ]
             values["position"] = rows[-1].id
 
 
 def bare(shop: Shop, file: Path, senders: int) -> float:
-    """Seconds of so many processes that only send the documents, each of them its part."""
+    """Return the seconds that processes take to only send the documents, each a share."""
     settings = shop.database.settings
     name = f"{settings.index_prefix}-0bare"
     indices.create(shop.database.search, name)
@@ -91,12 +91,12 @@ def bare(shop: Shop, file: Path, senders: int) -> float:
 def _send(settings: Settings, name: str, file: Path, senders: int, number: int, go: object) -> None:
     client = open_writer(settings)
     send = partial(write, client, naming.write_alias(name))
-    go.wait(60)  # type: ignore[attr-defined]  # of a spawning context, whose class has no name
+    go.wait(60)  # type: ignore[attr-defined]  # the class of a spawned barrier has no public name
     with file.open("rb") as source:
-        place = 0
+        number_of_page = 0
         while source.peek(1):
             page: list[Document] = pickle.load(source)
-            if place % senders == number:
+            if number_of_page % senders == number:
                 assert all(item.is_indexed for item in send(page))
-            place += 1
+            number_of_page += 1
     client.close()

@@ -1,10 +1,10 @@
-"""How well people are found among 100,000, beside PostgreSQL's `pg_trgm` on the same rows: on servers of its own.
+"""Search quality among 100,000 consumers, compared with PostgreSQL's `pg_trgm` on the same rows, on separate servers.
 
-`python -m tests.bench.relevance` prints two Markdown tables and ends by itself after some minutes. The baseline has one
-text a consumer, all it can be found by, without accents and in lower case, and a GIN index of its trigrams. It is asked
-in the two usual ways: every word somewhere in the text (LIKE), or like a part of the text (word similarity).
+`python -m tests.bench.relevance` prints two Markdown tables, and takes some minutes. The baseline has one text per
+consumer with all searchable values, unaccented and in lower case, and a GIN index of trigrams. Both usual queries are
+measured: every word contained in the text (LIKE), and similarity to a part of the text (word similarity).
 """
-# ruff: noqa: T201 (tables are what it is for)
+# ruff: noqa: T201 (prints tables)
 
 import os
 import re
@@ -32,7 +32,7 @@ KINDS = ("whole", "name", "address", "phone", "typo")
 SIZE = 10
 PHONE = re.compile(r"[0-9 +\-–.()/x#]+")
 
-# Outside the database's own locale, C, trigrams are of letters of any script.
+# With locale C, trigrams would ignore letters outside ASCII.
 DATABASE = "CREATE DATABASE trigrams TEMPLATE template0 ENCODING 'UTF8' LC_CTYPE 'C.UTF-8'"
 TABLE = """
     CREATE EXTENSION pg_trgm;
@@ -55,29 +55,29 @@ Search = Callable[[str], list[str]]
 
 class Figures(NamedTuple):
     recall: float
-    """The share of those sought who are among the first ten."""
+    """Share of the expected consumers among the first ten hits."""
     mrr: float
-    """The mean of one divided by their place, 0 from the eleventh on."""
+    """Mean reciprocal rank, 0 from rank 11 on."""
     median: float
-    """Milliseconds."""
+    """Median time in milliseconds."""
 
     def __str__(self) -> str:
         return f"{self.recall:.1%} | {self.mrr:.3f} | {self.median:.1f}"
 
 
-def measure(search: Search, questions: Sequence[Case]) -> Figures:
-    places, times = [], []
-    for case in questions:
+def measure(search: Search, queries: Sequence[Case]) -> Figures:
+    ranks, times = [], []
+    for case in queries:
         started = time.perf_counter()
-        found = search(case.text)
+        ids = search(case.text)
         times.append((time.perf_counter() - started) * 1000)
-        places.append(found.index(case.expected.id) + 1 if case.expected.id in found else 0)
-    values = [1 / place if place else 0.0 for place in places]
-    return Figures(sum(map(bool, places)) / len(places), statistics.mean(values), statistics.median(times))
+        ranks.append(ids.index(case.expected.id) + 1 if case.expected.id in ids else 0)
+    values = [1 / rank if rank else 0.0 for rank in ranks]
+    return Figures(sum(map(bool, ranks)) / len(ranks), statistics.mean(values), statistics.median(times))
 
 
-def found_by(person: Consumer) -> str:
-    """All that a consumer can be found by."""
+def search_text(person: Consumer) -> str:
+    """Return all searchable values of a consumer as a text."""
     parts = [person.full_name, person.email, *(phone_digits(person.phone) if person.phone else ()), person.external_id]
     return " ".join(part for part in parts if part)
 
@@ -86,24 +86,24 @@ def fill(connection: psycopg.Connection[tuple[str]], people: Sequence[Consumer])
     connection.execute(TABLE)
     with connection.cursor() as cursor, cursor.copy(COPY) as copy:
         for person in people:
-            copy.write_row((person.id, found_by(person)))
+            copy.write_row((person.id, search_text(person)))
     connection.execute(INDEX)
 
 
 def every_word(connection: Connection, text: str) -> list[str]:
-    """Those whose text has every word somewhere."""
+    """Find texts that contain every word."""
     words = [re.sub(r"([\\%_])", r"\\\1", word) for word in as_stored(text).split()]
     query = EVERY_WORD.format(" AND ".join([WORD] * len(words)))
     return [row[0] for row in connection.execute(query.encode(), [*words, as_stored(text), SIZE])]
 
 
 def similar(connection: Connection, text: str) -> list[str]:
-    """Those whose text has a part like this."""
+    """Find texts with a similar part."""
     return [row[0] for row in connection.execute(SIMILAR, [as_stored(text), as_stored(text), SIZE])]
 
 
 def as_stored(text: str) -> str:
-    """A telephone number by its digits, as the text has it."""
+    """Reduce a phone number to its digits, as stored in the text."""
     return "".join(filter(str.isdigit, text)).removeprefix("00") if PHONE.fullmatch(text) else text
 
 
@@ -112,13 +112,13 @@ def report(searches: dict[str, Search]) -> None:
     print("|---|---|" + "---|---|---|" * len(searches))
     print("| queries | number |" + " recall@10 | MRR | median, ms |" * len(searches))
     for kind in KINDS:
-        questions = cases(kind)
-        figures = " | ".join(str(measure(search, questions)) for search in searches.values())
-        print(f"| {kind} | {len(questions)} | {figures} |", flush=True)
+        queries = cases(kind)
+        figures = " | ".join(str(measure(search, queries)) for search in searches.values())
+        print(f"| {kind} | {len(queries)} | {figures} |", flush=True)
     print("\n| must not be found | number |", " | ".join(searches), "|")
     print("|---|---|" + "---|" * len(searches))
     wrong = [sum(case.expected.id in search(case.text) for case in cases("not")) for search in searches.values()]
-    print(f"| found all the same, among the first ten | {len(cases('not'))} | {' | '.join(map(str, wrong))} |")
+    print(f"| found among the first ten | {len(cases('not'))} | {' | '.join(map(str, wrong))} |")
 
 
 def main() -> None:
@@ -140,7 +140,7 @@ def main() -> None:
         trigrams = stack.enter_context(psycopg.connect(own, autocommit=True))
         fill(trigrams, people)
 
-        print(f"{len(people)} consumers, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning\n")
+        print(f"{len(people)} consumers, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start\n")
         report(
             {
                 "ours, over HTTP": lambda text: first_ids(account.live, "q", text, SIZE),

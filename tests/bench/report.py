@@ -1,4 +1,4 @@
-"""What a run found, as Markdown: in a file from the first table on, so that nothing is lost with what fails later."""
+"""The report of a run as Markdown, written to a file after each table, so that a later failure loses nothing."""
 
 import sys
 import time
@@ -9,8 +9,8 @@ STARTED = time.monotonic()
 
 
 def progress(line: str) -> None:
-    """Tell whoever waits."""
-    print(f"[{time.monotonic() - STARTED:5.0f} s] {line}", file=sys.stderr, flush=True)  # noqa: T201 (while one waits)
+    """Print progress to standard error."""
+    print(f"[{time.monotonic() - STARTED:5.0f} s] {line}", file=sys.stderr, flush=True)  # noqa: T201 (progress)
 
 
 class Report:

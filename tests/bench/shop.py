@@ -1,4 +1,4 @@
-"""A service with two filled environments, in a database of its own on the servers of a run."""
+"""A service with two filled environments, in a separate database on the servers of a run."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from infra.index import generations
 from infra.local.servers import LocalServers
 from tests.bench import population
 from tests.bench.indexing import Built, build
-from tests.bench.measuring import seconds
 from tests.bench.report import progress
+from tests.bench.timing import seconds
 from tests.service import Account, Database, Service, new_account, new_database
 from tests.waiting import wait_until
 
 SMALL = 5_000
 UNREACHED = {"reads": 2_000_000_000, "writes": 2_000_000_000, "batch": 2_000_000_000}
-"""Limits, so that requests are counted."""
+"""Limits that are never reached, so that requests are counted."""
 DYNAMIC = [f"totalOrderValue:>={least} AND metadata.country:{country}" for least in range(50, 1_050, 100)
            for country in ("GB", "DE")]  # fmt: skip
 INDEXING = ("worker", "background", "beat")
@@ -40,9 +40,9 @@ class Shop(NamedTuple):
     large: Environment
     small: Environment
     size: int
-    """Consumers of the large environment; those of the small one come on top."""
+    """Number of consumers of the large environment, without the small environment."""
     built: Built
-    """How its index was made."""
+    """Times of the first build of the index."""
 
     @property
     def prefix(self) -> str:
@@ -50,7 +50,7 @@ class Shop(NamedTuple):
 
     @property
     def index_name(self) -> str:
-        """That which is read now."""
+        """The name of the live index."""
         with self.database.engine.connect() as connection:
             return str(connection.execute(generations.LIVE).one().index_name)
 
@@ -64,7 +64,7 @@ class Shop(NamedTuple):
 
     @contextmanager
     def indexing(self) -> Iterator[None]:
-        """Its workers and their clock run, too."""
+        """Run the workers and beat as well."""
         for name in INDEXING:
             self.service.start(name)
         try:
@@ -81,7 +81,7 @@ class Shop(NamedTuple):
 
     @contextmanager
     def account(self) -> Iterator[Account]:
-        """An organization for one part, so that what it writes is in no other's way."""
+        """Create an organization for a part of the run, so that parts do not share written data."""
         with new_account(self.service, limits=UNREACHED) as account:
             yield account
 
@@ -92,7 +92,7 @@ def key(account: Account) -> str:
 
 @contextmanager
 def opened(servers: LocalServers, size: int, folder: Path) -> Iterator[Shop]:
-    """Start it, filled; of the service the API alone."""
+    """Create and fill the database, build the index, and start the API only."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         database = stack.enter_context(new_database(servers))
@@ -115,9 +115,9 @@ def _environment(client: httpx.Client, number: int) -> Environment:
 
 
 def _audience(client: httpx.Client, new: dict[str, str]) -> str:
-    answer = client.post("/audiences", json=new)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
+    response = client.post("/audiences", json=new)
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
 
 
 def _fill(database: Database, environments: Sequence[tuple[int, Environment]]) -> None:

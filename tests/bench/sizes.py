@@ -1,4 +1,4 @@
-"""How much room a consumer takes, in the index and in each table."""
+"""Bytes per consumer in the index and in each table."""
 
 import sqlalchemy as sa
 
@@ -16,15 +16,15 @@ def measure(bench: Bench) -> None:
     rows = [["index", f"{index_bytes(shop):,.0f}", "", ""]]
     with shop.database.engine.connect() as connection:
         for name in TABLES:
-            found = connection.execute(SIZES, {"name": name}).one()
+            sizes = connection.execute(SIZES, {"name": name}).one()
             number = connection.execute(sa.text(f"SELECT count(*) FROM {name}")).scalar_one()
-            figures = [size / shop.consumers for size in (found.rows + found.indexes, found.rows, found.indexes)]
+            figures = [size / shop.consumers for size in (sizes.rows + sizes.indexes, sizes.rows, sizes.indexes)]
             rows.append([f"{name}, {number / shop.consumers:.2f} rows", *(f"{figure:,.0f}" for figure in figures)])
-    bench.report.say(f"Bytes a consumer, of {shop.consumers:,}; the index as it is after a rebuild.")
-    bench.report.table(["", "bytes", "of which rows with TOAST", "of which indexes"], rows)
+    bench.report.say(f"Bytes per consumer, with {shop.consumers:,} consumers; index size after a rebuild.")
+    bench.report.table(["", "bytes", "rows with TOAST", "indexes"], rows)
 
 
 def index_bytes(shop: Shop) -> float:
-    """Of the index, a consumer."""
+    """Return the index bytes per consumer."""
     stats = shop.database.search.indices.stats(index=shop.index_name, metric="store")["_all"]["primaries"]
     return float(stats["store"]["size_in_bytes"]) / shop.consumers

@@ -1,5 +1,7 @@
-"""The same rows and questions in PostgreSQL alone, with what it has for that: maintained totals, an index for each
-sort, and for the search box `pg_trgm` on one text of all that a consumer can be found by.
+"""The same rows and questions in PostgreSQL alone.
+
+PostgreSQL has maintained totals, an index for each sort, and for searches `pg_trgm` on a text with all searchable
+values of a consumer.
 """
 
 import re
@@ -19,7 +21,7 @@ Statement = tuple[str, Sequence[object]]
 
 SIZE = 20
 DATABASE = "trigrams"
-# Outside the database's own locale, C, trigrams are of letters of any script.
+# With locale C, trigrams would ignore letters outside ASCII.
 CREATE = f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8' LC_CTYPE 'C.UTF-8'"
 COLUMNS = ", ".join(ConsumerRow._fields)
 TABLES = """
@@ -39,7 +41,7 @@ SORTED = {
     "totalOrders": "total_orders",
 }
 NULLABLE = {"email", "fullName", "lastOrderAt"}
-# Nulls are last in both directions, which takes an index each; without them one is read backwards.
+# Nulls are last in both directions, so nullable columns need two indexes; others are read backwards.
 INDEXES = [
     f"CREATE INDEX ON people (environment_id, {column} {way}, id {way[:4]})"
     for sort_by, column in SORTED.items()
@@ -64,12 +66,12 @@ PHONE = re.compile(r"[0-9 +\-–.()/x#]+")
 
 @contextmanager
 def filled(shop: Shop, servers: LocalServers) -> Iterator[str]:
-    """A database with the shop's consumers; gives its address."""
+    """Create a database with the shop's consumers, and yield its address."""
     server = servers.addresses["database_url"]
     own = address(servers)
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(CREATE)
-        # A plan that was kept from other words would do PostgreSQL an injustice.
+        # A plan cached for other words would be unfair to PostgreSQL.
         connection.execute(f"ALTER DATABASE {DATABASE} SET plan_cache_mode = force_custom_plan".encode())
     try:
         with psycopg.connect(own, autocommit=True) as connection, psycopg.connect(shop.address) as source:
@@ -95,35 +97,35 @@ def _copy(source: psycopg.Connection[Any], target: psycopg.Connection[Any]) -> N
         rows.execute(f"SELECT {COLUMNS.replace('metadata', 'metadata::text')} FROM consumers".encode())
         with cursor.copy(f"COPY raw ({COLUMNS}, text) FROM STDIN".encode()) as copy:
             for row in map(ConsumerRow._make, rows):
-                copy.write_row((*row, found_by(row.full_name, row.email, row.phone, row.external_id)))
+                copy.write_row((*row, search_text(row.full_name, row.email, row.phone, row.external_id)))
     members = source.execute("SELECT audience_id, consumer_id FROM audience_members")
     with target.cursor() as cursor, cursor.copy("COPY members FROM STDIN") as copy:
         for member in members:
             copy.write_row(member)
 
 
-def found_by(full_name: str | None, email: str | None, phone: str | None, external_id: str | None) -> str:
-    """All that a consumer can be found by."""
+def search_text(full_name: str | None, email: str | None, phone: str | None, external_id: str | None) -> str:
+    """Return all searchable values of a consumer as a text."""
     parts = [full_name, email, *(phone_digits(phone) if phone else ()), external_id]
     return " ".join(part for part in parts if part)
 
 
 def page(
-    environment: int, sort_by: SortField, direction: Direction, place: Sequence[Any] | None, *, backward: bool
+    environment: int, sort_by: SortField, direction: Direction, position: Sequence[Any] | None, *, backward: bool
 ) -> Statement | None:
-    """A page of the list, as `Asking.page` asks for it; None in the middle of a sort with nulls."""
+    """Return the SQL of `QuestionBuilder.page`; None in the middle of a sort with nulls."""
     column, way = SORTED[sort_by], direction
-    if place and sort_by in NULLABLE:
+    if position and sort_by in NULLABLE:
         return None
     if backward:
         way = "asc" if direction == "desc" else "desc"
     nulls = "NULLS LAST" if sort_by in NULLABLE else ""
     order = f"ORDER BY {column} {way} {nulls}, id {way} LIMIT %s"
-    if not place:
+    if not position:
         return f"{ROW} {order}", [environment, SIZE]
     value = {"createdAt": "to_timestamp(%s / 1000.0)", "totalOrderValue": "%s / 10000.0"}.get(sort_by, "%s")
     after = f"({column}, id) {'>' if way == 'asc' else '<'} ({value}, %s)"
-    return f"{ROW} AND {after} {order}", [environment, place[-2], place[-1], SIZE]
+    return f"{ROW} AND {after} {order}", [environment, position[-2], position[-1], SIZE]
 
 
 def counted(environment: int) -> Statement:
@@ -137,7 +139,7 @@ def members(environment: int, audience: str) -> Statement:
 
 
 def filtered(environment: int, text: str) -> Statement:
-    """The newest that a filter of the bench finds."""
+    """Return the SQL of a filtered list, newest first."""
     conditions: list[str] = []
     values: list[object] = []
     for condition in text.split(" AND "):
@@ -160,7 +162,7 @@ def filtered(environment: int, text: str) -> Statement:
 
 
 def every_word(environment: int, text: str) -> Statement:
-    """Those whose text has every word somewhere, the most alike first."""
+    """Return the SQL for texts with every word, most similar first."""
     words = [re.sub(r"([\\%_])", r"\\\1", word) for word in as_stored(text).split()]
     order = "ORDER BY word_similarity(unaccent(lower(%s)), text) DESC, id DESC LIMIT %s"
     every = " AND ".join([WORD] * len(words))
@@ -168,7 +170,7 @@ def every_word(environment: int, text: str) -> Statement:
 
 
 def similar(environment: int, text: str) -> Statement:
-    """Those whose text has a part like this, the most alike first."""
+    """Return the SQL for texts with a similar part, most similar first."""
     order = "ORDER BY word_similarity(unaccent(lower(%s)), text) DESC, id DESC LIMIT %s"
     return f"{ROW} AND unaccent(lower(%s)) <%% text {order}", [environment, as_stored(text), as_stored(text), SIZE]
 
@@ -181,5 +183,5 @@ def equal(environment: int, exact: dict[str, str]) -> Statement:
 
 
 def as_stored(text: str) -> str:
-    """A telephone number by its digits, as the text has it."""
+    """Reduce a phone number to its digits, as stored in the text."""
     return "".join(filter(str.isdigit, text)).removeprefix("00") if PHONE.fullmatch(text) else text

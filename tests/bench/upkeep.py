@@ -1,4 +1,4 @@
-"""A rebuild and verifications by the running service: how fast, in what memory, and what searches notice of them."""
+"""Rebuild and verifications by the running service: speed, memory, and effect on search times."""
 
 import itertools
 import time
@@ -10,24 +10,24 @@ from infra.operations.verify import find_run, request_run
 from tests.bench import memory
 from tests.bench.bench import Bench
 from tests.bench.cases import Case, cases
-from tests.bench.indexing import forget
-from tests.bench.measuring import spread
+from tests.bench.indexing import drop_previous
 from tests.bench.memory import Memory
 from tests.bench.shop import Shop
+from tests.bench.timing import spread
 from tests.bench.wire import Connection
 
 RUNS = 3
-"""Verifications with nothing beside them."""
+"""Number of verifications without other load."""
 PROCESSES = ("api", "worker", "background")
-AT = (0.1, 0.5, 1.0)
-"""Of a piece of work: when memory is looked at."""
-ASKED = ("list createdAt desc", "list totalOrderValue desc", "search= a name", "q= a name", "q= two words")
+SHARES = (0.1, 0.5, 1.0)
+"""Shares of the work at which memory is measured."""
+CASES = ("list createdAt desc", "list totalOrderValue desc", "search= a name", "q= a name", "q= two words")
 PAUSE_SECONDS = 0.01
-"""Between searches."""
-IDLE_SECONDS, LOOK_SECONDS, GIVE_UP_SECONDS = 8.0, 0.25, 900.0
+"""Pause between searches."""
+IDLE_SECONDS, POLL_SECONDS, GIVE_UP_SECONDS = 8.0, 0.25, 900.0
 
 Times = dict[str, list[float]]
-"""Milliseconds of each search."""
+"""Milliseconds by search."""
 
 
 class Progress(NamedTuple):
@@ -35,8 +35,8 @@ class Progress(NamedTuple):
     is_over: bool
 
 
-class Seen(NamedTuple):
-    """What a piece of work did to others."""
+class Observed(NamedTuple):
+    """Memory and search times during a piece of work."""
 
     used: dict[float, list[Memory]]
     times: Times
@@ -44,53 +44,55 @@ class Seen(NamedTuple):
 
 def measure(bench: Bench) -> None:
     shop, report = bench.shop, bench.report
-    asked = [case for case in cases(shop) if case.name in ASKED]
+    searches = [case for case in cases(shop) if case.name in CASES]
     with shop.indexing(), Connection(shop.service.url) as api:
-        alongside(shop, api, asked, idling())  # until all are warm
-        idle = alongside(shop, api, asked, idling())
-        rebuilding = alongside(shop, api, asked, rebuild(shop))
-        forget(shop.database.engine, shop.database.settings)
-        verifying = alongside(shop, api, asked, verify(shop))
-        speeds = [verified(shop) for _ in range(RUNS)]
-    report.say(f"Verification with nothing beside it: {spread(speeds):,.0f} consumers a second, {RUNS} runs.")
-    report.say(f"Searches, milliseconds: one client that pauses {PAUSE_SECONDS * 1000:.0f} ms after each.")
-    rows = [beside(name, *(seen.times[name] for seen in (idle, rebuilding, verifying))) for name in idle.times]
-    report.table(["", "usually", "during a rebuild", "ratio", "during a verification", "ratio"], rows)
+        alongside(shop, api, searches, idling())  # warm-up
+        idle = alongside(shop, api, searches, idling())
+        rebuilding = alongside(shop, api, searches, rebuild(shop))
+        drop_previous(shop.database.engine, shop.database.settings)
+        verifying = alongside(shop, api, searches, verify(shop))
+        speeds = [verify_speed(shop) for _ in range(RUNS)]
+    report.say(f"Verification without other load: {spread(speeds):,.0f} consumers per second, {RUNS} runs.")
+    report.say(f"Searches, milliseconds: one client with pauses of {PAUSE_SECONDS * 1000:.0f} ms.")
+    rows = [beside(name, *(observed.times[name] for observed in (idle, rebuilding, verifying))) for name in idle.times]
+    report.table(["", "idle", "during a rebuild", "ratio", "during a verification", "ratio"], rows)
     report.say("Memory in MiB, RSS / PSS.")
     works = {"nothing": idle, "rebuild": rebuilding, "verification": verifying}
     rows = [
-        [f"{name}, {share:.0%}", *map(str, seen.used[share])] for name, seen in works.items() for share in seen.used
+        [f"{name}, {share:.0%}", *map(str, observed.used[share])]
+        for name, observed in works.items()
+        for share in observed.used
     ]
     report.table(["", *PROCESSES], rows)
 
 
 def beside(name: str, usually: Sequence[float], *others: Sequence[float]) -> list[str]:
-    """The times of one search."""
+    """Return the report's row of a search."""
     before, cells = spread(usually), []
     for other in map(spread, others):
         cells += [f"{other:.1f}", f"{other.median / before.median:.2f}"]
     return [name, f"{before:.1f}", *cells]
 
 
-def alongside(shop: Shop, api: Connection, asked: Sequence[Case], progress: Callable[[], Progress]) -> Seen:
-    """Search until a piece of work is over, and look at the memory on its way."""
-    seen = Seen({}, {case.name: [] for case in asked})
+def alongside(shop: Shop, api: Connection, searches: Sequence[Case], progress: Callable[[], Progress]) -> Observed:
+    """Search until a piece of work is over, and measure memory meanwhile."""
+    observed = Observed({}, {case.name: [] for case in searches})
     deadline, look = time.monotonic() + GIVE_UP_SECONDS, 0.0
     for turn in itertools.count():
-        for case in asked:
+        for case in searches:
             started = time.perf_counter()
             api.ask(case.questions[turn % len(case.questions)].api)
-            seen.times[case.name].append((time.perf_counter() - started) * 1000)
+            observed.times[case.name].append((time.perf_counter() - started) * 1000)
             time.sleep(PAUSE_SECONDS)
         if time.monotonic() < look:
             continue
-        look = time.monotonic() + LOOK_SECONDS
+        look = time.monotonic() + POLL_SECONDS
         now = progress()
-        for share in AT:
-            if share not in seen.used and (now.is_over or now.share >= share):
-                seen.used[share] = [memory.of(shop.service, name) for name in PROCESSES]
+        for share in SHARES:
+            if share not in observed.used and (now.is_over or now.share >= share):
+                observed.used[share] = [memory.of(shop.service, name) for name in PROCESSES]
         if now.is_over:
-            return seen
+            return observed
         assert time.monotonic() < deadline, f"at {now.share:.0%} after {GIVE_UP_SECONDS:.0f} seconds"
     raise AssertionError
 
@@ -101,37 +103,37 @@ def idling() -> Callable[[], Progress]:
 
 
 def rebuild(shop: Shop) -> Callable[[], Progress]:
-    """Ask for one."""
+    """Request a rebuild, and return a function for its progress."""
     with shop.database.engine.begin() as connection:
         number = rebuilds.start(connection, shop.database.settings).id
 
     def progress() -> Progress:
         with shop.database.engine.connect() as connection:
-            found = rebuilds.by_id(connection, number)
-        assert found.is_running or found.state == "live", found.error
-        return Progress(found.documents / shop.consumers, not found.is_running)
+            generation = rebuilds.by_id(connection, number)
+        assert generation.is_running or generation.state == "live", generation.error
+        return Progress(generation.documents / shop.consumers, not generation.is_running)
 
     return progress
 
 
 def verify(shop: Shop) -> Callable[[], Progress]:
-    """Ask for one."""
+    """Request a rebuild, and return a function for its progress."""
     with shop.database.engine.begin() as connection:
         number = request_run(connection, "verify")
     return lambda: _compared(shop, number)[0]
 
 
-def verified(shop: Shop) -> float:
-    """Consumers a second of one run."""
+def verify_speed(shop: Shop) -> float:
+    """Run a verification, and return consumers per second."""
     with shop.database.engine.begin() as connection:
         number = request_run(connection, "verify")
-    while not (found := _compared(shop, number))[0].is_over:
-        time.sleep(LOOK_SECONDS)
-    return found[1]
+    while not (progress := _compared(shop, number))[0].is_over:
+        time.sleep(POLL_SECONDS)
+    return progress[1]
 
 
 def _compared(shop: Shop, number: int) -> tuple[Progress, float]:
-    """How far a run is, and how many consumers a second; it must find no difference."""
+    """Return progress and consumers per second of a run, which must find no difference."""
     with shop.database.engine.connect() as connection:
         run = find_run(connection, number)
     assert run

@@ -1,4 +1,4 @@
-"""HTTP/1.1 with as little of a client as there can be, so that what is measured is the server."""
+"""A minimal HTTP/1.1 client, so that the server is measured and not the client."""
 
 import json
 import re
@@ -11,17 +11,17 @@ SUCCESS = (b"http/1.1 200", b"http/1.1 201")
 
 
 def get(url: str, path: str, key: str, headers: str = "") -> bytes:
-    """The bytes of a request with a key; further headers each end with CR LF."""
+    """Return the bytes of a GET request with a key; each further header ends with CR LF."""
     return f"GET {path} HTTP/1.1\r\n{_host(url)}Authorization: Bearer {key}\r\n{headers}\r\n".encode()
 
 
 def post(url: str, path: str, body: bytes) -> bytes:
-    """The bytes of a request with JSON."""
+    """Return the bytes of a POST request with JSON."""
     return send("POST", url, path, body, "")
 
 
 def write(url: str, key: str, method: str, path: str, body: Any, headers: str = "") -> bytes:
-    """The bytes of a write to the API."""
+    """Return the bytes of a write to the API."""
     headers = f"Authorization: Bearer {key}\r\n{headers}"
     return send(method, url, f"/api/v1{path}", json.dumps(body).encode(), headers)
 
@@ -32,9 +32,9 @@ def send(method: str, url: str, path: str, body: bytes, headers: str) -> bytes:
 
 
 def header(head: bytes, name: str) -> str | None:
-    """A header of an answer, if it has that."""
-    found = re.search(rb"\r\n" + name.encode() + rb": ?([^\r]*)", head, re.IGNORECASE)
-    return found[1].decode() if found else None
+    """Return a header of a response, or None."""
+    match = re.search(rb"\r\n" + name.encode() + rb": ?([^\r]*)", head, re.IGNORECASE)
+    return match[1].decode() if match else None
 
 
 def _host(url: str) -> str:
@@ -42,7 +42,7 @@ def _host(url: str) -> str:
 
 
 class Connection:
-    """One that is kept."""
+    """A persistent connection."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -52,28 +52,28 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request: bytes) -> bytes:
-        """Send a request, and give the body of its answer, which must be a success."""
+        """Send a request, assert success, and return the response body."""
         return self.exchange(request)[1]
 
     def exchange(self, request: bytes) -> tuple[bytes, bytes]:
-        """As `ask`, with the head of the answer."""
+        """Send a request, assert success, and return head and body of the response."""
         self._socket.sendall(request)
         received = self._socket.recv(65536)
         while (end := received.find(HEAD_END)) < 0:
-            received += self._more()
+            received += self._receive()
         head = received[:end].lower()
         assert head.startswith(SUCCESS), received
         begin = head.index(LENGTH) + len(LENGTH)
         missing = end + len(HEAD_END) + int(head[begin:].split(b"\r\n", 1)[0]) - len(received)
         parts = [received]
         while missing > 0:
-            parts.append(self._more())
+            parts.append(self._receive())
             missing -= len(parts[-1])
         return received[:end], b"".join(parts)[end + len(HEAD_END) :]
 
-    def _more(self) -> bytes:
+    def _receive(self) -> bytes:
         part = self._socket.recv(262144)
-        assert part, "the server hung up"
+        assert part, "the server closed the connection"
         return part
 
     def close(self) -> None:

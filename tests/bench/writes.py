@@ -1,5 +1,6 @@
-"""How long writes take over HTTP, beside SQL of the same rows, with the triggers and without, by turns, in the shop's
-database; how many there are a second; and what they notice of OpenSearch.
+"""Time of writes over HTTP, writes per second, and the effect of outages of OpenSearch.
+
+Times are compared with SQL for the same rows, with and without triggers, in alternation.
 """
 
 import itertools
@@ -22,17 +23,17 @@ from infra.local.servers import LocalServers
 from tests.bench import wire
 from tests.bench.bench import Bench
 from tests.bench.clients import Clients, HTTPClient, Open, SQLClient, run
-from tests.bench.measuring import by_turns, spread, tail
 from tests.bench.shop import Shop, key
+from tests.bench.timing import by_turns, spread, tail
 from tests.bench.trigrams import Statement
 from tests.bench.wire import Connection
 
 TURNS, BATCHES, BATCH = 200, 30, 500
 BLOCKS, WARM_UP = 10, 3
-"""Of statements with the triggers, and as many without; a change of that has each planned anew."""
+"""Blocks of statements with triggers, and as many without; each change of the triggers invalidates cached plans."""
 CLIENTS, SPELLS, SPELL_SECONDS = (1, 4, 16), 3, 0.6
 MANY = 1_000
-"""Consumers whose orders are placed, and who are changed."""
+"""Number of consumers to change and to place orders for."""
 TABLES = ("consumers", "orders")
 INSERT = "INSERT INTO consumers (environment_id, email, phone, full_name, metadata) VALUES (%s, %s, %s, %s, %s)"
 INSERT_BATCH = """
@@ -45,7 +46,7 @@ INSERT_ORDER = """
     INSERT INTO orders (environment_id, consumer_id, amount, currency_code, base_amount)
     VALUES (%s, %s, 12.50, 'USD', 12.50)"""
 SELECT = "SELECT * FROM consumers WHERE environment_id = %s AND id = %s"
-TELL = sa.text("UPDATE consumers SET version = version + 1 WHERE environment_id = :environment_id")
+RECORD_CHANGES = sa.text("UPDATE consumers SET version = version + 1 WHERE environment_id = :environment_id")
 
 _numbers = itertools.count(time.time_ns() // 1000 * BATCH)
 
@@ -60,7 +61,7 @@ def person(number: int) -> dict[str, Any]:
 
 
 def people(number: int) -> list[dict[str, Any]]:
-    return [person(number + place) for place in range(BATCH)]
+    return [person(number + offset) for offset in range(BATCH)]
 
 
 def columns(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -68,15 +69,15 @@ def columns(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class Writer(NamedTuple):
-    """Makes of a number the request, and the statement that stores the same."""
+    """Makes a request and the equivalent SQL statement from a number."""
 
     url: str
     key: str
     environment: int
     consumers: Sequence[str]
 
-    def known(self, number: int) -> str:
-        # Not in their order, nor in any: two clients would go from row to row together, and wait for each other.
+    def consumer(self, number: int) -> str:
+        # In pseudo-random order: with a common order, two clients would lock the same rows and wait for each other.
         return self.consumers[crc32(str(number).encode()) % len(self.consumers)]
 
     def post(self, number: int) -> list[bytes]:
@@ -86,17 +87,17 @@ class Writer(NamedTuple):
         return INSERT, (self.environment, *columns(person(number)))
 
     def put(self, number: int) -> list[bytes]:
-        return [wire.write(self.url, self.key, "PUT", f"/consumers/{self.known(number)}", person(number))]
+        return [wire.write(self.url, self.key, "PUT", f"/consumers/{self.consumer(number)}", person(number))]
 
     def update(self, number: int) -> Statement:
-        return UPDATE, (*columns(person(number)), self.environment, self.known(number))
+        return UPDATE, (*columns(person(number)), self.environment, self.consumer(number))
 
     def post_order(self, number: int) -> list[bytes]:
-        order = {"consumerId": self.known(number), "amount": "12.50"}
+        order = {"consumerId": self.consumer(number), "amount": "12.50"}
         return [wire.write(self.url, self.key, "POST", "/orders", order)]
 
     def insert_order(self, number: int) -> Statement:
-        return INSERT_ORDER, (self.environment, self.known(number))
+        return INSERT_ORDER, (self.environment, self.consumer(number))
 
     def post_batch(self, number: int) -> list[bytes]:
         return [wire.write(self.url, self.key, "POST", "/consumers/batch", people(number))]
@@ -105,21 +106,21 @@ class Writer(NamedTuple):
         return INSERT_BATCH, (self.environment, *map(list, zip(*map(columns, people(number)), strict=True)))
 
     def get(self, number: int) -> list[bytes]:
-        return [wire.get(self.url, f"/api/v1/consumers/{self.known(number)}", self.key)]
+        return [wire.get(self.url, f"/api/v1/consumers/{self.consumer(number)}", self.key)]
 
     def select(self, number: int) -> Statement:
-        return SELECT, (self.environment, self.known(number))
+        return SELECT, (self.environment, self.consumer(number))
 
 
 class Case(NamedTuple):
     name: str
     turns: int
     target: float | None
-    """Milliseconds over HTTP at the median."""
+    """Target for the median over HTTP, in milliseconds."""
     request: Callable[[int], list[bytes]]
     statement: Callable[[int], Statement]
     fires: bool = True
-    """Whether triggers have a part in it."""
+    """Whether the statement fires triggers."""
 
 
 def cases(writer: Writer) -> list[Case]:
@@ -137,30 +138,30 @@ def measure(bench: Bench) -> None:
     with shop.account() as account, psycopg.connect(shop.address, autocommit=True) as sql:
         writer = Writer(shop.service.url, key(account), account.live_environment, ())
         with Connection(writer.url) as api:
-            made = [api.ask(writer.post_batch(next_number())[0]) for _ in range(MANY // BATCH)]
-            known = [row["id"] for batch in made for row in msgspec.json.decode(batch)]
-            writer = writer._replace(consumers=known)
+            created = [api.ask(writer.post_batch(next_number())[0]) for _ in range(MANY // BATCH)]
+            ids = [row["id"] for batch in created for row in msgspec.json.decode(batch)]
+            writer = writer._replace(consumers=ids)
             rows = [row_of(case, api, sql) for case in cases(writer)]
         report.say(
-            f"Beside {shop.consumers:,} consumers, while nothing is indexed; milliseconds, by turns: median (p10–p90). "
-            "SQL: the same rows by one statement in a transaction of its own; bare: with the triggers disabled."
+            f"{shop.consumers:,} stored consumers, no workers; milliseconds, in alternation: median (p10–p90). "
+            "SQL: the same rows by one statement in a separate transaction; bare: with disabled triggers."
         )
-        head = ["", "HTTP", "HTTP p99", "SQL", "ratio", "triggers", "bare", "triggers add", "target over HTTP"]
+        head = ["", "HTTP", "HTTP p99", "SQL", "ratio", "triggers", "bare", "cost of triggers", "target over HTTP"]
         report.table(head, rows)
-        report.say(f"Writes a second, clients that ask again at once: median (least–most) of {SPELLS} spells.")
+        report.say(f"Writes per second by number of clients: median (min–max) of {SPELLS} runs.")
         report.table(["", *map(str, CLIENTS)], rates(bench.clients, writer, shop.address))
         with shop.database.engine.begin() as connection:
-            # What was written past the triggers.
-            connection.execute(TELL, {"environment_id": writer.environment})
+            # Record the changes made with disabled triggers.
+            connection.execute(RECORD_CHANGES, {"environment_id": writer.environment})
         with shop.indexing():
             shop.settled()
-            report.say(f"POST /consumers with its workers running; milliseconds of {TURNS}.")
+            report.say(f"POST /consumers with running workers; milliseconds, {TURNS} requests.")
             report.table(["OpenSearch", "median (p10–p90)", "p99"], [*beside_outages(bench.servers, shop, writer)])
             shop.settled()
 
 
 def next_number() -> int:
-    """The first of as many as a batch needs."""
+    """Return the first of a range of numbers for a batch."""
     return next(_numbers) * BATCH
 
 
@@ -174,11 +175,11 @@ def row_of(case: Case, api: Connection, sql: psycopg.Connection[Any]) -> list[st
     http, beside = spread(times["http"]), spread(times["sql"])
     figures = [f"{http:.2f}", f"{tail(times['http']):.1f}", f"{beside:.2f}", f"{http.median / beside.median:.1f}"]
     target = f"≤ {case.target:g}" if case.target else ""
-    return [case.name, *figures, *(of_triggers(case, sql) if case.fires else ["", "", ""]), target]
+    return [case.name, *figures, *(trigger_cost(case, sql) if case.fires else ["", "", ""]), target]
 
 
-def of_triggers(case: Case, sql: psycopg.Connection[Any]) -> list[str]:
-    """The statement with and without them, in blocks by turns."""
+def trigger_cost(case: Case, sql: psycopg.Connection[Any]) -> list[str]:
+    """Measure the statement with and without triggers, in alternating blocks."""
     times: dict[bool, list[float]] = {True: [], False: []}
     for fires in [True, False] * BLOCKS:
         with triggers(sql, fires=fires):
@@ -195,7 +196,7 @@ def of_triggers(case: Case, sql: psycopg.Connection[Any]) -> list[str]:
 
 @contextmanager
 def triggers(sql: psycopg.Connection[Any], *, fires: bool) -> Iterator[None]:
-    """Have the triggers fire or not; those of foreign keys always do."""
+    """Enable or disable the triggers; foreign keys are always checked."""
     try:
         if not fires:
             for table in TABLES:
@@ -213,19 +214,19 @@ def rates(clients: Clients, writer: Writer, address: str) -> list[list[str]]:
         "PUT /consumers/:id": partial(HTTPClient, writer.url, writer.put),
         "its UPDATE": partial(SQLClient, address, writer.update),
     }
-    found: dict[str, list[str]] = {name: [] for name in ways}
+    cells: dict[str, list[str]] = {name: [] for name in ways}
     for number in CLIENTS:
         spells: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(SPELLS):
             for name, way in ways.items():
                 spells[name].append(clients.busy(way, number, SPELL_SECONDS))
         for name, each in spells.items():
-            found[name].append(f"{spread(each):,.0f}")
-    return [[name, *figures] for name, figures in found.items()]
+            cells[name].append(f"{spread(each):,.0f}")
+    return [[name, *figures] for name, figures in cells.items()]
 
 
 def beside_outages(servers: LocalServers, shop: Shop, writer: Writer) -> Iterator[list[str]]:
-    """A row for each state of OpenSearch."""
+    """Yield a row for each state of OpenSearch."""
     search = servers.opensearch
     with Connection(shop.service.url) as api:
         yield ["running", *_posted(api, writer)]
@@ -236,7 +237,7 @@ def beside_outages(servers: LocalServers, shop: Shop, writer: Writer) -> Iterato
             os.kill(search.pid, signal.SIGCONT)
         search.kill()
         try:
-            yield ["gone", *_posted(api, writer)]
+            yield ["killed", *_posted(api, writer)]
         finally:
             search.spawn()
             wait_ready([search])

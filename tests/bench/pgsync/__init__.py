@@ -1,4 +1,4 @@
-"""pgsync beside this service: the same rows, the same machine, the same OpenSearch."""
+"""Comparison with pgsync on the same rows, machine and OpenSearch."""
 
 import statistics
 import time
@@ -13,26 +13,26 @@ import sqlalchemy as sa
 from tests.bench.bench import Bench
 from tests.bench.clients import HTTPClient
 from tests.bench.indexing import build
-from tests.bench.measuring import seconds, spread, tail
 from tests.bench.pgsync import sides
 from tests.bench.pgsync.peer import DOCUMENTS, INDEX, VERSION, Peer, opened
 from tests.bench.pgsync.sides import Side
 from tests.bench.rebuild import bare, render
 from tests.bench.shop import Shop, key
+from tests.bench.timing import seconds, spread, tail
 from tests.bench.wire import Connection
 from tests.bench.writes import Writer, next_number
 from tests.waiting import wait_until
 
 PROCESSES = 2
-"""That build an index, unless there is less to do it with."""
+"""Number of processes that build an index."""
 MOST = 50_000
-"""Consumers, for it takes its time."""
+"""Maximum number of consumers, because pgsync is slow."""
 CHANGES, SOME = 10_000, 100
 RATES, SECONDS = (0, 50, 200), 6.0
 REFRESH, USUAL_REFRESH = "100ms", "1s"
-"""Of pgsync's index, so that it is not what is measured; and as it is where nobody says otherwise."""
-BETWEEN = 100
-"""Looks at pgsync's index that stays as it is, between two spells."""
+"""Refresh interval of pgsync's index for the measurement, and OpenSearch's default."""
+EQUAL_POLLS_BETWEEN = 100
+"""Polls with an unchanged index that end the wait between two measurements."""
 CHANGE = """
     UPDATE consumers SET external_id = 'changed ' || id
     WHERE id IN (SELECT id FROM consumers WHERE environment_id = %s ORDER BY id DESC LIMIT %s)"""
@@ -47,25 +47,25 @@ def measure(bench: Bench) -> None:
         with peer.following(), shop.indexing():
             with psycopg.connect(ours.address) as sql:
                 sql.execute(CHANGE.encode(), (ours.environment, 1))
-            shop.settled()  # so its workers are there
+            shop.settled()  # so that the workers are running
             speeds = changed_here(shop, ours), changed_there(theirs)
-            rows.append([f"{CHANGES:,} changes by one statement, a second", *compared(*speeds)])
+            rows.append([f"{CHANGES:,} changes by one statement, per second", *compared(*speeds)])
             report.table(["", "ours", "pgsync", "ratio"], rows)
             report.say(
-                "From the answer to a POST, or the commit of an INSERT, until a search finds it, milliseconds; "
-                f"pgsync's index is refreshed each {REFRESH}, not each {USUAL_REFRESH} as usually."
+                "Milliseconds from the response of a POST, or the commit of an INSERT, until the consumer is found; "
+                f"refresh interval of pgsync's index: {REFRESH} instead of the default {USUAL_REFRESH}."
             )
             fresh = list(freshness(bench, peer, ours, theirs))
-            report.table(["", "inserts/s beside it", "measured", "p50 (p10–p90)", "p99", "max"], fresh)
+            report.table(["", "background inserts/s", "measured", "p50 (p10–p90)", "p99", "max"], fresh)
             report.say(
-                f"Documents that are wrong for good, of orders that were changed {sides.LATER_SECONDS} s after their "
-                f"insert, with nothing beside it; pgsync's index refreshed each {USUAL_REFRESH}."
+                f"Documents that stay wrong after changes of orders {sides.LATER_SECONDS} s after the insert, without "
+                f"other load; refresh interval of pgsync's index: {USUAL_REFRESH}."
             )
             report.table(["", "ours", "pgsync"], hurried(shop, peer, ours, theirs))
 
 
 def synced(bench: Bench, peer: Peer, consumers: int) -> list[list[str]]:
-    """Rows of how fast the index is filled at first; ours before and after pgsync's, whose merges go on for a while."""
+    """Return rows with the speed of the first fill; ours is measured before and after pgsync's late merges."""
     shop, file = bench.shop, bench.folder / "documents"
     render(shop, file)
     bulk = total(shop) / bare(shop, file, PROCESSES)
@@ -80,49 +80,49 @@ def synced(bench: Bench, peer: Peer, consumers: int) -> list[list[str]]:
         [f"initial sync, documents/s; {name}", *compared(own, peers)]
         for name, own, peers in (
             (f"ours: {PROCESSES} processes", filling, theirs),
-            ("ours: with its verification", verified, theirs),
-            (f"ours: `_bulk` alone of its documents, {PROCESSES} processes", bulk, theirs),
-            ("pgsync's documents and mapping as ours are", filling, alike),
+            ("ours: with verification", verified, theirs),
+            (f"ours: only `_bulk` of the documents, {PROCESSES} processes", bulk, theirs),
+            ("pgsync with our documents and mapping", filling, alike),
         )
     ]
 
 
 def synced_alike(bench: Bench, consumers: int) -> float:
-    """Documents a second that pgsync syncs at first, if a plugin makes them, by our code, to be found as ours are."""
+    """Return documents per second of pgsync's first fill with a plugin that builds our documents."""
     shop = bench.shop
     with opened(shop, bench.servers, bench.folder / "alike", consumers, DOCUMENTS) as peer:
         peer.prepare()
         peer.run("bootstrap")
         taken = seconds(lambda: peer.run("pgsync"))
-        peer.settled(BETWEEN)
+        peer.settled(EQUAL_POLLS_BETWEEN)
         ours, theirs = sides.ours(shop), sides.theirs(peer, shop)
-        some = theirs.sources({"match_all": {}}, SOME)
-        for source in some.values():
+        sample = theirs.sources({"match_all": {}}, SOME)
+        for source in sample.values():
             del source["_meta"]
-        expected = ours.sources({"ids": {"values": list(some)}}, SOME)
-        # Whose members the audiences are pgsync is not told.
-        assert some == {name: source | {"audienceIds": []} for name, source in expected.items()}
+        expected = ours.sources({"ids": {"values": list(sample)}}, SOME)
+        # pgsync does not get the members of audiences.
+        assert sample == {name: source | {"audienceIds": []} for name, source in expected.items()}
         assert theirs.count({"match_all": {}}) == consumers
         return consumers / taken
 
 
 def filled(shop: Shop) -> tuple[float, float]:
-    """Documents a second of a rebuild, and of one with its verification."""
+    """Return documents per second of a rebuild, without and with verification."""
     built = build(shop.database.engine, shop.database.settings, PROCESSES)
     return total(shop) / built.filling, total(shop) / (built.filling + built.verifying)
 
 
 def total(shop: Shop) -> int:
-    """All its consumers, those too that parts before wrote."""
+    """Return the number of all consumers, including those of earlier parts."""
     with shop.database.engine.connect() as connection:
         return int(connection.execute(sa.text("SELECT count(*) FROM consumers")).scalar_one())
 
 
 def hurried(shop: Shop, peer: Peer, *both: Side) -> list[list[str]]:
-    """Rows of how many documents are wrong."""
+    """Return rows with the number of wrong documents."""
     peer.search.indices.put_settings(index=INDEX, body={"index.refresh_interval": USUAL_REFRESH})
     peer.settled()
-    whose = [sides.hurried(side) for side in both]
+    whose = [sides.change_orders_early(side) for side in both]
     shop.settled()
     peer.settled()
     wrong = [sides.wrong(side, consumers) for side, consumers in zip(both, whose, strict=True)]
@@ -137,12 +137,12 @@ def compared(ours: float, theirs: float) -> list[str]:
 
 
 def changed_here(shop: Shop, side: Side) -> float:
-    """Changes a second, from commit until all are searchable."""
+    """Return changes per second of this service, from the commit until all are searchable."""
     return change(side) / seconds(shop.settled)
 
 
 def changed_there(side: Side) -> float:
-    """As `changed_here`."""
+    """Return changes per second of pgsync."""
     changes, started = change(side), time.monotonic()
     question = {"prefix": {"external_id.keyword": "changed "}}
     wait_until(lambda: side.count(question) >= changes, 120, "pgsync's index")
@@ -150,13 +150,13 @@ def changed_there(side: Side) -> float:
 
 
 def change(side: Side) -> int:
-    """Change so many consumers."""
+    """Change many consumers, and return their number."""
     with psycopg.connect(side.address) as sql:
         return sql.execute(CHANGE.encode(), (side.environment, CHANGES)).rowcount
 
 
 def freshness(bench: Bench, peer: Peer, ours: Side, theirs: Side) -> Iterator[list[str]]:
-    """Rows of how long it takes until an insert is found: ours over HTTP, as people write, and by SQL."""
+    """Yield rows with the time until an insert is found: ours over HTTP and by SQL, and pgsync's."""
     shop, clients = bench.shop, bench.clients
     with (
         shop.account() as account,
@@ -171,18 +171,18 @@ def freshness(bench: Bench, peer: Peer, ours: Side, theirs: Side) -> Iterator[li
 
         for rate in RATES:
             beside = clients.paced(partial(HTTPClient, writer.url, writer.post), rate, SECONDS)
-            # A connection that nobody used for a while is closed.
+            # A new connection, because the server closes idle connections.
             with Connection(shop.service.url) as api, beside:
                 yield ["ours, over HTTP", str(rate), *figures(sides.delays(ours, partial(post, api), SECONDS))]
             with clients.paced(sides.inserts(ours), rate, SECONDS):
                 yield ["ours, by SQL", str(rate), *figures(sides.delays(ours, partial(insert, own, ours), SECONDS))]
-            peer.settled(BETWEEN)
+            peer.settled(EQUAL_POLLS_BETWEEN)
             with clients.paced(sides.inserts(theirs), rate, SECONDS):
                 yield ["pgsync", str(rate), *figures(sides.delays(theirs, partial(insert, sql, theirs), SECONDS))]
 
 
 def insert(sql: psycopg.Connection[Any], side: Side) -> str:
-    """Insert a consumer by SQL; gives its id."""
+    """Insert a consumer by SQL, and return the id."""
     text, values = sides.statement(side.environment, 0)
     sql.execute(text.encode(), values)
     return str(values[0])

@@ -1,4 +1,4 @@
-"""pgsync, installed for itself, over a PostgreSQL of its own, as it needs logical decoding, with the shop's rows."""
+"""pgsync in a separate virtual environment, on a separate PostgreSQL with logical decoding and the shop's rows."""
 
 import json
 import os
@@ -25,13 +25,13 @@ from tests.waiting import wait_until
 VERSION = "7.3.0"
 HOME = ROOT / ".local" / "bench" / f"pgsync-{VERSION}"
 TOTALS, DOCUMENTS = (Path(__file__).with_name(name) for name in ("totals.txt", "documents.txt"))
-"""Plugins: one that adds the totals; and one that makes documents as this service's are, with the code for that."""
-CODE = ("msgspec", "phonenumbers")
-"""What that code is made with."""
+"""Plugins: the first adds the totals, the second builds this service's documents with its code."""
+PLUGIN_PACKAGES = ("msgspec", "phonenumbers")
+"""Packages needed by the second plugin."""
 DATABASE, INDEX = "peer", "peer"
 LIMIT_SECONDS = 600
-STILL = 300
-"""Looks at an index that does not change: more seconds than it ever stood still with something to do."""
+EQUAL_POLLS = 300
+"""Polls with an unchanged index that count as idle; longer than any pause with pending work."""
 COLUMNS = "id, environment_id, version, email, phone, full_name, metadata, external_id, created_at, updated_at"
 ORDER_COLUMNS = "id, consumer_id, amount, placed_at, environment_id, currency_code, base_amount, created_at, updated_at"
 TABLES = """
@@ -72,38 +72,38 @@ SCHEMA = [
 
 
 class Peer(NamedTuple):
-    """One whose tables are filled, and that has synced nothing yet."""
+    """A pgsync with filled tables and nothing synced yet."""
 
     address: str
-    """Of its database."""
+    """The address of the database."""
     search: OpenSearch
     environ: dict[str, str]
     folder: Path
 
-    def _start(self, log: IO[str], name: str, *more: str) -> subprocess.Popen[bytes]:
-        command = [str(HOME / "bin" / name), "-c", "schema.json", *more]
+    def _start(self, log: IO[str], name: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [str(HOME / "bin" / name), "-c", "schema.json", *options]
         return subprocess.Popen(command, env=self.environ, cwd=self.folder, stdout=log, stderr=log)
 
     def run(self, name: str) -> None:
-        """Run one of its commands to its end.
+        """Run a command of pgsync to the end.
 
         Raises:
-            RuntimeError: with the end of what it said.
+            RuntimeError: the command failed; the message has the end of the log.
         """
         with (self.folder / f"{name}.log").open("w") as log:
-            ended = self._start(log, name)
+            process = self._start(log, name)
             try:
-                ended.wait(LIMIT_SECONDS)
+                process.wait(LIMIT_SECONDS)
             finally:
-                # Of one that takes too long, or when the run is ended meanwhile; else it is over.
-                ended.kill()
-                ended.wait()
-        if ended.returncode:
+                # Only needed after a timeout or an interrupt.
+                process.kill()
+                process.wait()
+        if process.returncode:
             raise RuntimeError(f"{name} failed: {(self.folder / f'{name}.log').read_text()[-1000:]}")
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """It syncs what changes meanwhile."""
+        """Sync changes in the background."""
         with (self.folder / "daemon.log").open("w") as log:
             daemon = self._start(log, "pgsync", "-d")
             try:
@@ -114,52 +114,52 @@ class Peer(NamedTuple):
                 daemon.wait()
 
     def prepare(self) -> None:
-        """Make its index as this service's are; with room for what pgsync keeps in each document for itself."""
+        """Create the index with this service's mapping, plus pgsync's own field `_meta`."""
         own = mapping.MAPPING["properties"] | {"_meta": {"type": "object", "enabled": False}}
         settings = {name: value for name, value in mapping.INDEX_SETTINGS.items() if name != "refresh_interval"}
         self.search.indices.create(
             index=INDEX, body={"settings": settings, "mappings": {"dynamic": "strict", "properties": own}}
         )
 
-    def settled(self, still: int = STILL) -> None:
-        """Wait until the index stays as it is for so many looks."""
-        seen: list[str] = []
+    def settled(self, equal_polls: int = EQUAL_POLLS) -> None:
+        """Wait until the index is unchanged for a number of polls."""
+        counts: list[str] = []
 
-        def is_still() -> bool:
+        def is_idle() -> bool:
             self.search.indices.refresh(index=INDEX)
             stats = self.search.indices.stats(index=INDEX, metric="indexing")["_all"]["total"]["indexing"]
-            seen.append(str(stats["index_total"] + stats["delete_total"]))
-            return len(seen) > still and len(set(seen[-still:])) == 1
+            counts.append(str(stats["index_total"] + stats["delete_total"]))
+            return len(counts) > equal_polls and len(set(counts[-equal_polls:])) == 1
 
-        wait_until(is_still, 120, "the peer to come to rest")
+        wait_until(is_idle, 120, "pgsync to be idle")
 
 
 def installed() -> None:
-    """Install it once.
+    """Install pgsync once.
 
     Raises:
-        RuntimeError: it cannot be had.
+        RuntimeError: the installation failed.
     """
     if (HOME / "installed").exists():
         return
     progress(f"installing pgsync {VERSION}")
     pip = [str(HOME / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    wanted = [f"pgsync=={VERSION}", *(f"{name}=={version(name)}" for name in CODE)]
-    for command in ([sys.executable, "-m", "venv", str(HOME)], [*pip, *wanted]):
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
-        if ended.returncode:
-            raise RuntimeError(f"pgsync {VERSION} cannot be installed: {ended.stderr[-500:]}")
+    packages = [f"pgsync=={VERSION}", *(f"{name}=={version(name)}" for name in PLUGIN_PACKAGES)]
+    for command in ([sys.executable, "-m", "venv", str(HOME)], [*pip, *packages]):
+        process = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+        if process.returncode:
+            raise RuntimeError(f"pgsync {VERSION} cannot be installed: {process.stderr[-500:]}")
     (HOME / "installed").touch()
 
 
 @contextmanager
 def opened(shop: Shop, servers: LocalServers, folder: Path, consumers: int, plugin: Path = TOTALS) -> Iterator[Peer]:
-    """A peer with the tables of the large environment, as many consumers of it."""
+    """Create a pgsync with the tables of some consumers of the large environment."""
     installed()
     folder.mkdir()
-    given = {name: servers.addresses[name.lower()] for name in ("REDIS_URL", "OPENSEARCH_URL")}
+    addresses = {name: servers.addresses[name.lower()] for name in ("REDIS_URL", "OPENSEARCH_URL")}
     with ExitStack() as stack:
-        own = stack.enter_context(LocalServers(folder / "servers", KEEPING, environ=given))
+        own = stack.enter_context(LocalServers(folder / "servers", KEEPING, environ=addresses))
         with psycopg.connect(own.postgres.url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET wal_level = logical")
             connection.execute(f"CREATE DATABASE {DATABASE}".encode())
@@ -167,19 +167,19 @@ def opened(shop: Shop, servers: LocalServers, folder: Path, consumers: int, plug
         own.postgres.start()
         address = urlunsplit(urlsplit(own.postgres.url)._replace(path=f"/{DATABASE}"))
         fill(shop, address, consumers)
-        search = stack.enter_context(OpenSearch(given["OPENSEARCH_URL"], timeout=60))
+        search = stack.enter_context(OpenSearch(addresses["OPENSEARCH_URL"], timeout=60))
         stack.callback(search.indices.delete, index=INDEX, params={"ignore_unavailable": "true"})
         (folder / "plugins").mkdir()
         (folder / "plugins" / "__init__.py").touch()
         (folder / "plugins" / "totals.py").write_text(plugin.read_text())
         (folder / "schema.json").write_text(json.dumps(SCHEMA))
-        redis = urlunsplit(urlsplit(given["REDIS_URL"])._replace(path="/14"))
-        # How far it is; the next one begins anew.
+        redis = urlunsplit(urlsplit(addresses["REDIS_URL"])._replace(path="/14"))
+        # Delete the checkpoint, so that the next pgsync starts from the beginning.
         stack.callback(stack.enter_context(Redis.from_url(redis)).flushdb)
         environ = {
             "PG_URL": address,
             "REDIS_URL": redis,
-            "ELASTICSEARCH_URL": given["OPENSEARCH_URL"],
+            "ELASTICSEARCH_URL": addresses["OPENSEARCH_URL"],
             "ELASTICSEARCH": "false",
             "OPENSEARCH": "true",
             "REDIS_CHECKPOINT": "true",

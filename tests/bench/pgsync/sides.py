@@ -1,4 +1,4 @@
-"""This service and pgsync, asked and changed in the same way: by SQL, and by searches of the index."""
+"""This service and pgsync, changed by SQL and queried by searches in the same way."""
 
 import itertools
 import time
@@ -19,11 +19,11 @@ from tests.bench.trigrams import Statement
 
 DELETED, MOVED = 30, 60
 LATER_SECONDS, APART_SECONDS = 0.4, 0.23
-"""Between an order and what becomes of it; and between two orders, so that pgsync has the 0.1 s of silence after which
-it looks at what was notified, before an order is changed.
+"""Time between an order and its change, and between two orders. pgsync processes notifications after 0.1 s of silence,
+which must occur before an order is changed.
 """
-PROBE_SECONDS, LOOK_SECONDS, GIVE_UP_SECONDS = 0.1, 0.003, 30.0
-"""Between inserts that are measured; between looks for them; and after the last of them."""
+PROBE_SECONDS, POLL_SECONDS, GIVE_UP_SECONDS = 0.1, 0.003, 30.0
+"""Time between measured inserts, between polls, and after the last insert."""
 INSERT = """
     INSERT INTO consumers (id, environment_id, version, email, full_name) VALUES (%s, %s, 1, %s, 'Somebody New')"""
 ORDER = """
@@ -43,23 +43,23 @@ class Side(NamedTuple):
     alias: str
     environment: int
     fields: tuple[str, str]
-    """Of the totals: how many orders, and their value."""
+    """The fields of the totals: number of orders, and their value."""
     unit: int
-    """Of that value."""
+    """The unit of the value."""
 
     def count(self, question: dict[str, Any]) -> int:
         return int(self.search.count(index=self.alias, body={"query": question})["count"])
 
     def sources(self, question: dict[str, Any], size: int) -> dict[str, dict[str, Any]]:
-        """Documents by id."""
+        """Return documents by id."""
         hits = self.search.search(index=self.alias, body={"query": question, "size": size})["hits"]["hits"]
         return {hit["_id"]: hit["_source"] for hit in hits}
 
     def shown(self, ids: Sequence[str]) -> Totals:
-        """As the index has them."""
+        """Return the totals of consumers in the index."""
         number, value = self.fields
-        found = self.sources({"ids": {"values": list(ids)}}, len(ids))
-        return {name: (source[number], Decimal(str(source[value])) / self.unit) for name, source in found.items()}
+        sources_ = self.sources({"ids": {"values": list(ids)}}, len(ids))
+        return {name: (source[number], Decimal(str(source[value])) / self.unit) for name, source in sources_.items()}
 
 
 def ours(shop: Shop) -> Side:
@@ -74,9 +74,9 @@ def theirs(peer: Peer, shop: Shop) -> Side:
 
 
 def delays(side: Side, insert: Callable[[], str], seconds: float) -> list[float]:
-    """Milliseconds from the answer to an insert, which gives a consumer's id, until a search finds that.
+    """Return the milliseconds from each insert until a search finds the consumer.
 
-    Inserts are made when they are due, whether those before were found or not.
+    Inserts are sent when due, even if earlier consumers are not found yet.
     """
     times: list[float] = []
     pending: dict[str, float] = {}
@@ -86,38 +86,38 @@ def delays(side: Side, insert: Callable[[], str], seconds: float) -> list[float]
         if due <= time.monotonic() and due < started + seconds:
             pending[insert()] = time.monotonic()
             due += PROBE_SECONDS
-        found, now = side.shown(list(pending)), time.monotonic()
-        times += [(now - pending.pop(consumer_id)) * 1000 for consumer_id in found]
+        visible, now = side.shown(list(pending)), time.monotonic()
+        times += [(now - pending.pop(consumer_id)) * 1000 for consumer_id in visible]
         assert time.monotonic() < started + seconds + GIVE_UP_SECONDS, f"{side.name} never finds {len(pending)}"
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return times
 
 
 def inserts(side: Side) -> Open:
-    """What inserts consumers by SQL."""
+    """Return a client that inserts consumers by SQL."""
     return partial(SQLClient, side.address, partial(statement, side.environment))
 
 
 def statement(environment: int, _: int) -> Statement:
-    """Of another consumer."""
+    """Return the insert of a new consumer."""
     [consumer_id] = new_ids("cons_", 1)
     return INSERT, (consumer_id, environment, f"{consumer_id}@example.com")
 
 
-def hurried(side: Side) -> list[str]:
-    """Place orders, and delete or move each a little later; gives the consumers whose they were."""
+def change_orders_early(side: Side) -> list[str]:
+    """Place orders, delete or move each a little later, and return their consumers."""
     number = DELETED + 2 * MOVED
     with psycopg.connect(side.address, autocommit=True) as sql:
         some = "SELECT id FROM consumers WHERE environment_id = %s ORDER BY id LIMIT %s"
         consumers = [consumer_id for (consumer_id,) in sql.execute(some.encode(), (side.environment, number))]
         started = time.monotonic()
-        for due, text, values in sorted(_hurried(side.environment, consumers)):
+        for due, text, values in sorted(_early_changes(side.environment, consumers)):
             time.sleep(max(0.0, started + due - time.monotonic()))
             sql.execute(text.encode(), values)
     return consumers
 
 
-def _hurried(environment: int, consumers: Sequence[str]) -> Iterator[tuple[float, str, Sequence[object]]]:
+def _early_changes(environment: int, consumers: Sequence[str]) -> Iterator[tuple[float, str, Sequence[object]]]:
     order_ids = new_ids("ord_", DELETED + MOVED)
     for place, (order_id, consumer) in enumerate(zip(order_ids, consumers, strict=False)):
         due = place * APART_SECONDS
@@ -130,7 +130,7 @@ def _hurried(environment: int, consumers: Sequence[str]) -> Iterator[tuple[float
 
 
 def wrong(side: Side, consumers: Sequence[str]) -> tuple[int, int]:
-    """How many of their documents have other totals than the orders do: by deleted orders, and by moved ones."""
+    """Return the numbers of documents with wrong totals, for deleted and for moved orders."""
     with psycopg.connect(side.address) as sql:
         rows = sql.execute(TOTALS.encode(), [list(consumers)]).fetchall()
     right = {consumer_id: (number, value) for consumer_id, number, value in rows}

@@ -1,4 +1,4 @@
-"""Times taken by turns, and what is told of them."""
+"""Measure times in alternation, and summarise them."""
 
 import math
 import statistics
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 Work = Callable[[int], object]
-"""Done once; its argument is the number of the turn."""
+"""A piece of work to measure; the argument is the number of the turn."""
 
 
 class Spread(NamedTuple):
-    """The median with the tenth from either end: the fastest tenth hardly knows of whatever else runs here."""
+    """Median, 10th and 90th percentile; the 10th percentile is hardly affected by other load on the machine."""
 
     low: float
     median: float
@@ -22,7 +22,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of few values the ends are the least and the greatest."""
+    """Summarise values; for fewer than ten values the ends are minimum and maximum."""
     if len(values) < 10:
         return Spread(min(values), statistics.median(values), max(values))
     tenths = statistics.quantiles(values, n=10)
@@ -30,7 +30,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def tail(values: Sequence[float]) -> float:
-    """The 99th percentile; of fewer than a hundred values the greatest."""
+    """Return the 99th percentile; for fewer than 100 values the maximum."""
     return statistics.quantiles(values, n=100)[-1] if len(values) >= 100 else max(values)
 
 
@@ -41,26 +41,26 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def by_turns(ways: Mapping[str, Work], turns: int, *, warm_up: int = 1, in_a_row: int = 0) -> dict[str, list[float]]:
-    """Milliseconds of each way, which take turns, each turn in the other order than the one before.
+    """Measure ways in alternation, and return the milliseconds of each; every turn reverses the order.
 
     Args:
-        ways: what is done, by name.
-        turns: that are measured.
-        warm_up: turns before them.
-        in_a_row: times that are measured of each turn, after one that is not: it pays for what the others left in the
-            processor's caches, and would be dearer the more the others do. None: each turn is one time, measured.
+        ways: the work to measure, by name.
+        turns: number of measured turns.
+        warm_up: number of turns before.
+        in_a_row: measured repeats per turn, after an unmeasured first: the first repeat refills the processor's caches
+            after the other ways, and costs more the more these do. 0: each turn is a single measured repeat.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-warm_up, turns):
         for name in list(ways)[:: 1 if turn % 2 else -1]:
-            for place in range(in_a_row + 1):
+            for repeat in range(in_a_row + 1):
                 started = time.perf_counter()
-                ways[name]((turn + warm_up) * (in_a_row + 1) + place)
-                if turn >= 0 and (place or not in_a_row):
+                ways[name]((turn + warm_up) * (in_a_row + 1) + repeat)
+                if turn >= 0 and (repeat or not in_a_row):
                     times[name].append((time.perf_counter() - started) * 1000)
     return times
 
 
 def exponent(sizes: Sequence[float], figures: Sequence[float]) -> float:
-    """How a figure grows with the size, from the least to the greatest: 0 not at all, 1 linearly."""
+    """Return the exponent of growth from the smallest to the largest size: 0 is constant, 1 is linear."""
     return math.log(figures[-1] / figures[0]) / math.log(sizes[-1] / sizes[0])
