@@ -223,7 +223,7 @@ def written(expression: Expression, conjunction: str = " AND ") -> str:
         case Not(part):
             return f"NOT {written(part, conjunction)}"
         case Condition(field, name, values):
-            return f"{_field(field)}:{_values(name, [_quoted(said(value)) for value in values])}"
+            return f"{_field(field)}:{_values(name, [_quoted(as_text(value)) for value in values])}"
 
 
 COMPARISONS = {
@@ -253,7 +253,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
-def said(value: Any) -> str:
+def as_text(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
@@ -269,4 +269,4 @@ def _as_json(value: Any) -> Any:
     """Return a number for JSON if it is exact there; otherwise a text."""
     if isinstance(value, Decimal) and _is_json(value):
         return int(value) if value == int(value) and abs(value) < 2**63 else float(value)
-    return said(value)
+    return as_text(value)

@@ -93,12 +93,12 @@ def _equals(field: str, node: Any, value: Any, region: str | None) -> bool:
         return bool(node == _as_number(value))
     if isinstance(node, datetime):
         return bool(node == value)
-    text, wanted = _as_text(node), _as_text(value)
-    if text is None or wanted is None:
+    text, expected = _as_text(node), _as_text(value)
+    if text is None or expected is None:
         return False
-    forms = {caseless(wanted)}
+    forms = {caseless(expected)}
     if field == "phone":
-        forms |= {caseless(form) for form in _stored_phone(wanted, region)}
+        forms |= {caseless(form) for form in _stored_phone(expected, region)}
     return caseless(text) in forms
 
 

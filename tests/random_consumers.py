@@ -41,9 +41,9 @@ def person(chance: Random) -> dict[str, Any]:
 
 def _metadata(chance: Random) -> dict[str, Any]:
     """Return random metadata within the size limit, which includes the spaces of jsonb."""
-    while len(_encode(found := _object(chance, 3))) > LARGEST:
+    while len(_encode(metadata := _object(chance, 3))) > LARGEST:
         pass
-    return found
+    return metadata
 
 
 def _object(chance: Random, depth: int) -> dict[str, Any]:

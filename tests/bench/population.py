@@ -90,8 +90,8 @@ def people(environment_id: int, first: int, end: int, size: int) -> Iterator[Per
         yield Person(row, bought)
 
 
-def _order(random: Random, consumer_id: str, first: datetime, place: int) -> Order:
-    moment = first + timedelta(hours=place)
+def _order(random: Random, consumer_id: str, first: datetime, index: int) -> Order:
+    moment = first + timedelta(hours=index)
     milliseconds = (moment - EPOCH) // timedelta(milliseconds=1)
     number = ULID.from_int(milliseconds << 80 | random.getrandbits(80))
     return Order(f"ord_{number}", consumer_id, Decimal(random.randrange(500, 30_000)) / 100, moment)

@@ -130,14 +130,14 @@ class Rows:
             )
 
     def _documents(self) -> dict[str, Any]:
-        found = {}
+        documents_by_id = {}
         for row in self._environment.connection.execute(DOCUMENTS, (self._environment.id,)):
             content = msgspec.json.decode(document(ConsumerRow._make(row[:-1]), row[-1]))
             for part in (content, content["row"]):
                 del part["updatedAt"]
             del content["version"]
-            found[row[0]] = content
-        return found
+            documents_by_id[row[0]] = content
+        return documents_by_id
 
     def _rows(self) -> dict[str, Row]:
         """Return version and text of each row; the text contains every column."""
@@ -154,8 +154,11 @@ def changes(environment: Environment, rows: Rows, table: str) -> Iterator[tuple[
     """Change each column that can be set, and yield column and effect."""
     for column in columns(environment, table):
         if not column.is_generated:  # generated columns depend on other columns
-            given = OTHER_VALUES.get((table, column.name))
-            yield column.name, rows.change(table, column, sql.SQL(given) if given else column.other_value())
+            listed_value = OTHER_VALUES.get((table, column.name))
+            yield (
+                column.name,
+                rows.change(table, column, sql.SQL(listed_value) if listed_value else column.other_value()),
+            )
 
 
 def unrecorded(environment: Environment, rows: Rows) -> list[str]:
@@ -163,16 +166,16 @@ def unrecorded(environment: Environment, rows: Rows) -> list[str]:
 
     Columns of `DISCARDED` must not be stored at all, and columns of `REFUSED` must be refused.
     """
-    found, refused = [], set()
+    names, refused = [], set()
     for name, change in changes(environment, rows, "consumers"):
         if change is None:
             refused.add(name)
         elif name in DISCARDED:
             assert change == Change(set(), set(), [], []), name
         elif change.stored != {rows.consumer} or len(change.moved) != 1 or change.recorded != change.moved:
-            found.append(name)
+            names.append(name)
     assert refused == REFUSED["consumers"]
-    return found
+    return names
 
 
 def test_change_of_any_column_of_consumers_is_recorded(environment: Environment, rows: Rows) -> None:
@@ -215,8 +218,8 @@ def test_change_of_any_column_shown_in_documents_is_recorded(environment: Enviro
 def unchanged_but_recorded(environment: Environment, rows: Rows, table: str) -> list[str]:
     """Return columns for which an UPDATE to the stored value is recorded or changes a consumer."""
     settable = [column for column in columns(environment, table) if not column.is_generated]
-    found = {column.name: rows.change(table, column, sql.Identifier(column.name)) for column in settable}
-    return [name for name, change in found.items() if change not in (None, Change(set(), set(), [], []))]
+    changes_by_column = {column.name: rows.change(table, column, sql.Identifier(column.name)) for column in settable}
+    return [name for name, change in changes_by_column.items() if change not in (None, Change(set(), set(), [], []))]
 
 
 @pytest.mark.parametrize("table", REFUSED)

@@ -94,8 +94,8 @@ def test_consumer_value_outside_its_limits_is_refused(environment: Environment, 
 def test_order_value_outside_its_limits_is_refused(environment: Environment, column: str, value: str) -> None:
     consumer = environment.consumer()
     order = {"amount": "10", "base_amount": "10", "currency_code": "USD", "status": "CREATED"} | {column: value}
-    columns, places = ", ".join(order), ", ".join(["%s"] * len(order))
-    statement = f"INSERT INTO orders (environment_id, consumer_id, {columns}) VALUES (%s, %s, {places})"
+    columns, placeholders = ", ".join(order), ", ".join(["%s"] * len(order))
+    statement = f"INSERT INTO orders (environment_id, consumer_id, {columns}) VALUES (%s, %s, {placeholders})"
     with pytest.raises(errors.CheckViolation):
         environment.connection.execute(statement.encode(), (environment.id, consumer, *order.values()))
     assert environment.totals(consumer) == (0, 0, None)

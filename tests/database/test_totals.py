@@ -139,12 +139,12 @@ MONEY = st.decimals(0, Decimal("99999999999.9999"), places=4) | st.decimals(0, 1
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(amount=MONEY, base=MONEY, part=st.decimals(0, 1, places=6), status=STATUSES)
-def test_worth_of_an_order_is_rounded_half_even(
+def test_order_value_is_rounded_half_even(
     environment: Environment, amount: Decimal, base: Decimal, part: Decimal, status: str
 ) -> None:
     refunded = min((amount * part).quantize(Decimal("0.0001")), amount)
-    found = environment.value("SELECT order_value(%s, %s, %s, %s)", status, amount, refunded, base)
-    assert found == order_value(status, amount, refunded, base)
+    value = environment.value("SELECT order_value(%s, %s, %s, %s)", status, amount, refunded, base)
+    assert value == order_value(status, amount, refunded, base)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,9 @@ def test_worth_of_an_order_is_rounded_half_even(
         ("999999999999.9999", "0.0001", "90000000000000", "89999999999999.9910"),
     ],
 )
-def test_worth_at_the_edges(environment: Environment, amount: str, refunded: str, base: str, expected: str) -> None:
+def test_order_value_at_the_edges(
+    environment: Environment, amount: str, refunded: str, base: str, expected: str
+) -> None:
     query = "SELECT order_value('CREATED', %s, %s, %s)"
     assert environment.value(query, Decimal(amount), Decimal(refunded), Decimal(base)) == Decimal(expected)
 

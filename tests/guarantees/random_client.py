@@ -146,7 +146,7 @@ class RandomClient:
             return response
 
         response = wait_until(
-            lambda: [found] if (found := attempt()) is not None else [], PATIENCE_SECONDS, "a response"
+            lambda: [accepted] if (accepted := attempt()) is not None else [], PATIENCE_SECONDS, "a response"
         )
         self.repeated += tries - 1
         return response[0]

@@ -12,13 +12,13 @@ from tests.indexer.conftest import Pipeline
 class Report(NamedTuple):
     compared: int
     in_flight: int
-    found: list[ConfirmedDifference]
+    differences: list[ConfirmedDifference]
 
     @property
     def causes(self) -> dict[str, str]:
         """The cause of each difference by document id, which must be unique."""
-        causes: dict[str, str] = {difference.id: difference.cause for difference in self.found}
-        assert len(causes) == len(self.found)
+        causes: dict[str, str] = {difference.id: difference.cause for difference in self.differences}
+        assert len(causes) == len(self.differences)
         return causes
 
 

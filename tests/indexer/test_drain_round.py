@@ -17,8 +17,8 @@ def test_row_is_indexed_as_exactly_its_document(pipeline: Pipeline) -> None:
     )
     pipeline.round()
     with pipeline.database.engine.connect() as connection:
-        found = claims.read_consumers(connection, [consumer])[consumer]
-    assert pipeline.source(consumer) == documents.document(found.row, found.audience_ids)
+        stored = claims.read_consumers(connection, [consumer])[consumer]
+    assert pipeline.source(consumer) == documents.document(stored.row, stored.audience_ids)
     assert pipeline.waiting() == 0
 
 
@@ -146,8 +146,8 @@ def test_round_refreshes_before_it_deletes_outbox_rows(pipeline: Pipeline) -> No
     pipeline.drain()
     pipeline.rename(consumer, "After")
     with pipeline.database.engine.connect() as connection:
-        found = claims.read_consumers(connection, [consumer])[consumer]
-    newer = found.row._replace(version=found.row.version + 1)
+        stored = claims.read_consumers(connection, [consumer])[consumer]
+    newer = stored.row._replace(version=stored.row.version + 1)
     params = {"version": str(newer.version), "version_type": "external_gte"}
     pipeline.writer.index(index=pipeline.index_name, id=consumer, body=documents.document(newer, []), params=params)
     assert pipeline.round().conflicts == 1

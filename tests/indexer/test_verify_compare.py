@@ -19,7 +19,7 @@ def filled(pipeline: Pipeline) -> Pipeline:
 
 def test_index_equal_to_the_database_has_no_difference(filled: Pipeline) -> None:
     report = compare_index(filled)
-    assert (report.compared, report.in_flight, report.found) == (17, 0, [])
+    assert (report.compared, report.in_flight, report.differences) == (17, 0, [])
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -229,7 +229,7 @@ def test_no_false_difference_during_writes_and_drains(filled: Pipeline) -> None:
         stop.set()
         for thread in threads:
             thread.join()
-    assert [report.found for report in reports if report.found] == []
+    assert [report.differences for report in reports if report.differences] == []
     assert any(report.in_flight for report in reports)
 
 

@@ -131,8 +131,8 @@ def test_phone_is_found_by_its_international_and_national_digits(phone: str, dig
 def test_phone_is_found_by_each_of_its_suffixes(digits: list[str]) -> None:
     """A suffix matches as a prefix of the reversed number, or as a whole number."""
     kept = documents.reversed_digits(digits)
-    found = {*digits, *(form[:length][::-1] for form in kept for length in range(1, len(form) + 1))}
-    assert found == {form[begin:] for form in digits for begin in range(len(form))}
+    indexed = {*digits, *(form[:length][::-1] for form in kept for length in range(1, len(form) + 1))}
+    assert indexed == {form[begin:] for form in digits for begin in range(len(form))}
 
 
 @pytest.mark.parametrize("name", ["สมชาย ใจดี", "ナカムラ", "王子涵", "ສົມ", "វិចិត្រ", "မောင်", "Ｙ王"])
@@ -146,5 +146,5 @@ def test_names_in_other_scripts_are_not_indexed_in_runs(name: str) -> None:
 
 
 def runs(name: str) -> str | None:
-    found: str | None = json.loads(documents.document(ROW._replace(full_name=name), []))["nameRuns"]
-    return found
+    name_runs: str | None = json.loads(documents.document(ROW._replace(full_name=name), []))["nameRuns"]
+    return name_runs

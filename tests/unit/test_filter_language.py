@@ -54,9 +54,9 @@ def test_written_expression_is_parsed_unchanged(expression: Expression, conjunct
 @settings(max_examples=2000, deadline=None)
 def test_any_text_is_a_filter_or_has_faults_with_positions(text: str) -> None:
     for fault in faults(text):
-        found = re.match(r"At character ([0-9]+): \S", fault)
-        assert found, fault
-        assert 1 <= int(found[1]) <= len(text) + 1
+        match = re.match(r"At character ([0-9]+): \S", fault)
+        assert match, fault
+        assert 1 <= int(match[1]) <= len(text) + 1
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_text_is_parsed_as(text: str, expression: Expression) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "places"),
+    ("text", "positions"),
     [
         ("", [1]),
         ("   ", [4]),
@@ -132,8 +132,8 @@ def test_text_is_parsed_as(text: str, expression: Expression) -> None:
         (f"metadata.a:>{'1' * 250}e5", [12]),
     ],
 )
-def test_all_faults_are_reported_with_their_positions(text: str, places: list[int]) -> None:
-    assert [int(re.findall("[0-9]+", fault)[0]) for fault in faults(text)] == places
+def test_all_faults_are_reported_with_their_positions(text: str, positions: list[int]) -> None:
+    assert [int(re.findall("[0-9]+", fault)[0]) for fault in faults(text)] == positions
 
 
 @pytest.mark.parametrize(

@@ -118,21 +118,21 @@ LONG = [
 @given(st.dictionaries(st.text(max_size=10), values, max_size=6) | st.sampled_from(LONG))
 @settings(max_examples=200, deadline=None)
 def test_no_metadata_makes_a_term_too_long_for_the_index(metadata: dict[str, object]) -> None:
-    found = terms({}, msgspec.json.encode(metadata).decode())
-    every = [*found.texts, *found.numbers, *found.contents]
+    terms_ = terms({}, msgspec.json.encode(metadata).decode())
+    every = [*terms_.texts, *terms_.numbers, *terms_.contents]
     assert max((len(one.encode()) for one in every), default=0) <= LUCENE_BYTES
 
 
 @pytest.mark.parametrize("number", ["9" * 1000, "1e131071", "1e-16383", "-" + "9" * 400 + "." + "9" * 400, "-1e-16383"])
 def test_no_number_makes_a_term_too_long_for_the_index(number: str) -> None:
-    [found] = terms({}, f'{{"a":{number}}}').numbers
-    assert found == number_term("metadata.a", Decimal(number))
-    assert len(found) < 2000
+    [term] = terms({}, f'{{"a":{number}}}').numbers
+    assert term == number_term("metadata.a", Decimal(number))
+    assert len(term) < 2000
 
 
 def test_path_has_a_term_if_it_exists() -> None:
-    found = terms({"email": None, "phone": "1"}, '{"a":null,"b":{},"c":[],"d":[null],"e":{"f":[{"g":1},{"g":"X"}]}}')
+    terms_ = terms({"email": None, "phone": "1"}, '{"a":null,"b":{},"c":[],"d":[null],"e":{"f":[{"g":1},{"g":"X"}]}}')
     there = {"phone", "metadata.b", "metadata.c", "metadata.d", "metadata.e", "metadata.e.f", "metadata.e.f.g"}
-    assert {one for one in found.texts if "\0" not in one} == there
-    assert text_term("metadata.e.f.g", "x") in found.texts
-    assert found.numbers == [number_term("metadata.e.f.g", Decimal(1))]
+    assert {one for one in terms_.texts if "\0" not in one} == there
+    assert text_term("metadata.e.f.g", "x") in terms_.texts
+    assert terms_.numbers == [number_term("metadata.e.f.g", Decimal(1))]

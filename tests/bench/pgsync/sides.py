@@ -119,13 +119,13 @@ def change_orders_early(side: Side) -> list[str]:
 
 def _early_changes(environment: int, consumers: Sequence[str]) -> Iterator[tuple[float, str, Sequence[object]]]:
     order_ids = new_ids("ord_", DELETED + MOVED)
-    for place, (order_id, consumer) in enumerate(zip(order_ids, consumers, strict=False)):
-        due = place * APART_SECONDS
+    for index, (order_id, consumer) in enumerate(zip(order_ids, consumers, strict=False)):
+        due = index * APART_SECONDS
         yield due, ORDER, (order_id, environment, consumer)
-        if place < DELETED:
+        if index < DELETED:
             yield due + LATER_SECONDS, "DELETE FROM orders WHERE id = %s", (order_id,)
         else:
-            other = consumers[place + MOVED]
+            other = consumers[index + MOVED]
             yield due + LATER_SECONDS, "UPDATE orders SET consumer_id = %s WHERE id = %s", (other, order_id)
 
 
