@@ -242,9 +242,11 @@ class Builder:
             if differences is None:
                 return
             if comparison.last is None:
-                transitions.move(self._engine, building.id, "swapping")
+                # With differences the phase is never `swapping`: after a kill, the next worker would swap.
                 if differences:
                     transitions.abandon(self._engine, building.id, f"verification found {differences} differences")
+                else:
+                    transitions.move(self._engine, building.id, "swapping")
                 return
             position = comparison.last
 

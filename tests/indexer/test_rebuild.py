@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from indexer.rebuild import fill
+from indexer.rebuild import fill, transitions
 from indexer.rebuild.builder import Builder
 from indexer.verify import compare, ranges
 from indexer.verify.ranges import IdRange
@@ -231,6 +231,34 @@ def test_index_with_differences_is_never_read(pipeline: Pipeline, builder: Build
     assert (done.phase, done.differences, done.error) == ("failed", 1, "verification found 1 differences")
     assert index_names(pipeline) == indices_read(pipeline) == [pipeline.index_name]
     assert pipeline.visible() == {consumer, other}
+
+
+def test_kill_before_a_faulty_index_is_dropped_swaps_nothing(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise KilledError
+
+    def take_all_steps() -> None:
+        while builder.step():
+            pass
+
+    consumer = pipeline.insert_consumer()
+    pipeline.drain()
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "verifying")
+    pipeline.writer.delete(index=second_index(pipeline), id=consumer)
+    with monkeypatch.context() as patch:
+        patch.setattr(transitions, "abandon", kill)
+        with pytest.raises(KilledError):
+            take_all_steps()
+    done = run_to_end(pipeline, builder)
+    assert done.phase == "failed"
+    assert done.differences
+    assert index_names(pipeline) == indices_read(pipeline) == [pipeline.index_name]
 
 
 def test_rollback_and_its_reversal_lose_nothing(pipeline: Pipeline, builder: Builder) -> None:
