@@ -181,7 +181,10 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
     names_another = endpoint.parameters is not None and "audience_id" in endpoint.parameters.__struct_fields__
     is_possible = {
         # Every POST takes an Idempotency-Key, possibly invalid.
-        HTTPStatus.BAD_REQUEST: endpoint.parameters or endpoint.body or endpoint.method == "POST",
+        HTTPStatus.BAD_REQUEST: endpoint.parameters
+        or endpoint.body
+        or endpoint.is_from_index
+        or endpoint.method == "POST",
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
         HTTPStatus.NOT_FOUND: endpoint.has_path_parameter or batch_change or names_another,
