@@ -7,14 +7,29 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 COMPILE := .venv/locking/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --quiet
 
-.PHONY: up test bench lint lock
+comma := ,
+PARTS := $(sort $(patsubst tests/%/,%,$(dir $(wildcard tests/*/test_*.py))))
+CHOSEN := $(subst $(comma), ,$(ONLY))
+# Each process has servers of its own (2 GB of memory). Tests wait for much of their time, so two cores take three.
+PROCESSES ?= 3
+WITHOUT_SERVERS := compose unit
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
+.PHONY: up check test bench lint lock
 .SILENT:
 
 up: $(INSTALLED)
 	exec $(BIN)/consumers up
 
+# All that needs no servers: in a minute.
+check: lint
+	exec $(PYTEST) $(WITHOUT_SERVERS:%=tests/%)
+
+# ONLY=api,indexer for some parts, which are the folders of tests/. PROCESSES=1 for one set of servers instead of three.
+# For a single file or test: .venv/bin/python -m pytest tests/api/test_orders.py
 test: $(INSTALLED)
-	exec $(BIN)/python -m pytest
+	$(foreach part,$(filter-out $(PARTS),$(CHOSEN)),$(error ONLY=$(part): no such part; the parts are $(PARTS)))
+	exec $(PYTEST) $(CHOSEN:%=tests/%)
 
 # SIZE=1000000 for more consumers, ONLY=reads,writes for some parts, CASES=deep for some cases of reads.
 bench: $(INSTALLED)

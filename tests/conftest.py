@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from infra.local.servers import THROWAWAY, LocalServers
+from tests.databases import drop_template
 
-pytest_plugins = ["tests.service"]
+pytest_plugins = ["tests.service", "tests.parts"]
 
 # A shell that runs this in the background has SIGINT ignored, and so would every process a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,5 +33,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
     folder = tmp_path_factory.mktemp("servers")
     with LocalServers(folder, THROWAWAY) as running:
         yield running
+        drop_template(running)
     for data in ("postgresql", "valkey", "opensearch"):
         shutil.rmtree(folder / data, ignore_errors=True)

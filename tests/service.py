@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,6 @@ from types import MappingProxyType
 from typing import IO, NamedTuple
 
 import httpx
-import psycopg
 import pytest
 import redis
 import sqlalchemy as sa
@@ -21,17 +21,22 @@ from opensearchpy import OpenSearch
 from infra import settings
 from infra.accounts import keys, organizations
 from infra.accounts.keys import SCOPES
-from infra.database import migrate
 from infra.database.engine import open_engine
 from infra.index.client import open_client
 from infra.local import ports
 from infra.local.servers import LocalServers
 from infra.operations import first_generation
+from tests.databases import migrated_database
 from tests.waiting import wait_until
 
 _numbers = itertools.count(1)
-_queues = list(range(16))
-"""Numbers of Valkey's databases that nobody has: a worker takes messages from its own service alone."""
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_queues = list(range(_PROCESS % _PROCESSES, 16, _PROCESSES))
+"""Free database numbers of Valkey, so that a Celery worker takes messages from its own service only. The processes of
+one test run have different numbers, because REDIS_URL may name one Valkey for all of them."""
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For HTTP clients: by default each of them loads all trusted certificates, which takes 20 ms; no test uses TLS."""
 NO_LIMITS = {"reads": 0, "writes": 0, "batch": 0}
 
 
@@ -68,36 +73,32 @@ class Database(NamedTuple):
 @contextmanager
 def new_database(servers: LocalServers) -> Iterator[Database]:
     """A database, an index prefix and a queue of its own on the shared servers."""
-    name, queue = f"test_{os.getpid()}_{next(_numbers)}", _queues.pop()
-    address = servers.addresses["database_url"]
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    chosen = settings.load(
-        {
-            **{key.upper(): value for key, value in servers.addresses.items()},
-            "DATABASE_URL": sa.make_url(address).set(database=name).render_as_string(hide_password=False),
-            "REDIS_URL": f"{servers.addresses['redis_url'].removesuffix('/0')}/{queue}",
-            "INDEX_PREFIX": name.replace("_", "-"),
-            "PORT": str(ports.pick()),
-        }
-    )
-    migrate.upgrade(chosen.database_url)
-    first_generation.ensure(chosen)
-    engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
-    try:
-        yield Database(chosen, engine, search)
-    finally:
-        engine.dispose()
-        search.indices.delete(index=f"{chosen.index_prefix}-0*")
-        search.close()
-        with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-        with redis.Redis.from_url(chosen.redis_url) as client:
-            client.flushdb()
-        _queues.append(queue)
+    number, queue = next(_numbers), _queues.pop()
+    with migrated_database(servers, f"test_{number}") as url:
+        chosen = settings.load(
+            {
+                **{key.upper(): value for key, value in servers.addresses.items()},
+                "DATABASE_URL": url,
+                "REDIS_URL": f"{servers.addresses['redis_url'].removesuffix('/0')}/{queue}",
+                "INDEX_PREFIX": f"test-{os.getpid()}-{number}",
+                "PORT": str(ports.pick()),
+            }
+        )
+        first_generation.ensure(chosen)
+        engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
+        try:
+            yield Database(chosen, engine, search)
+        finally:
+            engine.dispose()
+            search.indices.delete(index=f"{chosen.index_prefix}-0*")
+            search.close()
+            with redis.Redis.from_url(chosen.redis_url) as client:
+                client.flushdb()
+            _queues.append(queue)
 
 
 CELERY = ("celery", "-A", "indexer.worker")
+ALONE = ("--without-gossip", "--without-mingle")
 
 
 class Service:
@@ -105,8 +106,8 @@ class Service:
 
     COMMANDS: dict[str, list[str]] = {  # noqa: RUF012 (a constant)
         "api": ["granian", "--interface", "asgi", "--factory", "api.app:create_app", "--host", "127.0.0.1"],
-        "worker": [*CELERY, "worker", "-Q", "live", "-c", "1", "-n", "live@%h", "--without-gossip"],
-        "background": [*CELERY, "worker", "-Q", "bulk,rebuild", "-c", "2", "-n", "bulk@%h", "--without-gossip"],
+        "worker": [*CELERY, "worker", "-Q", "live", "-c", "1", "-n", "live@%h", *ALONE],
+        "background": [*CELERY, "worker", "-Q", "bulk,rebuild", "-c", "2", "-n", "bulk@%h", *ALONE],
         "beat": [*CELERY, "beat", "-S", "celery.beat:Scheduler"],
     }
 
@@ -180,7 +181,7 @@ class Service:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health/live").is_success
+            return httpx.get(f"{self.url}/health/live", verify=NO_CERTIFICATES).is_success
         except httpx.TransportError:
             return False
 
@@ -231,7 +232,8 @@ def new_account(
 
 
 def _client(service: Service, key: str) -> httpx.Client:
-    return httpx.Client(base_url=f"{service.url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30)
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=f"{service.url}/api/v1", headers=headers, timeout=30, verify=NO_CERTIFICATES)
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,15 @@
 """A migrated database without an index, and a new environment for each test."""
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 import pytest
-import sqlalchemy as sa
-from psycopg import sql
 
-from infra.database import migrate
 from infra.local.servers import LocalServers
+from tests.databases import migrated_database
 
 _numbers = itertools.count(1)
 
@@ -78,20 +75,6 @@ class Environment(NamedTuple):
             SELECT consumer_id, version FROM outbox WHERE environment_id = %s AND seq > %s
             ORDER BY consumer_id, version"""
         return self.rows(query, self.id, mark)
-
-
-@contextmanager
-def migrated_database(servers: LocalServers, name: str) -> Iterator[str]:
-    """Create a database with all migrations, and drop it at the end; gives its address."""
-    name = f"{name}_{os.getpid()}"
-    address = servers.addresses["database_url"]
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    url = sa.make_url(address).set(database=name).render_as_string(hide_password=False)
-    migrate.upgrade(url)
-    yield url
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

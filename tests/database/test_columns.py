@@ -14,7 +14,8 @@ from psycopg import errors, sql
 from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow, document
 from infra.local.servers import LocalServers
 from tests.database.columns import Column, columns, tables_around_consumers
-from tests.database.conftest import Environment, Row, connected, migrated_database
+from tests.database.conftest import Environment, Row, connected
+from tests.databases import migrated_database
 
 DISCARDED = {
     "total_orders": "counted by the trigger on orders",

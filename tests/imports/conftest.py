@@ -3,28 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from psycopg import sql
-from sqlalchemy import make_url
 
-from infra.database.migrate import upgrade
 from infra.imports.run import connect
 from infra.imports.staging import Db
 from infra.local.servers import LocalServers
+from tests.databases import migrated_database
 from tests.imports.import_environment import ImportEnvironment
 
 
 @pytest.fixture(scope="session")
 def database_url(servers: LocalServers) -> Iterator[str]:
-    server, name = servers.addresses["database_url"], f"imports_{uuid4().hex}"
-    with closing(connect(server)) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        url = make_url(server).set(database=name).render_as_string(hide_password=False)
-        upgrade(url)
+    with migrated_database(servers, "imports") as url:
         yield url
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
