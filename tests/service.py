@@ -121,7 +121,7 @@ class Service:
 
     def start(self, name: str, *, workers: int = 1) -> None:
         log = (self._folder / f"{name}.log").open("ab")
-        command = [sys.executable, "-m", *self.COMMANDS[name]]
+        command = [*_ending_with_this_process(name), sys.executable, "-m", *self.COMMANDS[name]]
         if name == "api":
             command += ["--port", str(self.database.settings.port), "--workers", str(workers), "--no-access-log"]
             command += ["--respawn-failed-workers", "--workers-kill-timeout", "5"]
@@ -184,6 +184,17 @@ class Service:
             return httpx.get(f"{self.url}/health/live", verify=NO_CERTIFICATES).is_success
         except httpx.TransportError:
             return False
+
+
+def _ending_with_this_process(name: str) -> list[str]:
+    """Return the prefix of a command that ends with this process, even if no fixture gets to end it.
+
+    The API stops its own children on SIGTERM. Those of a killed Celery worker end by themselves.
+    """
+    if sys.platform != "linux":
+        return []
+    death = signal.SIGTERM if name == "api" else signal.SIGKILL
+    return ["setpriv", f"--pdeathsig={death.name}", "--"]
 
 
 @contextmanager
