@@ -12,7 +12,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler, Message, Scope
 from redis.asyncio import Redis
 
 from api.audiences.routes import AudienceController
-from api.auth import Caller, Keys, authenticate, authorize, caller_of
+from api.auth import Caller, Keys, authenticate, caller_of
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import FirstPages
@@ -31,6 +31,7 @@ from api.operations.verify import VerifyController
 from api.orders.routes import OrderController
 from api.request import AnyRequest
 from api.route_options import options_of
+from api.scopes import authorize
 from api.transactions import Transaction, Transactions
 from api.wake_ups import WakeUpSender
 from infra import logs, settings
@@ -95,7 +96,7 @@ async def admit(request: AnyRequest) -> None:
     else:
         options = options_of(request.route_handler)
         await limit(request, options.limit)
-        authorize(request, options.scope)
+        authorize(request, options.scopes)
 
 
 async def allow(message: Message, scope: Scope) -> None:

@@ -1,4 +1,4 @@
-"""Authentication by bearer key, and authorization by scope (contract.md §1)."""
+"""Authentication by bearer key (contract.md §1)."""
 
 import asyncio
 import time
@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.errors import Problem
 from api.request import AnyRequest
 from infra.accounts import keys
-from infra.accounts.keys import Scope
 from infra.logs import error_kind
 
 log = structlog.get_logger()
@@ -138,13 +137,3 @@ def caller_of(request: AnyRequest) -> Caller:
     """Return the caller of an authenticated request."""
     caller: Caller = request.scope["auth"]
     return caller
-
-
-def authorize(request: AnyRequest, scope: Scope) -> None:
-    """Require a scope of the caller's key.
-
-    Raises:
-        Problem: 403.
-    """
-    if scope not in caller_of(request).scopes:
-        raise Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=f"This key lacks the scope {scope}")

@@ -5,6 +5,7 @@ Both are read as the type of the handler's parameter with the same name. Input w
 """
 
 import json
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl
@@ -16,7 +17,8 @@ from api.drafts import BatchDraft, ObjectDraft
 from api.errors import Fault, Problem, invalid
 from api.request import AnyRequest
 from api.route_options import options_of
-from api.validation import Checker
+from api.scopes import authorize_fields
+from api.validation import Checker, Input
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
@@ -25,7 +27,8 @@ async def payload(request: AnyRequest, caller: Caller) -> Any:
     """Read the body.
 
     Raises:
-        Problem: 400 if the body is not valid JSON, or has faults; 415 for another content type.
+        Problem: 400 if the body is not valid JSON, or has faults; 403 if a field requires a further scope; 415 for
+            another content type.
     """
     body = await request.body()
     if not body:
@@ -39,8 +42,11 @@ async def payload(request: AnyRequest, caller: Caller) -> Any:
     if draft is BatchDraft:
         batch_key = options_of(request.route_handler).batch_key
         assert batch_key, "a route with a batch names its key"
-        return BatchDraft(checker.check_batch(raw, batch_key, *get_args(declared)), checker.faults)
+        items = checker.check_batch(raw, batch_key, *get_args(declared))
+        _authorize_fields(request, items)
+        return BatchDraft(items, checker.faults)
     value: Any = checker.check_object(raw, *(get_args(declared) if draft else (declared,)))
+    _authorize_fields(request, [value])
     if value is None or (checker.faults and not draft):
         raise invalid(*checker.faults)
     return ObjectDraft([value], checker.faults) if draft else value
@@ -50,7 +56,8 @@ def parameters(request: AnyRequest, caller: Caller) -> Any:
     """Read the query.
 
     Raises:
-        Problem: 400 with all faults: unknown parameters, duplicates, bad values.
+        Problem: 400 with all faults: unknown parameters, duplicates, bad values; 403 if a parameter requires a further
+            scope.
     """
     checker = Checker(caller, is_query=True)
     raw: dict[str, str] = {}
@@ -65,6 +72,7 @@ def parameters(request: AnyRequest, caller: Caller) -> Any:
             checker.faults.append(Fault(name, "Must be percent-encoded UTF-8"))
         raw[name] = text
     value: Any = checker.check_object(raw, _declared_type(request, "parameters"))
+    _authorize_fields(request, [value])
     if checker.faults:
         raise invalid(*checker.faults)
     return value
@@ -87,6 +95,12 @@ def parse_json(body: bytes) -> Any:
     except (ValueError, msgspec.MsgspecError) as error:
         raise _invalid_json(str(error)) from None
     return value
+
+
+def _authorize_fields(request: AnyRequest, values: Iterable[Input | None]) -> None:
+    for value in values:
+        if value is not None and value.field_scopes:
+            authorize_fields(request, value, value.field_scopes)
 
 
 def _declared_type(request: AnyRequest, parameter: str) -> Any:

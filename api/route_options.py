@@ -1,4 +1,4 @@
-"""This project's own options of a route: the required scope, the rate limit, and how a body and an answer are made.
+"""This project's own options of a route: the required scopes, the rate limit, and how a body and an answer are made.
 
 Litestar carries the options of a route in an untyped dictionary, `opt`. This project puts a single typed value there,
 so the type checker finds a misspelled scope and a missing option.
@@ -19,8 +19,8 @@ Category = Literal["reads", "writes", "batch"]
 class RouteOptions(NamedTuple):
     """Options of an authenticated route."""
 
-    scope: Scope
-    """The scope required of a key."""
+    scopes: tuple[Scope, ...]
+    """The scopes required of a key. A field of a request may require a further scope (`api/scopes.py`)."""
     limit: Category
     """The rate limit for requests of the route."""
     from_index: bool
@@ -34,10 +34,11 @@ class RouteOptions(NamedTuple):
 
 
 def route_options(
-    scope: Scope, limit: Category, *, from_index: bool = False, batch_key: str | None = None
+    scopes: Scope | tuple[Scope, ...], limit: Category, *, from_index: bool = False, batch_key: str | None = None
 ) -> dict[str, Any]:
-    """Build the `opt` of an authenticated route."""
-    return {KEY: RouteOptions(scope, limit, from_index, batch_key)}
+    """Build the `opt` of an authenticated route. Most routes require a single scope."""
+    required = scopes if isinstance(scopes, tuple) else (scopes,)
+    return {KEY: RouteOptions(required, limit, from_index, batch_key)}
 
 
 def find_options(handler: BaseRouteHandler) -> RouteOptions | None:

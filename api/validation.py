@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from api.auth import Caller
 from api.errors import Fault, invalid
+from api.scopes import FieldScope
 
 MAX_BATCH = 500
 
@@ -29,6 +30,8 @@ class Input(msgspec.Struct, rename="camel", kw_only=True):
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset()
+    field_scopes: ClassVar[tuple[FieldScope, ...]] = ()
+    """Scopes that single fields require."""
     example: ClassVar[Mapping[str, Any]]
     """Shown in the OpenAPI document. Required of each type used as a body, or as an item of a batch."""
 

@@ -20,6 +20,8 @@ from api.transactions import Transaction
 
 READ = route_options("read:audiences", "reads")
 WRITE = route_options("write:audiences", "writes")
+# A write that names consumers tells which consumers exist.
+WRITE_MEMBERS = route_options(("write:audiences", "read:consumers"), "writes")
 
 
 class AudienceController(Controller):
@@ -50,19 +52,19 @@ class AudienceController(Controller):
     async def remove(self, audience_id: str, caller: Caller, transaction: Transaction) -> Response[Audience]:
         return await transaction.run(writes.delete, caller, audience_id, render=ok)
 
-    @post("/{audience_id:str}/members", opt=WRITE, status_code=200, summary="Add members")
+    @post("/{audience_id:str}/members", opt=WRITE_MEMBERS, status_code=200, summary="Add members")
     async def add_members(
         self, audience_id: str, payload: Members, caller: Caller, transaction: Transaction
     ) -> Response[MembersChanged]:
         return await transaction.run(writes.add_members, caller, audience_id, payload, render=ok)
 
-    @delete("/{audience_id:str}/members", opt=WRITE, status_code=200, summary="Remove members")
+    @delete("/{audience_id:str}/members", opt=WRITE_MEMBERS, status_code=200, summary="Remove members")
     async def remove_members(
         self, audience_id: str, payload: Members, caller: Caller, transaction: Transaction
     ) -> Response[MembersChanged]:
         return await transaction.run(writes.remove_members, caller, audience_id, payload, render=ok)
 
-    @put("/{audience_id:str}/members", opt=WRITE, summary="Replace the members of a synced list")
+    @put("/{audience_id:str}/members", opt=WRITE_MEMBERS, summary="Replace the members of a synced list")
     async def replace_members(
         self, audience_id: str, payload: Members, caller: Caller, transaction: Transaction
     ) -> Response[MembersChanged]:

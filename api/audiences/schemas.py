@@ -17,6 +17,7 @@ from api.auth import Caller
 from api.errors import Fault
 from api.field_types import Filter, Metadata
 from api.pages import PageInfo
+from api.scopes import FieldScope
 from api.validation import Input
 from infra import fields
 from infra.wire import JSONObject, Time
@@ -35,12 +36,15 @@ Description = Annotated[str, msgspec.Meta(max_length=2000)]
 Rules = Annotated[list[Rule], msgspec.Meta(max_length=MAX_RULES)]
 ConsumerIds = Annotated[list[str], msgspec.Meta(max_length=10_000)]
 READ_ONLY = frozenset({"id", "createdAt", "updatedAt"})
+RULE_SCOPES = (FieldScope("rules", "read:consumers"), FieldScope("filter", "read:consumers"))
+"""Rules ask for data of consumers, and the count of an audience with suitable rules answers."""
 
 
 class NewAudience(Input, kw_only=True):
     """An audience to create. A `DYNAMIC` audience needs `rules`, or a `filter`, to be stored as rules."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
+    field_scopes: ClassVar[tuple[FieldScope, ...]] = RULE_SCOPES
     example: ClassVar[dict[str, Any]] = {"name": "Big spenders", "type": "DYNAMIC", "rules": [Rule.example]}
 
     name: Name
@@ -68,6 +72,7 @@ class AudienceChange(Input):
     """
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
+    field_scopes: ClassVar[tuple[FieldScope, ...]] = RULE_SCOPES
     example: ClassVar[dict[str, Any]] = {"name": "Biggest spenders"}
 
     name: Name | msgspec.UnsetType = msgspec.UNSET

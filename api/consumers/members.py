@@ -16,7 +16,8 @@ from api.consumers.shown import ConsumerPage
 from api.request import AnyRequest
 from api.route_options import route_options
 
-READ = route_options("read:audiences", "reads", from_index=True)
+COUNT = route_options("read:audiences", "reads", from_index=True)
+READ = route_options(("read:audiences", "read:consumers"), "reads", from_index=True)
 
 
 class MembersController(Controller):
@@ -30,7 +31,7 @@ class MembersController(Controller):
         audience = await membership.find(state.engine, caller, audience_id)
         return (await reads.page(request, state, caller, parameters, audience)).response()
 
-    @get("/{audience_id:str}/count", opt=READ, summary="Count the members")
+    @get("/{audience_id:str}/count", opt=COUNT, summary="Count the members")
     async def count(
         self, request: AnyRequest, audience_id: str, caller: Caller, state: State
     ) -> Response[AudienceCount]:

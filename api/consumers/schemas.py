@@ -11,6 +11,7 @@ from api.consumers.query import Direction, SortField
 from api.errors import Fault
 from api.field_types import Email, ExternalId, Filter, FullName, Metadata, Phone, filter_faults
 from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, require_text
+from api.scopes import FieldScope
 from api.validation import Input
 
 
@@ -103,8 +104,14 @@ IncludeOfOne = Annotated[list[Literal["audiences", "orders"]], _including("audie
 IncludeOfMany = Annotated[list[Literal["audiences"]], _including("audiences")]
 
 
+INCLUDED_AUDIENCES = FieldScope("include", "read:audiences", "audiences")
+INCLUDED_ORDERS = FieldScope("include", "read:orders", "orders")
+
+
 class GetParameters(Input):
     """Parameters of a single consumer. `include=orders` adds the 50 newest orders."""
+
+    field_scopes: ClassVar[tuple[FieldScope, ...]] = (INCLUDED_AUDIENCES, INCLUDED_ORDERS)
 
     include: IncludeOfOne = msgspec.field(default_factory=list)
 
@@ -113,6 +120,7 @@ class ListParameters(TwoWayParameters):
     """Parameters of the list. A consumer must pass all filters."""
 
     not_in_list_id: ClassVar[frozenset[str]] = TwoWayParameters.not_in_list_id | {"include", "count"}
+    field_scopes: ClassVar[tuple[FieldScope, ...]] = (INCLUDED_AUDIENCES, FieldScope("audience_id", "read:audiences"))
 
     search: Text | None = None
     sort_by: Annotated[

@@ -16,6 +16,7 @@ from api.errors import RETRY_AFTER_SECONDS, ErrorBody
 from api.openapi.endpoints import Endpoint, endpoints
 from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
+from api.route_options import RouteOptions
 from api.validation import MAX_BATCH, Input
 
 JSON = "application/json"
@@ -103,10 +104,21 @@ def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) ->
     if options := endpoint.options:
         operation["security"] = [{"key": []}]
         limit = f"Counts against the rate limit for {options.limit}."
-        operation["description"] = f"Requires the scope `{options.scope}`. {limit}"
+        operation["description"] = f"{_required_scopes(endpoint, options)} {limit}"
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
     return operation
+
+
+def _required_scopes(endpoint: Endpoint, options: RouteOptions) -> str:
+    names = " and ".join(f"`{scope}`" for scope in options.scopes)
+    sentences = [f"Requires the scope {names}." if len(options.scopes) == 1 else f"Requires the scopes {names}."]
+    sentences += [
+        f"With `{required.name(struct)}`, also requires the scope `{required.scope}`."
+        for struct in endpoint.inputs
+        for required in struct.field_scopes
+    ]
+    return " ".join(sentences)
 
 
 def _path_names(endpoint: Endpoint) -> list[str]:

@@ -71,6 +71,12 @@ class Endpoint(NamedTuple):
         return list[item] if draft is BatchDraft else item  # type: ignore[valid-type]  # a type known at run time
 
     @property
+    def inputs(self) -> list[type[Input]]:
+        """The types of the query and of the body; of a batch, the type of an item."""
+        body = get_args(self.body)[0] if get_origin(self.body) is list else self.body
+        return [struct for struct in (self.parameters, body) if struct]
+
+    @property
     def answer(self) -> Any:
         """The type of the answer with the handler's own status."""
         annotation = self.handler.parsed_fn_signature.return_type.annotation

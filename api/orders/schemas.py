@@ -10,6 +10,7 @@ from api.auth import Caller
 from api.errors import Fault
 from api.field_types import ExternalId, Metadata
 from api.pages import MOMENT_FORMAT, Moment, PageInfo, TwoWayParameters
+from api.scopes import FieldScope
 from api.validation import Input
 from infra import fields
 from infra.wire import JSONObject, Time
@@ -87,6 +88,8 @@ class NewOrder(Input, kw_only=True):
         "amount": "149.99",
         "items": [Item.example],
     }
+    # The answer tells which consumer, if any, has the e-mail address or the external id.
+    field_scopes: ClassVar[tuple[FieldScope, ...]] = (FieldScope("consumer", "read:consumers"),)
 
     amount: Amount
     consumer_id: str | None = None

@@ -1,0 +1,90 @@
+"""The scopes declared by routes and types cover the data that the answers show (contract.md §1)."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from litestar import Litestar
+
+from api.app import route_handlers
+from api.audiences.schemas import Audience, AudienceCount, AudienceReference, MembersChanged
+from api.openapi.endpoints import Endpoint, endpoints
+from api.orders.schemas import Order
+from api.scopes import FieldScope
+from infra.index.documents import Consumer
+
+# Dependencies without a marker are deprecated in Litestar 2, and the way of this project.
+pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
+
+RESOURCES: dict[type[msgspec.Struct], str] = {
+    Consumer: "consumers",
+    Order: "orders",
+    **dict.fromkeys((Audience, AudienceReference, AudienceCount, MembersChanged), "audiences"),
+}
+
+
+def merchant_endpoints() -> list[Endpoint]:
+    app = Litestar(route_handlers=route_handlers(), openapi_config=None)
+    found = [endpoint for endpoint in endpoints(app.routes) if endpoint.is_authenticated and endpoint.resource != "ops"]
+    assert len(found) >= 20
+    return found
+
+
+def shown_resources(annotation: Any, member: str | None = None) -> Iterator[tuple[str, str | None]]:
+    """Yield the resources in an answer, each with the optional member that shows it; None: always shown."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        yield from ((name, member) for struct, name in RESOURCES.items() if issubclass(annotation, struct))
+        for field in msgspec.structs.fields(annotation):
+            is_optional = msgspec.UnsetType in get_args(field.type)
+            yield from shown_resources(field.type, field.encode_name if is_optional else member)
+    for argument in get_args(annotation):
+        yield from shown_resources(argument, member)
+
+
+def test_reads_require_the_scopes_of_all_shown_data() -> None:
+    for endpoint in merchant_endpoints():
+        assert endpoint.options
+        if endpoint.method != "GET":
+            continue
+        shown = set(shown_resources(endpoint.answer))
+        assert shown, endpoint.path
+        field_scopes = endpoint.parameters.field_scopes if endpoint.parameters else ()
+        for resource, member in shown:
+            if member is None:
+                assert f"read:{resource}" in endpoint.options.scopes, endpoint.path
+            else:
+                assert FieldScope("include", f"read:{resource}", member) in field_scopes, endpoint.path
+
+
+def test_writes_require_the_scope_of_the_written_resource_and_show_no_other() -> None:
+    for endpoint in merchant_endpoints():
+        assert endpoint.options
+        if endpoint.method == "GET":
+            continue
+        assert f"write:{endpoint.resource}" in endpoint.options.scopes, endpoint.path
+        assert set(shown_resources(endpoint.answer)) == {(endpoint.resource, None)}, endpoint.path
+
+
+def test_fields_that_select_by_data_of_another_resource_require_its_scope() -> None:
+    declared = {
+        (f"{endpoint.method} {endpoint.path.removeprefix('/api/v1')}", required.name(struct), required.scope)
+        for endpoint in merchant_endpoints()
+        for struct in endpoint.inputs
+        for required in struct.field_scopes
+        if required.field != "include"
+    }
+    assert declared == {
+        ("GET /consumers", "audienceId", "read:audiences"),
+        ("GET /audiences/{audience_id}/members", "audienceId", "read:audiences"),
+        ("POST /orders", "consumer", "read:consumers"),
+        ("POST /orders/batch", "consumer", "read:consumers"),
+        *((f"{route}", field, "read:consumers") for route in RULE_WRITES for field in ("rules", "filter")),
+    }
+    for endpoint in merchant_endpoints():
+        if endpoint.path.endswith("/members"):
+            assert endpoint.options
+            assert "read:consumers" in endpoint.options.scopes, endpoint.method
+
+
+RULE_WRITES = ("POST /audiences", "PUT /audiences/{audience_id}")
