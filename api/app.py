@@ -12,7 +12,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler, Message, Scope
 from redis.asyncio import Redis
 
 from api.audiences.routes import AudienceController
-from api.auth import Caller, Keys, authenticate, caller_of
+from api.auth import Keys, authenticate, caller_of, requester_of
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import FirstPages
@@ -85,7 +85,7 @@ def route_handlers() -> list[ControllerRouterHandler]:
 
 
 async def admit(request: AnyRequest) -> None:
-    """Check the key, the rate limit and the scope of a request to the API.
+    """Check the key, the rate limit and the scopes of a request to the API.
 
     Runs before the handler. A guard of Litestar would do the same, but Litestar copies the whole handler for each.
     """
@@ -96,7 +96,7 @@ async def admit(request: AnyRequest) -> None:
     else:
         options = options_of(request.route_handler)
         await limit(request, options.limit)
-        authorize(request, options.scopes)
+        authorize(request, options)
 
 
 async def allow(message: Message, scope: Scope) -> None:
@@ -142,5 +142,5 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         await app.state.engine.dispose()
 
 
-def transaction(request: AnyRequest, state: State, caller: Caller) -> Transaction:
-    return Transaction(state.transactions, request, caller)
+def transaction(request: AnyRequest, state: State) -> Transaction:
+    return Transaction(state.transactions, request, requester_of(request))

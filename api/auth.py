@@ -1,7 +1,12 @@
-"""Authentication by bearer key (contract.md §1)."""
+"""Authentication by bearer key (contract.md §1).
+
+A secret key (`sk_…`) makes its request a `Caller`: a merchant, in an environment. An operator's key (`op_…`) makes its
+request an `Operator`, who belongs to no merchant. `api/scopes.py` decides which routes are open to either.
+"""
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -13,12 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.errors import Problem
 from api.request import AnyRequest
-from infra.accounts import keys
+from infra.accounts import operators
+from infra.accounts.key_secrets import secret_hash
 from infra.logs import error_kind
 
 log = structlog.get_logger()
 
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
+PREFIXES = ("sk_live_", "sk_test_", operators.PREFIX)
+UNKNOWN_OPERATOR_KEY = f"This operator key is unknown, revoked or expired: make another with `{operators.COMMAND}`"
 CACHE_SECONDS = 3.0
 """How long a key is cached; a revoked key stops working within this time."""
 CACHE_KEYS = 10_000
@@ -32,32 +40,55 @@ FIND_KEY = sa.text("""
         o.limit_writes, o.limit_batch, k.id AS key_id, k.scopes, k.expires_at, k.revoked_at
     FROM api_keys k JOIN environments e ON e.id = k.environment_id JOIN organizations o ON o.id = e.organization_id
     WHERE k.secret_hash = :secret_hash""")
+FIND_OPERATOR_KEY = sa.text("""
+    SELECT id AS key_id, expires_at, revoked_at FROM operator_keys WHERE secret_hash = :secret_hash""")
 # A row locked by another process is skipped: both would store nearly the same time.
-STORE_LAST_USES = sa.text("""
-    WITH used AS (
-        SELECT u.id, u.at FROM unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS u (id, at)
-        JOIN api_keys k ON k.id = u.id WHERE k.last_used_at IS NULL OR k.last_used_at < u.at
-        FOR NO KEY UPDATE OF k SKIP LOCKED)
-    UPDATE api_keys k SET last_used_at = used.at FROM used WHERE k.id = used.id""")
+STORE_LAST_USES = [
+    sa.text(f"""
+        WITH used AS (
+            SELECT u.id, u.at FROM unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS u (id, at)
+            JOIN {table} k ON k.id = u.id WHERE k.last_used_at IS NULL OR k.last_used_at < u.at
+            FOR NO KEY UPDATE OF k SKIP LOCKED)
+        UPDATE {table} k SET last_used_at = used.at FROM used WHERE k.id = used.id""")
+    for table in ("api_keys", "operator_keys")
+]
 
 
-class Caller(msgspec.Struct, frozen=True):
-    """The key of a request, and the key's environment. A request can reach nothing outside its environment."""
+class Requester(msgspec.Struct, frozen=True, kw_only=True):
+    """The key of a request, and the conventions for its values and its rate."""
+
+    key_id: str
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    currency: str = "USD"
+    region: str | None = None
+    limits: Mapping[str, int | None] = {}
+    """Requests a minute by category. None, or no entry: the default of the service; 0: unlimited."""
+
+    @property
+    def counted_as(self) -> str:
+        """What the requests are counted for by the rate limits."""
+        return self.key_id
+
+    def is_valid(self) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > datetime.now(UTC))
+
+
+class Caller(Requester, frozen=True, kw_only=True):
+    """A merchant's key, and the key's environment. A request can reach nothing outside its environment."""
 
     environment_id: int
     mode: str
     organization_id: str
-    currency: str
-    region: str | None
-    limits: dict[str, int | None]
-    """Requests a minute by category. None: the default of the service; 0: unlimited."""
-    key_id: str
     scopes: frozenset[str]
-    expires_at: datetime | None
-    revoked_at: datetime | None
 
-    def is_valid(self) -> bool:
-        return self.revoked_at is None and (self.expires_at is None or self.expires_at > datetime.now(UTC))
+    @property
+    def counted_as(self) -> str:
+        return str(self.environment_id)
+
+
+class Operator(Requester, frozen=True, kw_only=True):
+    """An operator's key. It opens the operations alone, and no environment's data through any other route."""
 
 
 class Keys:
@@ -65,25 +96,27 @@ class Keys:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._cache: dict[bytes, tuple[float, Caller | None]] = {}
+        self._cache: dict[bytes, tuple[float, Requester | None]] = {}
         """By secret hash: the end of validity on the monotonic clock, and the result of the query."""
         self._last_uses: dict[str, datetime] = {}
 
-    async def caller(self, secret: str) -> Caller | None:
-        """Return the caller of a key; None if the key is unknown, revoked or expired."""
-        secret_hash = keys.secret_hash(secret)
+    async def find(self, secret: str) -> Requester | None:
+        """Return the requester with a key, valid or not; None if no key has this secret."""
+        digest = secret_hash(secret)
         now = time.monotonic()
-        valid_until, caller = self._cache.get(secret_hash, (0.0, None))
+        valid_until, requester = self._cache.get(digest, (0.0, None))
         if valid_until < now:
-            caller = await self._find(secret_hash)
+            find = self._find_operator if secret.startswith(operators.PREFIX) else self._find_caller
+            requester = await find({"secret_hash": digest})
             if len(self._cache) >= CACHE_KEYS:
                 self._cache.clear()
             # Expiry counts from before the query, because the query may have read the row at its start.
-            self._cache[secret_hash] = (now + CACHE_SECONDS, caller)
-        if caller is None or not caller.is_valid():
-            return None
-        self._last_uses[caller.key_id] = datetime.now(UTC)
-        return caller
+            self._cache[digest] = (now + CACHE_SECONDS, requester)
+        return requester
+
+    def note_use(self, requester: Requester) -> None:
+        """Remember that a key was used now, until the next flush."""
+        self._last_uses[requester.key_id] = datetime.now(UTC)
 
     async def store_last_uses_regularly(self) -> None:
         """Store the last uses every `FLUSH_SECONDS`, until cancelled."""
@@ -99,41 +132,58 @@ class Keys:
         values = {"ids": list(last_uses), "times": list(last_uses.values())}
         try:
             async with asyncio.timeout(STORE_SECONDS), self._engine.begin() as connection:
-                await connection.execute(STORE_LAST_USES, values)
+                for statement in STORE_LAST_USES:
+                    await connection.execute(statement, values)
         except (SQLAlchemyError, TimeoutError) as error:
             log.warning("key_last_uses_not_stored", reason=error_kind(error))
             self._last_uses = last_uses | self._last_uses
 
-    async def _find(self, secret_hash: bytes) -> Caller | None:
+    async def _find_operator(self, values: dict[str, bytes]) -> Operator | None:
         async with self._engine.connect() as connection:
-            row = (await connection.execute(FIND_KEY, {"secret_hash": secret_hash})).mappings().one_or_none()
+            row = (await connection.execute(FIND_OPERATOR_KEY, values)).mappings().one_or_none()
+        return None if row is None else Operator(**row)
+
+    async def _find_caller(self, values: dict[str, bytes]) -> Caller | None:
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(FIND_KEY, values)).mappings().one_or_none()
         if row is None:
             return None
-        values = dict(row, scopes=frozenset(row["scopes"]))
-        limits = {category: values.pop(f"limit_{category}") for category in ("reads", "writes", "batch")}
-        return Caller(**values, limits=limits)
+        columns = dict(row, scopes=frozenset(row["scopes"]))
+        limits = {category: columns.pop(f"limit_{category}") for category in ("reads", "writes", "batch")}
+        return Caller(**columns, limits=limits)
 
 
 async def authenticate(request: AnyRequest) -> None:
-    """Find the caller by the `Authorization` header; `caller_of` returns the caller afterwards.
+    """Find the requester by the `Authorization` header; `requester_of` returns the requester afterwards.
 
     Raises:
         Problem: 401.
     """
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    secret = secret.strip()
-    if scheme.lower() == "bearer" and secret.startswith("pk_"):
+    secret = secret.strip() if scheme.lower() == "bearer" else ""
+    if secret.startswith("pk_"):
         raise Problem(HTTPStatus.UNAUTHORIZED, "Secret key required", headers=CHALLENGE)
-    caller = None
-    if scheme.lower() == "bearer" and secret.startswith(("sk_live_", "sk_test_")):
-        api_keys: Keys = request.app.state.api_keys
-        caller = await api_keys.caller(secret)
-    if caller is None:
-        raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", headers=CHALLENGE)
-    request.scope["auth"] = caller
+    api_keys: Keys = request.app.state.api_keys
+    requester = await api_keys.find(secret) if secret.startswith(PREFIXES) else None
+    if requester is not None:
+        # The log line names a refused key, too.
+        request.scope["state"]["key_id"] = requester.key_id
+    if requester is None or not requester.is_valid():
+        is_operator_key = secret.startswith(operators.PREFIX)
+        message = UNKNOWN_OPERATOR_KEY if is_operator_key else None
+        raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", message=message, headers=CHALLENGE)
+    api_keys.note_use(requester)
+    request.scope["auth"] = requester
+
+
+def requester_of(request: AnyRequest) -> Requester:
+    """Return the requester of an authenticated request."""
+    requester: Requester = request.scope["auth"]
+    return requester
 
 
 def caller_of(request: AnyRequest) -> Caller:
-    """Return the caller of an authenticated request."""
-    caller: Caller = request.scope["auth"]
-    return caller
+    """Return the caller of a request to a merchant's route, as `api/scopes.py` has checked."""
+    requester = requester_of(request)
+    assert isinstance(requester, Caller), "an operator's key does not open a merchant's route"
+    return requester

@@ -12,6 +12,7 @@ import structlog
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from ulid import ULID
 
+from api.auth import Caller
 from api.metrics import Metrics
 
 log = structlog.get_logger()
@@ -58,7 +59,8 @@ def _request_id(scope: HTTPScope) -> str:
 
 
 def _record(scope: HTTPScope, metrics: Metrics, status: int, seconds: float) -> None:
-    caller, window = scope.get("auth"), scope["state"].get("window")
+    requester, window = scope.get("auth"), scope["state"].get("window")
+    caller = requester if isinstance(requester, Caller) else None
     method, route = scope["method"], scope.get("path_template")
     if window and window.exceeded:
         metrics.limited(window.category)
@@ -66,6 +68,7 @@ def _record(scope: HTTPScope, metrics: Metrics, status: int, seconds: float) -> 
     log.info(
         "request",
         request_id=scope["state"]["request_id"],
+        key=scope["state"].get("key_id"),
         organization=caller and caller.organization_id,
         environment=caller and caller.mode,
         method=method[:16],

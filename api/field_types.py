@@ -31,7 +31,7 @@ Phone = Annotated[
         description="Digits, spaces and `+-.()/x#`, with at least 3 digits. A possible international number, or a "
         "national number of the organization's region, is stored in E.164; any other is stored as sent.",
         examples=["+442079460000"],
-        extra={"check": lambda value, caller: fields.phone(value, caller.region)},
+        extra={"check": lambda value, requester: fields.phone(value, requester.region)},
         extra_json_schema={"minLength": 3, "pattern": r"^[0-9 +\-.()/x#]*$"},
     ),
 ]

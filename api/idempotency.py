@@ -7,7 +7,7 @@ first rolls back, the second does the write.
 
 import hashlib
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.answers import Answer
-from api.auth import Caller
+from api.auth import Caller, Requester
 from api.errors import Fault, Problem, refuse
 from api.request import AnyRequest
 
@@ -25,29 +25,50 @@ MAX_LENGTH = 255
 REPLAYED = "Idempotent-Replayed"
 LOCK_NOT_AVAILABLE = "55P03"
 
-CLAIM = sa.text("""
-    INSERT INTO idempotency_keys AS k (environment_id, key, fingerprint, status, headers, body)
-    VALUES (:environment_id, :key, :fingerprint, 0, '{}', '')
-    ON CONFLICT (environment_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, created_at = present()
-        WHERE k.created_at < now() - interval '24 hours'
-    RETURNING true""")
-STORED = sa.text("""
-    SELECT fingerprint, status, headers::text, body FROM idempotency_keys
-    WHERE environment_id = :environment_id AND key = :key""")
-STORE = sa.text("""
-    UPDATE idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body
-    WHERE environment_id = :environment_id AND key = :key""")
+
+class Statements(NamedTuple):
+    """The statements for the keys of an owner: an environment, or an operator's key."""
+
+    claim: sa.TextClause
+    stored: sa.TextClause
+    store: sa.TextClause
+
+
+def _statements(table: str, owner: str) -> Statements:
+    return Statements(
+        claim=sa.text(f"""
+            INSERT INTO {table} AS k ({owner}, key, fingerprint, status, headers, body)
+            VALUES (:owner, :key, :fingerprint, 0, '{{}}', '')
+            ON CONFLICT ({owner}, key) DO UPDATE SET fingerprint = excluded.fingerprint, created_at = present()
+                WHERE k.created_at < now() - interval '24 hours'
+            RETURNING true"""),
+        stored=sa.text(f"""
+            SELECT fingerprint, status, headers::text, body FROM {table} WHERE {owner} = :owner AND key = :key"""),
+        store=sa.text(f"""
+            UPDATE {table} SET status = :status, headers = CAST(:headers AS jsonb), body = :body
+            WHERE {owner} = :owner AND key = :key"""),
+    )
+
+
+OF_ENVIRONMENT = _statements("idempotency_keys", "environment_id")
+OF_OPERATOR = _statements("operator_idempotency_keys", "operator_key_id")
 
 
 class Claim(NamedTuple):
-    """A key of an environment, with a digest of the request sent with the key."""
+    """A key of an owner, with a digest of the request sent with the key."""
 
-    environment_id: int
+    statements: Statements
+    owner: int | str
+    """The id of the environment, or of the operator's key."""
     key: str
     fingerprint: bytes
 
+    @property
+    def values(self) -> dict[str, Any]:
+        return {"owner": self.owner, "key": self.key, "fingerprint": self.fingerprint}
 
-async def claim_of(request: AnyRequest, caller: Caller) -> Claim | None:
+
+async def claim_of(request: AnyRequest, requester: Requester) -> Claim | None:
     """Return the claim of a POST with a key; None for all further requests.
 
     Raises:
@@ -67,7 +88,10 @@ async def claim_of(request: AnyRequest, caller: Caller) -> Claim | None:
     )
     key = next(iter(keys.values()))
     content = b"\0".join([request.method.encode(), request.url.path.encode(), await request.body()])
-    return Claim(caller.environment_id, key, hashlib.sha256(content).digest())
+    fingerprint = hashlib.sha256(content).digest()
+    if isinstance(requester, Caller):
+        return Claim(OF_ENVIRONMENT, requester.environment_id, key, fingerprint)
+    return Claim(OF_OPERATOR, requester.key_id, key, fingerprint)
 
 
 async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
@@ -76,9 +100,9 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     Raises:
         Problem: 409 if the key was used for another request, or a request with the key is still running after 5 s.
     """
-    values = claim._asdict()
+    values = claim.values
     try:
-        if (await connection.execute(CLAIM, values)).one_or_none():
+        if (await connection.execute(claim.statements.claim, values)).one_or_none():
             return None
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
@@ -86,7 +110,7 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
         raise _conflict(
             "A request with this Idempotency-Key is still running: retry later", headers={"Retry-After": "5"}
         ) from None
-    stored = (await connection.execute(STORED, values)).one()
+    stored = (await connection.execute(claim.statements.stored, values)).one()
     if stored.fingerprint != claim.fingerprint:
         raise _conflict("This Idempotency-Key was used for another request")
     headers = msgspec.json.decode(stored.headers, type=dict[str, str])
@@ -96,7 +120,7 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
 async def store(connection: AsyncConnection, claim: Claim, answer: Answer) -> None:
     """Store the answer under the key claimed by this transaction."""
     values = {"status": answer.status, "headers": msgspec.json.encode(answer.headers).decode(), "body": answer.body}
-    await connection.execute(STORE, claim._asdict() | values)
+    await connection.execute(claim.statements.store, claim.values | values)
 
 
 def _conflict(message: str, headers: dict[str, str] | None = None) -> Problem:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from api.auth import Caller
+from api.auth import requester_of
 from api.drafts import BatchDraft, ObjectDraft
 from api.errors import Fault, Problem, invalid
 from api.request import AnyRequest
@@ -23,7 +23,7 @@ from api.validation import Checker, Input
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
 
-async def payload(request: AnyRequest, caller: Caller) -> Any:
+async def payload(request: AnyRequest) -> Any:
     """Read the body.
 
     Raises:
@@ -38,7 +38,7 @@ async def payload(request: AnyRequest, caller: Caller) -> Any:
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json")
     raw = parse_json(body)
     declared = _declared_type(request, "payload")
-    draft, checker = get_origin(declared), Checker(caller)
+    draft, checker = get_origin(declared), Checker(requester_of(request))
     if draft is BatchDraft:
         batch_key = options_of(request.route_handler).batch_key
         assert batch_key, "a route with a batch names its key"
@@ -52,14 +52,14 @@ async def payload(request: AnyRequest, caller: Caller) -> Any:
     return ObjectDraft([value], checker.faults) if draft else value
 
 
-def parameters(request: AnyRequest, caller: Caller) -> Any:
+def parameters(request: AnyRequest) -> Any:
     """Read the query.
 
     Raises:
         Problem: 400 with all faults: unknown parameters, duplicates, bad values; 403 if a parameter requires a further
             scope.
     """
-    checker = Checker(caller, is_query=True)
+    checker = Checker(requester_of(request), is_query=True)
     raw: dict[str, str] = {}
     query = request.scope["query_string"].decode("utf-8", "surrogateescape")
     for encoded, text in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):

@@ -1,4 +1,4 @@
-"""Rate limits: requests of an environment a minute, counted in Redis (contract.md §1).
+"""Rate limits: requests a minute of an environment, or of an operator's key, counted in Redis (contract.md §1).
 
 A window is a minute of the clock: count and reset time are then exact, and a single round trip both counts and returns
 the count; the sliding windows of the library `limits` need a second round trip for the remaining requests. The price: a
@@ -20,7 +20,7 @@ from limits.aio.storage import RedisStorage
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api.auth import Caller, caller_of
+from api.auth import Requester, requester_of
 from api.errors import Problem
 from api.request import AnyRequest
 from api.route_options import Category
@@ -66,7 +66,7 @@ class Window(NamedTuple):
 
 
 class Tally(msgspec.Struct):
-    """The count of an environment in a category and minute, as known to this process."""
+    """The count in a category and minute, as known to this process."""
 
     key: str
     total: int = 0
@@ -88,7 +88,7 @@ class Tally(msgspec.Struct):
 
 
 class Limits:
-    """Counts requests by environment and category. `redis` is closed by its owner."""
+    """Counts requests by environment, or operator's key, and category. `redis` is closed by its owner."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         options: dict[str, Any] = {"connection_pool": redis.connection_pool}
@@ -100,17 +100,17 @@ class Limits:
             "batch": settings.limit_batch,
         }
         self._is_available, self._skip_until = True, 0.0
-        self._minute, self._tallies = 0, dict[tuple[int, Category], Tally]()
+        self._minute, self._tallies = 0, dict[tuple[str, Category], Tally]()
         self._calls = set[asyncio.Future[int]]()
         """Calls in flight. The event loop holds only weak references to tasks."""
 
-    async def count(self, caller: Caller, category: Category) -> Window | None:
+    async def count(self, requester: Requester, category: Category) -> Window | None:
         """Count a request; return None if the category has no limit, or Redis does not answer in time."""
-        own = caller.limits[category]
+        own = requester.limits.get(category)
         limit = self._defaults[category] if own is None else own
         if not limit or not self._may_ask():
             return None
-        tally = self._tally(caller.environment_id, category)
+        tally = self._tally(requester.counted_as, category)
         reset = (self._minute + 1) * MINUTE
         if self._is_available and tally.is_recent and limit - tally.used > max(limit // 2, FAR):
             if not tally.unreported:
@@ -126,13 +126,13 @@ class Limits:
             log.warning("rate_limits_recovered")
         return None if count is None else Window(category, limit, count, reset)
 
-    def _tally(self, environment_id: int, category: Category) -> Tally:
+    def _tally(self, counted_as: str, category: Category) -> Tally:
         minute = int(time.time()) // MINUTE
         if minute != self._minute:
             self._minute, self._tallies = minute, {}
-        key = (environment_id, category)
+        key = (counted_as, category)
         if (tally := self._tallies.get(key)) is None:
-            tally = self._tallies[key] = Tally(f"{environment_id}:{category}:{minute}")
+            tally = self._tallies[key] = Tally(f"{counted_as}:{category}:{minute}")
         return tally
 
     def _may_ask(self) -> bool:
@@ -189,13 +189,13 @@ class Limits:
 
 
 async def limit(request: AnyRequest, category: Category) -> None:
-    """Count a request of an authenticated caller.
+    """Count an authenticated request.
 
     Raises:
         Problem: 429.
     """
     limits: Limits = request.app.state.limits
-    window = await limits.count(caller_of(request), category)
+    window = await limits.count(requester_of(request), category)
     if window is None:
         return
     request.scope["state"]["window"] = window

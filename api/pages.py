@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from api import cursors
-from api.auth import Caller
+from api.auth import Requester
 from api.errors import Fault, invalid
 from api.validation import Input
 from infra import fields
@@ -132,8 +132,8 @@ class TwoWayParameters(PageParameters):
             return Paging(self.last or DEFAULT_SIZE, before=self.before, backward=True)
         return super().paging()
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        del caller
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        del requester
         if self.first is not None and self.last is not None:
             yield Fault("last", "Cannot be combined with first")
         if self.after is not None and self.before is not None:

@@ -17,7 +17,7 @@ Category = Literal["reads", "writes", "batch"]
 
 
 class RouteOptions(NamedTuple):
-    """Options of an authenticated route."""
+    """Options of an authenticated route: for merchants' keys or, if `for_operators`, for operators' keys."""
 
     scopes: tuple[Scope, ...]
     """The scopes required of a key. A field of a request may require a further scope (`api/scopes.py`)."""
@@ -27,6 +27,7 @@ class RouteOptions(NamedTuple):
     """Whether the answer comes from the index; the consistency headers then apply."""
     batch_key: str | None
     """For a batch: the key of the array in a body with an object around the array."""
+    for_operators: bool = False
 
     @property
     def is_write(self) -> bool:
@@ -36,9 +37,14 @@ class RouteOptions(NamedTuple):
 def route_options(
     scopes: Scope | tuple[Scope, ...], limit: Category, *, from_index: bool = False, batch_key: str | None = None
 ) -> dict[str, Any]:
-    """Build the `opt` of an authenticated route. Most routes require a single scope."""
+    """Build the `opt` of a route for merchants. Most routes require a single scope."""
     required = scopes if isinstance(scopes, tuple) else (scopes,)
     return {KEY: RouteOptions(required, limit, from_index, batch_key)}
+
+
+def operator_options(limit: Category) -> dict[str, Any]:
+    """Build the `opt` of a route for operators. An operator's key has no scopes."""
+    return {KEY: RouteOptions((), limit, from_index=False, batch_key=None, for_operators=True)}
 
 
 def find_options(handler: BaseRouteHandler) -> RouteOptions | None:

@@ -1,4 +1,7 @@
-"""Authorization by scope (contract.md §1). A scope guards its data wherever the data is shown.
+"""Authorization: the kind of key, and the scopes of a merchant's key (contract.md §1).
+
+An operator's key opens the operations alone, and a merchant's key everything else. A scope guards its data wherever the
+data is shown:
 
 1. The options of a route name the scopes required for each request of the route.
 2. The type of a request names a further scope for a field that adds data of another resource to the answer
@@ -11,10 +14,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from api.auth import caller_of
+from api.auth import Caller, Operator, caller_of, requester_of
 from api.errors import Problem
 from api.request import AnyRequest
+from api.route_options import RouteOptions
+from infra.accounts import keys, operators
 from infra.accounts.keys import Scope
+
+NOT_FOR_OPERATORS = "An operator key opens only /api/v1/ops: use a secret key (sk_…) of an organization here"
+ONLY_FOR_OPERATORS = f"An operator key (op_…) is required here: make one with `{operators.COMMAND}`"
+ADMIN_REMOVED = f"{ONLY_FOR_OPERATORS}. The scope admin of this key was removed"
 
 
 class FieldScope(NamedTuple):
@@ -39,14 +48,21 @@ class FieldScope(NamedTuple):
         return self.value is None or self.value in sent
 
 
-def authorize(request: AnyRequest, scopes: Iterable[Scope]) -> None:
-    """Require scopes of the caller's key.
+def authorize(request: AnyRequest, options: RouteOptions) -> None:
+    """Require the kind of key, and the scopes, of a route.
 
     Raises:
         Problem: 403.
     """
-    if missing := [scope for scope in scopes if scope not in caller_of(request).scopes]:
-        raise _forbidden(missing[0])
+    requester = requester_of(request)
+    if options.for_operators:
+        if isinstance(requester, Caller):
+            raise _forbidden(ADMIN_REMOVED if keys.ADMIN in requester.scopes else ONLY_FOR_OPERATORS)
+    elif isinstance(requester, Operator):
+        raise _forbidden(NOT_FOR_OPERATORS)
+    else:
+        for scope in options.scopes:
+            _require(request, scope)
 
 
 def authorize_fields(request: AnyRequest, request_value: msgspec.Struct, scopes: Iterable[FieldScope]) -> None:
@@ -56,9 +72,14 @@ def authorize_fields(request: AnyRequest, request_value: msgspec.Struct, scopes:
         Problem: 403.
     """
     for required in scopes:
-        if required.scope not in caller_of(request).scopes and required.applies_to(request_value):
-            raise _forbidden(required.scope, f", required for {required.name(type(request_value))}")
+        if required.applies_to(request_value):
+            _require(request, required.scope, f", required for {required.name(type(request_value))}")
 
 
-def _forbidden(scope: Scope, reason: str = "") -> Problem:
-    return Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=f"This key lacks the scope {scope}{reason}")
+def _require(request: AnyRequest, scope: Scope, reason: str = "") -> None:
+    if scope not in caller_of(request).scopes:
+        raise _forbidden(f"This key lacks the scope {scope}{reason}")
+
+
+def _forbidden(message: str) -> Problem:
+    return Problem(HTTPStatus.FORBIDDEN, "Forbidden", message=message)

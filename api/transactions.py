@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api import consistency, idempotency
 from api.answers import Answer
-from api.auth import Caller
+from api.auth import Caller, Requester
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
 from api.freshness import Freshness
 from api.request import AnyRequest, request_id_of
@@ -60,16 +60,17 @@ class Transactions:
         self._engine, self._wake_up, self._freshness = engine, wake_up, freshness
 
     async def run(
-        self, request: AnyRequest, caller: Caller, work: Work, *, explain: Explain | None = None
+        self, request: AnyRequest, requester: Requester, work: Work, *, explain: Explain | None = None
     ) -> Response[Any]:
         """Run `work` in a transaction, commit, wake the indexer, and return the answer made by `work`.
 
         With an `Idempotency-Key`, the answer is stored in the same transaction; an answer stored earlier is returned
-        instead. With `Prefer: wait`, the response is sent once the write is searchable, or after the wait.
+        instead. A merchant's write gets a consistency token; with `Prefer: wait`, the response is sent once the write
+        is searchable, or after the wait.
 
         Args:
             request: of the client.
-            caller: of the request.
+            requester: of the request. An operator's write changes no consumer, so there is nothing to wait for.
             work: the write. May run several times.
             explain: runs before `work` once a unique index has refused the write; raises the 400.
 
@@ -77,13 +78,14 @@ class Transactions:
             Problem: 503 if the database is down or overloaded. Every error of `work` is passed on, with nothing stored.
         """
         request_id = request_id_of(request)
-        claim = await idempotency.claim_of(request, caller)
+        claim = await idempotency.claim_of(request, requester)
+        with_token = isinstance(requester, Caller)
         explain_first: Explain | None = None
         attempt = 0
         while True:
             attempt += 1
             try:
-                answer = await self._attempt(request_id, claim, work, explain_first)
+                answer = await self._attempt(request_id, claim, work, explain_first, with_token=with_token)
             except DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)
                 if state not in ATTEMPTS:
@@ -96,10 +98,16 @@ class Transactions:
                 if state == UNIQUE_VIOLATION:
                     explain_first = explain
             else:
-                return await self._committed(request, caller, answer)
+                return await self._committed(request, requester, answer)
 
     async def _attempt(
-        self, request_id: str | None, claim: idempotency.Claim | None, work: Work, explain: Explain | None
+        self,
+        request_id: str | None,
+        claim: idempotency.Claim | None,
+        work: Work,
+        explain: Explain | None,
+        *,
+        with_token: bool,
     ) -> Answer:
         async with self._engine.connect() as connection:
             begun = await connection.execute(BEGIN, {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT})
@@ -109,7 +117,8 @@ class Transactions:
             if explain:
                 await explain(connection)
             answer = await work(connection)
-            answer.headers[consistency.TOKEN] = consistency.encode_token(xid)
+            if with_token:
+                answer.headers[consistency.TOKEN] = consistency.encode_token(xid)
             if claim:
                 await idempotency.store(connection, claim, answer)
             try:
@@ -120,12 +129,14 @@ class Transactions:
                     raise
         return answer
 
-    async def _committed(self, request: AnyRequest, caller: Caller, answer: Answer) -> Response[Any]:
+    async def _committed(self, request: AnyRequest, requester: Requester, answer: Answer) -> Response[Any]:
         """Wake the indexer after the commit. With `Prefer: wait`, wait until the write is searchable."""
+        if not isinstance(requester, Caller):
+            return answer.response()
         if idempotency.REPLAYED not in answer.headers:
             self._wake_up(now=consistency.preferences_of(request).wait is not None)
         xid = consistency.decode_token(answer.headers[consistency.TOKEN])
-        answer.headers |= await consistency.wait_after_write(request, caller, self._freshness, xid)
+        answer.headers |= await consistency.wait_after_write(request, requester, self._freshness, xid)
         return answer.response()
 
     async def _was_committed(self, xid: str) -> bool:
@@ -153,8 +164,8 @@ class Transactions:
 class Transaction:
     """The transaction of a request, as a dependency of the writing handlers."""
 
-    def __init__(self, transactions: Transactions, request: AnyRequest, caller: Caller) -> None:
-        self._transactions, self._request, self._caller = transactions, request, caller
+    def __init__(self, transactions: Transactions, request: AnyRequest, requester: Requester) -> None:
+        self._transactions, self._request, self._requester = transactions, request, requester
 
     async def run(
         self,
@@ -178,7 +189,7 @@ class Transaction:
             if explain:
                 await explain(connection, *args)
 
-        return await self._transactions.run(self._request, self._caller, render_work, explain=explain_conflict)
+        return await self._transactions.run(self._request, self._requester, render_work, explain=explain_conflict)
 
     async def run_sync(
         self, work: Callable[[sa.Connection, *Args], Result], *args: *Args, render: Callable[[Result], Answer]
@@ -188,4 +199,4 @@ class Transaction:
         async def render_work(connection: AsyncConnection) -> Answer:
             return render(await connection.run_sync(work, *args))
 
-        return await self._transactions.run(self._request, self._caller, render_work)
+        return await self._transactions.run(self._request, self._requester, render_work)

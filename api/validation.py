@@ -1,8 +1,8 @@
 """Checks of a request's values against their types. Every fault is reported, not only the first.
 
 The types are declared in the `schemas.py` of each resource, with msgspec's own constraints. Further rules are functions
-in `Meta(extra=…)` of a field's type, called with the value and the caller: `check` runs after msgspec has converted the
-value, `parse` in place of the conversion. The OpenAPI document is made from the same types.
+in `Meta(extra=…)` of a field's type, called with the value and the requester: `check` runs after msgspec has converted
+the value, `parse` in place of the conversion. The OpenAPI document is made from the same types.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,13 +12,13 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import msgspec
 from msgspec import inspect
 
-from api.auth import Caller
+from api.auth import Requester
 from api.errors import Fault, invalid
 from api.scopes import FieldScope
 
 MAX_BATCH = 500
 
-Rule = Callable[[Any, Caller], Any]
+Rule = Callable[[Any, Requester], Any]
 T = TypeVar("T")
 
 
@@ -35,9 +35,9 @@ class Input(msgspec.Struct, rename="camel", kw_only=True):
     example: ClassVar[Mapping[str, Any]]
     """Shown in the OpenAPI document. Required of each type used as a body, or as an item of a batch."""
 
-    def faults(self, caller: Caller) -> Iterable[Fault]:
+    def faults(self, requester: Requester) -> Iterable[Fault]:
         """Yield the faults between fields. Of a body, called only if each field alone is valid."""
-        del caller
+        del requester
         return ()
 
 
@@ -45,13 +45,13 @@ class Checker:
     """Checks the values of a request, and collects the faults.
 
     Args:
-        caller: passed to the rules, because some depend on the environment.
+        requester: passed to the rules, because some depend on the environment.
         is_query: whether the values are query parameters, hence texts.
     """
 
-    def __init__(self, caller: Caller, *, is_query: bool = False) -> None:
+    def __init__(self, requester: Requester, *, is_query: bool = False) -> None:
         self.faults: list[Fault] = []
-        self._caller, self._is_query = caller, is_query
+        self._requester, self._is_query = requester, is_query
         self._unknown = "Unknown parameter" if is_query else "Unknown field"
 
     def check_batch(self, raw: Any, key: str, item_type: type[T]) -> list[T | None]:
@@ -91,7 +91,7 @@ class Checker:
         # Query parameters are independent. In a body, a faulty field can cause a fault between fields: correcting the
         # field would remove both.
         if isinstance(value, Input) and (self._is_query or not faulty):
-            between_fields = value.faults(self._caller)
+            between_fields = value.faults(self._requester)
             self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in between_fields)
         ignored = struct.read_only if issubclass(struct, Input) else frozenset()
         unknown = [name for name in raw if name not in known and name not in ignored]
@@ -127,11 +127,11 @@ class Checker:
             return [self.check_object(item, rules.item, f"{path}[{index}]") for index, item in enumerate(raw)]
         try:
             if rules.parse and raw is not None:
-                return rules.parse(raw, self._caller)
+                return rules.parse(raw, self._requester)
             value = msgspec.convert(raw, field.info.type, strict=not self._is_query)
             if value is None and self._is_query:  # msgspec converts the text `null`
                 raise ValueError("Invalid value")
-            return rules.check(value, self._caller) if rules.check and value is not None else value
+            return rules.check(value, self._requester) if rules.check and value is not None else value
         except ValueError as error:  # includes msgspec.ValidationError
             self.faults.append(Fault(path, str(error).partition(" - at `$")[0]))
             return None

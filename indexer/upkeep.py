@@ -20,10 +20,13 @@ TOMBSTONE_DAYS = 7
 TOMBSTONES = 1000
 """Maximum of tombstones removed in a call."""
 
-DELETE_EXPIRED_KEYS = sa.text("""
-    DELETE FROM idempotency_keys WHERE (environment_id, key) IN (
-        SELECT environment_id, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours'
-        ORDER BY created_at LIMIT :rows FOR UPDATE SKIP LOCKED)""")
+DELETE_EXPIRED_KEYS = [
+    sa.text(f"""
+        DELETE FROM {table} WHERE ({owner}, key) IN (
+            SELECT {owner}, key FROM {table} WHERE created_at < now() - interval '24 hours'
+            ORDER BY created_at LIMIT :rows FOR UPDATE SKIP LOCKED)""")
+    for table, owner in (("idempotency_keys", "environment_id"), ("operator_idempotency_keys", "operator_key_id"))
+]
 USE_BULK_LANE = sa.text("SELECT set_config('consumers.lane', 'bulk', true)")
 DELETED_AUDIENCE = sa.text("""
     SELECT id FROM audiences WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED""")
@@ -38,13 +41,17 @@ _decode_hits = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 def delete_expired_keys(engine: sa.Engine) -> int:
-    """Delete up to 5,000 idempotency keys older than a day; return their number."""
+    """Delete up to 5,000 idempotency keys of merchants, and as many of operators, older than a day.
+
+    Returns:
+        Their number.
+    """
     deleted = 0
     for _ in range(TRANSACTIONS):
         with engine.begin() as connection:
-            rows = connection.execute(DELETE_EXPIRED_KEYS, {"rows": ROWS}).rowcount
-        deleted += rows
-        if rows < ROWS:
+            rows = [connection.execute(statement, {"rows": ROWS}).rowcount for statement in DELETE_EXPIRED_KEYS]
+        deleted += sum(rows)
+        if max(rows) < ROWS:
             break
     return deleted
 

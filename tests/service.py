@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NamedTuple
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from infra import settings
-from infra.accounts import keys, organizations
+from infra.accounts import keys, operators, organizations
 from infra.accounts.keys import SCOPES
 from infra.database.engine import open_engine
 from infra.index.client import open_client
@@ -38,6 +38,8 @@ one test run have different numbers, because REDIS_URL may name one Valkey for a
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For HTTP clients: by default each of them loads all trusted certificates, which takes 20 ms; no test uses TLS."""
 NO_LIMITS = {"reads": 0, "writes": 0, "batch": 0}
+UNLIMITED_OPERATORS = {"LIMIT_READS": "0", "LIMIT_WRITES": "0"}
+"""Settings for tests with many requests of an operator: an operator's key has the limits of the settings."""
 
 
 class Database(NamedTuple):
@@ -198,10 +200,12 @@ def _ending_with_this_process(name: str) -> list[str]:
 
 
 @contextmanager
-def new_service(servers: LocalServers, folder: Path) -> Iterator[Service]:
+def new_service(
+    servers: LocalServers, folder: Path, environ: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Service]:
     """The whole service on a database of its own, with its logs in a folder."""
     with new_database(servers) as database:
-        running = Service(database, folder)
+        running = Service(database, folder, environ)
         try:
             for name in Service.COMMANDS:
                 running.start(name)
@@ -219,6 +223,8 @@ class Account(NamedTuple):
     live_environment: int
     test_environment: int
     database: Database
+    operator: httpx.Client
+    """Carries an operator's key, which belongs to no organization: for the paths below `/ops`."""
 
     def settled(self) -> None:
         """Wait until everything written is searchable."""
@@ -237,9 +243,11 @@ def new_account(
         organizations.set_limits(connection, name, dict(limits))
         live = keys.create(connection, name, "live", scopes=SCOPES)
         test = keys.create(connection, name, "test", scopes=SCOPES)
+        operator = operators.create(connection, name=name)
         numbers = [organizations.environment_id(connection, name, mode) for mode in organizations.MODES]
-    with _client(service, live.key) as live_client, _client(service, test.key) as test_client:
-        yield Account(name, live_client, test_client, numbers[0], numbers[1], service.database)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(_client(service, made.key)) for made in (live, test, operator)]
+        yield Account(name, clients[0], clients[1], numbers[0], numbers[1], service.database, clients[2])
 
 
 def _client(service: Service, key: str) -> httpx.Client:

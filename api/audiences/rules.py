@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, get_args
 
 import msgspec
 
-from api.auth import Caller
+from api.auth import Requester
 from api.errors import Fault
 from api.validation import Input
 from infra.filters import language
@@ -70,8 +70,8 @@ class Rule(Input, kw_only=True):
         Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Any name for the rule's group.")] | None
     ) = None
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        del caller
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        del requester
         kind = kind_of(self.field)
         if kind is None:
             yield Fault("field", UNKNOWN_FIELD)

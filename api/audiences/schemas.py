@@ -13,7 +13,7 @@ from api.audiences.rules import (
     rules_of_filter,
     type_faults,
 )
-from api.auth import Caller
+from api.auth import Requester
 from api.errors import Fault
 from api.field_types import Filter, Metadata
 from api.pages import PageInfo
@@ -54,8 +54,8 @@ class NewAudience(Input, kw_only=True):
     rules: Rules | None = None
     filter: Filter | None = None
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        del caller
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        del requester
         yield from audience_filter_faults(self.filter, self.rules)
         yield from rules_faults(self.rules)
         yield from type_faults(self.filter if self.rules is None else self.rules, self.type)
@@ -82,8 +82,8 @@ class AudienceChange(Input):
     rules: Rules | msgspec.UnsetType | None = msgspec.UNSET
     filter: Filter | msgspec.UnsetType = msgspec.UNSET
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        del caller
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        del requester
         rules = None if self.rules is msgspec.UNSET else self.rules
         yield from rules_faults(rules)
         if self.filter is not msgspec.UNSET:

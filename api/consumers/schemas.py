@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from api.auth import Caller
+from api.auth import Requester
 from api.consumers.matching import MAX_TEXT, MAX_WORDS, Field, phone_forms, words
 from api.consumers.query import Direction, SortField
 from api.errors import Fault
@@ -138,13 +138,13 @@ class ListParameters(TwoWayParameters):
         bool, msgspec.Meta(description="Add the exact number of rows in the whole list: `totalCount`.")
     ] = False
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        yield from super().faults(caller)
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        yield from super().faults(requester)
         yield from filter_faults(self.filter)
 
 
-def _phone_digits(value: str, caller: Caller) -> str:
-    if not phone_forms(value, caller.region):
+def _phone_digits(value: str, requester: Requester) -> str:
+    if not phone_forms(value, requester.region):
         raise ValueError("Invalid phone number")
     return value
 
@@ -186,8 +186,8 @@ class SearchParameters(PageParameters):
         values: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
         return {field: value for field, value in values.items() if value is not None}
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        del caller
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        del requester
         if self.q is None and not self.exact():
             yield Fault("q", "Required unless email, phone or externalId is given")
         yield from filter_faults(self.filter)

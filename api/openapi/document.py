@@ -102,15 +102,17 @@ def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) ->
         "responses": _responses(endpoint, schema_of),
     }
     if options := endpoint.options:
-        operation["security"] = [{"key": []}]
+        operation["security"] = [{"operatorKey" if options.for_operators else "key": []}]
         limit = f"Counts against the rate limit for {options.limit}."
-        operation["description"] = f"{_required_scopes(endpoint, options)} {limit}"
+        operation["description"] = f"{_requirements(endpoint, options)} {limit}"
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
     return operation
 
 
-def _required_scopes(endpoint: Endpoint, options: RouteOptions) -> str:
+def _requirements(endpoint: Endpoint, options: RouteOptions) -> str:
+    if options.for_operators:
+        return "Requires an operator key."
     names = " and ".join(f"`{scope}`" for scope in options.scopes)
     sentences = [f"Requires the scope {names}." if len(options.scopes) == 1 else f"Requires the scopes {names}."]
     sentences += [

@@ -43,6 +43,10 @@ class Endpoint(NamedTuple):
         return self.options is not None
 
     @property
+    def is_for_operators(self) -> bool:
+        return self.options is not None and self.options.for_operators
+
+    @property
     def is_write(self) -> bool:
         return self.options is not None and self.options.is_write
 

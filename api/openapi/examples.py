@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any, get_args, get_origin
 
 from api.errors import SENTENCES
+from api.scopes import ONLY_FOR_OPERATORS
 
 
 def example_of(annotation: Any) -> Any:
@@ -42,6 +43,8 @@ def error_example(status: HTTPStatus, resource: str) -> dict[str, Any]:
     """
     if status == HTTPStatus.NOT_FOUND:
         return {"error": f"{resource.removesuffix('s').capitalize()} not found"}
+    if status == HTTPStatus.FORBIDDEN and resource == "ops":
+        return ERRORS[status] | {"message": ONLY_FOR_OPERATORS}
     if status == HTTPStatus.BAD_REQUEST:
         return {"error": SENTENCES[status], "details": FAULTS}
     return ERRORS.get(status) or {"error": SENTENCES[status]}

@@ -82,7 +82,18 @@ REQUEST = {
 COMPONENTS: dict[str, Any] = {
     "headers": ANSWER,
     "parameters": REQUEST,
-    "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`sk_live_…` or `sk_test_…`"}},
+    "securitySchemes": {
+        "key": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The secret key of an environment, `sk_live_…` or `sk_test_…`.",
+        },
+        "operatorKey": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The key of an operator of this service, `op_…`. It opens `/api/v1/ops` alone.",
+        },
+    },
 }
 
 
@@ -95,7 +106,7 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
         names += ["If-None-Match" if endpoint.method == "GET" else "If-Match"]
     if endpoint.is_from_index:
         names += ["Consistency-Token", "Prefer"]
-    if endpoint.is_write:
+    if endpoint.is_write and not endpoint.is_for_operators:
         names += ["Prefer"]
     return [{"$ref": f"#/components/parameters/{name}"} for name in names]
 
@@ -112,8 +123,9 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
     if status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         names += ["Retry-After"]
     if endpoint.is_write and status < HTTPStatus.BAD_REQUEST:
-        names += ["Index-State", "Preference-Applied"]
-        names += ["Consistency-Token"] + ["Idempotent-Replayed"] * (endpoint.method == "POST")
+        if not endpoint.is_for_operators:
+            names += ["Index-State", "Preference-Applied", "Consistency-Token"]
+        names += ["Idempotent-Replayed"] * (endpoint.method == "POST")
     if endpoint.is_from_index and status == HTTPStatus.OK:
         names += ["Index-Lag-Ms", "Index-Stale", "Preference-Applied"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -1,4 +1,7 @@
-"""The route for the state of a consumer in the index, to find out why a search does not return the consumer."""
+"""The route for the state of a consumer in the index, to find out why a search does not return the consumer.
+
+Operators name the consumer by the id alone: ids are unique over all environments.
+"""
 
 from typing import Any, ClassVar
 
@@ -8,19 +11,18 @@ from litestar import Controller, Response, get
 from litestar.datastructures import State
 
 from api.answers import Answer
-from api.auth import Caller
 from api.errors import not_found
 from api.operations.options import READ
 from api.search import in_environment
 from infra.ids import is_id
 from infra.index.hits import SearchResponse, SourceHit
 
-VERSION = sa.text("SELECT version FROM consumers WHERE environment_id = :environment_id AND id = :id")
+CONSUMER = sa.text("SELECT environment_id, version FROM consumers WHERE id = :id")
 # After a delete the outbox row is the only trace of the consumer in the database, until the drain removes the row.
 CHANGE = sa.text("""
-    SELECT max(version) AS version, max(attempts) AS attempts, bool_or(parked_at IS NOT NULL) AS is_parked,
-        max(error) AS error
-    FROM outbox WHERE environment_id = :environment_id AND consumer_id = :id HAVING count(*) > 0""")
+    SELECT max(environment_id) AS environment_id, max(version) AS version, max(attempts) AS attempts,
+        bool_or(parked_at IS NOT NULL) AS is_parked, max(error) AS error
+    FROM outbox WHERE consumer_id = :id HAVING count(*) > 0""")
 GENERATIONS = sa.text("SELECT index_name, state FROM generations WHERE state <> 'dropped' ORDER BY id")
 
 
@@ -78,17 +80,19 @@ class StateController(Controller):
     tags = ("Operations",)
 
     @get("/{consumer_id:str}/index-state", opt=READ, summary="Show the state of a consumer in the index")
-    async def index_state(self, consumer_id: str, caller: Caller, state: State) -> Response[IndexState]:
+    async def index_state(self, consumer_id: str, state: State) -> Response[IndexState]:
         if not is_id("cons_", consumer_id):
             raise not_found("Consumer")
-        values = {"environment_id": caller.environment_id, "id": consumer_id}
         async with state.engine.connect() as connection:
-            version = (await connection.execute(VERSION, values)).scalar_one_or_none()
-            change = (await connection.execute(CHANGE, values)).one_or_none()
+            consumer = (await connection.execute(CONSUMER, {"id": consumer_id})).one_or_none()
+            change = (await connection.execute(CHANGE, {"id": consumer_id})).one_or_none()
             generations = (await connection.execute(GENERATIONS)).all()
-        hits = await _hits_by_index(state, caller, consumer_id, [row.index_name for row in generations])
-        if version is None and change is None and not hits:
+        stored = consumer or change
+        environment_id = stored.environment_id if stored else None
+        hits = await _hits_by_index(state, environment_id, consumer_id, [row.index_name for row in generations])
+        if stored is None and not hits:
             raise not_found("Consumer")
+        version = consumer.version if consumer else None
         indexed = [
             Indexed(row.index_name, row.state, hit.version if hit else None, hit is not None and hit.source.deleted)
             for row in generations
@@ -96,13 +100,22 @@ class StateController(Controller):
         ]
         live = next((generation for generation in indexed if generation.state == "live"), None)
         is_searchable = change is None and live is not None and version is not None and live.version == version
-        answer = IndexState(version, is_searchable, Change(*change) if change else None, indexed)
+        waiting = Change(change.version, change.attempts, change.is_parked, change.error) if change else None
+        answer = IndexState(version, is_searchable, waiting, indexed)
         return Answer(200, msgspec.json.encode(answer)).response()
 
 
-async def _hits_by_index(state: State, caller: Caller, consumer_id: str, index_names: list[str]) -> dict[str, _Hit]:
-    """Return the consumer's searchable document by index, tombstones included."""
-    query = {"bool": {"filter": [in_environment(caller.environment_id), {"ids": {"values": [consumer_id]}}]}}
+async def _hits_by_index(
+    state: State, environment_id: int | None, consumer_id: str, index_names: list[str]
+) -> dict[str, _Hit]:
+    """Return the consumer's searchable document by index, tombstones included.
+
+    A document is searchable only in its own environment. A deleted consumer's environment is unknown.
+    """
+    filters: list[Any] = [{"ids": {"values": [consumer_id]}}]
+    if environment_id is not None:
+        filters.append(in_environment(environment_id))
+    query = {"bool": {"filter": filters}}
     body = {"query": query, "size": len(index_names), "version": True, "_source": ["deleted"]}
     params: dict[str, Any] = {"ignore_unavailable": "true", "allow_partial_search_results": "false"}
     response: Any = await state.search.search(index=",".join(index_names), body=body, params=params)

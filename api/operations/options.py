@@ -1,7 +1,6 @@
-"""Options of the operations' routes: all need the scope `admin`."""
+"""Options of the operations' routes: all need an operator's key."""
 
-from api.route_options import route_options
-from infra.accounts.keys import ADMIN
+from api.route_options import operator_options
 
-READ = route_options(ADMIN, "reads")
-WRITE = route_options(ADMIN, "writes")
+READ = operator_options("reads")
+WRITE = operator_options("writes")

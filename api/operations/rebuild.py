@@ -1,6 +1,6 @@
 """`/ops/index`: the status of the index, and a path for each request of a rebuild (docs/operations.md).
 
-A key with the scope `admin` sees the whole index, with all environments.
+An operator's key sees the whole index, with all environments.
 """
 
 import asyncio

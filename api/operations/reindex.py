@@ -1,4 +1,4 @@
-"""Routes to write chosen consumers to the index again, for keys with the scope `admin`."""
+"""Routes to write chosen consumers to the index again, for operators."""
 
 import asyncio
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""Routes to verify and repair the index, for keys with the scope `admin`."""
+"""Routes to verify and repair the index, for operators."""
 
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar

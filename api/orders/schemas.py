@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from api.auth import Caller
+from api.auth import Requester
 from api.errors import Fault
 from api.field_types import ExternalId, Metadata
 from api.pages import MOMENT_FORMAT, Moment, PageInfo, TwoWayParameters
@@ -73,8 +73,8 @@ class ConsumerReference(Input):
     email: str | None = None
     external_id: str | None = None
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
-        del caller
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        del requester
         if (self.email is None) == (self.external_id is None):
             yield Fault("", "Name the consumer by either email or externalId")
 
@@ -105,16 +105,16 @@ class NewOrder(Input, kw_only=True):
     metadata: Metadata | None = None
     placed_at: Annotated[Moment, msgspec.Meta(description=f"{MOMENT_FORMAT} The default is now.")] | None = None
 
-    def faults(self, caller: Caller) -> Iterator[Fault]:
+    def faults(self, requester: Requester) -> Iterator[Fault]:
         if (self.consumer_id is None) == (self.consumer is None):
             yield Fault("consumerId", "Name the consumer by either consumerId or consumer")
         if self.refunded_amount > self.amount:
             yield Fault("refundedAmount", "Must not exceed amount")
-        if self.currency_code not in (None, caller.currency):
+        if self.currency_code not in (None, requester.currency):
             if self.base_amount is None:
-                yield Fault("baseAmount", f"Required in a currency other than {caller.currency}")
+                yield Fault("baseAmount", f"Required in a currency other than {requester.currency}")
         elif self.base_amount not in (None, self.amount):
-            yield Fault("baseAmount", f"Must equal amount in {caller.currency}")
+            yield Fault("baseAmount", f"Must equal amount in {requester.currency}")
 
 
 Unset = msgspec.UnsetType

@@ -1,7 +1,5 @@
 """The secret keys of an environment (contract.md §1). Every function runs in the caller's transaction."""
 
-import hashlib
-import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, Literal, get_args
@@ -9,7 +7,8 @@ from typing import Final, Literal, get_args
 import msgspec
 import sqlalchemy as sa
 
-from infra.accounts import organizations
+from infra.accounts import operators, organizations
+from infra.accounts.key_secrets import checked_expiry, hint, new_secret, secret_hash
 from infra.accounts.organizations import Mode, OrganizationError
 from infra.ids import new_ids
 
@@ -21,14 +20,11 @@ Scope = Literal[
     "read:audiences",
     "write:audiences",
     "read:analytics",
-    "admin",
 ]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ADMIN: Final = "admin"
-DEFAULT_SCOPES = tuple(scope for scope in SCOPES if scope != ADMIN)
-
-HINT_LENGTH = 12
-"""Characters of a secret shown in lists: the prefix (`sk_live_`) and four more."""
+"""A scope of keys made by earlier releases, which opened the operations. It opens nothing now."""
+ADMIN_REMOVED = f"the scope admin was removed: operators have keys of their own, made by `{operators.COMMAND}`"
 
 INSERT = sa.text("""
     INSERT INTO api_keys (id, environment_id, name, secret_hash, hint, scopes, expires_at)
@@ -78,7 +74,7 @@ def create(
     mode: Mode,
     *,
     name: str = "default",
-    scopes: Iterable[str] = DEFAULT_SCOPES,
+    scopes: Iterable[str] = SCOPES,
     expires_at: datetime | None = None,
 ) -> NewKey:
     """Create a key. Show the secret now: only a hash is stored.
@@ -86,17 +82,16 @@ def create(
     Raises:
         OrganizationError: no organization has this name, or a value is invalid.
     """
-    if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise OrganizationError("a key cannot expire in the past: give a later time")
-    secret = f"sk_{mode}_{secrets.token_urlsafe(32)}"
+    prefix = f"sk_{mode}_"
+    secret = new_secret(prefix)
     values = {
         "id": new_ids("key_", 1)[0],
         "environment_id": organizations.environment_id(connection, organization, mode),
         "name": organizations.checked_name("key's name", name),
         "secret_hash": secret_hash(secret),
-        "hint": secret[:HINT_LENGTH],
+        "hint": hint(secret, prefix),
         "scopes": _checked_scopes(scopes),
-        "expires_at": expires_at,
+        "expires_at": checked_expiry(expires_at),
     }
     row = connection.execute(INSERT, values).mappings().one()
     return NewKey(key=secret, organization=organization, mode=mode, **row)
@@ -131,20 +126,20 @@ def revoke(connection: sa.Connection, key_id: str) -> Key:
 def rotate(connection: sa.Connection, key_id: str) -> NewKey:
     """Revoke a key and create another with the same environment, name, scopes and expiry.
 
+    The removed scope `admin` is left out.
+
     Raises:
-        OrganizationError: no key has this id, or the key is no longer valid.
+        OrganizationError: no key has this id, the key is no longer valid, or the key has no other scope than `admin`.
     """
     connection.execute(LOCK, {"id": key_id})
     old = _get(connection, key_id)
     if old.revoked_at or (old.expires_at and old.expires_at <= datetime.now(UTC)):
         raise OrganizationError(f"the key {key_id} is revoked or expired: create another")
+    scopes = [scope for scope in old.scopes if scope != ADMIN]
+    if not scopes:
+        raise OrganizationError(f"the key {key_id} has no scope but admin: {ADMIN_REMOVED}")
     revoke(connection, key_id)
-    return create(connection, old.organization, old.mode, name=old.name, scopes=old.scopes, expires_at=old.expires_at)
-
-
-def secret_hash(secret: str) -> bytes:
-    """Return the digest for storage. Plain SHA-256 is enough: a secret has 256 random bits and cannot be guessed."""
-    return hashlib.sha256(secret.encode()).digest()
+    return create(connection, old.organization, old.mode, name=old.name, scopes=scopes, expires_at=old.expires_at)
 
 
 def _get(connection: sa.Connection, key_id: str) -> Key:
@@ -157,6 +152,8 @@ def _get(connection: sa.Connection, key_id: str) -> Key:
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:
     requested = set(scopes)
     allowed = ", ".join(SCOPES)
+    if ADMIN in requested:
+        raise OrganizationError(ADMIN_REMOVED)
     if unknown := sorted(requested.difference(SCOPES)):
         raise OrganizationError(f"unknown scopes: {', '.join(unknown)}; allowed are {allowed}")
     if not requested:

@@ -1,6 +1,7 @@
 """`consumers key create`, `list`, `revoke` and `rotate`."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -17,11 +18,12 @@ key_app = typer.Typer(no_args_is_help=True, help="Manage the secret keys to an o
 Org = Annotated[str, typer.Argument(metavar="ORG", help="Name of the organization.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key; `consumers key list` prints it.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="Environment that the key opens.")]
-DEFAULT_SCOPES = ",".join(keys.DEFAULT_SCOPES)
+ALL_SCOPES = ",".join(keys.SCOPES)
 Scopes = Annotated[
     str,
     typer.Option(
-        metavar="SCOPE,SCOPE", help=f"Scopes of the key, separated by commas. Allowed are {', '.join(keys.SCOPES)}."
+        metavar="SCOPE,SCOPE",
+        help=f"Scopes of the key, separated by commas; by default all. Allowed are {', '.join(keys.SCOPES)}.",
     ),
 ]
 Name = Annotated[str, typer.Option(help="Name shown in lists, for example the program that uses the key.")]
@@ -36,7 +38,7 @@ def create(
     org: Org,
     *,
     mode: ModeOption,
-    scopes: Scopes = DEFAULT_SCOPES,
+    scopes: Scopes = ALL_SCOPES,
     name: Name = "default",
     expires: Expires = None,
     json: Json = False,
@@ -47,10 +49,7 @@ def create(
     standard error. Exit status: 0; 1 if the organization does not exist or a value is
     invalid; 2 if an option is invalid.
     """
-    try:
-        expires_at = fields.timestamp(expires) if expires else None
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--expires") from error
+    expires_at = expiry_of(expires)
     requested = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     with transaction() as connection:
         created = keys.create(connection, org, mode, name=name, scopes=requested, expires_at=expires_at)
@@ -71,6 +70,8 @@ def list_all(org: Org, *, json: Json = False) -> None:
         return
     headings = ("ID", "MODE", "NAME", "KEY", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "SCOPES")
     print_table(headings, map(_cells, rows))
+    if any(keys.ADMIN in row.scopes and row.revoked_at is None for row in rows):
+        typer.echo(f"Keys of earlier releases: {keys.ADMIN_REMOVED}. Their other scopes work.", err=True)
 
 
 @key_app.command()
@@ -92,12 +93,21 @@ def revoke(key_id: KeyId, *, json: Json = False) -> None:
 def rotate(key_id: KeyId, *, json: Json = False) -> None:
     """Revoke a key, and create and print another with the same properties.
 
-    Environment, name, scopes and expiry stay the same. Exit status: 0, or 1
-    if the key does not exist, or is revoked or expired.
+    Environment, name, scopes and expiry stay the same; the removed scope
+    admin is left out. Exit status: 0, or 1 if the key does not exist, is
+    revoked or expired, or has no other scope.
     """
     with transaction() as connection:
         created = keys.rotate(connection, key_id)
     _print(created, json=json)
+
+
+def expiry_of(expires: str | None) -> datetime | None:
+    """Read the option --expires."""
+    try:
+        return fields.timestamp(expires) if expires else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--expires") from error
 
 
 def _print(created: NewKey, *, json: bool) -> None:
@@ -116,4 +126,5 @@ def _print(created: NewKey, *, json: bool) -> None:
 
 def _cells(key: Key) -> Iterable[object]:
     yield from (key.id, key.mode, key.name, f"{key.hint}…")
-    yield from (key.created_at, key.expires_at, key.revoked_at, key.last_used_at, key.scopes)
+    scopes = ["admin (removed)" if scope == keys.ADMIN else scope for scope in key.scopes]
+    yield from (key.created_at, key.expires_at, key.revoked_at, key.last_used_at, scopes)

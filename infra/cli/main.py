@@ -10,6 +10,7 @@ from infra.cli import setup
 from infra.cli.imports import app as import_app
 from infra.cli.index import index_app
 from infra.cli.keys import key_app
+from infra.cli.operators import operator_app
 from infra.cli.organizations import org_app
 from infra.cli.transaction import DatabaseError
 from infra.index.indices import SearchError
@@ -44,6 +45,7 @@ def consumers() -> None:
 
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
+app.add_typer(operator_app, name="operator")
 app.add_typer(import_app, name="import")
 app.add_typer(index_app, name="index")
 app.command("migrate")(setup.migrate_all)

@@ -95,7 +95,14 @@ def test_requests_far_from_the_limit_are_reported_to_redis(service: Service) -> 
 def test_idle_process_sees_a_limit_used_up_by_another_process(quiet: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "WAIT_SECONDS", 10)
     limit = 3 * FAR
-    caller = Caller(1, "live", "org", "USD", None, {"reads": limit}, "key", frozenset(), None, None)
+    caller = Caller(
+        key_id="key",
+        environment_id=1,
+        mode="live",
+        organization_id="org",
+        scopes=frozenset(),
+        limits={"reads": limit},
+    )
 
     async def used() -> int:
         async with Redis.from_url(quiet.settings.redis_url) as one, Redis.from_url(quiet.settings.redis_url) as other:

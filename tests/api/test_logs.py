@@ -8,6 +8,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from infra.accounts import keys, operators
 from tests.service import Account, Service
 from tests.waiting import wait_until
 
@@ -16,6 +17,7 @@ FIELDS = {
     "level",
     "timestamp",
     "request_id",
+    "key",
     "organization",
     "environment",
     "method",
@@ -36,6 +38,12 @@ def organization_id(account: Account) -> str:
         query = sa.text("SELECT organization_id FROM environments WHERE id = :id")
         organization: str = connection.execute(query, {"id": account.live_environment}).scalar_one()
     return organization
+
+
+def key_id(account: Account, mode: str) -> str:
+    with account.database.engine.connect() as connection:
+        [key] = [key for key in keys.list_all(connection, account.name) if key.mode == mode]
+    return key.id
 
 
 @pytest.mark.parametrize(
@@ -62,9 +70,37 @@ def test_request_logs_one_line(
     authenticated = route is not None and route.startswith("/api/")
     assert line.keys() == FIELDS
     assert (line["method"], line["route"], line["status"]) == (method, route, status)
+    assert line["key"] == (key_id(account, "test") if authenticated else None)
     assert line["organization"] == (organization_id(account) if authenticated else None)
     assert line["environment"] == ("test" if authenticated else None)
     assert 0 <= line["milliseconds"] < 10_000
+
+
+@pytest.mark.parametrize("kind", ["merchant", "operator"])
+def test_log_line_names_a_refused_key_too(account: Account, service: Service, kind: str) -> None:
+    with service.database.engine.begin() as connection:
+        if kind == "merchant":
+            key = keys.create(connection, account.name, "live")
+            path, secret, id_ = "/api/v1/orders", key.key, key.id
+        else:
+            operator = operators.create(connection)
+            path, secret, id_ = "/api/v1/ops/index", operator.key, operator.id
+
+    def line() -> dict[str, Any]:
+        request_id = f"test-{uuid4()}"
+        headers = {"X-Request-Id": request_id, "Authorization": f"Bearer {secret}"}
+        httpx.get(f"{service.url}{path}", headers=headers)
+        [written] = wait_until(lambda: lines(service, "api", request_id), what="the line")
+        return written
+
+    used = line()
+    assert (used["status"], used["key"]) == (200, id_)
+    assert (used["organization"] is None) == (kind == "operator")
+    with service.database.engine.begin() as connection:
+        revoke = keys.revoke if kind == "merchant" else operators.revoke
+        revoke(connection, id_)
+    refused = wait_until(lambda: (now := line())["status"] == 401 and now, what="the revocation")
+    assert (refused["key"], refused["organization"]) == (id_, None)
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "x" * 129, "{}", "a/b"])

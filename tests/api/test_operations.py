@@ -1,4 +1,4 @@
-"""Operations on the index over HTTP, for keys with the scope admin."""
+"""Operations on the index over HTTP, for operators."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -7,23 +7,22 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.accounts import keys
 from infra.local.servers import LocalServers
 from tests.api.freshness import run_sql
 from tests.indexer.server_faults import UNPARSABLE_METADATA
-from tests.service import Account, Service, new_service
+from tests.service import UNLIMITED_OPERATORS, Account, Service, new_service
 from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A separate service, because the rebuilds requested here would delay the tests of a shared service."""
-    with new_service(servers, tmp_path_factory.mktemp("service")) as running:
+    with new_service(servers, tmp_path_factory.mktemp("service"), UNLIMITED_OPERATORS) as running:
         yield running
 
 
 def status(account: Account) -> Any:
-    return account.live.get("/ops/index").raise_for_status().json()
+    return account.operator.get("/ops/index").raise_for_status().json()
 
 
 def finished_rebuild(account: Account) -> Any:
@@ -52,35 +51,25 @@ def test_index_status_is_returned(account: Account) -> None:
     assert set(live["aliases"]) == {"read", "write"}
 
 
-@pytest.mark.parametrize("request_", ["", "/rebuild", "/cancel", "/pause", "/resume", "/rollback", "/drop", "/reindex"])
-def test_key_without_admin_scope_is_403(account: Account, service: Service, request_: str) -> None:
-    with service.database.engine.begin() as connection:
-        plain = keys.create(connection, account.name, "live").key
-    method = "POST" if request_ else "GET"
-    headers = {"Authorization": f"Bearer {plain}"}
-    response = httpx.request(method, f"{service.url}/api/v1/ops/index{request_}", headers=headers)
-    assert (response.status_code, response.json()["error"]) == (HTTPStatus.FORBIDDEN, "Forbidden")
-
-
 def test_rebuild_is_requested_followed_and_rolled_back(account: Account) -> None:
     created = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status()
-    accepted = account.live.post("/ops/index/rebuild")
+    accepted = account.operator.post("/ops/index/rebuild")
     assert accepted.status_code == HTTPStatus.ACCEPTED
     rebuild = accepted.json()
-    refused = account.live.post("/ops/index/rebuild")
+    refused = account.operator.post("/ops/index/rebuild")
     assert refused.status_code == HTTPStatus.CONFLICT
     assert refused.json()["message"].startswith(f"{rebuild['indexName']} is already being built")
     done = wait_until(lambda: finished_rebuild(account), 60, "the rebuild")
     assert (done["id"], done["phase"], done["state"]) == (rebuild["id"], "done", "live")
-    rollback = account.live.post("/ops/index/rollback")
+    rollback = account.operator.post("/ops/index/rollback")
     assert (rollback.status_code, rollback.json()["wanted"]) == (HTTPStatus.ACCEPTED, "rollback")
     wait_until(lambda: status(account)["generations"][-1]["state"] == "kept", 60, "the rollback")
     token = {"Consistency-Token": created.headers["Consistency-Token"]}
     assert account.live.get("/consumers", headers=token).json()["data"][0]["fullName"] == "Zoë"
-    assert account.live.post("/ops/index/drop").status_code == HTTPStatus.ACCEPTED
+    assert account.operator.post("/ops/index/drop").status_code == HTTPStatus.ACCEPTED
     wait_until(lambda: len(status(account)["generations"]) == 1, 60, "the kept index to go")
     for request in ("cancel", "pause", "resume", "rollback", "drop"):
-        assert account.live.post(f"/ops/index/{request}").status_code == HTTPStatus.CONFLICT
+        assert account.operator.post(f"/ops/index/{request}").status_code == HTTPStatus.CONFLICT
 
 
 def state_of(client: httpx.Client, consumer: str) -> Any:
@@ -92,12 +81,12 @@ def test_consumer_index_state_is_returned(account: Account) -> None:
         "/consumers", json={"fullName": "Zoë"}, headers={"Prefer": "wait=10"}
     ).raise_for_status()
     consumer, version = created.json()["id"], int(created.headers["ETag"].strip('"'))
-    state = state_of(account.live, consumer)
+    state = state_of(account.operator, consumer)
     assert (state["databaseVersion"], state["isSearchable"], state["change"]) == (version, True, None)
     [live] = [each for each in state["generations"] if each["state"] == "live"]
     assert (live["version"], live["isDeleted"]) == (version, False)
     account.live.delete(f"/consumers/{consumer}", headers={"Prefer": "wait=10"}).raise_for_status()
-    state = state_of(account.live, consumer)
+    state = state_of(account.operator, consumer)
     assert (state["databaseVersion"], state["isSearchable"]) == (None, False)
     [live] = [each for each in state["generations"] if each["state"] == "live"]
     assert (live["version"], live["isDeleted"]) == (version + 1, True)
@@ -108,16 +97,42 @@ def test_index_state_has_the_reason_of_a_refusal(account: Account) -> None:
     account.settled()
     poison = "UPDATE consumers SET metadata = CAST(:m AS jsonb) WHERE id = :id"
     run_sql(account, poison, id=consumer, m=UNPARSABLE_METADATA)
-    state = wait_until(lambda: (now := state_of(account.live, consumer))["change"]["error"] and now, what="a refusal")
+    operator = account.operator
+    state = wait_until(lambda: (now := state_of(operator, consumer))["change"]["error"] and now, what="a refusal")
     assert state["isSearchable"] is False
     assert state["change"]["version"] == state["databaseVersion"]
     assert "mapper_parsing_exception" in state["change"]["error"]
     account.live.delete(f"/consumers/{consumer}").raise_for_status()
 
 
-def test_consumer_of_another_environment_is_unknown(account: Account) -> None:
+def test_consumer_of_any_environment_is_known_and_further_ids_are_404(account: Account) -> None:
+    for client in (account.live, account.test):
+        consumer = client.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
+        account.settled()
+        assert state_of(account.operator, consumer)["isSearchable"] is True
+    for unknown in ("cons_" + "0" * 26, "x"):
+        response = account.operator.get(f"/ops/consumers/{unknown}/index-state")
+        assert (response.status_code, response.json()["error"]) == (HTTPStatus.NOT_FOUND, "Consumer not found")
+
+
+def test_document_of_a_foreign_environment_is_not_searchable(account: Account) -> None:
     consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
     account.settled()
-    for unknown in (consumer, "cons_" + "0" * 26, "x"):
-        response = account.test.get(f"/ops/consumers/{unknown}/index-state")
-        assert (response.status_code, response.json()["error"]) == (HTTPStatus.NOT_FOUND, "Consumer not found")
+    index, search = f"{account.database.settings.index_prefix}-0*", account.database.search
+    [document] = search.search(index=index, body={"query": {"ids": {"values": [consumer]}}})["hits"]["hits"]
+    foreign = {"doc": {"environmentId": str(account.test_environment)}}
+    search.update(index=document["_index"], id=consumer, body=foreign, params={"refresh": "true"})
+    assert state_of(account.operator, consumer)["isSearchable"] is False
+
+
+def test_operation_has_neither_token_nor_wait(account: Account) -> None:
+    headers = {"Prefer": "wait=10", "Idempotency-Key": "k"}
+    environment = {"environment": f"{account.name}:live"}
+    responses = [account.operator.post("/ops/index/verify", json=environment, headers=headers) for _ in range(2)]
+    assert [response.status_code for response in responses] == [HTTPStatus.ACCEPTED] * 2
+    assert responses[0].json() == responses[1].json()
+    assert [response.headers.get("Idempotent-Replayed") for response in responses] == [None, "true"]
+    for name in ("Consistency-Token", "Index-State", "Preference-Applied"):
+        assert name not in responses[0].headers
+    other = account.operator.post("/ops/index/repair", json=environment, headers=headers)
+    assert other.status_code == HTTPStatus.CONFLICT

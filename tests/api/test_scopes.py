@@ -6,14 +6,13 @@ from typing import Any, NamedTuple, get_origin
 
 import httpx
 import pytest
-from litestar import Litestar
 
-from api.app import route_handlers
-from api.openapi.endpoints import Endpoint, endpoints
+from api.openapi.endpoints import Endpoint
 from api.scopes import FieldScope
 from infra.accounts import keys
 from infra.accounts.keys import SCOPES
 from tests.api.resources import add_to_new_audience, count_rows, create
+from tests.endpoints import merchant_endpoints
 from tests.service import Account, Service
 
 SAMPLES: dict[str, Any] = {
@@ -23,13 +22,6 @@ SAMPLES: dict[str, Any] = {
     "filter": "email:*",
 }
 """A value for each field with a scope of its own."""
-
-
-def merchant_endpoints() -> Iterator[Endpoint]:
-    app = Litestar(route_handlers=route_handlers(), openapi_config=None)
-    for endpoint in endpoints(app.routes):
-        if endpoint.is_authenticated and endpoint.resource != "ops":
-            yield endpoint
 
 
 class Clients:

@@ -56,7 +56,7 @@ def write(
     request: Request[Any, Any, Any] = REQUEST,
 ) -> Outcome:
     """Insert a consumer as a request does; the nth attempt is interrupted by the nth interruption, after the insert."""
-    caller = cast("Caller", SimpleNamespace(environment_id=environment.id))
+    caller = Caller(key_id="key", environment_id=environment.id, mode="live", organization_id="org", scopes=frozenset())
     outcome = Outcome(woken=0, attempts=0, result="")
 
     def wake(*, now: bool = False) -> None:

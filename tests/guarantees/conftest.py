@@ -8,7 +8,7 @@ from infra.local.errors import LocalError
 from infra.local.server import Server
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.indexer.conftest import Pipeline, new_pipeline
-from tests.service import Service, new_database
+from tests.service import UNLIMITED_OPERATORS, Service, new_database
 from tests.waiting import wait_until
 
 
@@ -31,7 +31,7 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServe
 def own_service(own_servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The whole service on the private servers, with two processes of the API."""
     with new_database(own_servers) as database:
-        running = Service(database, tmp_path_factory.mktemp("service"))
+        running = Service(database, tmp_path_factory.mktemp("service"), UNLIMITED_OPERATORS)
         try:
             running.start("api", workers=2)
             for name in ("worker", "background", "beat"):

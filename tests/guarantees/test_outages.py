@@ -148,11 +148,11 @@ def test_verify_and_repair_work_while_redis_is_away(deployment: Deployment) -> N
         deployment.account.database.search.delete(index=index, id=consumer, params={"refresh": "true"})
 
     def complete_run(kind: str, listed_at: str, **parameters: Any) -> Any:
-        accepted = deployment.account.live.post(f"/ops/index/{kind}", json=parameters)
+        accepted = deployment.account.operator.post(f"/ops/index/{kind}", json=parameters)
         number = accepted.raise_for_status().json()["id"]
 
         def find() -> Any:
-            runs = deployment.account.live.get(f"/ops/index/{listed_at}").raise_for_status().json()["runs"]
+            runs = deployment.account.operator.get(f"/ops/index/{listed_at}").raise_for_status().json()["runs"]
             return next((each for each in runs if each["id"] == number and each["finishedAt"]), None)
 
         return wait_until(find, 60, f"the run to {kind}")

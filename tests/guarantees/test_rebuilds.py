@@ -22,7 +22,7 @@ from infra.local.servers import LocalServers
 from tests.guarantees.conftest import crash
 from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.guarantees.random_client import RandomClient
-from tests.service import CELERY, Account, Service, new_account, new_service
+from tests.service import CELERY, UNLIMITED_OPERATORS, Account, Service, new_account, new_service
 from tests.waiting import wait_until
 
 CONSUMERS = int(os.environ.get("REBUILT_CONSUMERS", "20000"))
@@ -39,7 +39,7 @@ SEED = sa.text("""
 
 @pytest.fixture(scope="module")
 def rebuilt_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with new_service(servers, tmp_path_factory.mktemp("service")) as service:
+    with new_service(servers, tmp_path_factory.mktemp("service"), UNLIMITED_OPERATORS) as service:
         yield service
 
 
@@ -61,11 +61,11 @@ def seeded(rebuilt_service: Service) -> Iterator[Account]:
 
 
 def send_request(account: Account, request: str) -> Any:
-    return account.live.post(f"/ops/index/{request}").raise_for_status().json()
+    return account.operator.post(f"/ops/index/{request}").raise_for_status().json()
 
 
 def rebuild_state(account: Account) -> Any:
-    return account.live.get("/ops/index").raise_for_status().json()["rebuild"]
+    return account.operator.get("/ops/index").raise_for_status().json()["rebuild"]
 
 
 def finished_rebuild(account: Account) -> Any:
@@ -127,7 +127,7 @@ def test_rebuild_and_rollback_under_writes_and_kills_lose_nothing(seeded: Accoun
     with Reader(seeded) as reader, ThreadPoolExecutor(CLIENTS) as pool:
         running = [pool.submit(client.run, CHANGES // CLIENTS) for client in clients]
         assert send_request(seeded, "rebuild")["phase"] == "requested"
-        assert seeded.live.post("/ops/index/rebuild").status_code == httpx.codes.CONFLICT
+        assert seeded.operator.post("/ops/index/rebuild").status_code == httpx.codes.CONFLICT
         for number in range(1, KILLS + 1):
             wait_until(partial(reached, number * CONSUMERS // (KILLS + 1)), PATIENCE_SECONDS, "progress")
             rebuilt_service.stop("background", signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_poller_rebuilds_while_the_worker_is_away(seeded: Account, rebuilt_servi
 @pytest.mark.parametrize("request_", ["rebuild", "rollback", "drop"])
 def test_rebuild_rollback_and_drop_are_also_tasks(seeded: Account, rebuilt_service: Service, request_: str) -> None:
     def generations() -> list[tuple[str, str]]:
-        listed = seeded.live.get("/ops/index").raise_for_status().json()["generations"]
+        listed = seeded.operator.get("/ops/index").raise_for_status().json()["generations"]
         return [(each["indexName"], each["state"]) for each in listed]
 
     if request_ != "rebuild":

@@ -155,7 +155,7 @@ def test_progress_is_equal_in_cli_api_and_metrics(
             send_request(pipeline, "pause")
             for phase, filled in (("filling", 20), ("done", 50)):
                 shown = json.loads(consumers("index", "status", "--json").out)["rebuild"]
-                over_http = account.live.get("/ops/index").raise_for_status().json()["rebuild"]
+                over_http = account.operator.get("/ops/index").raise_for_status().json()["rebuild"]
                 counted = metrics(service)
                 assert (shown["phase"], shown["documents"], shown["total"]) == (phase, filled, 50)
                 assert {**over_http, "lagMs": 0} == {**shown, "lagMs": 0}

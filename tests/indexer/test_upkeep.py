@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from indexer import upkeep
+from infra.accounts import operators
 from tests.indexer.conftest import Pipeline
 from tests.waiting import wait_until
 
 NUMBER = 2500
 CLEAR = """
 from indexer import upkeep
+from infra.accounts import operators
 from infra import settings
 from infra.database.engine import open_engine
 upkeep.clear_deleted_audiences(open_engine(settings.load()))
@@ -113,3 +115,15 @@ def test_idempotency_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:
         assert upkeep.delete_expired_keys(pipeline.database.engine) == NUMBER - 1
     assert upkeep.delete_expired_keys(pipeline.database.engine) == 1
     assert pipeline.run("SELECT count(*), min(left(key, 2)) FROM idempotency_keys") == [(NUMBER, "23")]
+
+
+def test_operators_idempotency_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:
+    with pipeline.database.engine.begin() as connection:
+        operator = operators.create(connection)
+    insert = """INSERT INTO operator_idempotency_keys
+            (operator_key_id, key, fingerprint, status, headers, body, created_at)
+        SELECT :operator, age, '', 202, '{}', '', now() - CAST(age AS interval)
+        FROM (VALUES ('24 hours 1 second'), ('23 hours 59 minutes')) AS a (age)"""
+    pipeline.run(insert, operator=operator.id)
+    assert upkeep.delete_expired_keys(pipeline.database.engine) == 1
+    assert pipeline.run("SELECT left(key, 2) FROM operator_idempotency_keys") == [("23",)]

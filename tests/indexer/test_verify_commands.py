@@ -73,24 +73,24 @@ def test_verify_and_repair_over_http(account: Account, tampered: str) -> None:
         number = accepted.json()["id"]
 
         def run() -> dict[str, object] | None:
-            runs = account.live.get("/ops/index/verify").raise_for_status().json()["runs"]
+            runs = account.operator.get("/ops/index/verify").raise_for_status().json()["runs"]
             return next((each for each in runs if each["id"] == number and each["finishedAt"]), None)
 
         return wait_until(run, what="the run") or {}
 
-    run_ = finished(account.live.post("/ops/index/verify", json=body))
+    run_ = finished(account.operator.post("/ops/index/verify", json=body))
     assert (run_["state"], run_["causes"]) == ("done", {"missing": 1})
-    assert finished(account.live.post("/ops/index/repair", json={"run": run_["id"]}))["mended"] == 1
+    assert finished(account.operator.post("/ops/index/repair", json={"run": run_["id"]}))["mended"] == 1
     account.settled()
     assert account.database.documents(account.live_environment).keys() >= {tampered}
-    assert finished(account.live.post("/ops/index/verify", json=body))["causes"] == {}
-    assert account.live.post("/ops/index/verify", json={"environment": "nobody:live"}).status_code == 400
-    assert account.live.post("/ops/index/repair", json={"run": 999999}).status_code == 400
+    assert finished(account.operator.post("/ops/index/verify", json=body))["causes"] == {}
+    assert account.operator.post("/ops/index/verify", json={"environment": "nobody:live"}).status_code == 400
+    assert account.operator.post("/ops/index/repair", json={"run": 999999}).status_code == 400
 
 
 def finished_reindex(account: Account, number: int) -> dict[str, object]:
     def find() -> dict[str, object] | None:
-        runs = account.live.get("/ops/index/reindex").raise_for_status().json()["runs"]
+        runs = account.operator.get("/ops/index/reindex").raise_for_status().json()["runs"]
         return next((each for each in runs if each["id"] == number and each["finishedAt"]), None)
 
     return wait_until(find, what="the run") or {}
@@ -126,7 +126,7 @@ def test_reindex_over_http(account: Account) -> None:
 )
 def test_invalid_reindex_is_refused_over_http(account: Account, parameters: dict[str, str], field: str) -> None:
     body = {name: value.replace("{account}", account.name) for name, value in parameters.items()}
-    response = account.live.post("/ops/index/reindex", json=body)
+    response = account.operator.post("/ops/index/reindex", json=body)
     assert response.status_code == 400
     assert [fault["field"] for fault in response.json()["details"]] == [field]
 
@@ -151,7 +151,7 @@ def test_run_is_requested_by_a_task(
     subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
 
     def is_done() -> bool:
-        runs = account.live.get(f"/ops/index/{listed_at}").raise_for_status().json()["runs"]
+        runs = account.operator.get(f"/ops/index/{listed_at}").raise_for_status().json()["runs"]
         return (kind, environment, 1, "done") in [
             (each["kind"], each["environment"], each["compared"], each["state"]) for each in runs
         ]

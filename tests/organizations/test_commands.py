@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from infra.accounts.keys import DEFAULT_SCOPES, SCOPES
+from infra.accounts.keys import SCOPES
 from tests.cli import ConsumersCommand
 from tests.service import Database
 
@@ -47,7 +47,7 @@ def test_new_organization_has_both_environments(consumers: ConsumersCommand, dat
         (["org", "create", "a" * 256], "1 to 255"),
         (["org", "limits", "nobody", "--reads", "1"], "no organization 'nobody'"),
         (["key", "create", "nobody", "--mode", "live"], "no organization 'nobody'"),
-        (["key", "create", "twin", "--mode", "live", "--scopes", "read:all,admin"], "unknown scopes: read:all"),
+        (["key", "create", "twin", "--mode", "live", "--scopes", "read:all"], "unknown scopes: read:all"),
         (["key", "create", "twin", "--mode", "live", "--scopes", ","], "needs a scope"),
         (["key", "create", "twin", "--mode", "live", "--expires", "2020-01-01"], "in the past"),
         (["key", "list", "nobody"], "no organization 'nobody'"),
@@ -102,7 +102,7 @@ def test_secret_is_shown_once_and_only_its_hash_is_stored(
         "organization": org,
         "mode": "test",
         "name": "ci",
-        "scopes": list(DEFAULT_SCOPES),
+        "scopes": list(SCOPES),
         "expiresAt": None,
     }
     (row,) = rows(database, "SELECT * FROM api_keys WHERE id = :id", id=created["id"])
@@ -119,9 +119,9 @@ def test_standard_output_has_only_the_key(consumers: ConsumersCommand, org: str)
 
 
 def test_key_has_the_requested_scopes_and_expiry(consumers: ConsumersCommand, org: str) -> None:
-    options = ("--scopes", "admin, read:orders,admin", "--expires", "2999-01-01T01:00:00+01:00")
+    options = ("--scopes", "write:orders, read:orders,write:orders", "--expires", "2999-01-01T01:00:00+01:00")
     created = json.loads(consumers("key", "create", org, "--mode", "live", *options, "--json").out)
-    assert created["scopes"] == ["read:orders", "admin"]
+    assert created["scopes"] == ["read:orders", "write:orders"]
     assert created["expiresAt"] == "2999-01-01T00:00:00.000Z"
 
 

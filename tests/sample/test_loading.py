@@ -78,7 +78,7 @@ def test_demo_key_has_default_scopes_and_a_private_file(database: Database, tmp_
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text() == secret
     key = find_key(database, secret)
-    assert (key.organization, key.mode, key.scopes) == ("demo", "live", list(keys.DEFAULT_SCOPES))
+    assert (key.organization, key.mode, key.scopes) == ("demo", "live", list(keys.SCOPES))
 
 
 def test_second_start_changes_nothing(database: Database, tmp_path: Path) -> None:

@@ -4,31 +4,17 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import msgspec
-import pytest
-from litestar import Litestar
 
-from api.app import route_handlers
 from api.audiences.schemas import Audience, AudienceCount, AudienceReference, MembersChanged
-from api.openapi.endpoints import Endpoint, endpoints
 from api.orders.schemas import Order
-from api.scopes import FieldScope
 from infra.index.documents import Consumer
-
-# Dependencies without a marker are deprecated in Litestar 2, and the way of this project.
-pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
+from tests.endpoints import authenticated_endpoints, merchant_endpoints
 
 RESOURCES: dict[type[msgspec.Struct], str] = {
     Consumer: "consumers",
     Order: "orders",
     **dict.fromkeys((Audience, AudienceReference, AudienceCount, MembersChanged), "audiences"),
 }
-
-
-def merchant_endpoints() -> list[Endpoint]:
-    app = Litestar(route_handlers=route_handlers(), openapi_config=None)
-    found = [endpoint for endpoint in endpoints(app.routes) if endpoint.is_authenticated and endpoint.resource != "ops"]
-    assert len(found) >= 20
-    return found
 
 
 def shown_resources(annotation: Any, member: str | None = None) -> Iterator[tuple[str, str | None]]:
@@ -49,12 +35,16 @@ def test_reads_require_the_scopes_of_all_shown_data() -> None:
             continue
         shown = set(shown_resources(endpoint.answer))
         assert shown, endpoint.path
-        field_scopes = endpoint.parameters.field_scopes if endpoint.parameters else ()
+        field_scopes = {
+            (required.name(struct), str(required.scope))
+            for struct in endpoint.inputs
+            for required in struct.field_scopes
+        }
         for resource, member in shown:
             if member is None:
                 assert f"read:{resource}" in endpoint.options.scopes, endpoint.path
             else:
-                assert FieldScope("include", f"read:{resource}", member) in field_scopes, endpoint.path
+                assert (f"include={member}", f"read:{resource}") in field_scopes, endpoint.path
 
 
 def test_writes_require_the_scope_of_the_written_resource_and_show_no_other() -> None:
@@ -88,3 +78,10 @@ def test_fields_that_select_by_data_of_another_resource_require_its_scope() -> N
 
 
 RULE_WRITES = ("POST /audiences", "PUT /audiences/{audience_id}")
+
+
+def test_only_the_operations_are_for_operators() -> None:
+    for endpoint in authenticated_endpoints():
+        assert endpoint.options
+        assert endpoint.is_for_operators == (endpoint.resource == "ops"), endpoint.path
+        assert bool(endpoint.options.scopes) != endpoint.is_for_operators, endpoint.path
