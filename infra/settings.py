@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,60}$")] = "consumers"
     """Prefix of every index and alias name, so several services can share a cluster."""
     limit_reads: Limit = 1000
-    """Read requests per minute of an environment; 0 is unlimited. Organizations may have limits of their own."""
+    """Read requests per minute of an environment, or an operator key; 0 is unlimited. Organizations may have others."""
     limit_writes: Limit = 500
     """Write requests per minute, likewise."""
     limit_batch: Limit = 100
