@@ -2,6 +2,8 @@
 
 Litestar carries the options of a route in an untyped dictionary, `opt`. This project puts a single typed value there,
 so the type checker finds a misspelled scope and a missing option.
+
+`admit` (`api/app.py`) checks the rate limit and the scopes before the handler runs.
 """
 
 from typing import Any, Literal, NamedTuple

@@ -1,6 +1,6 @@
 """Transactions of requests. Each writing request has a single transaction, begun, retried and committed here.
 
-A write inserts first and explains a conflict later:
+A write that creates rows inserts first, and explains a conflict later (a change of stored rows looks first):
 1. A body without schema faults is inserted at once. Nothing looks for taken values beforehand: most requests have
    none, and only a unique index sees the uncommitted value of a concurrent request.
 2. A unique violation aborts the transaction. PostgreSQL names only the first conflict, so this is not the response.

@@ -234,4 +234,8 @@ CONSUMER_FIELDS = (
     ConsumerField("fullName", "full_name", lambda value, _: full_name(value)),
     ConsumerField("externalId", "external_id", lambda value, _: external_id(value)),
 )
-"""The statements that store consumers, the filter language, and the importer take their fields from this list."""
+"""The statements that store consumers, the filter language, and the importer take their fields from this list.
+
+Each field here is text. A field of another type also needs a type in the filter language (`FIELDS` in
+`infra/filters/conditions.py`) and terms (`infra/index/terms.py`).
+"""

@@ -1,4 +1,4 @@
-"""What all tests share: the real servers."""
+"""Fixtures for all tests: the real servers."""
 
 import shutil
 import signal
@@ -12,13 +12,14 @@ from tests.databases import drop_template
 
 pytest_plugins = ["tests.service", "tests.parts"]
 
-# A shell that runs this in the background has SIGINT ignored, and so would every process a test interrupts.
+# A shell starts a background job with SIGINT ignored. The processes started by tests would inherit this, and no test
+# could interrupt its processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A place for those of all processes: one that is killed leaves its own behind."""
+    """A folder for the temporary files of all processes, because a killed process leaves its files behind."""
     folder = tmp_path_factory.mktemp("t")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))

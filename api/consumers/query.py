@@ -1,7 +1,13 @@
 """Bodies of `_search` requests for the list and the search. Pure functions: parameters in, a body out.
 
-To add a sort, add the field to `SortField`. The field must be declared in `infra/index/mapping.py`. A nullable field,
-unless a keyword, also needs a sub-field for each direction (`_sorted` there), and must be in `NULL_SUBSTITUTED`.
+To add a sort:
+
+1. Declare the field in `infra/index/mapping.py`, if it is not declared there. A new field or sub-field exists only in
+   generations built later, so rebuild the index before clients use the sort.
+2. Add the field to `SortField`: the request type and the OpenAPI document take the allowed values from `SortField`.
+3. For a nullable field, decide how nulls come last. Add a keyword to `NULLABLE_KEYWORDS`. Any other type needs a
+   sub-field for each direction (`_sorted` in `mapping.py`), and belongs in `NULL_SUBSTITUTED`.
+
 To change the ranking of `q`, change `matching.ranking_clause`; to change the order of equal ranks, `search_order`.
 """
 
@@ -20,7 +26,9 @@ Direction = Literal["asc", "desc"]
 SortField = Literal["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
 
 NULL_SUBSTITUTED = frozenset({"fullName", "lastOrderAt"})
-"""Fields sorted by the sub-fields `asc` and `desc`, each with its own substitute for null."""
+"""Fields sorted by the sub-fields `asc` and `desc`, each with a separate substitute for null."""
+NULLABLE_KEYWORDS = frozenset({"email"})
+"""Keywords that may be null: OpenSearch sorts nulls last by the option `missing`."""
 REVERSED = {"asc": "desc", "desc": "asc", "_last": "_first"}
 
 
@@ -45,7 +53,7 @@ def list_order(environment_id: int, sort_by: SortField, direction: Direction) ->
     """Return the order of the list: by a field, nulls last, ties by id in the same direction."""
     options: dict[str, str] = {"order": direction}
     field = f"{sort_by}.{direction}" if sort_by in NULL_SUBSTITUTED else sort_by
-    clauses = [{field: options | {"missing": "_last"} if sort_by == "email" else options}, {"id": options}]
+    clauses = [{field: options | {"missing": "_last"} if sort_by in NULLABLE_KEYWORDS else options}, {"id": options}]
     if (sort_by, direction) == ("createdAt", "desc"):
         # With the environment in front, this is the storage order of the index: pages are read, not sorted.
         return Order([{"environmentId": {"order": "asc"}}, *clauses], [str(environment_id)])

@@ -77,7 +77,8 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewCo
 
     Raises:
         Problem: 400 if the draft has schema faults; names every taken value as well.
-        IntegrityError: a value is taken; `explain_conflict` names all such values.
+        IntegrityError: a value is taken; `explain_conflict` names all such values (`api/transactions.py` has the reason
+            for this order).
     """
     if draft.faults:
         await explain_conflict(connection, caller, draft)

@@ -24,9 +24,9 @@ from infra.queue import BUILD, REBUILD
 @get("/", opt=READ, summary="Status of the index, its backlog, and the workers")
 async def index(state: State) -> Response[Status]:
     async with state.engine.connect() as connection:
-        found = await connection.run_sync(status.database_status)
-    await asyncio.to_thread(status.add_index_status, state.settings, found)
-    return ok(found).response()
+        report = await connection.run_sync(status.database_status)
+    await asyncio.to_thread(status.add_index_status, state.settings, report)
+    return ok(report).response()
 
 
 def _route(request: Request) -> HTTPRouteHandler:

@@ -137,7 +137,7 @@ class Runner:
         claims.release(self.engine, run)
 
     def _stored_suspects(self, run: ClaimedRun, scope: Scope) -> Iterator[Comparison]:
-        """Confirm the stored differences of the run to repair as if newly suspected."""
+        """Treat the stored differences of the run `run.repairs` as suspects, and confirm the remaining differences."""
         after: str | None = run.position
         while after is not None:
             values = {"id": run.repairs, "after": after, "rows": suspects.BATCH}

@@ -208,10 +208,10 @@ def _expectation(remaining: str, expected: Collection[str]) -> str:
         return "The quotes are not closed, or other text is directly beside them"
     if "VALUE" in expected:
         return "Expected a value"
-    found = repr(remaining[:MAX_QUOTED]) if remaining.strip() else "the end"
+    actual = repr(remaining[:MAX_QUOTED]) if remaining.strip() else "the end"
     if "FIELD" in expected:
-        return f"Expected a condition, such as email:*, but found {found}"
-    return f"Expected {'AND or OR' if remaining.strip() else 'a closing bracket'}, but found {found}"
+        return f"Expected a condition, such as email:*, but found {actual}"
+    return f"Expected {'AND or OR' if remaining.strip() else 'a closing bracket'}, but found {actual}"
 
 
 def _at(token: Token, message: str) -> str:

@@ -67,8 +67,8 @@ PLUGIN = (
         "53d7f2e28016022a9bffe6435c716471b902e972551067ca2d761c587892608e",
     ),
 )
-# ICU, and the locale provider for Java. OpenSearch creates no index on a Java without the Thai word breaks, which the
-# packaged Java lacks, so ICU provides them. ICU must not be in the plugin folder as well.
+# ICU, and the locale provider for Java. OpenSearch needs Thai word breaks to create an index. The packaged Java has no
+# Thai word breaks, so ICU provides them. ICU must not be in the plugin folder as well.
 LIBRARIES = (
     Artifact(
         "com.ibm.icu",

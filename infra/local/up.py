@@ -1,4 +1,11 @@
-"""`make up`: start the servers, migrate, create the first index, start API and workers, load sample data."""
+"""`make up`: start everything on this machine, and restart a process that ends or hangs.
+
+1. Start PostgreSQL, Valkey and OpenSearch (`servers.py`).
+2. Migrate the database, and create the first index.
+3. Start API, workers and beat (`services.py`).
+4. Load the sample data (`sample/`).
+5. Restart every process that ends or makes no progress, until Ctrl-C (`watch.py`).
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ import pytest
 from tests.api.resources import add_to_new_audience, count_rows, create, faults
 from tests.service import Account, Service, new_account
 
-GIVEN: dict[str, Any] = {
+JOSE: dict[str, Any] = {
     "email": "José@example.com",
     "phone": "+442079460958",
     "fullName": "José García",
@@ -21,7 +21,7 @@ UNKNOWN = "cons_00000000000000000000000000"
 
 @pytest.fixture
 def jose(account: Account) -> dict[str, Any]:
-    return create(account.live, **GIVEN)
+    return create(account.live, **JOSE)
 
 
 def put(account: Account, consumer: dict[str, Any], **fields: Any) -> httpx.Response:
@@ -32,7 +32,7 @@ def fetch(account: Account, consumer: dict[str, Any], **options: Any) -> httpx.R
     return account.live.get(f"/consumers/{consumer['id']}", **options)
 
 
-@pytest.mark.parametrize("field", GIVEN)
+@pytest.mark.parametrize("field", JOSE)
 def test_update_changes_only_the_field_sent(account: Account, jose: dict[str, Any], field: str) -> None:
     new = {
         "email": "Pepe@Example.COM",
@@ -41,16 +41,16 @@ def test_update_changes_only_the_field_sent(account: Account, jose: dict[str, An
         "metadata": {"tier": "lead"},
         "externalId": "crm/2",
     }
-    kept = {
+    stored = {
         "email": "Pepe@example.com",
         "phone": "+12025550143",
         "fullName": "Pepe",
-        "metadata": GIVEN["metadata"] | {"tier": "lead"},
+        "metadata": JOSE["metadata"] | {"tier": "lead"},
         "externalId": "crm/2",
     }
     response = put(account, jose, **{field: new[field]})
     assert response.status_code == 200
-    assert response.json() == jose | {field: kept[field], "updatedAt": response.json()["updatedAt"]}
+    assert response.json() == jose | {field: stored[field], "updatedAt": response.json()["updatedAt"]}
     assert response.json()["updatedAt"] >= jose["updatedAt"]
     assert fetch(account, jose).text == response.text
     assert response.headers["ETag"] == fetch(account, jose).headers["ETag"]
@@ -58,7 +58,7 @@ def test_update_changes_only_the_field_sent(account: Account, jose: dict[str, An
     assert response.text in account.live.get("/consumers").text
 
 
-@pytest.mark.parametrize("field", GIVEN)
+@pytest.mark.parametrize("field", JOSE)
 def test_null_clears_a_field(account: Account, jose: dict[str, Any], field: str) -> None:
     response = put(account, jose, **{field: None})
     assert response.json() == jose | {field: None, "updatedAt": response.json()["updatedAt"]}
@@ -80,13 +80,13 @@ def test_get_edit_put_changes_only_the_edited_field(account: Account, jose: dict
     ],
 )
 def test_sending_back_a_response_changes_nothing(account: Account, metadata: Any) -> None:
-    created = account.live.post("/consumers", json=GIVEN | {"metadata": metadata})
+    created = account.live.post("/consumers", json=JOSE | {"metadata": metadata})
     before = fetch(account, created.json())
     account.settled()
     bodies: list[Any] = [
         before.json(),
         {},
-        {"fullName": f" {GIVEN['fullName']} "},
+        {"fullName": f" {JOSE['fullName']} "},
         {"metadata": {}} if metadata else {},
     ]
     for body in bodies:
@@ -206,7 +206,7 @@ def test_value_of_another_consumer_is_refused_with_a_message(
 
 
 def test_own_values_may_be_repeated_in_another_case(account: Account, jose: dict[str, Any]) -> None:
-    response = put(account, jose, email="JOSÉ@EXAMPLE.com", externalId=GIVEN["externalId"])
+    response = put(account, jose, email="JOSÉ@EXAMPLE.com", externalId=JOSE["externalId"])
     assert (response.status_code, response.json()["email"]) == (200, "JOSÉ@example.com")
 
 
@@ -242,7 +242,7 @@ def test_delete_returns_the_consumer_and_removes_all_its_rows(account: Account, 
     assert account.live.get(f"/audiences/{audience}").status_code == 200
     account.settled()
     assert account.live.get("/consumers").json()["data"] == []
-    again = create(account.live, **GIVEN)
+    again = create(account.live, **JOSE)
     assert again["id"] != jose["id"]
     account.settled()
     assert json.loads(account.live.get("/consumers").text)["data"] == [again]

@@ -24,7 +24,7 @@ upkeep.clear_deleted_audiences(open_engine(settings.load()))
 
 def deleted_audience(pipeline: Pipeline, number: int) -> str:
     """Create a deleted audience of some consumers, all of them also in a second audience."""
-    [(gone,)] = pipeline.run(
+    [(deleted_id,)] = pipeline.run(
         """WITH c AS (INSERT INTO consumers (environment_id) SELECT :e FROM generate_series(1, :number) RETURNING id),
         a AS (INSERT INTO audiences (environment_id, name, type, deleted_at)
               VALUES (:e, 'Gone', 'STATIC', now()), (:e, 'Left', 'STATIC', NULL) RETURNING id, name),
@@ -32,7 +32,7 @@ def deleted_audience(pipeline: Pipeline, number: int) -> str:
         SELECT id FROM a WHERE name = 'Gone'""",
         number=number,
     )
-    return str(gone)
+    return str(deleted_id)
 
 
 def members(pipeline: Pipeline, audience: str) -> int:
@@ -44,27 +44,27 @@ def exists(pipeline: Pipeline, audience: str) -> bool:
 
 
 def test_memberships_are_cleared_in_short_bulk_transactions(pipeline: Pipeline) -> None:
-    gone = deleted_audience(pipeline, NUMBER)
+    deleted = deleted_audience(pipeline, NUMBER)
     pipeline.drain()
     assert upkeep.clear_deleted_audiences(pipeline.database.engine) == NUMBER
-    assert (members(pipeline, gone), exists(pipeline, gone)) == (0, False)
+    assert (members(pipeline, deleted), exists(pipeline, deleted)) == (0, False)
     changes = pipeline.run("SELECT lane, count(*) FROM outbox GROUP BY xid, lane ORDER BY 2 DESC")
     assert changes == [("bulk", 1000), ("bulk", 1000), ("bulk", 500)]
     pipeline.drain()
-    [(left,)] = pipeline.run("SELECT id FROM audiences")
+    [(remaining_id,)] = pipeline.run("SELECT id FROM audiences")
     documents = pipeline.database.documents(pipeline.environment)
-    assert [document["audienceIds"] for document in documents.values()] == [[left]] * NUMBER
+    assert [document["audienceIds"] for document in documents.values()] == [[remaining_id]] * NUMBER
     assert upkeep.clear_deleted_audiences(pipeline.database.engine) == 0
 
 
 def test_one_call_clears_a_limited_number_of_memberships(pipeline: Pipeline) -> None:
-    gone = deleted_audience(pipeline, 5500)
+    deleted = deleted_audience(pipeline, 5500)
     assert [upkeep.clear_deleted_audiences(pipeline.database.engine) for _ in range(3)] == [5000, 500, 0]
-    assert not exists(pipeline, gone)
+    assert not exists(pipeline, deleted)
 
 
 def test_killed_clearing_is_finished_by_another(pipeline: Pipeline) -> None:
-    gone = deleted_audience(pipeline, NUMBER)
+    deleted = deleted_audience(pipeline, NUMBER)
     waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     environ = os.environ | pipeline.database.environ
     with pipeline.database.engine.begin() as connection:
@@ -77,31 +77,31 @@ def test_killed_clearing_is_finished_by_another(pipeline: Pipeline) -> None:
                 "a living process keeps its audience locked"
             )
             killed.kill()
-    assert (members(pipeline, gone), exists(pipeline, gone)) == (NUMBER - 1000, True)
+    assert (members(pipeline, deleted), exists(pipeline, deleted)) == (NUMBER - 1000, True)
 
     def is_cleared() -> bool:
         upkeep.clear_deleted_audiences(pipeline.database.engine)
-        return not exists(pipeline, gone)
+        return not exists(pipeline, deleted)
 
     wait_until(is_cleared, what="the memberships to be cleared")
-    assert members(pipeline, gone) == 0
+    assert members(pipeline, deleted) == 0
     [changes] = pipeline.run("SELECT count(*), count(DISTINCT consumer_id) FROM outbox WHERE lane = 'bulk'")
     assert changes == (NUMBER, NUMBER)
 
 
 def test_concurrent_clearing_clears_each_membership_once(pipeline: Pipeline) -> None:
-    gone = [deleted_audience(pipeline, 300) for _ in range(3)]
+    deleted = [deleted_audience(pipeline, 300) for _ in range(3)]
     with ThreadPoolExecutor(4) as pool:
         cleared = list(pool.map(upkeep.clear_deleted_audiences, [pipeline.database.engine] * 4))
     assert sum(cleared) + upkeep.clear_deleted_audiences(pipeline.database.engine) == 900
-    assert not any(exists(pipeline, audience) for audience in gone)
+    assert not any(exists(pipeline, audience) for audience in deleted)
 
 
 @pytest.mark.parametrize("number", [0, 1, 1000])
 def test_deleted_audience_of_any_size_is_cleared(pipeline: Pipeline, number: int) -> None:
-    gone = deleted_audience(pipeline, number)
+    deleted = deleted_audience(pipeline, number)
     assert upkeep.clear_deleted_audiences(pipeline.database.engine) == number
-    assert not exists(pipeline, gone)
+    assert not exists(pipeline, deleted)
 
 
 def test_idempotency_keys_are_kept_for_a_day(pipeline: Pipeline) -> None:

@@ -1,4 +1,4 @@
-"""A deleted audience is gone at once; its memberships are cleared little by little.
+"""A deleted audience disappears at once; the memberships are deleted later, in small portions.
 
 Revision ID: 0002
 """
@@ -16,7 +16,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Without the column they would be back.
+    # Without the column, deleted audiences would exist again.
     op.execute("DELETE FROM audiences WHERE deleted_at IS NOT NULL")
     op.execute("DROP INDEX audiences_by_time, audiences_deleted")
     op.execute("ALTER TABLE audiences DROP COLUMN deleted_at")

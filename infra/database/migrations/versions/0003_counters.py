@@ -1,4 +1,4 @@
-"""What the indexer has done is counted; tokens, and what was parked, are found by an index.
+"""Counters of the indexer; indexes of the outbox for tokens and for parked changes.
 
 Revision ID: 0003
 """
@@ -12,8 +12,8 @@ down_revision = "0002"
 def upgrade() -> None:
     op.execute("CREATE INDEX outbox_tokens ON outbox (environment_id, lane, xid)")
     op.execute("CREATE INDEX outbox_parked ON outbox (environment_id, created_at) WHERE parked_at IS NOT NULL")
-    # Numbers only ever grow, and are whole: their sum over all workers stays the same, to the last digit, however rows
-    # are added together. Each session has rows of its own, so no drain waits for another's.
+    # The counters are integers and never decrease, so their sum over all workers is exact in any order of addition. Each
+    # session has separate rows, so no drain waits for a row of another drain.
     op.execute("""
         CREATE TABLE indexer_counters (
             worker text COLLATE "C" NOT NULL,
@@ -23,7 +23,7 @@ def upgrade() -> None:
             documents bigint NOT NULL,
             conflicts bigint NOT NULL,
             failures bigint NOT NULL,
-            -- From a change to its being searchable: the sum, and how many took up to each of the bounds, and longer.
+            -- Delay from a change until it is searchable: the sum, and a histogram (one bucket per bound, and a last one).
             delay_microseconds bigint NOT NULL,
             delay_buckets bigint[] NOT NULL CHECK (cardinality(delay_buckets) = 15),
             updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -1,4 +1,4 @@
-"""Generations beside the live one: how far they are, what they missed, and what is asked of them.
+"""Standby generations: progress, misses, and pending requests.
 
 Revision ID: 0004
 """
@@ -8,11 +8,11 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-# What the first generation's documents hold: it was made when no other were.
+# The fields of documents in a generation made before this migration.
 FIRST = """id row environmentId version deleted deletedAt email phone phoneDigits fullName externalId totalOrders
     totalOrderValue lastOrderAt createdAt updatedAt audienceIds""".split()
-# Whoever takes the lock must see what was committed by the one before. A single statement would have looked at the
-# rows before it waited; a volatile function's statements look anew.
+# After waiting for the lock, the query must see the commit of the previous holder. A single statement would take its
+# snapshot before the wait; each statement of a volatile function takes a new snapshot.
 TARGETS = """
     CREATE FUNCTION targets(barrier int) RETURNS SETOF generations LANGUAGE plpgsql VOLATILE AS $$
     BEGIN
@@ -26,9 +26,9 @@ TARGETS = """
 def upgrade() -> None:
     op.execute(f"""
         ALTER TABLE generations
-            -- Of the index as it was made: another of the same name is not it. Null: not made yet, or not known.
+            -- UUID of the created index: another index of the same name has another UUID. Null: not created or not known.
             ADD COLUMN index_uuid text,
-            -- The fields its mapping declares; a document gets no others.
+            -- Fields declared by the mapping; a document is written without further fields.
             ADD COLUMN fields text[] NOT NULL DEFAULT '{{{",".join(FIRST)}}}',
             ADD COLUMN phase text NOT NULL DEFAULT 'done'
                 CHECK (phase IN ('requested', 'creating', 'filling', 'refilling', 'verifying', 'swapping', 'done',
@@ -43,11 +43,11 @@ def upgrade() -> None:
             ADD COLUMN verified_at moment,
             ADD COLUMN ended_at moment,
             ADD COLUMN keep_until moment,
-            -- When the index was found gone, or another in its place.
+            -- When the index was found missing or replaced.
             ADD COLUMN lost_at moment,
             ADD COLUMN removed_at moment""")
     op.execute("ALTER TABLE generations ALTER COLUMN fields DROP DEFAULT, ALTER COLUMN phase DROP DEFAULT")
-    # Parts of the table, by id: from after `position`, which moves, up to `until_id`; null is the end of all.
+    # Parts of `consumers`: the ids after `position`, which moves forward, up to `until_id`. Null: to the last id.
     op.execute("""
         CREATE TABLE generation_slices (
             generation_id int NOT NULL REFERENCES generations ON DELETE CASCADE,
@@ -58,8 +58,8 @@ def upgrade() -> None:
             done_at moment,
             PRIMARY KEY (generation_id, number)
         ) WITH (fillfactor = 50)""")
-    # What a generation beside the live one failed to take. Only ever appended to, so that no drain waits for another,
-    # or for whoever writes them again.
+    # Changes that a standby generation did not take. Drains only insert rows, so no drain waits for another drain, or for
+    # the worker that writes the missed changes again.
     op.execute("""
         CREATE TABLE generation_misses (
             id bigint GENERATED ALWAYS AS IDENTITY,
@@ -78,7 +78,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP FUNCTION targets")
     op.execute("DROP TABLE generation_misses, generation_slices")
-    # What is not live would be written no more.
+    # Earlier code writes only the live generation, so all further generations would become outdated.
     op.execute("UPDATE generations SET state = 'dropped' WHERE state <> 'live'")
     op.execute("""
         ALTER TABLE generations DROP COLUMN index_uuid, DROP COLUMN fields, DROP COLUMN phase, DROP COLUMN is_paused,

@@ -1,4 +1,4 @@
-"""What was verified, and what was found.
+"""Verifications, and the differences found.
 
 Revision ID: 0005
 """
@@ -10,14 +10,14 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    # A run is worked on for a moment at a time; whoever takes it next goes on where the last one was. `claim` counts
-    # who took it, so that one who was thought dead does not write any more.
+    # A worker executes a run for a moment at a time; the next worker continues at `position`. Each worker that takes the
+    # run increments `claim`, so a worker that was considered dead notices the loss of its claim and writes nothing.
     op.execute("""
         CREATE TABLE verifications (
             id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             kind text NOT NULL CHECK (kind IN ('verify', 'repair', 'watch')),
             environment_id int REFERENCES environments,
-            -- Whose differences are repaired; null: what is found.
+            -- The run with the differences to repair; null: compare, and repair the differences found.
             repairs bigint REFERENCES verifications ON DELETE CASCADE,
             state text NOT NULL DEFAULT 'requested' CHECK (state IN ('requested', 'running', 'done', 'failed')),
             index_name text,
@@ -37,7 +37,7 @@ def upgrade() -> None:
         )""")
     op.execute("CREATE INDEX verifications_open ON verifications (id) WHERE finished_at IS NULL")
     op.execute("CREATE UNIQUE INDEX one_watch ON verifications (kind) WHERE kind = 'watch' AND finished_at IS NULL")
-    # A document's id is whatever somebody gave it.
+    # `document_id` is text of any form, because documents written by hand may have any id.
     op.execute("""
         CREATE TABLE differences (
             verification_id bigint NOT NULL REFERENCES verifications ON DELETE CASCADE,

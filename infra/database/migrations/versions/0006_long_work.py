@@ -1,5 +1,5 @@
-"""A rebuild's verification goes on where it was, and its rate knows of rests; an index that went back is known; a
-reindex is a run like a verification.
+"""Resume a rebuild's verification, leave pauses out of its rate, detect an index with older files, and store reindexes
+as runs.
 
 Revision ID: 0006
 """
@@ -18,16 +18,16 @@ def upgrade() -> None:
             -- Ids up to here are verified.
             ADD COLUMN verify_position text COLLATE "C" NOT NULL DEFAULT '',
             ADD COLUMN paused_at moment,
-            -- Of the time since `filling_at`, in which nothing was to be filled in.
+            -- Total of the pauses since `filling_at`; left out of the rate.
             ADD COLUMN rested interval NOT NULL DEFAULT '0',
-            -- The last operation of the index that all its copies have for good: it never has fewer, unless older files
-            -- were put in place of its own.
+            -- Sequence number of the last operation on the disks of all copies. A lower number later means that the
+            -- index's files were replaced by older files.
             ADD COLUMN seen_seq_no bigint NOT NULL DEFAULT -1""")
     op.execute("ALTER TABLE verifications DROP CONSTRAINT verifications_kind_check")
     op.execute(f"""
         ALTER TABLE verifications
             ADD CONSTRAINT verifications_kind_check CHECK (kind IN ({KINDS}, 'reindex')),
-            -- Which consumers a reindex is of, as whoever asked for it said; null: no reindex.
+            -- The consumers chosen for a reindex, as in the request; null: the run is not a reindex.
             ADD COLUMN scope jsonb,
             ADD CONSTRAINT verifications_scope_check CHECK ((kind = 'reindex') = (scope IS NOT NULL))""")
 

@@ -1,4 +1,4 @@
--- Ids are a prefix and a ULID. The API makes them; these defaults are for rows written by hand.
+-- An id is a prefix and a ULID. The API makes the ids; the defaults below are for rows written by hand.
 -- A UUIDv7 has a ULID's layout: 48 bits of milliseconds, then random bits that ascend within a session.
 CREATE FUNCTION new_id(prefix text) RETURNS text LANGUAGE sql VOLATILE
 RETURN prefix || (
@@ -11,10 +11,10 @@ RETURN prefix || (
 CREATE FUNCTION present() RETURNS timestamptz LANGUAGE sql VOLATILE
 RETURN date_trunc('milliseconds', clock_timestamp());
 
--- Nothing stands outside the years that every reader of a time can hold, 'infinity' neither.
+-- Every stored time is in a range that every client can represent; 'infinity' is not allowed.
 CREATE DOMAIN moment AS timestamptz(3) CHECK (VALUE BETWEEN '0001-01-02Z' AND '9999-12-30Z');
 
--- What an order is worth: base × (amount − refunded) / amount, half-even to 4 decimals, if it counts at all.
+-- The value of an order: base × (amount − refunded) / amount, rounded half-even to 4 decimals; 0 if it does not count.
 CREATE FUNCTION order_value(status text, amount numeric, refunded numeric, base numeric)
 RETURNS numeric LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -68,34 +68,35 @@ CREATE TABLE api_keys (
 );
 CREATE INDEX ON api_keys (environment_id);
 
--- First versions are far apart, so a row inserted again under a deleted id stands above its tombstone, however
--- often the deleted row had been changed.
+-- First versions are far apart. A row inserted again under a deleted id therefore has a higher version than the
+-- tombstone, even if the deleted row was changed often.
 CREATE SEQUENCE consumer_first_version INCREMENT BY 1048576;
 
 CREATE TABLE consumers (
     id text COLLATE "C" PRIMARY KEY DEFAULT new_id('cons_') CHECK (id ~ '^cons_[0-7][0-9A-HJKMNP-TV-Z]{25}$'),
     environment_id int NOT NULL REFERENCES environments,
     email text CHECK (length(email) <= 254),
-    -- The one lower-casing of an address: what is unique, indexed and sorted by.
+    -- The address in lower case, for the unique index, for the search index and for sorting.
     email_key text COLLATE "C" GENERATED ALWAYS AS (lower(email COLLATE "pg_c_utf8")) STORED,
     phone text CHECK (length(phone) <= 32),
     full_name text CHECK (length(full_name) BETWEEN 1 AND 255),
     metadata jsonb CHECK (jsonb_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 32768),
     external_id text COLLATE "C" CHECK (length(external_id) BETWEEN 1 AND 255),
-    -- Counted by the triggers, whatever a statement says.
+    -- Computed by the triggers; values in a statement are ignored.
     total_orders int NOT NULL DEFAULT 0,
     total_order_value numeric NOT NULL DEFAULT 0
         CONSTRAINT total_order_value_in_range CHECK (total_order_value BETWEEN 0 AND 90000000000000),
     last_order_at moment,
-    -- Room above, so that any version can be stepped over.
+    -- The limit leaves room above, so every allowed version can be raised.
     version bigint NOT NULL DEFAULT nextval('consumer_first_version') CHECK (version BETWEEN 1 AND 4611686018427387904),
     created_at moment NOT NULL DEFAULT present(),
     updated_at moment NOT NULL DEFAULT present(),
     UNIQUE (environment_id, id),
     CONSTRAINT consumers_external_id_unique UNIQUE (environment_id, external_id)
 ) WITH (fillfactor = 90);
--- Partial, and so no key that another table could refer to: PostgreSQL takes a generated column for changed by every
--- update of a table with a BEFORE trigger, and would lock the whole row against the orders that refer to it.
+-- A partial index cannot be the target of a foreign key. With a full unique index, every update would lock the row
+-- against new orders that refer to it, because PostgreSQL assumes that an update changes the generated column if the
+-- table has a BEFORE trigger.
 CREATE UNIQUE INDEX consumers_email_unique ON consumers (environment_id, email_key) WHERE email_key IS NOT NULL;
 
 CREATE TABLE orders (
@@ -122,9 +123,9 @@ CREATE TABLE orders (
     FOREIGN KEY (environment_id, consumer_id) REFERENCES consumers (environment_id, id) ON DELETE CASCADE,
     CONSTRAINT orders_external_id_unique UNIQUE (environment_id, external_id)
 );
--- The newest order that counts, of one consumer.
+-- For the newest order of a consumer among the orders that count.
 CREATE INDEX orders_newest ON orders (consumer_id, placed_at DESC) WHERE counts;
--- A consumer's orders, newest first; also what the cascade of a delete goes by.
+-- For the list of a consumer's orders, newest first, and for the deletes of ON DELETE CASCADE.
 CREATE INDEX orders_by_consumer ON orders (environment_id, consumer_id, placed_at DESC, id DESC);
 CREATE INDEX orders_by_time ON orders (environment_id, placed_at DESC, id DESC);
 
@@ -152,7 +153,7 @@ CREATE TABLE audience_members (
 );
 CREATE INDEX ON audience_members (consumer_id);
 
--- A row stands here exactly while its change may not be searchable yet.
+-- A row exists exactly while its change may not be searchable yet.
 CREATE TABLE outbox (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     environment_id int NOT NULL,
@@ -162,7 +163,7 @@ CREATE TABLE outbox (
     lane text NOT NULL CHECK (lane IN ('live', 'bulk')),
     request_id text,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Failures of the document itself: tried again after a while, then parked with the reason.
+    -- For a refused document: retried after a pause, finally parked with the reason.
     attempts smallint NOT NULL DEFAULT 0,
     retry_at timestamptz,
     parked_at timestamptz,

@@ -1,7 +1,7 @@
--- Tables are named with their schema: a session's temporary table of the same name must not swallow a change.
+-- Tables are named with their schema, because a temporary table of the same name would receive the change instead.
 
--- A consumer's version moves by itself whenever anything its readers see changes, whatever the statement says.
--- It may be raised further on purpose (memberships, an index found ahead), never lowered.
+-- Raise a consumer's version whenever a value shown to clients changes, even if the statement sets the version. A
+-- statement may raise the version further (memberships, an index that is ahead), but never lower it.
 CREATE FUNCTION consumers_version() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.id <> OLD.id OR NEW.environment_id <> OLD.environment_id THEN
@@ -80,9 +80,9 @@ BEGIN
 END $$;
 CREATE TRIGGER orders_touch BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION orders_touch();
 
--- Totals follow in the order's own transaction: number and value by difference, the newest by its index. The
--- consumers are locked in one statement and changed in the next, whose snapshot sees what the lock waited for;
--- in a single statement the newest order would be that of an old snapshot.
+-- Totals change in the transaction of the order: number and value by the difference, the newest order by an index. The
+-- first statement locks the consumers, the second statement changes them. The snapshot of the second statement includes
+-- the commits the lock waited for; a single statement would read the newest order from an older snapshot.
 CREATE FUNCTION orders_to_totals() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     ids text[];
@@ -124,7 +124,7 @@ CREATE TRIGGER orders_updated AFTER UPDATE ON orders
 CREATE TRIGGER orders_deleted AFTER DELETE ON orders
     REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION orders_to_totals();
 
--- A stored membership is part of the consumer's document, so it moves the consumer's version.
+-- A stored membership is part of the consumer's document, so a change of a membership raises the consumer's version.
 CREATE FUNCTION members_to_consumers() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     ids text[];
