@@ -10,10 +10,11 @@ COMPILE := .venv/locking/bin/uv pip compile --universal --python-version 3.11 --
 comma := ,
 PARTS := $(sort $(patsubst tests/%/,%,$(dir $(wildcard tests/*/test_*.py))))
 CHOSEN := $(subst $(comma), ,$(ONLY))
-# Each process has servers of its own (2 GB of memory). Tests wait for much of their time, so two cores take three.
-PROCESSES ?= 3
 WITHOUT_SERVERS := compose unit
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# Each process has its own servers (2 GB of memory). Tests wait for part of their time, so two cores run three processes.
+PROCESSES ?= 3
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	--durations=15 --durations-min=5
 
 .PHONY: up check test bench lint lock
 .SILENT:
@@ -21,12 +22,12 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --
 up: $(INSTALLED)
 	exec $(BIN)/consumers up
 
-# All that needs no servers: in a minute.
+# Everything that needs no servers: style, types, import contracts and unit tests, in less than a minute.
 check: lint
 	exec $(PYTEST) $(WITHOUT_SERVERS:%=tests/%)
 
-# ONLY=api,indexer for some parts, which are the folders of tests/. PROCESSES=1 for one set of servers instead of three.
-# For a single file or test: .venv/bin/python -m pytest tests/api/test_orders.py
+# All tests. ONLY=api,indexer for some parts, which are the folders of tests/. PROCESSES=1 for one set of servers.
+# A single file needs no make: .venv/bin/python -m pytest tests/api/test_orders.py
 test: $(INSTALLED)
 	$(foreach part,$(filter-out $(PARTS),$(CHOSEN)),$(error ONLY=$(part): no such part; the parts are $(PARTS)))
 	exec $(PYTEST) $(CHOSEN:%=tests/%)

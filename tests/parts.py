@@ -7,7 +7,6 @@ import pytest
 
 LONGEST_FIRST = ("guarantees", "relevance", "local", "indexer", "api")
 """Parts with files that run for a minute and more. Each file runs in one process, so long ones must not begin last."""
-SLOWEST = 15
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

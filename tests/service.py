@@ -21,11 +21,13 @@ from opensearchpy import OpenSearch
 from infra import settings
 from infra.accounts import keys, operators, organizations
 from infra.accounts.keys import SCOPES
+from infra.database import activity
 from infra.database.engine import open_engine
 from infra.index.client import open_client
 from infra.local import ports
 from infra.local.servers import LocalServers
 from infra.operations import first_generation
+from infra.queue import LIVE
 from tests.databases import migrated_database
 from tests.waiting import wait_until
 
@@ -121,6 +123,17 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.database.settings.port}"
 
+    def start_all(self, *, workers: int = 1) -> None:
+        """Start every process, and wait until the API answers and the live lane is drained by its worker."""
+        for name in ("worker", "background", "beat"):
+            self.start(name)
+        self.start("api", workers=workers)
+        self.wait_for_worker()
+
+    def wait_for_worker(self) -> None:
+        """Wait until the worker polls for changes; until then the fallback poller drains the live lane."""
+        wait_until(self._is_drained_by_worker, timeout=60, what="the worker")
+
     def start(self, name: str, *, workers: int = 1) -> None:
         log = (self._folder / f"{name}.log").open("ab")
         command = [*_ending_with_this_process(name), sys.executable, "-m", *self.COMMANDS[name]]
@@ -135,18 +148,11 @@ class Service:
 
     def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         """End a process with all that it started; SIGKILL leaves it no time for anything."""
-        process, log = self._running.pop(name)
-        target = process.pid
         if number == signal.SIGKILL:
-            os.killpg(target, number)
+            os.killpg(self.pid(name), number)
         else:
-            process.send_signal(number)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(target, signal.SIGKILL)
-            process.wait()
-        log.close()
+            self._running[name][0].send_signal(number)
+        self._wait_for_end(name)
 
     @contextmanager
     def without(self, *names: str) -> Iterator[None]:
@@ -178,8 +184,25 @@ class Service:
         return (self._folder / f"{name}.log").read_text()
 
     def close(self) -> None:
+        """Stop all processes at the same time, because a worker takes seconds to end."""
+        for process, _ in self._running.values():
+            process.send_signal(signal.SIGTERM)
         for name in list(self._running):
-            self.stop(name)
+            self._wait_for_end(name)
+
+    def _wait_for_end(self, name: str) -> None:
+        process, log = self._running.pop(name)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        log.close()
+
+    def _is_drained_by_worker(self) -> bool:
+        with self.database.engine.connect() as connection:
+            seconds = activity.seconds_since_query(connection, LIVE)
+        return seconds is not None and seconds < 1
 
     def _answers(self) -> bool:
         try:
@@ -207,8 +230,7 @@ def new_service(
     with new_database(servers) as database:
         running = Service(database, folder, environ)
         try:
-            for name in Service.COMMANDS:
-                running.start(name)
+            running.start_all()
             yield running
         finally:
             running.close()

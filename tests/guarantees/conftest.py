@@ -33,9 +33,7 @@ def own_service(own_servers: LocalServers, tmp_path_factory: pytest.TempPathFact
     with new_database(own_servers) as database:
         running = Service(database, tmp_path_factory.mktemp("service"), UNLIMITED_OPERATORS)
         try:
-            running.start("api", workers=2)
-            for name in ("worker", "background", "beat"):
-                running.start(name)
+            running.start_all(workers=2)
             yield running
         finally:
             running.close()

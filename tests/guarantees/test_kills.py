@@ -10,11 +10,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from infra import queue
-from infra.database import activity
 from infra.local.servers import LocalServers
 from tests.guarantees.index_comparison import assert_index_equals_database, assert_index_soon_equals_database
-from tests.service import CELERY, Account, Database, Service, new_account, new_database
+from tests.service import CELERY, Account, Service, new_account, new_database
 from tests.waiting import wait_until
 
 STEPS = ["unclaimed", "claimed", "aimed", "read", "written", "refreshed", "forgotten", "committed"]
@@ -63,18 +61,11 @@ def halting_service(servers: LocalServers, tmp_path_factory: pytest.TempPathFact
             service.close()
 
 
-def is_active(database: Database) -> bool:
-    """Return whether the worker polls for changes; otherwise the fallback poller drains the lane."""
-    with database.engine.connect() as connection:
-        seconds = activity.seconds_since_query(connection, queue.LIVE)
-    return seconds is not None and seconds < 1
-
-
 @pytest.fixture
 def control(halting_service: HaltControl) -> Iterator[HaltControl]:
     if not halting_service.service.running("worker"):
         halting_service.service.start("worker")
-    wait_until(lambda: is_active(halting_service.service.database), what="the worker")
+    halting_service.service.wait_for_worker()
     yield halting_service
     for file in halting_service.folder.iterdir():
         file.unlink()

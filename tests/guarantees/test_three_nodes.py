@@ -70,8 +70,7 @@ def clustered_service(nodes: list[Node], tmp_path_factory: pytest.TempPathFactor
         database = stack.enter_context(new_database(servers))
         running = Service(database, tmp_path_factory.mktemp("service"))
         stack.callback(running.close)
-        for name in Service.COMMANDS:
-            running.start(name)
+        running.start_all()
         yield running
 
 
