@@ -1,6 +1,7 @@
 """Write rejected rows, with line number and reasons, to a file that can be corrected and imported."""
 
 import csv
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,8 +39,16 @@ class ErrorsFile:
 
     def _open(self, row: list[str]) -> None:
         # Line by line, so that the file is complete up to the moment an import is killed.
-        file = self._stack.enter_context(self.path.open("w", encoding="utf-8", newline="", buffering=1))
+        descriptor = _open_private(self.path)
+        file = self._stack.enter_context(os.fdopen(descriptor, "w", encoding="utf-8", newline="", buffering=1))
         writer = csv.writer(file)
         writer.writerow([*ERROR_COLUMNS, *self._header])
         writer.writerow(row)
         self._write = writer.writerow
+
+
+def _open_private(path: Path) -> int:
+    """Open a file for its owner alone, because rejected rows are personal data; the umask may permit more."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)  # the mode above counts for new files only
+    return descriptor
