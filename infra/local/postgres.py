@@ -64,6 +64,11 @@ class Postgres(Server):
             "shared_buffers": "256MB",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # Keeps personal data out of the log: DETAIL lines hold whole rows, statements hold values.
+            "log_error_verbosity": "terse",
+            "log_min_error_statement": "panic",
+            "log_parameter_max_length": 0,
+            "log_parameter_max_length_on_error": 0,
             "fsync": durable,
             "full_page_writes": durable,
             "synchronous_commit": durable,
