@@ -62,6 +62,9 @@ def celery(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
+        # Otherwise everybody with access to Redis could stop a worker or revoke tasks by a broadcast.
+        worker_enable_remote_control=False,
+        broker_transport="infra.queue_transport:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={

@@ -1,0 +1,55 @@
+"""Celery's transport for Redis, tolerant of foreign elements in the queues.
+
+An element that is not a message of Celery (no JSON, or JSON of another shape) makes the original transport raise, which
+ends the worker. Another program with a queue of the same name could write such an element.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from kombu.transport import redis
+
+log = structlog.get_logger()
+
+MALFORMED = (msgspec.ValidationError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""Errors of decoding a foreign element. Errors of the connection are `OSError` or `RedisError`."""
+
+
+class Properties(msgspec.Struct):
+    delivery_tag: str
+    delivery_info: dict[str, Any]
+
+
+class Headers(msgspec.Struct):
+    task: str
+    id: str
+    timelimit: tuple[float | None, float | None] | None = None
+    """Checked because Celery would start the task with a wrong value, fail, and never free the task's process."""
+
+
+class Message(msgspec.Struct):
+    """The parts of a message without which Celery fails. Celery itself refuses faults in the other parts."""
+
+    body: Annotated[str, msgspec.Meta(min_length=1)]
+    headers: Headers
+    properties: Properties
+
+
+class Channel(redis.Channel):
+    """Drop foreign elements of a queue, with a line in the log for each."""
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            return bool(super()._brpop_read(**options))  # type: ignore[no-untyped-call]  # kombu is partly typed
+        except MALFORMED as error:
+            log.warning("foreign_message_dropped", error=type(error).__name__)
+            return True
+
+
+class Transport(redis.Transport):
+    Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        msgspec.convert(message, Message)
+        super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu is partly typed
