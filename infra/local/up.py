@@ -46,18 +46,29 @@ def up() -> None:
     folder = local_folder()
     with interrupting():
         try:
-            with held(folder, f"http://{settings.host}:{settings.port}") as lock, disk_full_errors(folder):
-                _require_port(settings)
+            with (
+                held(folder, f"http://{settings.host}:{settings.port}") as lock,
+                disk_full_errors(folder),
+                _reserved_port(settings),
+            ):
                 require_space(folder)
                 _run(folder, lock, display)
         except KeyboardInterrupt:
             display.line("Stopped.")
 
 
-def _require_port(settings: Settings) -> None:
-    if not ports.is_free(settings.port, settings.host):
-        other = settings.port + 1
-        raise LocalError(f"port {settings.port} is in use: choose another, such as `PORT={other} make up`")
+@contextmanager
+def _reserved_port(settings: Settings) -> Iterator[None]:
+    """Reserve the API's port until the end, so that a second `make up` on the port refuses before it starts anything.
+
+    Raises:
+        LocalError: the port is in use or reserved.
+    """
+    with ports.reserved(settings.port, settings.host) as is_ours:
+        if not is_ours:
+            other = settings.port + 1
+            raise LocalError(f"port {settings.port} is in use: choose another, such as `PORT={other} make up`")
+        yield
 
 
 def _run(folder: Path, lock: int, display: Display) -> None:
