@@ -77,6 +77,17 @@ def test_no_port_is_open_to_other_machines() -> None:
     assert published == {"api": ["127.0.0.1:8000:8000"]}
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_containers_gain_no_privileges_and_their_logs_are_bounded(name: str) -> None:
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+    assert set(SERVICES[name]["logging"]["options"]) == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", [*OWN, "opensearch"])
+def test_containers_that_never_are_root_have_no_capabilities(name: str) -> None:
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+
+
 def test_running_services_have_health_checks_and_restart() -> None:
     keeps = {name for name, service in SERVICES.items() if service.get("restart") == "unless-stopped"}
     assert keeps == set(SERVICES) - {"migrate", "demo"}
