@@ -50,10 +50,9 @@ def email(value: str) -> str:
     if len(value) > 254:  # noqa: PLR2004 (RFC 5321's limit)
         raise ValueError("Email must be at most 254 characters")
     local, _, domain = value.rpartition("@")
-    # If the local part is plain, only the domain must be validated. Few domains occur, so the cache makes this 20 times
-    # faster. Other scripts and punycode are excluded, because the length of the address depends on the encoding.
-    is_plain = PLAIN_LOCAL.fullmatch(local) and domain.isascii() and "xn--" not in domain.lower()
-    if not (_valid_domain(domain) if is_plain else _valid_email(value)):
+    # If the local part is plain, only the domain and the length must be validated. Few domains occur, so the cache
+    # makes this 20 times faster, and 100 times faster for an internationalized domain.
+    if not (_valid_length(local, domain) if PLAIN_LOCAL.fullmatch(local) else _valid_email(value)):
         raise ValueError("Invalid email format")
     return f"{local}@{domain.lower()}"
 
@@ -66,9 +65,20 @@ def _valid_email(value: str) -> bool:
     return True
 
 
+def _valid_length(local: str, domain: str) -> bool:
+    """Return whether the domain is valid, and the address short enough in each form of the domain."""
+    forms = _domain_forms(domain)
+    return bool(forms) and all(len(f"{local}@{form}".encode()) <= 254 for form in forms)  # noqa: PLR2004 (RFC 5321)
+
+
 @lru_cache(maxsize=4096)
-def _valid_domain(domain: str) -> bool:
-    return _valid_email(f"a@{domain}")
+def _domain_forms(domain: str) -> tuple[str, ...]:
+    """Return a domain as sent, in ASCII and in Unicode; nothing if the domain is invalid."""
+    try:
+        address = validate_email(f"a@{domain}", check_deliverability=False, strict=True)
+    except EmailNotValidError:
+        return ()
+    return domain, address.ascii_domain, address.domain
 
 
 def phone(value: str, region: str | None = None) -> str:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from email_validator import EmailNotValidError, validate_email
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,3 +88,24 @@ def test_any_text_is_parsed_or_refused_with_a_message(text: str) -> None:
 def test_name_of_invisible_characters_is_empty(name: str) -> None:
     with pytest.raises(ValueError, match="1 to 255"):
         fields.full_name(name)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        *("example.com", "bücher.com", "Bücher.COM", "xn--bcher-kva.com", "xn--", "xn--a.com", "日本.jp", "foo。com"),
+        *("a_b.com", "localhost", "x.test", "a..b", "", "[1.2.3.4]", "é" * 63 + ".com", "ｅxample.com"),
+        *(".".join(["ü" * 20] * 8) + ".de", ".".join(["a" * 60] * 3) + ".com", ".".join(["日本語"] * 15) + ".jp"),
+    ],
+)
+def test_cached_check_of_a_domain_agrees_with_the_check_of_the_whole_address(domain: str) -> None:
+    """The length of an address counts in each form of the domain, so it depends on the local part."""
+    for length in range(1, min(66, 254 - len(domain))):
+        address = "a" * length + f"@{domain}"
+        try:
+            validate_email(address, check_deliverability=False, strict=True)
+        except EmailNotValidError:
+            with pytest.raises(ValueError, match="Invalid email format"):
+                fields.email(address)
+        else:
+            assert fields.email(address) == address[: length + 1] + domain.lower()
