@@ -26,9 +26,14 @@ def ok(value: Any) -> Answer:
     return Answer(HTTPStatus.OK, msgspec.json.encode(value))
 
 
-def created(value: Any) -> Answer:
+def created(value: Any, headers: dict[str, str] | None = None) -> Answer:
     """Answer 201 with a value as JSON."""
-    return Answer(HTTPStatus.CREATED, msgspec.json.encode(value))
+    return Answer(HTTPStatus.CREATED, msgspec.json.encode(value), headers or {})
+
+
+def location(collection: str, resource_id: str) -> dict[str, str]:
+    """Return the header that names the path of a new resource. A batch has no path of its own."""
+    return {"Location": f"/api/v1/{collection}/{resource_id}"}
 
 
 def array(items: list[bytes]) -> bytes:

@@ -12,7 +12,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
-from api.errors import Fault, ItemFault, refuse
+from api.errors import Faults, ItemFault, refuse
 
 T = TypeVar("T")
 
@@ -25,13 +25,13 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
     """
 
     items: Sequence[T | None]
-    faults: Sequence[Fault] = ()
+    faults: Faults
     is_batch: ClassVar[bool]
 
     def refuse(self, database_faults: Sequence[ItemFault]) -> None:
         """Raise 400 with the schema faults and the faults found in the database; return if there are none."""
         named = [item.in_batch() if self.is_batch else item.fault for item in database_faults]
-        refuse([*self.faults, *named])
+        refuse(self.faults.joined(named))
 
 
 class ObjectDraft(Draft[T], Generic[T], frozen=True):

@@ -1,7 +1,7 @@
 """The outermost layer of the application, for every response, including 404 and 405.
 
-Each request gets an id, a log line and a place in the metrics; each response gets the headers `X-Request-Id` and
-`X-RateLimit-…`.
+Each request gets an id, a log line and a place in the metrics; each response gets the headers `X-Request-Id`,
+`X-Content-Type-Options`, `Cache-Control` and `X-RateLimit-…`.
 """
 
 import re
@@ -13,13 +13,16 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from ulid import ULID
 
 from api.auth import Caller
+from api.bodies import RequestBody
 from api.metrics import Metrics
 
 log = structlog.get_logger()
 
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CLIENT_GONE = 499
-"""The status in the log if the client disconnected before a response was sent."""
+"""The status in the log and the metrics if the client disconnected before the end of the body, or before a response."""
+SAFE_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+"""Browsers must not guess a content type, and caches must not keep personal data (contract.md §1)."""
 
 
 def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
@@ -30,7 +33,7 @@ def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
             await app(any_scope, receive, send)
             return
         scope = cast("HTTPScope", any_scope)
-        started, status = time.perf_counter(), CLIENT_GONE
+        started, status, body = time.perf_counter(), CLIENT_GONE, RequestBody(scope, receive)
         request_id = _request_id(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
@@ -38,16 +41,21 @@ def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, body.is_answered = message["status"], True
                 window = state.get("window")
                 limits = window.headers() if window else []
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *limits]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    *SAFE_HEADERS,
+                    *limits,
+                ]
             await send(message)
 
         try:
-            await app(scope, receive, send_with_headers)
+            await app(scope, body.receive, send_with_headers)
         finally:
-            _record(scope, metrics, status, time.perf_counter() - started)
+            _record(scope, metrics, CLIENT_GONE if body.failed else status, time.perf_counter() - started)
 
     return serve
 

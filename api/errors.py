@@ -1,6 +1,6 @@
 """Errors of the API: each has a status, and all are rendered here as the envelope of contract.md §1."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +19,10 @@ log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 2
 VALIDATION_FAILED = "Validation failed"
+MAX_FAULTS = 100
+"""A response lists at most so many faults."""
+MAX_FAULT_TEXT = 500
+"""Characters of a fault's field, and of its message."""
 
 
 class Fault(msgspec.Struct):
@@ -39,6 +43,42 @@ class ItemFault(msgspec.Struct, frozen=True):
         return Fault(f"[{self.index}].{self.fault.field}", self.fault.message)
 
 
+class Faults:
+    """The faults of a request: the first `MAX_FAULTS` are listed, all are counted.
+
+    A request of 10 MiB can have a million faults. The response and the memory must not grow with their number.
+    """
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self.listed: list[Fault] = []
+        self.count = 0
+        self.extend(faults)
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def append(self, fault: Fault) -> None:
+        self.count += 1
+        if len(self.listed) < MAX_FAULTS:
+            self.listed.append(Fault(_shortened(fault.field), _shortened(fault.message)))
+
+    def extend(self, faults: Iterable[Fault]) -> None:
+        for fault in faults:
+            self.append(fault)
+
+    def joined(self, faults: Iterable[Fault]) -> "Faults":
+        """Return new `Faults`: these, and further faults."""
+        result = Faults(self.listed)
+        result.count = self.count
+        result.extend(faults)
+        return result
+
+
+def _shortened(text: str) -> str:
+    """Shorten a text that may contain a value of the request."""
+    return text if len(text) <= MAX_FAULT_TEXT else f"{text[: MAX_FAULT_TEXT - 1]}…"
+
+
 class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
     error: str
     message: str | None = None
@@ -56,11 +96,14 @@ class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure
         error: str,
         *,
         message: str | None = None,
-        details: Sequence[Fault] = (),
+        details: Iterable[Fault] | Faults = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(error)
-        self.status, self.error, self.message, self.details = status, error, message, details
+        faults = details if isinstance(details, Faults) else Faults(details)
+        if message is None and faults.count > MAX_FAULTS:
+            message = f"{faults.count - MAX_FAULTS} more faults are not listed"
+        self.status, self.error, self.message, self.details = status, error, message, tuple(faults.listed)
         self.headers = headers or {}
 
 
@@ -69,14 +112,16 @@ def invalid(*faults: Fault, error: str = VALIDATION_FAILED) -> Problem:
     return Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
 
 
-def refuse(faults: Sequence[Fault]) -> None:
+def refuse(faults: Iterable[Fault] | Faults) -> None:
     """Raise 400 if there are faults.
 
     If every fault is an "already exists", the message of the first becomes the top-level `error`.
     """
+    faults = faults if isinstance(faults, Faults) else Faults(faults)
     if faults:
-        all_exist = all(fault.message.endswith("already exists") for fault in faults)
-        raise invalid(*faults, error=faults[0].message if all_exist else VALIDATION_FAILED)
+        all_exist = all(fault.message.endswith("already exists") for fault in faults.listed)
+        error = faults.listed[0].message if all_exist else VALIDATION_FAILED
+        raise Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
 
 
 def not_found(resource: str) -> Problem:

@@ -87,7 +87,7 @@ async def claim_of(request: AnyRequest, requester: Requester) -> Claim | None:
         ]
     )
     key = next(iter(keys.values()))
-    content = b"\0".join([request.method.encode(), request.url.path.encode(), await request.body()])
+    content = b"\0".join([request.method.encode(), request.scope["path"].encode(), await request.body()])
     fingerprint = hashlib.sha256(content).digest()
     if isinstance(requester, Caller):
         return Claim(OF_ENVIRONMENT, requester.environment_id, key, fingerprint)

@@ -14,13 +14,11 @@ import msgspec
 
 from api.auth import requester_of
 from api.drafts import BatchDraft, ObjectDraft
-from api.errors import Fault, Problem, invalid
+from api.errors import VALIDATION_FAILED, Fault, Problem
 from api.request import AnyRequest
 from api.route_options import options_of
 from api.scopes import authorize_fields
 from api.validation import Checker, Input
-
-MAX_BODY_BYTES = 10 * 1024 * 1024
 
 
 async def payload(request: AnyRequest) -> Any:
@@ -42,13 +40,13 @@ async def payload(request: AnyRequest) -> Any:
     if draft is BatchDraft:
         batch_key = options_of(request.route_handler).batch_key
         assert batch_key, "a route with a batch names its key"
-        items = checker.check_batch(raw, batch_key, *get_args(declared))
+        items = await checker.check_batch(raw, batch_key, *get_args(declared))
         _authorize_fields(request, items)
         return BatchDraft(items, checker.faults)
     value: Any = checker.check_object(raw, *(get_args(declared) if draft else (declared,)))
     _authorize_fields(request, [value])
     if value is None or (checker.faults and not draft):
-        raise invalid(*checker.faults)
+        raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=checker.faults)
     return ObjectDraft([value], checker.faults) if draft else value
 
 
@@ -74,7 +72,7 @@ def parameters(request: AnyRequest) -> Any:
     value: Any = checker.check_object(raw, _declared_type(request, "parameters"))
     _authorize_fields(request, [value])
     if checker.faults:
-        raise invalid(*checker.faults)
+        raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=checker.faults)
     return value
 
 

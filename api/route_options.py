@@ -14,6 +14,11 @@ from infra.accounts.keys import Scope
 
 KEY = "route_options"
 
+OBJECT_BODY_BYTES = 256 * 1024
+"""The largest body with a single object (contract.md §1)."""
+LIST_BODY_BYTES = 10 * 1024 * 1024
+"""The largest body with a batch or a list of ids."""
+
 Category = Literal["reads", "writes", "batch"]
 """A category of requests with a separate rate limit (contract.md §1)."""
 
@@ -30,6 +35,12 @@ class RouteOptions(NamedTuple):
     batch_key: str | None
     """For a batch: the key of the array in a body with an object around the array."""
     for_operators: bool = False
+    id_list: bool = False
+    """Whether the body is a list of ids."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        return LIST_BODY_BYTES if self.batch_key or self.id_list else OBJECT_BODY_BYTES
 
     @property
     def is_write(self) -> bool:
@@ -37,11 +48,16 @@ class RouteOptions(NamedTuple):
 
 
 def route_options(
-    scopes: Scope | tuple[Scope, ...], limit: Category, *, from_index: bool = False, batch_key: str | None = None
+    scopes: Scope | tuple[Scope, ...],
+    limit: Category,
+    *,
+    from_index: bool = False,
+    batch_key: str | None = None,
+    id_list: bool = False,
 ) -> dict[str, Any]:
     """Build the `opt` of a route for merchants. Most routes require a single scope."""
     required = scopes if isinstance(scopes, tuple) else (scopes,)
-    return {KEY: RouteOptions(required, limit, from_index, batch_key)}
+    return {KEY: RouteOptions(required, limit, from_index, batch_key, id_list=id_list)}
 
 
 def operator_options(limit: Category) -> dict[str, Any]:

@@ -5,18 +5,23 @@ in `Meta(extra=…)` of a field's type, called with the value and the requester:
 the value, `parse` in place of the conversion. The OpenAPI document is made from the same types.
 """
 
+import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect
 
 from api.auth import Requester
-from api.errors import Fault, invalid
+from api.errors import VALIDATION_FAILED, Fault, Faults, Problem, invalid
 from api.scopes import FieldScope
 
 MAX_BATCH = 500
+TURN_SECONDS = 0.01
+"""How long a batch may be checked before further requests of the process get their turn."""
 
 Rule = Callable[[Any, Requester], Any]
 T = TypeVar("T")
@@ -50,24 +55,34 @@ class Checker:
     """
 
     def __init__(self, requester: Requester, *, is_query: bool = False) -> None:
-        self.faults: list[Fault] = []
+        self.faults = Faults()
         self._requester, self._is_query = requester, is_query
         self._unknown = "Unknown parameter" if is_query else "Unknown field"
 
-    def check_batch(self, raw: Any, key: str, item_type: type[T]) -> list[T | None]:
+    async def check_batch(self, raw: Any, key: str, item_type: type[T]) -> list[T | None]:
         """Check a batch: an array of objects, or an object with the array under `key`.
+
+        A batch can take a second, so further requests get their turn between items.
 
         Raises:
             Problem: 400 if there is no array, or an array of more than `MAX_BATCH` items.
         """
         if isinstance(raw, dict):
-            self.faults += [Fault(name, self._unknown) for name in raw if name != key]
+            self.faults.extend(Fault(name, self._unknown) for name in raw if name != key)
             raw = raw.get(key)
         if not isinstance(raw, list):
-            raise invalid(*self.faults, Fault(key, "Expected an array"))
+            details = self.faults.joined([Fault(key, "Expected an array")])
+            raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=details)
         if len(raw) > MAX_BATCH:
             raise invalid(error=f"Max batch size is {MAX_BATCH}")
-        return [self.check_object(item, item_type, f"[{index}]") for index, item in enumerate(raw)]
+        items = []
+        turn_ends = time.perf_counter() + TURN_SECONDS
+        for index, item in enumerate(raw):
+            items.append(self.check_object(item, item_type, f"[{index}]"))
+            if time.perf_counter() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.perf_counter() + TURN_SECONDS
+        return items
 
     def check_object(self, raw: Any, struct: type[T], path: str = "") -> T | None:
         """Check an object.
@@ -94,8 +109,9 @@ class Checker:
             between_fields = value.faults(self._requester)
             self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in between_fields)
         ignored = struct.read_only if issubclass(struct, Input) else frozenset()
-        unknown = [name for name in raw if name not in known and name not in ignored]
-        self.faults.extend(Fault(_join(path, name), self._unknown) for name in unknown)
+        self.faults.extend(
+            Fault(_join(path, name), self._unknown) for name in raw if name not in known and name not in ignored
+        )
         return value
 
     def _values(
@@ -104,13 +120,13 @@ class Checker:
         """Return the values of the valid fields by attribute, and the faulty fields."""
         values, faulty = {}, []
         for name, field in fields.items():
-            before = len(self.faults)
+            before = self.faults.count
             value: Any = None
             if name in raw:
                 value = self._value(raw[name], field, _join(path, name))
             elif field.info.required:
                 self.faults.append(Fault(_join(path, name), "Required"))
-            if len(self.faults) > before:
+            if self.faults.count > before:
                 faulty.append(field.info)
             elif name in raw:
                 values[field.info.name] = value

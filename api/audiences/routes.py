@@ -3,7 +3,7 @@
 from litestar import Controller, Response, delete, get, post, put
 from litestar.datastructures import State
 
-from api.answers import created, ok
+from api.answers import Answer, created, location, ok
 from api.audiences import lists, writes
 from api.audiences.schemas import (
     Audience,
@@ -21,7 +21,7 @@ from api.transactions import Transaction
 READ = route_options("read:audiences", "reads")
 WRITE = route_options("write:audiences", "writes")
 # A write that names consumers tells which consumers exist.
-WRITE_MEMBERS = route_options(("write:audiences", "read:consumers"), "writes")
+WRITE_MEMBERS = route_options(("write:audiences", "read:consumers"), "writes", id_list=True)
 
 
 class AudienceController(Controller):
@@ -35,7 +35,7 @@ class AudienceController(Controller):
 
     @post("/", opt=WRITE, summary="Create an audience")
     async def create(self, payload: NewAudience, caller: Caller, transaction: Transaction) -> Response[Audience]:
-        return await transaction.run(writes.create, caller, payload, render=created)
+        return await transaction.run(writes.create, caller, payload, render=_created)
 
     @get("/{audience_id:str}", opt=READ, summary="Get an audience")
     async def fetch(self, audience_id: str, caller: Caller, state: State) -> Response[Audience]:
@@ -69,3 +69,7 @@ class AudienceController(Controller):
         self, audience_id: str, payload: Members, caller: Caller, transaction: Transaction
     ) -> Response[MembersChanged]:
         return await transaction.run(writes.replace_members, caller, audience_id, payload, render=ok)
+
+
+def _created(audience: Audience) -> Answer:
+    return created(audience, location("audiences", audience.id))

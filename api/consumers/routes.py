@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import consistency
-from api.answers import Answer, array, entity_tags, etag, is_none_match, weak_etag
+from api.answers import Answer, array, entity_tags, etag, is_none_match, location, weak_etag
 from api.audiences import membership
 from api.auth import Caller
 from api.consumers import reads, writes
@@ -114,7 +114,7 @@ class ConsumerController(Controller):
 
 def _created(rows: list[ConsumerRow]) -> Answer:
     [row] = rows
-    return Answer(HTTPStatus.CREATED, consumer_json(row), {"ETag": etag(row.version)})
+    return Answer(HTTPStatus.CREATED, consumer_json(row), {"ETag": etag(row.version)} | location("consumers", row.id))
 
 
 def _created_batch(rows: list[ConsumerRow]) -> Answer:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from litestar.routes import BaseRoute
 
-from api.errors import RETRY_AFTER_SECONDS, ErrorBody
+from api.errors import MAX_FAULTS, RETRY_AFTER_SECONDS, ErrorBody
 from api.openapi.endpoints import Endpoint, endpoints
 from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
@@ -23,7 +23,8 @@ JSON = "application/json"
 SCHEMAS = "#/components/schemas/{name}"
 DESCRIPTION = f"""\
 Every error has the same envelope, and every response an `X-Request-Id`. An unknown path is a 404; a method that a path
-does not have is a 405 with `Allow`. After a 503, retry in {RETRY_AFTER_SECONDS} seconds, as `Retry-After` says."""
+does not have is a 405 with `Allow`. A response lists at most {MAX_FAULTS} faults; `message` says how many more there
+are. After a 503, retry in {RETRY_AFTER_SECONDS} seconds, as `Retry-After` says."""
 
 Document = dict[str, Any]
 SchemaOf = Callable[[Any], Document]
@@ -105,6 +106,8 @@ def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) ->
         operation["security"] = [{"operatorKey" if options.for_operators else "key": []}]
         limit = f"Counts against the rate limit for {options.limit}."
         operation["description"] = f"{_requirements(endpoint, options)} {limit}"
+        if endpoint.body:
+            operation["description"] += f" The body has at most {options.max_body_bytes // 1024} KiB."
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
     return operation

@@ -25,6 +25,11 @@ ANSWER = {
         "req_01JBK3Q8X5W5V0B6T1R2M3N4P5",
         required=True,
     ),
+    "X-Content-Type-Options": _header(
+        "Browsers must not guess another content type.", {"const": "nosniff"}, "nosniff", required=True
+    ),
+    "Cache-Control": _header("No cache may keep the response.", {"const": "no-store"}, "no-store", required=True),
+    "Location": _header("The path of the new resource.", TEXT, "/api/v1/consumers/cons_01JBK3Q8X5W5V0B6T1R2M3N4P5"),
     "X-RateLimit-Limit": _header("Requests allowed a minute. Absent if there is no limit.", COUNT, 1000),
     "X-RateLimit-Remaining": _header("Requests that remain in this minute.", COUNT, 999),
     "X-RateLimit-Reset": _header("Start of the next minute, in Unix seconds.", COUNT, 1730455260),
@@ -113,13 +118,15 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
     """Return the possible headers of an endpoint's response."""
-    names = ["X-Request-Id"]
+    names = ["X-Request-Id", "X-Content-Type-Options", "Cache-Control"]
     if endpoint.is_authenticated and status != HTTPStatus.UNAUTHORIZED:
         names += ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
     if status == HTTPStatus.UNAUTHORIZED:
         names += ["WWW-Authenticate"]
     if endpoint.is_of_consumer and endpoint.method != "DELETE" and status < HTTPStatus.BAD_REQUEST:
         names += ["ETag"]
+    if status == HTTPStatus.CREATED and endpoint.options and not endpoint.options.batch_key:
+        names += ["Location"]
     if status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         names += ["Retry-After"]
     if endpoint.is_write and status < HTTPStatus.BAD_REQUEST:

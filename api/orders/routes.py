@@ -3,7 +3,7 @@
 from litestar import Controller, Response, delete, get, post, put
 from litestar.datastructures import State
 
-from api.answers import Answer, created, ok
+from api.answers import Answer, created, location, ok
 from api.auth import Caller
 from api.drafts import BatchDraft, ObjectDraft
 from api.orders import lists, writes
@@ -53,4 +53,4 @@ class OrderController(Controller):
 
 def _created(orders: list[Order]) -> Answer:
     [order] = orders
-    return created(order)
+    return created(order, location("orders", order.id))

@@ -63,7 +63,7 @@ BROKEN = {
     "repeated key deep inside": b'{"metadata": {"a": {"b": 1, "b": 1}}}',
     "repeated key by escape": b'{"fullName": "A", "full\\u004eame": "B"}',
     "arrays without end": b"[" * 100_000,
-    "objects without end": b'{"metadata":' * 100_000,
+    "objects without end": b'{"metadata":' * 20_000,
     "deep but closed": b'{"metadata": {"a": ' + b"[" * 5000 + b"]" * 5000 + b"}}",
     **{
         text: number(text)
@@ -157,7 +157,7 @@ def test_malformed_id_is_404(target: Account, identifier: str) -> None:
         ("search=" + "x" * 10_000, {"search"}),
         ("=1", {""}),
         ("x", {"x"}),
-        ("&".join(f"p{n}=1" for n in range(500)), {f"p{n}" for n in range(500)}),
+        ("&".join(f"p{n}=1" for n in range(100)), {f"p{n}" for n in range(100)}),
     ],
 )
 def test_invalid_query_is_400_and_names_its_parameters(target: Account, query: str, fields: set[str]) -> None:

@@ -109,7 +109,7 @@ def test_every_operation_documents_its_errors_and_headers(document: dict[str, An
         assert {"401", "403", "429", "500", "503"} <= operation["responses"].keys(), name
         assert operation["security"] == [{"operatorKey" if "/api/v1/ops/" in name else "key": []}], name
         for status, response in operation["responses"].items():
-            assert "X-Request-Id" in response["headers"], (name, status)
+            assert {"X-Request-Id", "X-Content-Type-Options", "Cache-Control"} <= response["headers"].keys(), name
             assert ("X-RateLimit-Reset" in response["headers"]) == (status != "401"), (name, status)
 
 

@@ -190,6 +190,15 @@ def test_response_is_compressed_on_request(account: Account) -> None:
     assert packed.content == plain.content
 
 
+@pytest.mark.parametrize(
+    "path", [LIST, "/nothing", f"{LIST}/cons_1", f"{LIST}?first=0", "/health/live", "/docs", "/metrics"]
+)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "BREW"])
+def test_no_response_may_be_cached_or_interpreted(account: Account, method: str, path: str) -> None:
+    headers = account.live.request(method, urljoin(str(account.live.base_url), path)).headers
+    assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
 def test_no_cors_header_is_sent(account: Account) -> None:
     response = account.live.get("/consumers", headers={"Origin": "https://example.com"})
     assert not [name for name in response.headers if name.startswith("access-control")]
@@ -210,3 +219,21 @@ def test_documentation_needs_no_other_server(service: Service) -> None:
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui-standalone-preset.js", "favicon-32x32.png"):
         assert f'"/docs/assets/{asset}"' in shown
         assert httpx.get(f"{service.url}/docs/assets/{asset}").is_success
+
+
+@pytest.mark.parametrize(
+    ("collection", "body"),
+    [
+        ("consumers", {"externalId": "another"}),
+        ("orders", {"consumer": {"externalId": "buyer"}, "amount": 1}),
+        ("audiences", {"name": "Friends", "type": "STATIC"}),
+    ],
+)
+def test_created_resource_has_its_path_in_location(account: Account, collection: str, body: dict[str, Any]) -> None:
+    account.live.post("/consumers", json={"externalId": "buyer"}).raise_for_status()
+    for _ in range(2):  # the second response is a replay
+        response = account.live.post(f"/{collection}", json=body, headers={"Idempotency-Key": "k1"})
+        assert response.status_code == 201
+        assert response.headers["Location"] == f"/api/v1/{collection}/{response.json()['id']}"
+    path = urljoin(str(account.live.base_url), response.headers["Location"])
+    assert account.live.get(path).json()["id"] == response.json()["id"]

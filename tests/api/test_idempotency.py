@@ -9,6 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from api.idempotency import OF_ENVIRONMENT
 from tests.api.resources import count_rows, create, faults, stored_rows
 from tests.service import Account
 
@@ -249,3 +250,15 @@ def test_retry_of_a_running_request_is_409_with_retry_after(account: Account) ->
         assert post(account, "/consumers", {}, "k2").status_code == 201
         first.rollback()
     assert post(account, "/consumers", {}, "k1").status_code == 201
+
+
+def test_key_at_the_end_of_its_24_hours_cannot_be_deleted_while_it_is_claimed(account: Account) -> None:
+    """Its answer is read in a second statement, after the upkeep may have deleted keys."""
+    post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
+    values = {"owner": account.live_environment, "key": "k1", "fingerprint": b""}
+    with account.database.engine.connect() as claiming, account.database.engine.connect() as upkeep:
+        assert claiming.execute(OF_ENVIRONMENT.claim, values).one_or_none() is None
+        upkeep.exec_driver_sql("SET LOCAL lock_timeout = '100ms'")
+        with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
+            upkeep.execute(sa.text("DELETE FROM idempotency_keys WHERE environment_id = :owner"), values)
+        assert claiming.execute(OF_ENVIRONMENT.stored, values).one().status == 201

@@ -1,0 +1,65 @@
+"""Bodies of requests: their size is limited, and an early end is refused."""
+
+from http import HTTPStatus
+from typing import cast
+
+from litestar.types import HTTPReceiveMessage, HTTPScope, Receive
+
+from api.errors import SENTENCES, Problem
+from api.route_options import OBJECT_BODY_BYTES, find_options
+
+
+class RequestBody:
+    """Receives a body for the application. `receive` takes the place of the ASGI server's function."""
+
+    def __init__(self, scope: HTTPScope, receive: Receive) -> None:
+        self._scope, self._receive = scope, receive
+        self._bytes = 0
+        self.is_answered = False
+        """Whether the response has begun. The response of a file waits for a disconnect: no fault then."""
+        self.failed = False
+        """Whether the client disconnected inside the body, or the body is malformed."""
+
+    async def receive(self) -> HTTPReceiveMessage:
+        """Receive the next part of the body.
+
+        With a `Content-Length` over the limit, no part is received. After `Expect: 100-continue`, the client then sends
+        no body.
+
+        Raises:
+            Problem: 413 if the body is larger than the route allows; 400 if the client disconnects or sends malformed
+                chunks.
+        """
+        limit = self._limit()
+        if self._bytes == 0 and self._announced_bytes() > limit:
+            raise _too_large()
+        message = cast("HTTPReceiveMessage", await self._receive())
+        if message["type"] == "http.disconnect":
+            if self.is_answered:
+                return message
+            self.failed = True
+            raise _incomplete()
+        self._bytes += len(message["body"])
+        if self._bytes > limit:
+            raise _too_large()
+        return message
+
+    def _limit(self) -> int:
+        options = find_options(self._scope["route_handler"])
+        return options.max_body_bytes if options else OBJECT_BODY_BYTES
+
+    def _announced_bytes(self) -> int:
+        value = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
+        return int(value) if value.isdigit() else 0
+
+
+def _too_large() -> Problem:
+    """Build the 413. The server closes the connection, because the remaining body is not read."""
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return Problem(status, SENTENCES[status], headers={"Connection": "close"})
+
+
+def _incomplete() -> Problem:
+    """Build the 400 for an incomplete body. After malformed chunks, the client still reads the response."""
+    message = "The body ends early, or its chunks are malformed"
+    return Problem(HTTPStatus.BAD_REQUEST, "Incomplete request body", message=message)
