@@ -1,7 +1,7 @@
 """Authentication by bearer key (contract.md §1).
 
-A secret key (`sk_…`) makes its request a `Caller`: a merchant, in an environment. An operator's key (`op_…`) makes its
-request an `Operator`, who belongs to no merchant. `api/scopes.py` decides which routes are open to either.
+A request with a secret key (`sk_…`) comes from a `Caller`: a merchant, in an environment. A request with an operator's
+key (`op_…`) comes from an `Operator`, in no environment. `api/scopes.py` decides which routes each of the two may use.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class Requester(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counted_as(self) -> str:
-        """What the requests are counted for by the rate limits."""
+        """The name under which the rate limits count the requests: the environment, or the operator's key."""
         return self.key_id
 
     def is_valid(self) -> bool:
@@ -88,11 +88,11 @@ class Caller(Requester, frozen=True, kw_only=True):
 
 
 class Operator(Requester, frozen=True, kw_only=True):
-    """An operator's key. It opens the operations alone, and no environment's data through any other route."""
+    """An operator's key, for the operations alone."""
 
 
 class Keys:
-    """Finds keys by the hash of their secret, with a cache of a few seconds, and stores when each was last used."""
+    """Finds keys by the hash of their secret, with a cache of a few seconds, and stores their last uses."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

@@ -4,8 +4,8 @@ An operator's key opens the operations alone, and a merchant's key everything el
 data is shown:
 
 1. The options of a route name the scopes required for each request of the route.
-2. The type of a request names a further scope for a field that adds data of another resource to the answer
-   (`include`), or that selects by such data (`audienceId`).
+2. The type of a request names a further scope for a field with data of another resource: the answer shows the data
+   (`include`), or the field selects by the data (`audienceId`).
 """
 
 from collections.abc import Iterable

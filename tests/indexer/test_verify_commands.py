@@ -102,11 +102,11 @@ def test_reindex_over_http(account: Account) -> None:
     index = f"{account.database.settings.index_prefix}-000001"
     account.database.search.update(index=index, id=ids[0], body={"doc": {"deleted": True}}, params={"refresh": "true"})
     path, filtered = "/ops/index/reindex", {"environment": f"{account.name}:live", "filter": "fullName:~o"}
-    counted = account.live.post(path, json={**filtered, "dryRun": True})
+    counted = account.operator.post(path, json={**filtered, "dryRun": True})
     assert (counted.status_code, counted.json()) == (200, {"consumers": 1, "isDryRun": True})
     by_ids = {"ids": ids, "updatedSince": "2020-01-01"}
-    assert account.live.post(path, json={**by_ids, "dryRun": True}).json()["consumers"] == 2
-    accepted = account.live.post(path, json=by_ids)
+    assert account.operator.post(path, json={**by_ids, "dryRun": True}).json()["consumers"] == 2
+    accepted = account.operator.post(path, json=by_ids)
     assert (accepted.status_code, accepted.json()["kind"]) == (202, "reindex")
     run = finished_reindex(account, accepted.json()["id"])
     assert (run["state"], run["total"], run["compared"]) == ("done", 2, 2)
