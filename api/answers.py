@@ -8,6 +8,9 @@ import msgspec
 from litestar import MediaType, Response
 
 from api.request import AnyRequest
+from api.seals import Seal
+
+VERSION_BYTES = 8
 
 
 class Answer(msgspec.Struct):
@@ -16,6 +19,8 @@ class Answer(msgspec.Struct):
     status: int
     body: bytes
     headers: dict[str, str] = {}
+    xid: str | None = None
+    """The transaction of a write."""
 
     def response(self) -> Response[Any]:
         return Response(self.body, status_code=self.status, headers=self.headers, media_type=MediaType.JSON)
@@ -41,9 +46,15 @@ def array(items: list[bytes]) -> bytes:
     return b"[" + b",".join(items) + b"]"
 
 
-def etag(version: int) -> str:
-    """Return the entity tag of a consumer's version."""
-    return f'"{version}"'
+def etag(seal: Seal, consumer_id: str, version: int) -> str:
+    """Return the entity tag of a consumer's version. The tag is the same for every response with this version."""
+    return f'"{seal.seal("etag", version.to_bytes(VERSION_BYTES), consumer_id.encode())}"'
+
+
+def etags(seal: Seal, consumer_id: str, version: int) -> list[str]:
+    """Return all entity tags that clients may hold for a consumer's version, the current tag first."""
+    sealed = seal.seal_with_each_key("etag", version.to_bytes(VERSION_BYTES), consumer_id.encode())
+    return [f'"{text}"' for text in [*sealed, *([str(version)] if seal.accepts_unsealed() else [])]]
 
 
 def weak_etag(body: bytes) -> str:
@@ -60,13 +71,14 @@ def entity_tags(request: AnyRequest, header: str) -> set[str] | None:
     return {tag.strip() for tag in ",".join(values).split(",")} if values else None
 
 
-def is_match(tags: set[str] | None, tag: str) -> bool:
-    """Return whether the tags of an `If-Match` allow a write of a resource with this tag (strong comparison)."""
-    return tags is None or tags == {"*"} or tag in tags
+def is_match(tags: set[str], current: list[str]) -> bool:
+    """Return whether the tags of an `If-Match` name a current tag, so that the write may go on (strong comparison)."""
+    return tags == {"*"} or not tags.isdisjoint(current)
 
 
-def is_none_match(tags: set[str] | None, tag: str) -> bool:
-    """Return whether the tags of an `If-None-Match` include the tag (weak comparison): the answer is then 304."""
+def is_none_match(tags: set[str] | None, current: list[str]) -> bool:
+    """Return whether the tags of an `If-None-Match` include a current tag (weak comparison): the answer is then 304."""
     if tags is None:
         return False
-    return tags == {"*"} or tag.removeprefix("W/") in {known.removeprefix("W/") for known in tags}
+    known = {tag.removeprefix("W/") for tag in tags}
+    return tags == {"*"} or not known.isdisjoint(tag.removeprefix("W/") for tag in current)

@@ -32,6 +32,7 @@ from api.orders.routes import OrderController
 from api.request import AnyRequest
 from api.route_options import options_of
 from api.scopes import authorize
+from api.seals import Seals
 from api.transactions import Transaction, Transactions
 from api.wake_ups import WakeUpSender
 from infra import logs, settings
@@ -122,7 +123,9 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
     app.state.metrics.watch(app.state.engine)
     app.state.limits = Limits(chosen, app.state.redis)
-    app.state.api_keys = Keys(app.state.engine)
+    seals = Seals(app.state.engine)
+    await seals.start()
+    app.state.api_keys = Keys(app.state.engine, seals)
     storing_last_uses = asyncio.create_task(app.state.api_keys.store_last_uses_regularly())
     app.state.task_queue = TaskQueue(chosen)
     wake_ups = WakeUpSender(app.state.task_queue)

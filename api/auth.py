@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.errors import Problem
 from api.request import AnyRequest
+from api.seals import Seal, Seals
 from infra.accounts import operators
 from infra.accounts.key_secrets import secret_hash
 from infra.logs import error_kind
@@ -81,6 +82,8 @@ class Caller(Requester, frozen=True, kw_only=True):
     mode: str
     organization_id: str
     scopes: frozenset[str]
+    seal: Seal
+    """Seals tokens, entity tags and cursors for this environment alone."""
 
     @property
     def counted_as(self) -> str:
@@ -94,8 +97,8 @@ class Operator(Requester, frozen=True, kw_only=True):
 class Keys:
     """Finds keys by the hash of their secret, with a cache of a few seconds, and stores their last uses."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: AsyncEngine, seals: Seals) -> None:
+        self._engine, self._seals = engine, seals
         self._cache: dict[bytes, tuple[float, Requester | None]] = {}
         """By secret hash: the end of validity on the monotonic clock, and the result of the query."""
         self._last_uses: dict[str, datetime] = {}
@@ -144,11 +147,12 @@ class Keys:
         return None if row is None else Operator(**row)
 
     async def _find_caller(self, values: dict[str, bytes]) -> Caller | None:
+        keyring = await self._seals.keyring()
         async with self._engine.connect() as connection:
             row = (await connection.execute(FIND_KEY, values)).mappings().one_or_none()
         if row is None:
             return None
-        columns = dict(row, scopes=frozenset(row["scopes"]))
+        columns = dict(row, scopes=frozenset(row["scopes"]), seal=keyring.of(row["environment_id"]))
         limits = {category: columns.pop(f"limit_{category}") for category in ("reads", "writes", "batch")}
         return Caller(**columns, limits=limits)
 

@@ -1,7 +1,7 @@
 """Consistency tokens and the headers about how current a read is (contract.md §1 "Reading your own writes").
 
-1. Every write returns `Consistency-Token`, which names the transaction (`encode_token`). With `Prefer: wait` the write
-   answers as soon as the change is searchable (`wait_after_write`).
+1. Every write returns `Consistency-Token`, the sealed number of the transaction (`encode_token`). With `Prefer: wait`
+   the write answers as soon as the change is searchable (`wait_after_write`).
 2. A read with a token waits until the index contains the write, and only then searches (`read`). The token is checked
    here (`requested_write`); `api/freshness.py` does the waiting.
 """
@@ -16,11 +16,14 @@ from api.auth import Caller
 from api.errors import Fault, Problem, invalid
 from api.freshness import Freshness, Write
 from api.request import AnyRequest
+from api.seals import Seal, SealError
 
 Result = TypeVar("Result")
 
 TOKEN = "Consistency-Token"  # noqa: S105 (a header's name)
-TOKEN_FORMAT = re.compile(r"1-([0-9]{1,19})")
+XID_BYTES = 8
+UNSEALED_TOKEN = re.compile(r"1-([0-9]{1,19})")
+"""The format before sealing; `api/idempotency.py` stores tokens in this format."""
 MAX_WAIT_SECONDS = 10
 DEFAULT_WAIT_SECONDS = 2
 RETRY_AFTER_SECONDS = 1
@@ -45,20 +48,29 @@ class Preferences(NamedTuple):
         return ", ".join(parts)
 
 
-def encode_token(xid: str) -> str:
-    """Return the consistency token of a write, opaque to clients."""
-    return f"1-{xid}"
+def encode_token(seal: Seal, xid: str) -> str:
+    """Return the consistency token of a write."""
+    return seal.seal("token", int(xid).to_bytes(XID_BYTES))
 
 
-def decode_token(token: str) -> str:
+def decode_token(seal: Seal, token: str) -> str:
     """Return the transaction id in a consistency token.
 
     Raises:
-        ValueError: the text is not a token.
+        ValueError: the text is not a token of this environment.
     """
-    if not (match := TOKEN_FORMAT.fullmatch(token)) or int(match[1]) >= 1 << 63:
-        raise ValueError("Invalid token: send the Consistency-Token header of a write's response, unchanged")
-    return match[1]
+    try:
+        return str(int.from_bytes(seal.open("token", token)))
+    except SealError:
+        if seal.accepts_unsealed() and (xid := unsealed_xid(token)):
+            return xid
+        raise ValueError("Invalid token: send the Consistency-Token header of a write's response, unchanged") from None
+
+
+def unsealed_xid(token: str) -> str | None:
+    """Return the transaction id in a token of the format before sealing; None if the text is none."""
+    match = UNSEALED_TOKEN.fullmatch(token)
+    return match[1] if match and int(match[1]) < 1 << 63 else None
 
 
 def parse_preferences(values: list[str]) -> Preferences:
@@ -115,7 +127,7 @@ def requested_write(request: AnyRequest, caller: Caller) -> Write | None:
     if (token := request.headers.get(TOKEN)) is None:
         return None
     try:
-        return Write(caller.environment_id, decode_token(token))
+        return Write(caller.environment_id, decode_token(caller.seal, token))
     except ValueError as error:
         raise invalid(Fault(TOKEN, str(error))) from None
 

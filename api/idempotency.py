@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api import consistency
 from api.answers import Answer
 from api.auth import Caller, Requester
 from api.errors import Fault, Problem, refuse
@@ -114,12 +115,18 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     if stored.fingerprint != claim.fingerprint:
         raise _conflict("This Idempotency-Key was used for another request")
     headers = msgspec.json.decode(stored.headers, type=dict[str, str])
-    return Answer(stored.status, stored.body, headers | {REPLAYED: "true"})
+    xid = consistency.unsealed_xid(headers.pop(consistency.TOKEN, ""))
+    return Answer(stored.status, stored.body, headers | {REPLAYED: "true"}, xid)
 
 
 async def store(connection: AsyncConnection, claim: Claim, answer: Answer) -> None:
-    """Store the answer under the key claimed by this transaction."""
-    values = {"status": answer.status, "headers": msgspec.json.encode(answer.headers).decode(), "body": answer.body}
+    """Store the answer under the key claimed by this transaction.
+
+    The token is stored unsealed, so that a replay has a valid token even after the loss of the sealing key.
+    """
+    token = {consistency.TOKEN: f"1-{answer.xid}"} if answer.xid else {}
+    headers = msgspec.json.encode(answer.headers | token).decode()
+    values = {"status": answer.status, "headers": headers, "body": answer.body}
     await connection.execute(claim.statements.store, claim.values | values)
 
 

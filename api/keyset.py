@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.cursors import Cursors
 from api.errors import Fault, invalid
 from api.pages import PageInfo, Paging
 
@@ -21,7 +22,7 @@ async def newest_first(
     values: dict[str, Any],
     keys: tuple[str, str],
     paging: Paging,
-    list_id: bytes,
+    cursors: Cursors,
 ) -> tuple[Sequence[sa.Row[Any]], PageInfo]:
     """Return the rows of a page, and the page info.
 
@@ -31,13 +32,13 @@ async def newest_first(
         values: the statement's parameters.
         keys: the columns of the time and the id. Each row has attributes of these names, without the prefix.
         paging: the requested page.
-        list_id: identifies the list.
+        cursors: of the list.
 
     Raises:
         Problem: 400 for a damaged or expired cursor, or a cursor of another list.
     """
     moment, key = keys
-    if position := paging.position(list_id, len(keys)):
+    if position := paging.position(cursors, len(keys)):
         select += f" AND ({moment}, {key}) {'>' if paging.backward else '<'} (:position_time, :position_id)"
         bound = zip(("position_time", "position_id"), _convert(position, paging), strict=True)
         values = values | dict(bound)
@@ -50,7 +51,7 @@ async def newest_first(
         rows = rows[::-1]
     names = [name.rpartition(".")[2] for name in keys]
     positions = [[getattr(row, names[0]).isoformat(), getattr(row, names[1])] for row in rows]
-    return rows, paging.page_info(list_id, positions, has_more=has_more)
+    return rows, paging.page_info(cursors, positions, has_more=has_more)
 
 
 def _convert(position: list[Any], paging: Paging) -> tuple[datetime, str]:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from api import cursors
 from api.auth import Requester
+from api.cursors import CursorError, Cursors
 from api.errors import Fault, invalid
 from api.validation import Input
 from infra import fields
@@ -45,8 +45,8 @@ class PageInfo(msgspec.Struct, rename="camel"):
     has_previous_page: bool
 
     example: ClassVar[dict[str, Any]] = {
-        "startCursor": "q2Zr…",
-        "endCursor": "q2Zr…",
+        "startCursor": "ASwm…",
+        "endCursor": "ASwm…",
         "hasNextPage": False,
         "hasPreviousPage": False,
     }
@@ -60,11 +60,11 @@ class Paging(msgspec.Struct):
     before: str | None = None
     backward: bool = False
 
-    def position(self, list_id: bytes, length: int) -> list[Any] | None:
+    def position(self, cursors: Cursors, length: int) -> list[Any] | None:
         """Return the cursor's position, the sort values of a row; None without a cursor.
 
         Args:
-            list_id: identifies the list; a cursor of another list is refused.
+            cursors: of the list; a cursor of another list is refused.
             length: how many sort values a position of this list has.
 
         Raises:
@@ -74,22 +74,22 @@ class Paging(msgspec.Struct):
         if cursor is None:
             return None
         try:
-            position = cursors.decode(list_id, cursor)
-        except cursors.CursorError as error:
+            position = cursors.decode(cursor)
+        except CursorError as error:
             raise invalid(Fault(name, str(error))) from None
         if len(position) != length:
             raise invalid(Fault(name, "Invalid cursor"))
         return position
 
-    def page_info(self, list_id: bytes, positions: Sequence[Sequence[Any]], *, has_more: bool) -> PageInfo:
+    def page_info(self, cursors: Cursors, positions: Sequence[Sequence[Any]], *, has_more: bool) -> PageInfo:
         """Describe the page.
 
         Args:
-            list_id: identifies the list.
+            cursors: of the list.
             positions: the sort values of the page's rows, in list order.
             has_more: whether the list continues past the page in the direction of the walk.
         """
-        ends = [cursors.encode(list_id, end) for end in (positions[0], positions[-1])] if positions else [None, None]
+        ends = [cursors.encode(end) for end in (positions[0], positions[-1])] if positions else [None, None]
         return PageInfo(
             start_cursor=ends[0],
             end_cursor=ends[1],

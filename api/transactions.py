@@ -118,7 +118,7 @@ class Transactions:
                 await explain(connection)
             answer = await work(connection)
             if with_token:
-                answer.headers[consistency.TOKEN] = consistency.encode_token(xid)
+                answer.xid = xid
             if claim:
                 await idempotency.store(connection, claim, answer)
             try:
@@ -130,13 +130,14 @@ class Transactions:
         return answer
 
     async def _committed(self, request: AnyRequest, requester: Requester, answer: Answer) -> Response[Any]:
-        """Wake the indexer after the commit. With `Prefer: wait`, wait until the write is searchable."""
+        """Add the token, and wake the indexer. With `Prefer: wait`, wait until the write is searchable."""
         if not isinstance(requester, Caller):
             return answer.response()
         if idempotency.REPLAYED not in answer.headers:
             self._wake_up(now=consistency.preferences_of(request).wait is not None)
-        xid = consistency.decode_token(answer.headers[consistency.TOKEN])
-        answer.headers |= await consistency.wait_after_write(request, requester, self._freshness, xid)
+        assert answer.xid
+        answer.headers[consistency.TOKEN] = consistency.encode_token(requester.seal, answer.xid)
+        answer.headers |= await consistency.wait_after_write(request, requester, self._freshness, answer.xid)
         return answer.response()
 
     async def _was_committed(self, xid: str) -> bool:

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.audiences.rows import COLUMNS, VISIBLE, audience_of
 from api.audiences.schemas import AudiencePage
 from api.auth import Caller
+from api.cursors import Cursors
 from api.keyset import newest_first
 from api.pages import TwoWayParameters
 
@@ -18,12 +19,13 @@ async def page(connection: AsyncConnection, caller: Caller, parameters: TwoWayPa
     Raises:
         Problem: 400 for a damaged or expired cursor, or a cursor of another list.
     """
+    list_id = msgspec.json.encode(["audiences", caller.environment_id, parameters.list_parameters()])
     rows, info = await newest_first(
         connection,
         SELECT,
         {"environment_id": caller.environment_id},
         ("a.created_at", "a.id"),
         parameters.paging(),
-        msgspec.json.encode(["audiences", caller.environment_id, parameters.list_parameters()]),
+        Cursors(caller.seal, list_id),
     )
     return AudiencePage([audience_of(row) for row in rows], info)

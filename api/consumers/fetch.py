@@ -8,6 +8,7 @@ import msgspec
 
 from api.consumers import query, windows
 from api.consumers.windows import FirstPages
+from api.cursors import Cursors
 from api.errors import Problem
 from api.pages import Paging, render
 from api.search import Index, search
@@ -31,8 +32,7 @@ class PageRequest(NamedTuple):
     rows: Clause
     order: query.Order
     paging: Paging
-    list_id: bytes
-    """Identifies the list. Cursors are bound to this id."""
+    cursors: Cursors
     with_total: bool = False
 
 
@@ -49,9 +49,9 @@ async def page(
         Problem: 400 for a damaged or expired cursor, or a cursor of another list.
         OpenSearchException: the index cannot answer.
     """
-    order, paging, list_id = request.order, request.paging, request.list_id
+    order, paging, cursors = request.order, request.paging, request.cursors
     # Ordered by creation, a cursor also carries the width of its window, as the last value.
-    position = paging.position(list_id, order.position_length + bool(order.creation_direction))
+    position = paging.position(cursors, order.position_length + bool(order.creation_direction))
     width = _pop_width(position) if position and order.creation_direction else 0
     body = query.page(
         request.rows, order, paging.size, position, backward=paging.backward, with_total=request.with_total
@@ -62,14 +62,14 @@ async def page(
     if positions and order.creation_direction:
         times = [values[0] for values in positions]
         if has_more and not position and windows.is_ascending(order, backward=paging.backward):
-            first_pages.learn(list_id, times)
+            first_pages.learn(cursors.list_id, times)
         width = windows.next_width(times, width)
         positions = [[*values, width] for values in positions]
     hits, positions = found.hits[: paging.size], positions[: paging.size]
     if paging.backward:
         hits.reverse()
         positions.reverse()
-    info = paging.page_info(list_id, positions, has_more=has_more)
+    info = paging.page_info(cursors, positions, has_more=has_more)
     rows = [bytes(hit.source.row) for hit in hits]
     if extra_members and hits:
         rows = [row[:-1] + extra + b"}" for row, extra in zip(rows, await extra_members(hits), strict=True)]
@@ -103,7 +103,7 @@ def _window(first_pages: FirstPages, request: PageRequest, position: list[Any] |
     ascending = windows.is_ascending(request.order, backward=request.paging.backward)
     if position:
         return windows.from_position(position, width, ascending=ascending)
-    return first_pages.window(request.list_id) if ascending else None
+    return first_pages.window(request.cursors.list_id) if ascending else None
 
 
 def _pop_width(position: list[Any]) -> int:

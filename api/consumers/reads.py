@@ -20,6 +20,7 @@ from api.consumers import fetch, query
 from api.consumers.fetch import ExtraMembers, Hit, PageRequest
 from api.consumers.matching import Match, explanations
 from api.consumers.schemas import ListParameters, SearchParameters
+from api.cursors import Cursors
 from api.request import AnyRequest
 from api.search import Index
 from infra.filters import language
@@ -54,7 +55,7 @@ async def page(
         rows,
         query.list_order(caller.environment_id, parameters.sort_by, parameters.sort_dir),
         parameters.paging(),
-        msgspec.json.encode(identity),
+        Cursors(caller.seal, msgspec.json.encode(identity)),
         with_total=parameters.count,
     )
     extra_members = partial(_audiences_of_rows, state, caller) if parameters.include else None
@@ -76,7 +77,7 @@ async def search(request: AnyRequest, state: State, caller: Caller, parameters: 
         explain=parameters.explain,
     )
     list_id = msgspec.json.encode(["search", caller.environment_id, parameters.list_parameters()])
-    page_request = PageRequest(rows, query.search_order(), parameters.paging(), list_id)
+    page_request = PageRequest(rows, query.search_order(), parameters.paging(), Cursors(caller.seal, list_id))
     extra_members = partial(_matches_of_rows, parameters, caller.region) if parameters.explain else None
     return await _answer(request, state, caller, page_request, extra_members)
 

@@ -1,5 +1,6 @@
 """The consumers' endpoints (contract.md §2)."""
 
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
@@ -8,7 +9,7 @@ from litestar.datastructures import State
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import consistency
-from api.answers import Answer, array, entity_tags, etag, is_none_match, location, weak_etag
+from api.answers import Answer, array, entity_tags, etag, etags, is_none_match, location, weak_etag
 from api.audiences import membership
 from api.auth import Caller
 from api.consumers import reads, writes
@@ -42,7 +43,9 @@ class ConsumerController(Controller):
     async def create(
         self, payload: ObjectDraft[NewConsumer], caller: Caller, transaction: Transaction
     ) -> Response[Consumer]:
-        return await transaction.run(writes.create, caller, payload, render=_created, explain=writes.explain_conflict)
+        return await transaction.run(
+            writes.create, caller, payload, render=partial(_created, caller), explain=writes.explain_conflict
+        )
 
     @post("/batch", opt=WRITE_BATCH, summary="Create up to 500 consumers, all or none")
     async def create_batch(
@@ -68,7 +71,9 @@ class ConsumerController(Controller):
         transaction: Transaction,
     ) -> Response[Consumer]:
         if_match = entity_tags(request, "if-match")
-        return await transaction.run(writes.update, caller, consumer_id, payload, if_match, render=_changed)
+        return await transaction.run(
+            writes.update, caller, consumer_id, payload, if_match, render=partial(_changed, caller)
+        )
 
     @delete("/{consumer_id:str}", opt=WRITE, status_code=200, summary="Delete a consumer, its orders and memberships")
     async def remove(
@@ -94,10 +99,11 @@ class ConsumerController(Controller):
             # The index decides about dynamic audiences; the connection is released during the search.
             audiences, headers = await reads.audiences(request, state, caller, consumer_id, possible)
         body = consumer_json(row)[:-1] + audiences + orders + b"}"
-        tag = weak_etag(body) if include else etag(row.version)
-        if is_none_match(entity_tags(request, "if-none-match"), tag):
-            return Answer(HTTPStatus.NOT_MODIFIED, b"", headers | {"ETag": tag}).response()
-        return Answer(HTTPStatus.OK, body, headers | {"ETag": tag}).response()
+        current = [weak_etag(body)] if include else etags(caller.seal, row.id, row.version)
+        headers |= {"ETag": current[0]}
+        if is_none_match(entity_tags(request, "if-none-match"), current):
+            return Answer(HTTPStatus.NOT_MODIFIED, b"", headers).response()
+        return Answer(HTTPStatus.OK, body, headers).response()
 
     @get("/", opt=READ, summary="List consumers")
     async def page(
@@ -112,17 +118,18 @@ class ConsumerController(Controller):
         return (await reads.search(request, state, caller, parameters)).response()
 
 
-def _created(rows: list[ConsumerRow]) -> Answer:
+def _created(caller: Caller, rows: list[ConsumerRow]) -> Answer:
     [row] = rows
-    return Answer(HTTPStatus.CREATED, consumer_json(row), {"ETag": etag(row.version)} | location("consumers", row.id))
+    headers = {"ETag": etag(caller.seal, row.id, row.version)} | location("consumers", row.id)
+    return Answer(HTTPStatus.CREATED, consumer_json(row), headers)
 
 
 def _created_batch(rows: list[ConsumerRow]) -> Answer:
     return Answer(HTTPStatus.CREATED, array([consumer_json(row) for row in rows]))
 
 
-def _changed(row: ConsumerRow) -> Answer:
-    return Answer(HTTPStatus.OK, consumer_json(row), {"ETag": etag(row.version)})
+def _changed(caller: Caller, row: ConsumerRow) -> Answer:
+    return Answer(HTTPStatus.OK, consumer_json(row), {"ETag": etag(caller.seal, row.id, row.version)})
 
 
 def _changed_batch(rows: list[ConsumerRow]) -> Answer:

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.answers import etag, is_match
+from api.answers import etags, is_match
 from api.auth import Caller
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.drafts import BatchDraft, Draft, ObjectDraft
@@ -123,7 +123,7 @@ async def update(
     _require_id(consumer_id)
     row = _row_or_404((await _lock(connection, caller, [consumer_id])).get(consumer_id))
     if not draft.faults:  # preconditions apply only to otherwise successful requests (RFC 9110, 13.2.1)
-        require_match(row, if_match)
+        require_match(caller, row, if_match)
     [changed] = await _update(connection, caller, draft, [row], [])
     return changed
 
@@ -167,15 +167,18 @@ async def delete(
     _require_id(consumer_id)
     values = {"environment_id": caller.environment_id, "id": consumer_id}
     row = _row_or_404((await connection.execute(LOCK_TO_DELETE, values)).one_or_none())
-    require_match(row, if_match)
+    require_match(caller, row, if_match)
     await connection.execute(DELETE, values)
     return row
 
 
-def require_match(row: ConsumerRow, if_match: set[str] | None) -> None:
+def require_match(caller: Caller, row: ConsumerRow, if_match: set[str] | None) -> None:
     """Raise 412 unless the entity tags of an `If-Match` header allow a write of this row."""
-    if not is_match(if_match, tag := etag(row.version)):
-        message = f"The current ETag is {tag}"
+    if if_match is None:
+        return
+    current = etags(caller.seal, row.id, row.version)
+    if not is_match(if_match, current):
+        message = f"The current ETag is {current[0]}"
         raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=message)
 
 

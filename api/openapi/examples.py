@@ -26,7 +26,10 @@ ERRORS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: {"error": "Authentication required"},
     HTTPStatus.FORBIDDEN: {"error": "Forbidden", "message": "This key lacks the scope write:consumers"},
     HTTPStatus.CONFLICT: {"error": "Conflict", "message": "This Idempotency-Key was used for another request"},
-    HTTPStatus.PRECONDITION_FAILED: {"error": "Precondition failed", "message": 'The current ETag is "1048577"'},
+    HTTPStatus.PRECONDITION_FAILED: {
+        "error": "Precondition failed",
+        "message": 'The current ETag is "ARLtAZyWe9n9HYRNjSOCKWJs_aTG5sV6yQ"',
+    },
     HTTPStatus.TOO_MANY_REQUESTS: {"error": "Rate limit exceeded", "retryAfter": 30},
     HTTPStatus.INTERNAL_SERVER_ERROR: {"error": "Internal server error"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"error": "Database unavailable"},

@@ -7,6 +7,8 @@ from api.openapi.endpoints import Endpoint
 
 TEXT = {"type": "string"}
 KEY = {"type": "string", "minLength": 1, "maxLength": 255}
+ETAG = '"AXxaCbjIBnxIpKEdw3UaTu0xcwsHGfXQnw"'
+TOKEN = "AW3T1hWQc9xdkodhU-pfsLjw6VdaZzyHUA"  # noqa: S105 (an example)
 COUNT = {"type": "integer", "minimum": 0}
 
 
@@ -35,9 +37,9 @@ ANSWER = {
     "X-RateLimit-Reset": _header("Start of the next minute, in Unix seconds.", COUNT, 1730455260),
     "Retry-After": _header("Seconds to wait before a retry.", COUNT, 30),
     "WWW-Authenticate": _header("The scheme for the `Authorization` header.", TEXT, "Bearer", required=True),
-    "ETag": _header("The version of the consumer; with `include`, a weak digest of the response.", TEXT, '"1048576"'),
+    "ETag": _header("The version of the consumer; with `include`, a weak digest of the response.", TEXT, ETAG),
     "Consistency-Token": _header(
-        "Identifies this write. Send it with a read that must contain the write.", TEXT, "1-78340"
+        "Identifies this write. Send it with a read that must contain the write.", TEXT, TOKEN
     ),
     "Index-State": _header(
         "With `Prefer: wait`: whether the write is searchable.", {"enum": ["searchable", "pending"]}, "searchable"
@@ -58,8 +60,8 @@ REQUEST = {
         "Consistency-Token",
         "The token of a write that the response must contain. Waits up to 2 seconds for that write to be searchable; "
         "`Prefer: wait` changes the time.",
-        {"type": "string", "pattern": "^1-(0|[1-9][0-9]{0,17})$"},
-        "1-78340",
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]{34}$"},
+        TOKEN,
     ),
     "Prefer": _parameter(
         "Prefer",
@@ -77,11 +79,9 @@ REQUEST = {
     "X-Idempotency-Key": _parameter(
         "X-Idempotency-Key", "Alternative name of `Idempotency-Key`.", KEY, "order-17850-paid"
     ),
-    "If-Match": _parameter(
-        "If-Match", "Entity tags, or `*`. 412 if none matches the consumer's `ETag`.", TEXT, '"1048576"'
-    ),
+    "If-Match": _parameter("If-Match", "Entity tags, or `*`. 412 if none matches the consumer's `ETag`.", TEXT, ETAG),
     "If-None-Match": _parameter(
-        "If-None-Match", "Entity tags. 304 if one matches the `ETag` of the response.", TEXT, '"1048576"'
+        "If-None-Match", "Entity tags. 304 if one matches the `ETag` of the response.", TEXT, ETAG
     ),
 }
 COMPONENTS: dict[str, Any] = {

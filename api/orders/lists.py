@@ -4,6 +4,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
+from api.cursors import Cursors
 from api.keyset import newest_first
 from api.orders.rows import COLUMNS, order_of
 from api.orders.schemas import OrderListParameters, OrderPage
@@ -32,6 +33,6 @@ async def page(connection: AsyncConnection, caller: Caller, parameters: OrderLis
         filters | {"environment_id": caller.environment_id},
         ("o.placed_at", "o.id"),
         parameters.paging(),
-        list_id,
+        Cursors(caller.seal, list_id),
     )
     return OrderPage([order_of(row) for row in rows], info)

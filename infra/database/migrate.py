@@ -1,4 +1,4 @@
-"""Upgrade the schema of the database to the version this code needs."""
+"""Upgrade the schema of the database to the version this code needs, and make the sealing key."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from infra.database import sealing_keys
 from infra.database.engine import sqlalchemy_url
 
 LOCK = 0x636F6E73
@@ -15,16 +16,21 @@ UNLOCK_MIGRATIONS = sa.text("SELECT pg_advisory_unlock(:lock)")
 
 
 def upgrade(database_url: str) -> None:
-    """Run the missing migrations. Safe at every start, and by several processes at the same time."""
+    """Run the missing migrations, and make the sealing key unless there is one.
+
+    Safe at every start, and by several processes at the same time.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    engine = sa.create_engine(sqlalchemy_url(database_url))
+    engine = sa.create_engine(sqlalchemy_url(database_url), hide_parameters=True)
     try:
         with engine.connect() as connection:
             connection.execute(LOCK_MIGRATIONS, {"lock": LOCK})
             connection.commit()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            sealing_keys.ensure(connection)
+            connection.commit()
             connection.execute(UNLOCK_MIGRATIONS, {"lock": LOCK})
             connection.commit()
     finally:

@@ -9,12 +9,14 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from api.consistency import encode_token
 from tests.api.resources import create
+from tests.seals import stored_seal
 from tests.service import Account
 
 TOKEN = "Consistency-Token"
-FUTURE = f"1-{2**63 - 1}"
-"""The token of a transaction that no database has reached."""
+FUTURE = str(2**63 - 1)
+"""A transaction that no database has reached."""
 
 WRITES: dict[str, tuple[str, str, Any]] = {
     "consumer": ("POST", "/consumers", {"fullName": "New"}),
@@ -117,4 +119,10 @@ def run_sql(account: Account, statement: str, lane: str = "live", **values: Any)
     with account.database.engine.begin() as connection:
         connection.execute(sa.text("SELECT set_config('consumers.lane', :lane, true)"), {"lane": lane})
         connection.execute(sa.text(statement), {"e": account.live_environment} | values)
-        return f"1-{connection.execute(sa.text('SELECT pg_current_xact_id()::text')).scalar_one()}"
+        xid = connection.execute(sa.text("SELECT pg_current_xact_id()::text")).scalar_one()
+    return token_of(account, xid)
+
+
+def token_of(account: Account, xid: str) -> str:
+    """Return the consistency token of a transaction in the live environment, as the API makes it."""
+    return encode_token(stored_seal(account.database.engine, account.live_environment), xid)

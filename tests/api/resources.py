@@ -51,6 +51,13 @@ def stored_rows(database: Database, environment_id: int, *tables: str) -> dict[s
         }
 
 
+def stored_version(account: Account, consumer: str) -> int:
+    """Read the version of a consumer, which clients see only as a sealed ETag."""
+    with account.database.engine.connect() as connection:
+        query = sa.text("SELECT version FROM consumers WHERE id = :id")
+        return int(connection.execute(query, {"id": consumer}).scalar_one())
+
+
 def count_rows(account: Account, table: str = "consumers", environment: int | None = None) -> int:
     """Count the rows of a table in an environment, the live environment by default."""
     with account.database.engine.connect() as connection:

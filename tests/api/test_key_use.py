@@ -8,6 +8,7 @@ import httpx
 import sqlalchemy as sa
 
 from api.auth import Keys
+from api.seals import Seals
 from infra.accounts import keys
 from infra.accounts.keys import SCOPES, NewKey
 from infra.accounts.organizations import Mode
@@ -43,7 +44,7 @@ def test_last_use_is_stored_in_batches_not_per_request(account: Account) -> None
 
     async def use() -> list[datetime | None]:
         engine = open_async_engine(account.database.settings)
-        known, seen = Keys(engine), []
+        known, seen = Keys(engine, Seals(engine)), []
         for _ in range(3):
             await use_key(known, key)
             seen.append(last_use(account, key))
@@ -68,7 +69,7 @@ def test_last_use_is_stored_later_if_the_table_is_locked(account: Account) -> No
 
     async def use() -> None:
         engine = open_async_engine(account.database.settings)
-        known = Keys(engine)
+        known = Keys(engine, Seals(engine))
         await use_key(known, key)
         with account.database.engine.begin() as connection:
             connection.execute(sa.text("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE"))

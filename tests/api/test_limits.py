@@ -18,6 +18,7 @@ from api.limits import FAR, RECENT_SECONDS, Limits
 from infra.accounts import keys, organizations
 from infra.local.servers import LocalServers
 from tests.api.resources import count_rows
+from tests.seals import fixed_seal
 from tests.service import Account, Database, Service, new_account
 from tests.waiting import wait_until
 
@@ -102,6 +103,7 @@ def test_idle_process_sees_a_limit_used_up_by_another_process(quiet: Database, m
         organization_id="org",
         scopes=frozenset(),
         limits={"reads": limit},
+        seal=fixed_seal(),
     )
 
     async def used() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from infra.local.servers import LocalServers
 from tests.api.freshness import run_sql
+from tests.api.resources import stored_version
 from tests.indexer.server_faults import UNPARSABLE_METADATA
 from tests.service import UNLIMITED_OPERATORS, Account, Service, new_service
 from tests.waiting import wait_until
@@ -80,7 +81,7 @@ def test_consumer_index_state_is_returned(account: Account) -> None:
     created = account.live.post(
         "/consumers", json={"fullName": "Zoë"}, headers={"Prefer": "wait=10"}
     ).raise_for_status()
-    consumer, version = created.json()["id"], int(created.headers["ETag"].strip('"'))
+    consumer, version = created.json()["id"], stored_version(account, created.json()["id"])
     state = state_of(account.operator, consumer)
     assert (state["databaseVersion"], state["isSearchable"], state["change"]) == (version, True, None)
     [live] = [each for each in state["generations"] if each["state"] == "live"]

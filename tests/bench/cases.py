@@ -7,17 +7,19 @@ from urllib.parse import urlencode
 import msgspec
 import sqlalchemy as sa
 
-from api import cursors, search
+from api import search
 from api.audiences.rules import Rule, expression
 from api.consumers import query, windows
 from api.consumers.query import Direction, Order, SortField
 from api.consumers.schemas import ListParameters
+from api.cursors import Cursors
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
 from infra.index import naming
 from tests.bench import trigrams, wire
 from tests.bench.shop import DYNAMIC, Environment, Shop
 from tests.bench.trigrams import Statement
+from tests.seals import stored_seal
 
 SIZE = 20
 LARGE = 50_000
@@ -112,7 +114,8 @@ class QuestionBuilder:
                     body = query.within(body, windows.from_position(position, width, ascending=ascending))
             list_parameters = ListParameters(sort_by=sort_by, sort_dir=direction)
             list_id = msgspec.json.encode(["list", self.environment.id, list_parameters.list_parameters()])
-            parameters["before" if backward else "after"] = cursors.encode(list_id, values)
+            cursors = Cursors(stored_seal(self._shop.database.engine, self.environment.id), list_id)
+            parameters["before" if backward else "after"] = cursors.encode(values)
         sql = trigrams.page(self.environment.id, sort_by, direction, position, backward=backward)
         return self.question("", parameters, body, sql=sql)
 

@@ -21,6 +21,7 @@ from api.freshness import Freshness
 from api.transactions import ATTEMPTS, Transactions
 from infra.database.engine import sqlalchemy_url
 from tests.database.conftest import Environment
+from tests.seals import fixed_seal
 
 REQUEST = cast(
     "Request[Any, Any, Any]",
@@ -56,7 +57,14 @@ def write(
     request: Request[Any, Any, Any] = REQUEST,
 ) -> Outcome:
     """Insert a consumer as a request does; the nth attempt is interrupted by the nth interruption, after the insert."""
-    caller = Caller(key_id="key", environment_id=environment.id, mode="live", organization_id="org", scopes=frozenset())
+    caller = Caller(
+        key_id="key",
+        environment_id=environment.id,
+        mode="live",
+        organization_id="org",
+        scopes=frozenset(),
+        seal=fixed_seal(),
+    )
     outcome = Outcome(woken=0, attempts=0, result="")
 
     def wake(*, now: bool = False) -> None:

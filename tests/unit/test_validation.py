@@ -6,8 +6,11 @@ from api.auth import Caller
 from api.consumers.schemas import NewConsumer
 from api.errors import MAX_FAULTS
 from api.validation import MAX_BATCH, Checker
+from tests.seals import fixed_seal
 
-CALLER = Caller(key_id="key", environment_id=1, mode="live", organization_id="org", scopes=frozenset())
+CALLER = Caller(
+    key_id="key", environment_id=1, mode="live", organization_id="org", scopes=frozenset(), seal=fixed_seal()
+)
 
 
 def test_batch_with_many_faults_gives_turns_to_other_tasks() -> None:
