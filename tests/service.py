@@ -222,13 +222,21 @@ def _ending_with_this_process(name: str) -> list[str]:
     return ["setpriv", f"--pdeathsig={death.name}", "--"]
 
 
+class PatientService(Service):
+    """A service whose API waits longer for Redis than usual, because the machine of the tests is busy."""
+
+    COMMANDS = Service.COMMANDS | {
+        "api": [part.replace("api.app", "tests.patient_api") for part in Service.COMMANDS["api"]]
+    }
+
+
 @contextmanager
 def new_service(
     servers: LocalServers, folder: Path, environ: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Service]:
     """The whole service on a database of its own, with its logs in a folder."""
     with new_database(servers) as database:
-        running = Service(database, folder, environ)
+        running = PatientService(database, folder, environ)
         try:
             running.start_all()
             yield running

@@ -37,7 +37,7 @@ KEYED = cast(
     "Request[Any, Any, Any]",
     SimpleNamespace(
         method="POST",
-        scope=REQUEST.scope,
+        scope=REQUEST.scope | {"path": "/consumers"},
         headers=Headers({"idempotency-key": "k"}),
         url=SimpleNamespace(path="/consumers"),
         body=_body,

@@ -1,0 +1,15 @@
+"""The API for tests: waits up to a second for the count of a request in Redis.
+
+Usually a request passes uncounted after 20 ms, and the next five seconds as well. A machine busy with several tests at
+once needs more time, and tests of rate limits would fail by chance.
+"""
+
+from litestar.types import ASGIApp
+
+import api.app
+from api import limits
+
+
+def create_app() -> ASGIApp:
+    limits.WAIT_SECONDS = 1.0
+    return api.app.create_app()
