@@ -3,11 +3,14 @@
 A write that creates rows inserts first, and explains a conflict later (a change of stored rows looks first):
 1. A body without schema faults is inserted at once. Nothing looks for taken values beforehand: most requests have
    none, and only a unique index sees the uncommitted value of a concurrent request.
-2. A unique violation aborts the transaction. PostgreSQL names only the first conflict, so this is not the response.
+2. The insert skips rows with taken values (`ON CONFLICT DO NOTHING`), because PostgreSQL writes every failed statement
+   to its log. If a row was skipped, the write raises `ValueTaken`, and the transaction is rolled back.
 3. The next attempt runs `explain` before the write: a query finds every taken value, and the response is a 400 with all
    of these values. A body with schema faults is never inserted: the write begins with the same query, so the 400 names
    the schema faults and the taken values together.
 4. The query may find nothing, because the conflicting row has been deleted meanwhile. Then the write is tried again.
+
+Two concurrent changes of stored rows to the same value still end in a unique violation, which is treated alike.
 """
 
 import asyncio
@@ -29,6 +32,7 @@ from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
 from api.freshness import Freshness
 from api.request import AnyRequest, request_id_of
 from api.wake_ups import WakeUp
+from infra.logs import error_kind
 
 log = structlog.get_logger()
 
@@ -40,7 +44,8 @@ Explain: TypeAlias = Callable[[AsyncConnection], Awaitable[None]]
 
 UNIQUE_VIOLATION = "23505"
 ATTEMPTS = {"40001": 3, "40P01": 3, UNIQUE_VIOLATION: 10}
-"""The maximum of attempts by the SQLSTATE of the failure: serialization failure, deadlock, unique violation."""
+"""The maximum of attempts by the SQLSTATE of the failure: serialization failure, deadlock, unique violation.
+`ValueTaken` counts as a unique violation."""
 
 LOCK_TIMEOUT = "5s"
 """How long a write waits for a concurrent write of the same rows."""
@@ -51,6 +56,10 @@ BEGIN = sa.text("""
 STATUS = sa.text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 STATUS_SECONDS = 2.0
 """How long to ask for the outcome of a transaction after a failed COMMIT."""
+
+
+class ValueTaken(Exception):  # noqa: N818 (a state of the stored rows, explained by the next attempt)
+    """An insert skipped a row, because a unique value of the row is taken."""
 
 
 class Transactions:
@@ -72,7 +81,7 @@ class Transactions:
             request: of the client.
             requester: of the request. An operator's write changes no consumer, so there is nothing to wait for.
             work: the write. May run several times.
-            explain: runs before `work` once a unique index has refused the write; raises the 400.
+            explain: runs before `work` once the write met a taken value; raises the 400.
 
         Raises:
             Problem: 503 if the database is down or overloaded. Every error of `work` is passed on, with nothing stored.
@@ -86,14 +95,14 @@ class Transactions:
             attempt += 1
             try:
                 answer = await self._attempt(request_id, claim, work, explain_first, with_token=with_token)
-            except DBAPIError as error:
-                state = getattr(error.orig, "sqlstate", None)
+            except (DBAPIError, ValueTaken) as error:
+                state = _state_of(error)
                 if state not in ATTEMPTS:
                     raise
                 if attempt >= ATTEMPTS[state]:
                     raise unavailable("Database") from error
                 write_line = log.debug if state == UNIQUE_VIOLATION else log.info
-                reason = type(error.orig).__name__
+                reason = error_kind(error)
                 write_line("transaction_retried", request_id=request_id, attempt=attempt, reason=reason)
                 if state == UNIQUE_VIOLATION:
                     explain_first = explain
@@ -162,6 +171,10 @@ class Transactions:
         )
 
 
+def _state_of(error: DBAPIError | ValueTaken) -> str | None:
+    return UNIQUE_VIOLATION if isinstance(error, ValueTaken) else getattr(error.orig, "sqlstate", None)
+
+
 class Transaction:
     """The transaction of a request, as a dependency of the writing handlers."""
 
@@ -177,7 +190,7 @@ class Transaction:
     ) -> Response[Any]:
         """Run `work(connection, *args)` in the transaction, and answer with the rendered result.
 
-        `explain(connection, *args)` raises the 400 after a unique violation, as the module describes.
+        `explain(connection, *args)` raises the 400 after `ValueTaken`, as the module describes.
 
         Raises:
             Problem: as `Transactions.run`.

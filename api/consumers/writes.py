@@ -13,6 +13,7 @@ from api.auth import Caller
 from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
 from api.drafts import BatchDraft, Draft, ObjectDraft
 from api.errors import Fault, ItemFault, Problem, not_found
+from api.transactions import ValueTaken
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.fields import CONSUMER_FIELDS
 from infra.ids import is_id, new_ids
@@ -56,7 +57,7 @@ NOW = "date_trunc('milliseconds', now())"
 INSERT = sa.text(f"""
     INSERT INTO consumers AS c (environment_id, id, {", ".join(SETTABLE)}, created_at, updated_at)
     SELECT :environment_id, w.id, {", ".join(f"w.{column}" for column in SETTABLE)}, {NOW}, {NOW} FROM {WRITTEN}
-    ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" RETURNING {COLUMNS}""")
+    ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" ON CONFLICT DO NOTHING RETURNING {COLUMNS}""")
 # `+ 0` keeps the planner from an index on the environment alone: rows must be found by their ids, even if the
 # environment is empty according to the statistics. The list of ids tells the planner how many rows there are.
 UPDATE = sa.text(f"""
@@ -77,8 +78,8 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewCo
 
     Raises:
         Problem: 400 if the draft has schema faults; names every taken value as well.
-        IntegrityError: a value is taken; `explain_conflict` names all such values (`api/transactions.py` has the reason
-            for this order).
+        ValueTaken: a value is taken; `explain_conflict` names all such values (`api/transactions.py` has the reason for
+            this order).
     """
     if draft.faults:
         await explain_conflict(connection, caller, draft)
@@ -253,12 +254,18 @@ async def _find_taken(connection: AsyncConnection, caller: Caller, values: Seque
 async def _store(
     connection: AsyncConnection, statement: sa.TextClause, caller: Caller, values: Sequence[dict[str, Any]]
 ) -> list[ConsumerRow]:
-    """Insert or update rows; return the rows in the order of `values`."""
+    """Insert or update rows; return the rows in the order of `values`.
+
+    Raises:
+        ValueTaken: an insert skipped a row. The caller must roll back.
+    """
     if not values:
         return []
     ids = [value["id"] for value in values]
     parameters = {"environment_id": caller.environment_id, "rows": msgspec.json.encode(values).decode(), "ids": ids}
     rows = {row[0]: ConsumerRow._make(row) for row in await connection.execute(statement, parameters)}
+    if len(rows) < len(ids):
+        raise ValueTaken
     return [rows[consumer_id] for consumer_id in ids]
 
 

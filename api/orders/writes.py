@@ -15,6 +15,7 @@ from api.errors import Fault, ItemFault, not_found
 from api.orders.rows import COLUMNS, encode, order_of
 from api.orders.schemas import NewOrder, Order, OrderChange
 from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
+from api.transactions import ValueTaken
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
 from infra.merge_patch import merge
@@ -55,7 +56,7 @@ INSERT = sa.text(f"""
     INSERT INTO orders AS o (environment_id, id, consumer_id, {", ".join(SETTABLE)}, placed_at, created_at, updated_at)
     SELECT :environment_id, w.id, w.consumer_id, {", ".join(f"w.{column}" for column in SETTABLE)},
         coalesce(w.placed_at, moment.at), moment.at, moment.at
-    FROM {WRITTEN} CROSS JOIN moment ORDER BY w.external_id COLLATE "C" RETURNING {COLUMNS}""")
+    FROM {WRITTEN} CROSS JOIN moment ORDER BY w.external_id COLLATE "C" ON CONFLICT DO NOTHING RETURNING {COLUMNS}""")
 GET = sa.text(f"SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id = :environment_id AND o.id = :id")
 LOCK_ORDER = sa.text(f"{GET.text} FOR UPDATE")
 NEWEST = sa.text(f"""
@@ -81,7 +82,7 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOr
 
     Raises:
         Problem: 400 with the schema faults, unknown consumers, taken external ids, and excessive totals of consumers.
-        IntegrityError: an external id is taken; `explain_conflict` names all such ids.
+        ValueTaken: an external id is taken; `explain_conflict` names all such ids.
     """
     orders = _by_index(draft)
     locked = await _lock_consumers(connection, caller, orders)
@@ -93,6 +94,8 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOr
     rows = _rows(caller, list(orders.values()), locked.ids)
     values = {"environment_id": caller.environment_id, "rows": encode(rows).decode()}
     stored = {row.id: row for row in await connection.execute(INSERT, values)}
+    if len(stored) < len(rows):
+        raise ValueTaken
     return [order_of(stored[row["id"]]) for row in rows]
 
 

@@ -9,11 +9,12 @@ from psycopg import errors, sql
 
 from infra.imports.kinds import Kind
 from infra.imports.rules import Environment, Row
-from infra.imports.staging import Db, Outcome
+from infra.imports.staging import Db, Outcome, ValueTaken
 
 ATTEMPTS = 5
 # A concurrent API request took the same e-mail address or the same locks; the next attempt sees its result.
-COLLISIONS = (errors.UniqueViolation, errors.DeadlockDetected, errors.SerializationFailure)
+COLLISIONS = (ValueTaken, errors.UniqueViolation, errors.DeadlockDetected, errors.SerializationFailure)
+TAKEN = f"externalId or email: taken by a concurrent request in each of {ATTEMPTS} attempts; import the row again"
 CONSTRAINTS = {
     "total_order_value_in_range": "amount: would take the consumer's totalOrderValue past 90,000,000,000,000",
     "order_value_in_range": "amount: an order's value must be at most 90,000,000,000,000",
@@ -52,7 +53,7 @@ class Chunks:
             return Outcome()
         try:
             return self._attempts(rows)
-        except (psycopg.IntegrityError, psycopg.DataError) as error:
+        except (ValueTaken, psycopg.IntegrityError, psycopg.DataError) as error:
             if len(rows) == 1:
                 (position, *_) = rows[0]
                 assert isinstance(position, int)
@@ -79,5 +80,7 @@ class Chunks:
             return self._kind.store(self._connection, self._environment)
 
 
-def _reason(error: psycopg.Error) -> str:
+def _reason(error: ValueTaken | psycopg.Error) -> str:
+    if isinstance(error, ValueTaken):
+        return TAKEN
     return CONSTRAINTS.get(error.diag.constraint_name or "", error.diag.message_primary or "refused by the database")

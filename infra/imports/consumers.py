@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from infra.ids import new_ids
 from infra.imports import rules
 from infra.imports.rules import Environment
-from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, email_key, metadata_faults, waves
+from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, email_key, metadata_faults, waves
 
 COLUMNS = tuple(rules.CONSUMERS.columns.values())
 MERGED = {column: f"coalesce(s.{column}, c.{column})" for column in COLUMNS} | {
@@ -30,7 +30,7 @@ ALTER TABLE staging ADD PRIMARY KEY (row),
 """)
 
 # After waiting for a lock, the statement returns the current consumer, which may no longer match. A consumer that
-# begins to match during the chunk causes a unique violation, and the chunk is repeated.
+# begins to match during the chunk has a taken value, and the chunk is repeated.
 MATCH = """
 SELECT id, external_id, email_key FROM consumers
 WHERE id = ANY (ARRAY (
@@ -65,7 +65,7 @@ INSERT = f"""
 INSERT INTO consumers (id, environment_id, {", ".join(MERGED)})
 SELECT m.id, %(environment)s, {", ".join(f"s.{column}" for column in MERGED)}
 FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
-ORDER BY s.row
+ORDER BY s.row ON CONFLICT DO NOTHING
 """
 
 
@@ -156,6 +156,8 @@ def _store_wave(
         ids = new_ids("cons_", len(new))
         parameters = {"environment": environment.id, "rows": new, "ids": ids}
         outcome.inserted = connection.execute(INSERT, parameters).rowcount
+        if outcome.inserted < len(new):
+            raise ValueTaken
     return outcome
 
 

@@ -8,7 +8,7 @@ from psycopg.rows import class_row
 
 from infra.ids import new_ids
 from infra.imports.rules import REFERENCES, Environment, money_faults
-from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, email_key, metadata_faults, waves
+from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, email_key, metadata_faults, waves
 
 STAGING = sql.SQL("""
 CREATE TEMP TABLE staging (
@@ -97,7 +97,7 @@ INSERT INTO orders (id, environment_id, consumer_id, external_id, status, amount
 SELECT m.id, %(environment)s, s.owner_id, s.external_id, s.status, s.amount, s.refunded_amount, s.currency_code,
     s.base_amount, s.placed_at, s.metadata
 FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
-ORDER BY s.row
+ORDER BY s.row ON CONFLICT DO NOTHING
 """
 
 
@@ -170,4 +170,6 @@ def _store_wave(connection: Db, environment: Environment, rows: list[int]) -> Ou
     if new:
         parameters = {"environment": environment.id, "rows": new, "ids": new_ids("ord_", len(new))}
         outcome.inserted = connection.execute(INSERT, parameters).rowcount
+        if outcome.inserted < len(new):
+            raise ValueTaken
     return outcome

@@ -12,6 +12,10 @@ from infra import fields
 Db = Connection[tuple[Any, ...]]
 
 
+class ValueTaken(Exception):  # noqa: N818 (a state of the stored rows: the chunk is repeated)
+    """An insert skipped a row, because a concurrent transaction took a unique value of the row."""
+
+
 class Outcome(msgspec.Struct):
     """Counts of stored rows, and reasons of rejected rows."""
 
