@@ -1,9 +1,9 @@
 """Run the benchmarks on separate servers: `python -m tests.bench`, or `make bench`.
 
-Variables: `SIZE=1000000` sets the number of consumers (default 100,000), `ONLY=reads,writes` selects parts, and
-`CASES=deep` selects cases of `reads` by a part of their name. The report is Markdown, printed at the end, and written
-to `.local/bench/` after each table. A failed part is noted in the report and does not stop the other parts; the exit
-code is then 1.
+Variables: `SIZE=1000000` sets the number of consumers (default 100,000), `ONLY=reads,writes` selects parts,
+`CASES=deep` selects cases of `reads` by a part of their name, and `ATTACK=typos,members` selects attacks of
+`neighbours`. The report is Markdown, printed at the end, and written to `.local/bench/` after each table. A failed part
+is noted in the report and does not stop the other parts; the exit code is then 1.
 """
 
 import os
@@ -20,7 +20,20 @@ from pathlib import Path
 
 from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
-from tests.bench import drain, freshness, growth, machine, pgsync, reads, rebuild, relevance, sizes, upkeep, writes
+from tests.bench import (
+    drain,
+    freshness,
+    growth,
+    machine,
+    neighbours,
+    pgsync,
+    reads,
+    rebuild,
+    relevance,
+    sizes,
+    upkeep,
+    writes,
+)
 from tests.bench.bench import Bench
 from tests.bench.report import Report, progress
 
@@ -35,6 +48,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "freshness": freshness.measure,
     "growth": growth.measure,
     "drain": lambda bench: add_output(bench, drain.main),
+    "neighbours": neighbours.measure,
     "pgsync": pgsync.measure,
     "relevance": lambda bench: add_output(bench, relevance.main),
 }

@@ -44,11 +44,12 @@ def _host(url: str) -> str:
 class Connection:
     """A persistent connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seconds: float = 60) -> None:
+        """Connect. `seconds` limits the time of each step: to connect, to send, and to receive a part."""
         address = urlsplit(url)
         assert address.hostname
         assert address.port
-        self._socket = socket.create_connection((address.hostname, address.port), timeout=60)
+        self._socket = socket.create_connection((address.hostname, address.port), timeout=seconds)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request: bytes) -> bytes:
@@ -57,12 +58,17 @@ class Connection:
 
     def exchange(self, request: bytes) -> tuple[bytes, bytes]:
         """Send a request, assert success, and return head and body of the response."""
+        head, body = self.response(request)
+        assert head.lower().startswith(SUCCESS), (head, body)
+        return head, body
+
+    def response(self, request: bytes) -> tuple[bytes, bytes]:
+        """Send a request, and return head and body of the response, whatever its status."""
         self._socket.sendall(request)
         received = self._socket.recv(65536)
         while (end := received.find(HEAD_END)) < 0:
             received += self._receive()
         head = received[:end].lower()
-        assert head.startswith(SUCCESS), received
         begin = head.index(LENGTH) + len(LENGTH)
         missing = end + len(HEAD_END) + int(head[begin:].split(b"\r\n", 1)[0]) - len(received)
         parts = [received]
