@@ -22,6 +22,7 @@ from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
 from tests.bench import (
     drain,
+    fairness,
     freshness,
     growth,
     machine,
@@ -48,6 +49,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "freshness": freshness.measure,
     "growth": growth.measure,
     "drain": lambda bench: add_output(bench, drain.main),
+    "fairness": fairness.measure,
     "neighbours": neighbours.measure,
     "pgsync": pgsync.measure,
     "relevance": lambda bench: add_output(bench, relevance.main),

@@ -147,13 +147,13 @@ class Neighbourhood(NamedTuple):
 
 
 def add_tables(report: Report, measured: Sequence[Measured]) -> None:
-    rates = ", ".join(f"{rate:.0f} {kind} requests" for kind, rate in RATES.items())
+    rates = ", ".join(f"{rate:.0f} {kind}" for kind, rate in RATES.items())
     report.say(
         f"One merchant sends {rates} per second, each on a new connection; writes wait until they are searchable. "
         f"Each attack takes {ATTACK_SECONDS:.0f} s, between two quiet times of {QUIET_SECONDS:.0f} s. The API process "
         f"has {DESCRIPTORS} file descriptors. Milliseconds: p50 / p95 quiet, beside the attack, and their ratios."
     )
-    times = [f"{kind}s{part}" for kind in RATES for part in (", quiet", ", attacked", ", ratios")]
+    times = [f"{kind}{part}" for kind in RATES for part in (", quiet", ", attacked", ", ratios")]
     failures = ["5xx", "unanswered", "refused", "writes over 2 s"]
     report.table(["", *times, *failures, "answers to the attack"], [each.row() for each in measured])
     report.table(["", "attack"], [[each.name, each.attack.about] for each in measured])

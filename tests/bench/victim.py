@@ -11,7 +11,7 @@ from tests.bench import wire
 from tests.bench.open_loop import Answer, Due, send
 from tests.bench.writes import person
 
-RATES = {"list": 8.0, "search": 4.0, "write": 4.0}
+RATES = {"lists": 8.0, "searches": 4.0, "writes": 4.0}
 """Requests per second."""
 NAMES = ("jose", "smith", "emily", "garcia", "oliver", "muller", "kowalski", "zoe")
 CLIENTS, TIMEOUT_SECONDS = 160, 12.0
@@ -34,9 +34,9 @@ def steady(merchant: Merchant, seconds: float) -> list[Answer]:
     """Send the merchant's requests for a time."""
     first = time.time_ns() // 1000
     makes: dict[str, Callable[[int], bytes]] = {
-        "list": lambda _: merchant.get("/consumers?first=20"),
-        "search": lambda number: merchant.get(f"/consumers/search?q={NAMES[number % len(NAMES)]}"),
-        "write": lambda number: merchant.write("POST", "/consumers", person(first + number), "Prefer: wait=10\r\n"),
+        "lists": lambda _: merchant.get("/consumers?first=20"),
+        "searches": lambda number: merchant.get(f"/consumers/search?q={NAMES[number % len(NAMES)]}"),
+        "writes": lambda number: merchant.write("POST", "/consumers", person(first + number), "Prefer: wait=10\r\n"),
     }
     due = sorted(itertools.chain(*(_due(*each, seconds) for each in makes.items())), key=lambda each: each.second)
     return send(merchant.url, due, clients=CLIENTS, timeout=lambda: TIMEOUT_SECONDS)
@@ -44,7 +44,7 @@ def steady(merchant: Merchant, seconds: float) -> list[Answer]:
 
 def one_list(merchant: Merchant) -> Answer:
     """Send a list request now."""
-    due = Due(0, "list", lambda: merchant.get("/consumers?first=20"))
+    due = Due(0, "lists", lambda: merchant.get("/consumers?first=20"))
     return send(merchant.url, [due], clients=1, timeout=lambda: TIMEOUT_SECONDS)[0]
 
 
@@ -95,6 +95,6 @@ class Failures(NamedTuple):
 
 def _is_late(answer: Answer) -> bool:
     """Return whether a waited write was not searchable within two seconds."""
-    return answer.kind == "write" and (
+    return answer.kind == "writes" and (
         answer.milliseconds > LATE_WRITE_MILLISECONDS or answer.index_state != "searchable"
     )
