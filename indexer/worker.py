@@ -4,7 +4,7 @@ from typing import Any
 
 from celery.signals import beat_init, worker_process_init, worker_ready
 
-from indexer import collector, fallback, supervision
+from indexer import collector, fallback, supervision, waiting_work
 from indexer.rebuild import lost_index
 from infra import logs, queue, settings
 from infra.index import generations
@@ -23,16 +23,18 @@ def _every(seconds: float, task: str, queue_name: str) -> dict[str, Any]:
 app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
-        # Intervals in seconds. If a wake-up is lost, a change waits for the next interval.
-        "drain": _every(0.25, queue.DRAIN, queue.LIVE),
+        # Intervals in seconds. Waiting work is woken sooner (`waiting_work.py`). The drains show that a worker is active
+        # too (`fallback.py`).
+        "drain": _every(1.0, queue.DRAIN, queue.LIVE),
         "drain_bulk": _every(1.0, queue.DRAIN_BULK, queue.BULK),
         "upkeep": _every(5.0, queue.UPKEEP, queue.BULK),
-        "compare": _every(1.0, queue.COMPARE, queue.REBUILD),
+        "compare": _every(10.0, queue.COMPARE, queue.REBUILD),
         "watch": _every(5.0, queue.WATCH, queue.REBUILD),
         "purge": _every(30.0, queue.PURGE, queue.BULK),
-        "build": _every(1.0, queue.BUILD, queue.REBUILD),
+        "build": _every(10.0, queue.BUILD, queue.REBUILD),
     },
     beat_max_loop_interval=1,
+    beat_scheduler="indexer.scheduler:SleepingScheduler",
 )
 
 
@@ -46,6 +48,7 @@ def _start_beat_threads(**_: Any) -> None:
     collector.tune_gc()
     fallback.start(SETTINGS)
     lost_index.start(SETTINGS)
+    waiting_work.start(SETTINGS)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types

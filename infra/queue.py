@@ -1,7 +1,7 @@
 """The Celery queue between API and indexer.
 
-Messages are wake-ups without data: the work itself is in the database. Any message may be lost, because beat sends
-every wake-up again within a second.
+Messages are wake-ups without data: the work itself is in the database. Any message may be lost, because beat looks for
+waiting work all the time and sends the wake-up again.
 """
 
 from celery import Celery
@@ -122,7 +122,7 @@ class TaskQueue:
         """Send a task without arguments to a queue. False if Redis is unavailable."""
         try:
             self._celery.send_task(task, queue=queue, expires=EXPIRES_SECONDS)
-        except Exception:  # noqa: BLE001 (as above: the request is a row, and beat sends the task every second)
+        except Exception:  # noqa: BLE001 (as above: the request is a row, which beat discovers)
             return False
         return True
 

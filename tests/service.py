@@ -112,7 +112,7 @@ class Service:
         "api": ["granian", "--interface", "asgi", "--factory", "api.app:create_app", "--host", "127.0.0.1"],
         "worker": [*CELERY, "worker", "-Q", "live", "-c", "1", "-n", "live@%h", *ALONE],
         "background": [*CELERY, "worker", "-Q", "bulk,rebuild", "-c", "2", "-n", "bulk@%h", *ALONE],
-        "beat": [*CELERY, "beat", "-S", "celery.beat:Scheduler"],
+        "beat": [*CELERY, "beat"],
     }
 
     def __init__(self, database: Database, folder: Path, environ: Mapping[str, str] = MappingProxyType({})) -> None:

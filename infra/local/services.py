@@ -115,7 +115,7 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
         for name, queues, minimum in (("live", "live", 1), ("bulk", "bulk,rebuild", 2))
     }
     # This scheduler stores no file; after a restart every entry is due at once, which is harmless.
-    beat = (*celery, "beat", "-S", "celery.beat:Scheduler", "--pidfile=", *quiet)
+    beat = (*celery, "beat", "--pidfile=", *quiet)
     api = (
         *("granian", "--interface", "asgi", "--factory", "api.app:create_app", "--no-access-log"),
         *("--host", settings.host, "--port", str(settings.port), "--workers", str(settings.api_workers)),

@@ -1,0 +1,82 @@
+"""Look for waiting work four times a second, and wake the workers for the work.
+
+A query in beat's process costs far less than the task for each kind of work, so an idle service uses little processor
+time. The API wakes the drain itself. The query discovers changes by SQL, and work with a lost wake-up. Beat also sends
+every task periodically without the query, but less often.
+"""
+
+import threading
+import time
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from infra import logs, queue
+from infra.database.engine import open_engine
+from infra.settings import Settings
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.25
+TASK_SECONDS = 1.0
+"""Shortest time between two wake-ups for the same kind of work, except the live lane."""
+
+# `building` holds whenever `indexer.rebuild.builder.Builder.step` may have a step to take.
+WAITING = sa.text("""
+    SELECT EXISTS (SELECT FROM outbox WHERE lane = 'live' AND parked_at IS NULL AND retry_at IS NULL) AS live,
+        EXISTS (SELECT FROM outbox WHERE lane = 'bulk' AND parked_at IS NULL AND retry_at IS NULL) AS bulk,
+        EXISTS (
+            SELECT FROM generations WHERE state IN ('filling', 'refreshed')
+                OR state = 'kept' AND (wanted IS NOT NULL OR keep_until <= now())
+                OR state = 'dropped' AND removed_at IS NULL)
+            OR EXISTS (SELECT FROM generation_misses) AS building,
+        EXISTS (SELECT FROM verifications WHERE finished_at IS NULL AND kind <> 'watch') AS running""")
+TASKS = {
+    "bulk": (queue.DRAIN_BULK, queue.BULK),
+    "building": (queue.BUILD, queue.REBUILD),
+    "running": (queue.COMPARE, queue.REBUILD),
+}
+
+
+class WorkFinder:
+    """Finds waiting work, and sends the wake-ups."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = open_engine(settings, name="waiting-work")
+        self._queue = queue.TaskQueue(settings)
+        self._sent_at: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Look for work forever."""
+        while True:
+            try:
+                self.look()
+            except DBAPIError as error:
+                log.warning("look_postponed", reason=logs.error_kind(error))
+                time.sleep(TASK_SECONDS)
+            time.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Look once, and send a wake-up for each kind of waiting work.
+
+        Raises:
+            DBAPIError: the database is unavailable.
+        """
+        with self._engine.connect() as connection:
+            waiting = connection.execute(WAITING).mappings().one()
+        if waiting["live"]:
+            self._queue.wake_drain()
+        for kind, (task, queue_name) in TASKS.items():
+            if waiting[kind] and time.monotonic() >= self._sent_at.get(kind, 0.0) + TASK_SECONDS:
+                self._sent_at[kind] = time.monotonic()
+                self._queue.send(task, queue_name)
+
+    def close(self) -> None:
+        self._engine.dispose()
+        self._queue.close()
+
+
+def start(settings: Settings) -> None:
+    """Start a thread to look for work, until the process ends."""
+    threading.Thread(target=WorkFinder(settings).run, name="waiting-work", daemon=True).start()
