@@ -23,8 +23,8 @@ def _every(seconds: float, task: str, queue_name: str) -> dict[str, Any]:
 app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
-        # Intervals in seconds. Waiting work is woken sooner (`waiting_work.py`). The drains show that a worker is active
-        # too (`fallback.py`).
+        # Intervals in seconds. `waiting_work.py` wakes waiting work sooner. The drains also show that a worker is active
+        # (`fallback.py`).
         "drain": _every(1.0, queue.DRAIN, queue.LIVE),
         "drain_bulk": _every(1.0, queue.DRAIN_BULK, queue.BULK),
         "upkeep": _every(5.0, queue.UPKEEP, queue.BULK),
