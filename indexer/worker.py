@@ -23,7 +23,7 @@ def _every(seconds: float, task: str, queue_name: str) -> dict[str, Any]:
 app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
-        # Intervals in seconds. `waiting_work.py` wakes waiting work sooner. The drains also show that a worker is active
+        # Seconds. `waiting_work.py` wakes waiting work sooner. The drains also show that workers are active
         # (`fallback.py`).
         "drain": _every(1.0, queue.DRAIN, queue.LIVE),
         "drain_bulk": _every(1.0, queue.DRAIN_BULK, queue.BULK),
