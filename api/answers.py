@@ -1,6 +1,7 @@
 """Answers to requests. The body is JSON as bytes: stored, replayed and passed through unchanged."""
 
 import hashlib
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,8 @@ class Answer(msgspec.Struct):
     headers: dict[str, str] = {}
     xid: str | None = None
     """The transaction of a write."""
+    consumer_ids: Sequence[str] = ()
+    """Consumers with data in the body. When one of them is deleted, a stored copy of the answer is deleted as well."""
 
     def response(self) -> Response[Any]:
         return Response(self.body, status_code=self.status, headers=self.headers, media_type=MediaType.JSON)
@@ -31,9 +34,9 @@ def ok(value: Any) -> Answer:
     return Answer(HTTPStatus.OK, msgspec.json.encode(value))
 
 
-def created(value: Any, headers: dict[str, str] | None = None) -> Answer:
+def created(value: Any, headers: dict[str, str] | None = None, consumer_ids: Sequence[str] = ()) -> Answer:
     """Answer 201 with a value as JSON."""
-    return Answer(HTTPStatus.CREATED, msgspec.json.encode(value), headers or {})
+    return Answer(HTTPStatus.CREATED, msgspec.json.encode(value), headers or {}, consumer_ids=consumer_ids)
 
 
 def location(collection: str, resource_id: str) -> dict[str, str]:

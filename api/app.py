@@ -131,7 +131,9 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     wake_ups = WakeUpSender(app.state.task_queue)
     watching_engine = open_watching_engine(chosen)
     app.state.freshness = Freshness(watching_engine)
-    app.state.transactions = Transactions(app.state.engine, wake_ups.send, app.state.freshness)
+    app.state.transactions = Transactions(
+        app.state.engine, wake_ups.send, app.state.freshness, max_stored_bytes=chosen.idempotency_mib << 20
+    )
     generations.warn_if_mapping_differs(chosen)
     try:
         yield

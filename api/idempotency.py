@@ -3,9 +3,18 @@
 The transaction claims the key before the write, and stores the answer after the write. A concurrent request with the
 same key therefore waits at the claim. If the first transaction commits, the second request replays the answer; if the
 first rolls back, the second does the write.
+
+A stored answer can lack the body, and a replay is then an error, so that no retry repeats the write:
+
+- A consumer in the answer was deleted: a trigger (`erase_replays`) empties the answer and hashes the key, because
+  clients put personal data into keys. A replay is a 410.
+- The answers of the environment exceed the bytes allowed for a day: only the key is stored. A replay is a 409.
 """
 
+import asyncio
+import gzip
 import hashlib
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -25,6 +34,19 @@ HEADERS = {"idempotency-key": "Idempotency-Key", "x-idempotency-key": "X-Idempot
 MAX_LENGTH = 255
 REPLAYED = "Idempotent-Replayed"
 LOCK_NOT_AVAILABLE = "55P03"
+ENCODING, GZIP = "Content-Encoding", "gzip"
+"""A compressed body is stored with this header, as the release before this one answers with both unchanged."""
+COMPRESSED_BYTES = 2 * 1024
+"""Shorter bodies are stored as they are."""
+THREAD_BYTES = 64 * 1024
+"""Longer bodies are compressed in a thread, because the event loop serves all clients."""
+
+NOT_STORED = (
+    "The request with this Idempotency-Key took effect, but its response was not stored, because the stored responses "
+    "of this environment have reached their limit for the day: read the written objects instead"
+)
+ERASED_KEY = r"E'\n' || encode(sha256(convert_to(:key, 'UTF8')), 'hex')"
+"""The key of an emptied answer, as the trigger sets it. No header can contain a line break."""
 
 
 class Statements(NamedTuple):
@@ -35,24 +57,42 @@ class Statements(NamedTuple):
     store: sa.TextClause
 
 
-def _statements(table: str, owner: str) -> Statements:
+def _statements(table: str, owner: str, store: str) -> Statements:
+    is_erased = f"key = {ERASED_KEY} AND created_at >= now() - interval '24 hours'"
+    erased = f"SELECT FROM {table} WHERE {owner} = :owner AND {is_erased}"
     return Statements(
         claim=sa.text(f"""
             INSERT INTO {table} AS k ({owner}, key, fingerprint, status, headers, body)
-            VALUES (:owner, :key, :fingerprint, 0, '{{}}', '')
+            SELECT :owner, :key, :fingerprint, 0, '{{}}', '' WHERE NOT EXISTS ({erased})
             ON CONFLICT ({owner}, key) DO UPDATE SET fingerprint = excluded.fingerprint, created_at = present()
                 WHERE k.created_at < now() - interval '24 hours'
             RETURNING true"""),
+        # The key of an emptied answer sorts before all keys of clients.
         stored=sa.text(f"""
-            SELECT fingerprint, status, headers::text, body FROM {table} WHERE {owner} = :owner AND key = :key"""),
-        store=sa.text(f"""
-            UPDATE {table} SET status = :status, headers = CAST(:headers AS jsonb), body = :body
-            WHERE {owner} = :owner AND key = :key"""),
+            SELECT fingerprint, status, headers::text, body FROM {table}
+            WHERE {owner} = :owner AND (key = :key OR {is_erased}) ORDER BY key LIMIT 1"""),
+        # The answer may have been emptied while the claim waited for a concurrent request with the same key.
+        store=sa.text(f"{store} WHERE {owner} = :owner AND key = :key AND NOT EXISTS ({erased})"),
     )
 
 
-OF_ENVIRONMENT = _statements("idempotency_keys", "environment_id")
-OF_OPERATOR = _statements("operator_idempotency_keys", "operator_key_id")
+# Each session counts in a row of its own, so that the requests of an environment do not wait for each other.
+STORE_OF_ENVIRONMENT = f"""
+    WITH today AS (SELECT CAST(now() AT TIME ZONE 'UTC' AS date) AS day), counted AS (
+        INSERT INTO idempotency_bytes AS b (environment_id, day, session, bytes)
+        SELECT :owner, day, pg_backend_pid() % 64, octet_length(:body) FROM today
+        WHERE CAST(:max_bytes AS bigint) = 0 OR CAST(:max_bytes AS bigint) >= octet_length(:body) + (
+            SELECT coalesce(sum(u.bytes), 0) FROM idempotency_bytes u
+            WHERE u.environment_id = :owner AND u.day = today.day)
+        ON CONFLICT (environment_id, day, session) DO UPDATE SET bytes = b.bytes + excluded.bytes
+        RETURNING true)
+    UPDATE idempotency_keys SET (status, headers, body, consumer_ids) = (
+        SELECT :status, CAST(:headers AS jsonb), CAST(:body AS bytea), CAST(:consumer_ids AS text[]) FROM counted
+        UNION ALL SELECT {HTTPStatus.CONFLICT}, '{{}}', '', NULL WHERE NOT EXISTS (SELECT FROM counted))"""
+STORE_OF_OPERATOR = """
+    UPDATE operator_idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"""
+OF_ENVIRONMENT = _statements("idempotency_keys", "environment_id", STORE_OF_ENVIRONMENT)
+OF_OPERATOR = _statements("operator_idempotency_keys", "operator_key_id", STORE_OF_OPERATOR)
 
 
 class Claim(NamedTuple):
@@ -99,7 +139,8 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     """Claim the key for this transaction; return the answer stored under the key, if any.
 
     Raises:
-        Problem: 409 if the key was used for another request, or a request with the key is still running after 5 s.
+        Problem: 409 if the key was used for another request, a request with the key is still running after 5 s, or the
+            answer was not stored; 410 if a consumer in the answer was deleted.
     """
     values = claim.values
     try:
@@ -114,20 +155,61 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     stored = (await connection.execute(claim.statements.stored, values)).one()
     if stored.fingerprint != claim.fingerprint:
         raise _conflict("This Idempotency-Key was used for another request")
+    if stored.status == HTTPStatus.GONE:
+        raise _deleted()
+    if stored.status == HTTPStatus.CONFLICT:
+        raise _conflict(NOT_STORED)
     headers = msgspec.json.decode(stored.headers, type=dict[str, str])
     xid = consistency.unsealed_xid(headers.pop(consistency.TOKEN, ""))
-    return Answer(stored.status, stored.body, headers | {REPLAYED: "true"}, xid)
+    is_compressed = headers.pop(ENCODING, None) == GZIP
+    body = await _in_thread_if_long(gzip.decompress, stored.body) if is_compressed else stored.body
+    return Answer(stored.status, body, headers | {REPLAYED: "true"}, xid)
 
 
-async def store(connection: AsyncConnection, claim: Claim, answer: Answer) -> None:
+async def store(connection: AsyncConnection, claim: Claim, answer: Answer, max_bytes: int) -> None:
     """Store the answer under the key claimed by this transaction.
 
     The token is stored unsealed, so that a replay has a valid token even after the loss of the sealing key.
+
+    Args:
+        connection: in the transaction of the claim.
+        claim: of the request.
+        answer: of the write.
+        max_bytes: of an environment's answers in a day, as stored; 0: unlimited. Beyond, only the key is stored.
+
+    Raises:
+        Problem: 410 if the key has an emptied answer. The caller must roll back.
     """
-    token = {consistency.TOKEN: f"1-{answer.xid}"} if answer.xid else {}
-    headers = msgspec.json.encode(answer.headers | token).decode()
-    values = {"status": answer.status, "headers": headers, "body": answer.body}
-    await connection.execute(claim.statements.store, claim.values | values)
+    headers = answer.headers | ({consistency.TOKEN: f"1-{answer.xid}"} if answer.xid else {})
+    body = answer.body
+    if len(body) > COMPRESSED_BYTES:
+        body, headers = await _in_thread_if_long(_compress, body), headers | {ENCODING: GZIP}
+    values = {
+        "status": answer.status,
+        "headers": msgspec.json.encode(headers).decode(),
+        "body": body,
+        "consumer_ids": list(answer.consumer_ids) or None,
+        "max_bytes": max_bytes,
+    }
+    if not (await connection.execute(claim.statements.store, claim.values | values)).rowcount:
+        raise _deleted()
+
+
+def _compress(body: bytes) -> bytes:
+    return gzip.compress(body, compresslevel=1, mtime=0)
+
+
+async def _in_thread_if_long(convert: Callable[[bytes], bytes], body: bytes) -> bytes:
+    return await asyncio.to_thread(convert, body) if len(body) > THREAD_BYTES else convert(body)
+
+
+def _deleted() -> Problem:
+    return Problem(
+        HTTPStatus.GONE,
+        "Consumer deleted",
+        message="The response of this Idempotency-Key contained a consumer that was deleted since: send a new write "
+        "with another key",
+    )
 
 
 def _conflict(message: str, headers: dict[str, str] | None = None) -> Problem:

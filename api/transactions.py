@@ -65,8 +65,19 @@ class ValueTaken(Exception):  # noqa: N818 (a state of the stored rows, explaine
 class Transactions:
     """Runs the writes of requests, each in a transaction. A single instance per process."""
 
-    def __init__(self, engine: AsyncEngine, wake_up: WakeUp, freshness: Freshness) -> None:
+    def __init__(
+        self, engine: AsyncEngine, wake_up: WakeUp, freshness: Freshness, *, max_stored_bytes: int = 0
+    ) -> None:
+        """Take the resources.
+
+        Args:
+            engine: for the transactions.
+            wake_up: tells the indexer about new changes.
+            freshness: waits until a write is searchable.
+            max_stored_bytes: of the answers stored under idempotency keys, per environment and day; 0: unlimited.
+        """
         self._engine, self._wake_up, self._freshness = engine, wake_up, freshness
+        self._max_stored_bytes = max_stored_bytes
 
     async def run(
         self, request: AnyRequest, requester: Requester, work: Work, *, explain: Explain | None = None
@@ -129,7 +140,7 @@ class Transactions:
             if with_token:
                 answer.xid = xid
             if claim:
-                await idempotency.store(connection, claim, answer)
+                await idempotency.store(connection, claim, answer, self._max_stored_bytes)
             try:
                 await connection.commit()
             except DBAPIError:

@@ -27,6 +27,8 @@ DELETE_EXPIRED_KEYS = [
             ORDER BY created_at LIMIT :rows FOR UPDATE SKIP LOCKED)""")
     for table, owner in (("idempotency_keys", "environment_id"), ("operator_idempotency_keys", "operator_key_id"))
 ]
+# The rows of a day are few: one for each session that stored an answer for an environment.
+DELETE_OLD_BYTES = sa.text("DELETE FROM idempotency_bytes WHERE day < CAST(now() AT TIME ZONE 'UTC' AS date)")
 USE_BULK_LANE = sa.text("SELECT set_config('consumers.lane', 'bulk', true)")
 DELETED_AUDIENCE = sa.text("""
     SELECT id FROM audiences WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED""")
@@ -43,10 +45,14 @@ _decode_hits = msgspec.json.Decoder(SearchResponse[Hit]).decode
 def delete_expired_keys(engine: sa.Engine) -> int:
     """Delete up to 5,000 idempotency keys of merchants, and as many of operators, older than a day.
 
+    Counts of stored bytes of earlier days are deleted as well.
+
     Returns:
-        Their number.
+        The number of deleted keys.
     """
     deleted = 0
+    with engine.begin() as connection:
+        connection.execute(DELETE_OLD_BYTES)
     for _ in range(TRANSACTIONS):
         with engine.begin() as connection:
             rows = [connection.execute(statement, {"rows": ROWS}).rowcount for statement in DELETE_EXPIRED_KEYS]

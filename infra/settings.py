@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Write requests per minute, likewise."""
     limit_batch: Limit = 100
     """Batch requests per minute, likewise."""
+    idempotency_mib: Limit = 1024
+    """MiB of responses stored for idempotency keys, per environment and day; 0 is unlimited."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
     """Least severe level to log."""
 

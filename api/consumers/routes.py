@@ -121,11 +121,12 @@ class ConsumerController(Controller):
 def _created(caller: Caller, rows: list[ConsumerRow]) -> Answer:
     [row] = rows
     headers = {"ETag": etag(caller.seal, row.id, row.version)} | location("consumers", row.id)
-    return Answer(HTTPStatus.CREATED, consumer_json(row), headers)
+    return Answer(HTTPStatus.CREATED, consumer_json(row), headers, consumer_ids=[row.id])
 
 
 def _created_batch(rows: list[ConsumerRow]) -> Answer:
-    return Answer(HTTPStatus.CREATED, array([consumer_json(row) for row in rows]))
+    bodies, ids = [consumer_json(row) for row in rows], [row.id for row in rows]
+    return Answer(HTTPStatus.CREATED, array(bodies), consumer_ids=ids)
 
 
 def _changed(caller: Caller, row: ConsumerRow) -> Answer:

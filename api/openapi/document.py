@@ -206,6 +206,8 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         HTTPStatus.FORBIDDEN: True,
         HTTPStatus.NOT_FOUND: endpoint.has_path_parameter or batch_change or names_another,
         HTTPStatus.CONFLICT: endpoint.method == "POST",
+        # A POST of these resources answers with consumers, which may be deleted before a replay.
+        HTTPStatus.GONE: endpoint.method == "POST" and endpoint.resource in {"consumers", "orders"},
         HTTPStatus.PRECONDITION_FAILED: endpoint.is_of_consumer and endpoint.method in {"PUT", "DELETE"},
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: endpoint.body,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE: endpoint.body,

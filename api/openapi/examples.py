@@ -26,6 +26,11 @@ ERRORS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: {"error": "Authentication required"},
     HTTPStatus.FORBIDDEN: {"error": "Forbidden", "message": "This key lacks the scope write:consumers"},
     HTTPStatus.CONFLICT: {"error": "Conflict", "message": "This Idempotency-Key was used for another request"},
+    HTTPStatus.GONE: {
+        "error": "Consumer deleted",
+        "message": "The response of this Idempotency-Key contained a consumer that was deleted since: send a new write "
+        "with another key",
+    },
     HTTPStatus.PRECONDITION_FAILED: {
         "error": "Precondition failed",
         "message": 'The current ETag is "ARLtAZyWe9n9HYRNjSOCKWJs_aTG5sV6yQ"',

@@ -72,7 +72,8 @@ REQUEST = {
     ),
     "Idempotency-Key": _parameter(
         "Idempotency-Key",
-        "Makes retries safe: the first successful response with this key is replayed for 24 hours.",
+        "Makes retries safe: the first successful response with this key is replayed for 24 hours. After the deletion "
+        "of a consumer in the response, a retry is answered 410, and writes nothing.",
         KEY,
         "order-17850-paid",
     ),

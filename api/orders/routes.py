@@ -28,7 +28,9 @@ class OrderController(Controller):
     async def create_batch(
         self, payload: BatchDraft[NewOrder], caller: Caller, transaction: Transaction
     ) -> Response[list[Order]]:
-        return await transaction.run(writes.create, caller, payload, render=created, explain=writes.explain_conflict)
+        return await transaction.run(
+            writes.create, caller, payload, render=_created_batch, explain=writes.explain_conflict
+        )
 
     @get("/", opt=READ, summary="List orders, newest first")
     async def page(self, parameters: OrderListParameters, caller: Caller, state: State) -> Response[OrderPage]:
@@ -53,4 +55,8 @@ class OrderController(Controller):
 
 def _created(orders: list[Order]) -> Answer:
     [order] = orders
-    return created(order, location("orders", order.id))
+    return created(order, location("orders", order.id), [order.consumer_id])
+
+
+def _created_batch(orders: list[Order]) -> Answer:
+    return created(orders, consumer_ids=list({order.consumer_id for order in orders}))

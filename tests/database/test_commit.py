@@ -33,16 +33,18 @@ async def _body() -> bytes:
     return b"{}"
 
 
-KEYED = cast(
-    "Request[Any, Any, Any]",
-    SimpleNamespace(
+def keyed(key: str) -> Request[Any, Any, Any]:
+    request = SimpleNamespace(
         method="POST",
         scope=REQUEST.scope | {"path": "/consumers"},
-        headers=Headers({"idempotency-key": "k"}),
+        headers=Headers({"idempotency-key": key}),
         url=SimpleNamespace(path="/consumers"),
         body=_body,
-    ),
-)
+    )
+    return cast("Request[Any, Any, Any]", request)
+
+
+KEYED = keyed("k")
 
 
 class Outcome(SimpleNamespace):
@@ -55,6 +57,7 @@ def write(
     environment: Environment,
     *interruptions: Callable[[AsyncConnection], Awaitable[object]],
     request: Request[Any, Any, Any] = REQUEST,
+    max_stored_bytes: int = 0,
 ) -> Outcome:
     """Insert a consumer as a request does; the nth attempt is interrupted by the nth interruption, after the insert."""
     caller = Caller(
@@ -82,7 +85,8 @@ def write(
     async def run() -> str | Exception:
         engine = create_async_engine(sqlalchemy_url(environment.url), pool_size=2)
         try:
-            answer = await Transactions(engine, wake, Freshness(engine)).run(request, caller, work)
+            transactions = Transactions(engine, wake, Freshness(engine), max_stored_bytes=max_stored_bytes)
+            answer = await transactions.run(request, caller, work)
             return bytes(answer.content).decode()
         except (Problem, DBAPIError) as error:
             return error
@@ -222,3 +226,20 @@ def test_failed_request_leaves_no_key(
     assert environment.rows("SELECT FROM idempotency_keys WHERE environment_id = %s", environment.id) == []
     later = write(environment, request=KEYED)
     assert (stored_ids(environment), later.attempts) == ([later.result], 1)
+
+
+def test_answers_beyond_the_bytes_of_a_day_are_not_stored_and_not_repeated(environment: Environment) -> None:
+    """Each answer is the id of a consumer, with 31 bytes."""
+    for _ in range(2):
+        first, second, third = (write(environment, request=keyed(key), max_stored_bytes=70) for key in "abc")
+        assert len(stored_ids(environment)) == 3
+    assert stored_ids(environment)[:2] == [first.result, second.result]
+    assert isinstance(third.result, Problem)
+    assert (third.result.status, third.attempts, third.woken) == (409, 0, 0)
+    assert "took effect" in (third.result.message or "")
+    kept = environment.rows("SELECT octet_length(body) FROM idempotency_keys WHERE environment_id = %s", environment.id)
+    assert sorted(kept) == [(0,), (31,), (31,)]
+    assert environment.value("SELECT sum(bytes) FROM idempotency_bytes WHERE environment_id = %s", environment.id) == 62
+    environment.run("UPDATE idempotency_bytes SET day = day - 1 WHERE environment_id = %s", environment.id)
+    results = [write(environment, request=keyed("d"), max_stored_bytes=70).result for _ in range(2)]
+    assert results == [stored_ids(environment)[-1]] * 2

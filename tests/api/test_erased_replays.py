@@ -1,0 +1,109 @@
+"""Deleting a consumer empties the stored answers with the consumer's data; a retry then gets 410 (contract.md §1)."""
+
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from tests.api.resources import count_rows, create
+from tests.service import Account
+from tests.waiting import wait_until
+
+EMAIL = "zelda.quibble@example.com"
+PERSON = {"email": EMAIL, "fullName": "Zelda Quibble", "phone": "+442079460111", "externalId": "Z-1"}
+OTHERS = [{"externalId": "other-1"}, {"externalId": "other-2"}]
+ORDER = {"consumer": {"externalId": "Z-1"}, "amount": 1, "metadata": {"ship to": "Zelda Quibble"}}
+WITH_CONSUMERS: dict[str, Any] = {
+    "/consumers": PERSON,
+    "/consumers/batch": [OTHERS[0], PERSON, OTHERS[1]],
+    "/orders": ORDER,
+    "/orders/batch": [ORDER],
+}
+WITHOUT_CONSUMERS = {"/audiences", "/audiences/{audience_id}/members"}
+
+
+def post(account: Account, path: str, body: Any, key: str) -> httpx.Response:
+    return account.live.post(path, json=body, headers={"Idempotency-Key": key})
+
+
+def written(account: Account, path: str, key: str) -> str:
+    """Make a request whose answer contains the person, and return the person's id."""
+    if path.startswith("/orders"):
+        create(account.live, **PERSON)
+    body = WITH_CONSUMERS[path]
+    assert post(account, path, body, key).status_code == 201
+    replay = post(account, path, body, key)
+    assert (replay.status_code, replay.headers["Idempotent-Replayed"]) == (201, "true")
+    with account.database.engine.connect() as connection:
+        find = sa.text("SELECT id FROM consumers WHERE environment_id = :id AND external_id = 'Z-1'")
+        return str(connection.execute(find, {"id": account.live_environment}).scalar_one())
+
+
+def stored_answers(account: Account) -> list[sa.Row[Any]]:
+    with account.database.engine.connect() as connection:
+        query = sa.text("SELECT k.*, k::text AS all FROM idempotency_keys k WHERE environment_id = :id")
+        return list(connection.execute(query, {"id": account.live_environment}))
+
+
+def test_every_post_is_tested_here(account: Account) -> None:
+    """A new POST belongs to one of the two groups: its answer names consumers in `Answer.consumer_ids`, or has none."""
+    paths = account.live.get("/../../openapi.json").json()["paths"]
+    posts = {path.removeprefix("/api/v1") for path, operations in paths.items() if "post" in operations}
+    assert {path for path in posts if not path.startswith("/ops/")} == WITH_CONSUMERS.keys() | WITHOUT_CONSUMERS
+
+
+@pytest.mark.parametrize("path", WITH_CONSUMERS)
+@pytest.mark.parametrize("way", ["API", "SQL"])
+def test_retry_after_a_deletion_is_410_and_writes_nothing(account: Account, path: str, way: str) -> None:
+    key = f"sign-up of {EMAIL}"
+    consumer = written(account, path, key)
+    if way == "API":
+        account.live.delete(f"/consumers/{consumer}").raise_for_status()
+    else:
+        with account.database.engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM consumers WHERE id = :id"), {"id": consumer})
+    [stored] = stored_answers(account)
+    assert (stored.body, stored.headers, stored.consumer_ids) == (b"", {}, None)
+    assert EMAIL not in stored.all
+    before = count_rows(account), count_rows(account, "orders")
+    for _ in range(2):
+        retry = post(account, path, WITH_CONSUMERS[path], key)
+        assert (retry.status_code, retry.json()["error"]) == (410, "Consumer deleted")
+    assert (count_rows(account), count_rows(account, "orders")) == before
+    assert post(account, path, [], key).status_code in {400, 409}
+
+
+def test_other_answers_are_kept(account: Account) -> None:
+    written(account, "/consumers", "k1")
+    other = post(account, "/consumers", {"fullName": "B"}, "k2").json()["id"]
+    account.live.delete(f"/consumers/{other}").raise_for_status()
+    assert post(account, "/consumers", PERSON, "k1").status_code == 201
+    assert post(account, "/consumers", {"fullName": "B"}, "k2").status_code == 410
+    with account.database.engine.begin() as connection:
+        age = "UPDATE idempotency_keys SET created_at = created_at - interval '25 hours' WHERE environment_id = :id"
+        connection.execute(sa.text(age), {"id": account.live_environment})
+    assert post(account, "/consumers", {"fullName": "B"}, "k2").status_code == 201
+
+
+def test_deletion_finds_answers_by_an_index(account: Account) -> None:
+    """The table has hardly any rows, so by its statistics a scan would be cheaper."""
+    consumer = written(account, "/consumers", "k1")
+    query = sa.text("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'idempotency_consumers'")
+
+    def scans() -> int:
+        with account.database.engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    before = scans()
+    account.live.delete(f"/consumers/{consumer}").raise_for_status()
+    wait_until(lambda: scans() > before, what="the statistics")
+
+
+def test_long_answers_are_stored_compressed_and_replayed_unchanged(account: Account) -> None:
+    people = [{"email": f"person.{number}@example.com", "fullName": f"Person {number}"} for number in range(500)]
+    first = post(account, "/consumers/batch", people, "k1")
+    [stored] = stored_answers(account)
+    assert len(stored.body) * 4 < len(first.content)
+    replay = post(account, "/consumers/batch", people, "k1")
+    assert (replay.status_code, replay.content) == (201, first.content)
