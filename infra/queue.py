@@ -4,9 +4,12 @@ Messages are wake-ups without data: the work itself is in the database. Any mess
 waiting work all the time and sends the wake-up again.
 """
 
+from typing import Any
+
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from redis import Redis
+from redis.connection import parse_url
 
 from infra.settings import Settings
 
@@ -65,6 +68,7 @@ def celery(settings: Settings) -> Celery:
         # Otherwise everybody with access to Redis could stop a worker or revoke tasks by a broadcast.
         worker_enable_remote_control=False,
         broker_transport="infra.queue_transport:Transport",
+        broker_use_ssl=_tls_options(settings.redis_url),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -76,6 +80,17 @@ def celery(settings: Settings) -> Celery:
         },
     )
     return app
+
+
+def _tls_options(redis_url: str) -> dict[str, Any] | None:
+    """Return the TLS options of Celery's connections: those of the URL; without an option, certificates are verified.
+
+    Celery ignores the scheme `rediss` if the transport is named, as here, and would send the password unencrypted.
+    """
+    if not redis_url.startswith("rediss://"):
+        return None
+    options: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]  # redis is partly typed
+    return {"ssl_cert_reqs": "required"} | {name: value for name, value in options.items() if name.startswith("ssl_")}
 
 
 def _queue(name: str) -> Queue:

@@ -28,7 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Annotated[str, msgspec.Meta(pattern=r"^postgres(ql)?://")]
     redis_url: Annotated[str, msgspec.Meta(pattern=r"^rediss?://")]
     opensearch_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^,]*(,https?://[^,]*)*$")]
-    """Addresses of the nodes, separated by commas."""
+    """Addresses of the nodes, separated by commas, with user and password if the nodes need them."""
+    opensearch_ca: str | None = None
+    """File with the certificates of the authorities that OpenSearch's certificate is verified with; for `https://`."""
     host: str = "127.0.0.1"
     """Address the API listens on."""
     port: Port = 8000
@@ -67,9 +69,12 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     variables = {name: environ[name.upper()] for name in Settings.__struct_fields__ if environ.get(name.upper())}
     values = local_addresses(environ) | variables
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error))) from error
+    if settings.opensearch_ca and not Path(settings.opensearch_ca).is_file():
+        raise SettingsError(f"OPENSEARCH_CA is invalid: there is no file {settings.opensearch_ca}")
+    return settings
 
 
 def local_addresses(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -59,6 +60,7 @@ class Database(NamedTuple):
             "OPENSEARCH_URL": self.settings.opensearch_url,
             "INDEX_PREFIX": self.settings.index_prefix,
             "PORT": str(self.settings.port),
+            **({"OPENSEARCH_CA": self.settings.opensearch_ca} if self.settings.opensearch_ca else {}),
         }
 
     def documents(self, environment_id: int) -> dict[str, dict[str, object]]:
@@ -77,28 +79,33 @@ class Database(NamedTuple):
 @contextmanager
 def new_database(servers: LocalServers) -> Iterator[Database]:
     """A database, an index prefix and a queue of its own on the shared servers."""
-    number, queue = next(_numbers), _queues.pop()
-    with migrated_database(servers, f"test_{number}") as url:
-        chosen = settings.load(
-            {
-                **{key.upper(): value for key, value in servers.addresses.items()},
-                "DATABASE_URL": url,
-                "REDIS_URL": f"{servers.addresses['redis_url'].removesuffix('/0')}/{queue}",
-                "INDEX_PREFIX": f"test-{os.getpid()}-{number}",
-                "PORT": str(ports.pick()),
-            }
-        )
-        first_generation.ensure(chosen)
-        engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
-        try:
-            yield Database(chosen, engine, search)
-        finally:
-            engine.dispose()
-            search.indices.delete(index=f"{chosen.index_prefix}-0*")
-            search.close()
-            with redis.Redis.from_url(chosen.redis_url) as client:
-                client.flushdb()
-            _queues.append(queue)
+    with migrated_database(servers, f"test_{next(_numbers)}") as url, database_at(servers, url) as database:
+        yield database
+
+
+@contextmanager
+def database_at(
+    servers: LocalServers, url: str, environ: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Database]:
+    """An index and a queue for a migrated database; the environment may hold other addresses of the servers."""
+    queue = _queues.pop()
+    addresses = {key.upper(): value for key, value in servers.addresses.items()} | dict(environ)
+    chosen = settings.load(
+        {"INDEX_PREFIX": f"test-{os.getpid()}-{next(_numbers)}", "PORT": str(ports.pick())}
+        | addresses
+        | {"DATABASE_URL": url, "REDIS_URL": urlsplit(addresses["REDIS_URL"])._replace(path=f"/{queue}").geturl()}
+    )
+    first_generation.ensure(chosen)
+    engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
+    try:
+        yield Database(chosen, engine, search)
+    finally:
+        engine.dispose()
+        search.indices.delete(index=f"{chosen.index_prefix}-0*")
+        search.close()
+        with redis.Redis.from_url(chosen.redis_url) as client:
+            client.flushdb()
+        _queues.append(queue)
 
 
 CELERY = ("celery", "-A", "indexer.worker")

@@ -13,6 +13,7 @@ from infra.cli.keys import key_app
 from infra.cli.operators import operator_app
 from infra.cli.organizations import org_app
 from infra.cli.transaction import DatabaseError
+from infra.database.roles import RoleError
 from infra.index.indices import SearchError
 from infra.local.errors import LocalError
 from infra.operations.rebuild import RebuildError
@@ -24,6 +25,7 @@ EXPECTED = (
     LocalError,
     OrganizationError,
     RebuildError,
+    RoleError,
     SearchError,
     SettingsError,
     VerificationError,

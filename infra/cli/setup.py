@@ -15,18 +15,23 @@ from infra.operations import first_generation
 from infra.settings import load, local_folder
 
 
-def migrate_all() -> None:
+def migrate_all(
+    grant_to: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Role of PostgreSQL that gets the rights for everything but migrations."),
+    ] = None,
+) -> None:
     """Migrate the database to this release, and create the first index.
 
-    Run this command before the processes of a new release start. A second
-    run changes nothing.
+    Run this command before the processes of a new release start, as the
+    role that owns the tables. A second run changes nothing.
 
     Exit status: 0 if both are done; 1 if the database or OpenSearch cannot
-    be used.
+    be used, or the role may not change the tables.
     """
     settings = load()
     with database_errors_as_one_line():
-        migrate.upgrade(settings.database_url)
+        migrate.upgrade(settings.database_url, grant_to=grant_to)
         first_generation.ensure(settings)
 
 

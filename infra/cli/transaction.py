@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from infra import settings
 from infra.database.engine import open_engine
 
+INSUFFICIENT_PRIVILEGE = "42501"
+
 
 class DatabaseError(Exception):
     """The database cannot be used. The message is a single line, for the caller."""
@@ -34,7 +36,8 @@ def database_errors_as_one_line() -> Iterator[None]:
     """Convert errors of the database, and of arguments the database cannot store, to errors with a message of one line.
 
     Raises:
-        DatabaseError: the database cannot be reached, has not been migrated, or cannot store an argument.
+        DatabaseError: the database cannot be reached, has not been migrated, does not permit the command, or cannot
+            store an argument.
     """
     try:
         yield
@@ -43,6 +46,11 @@ def database_errors_as_one_line() -> Iterator[None]:
     except sa.exc.OperationalError as error:
         raise DatabaseError(f"the database (DATABASE_URL) cannot be used: {_first_line(error)}") from error
     except sa.exc.ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) == INSUFFICIENT_PRIVILEGE:
+            raise DatabaseError(
+                f"the role in DATABASE_URL lacks a right ({_first_line(error)}): "
+                "run `consumers migrate --grant-to ROLE` as the owner of the tables"
+            ) from error
         raise DatabaseError(
             f"the database is not up to date: run `consumers migrate` ({_first_line(error)})"
         ) from error
