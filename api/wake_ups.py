@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from infra.queue import TaskQueue
+from infra.queue import DRAIN, TaskQueue
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ class WakeUpSender:
         while self._wanted.wait() and not self._closed:
             self._urgent.clear()
             self._wanted.clear()
-            if (was_sent := self._task_queue.wake_drain()) != is_reachable:
+            if (was_sent := self._task_queue.send(DRAIN)) != is_reachable:
                 is_reachable = was_sent
                 log.warning("queue_recovered" if is_reachable else "queue_unreachable")
             self._urgent.wait(PAUSE_SECONDS)

@@ -8,9 +8,12 @@ are a contract between releases and with operators (`celery call`), so the names
 import os
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from celery import Task
+from celery.signals import task_prerun
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 from redis import Redis
@@ -64,6 +67,11 @@ def _redis() -> Redis:
 
 
 @cache
+def _task_queue() -> queue.TaskQueue:
+    return queue.TaskQueue(SETTINGS)
+
+
+@cache
 def _builder() -> Builder:
     # The process keeps this niceness: its other tasks (bulk lane, runs, upkeep) are not urgent either.
     os.nice(BUILD_NICENESS)
@@ -80,17 +88,22 @@ def _engine() -> sa.Engine:
     return open_engine(SETTINGS, name="upkeep")
 
 
+@task_prerun.connect  # type: ignore[untyped-decorator]  # Celery ships no types
+def _delete_mark(task: Task, **_: Any) -> None:
+    """Before a task works: later changes find no mark and send a wake-up, the task includes the earlier changes."""
+    if task.name in queue.QUEUES:
+        try:
+            _redis().delete(queue.mark(task.name))
+        except RedisError as error:
+            log.warning("queue_unreachable", reason=type(error).__name__)
+
+
 # Drain
 
 
 @app.task(name=queue.DRAIN)  # type: ignore[untyped-decorator]  # Celery ships no types
 def drain() -> None:
     """Index the changes of the live lane."""
-    try:
-        # Before the first claim: a later change finds no mark and sends a wake-up, an earlier change is claimed now.
-        _redis().delete(queue.MARK)
-    except RedisError as error:
-        log.warning("queue_unreachable", reason=type(error).__name__)
     _drainer(queue.LIVE).catch_up(DRAIN_SECONDS)
 
 
@@ -107,8 +120,8 @@ def drain_bulk() -> None:
 def build() -> None:
     """Continue a rebuild, a rollback, or the removal of an index."""
     if _builder().work(BUILD_SECONDS):
-        # Every worker process may continue at the same time. Messages without a free process expire.
-        build.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
+        # Every worker process may continue at the same time: a wake-up waits for the next free process.
+        _task_queue().send(queue.BUILD)
 
 
 def _request_task(request: rebuild.Request) -> Callable[[], None]:
@@ -125,7 +138,7 @@ def _request_task(request: rebuild.Request) -> Callable[[], None]:
         log.info(
             "request_accepted", request=request, index=accepted.index_name, state=accepted.state, phase=accepted.phase
         )
-        build.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
+        _task_queue().send(queue.BUILD)
 
     return run
 
@@ -180,7 +193,7 @@ def reindex(
         log.warning("request_refused", request="reindex", reason=str(error))
         return
     log.info("request_accepted", request="reindex", run=run)
-    continue_run.apply_async(queue=queue.REBUILD)
+    _task_queue().send(queue.COMPARE)
 
 
 def _request_run(kind: RunKind, environment: str | None, repairs: int | None = None) -> None:
@@ -192,14 +205,14 @@ def _request_run(kind: RunKind, environment: str | None, repairs: int | None = N
         log.warning("request_refused", request=kind, reason=str(error))
         return
     log.info("request_accepted", request=kind, run=run)
-    continue_run.apply_async(queue=queue.REBUILD)
+    _task_queue().send(queue.COMPARE)
 
 
 @app.task(name=queue.COMPARE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def continue_run() -> None:
     """Continue a requested run; send the next wake-up while there is work."""
     if _runner().work(RUN_SECONDS):
-        continue_run.apply_async(queue=queue.REBUILD, expires=queue.EXPIRES_SECONDS)
+        _task_queue().send(queue.COMPARE)
 
 
 @app.task(name=queue.WATCH)  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -32,11 +32,7 @@ WAITING = sa.text("""
                 OR state = 'dropped' AND removed_at IS NULL)
             OR EXISTS (SELECT FROM generation_misses) AS building,
         EXISTS (SELECT FROM verifications WHERE finished_at IS NULL AND kind <> 'watch') AS running""")
-TASKS = {
-    "bulk": (queue.DRAIN_BULK, queue.BULK),
-    "building": (queue.BUILD, queue.REBUILD),
-    "running": (queue.COMPARE, queue.REBUILD),
-}
+TASKS = {"bulk": queue.DRAIN_BULK, "building": queue.BUILD, "running": queue.COMPARE}
 
 
 class WorkFinder:
@@ -66,11 +62,11 @@ class WorkFinder:
         with self._engine.connect() as connection:
             waiting = connection.execute(WAITING).mappings().one()
         if waiting["live"]:
-            self._queue.wake_drain()
-        for kind, (task, queue_name) in TASKS.items():
+            self._queue.send(queue.DRAIN)
+        for kind, task in TASKS.items():
             if waiting[kind] and time.monotonic() >= self._sent_at.get(kind, 0.0) + TASK_SECONDS:
                 self._sent_at[kind] = time.monotonic()
-                self._queue.send(task, queue_name)
+                self._queue.send(task)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -14,24 +14,18 @@ logs.configure(SETTINGS.log_level)
 
 app = queue.celery(SETTINGS)
 
-
-def _every(seconds: float, task: str, queue_name: str) -> dict[str, Any]:
-    options = {"queue": queue_name, "expires": queue.EXPIRES_SECONDS}
-    return {"task": task, "schedule": seconds, "options": options}
-
-
 app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
         # Seconds. `waiting_work.py` wakes waiting work sooner. The drains also show that workers are active
         # (`fallback.py`).
-        "drain": _every(1.0, queue.DRAIN, queue.LIVE),
-        "drain_bulk": _every(1.0, queue.DRAIN_BULK, queue.BULK),
-        "upkeep": _every(5.0, queue.UPKEEP, queue.BULK),
-        "compare": _every(10.0, queue.COMPARE, queue.REBUILD),
-        "watch": _every(5.0, queue.WATCH, queue.REBUILD),
-        "purge": _every(30.0, queue.PURGE, queue.BULK),
-        "build": _every(10.0, queue.BUILD, queue.REBUILD),
+        "drain": {"task": queue.DRAIN, "schedule": 1.0},
+        "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": 1.0},
+        "upkeep": {"task": queue.UPKEEP, "schedule": 5.0},
+        "compare": {"task": queue.COMPARE, "schedule": 10.0},
+        "watch": {"task": queue.WATCH, "schedule": 5.0},
+        "purge": {"task": queue.PURGE, "schedule": 30.0},
+        "build": {"task": queue.BUILD, "schedule": 10.0},
     },
     beat_max_loop_interval=1,
     beat_scheduler="indexer.scheduler:SleepingScheduler",

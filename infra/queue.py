@@ -22,26 +22,34 @@ VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
 """Tasks to request a run. `COMPARE` continues requested runs, `WATCH` the endless verification."""
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
-MARK, MARK_SECONDS = "indexer:nudged", 2
-"""Redis key, set while a wake-up is on the way, to omit further wake-ups.
+QUEUES = {DRAIN: LIVE, DRAIN_BULK: BULK, UPKEEP: BULK, PURGE: BULK, BUILD: REBUILD, COMPARE: REBUILD, WATCH: REBUILD}
+"""The queue of each wake-up."""
 
-The drain deletes the mark before the first claim, so the drain finds every change with an omitted wake-up. If a wake-up
-is lost, the mark expires.
-"""
+DRAIN_MARK_SECONDS, MARK_SECONDS = 2, 15
+"""Redis deletes a mark after this time, so a lost wake-up is sent again. Drains are urgent. The other time is longer
+than a wake-up waits while every process of the worker is busy."""
+MAX_WAITING = 10
+"""A queue with this number of messages gets no wake-up, so wake-ups do not accumulate while a worker is absent."""
 
 TASK_LIMIT_SECONDS = 90
 BUILD_LIMIT_SECONDS = 600
 """Time limit of a step of a rebuild. The longest step divides the table into slices, in a single statement."""
-EXPIRES_SECONDS = 5
-"""Time until a periodic wake-up is dropped, so wake-ups do not accumulate."""
-WAKE_UP_EXPIRES_SECONDS = 60
+
+
+def mark(task: str) -> str:
+    """Return the Redis key which is set while a wake-up of a task waits, to omit further wake-ups.
+
+    The task deletes the mark before its work, so the work includes every change with an omitted wake-up. Marks and
+    `MAX_WAITING` limit the messages without comparing the clocks of two machines.
+    """
+    return f"{task}:waiting"
+
+
 KEY_TYPES = {
-    LIVE: b"list",
-    BULK: b"list",
-    REBUILD: b"list",
+    **dict.fromkeys((LIVE, BULK, REBUILD), b"list"),
     "unacked": b"hash",
     "unacked_index": b"zset",
-    MARK: b"string",
+    **{mark(task): b"string" for task in QUEUES},
 }
 """Redis keys of this service and of Celery, with their types."""
 
@@ -124,20 +132,18 @@ class TaskQueue:
         self._celery = celery(settings)
         self._celery.conf.broker_transport_options |= {"socket_timeout": 0.05, "socket_connect_timeout": 0.05}
 
-    def wake_drain(self) -> bool:
-        """Wake the drain of the live lane, unless a wake-up is on the way. False if Redis is unavailable."""
+    def send(self, task: str) -> bool:
+        """Send a wake-up, unless a wake-up of this task waits. False if Redis is unavailable."""
+        name = QUEUES[task]
+        seconds = DRAIN_MARK_SECONDS if task in {DRAIN, DRAIN_BULK} else MARK_SECONDS
         try:
-            if self._redis.set(MARK, "1", nx=True, ex=MARK_SECONDS):
-                self._celery.send_task(DRAIN, queue=LIVE, expires=WAKE_UP_EXPIRES_SECONDS)
+            with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.set(mark(task), "1", nx=True, ex=seconds)
+                pipeline.llen(name)
+                is_first, waiting = pipeline.execute()
+            if is_first and waiting < MAX_WAITING:
+                self._celery.send_task(task, queue=name)
         except Exception:  # noqa: BLE001 (a lost wake-up must not fail a write, so any error of Redis or the client counts)
-            return False
-        return True
-
-    def send(self, task: str, queue: str) -> bool:
-        """Send a task without arguments to a queue. False if Redis is unavailable."""
-        try:
-            self._celery.send_task(task, queue=queue, expires=EXPIRES_SECONDS)
-        except Exception:  # noqa: BLE001 (as above: the request is a row, which beat discovers)
             return False
         return True
 

@@ -18,7 +18,7 @@ from api.transactions import Transaction
 from infra.operations import status
 from infra.operations.rebuild import REQUESTS, SUMMARIES, Rebuild, RebuildError, Request
 from infra.operations.status import Status
-from infra.queue import BUILD, REBUILD
+from infra.queue import BUILD
 
 
 @get("/", opt=READ, summary="Status of the index, its backlog, and the workers")
@@ -34,7 +34,7 @@ def _route(request: Request) -> HTTPRouteHandler:
 
     async def handler(transaction: Transaction, state: State) -> Response[Rebuild]:
         response = await transaction.run_sync(_make, request, state, render=accepted)
-        await asyncio.to_thread(state.task_queue.send, BUILD, REBUILD)
+        await asyncio.to_thread(state.task_queue.send, BUILD)
         return response
 
     # The operation's name in the OpenAPI document.

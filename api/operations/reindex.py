@@ -30,7 +30,7 @@ from infra.operations.reindex import (
     request_reindex,
 )
 from infra.operations.verify import Run, find_run, latest_runs
-from infra.queue import COMPARE, REBUILD
+from infra.queue import COMPARE
 
 MAX_RUNS = 20
 
@@ -99,7 +99,7 @@ class ReindexController(Controller):
         if payload.dry_run:
             return await transaction.run(_count, state, payload, render=ok)
         response = await transaction.run_sync(_request, payload, render=accepted)
-        await asyncio.to_thread(state.task_queue.send, COMPARE, REBUILD)
+        await asyncio.to_thread(state.task_queue.send, COMPARE)
         return response
 
 

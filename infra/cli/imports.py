@@ -16,7 +16,6 @@ from infra.imports import kinds
 from infra.imports.columns import parse_mapping
 from infra.imports.rows import ImportFailed
 from infra.imports.run import Counts, connect, find_environment, run
-from infra.queue import TaskQueue
 
 REJECTED, FAILED, INTERRUPTED = 1, 2, 130
 
@@ -120,16 +119,11 @@ def _import(
     def committed(current: Counts, position: int) -> None:
         nonlocal counts
         counts = current
-        task_queue.wake_drain()
         progress.show_rows(current.read, current.rejected, position)
 
     try:
         configured = settings.load()
-        with (
-            closing(TaskQueue(configured)) as task_queue,
-            closing(connect(configured.database_url)) as connection,
-            progress,
-        ):
+        with closing(connect(configured.database_url)) as connection, progress:
             run(
                 connection,
                 file,

@@ -12,7 +12,7 @@ from infra.cli.output import Json, print_json, print_table, printable, rebuild_l
 from infra.cli.runs import progress_line, summary_line
 from infra.cli.transaction import transaction
 from infra.operations import counters, outbox, status
-from infra.queue import TaskQueue
+from infra.queue import DRAIN, TaskQueue
 from infra.settings import load
 
 index_app = typer.Typer(no_args_is_help=True, help="Manage the search index: its status, rebuilds, verifications.")
@@ -68,7 +68,7 @@ def retry_parked(*, environment: Environment = None, ids: Ids = None, json: Json
         retried = outbox.retry(connection, environment_id=number, ids=ids or None)
     # After the commit: a drain woken earlier would not see the rows.
     task_queue = TaskQueue(settings)
-    result = Retried(retried, task_queue.wake_drain())
+    result = Retried(retried, task_queue.send(DRAIN))
     task_queue.close()
     if json:
         print_json(result)

@@ -14,7 +14,7 @@ from infra.cli.output import Json, print_json, rebuild_line
 from infra.cli.progress import ProgressDisplay
 from infra.cli.transaction import transaction
 from infra.operations.rebuild import REQUESTS, SUMMARIES, Rebuild, Request, by_id
-from infra.queue import BUILD, REBUILD, TaskQueue
+from infra.queue import BUILD, TaskQueue
 from infra.settings import load
 
 POLL_SECONDS = 0.5
@@ -48,7 +48,7 @@ def _make(request: Request, *, wait: bool, json: bool) -> None:
         rebuild = REQUESTS[request](connection, settings)
     # After the commit, so that the worker finds the request.
     task_queue = TaskQueue(settings)
-    task_queue.send(BUILD, REBUILD)
+    task_queue.send(BUILD)
     task_queue.close()
     if wait:
         rebuild = _follow(rebuild)

@@ -55,7 +55,7 @@ def follow_run(request: Callable[[sa.Connection], int]) -> FinishedRun:
 def _wake_workers(settings: Settings) -> None:
     """Send a wake-up. If the wake-up is lost, beat sends another within a second."""
     task_queue = TaskQueue(settings)
-    task_queue.send(queue.COMPARE, queue.REBUILD)
+    task_queue.send(queue.COMPARE)
     task_queue.close()
 
 

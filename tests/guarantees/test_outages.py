@@ -184,7 +184,7 @@ FAULTS = {
         lambda broker, _: broker.config_set("maxmemory", "1mb"), lambda broker, _: broker.config_set("maxmemory", "0")
     ),
     "wrong queue": wrong_type(queue.LIVE, "string"),
-    "wrong mark": wrong_type(queue.MARK, "hash"),
+    "wrong mark": wrong_type(queue.mark(queue.DRAIN), "hash"),
     "wrong type of unacked": wrong_type("unacked", "string"),
 }
 

@@ -123,7 +123,7 @@ def test_poller_drains_while_redis_is_away(pipeline: Pipeline, settings: Setting
 def break_queue(queue_client: Redis) -> None:
     queue_client.set(queue.LIVE, "no list")
     queue_client.hset("unacked_index", "no", "zset")
-    queue_client.rpush(queue.MARK, "no string")
+    queue_client.rpush(queue.mark(queue.DRAIN), "no string")
     queue_client.rpush(queue.BULK, "a message")
     queue_client.set("other", "not ours")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from redis import Redis
@@ -60,3 +61,33 @@ def test_request_without_a_wake_up_is_discovered(pipeline: Pipeline, finder: Wor
             REQUESTS["rebuild"](connection, pipeline.database.settings)
     finder.look()
     assert messages(pipeline) == {queue.LIVE: 0, queue.BULK: 0, queue.REBUILD: 1}
+
+
+def test_wake_ups_do_not_accumulate_without_a_worker(pipeline: Pipeline) -> None:
+    settings = pipeline.database.settings
+    task_queue = queue.TaskQueue(settings)
+    with Redis.from_url(settings.redis_url) as redis:
+        for _ in range(100):
+            assert task_queue.send(queue.WATCH)
+            assert task_queue.send(queue.COMPARE)
+        assert messages(pipeline)[queue.REBUILD] == 2
+        for _ in range(100):
+            redis.delete(queue.mark(queue.WATCH))
+            assert task_queue.send(queue.WATCH)
+        assert messages(pipeline)[queue.REBUILD] == queue.MAX_WAITING
+    task_queue.close()
+
+
+def test_wake_up_has_no_time_of_the_senders_clock(pipeline: Pipeline) -> None:
+    task_queue = queue.TaskQueue(pipeline.database.settings)
+    for task in queue.QUEUES:
+        task_queue.send(task)
+    task_queue.close()
+    with Redis.from_url(pipeline.database.settings.redis_url) as redis:
+        headers = [
+            msgspec.json.decode(message)["headers"]
+            for name in (queue.LIVE, queue.BULK, queue.REBUILD)
+            for message in redis.lrange(name, 0, -1)
+        ]
+    assert {header["task"] for header in headers} == set(queue.QUEUES)
+    assert {(header["expires"], header["eta"]) for header in headers} == {(None, None)}
