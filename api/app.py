@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from api.audiences.routes import AudienceController
 from api.auth import Keys, authenticate, caller_of, requester_of
+from api.budget import Budget
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import FirstPages
@@ -118,6 +119,12 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     """Open the connections and background tasks of the process; close all when the process ends."""
     chosen = app.state.settings
     app.state.engine = open_async_engine(chosen)
+    app.state.budget = Budget(
+        app.state.engine,
+        searches=chosen.concurrent_searches,
+        # The other half of the pool is for other environments, and for keys that are not known yet.
+        connections=max(1, chosen.database_pool // 2),
+    )
     app.state.search = open_reader(chosen)
     app.state.first_pages = FirstPages()
     app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
@@ -132,7 +139,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     watching_engine = open_watching_engine(chosen)
     app.state.freshness = Freshness(watching_engine)
     app.state.transactions = Transactions(
-        app.state.engine, wake_ups.send, app.state.freshness, max_stored_bytes=chosen.idempotency_mib << 20
+        app.state.budget, wake_ups.send, app.state.freshness, max_stored_bytes=chosen.idempotency_mib << 20
     )
     generations.warn_if_mapping_differs(chosen)
     try:

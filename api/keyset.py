@@ -14,6 +14,14 @@ from api.pages import PageInfo, Paging
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*\Z")]
+MAX_PAGE_BYTES = 1024 * 1024
+"""A page ends early, with at least one row, if the long columns of its rows have more bytes."""
+BOUNDED = """
+    SELECT * FROM (
+        SELECT page.*, count(*) OVER () AS page_rows,
+            sum(long_bytes) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - long_bytes AS bytes_before
+        FROM ({page}) page) bounded
+    WHERE bytes_before < :max_bytes ORDER BY {order}"""
 
 
 async def newest_first(
@@ -28,7 +36,7 @@ async def newest_first(
 
     Args:
         connection: to the database.
-        select: a SELECT statement that ends with conditions.
+        select: a SELECT statement that ends with conditions, with a column `long_bytes`, the bytes of the long columns.
         values: the statement's parameters.
         keys: the columns of the time and the id. Each row has attributes of these names, without the prefix.
         paging: the requested page.
@@ -44,12 +52,15 @@ async def newest_first(
         values = values | dict(bound)
     direction = "ASC" if paging.backward else "DESC"
     select += f" ORDER BY {moment} {direction}, {key} {direction} LIMIT :size"
-    rows = (await connection.execute(sa.text(select), values | {"size": paging.size + 1})).all()
-    has_more = len(rows) > paging.size
-    rows = rows[: paging.size]
+    names = [name.rpartition(".")[2] for name in keys]
+    order = ", ".join(f"{name} {direction}" for name in names)
+    statement = sa.text(BOUNDED.format(page=select, order=order))
+    values = values | {"size": paging.size + 1, "max_bytes": MAX_PAGE_BYTES}
+    found = (await connection.execute(statement, values)).all()
+    rows = found[: paging.size]
+    has_more = bool(found) and found[0].page_rows > len(rows)
     if paging.backward:
         rows = rows[::-1]
-    names = [name.rpartition(".")[2] for name in keys]
     positions = [[getattr(row, names[0]).isoformat(), getattr(row, names[1])] for row in rows]
     return rows, paging.page_info(cursors, positions, has_more=has_more)
 

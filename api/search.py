@@ -2,9 +2,13 @@
 
 `api/consumers/query.py` builds the bodies of searches, and `api/consumers/fetch.py` reads pages. A consistency token is
 checked before the search, in `api/consistency.py`.
+
+A request may need several searches. All together have `REQUEST_SECONDS`, after which OpenSearch stops the running
+search. Each search has a cost, known before it is sent, and needs a place in the environment's budget.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -12,32 +16,61 @@ import msgspec
 from opensearchpy import AsyncOpenSearch
 from opensearchpy.exceptions import RequestError, TransportError
 
-from api.errors import Problem
+from api.auth import Requester
+from api.budget import Budget
+from api.errors import RETRY_AFTER_SECONDS, Problem
 from infra.filters.clauses import Clause
+from infra.filters.costs import cost
 from infra.index.hits import Hit, SearchResponse
 
-PARAMS: dict[str, Any] = {"allow_partial_search_results": "false"}
+REQUEST_SECONDS = 5.0
+"""Time for all searches of a request together, waits for a place included."""
+GRACE_SECONDS = 0.5
+"""How much longer the client waits, so that OpenSearch reports the end of the time and a node is not taken as dead."""
+EXPENSIVE = 450
+"""A search with this cost takes OpenSearch about 40 ms, ten times as long as a usual search."""
 
 _decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 class Index(NamedTuple):
-    """A client, and the read alias to search."""
+    """The index for the searches of a request."""
 
     client: AsyncOpenSearch
     alias: str
+    """The read alias."""
+    budget: Budget
+    requester: Requester
+    ends_at: float
+    """When the time for the request's searches ends, on the monotonic clock."""
 
 
 async def search(index: Index, body: Clause) -> Any:
     """Search; return the response as JSON text.
 
     Raises:
-        Problem: 400 for a query too long for OpenSearch, or a cursor with values refused by OpenSearch.
+        Problem: 400 for a query too long for OpenSearch, or a cursor with values refused by OpenSearch; 429 if the
+            environment has too many searches at a time; 503 if the time of the request has ended.
         OpenSearchException: the index cannot answer.
     """
+    async with index.budget.search(index.requester, expensive=cost(body["query"]) >= EXPENSIVE):
+        return await _search(index, body)
+
+
+async def _search(index: Index, body: Clause) -> Any:
+    seconds = index.ends_at - time.monotonic()
+    if seconds <= 0:
+        raise _too_slow()
+    params: dict[str, Any] = {
+        "allow_partial_search_results": "false",
+        "cancel_after_time_interval": f"{int(seconds * 1000) + 1}ms",
+        "request_timeout": seconds + GRACE_SECONDS,
+    }
     try:
-        return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=PARAMS)
+        return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=params)
     except TransportError as error:
+        if time.monotonic() >= index.ends_at and error.error == "search_phase_execution_exception":
+            raise _too_slow() from None
         # A valid request can break OpenSearch's limits in two ways only: too many clauses, or refused sort values. If
         # OpenSearch notices too many clauses late, the status is 500 instead of 400.
         late = error.status_code == HTTPStatus.INTERNAL_SERVER_ERROR and "too many nested clauses" in str(error)
@@ -51,8 +84,16 @@ async def search(index: Index, body: Clause) -> Any:
         raise
 
 
+def _too_slow() -> Problem:
+    message = (
+        f"The search took more than {REQUEST_SECONDS:.0f} seconds: repeat it later, or use fewer and shorter conditions"
+    )
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Search unavailable", message=message, headers=headers)
+
+
 async def satisfied(
-    index: Index, environment_id: int, ids: Sequence[str], clauses: Sequence[Mapping[str, Clause]]
+    index: Index, environment_id: int, ids: Sequence[str], clauses: Iterable[Mapping[str, Clause]]
 ) -> dict[str, set[str]]:
     """Return for each consumer the names of the satisfied clauses: none for a consumer missing from the index.
 

@@ -23,11 +23,12 @@ import sqlalchemy as sa
 import structlog
 from litestar import Response
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import consistency, idempotency
 from api.answers import Answer
 from api.auth import Caller, Requester
+from api.budget import Budget
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
 from api.freshness import Freshness
 from api.request import AnyRequest, request_id_of
@@ -65,18 +66,16 @@ class ValueTaken(Exception):  # noqa: N818 (a state of the stored rows, explaine
 class Transactions:
     """Runs the writes of requests, each in a transaction. A single instance per process."""
 
-    def __init__(
-        self, engine: AsyncEngine, wake_up: WakeUp, freshness: Freshness, *, max_stored_bytes: int = 0
-    ) -> None:
+    def __init__(self, budget: Budget, wake_up: WakeUp, freshness: Freshness, *, max_stored_bytes: int = 0) -> None:
         """Take the resources.
 
         Args:
-            engine: for the transactions.
+            budget: of each environment, with the connections for the transactions.
             wake_up: tells the indexer about new changes.
             freshness: waits until a write is searchable.
             max_stored_bytes: of the answers stored under idempotency keys, per environment and day; 0: unlimited.
         """
-        self._engine, self._wake_up, self._freshness = engine, wake_up, freshness
+        self._budget, self._wake_up, self._freshness = budget, wake_up, freshness
         self._max_stored_bytes = max_stored_bytes
 
     async def run(
@@ -95,17 +94,30 @@ class Transactions:
             explain: runs before `work` once the write met a taken value; raises the 400.
 
         Raises:
-            Problem: 503 if the database is down or overloaded. Every error of `work` is passed on, with nothing stored.
+            Problem: 503 if the database is down or overloaded; 429 if the environment has too many writes at a time.
+                Every error of `work` is passed on, with nothing stored.
         """
-        request_id = request_id_of(request)
         claim = await idempotency.claim_of(request, requester)
-        with_token = isinstance(requester, Caller)
+        row_id = next(iter(request.scope.get("path_params", {}).values()), None)
+        async with self._budget.row(requester, row_id):
+            answer = await self._written(request_id_of(request), requester, claim, work, explain)
+        return await self._committed(request, requester, answer)
+
+    async def _written(
+        self,
+        request_id: str | None,
+        requester: Requester,
+        claim: idempotency.Claim | None,
+        work: Work,
+        explain: Explain | None,
+    ) -> Answer:
+        """Run and commit the transaction, in as many attempts as conflicts with concurrent writes need."""
         explain_first: Explain | None = None
         attempt = 0
         while True:
             attempt += 1
             try:
-                answer = await self._attempt(request_id, claim, work, explain_first, with_token=with_token)
+                return await self._attempt(request_id, requester, claim, work, explain_first)
             except (DBAPIError, ValueTaken) as error:
                 state = _state_of(error)
                 if state not in ATTEMPTS:
@@ -117,19 +129,16 @@ class Transactions:
                 write_line("transaction_retried", request_id=request_id, attempt=attempt, reason=reason)
                 if state == UNIQUE_VIOLATION:
                     explain_first = explain
-            else:
-                return await self._committed(request, requester, answer)
 
     async def _attempt(
         self,
         request_id: str | None,
+        requester: Requester,
         claim: idempotency.Claim | None,
         work: Work,
         explain: Explain | None,
-        *,
-        with_token: bool,
     ) -> Answer:
-        async with self._engine.connect() as connection:
+        async with self._budget.connection(requester) as connection:
             begun = await connection.execute(BEGIN, {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT})
             xid = begun.one().xid
             if claim and (replayed := await idempotency.take(connection, claim)):
@@ -137,7 +146,7 @@ class Transactions:
             if explain:
                 await explain(connection)
             answer = await work(connection)
-            if with_token:
+            if isinstance(requester, Caller):
                 answer.xid = xid
             if claim:
                 await idempotency.store(connection, claim, answer, self._max_stored_bytes)
@@ -168,7 +177,7 @@ class Transactions:
         """
         status: str | None = "in progress"
         with suppress(TimeoutError, SQLAlchemyError):
-            async with asyncio.timeout(STATUS_SECONDS), self._engine.connect() as connection:
+            async with asyncio.timeout(STATUS_SECONDS), self._budget.engine.connect() as connection:
                 while status == "in progress":
                     status = (await connection.execute(STATUS, {"xid": xid})).scalar_one()
                     await asyncio.sleep(0.05)

@@ -41,6 +41,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Number of processes of each indexing worker. The worker of the bulk lane has at least two."""
     database_pool: Count = 10
     """Maximum of database connections of an API process."""
+    concurrent_searches: Count = 4
+    """Searches of an environment that an API process runs at a time; more wait up to 2 seconds, then a 429."""
+    dynamic_audiences: Count = 200
+    """Maximum of dynamic audiences of an environment."""
+    audience_rules_bytes: Count = 1_048_576
+    """Maximum of bytes of all rules of an environment's dynamic audiences."""
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,60}$")] = "consumers"
     """Prefix of every index and alias name, so several services can share a cluster."""
     limit_reads: Limit = 1000

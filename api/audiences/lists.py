@@ -10,7 +10,8 @@ from api.cursors import Cursors
 from api.keyset import newest_first
 from api.pages import TwoWayParameters
 
-SELECT = f"SELECT {COLUMNS} FROM audiences a WHERE {VISIBLE}"
+LONG_BYTES = "coalesce(octet_length(a.rules::text), 0) + coalesce(octet_length(a.metadata::text), 0)"
+SELECT = f"SELECT {COLUMNS}, {LONG_BYTES} AS long_bytes FROM audiences a WHERE {VISIBLE}"
 
 
 async def page(connection: AsyncConnection, caller: Caller, parameters: TwoWayParameters) -> AudiencePage:

@@ -4,23 +4,30 @@ Stored members are a field of the documents. A dynamic audience is a query, comp
 this query, so the members cannot differ between endpoints.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import search
 from api.audiences.rows import VISIBLE, decode_rules
-from api.audiences.rules import clauses_of_rules, expression
+from api.audiences.rules import expression
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
-from api.errors import not_found
+from api.budget import Budget
+from api.errors import Fault, invalid, not_found
 from infra.database.rows import select_list
 from infra.filters.clauses import Clause, clause
-from infra.filters.conditions import MAX_CLAUSES
+from infra.filters.conditions import MAX_CLAUSES, clauses_of
 from infra.ids import is_id
+
+MAX_INCLUDED_CLAUSES = 9_000
+"""Clauses of all dynamic audiences in a request with `include=audiences`: ten full queries, about a second."""
+LONG_RULES = 16_384
+"""Characters of JSON from which rules are long: compiling can take 10 ms, and few compiled ones are kept in memory."""
 
 
 class Audience(NamedTuple):
@@ -38,7 +45,11 @@ class Audience(NamedTuple):
 
     def members(self, region: str | None) -> Clause:
         """Return the clause for the audience's members."""
-        return search.in_audience(self.id) if self.rules is None else _compile(self.rules, region).clause
+        return search.in_audience(self.id) if self.rules is None else compile_rules(self.rules, region).clause
+
+    def clauses(self, region: str | None) -> int:
+        """Return the number of clauses in `members`, as counted for limits."""
+        return 1 if self.rules is None else compile_rules(self.rules, region).clauses
 
 
 COLUMNS = select_list(Audience._fields, "a", rules="a.rules::text")
@@ -50,14 +61,14 @@ OF_CONSUMER = sa.text(f"""
         WHERE m.environment_id = :environment_id AND m.consumer_id = :consumer_id))""")
 
 
-async def find(engine: AsyncEngine, caller: Caller, audience_id: str) -> Audience:
+async def find(budget: Budget, caller: Caller, audience_id: str) -> Audience:
     """Read an audience from PostgreSQL.
 
     Raises:
         Problem: 404.
     """
     if is_id("aud_", audience_id):
-        async with engine.connect() as connection:
+        async with budget.connection(caller) as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             values = {"environment_id": caller.environment_id, "id": audience_id}
             if row := (await connection.execute(FIND, values)).one_or_none():
@@ -71,9 +82,9 @@ async def of_consumer(connection: AsyncConnection, caller: Caller, consumer_id: 
     return [Audience._make(row) for row in await connection.execute(OF_CONSUMER, values)]
 
 
-async def of_rows(engine: AsyncEngine, caller: Caller, stored_ids: Sequence[str]) -> list[Audience]:
+async def of_rows(budget: Budget, caller: Caller, stored_ids: Sequence[str]) -> list[Audience]:
     """Return the audiences that the rows of a page may be in: those with `stored_ids`, and all dynamic ones."""
-    async with engine.connect() as connection:
+    async with budget.connection(caller) as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         values = {"environment_id": caller.environment_id, "ids": stored_ids}
         return [Audience._make(row) for row in await connection.execute(OF_ROWS, values)]
@@ -81,8 +92,8 @@ async def of_rows(engine: AsyncEngine, caller: Caller, stored_ids: Sequence[str]
 
 async def references(
     index: search.Index, caller: Caller, audiences: Sequence[Audience], stored: Mapping[str, Sequence[str]]
-) -> list[list[AudienceReference]]:
-    """Return the audiences of each consumer, ordered by name and id. The index is searched once for all consumers.
+) -> Iterator[list[AudienceReference]]:
+    """Return the audiences of each consumer, ordered by name and id. A search asks for all consumers together.
 
     Args:
         index: to search.
@@ -91,42 +102,74 @@ async def references(
         stored: consumer id → ids of the audiences with the consumer as a stored member.
 
     Raises:
+        Problem: 400 if the dynamic audiences have too many clauses.
         OpenSearchException: the index cannot answer.
     """
-    clauses = list(_clause_groups(audiences, caller.region))
-    dynamic = await search.satisfied(index, caller.environment_id, list(stored), clauses)
+    compiled = await _compile_all(audiences, caller.region)
+    dynamic = await search.satisfied(index, caller.environment_id, list(stored), _clause_groups(compiled))
     ordered = sorted(audiences, key=lambda audience: (audience.name, audience.id))
-    return [
-        [audience.reference for audience in ordered if audience.id in {*audience_ids, *dynamic[consumer_id]}]
-        for consumer_id, audience_ids in stored.items()
-    ]
+
+    def of_consumer(consumer_id: str) -> list[AudienceReference]:
+        ids = {*stored[consumer_id], *dynamic[consumer_id]}
+        return [audience.reference for audience in ordered if audience.id in ids]
+
+    return map(of_consumer, stored)
 
 
-def _clause_groups(audiences: Sequence[Audience], region: str | None) -> Iterator[dict[str, Clause]]:
+async def _compile_all(audiences: Sequence[Audience], region: str | None) -> dict[str, "Compiled"]:
+    """Return the dynamic audiences by id, compiled.
+
+    Raises:
+        Problem: 400 if the audiences have too many clauses together.
+    """
+    compiled = {}
+    for audience in audiences:
+        if audience.rules is not None:
+            compiled[audience.id] = compile_rules(audience.rules, region)
+            if len(audience.rules) >= LONG_RULES:
+                await asyncio.sleep(0)  # lets other requests have their turn
+    clauses = sum(each.clauses for each in compiled.values())
+    if clauses > MAX_INCLUDED_CLAUSES:
+        raise invalid(
+            Fault(
+                "include",
+                f"The dynamic audiences have {clauses} clauses together, and at most {MAX_INCLUDED_CLAUSES} are "
+                "allowed: use fewer or shorter CONTAINS values in their rules, or delete audiences",
+            )
+        )
+    return compiled
+
+
+def _clause_groups(compiled: Mapping[str, "Compiled"]) -> Iterator[dict[str, Clause]]:
     """Yield the clauses of the dynamic audiences by audience id, in groups small enough for a query."""
     group: dict[str, Clause] = {}
     size = 0
-    for audience in audiences:
-        if audience.rules is None:
-            continue
-        compiled = _compile(audience.rules, region)
-        if group and size + compiled.clauses > MAX_CLAUSES:
+    for audience_id, each in compiled.items():
+        if group and size + each.clauses > MAX_CLAUSES:
             yield group
             group, size = {}, 0
-        group[audience.id] = compiled.clause
-        size += compiled.clauses
+        group[audience_id] = each.clause
+        size += each.clauses
     yield group
 
 
-class _Compiled(NamedTuple):
+class Compiled(NamedTuple):
+    """The rules of a dynamic audience as a query."""
+
     clause: Clause
     clauses: int
-    """Upper bound for the number of clauses in the query (`conditions.MAX_CLAUSES`)."""
+    """The number of clauses in the query, as counted for limits (`conditions.MAX_CLAUSES`)."""
+
+
+def compile_rules(rules: str, region: str | None) -> Compiled:
+    """Compile the rules of a dynamic audience to a query."""
+    return (_compile_long if len(rules) >= LONG_RULES else _compile_short)(rules, region)
+
+
+def _compile(rules: str, region: str | None) -> Compiled:
+    whole = expression(decode_rules(rules))
+    return Compiled(clause(whole, region), clauses_of(whole))
 
 
 # Many requests need the same few audiences.
-@lru_cache(maxsize=512)
-def _compile(rules: str, region: str | None) -> _Compiled:
-    """Compile the rules of a dynamic audience to a query."""
-    decoded = decode_rules(rules)
-    return _Compiled(clause(expression(decoded), region), clauses_of_rules(decoded))
+_compile_short, _compile_long = lru_cache(maxsize=512)(_compile), lru_cache(maxsize=32)(_compile)

@@ -13,6 +13,7 @@ from api.audiences.schemas import (
     MembersChanged,
     NewAudience,
 )
+from api.audiences.writes import RuleLimits
 from api.auth import Caller
 from api.pages import TwoWayParameters
 from api.route_options import route_options
@@ -30,23 +31,25 @@ class AudienceController(Controller):
 
     @get("/", opt=READ, summary="List audiences, newest first")
     async def page(self, parameters: TwoWayParameters, caller: Caller, state: State) -> Response[AudiencePage]:
-        async with state.engine.connect() as connection:
+        async with state.budget.connection(caller) as connection:
             return ok(await lists.page(connection, caller, parameters)).response()
 
     @post("/", opt=WRITE, summary="Create an audience")
-    async def create(self, payload: NewAudience, caller: Caller, transaction: Transaction) -> Response[Audience]:
-        return await transaction.run(writes.create, caller, payload, render=_created)
+    async def create(
+        self, payload: NewAudience, caller: Caller, transaction: Transaction, state: State
+    ) -> Response[Audience]:
+        return await transaction.run(writes.create, caller, _limits(state), payload, render=_created)
 
     @get("/{audience_id:str}", opt=READ, summary="Get an audience")
     async def fetch(self, audience_id: str, caller: Caller, state: State) -> Response[Audience]:
-        async with state.engine.connect() as connection:
+        async with state.budget.connection(caller) as connection:
             return ok(await writes.get(connection, caller, audience_id)).response()
 
     @put("/{audience_id:str}", opt=WRITE, summary="Change an audience")
     async def update(
-        self, audience_id: str, payload: AudienceChange, caller: Caller, transaction: Transaction
+        self, audience_id: str, payload: AudienceChange, caller: Caller, transaction: Transaction, state: State
     ) -> Response[Audience]:
-        return await transaction.run(writes.update, caller, audience_id, payload, render=ok)
+        return await transaction.run(writes.update, caller, _limits(state), audience_id, payload, render=ok)
 
     @delete("/{audience_id:str}", opt=WRITE, status_code=200, summary="Delete an audience")
     async def remove(self, audience_id: str, caller: Caller, transaction: Transaction) -> Response[Audience]:
@@ -69,6 +72,10 @@ class AudienceController(Controller):
         self, audience_id: str, payload: Members, caller: Caller, transaction: Transaction
     ) -> Response[MembersChanged]:
         return await transaction.run(writes.replace_members, caller, audience_id, payload, render=ok)
+
+
+def _limits(state: State) -> RuleLimits:
+    return RuleLimits(state.settings.dynamic_audiences, state.settings.audience_rules_bytes)
 
 
 def _created(audience: Audience) -> Answer:

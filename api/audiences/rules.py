@@ -28,7 +28,7 @@ from infra.filters.conditions import (
     Kind,
     Operator,
     Value,
-    clause_count,
+    clauses_of,
     is_valid_range,
     kind_of,
     read_value,
@@ -129,7 +129,7 @@ def rules_of_filter(text: str) -> list[Rule]:
 
 def clauses_of_rules(rules: Sequence[Rule]) -> int:
     """Return an upper bound for the clauses of the rules' query."""
-    return sum(clause_count(rule.condition()) for rule in rules)
+    return clauses_of(expression(rules))
 
 
 def audience_filter_faults(text: str | None, rules: Sequence[Rule] | None) -> Iterator[Fault]:

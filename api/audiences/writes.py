@@ -1,7 +1,7 @@
 """The write path: audiences and their stored members in PostgreSQL."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -34,6 +34,13 @@ DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {VISIBLE}
 LOCK_CONSUMERS = sa.text(f"""
     SELECT id FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)
     ORDER BY id FOR NO KEY UPDATE""")
+LOCK_RULES = sa.text("SELECT pg_advisory_xact_lock(:lock, :environment_id)").bindparams(lock=0x72756C65)
+"""Serialises changes of an environment's rules, so that parallel requests cannot pass the limits together."""
+STORED_RULES = sa.text(f"""
+    SELECT count(*) AS audiences, coalesce(sum(octet_length(a.rules::text)), 0)::int AS bytes,
+        octet_length(CAST(CAST(:rules AS jsonb) AS text)) AS new_bytes
+    FROM audiences a WHERE {VISIBLE} AND a.type = 'DYNAMIC' AND a.id <> :id""")
+
 MEMBERS = sa.text("SELECT consumer_id FROM audience_members WHERE audience_id = :id")
 ADD = sa.text("""
     INSERT INTO audience_members (environment_id, audience_id, consumer_id)
@@ -41,8 +48,19 @@ ADD = sa.text("""
 REMOVE = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:ids)")
 
 
-async def create(connection: AsyncConnection, caller: Caller, new: NewAudience) -> Audience:
-    """Insert an audience."""
+class RuleLimits(NamedTuple):
+    """What the dynamic audiences of an environment may have together. Each page with their names asks for all rules."""
+
+    audiences: int
+    bytes: int
+
+
+async def create(connection: AsyncConnection, caller: Caller, limits: RuleLimits, new: NewAudience) -> Audience:
+    """Insert an audience.
+
+    Raises:
+        Problem: 400 if the environment has too many dynamic audiences or rules.
+    """
     values = {
         "environment_id": caller.environment_id,
         "id": new_ids("aud_", 1)[0],
@@ -52,6 +70,7 @@ async def create(connection: AsyncConnection, caller: Caller, new: NewAudience) 
         "type": new.type,
         "rules": _json(new.all_rules()),
     }
+    await _check_rules(connection, limits, values)
     return audience_of((await connection.execute(INSERT, values)).one())
 
 
@@ -64,11 +83,14 @@ async def get(connection: AsyncConnection, caller: Caller, audience_id: str) -> 
     return audience_of(await _find(connection, GET, caller, audience_id))
 
 
-async def update(connection: AsyncConnection, caller: Caller, audience_id: str, change: AudienceChange) -> Audience:
+async def update(
+    connection: AsyncConnection, caller: Caller, limits: RuleLimits, audience_id: str, change: AudienceChange
+) -> Audience:
     """Change an audience.
 
     Raises:
-        Problem: 404; 400 if the type would change, or the rules do not fit the type.
+        Problem: 404; 400 if the type would change, the rules do not fit the type, or the environment has too many
+            rules.
     """
     row = await _find(connection, LOCK, caller, audience_id)
     changes = {name: new for name, new in msgspec.structs.asdict(change).items() if new is not msgspec.UNSET}
@@ -88,6 +110,8 @@ async def update(connection: AsyncConnection, caller: Caller, audience_id: str, 
     refuse(faults)
     stored = {name: getattr(row, name) for name in ("name", "description", "metadata", "rules")}
     values = stored | changes | {"environment_id": caller.environment_id, "id": audience_id}
+    if "rules" in changes:
+        await _check_rules(connection, limits, values, row.rules)
     return audience_of((await connection.execute(UPDATE, values)).one())
 
 
@@ -144,6 +168,38 @@ async def replace_members(
     removed = await _remove(connection, audience_id, leaving)
     added = await _add(connection, caller, audience_id, members.consumer_ids)
     return MembersChanged(audience_id, added, removed)
+
+
+async def _check_rules(
+    connection: AsyncConnection, limits: RuleLimits, values: dict[str, Any], former: str | None = None
+) -> None:
+    """Raise 400 if the rules of an audience take the environment over a limit.
+
+    Args:
+        connection: of the transaction, which writes the rules afterwards.
+        limits: of all rules.
+        values: of the audience's row.
+        former: the rules to be replaced; None for a new audience. Shorter rules are never refused.
+    """
+    if values["rules"] is None:
+        return
+    await connection.execute(LOCK_RULES, {"environment_id": values["environment_id"]})
+    names = ("environment_id", "id", "rules")
+    stored = (await connection.execute(STORED_RULES, {name: values[name] for name in names})).one()
+    faults = []
+    if former is None and stored.audiences >= limits.audiences:
+        message = f"At most {limits.audiences} audiences of an environment can be DYNAMIC: delete another first"
+        faults.append(Fault("type", message))
+    total = stored.bytes + stored.new_bytes
+    if total > limits.bytes and (former is None or stored.new_bytes > len(former.encode())):
+        faults.append(
+            Fault(
+                "rules",
+                f"The rules of all audiences would have {total} bytes, and at most {limits.bytes} are allowed: "
+                "use fewer or shorter values, or delete another DYNAMIC audience",
+            )
+        )
+    refuse(faults)
 
 
 async def _lock_stored(connection: AsyncConnection, caller: Caller, audience_id: str) -> str:

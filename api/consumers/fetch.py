@@ -36,8 +36,10 @@ class PageRequest(NamedTuple):
     with_total: bool = False
 
 
-ExtraMembers = Callable[[Sequence[Hit]], Awaitable[Iterable[bytes]]]
+ExtraMembers = Callable[[Index, Sequence[Hit]], Awaitable[Iterable[bytes]]]
 """Returns for each hit the members to append to the row's JSON object, with their leading comma."""
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""A page with longer rows ends early. Only rows with thousands of audiences are that long."""
 
 
 async def page(
@@ -65,15 +67,29 @@ async def page(
             first_pages.learn(cursors.list_id, times)
         width = windows.next_width(times, width)
         positions = [[*values, width] for values in positions]
-    hits, positions = found.hits[: paging.size], positions[: paging.size]
-    if paging.backward:
-        hits.reverse()
-        positions.reverse()
-    info = paging.page_info(cursors, positions, has_more=has_more)
+    hits = found.hits[: paging.size]
     rows = [bytes(hit.source.row) for hit in hits]
     if extra_members and hits:
-        rows = [row[:-1] + extra + b"}" for row, extra in zip(rows, await extra_members(hits), strict=True)]
+        rows = _extended(rows, await extra_members(index, hits))
+        has_more = has_more or len(rows) < len(hits)
+    positions = positions[: len(rows)]
+    if paging.backward:
+        rows.reverse()
+        positions.reverse()
+    info = paging.page_info(cursors, positions, has_more=has_more)
     return render(rows, info, found.total.value if found.total else None)
+
+
+def _extended(rows: list[bytes], extra: Iterable[bytes]) -> list[bytes]:
+    """Return the rows with their extra members, as many as fit into a page, and at least one."""
+    extended: list[bytes] = []
+    room = MAX_PAGE_BYTES
+    for row, members in zip(rows, extra, strict=True):
+        room -= len(row) + len(members)
+        if extended and room < 0:
+            break
+        extended.append(row[:-1] + members + b"}")
+    return extended
 
 
 async def count(index: Index, rows: Clause) -> int:

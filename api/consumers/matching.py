@@ -9,20 +9,21 @@ word is a unit by itself. Every unit must match.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 import phonenumbers
 
 from infra import fields
 from infra.filters.clauses import Clause
+from infra.filters.costs import cost
 
 Field = Literal["email", "phone", "fullName", "externalId"]
 Kind = Literal["exact", "word", "prefix", "typo"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ASKED_KINDS: tuple[Kind, ...] = ("exact", "word", "prefix")
 
 MAX_TEXT = 300
 MAX_WORDS = 32
@@ -33,6 +34,12 @@ DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
 PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
 MIN_PHONE_DIGITS, MAX_PHONE_LENGTH = 3, 40
+TYPO_WORDS, TYPO_LETTERS = 5, 24
+"""Typos are tolerated in the first words of a query, and in words of at most so many letters: OpenSearch needs up to
+6 ms for such a word."""
+MAX_SPELLINGS = 500
+"""Indexed names that are tried for a word with a typo, the most similar first."""
+MIN_TYPO_LETTERS = 4
 
 
 class FieldClause(NamedTuple):
@@ -61,22 +68,34 @@ def filter_clause(text: str, region: str | None) -> Clause:
     return _any([_whole_value(text, region), _match_units(_units(text), _word_start, region)])
 
 
-def ranking_clause(text: str, region: str | None) -> Clause:
-    """Return the clause of `q`. A row's score is the number of the best tier reached."""
+def ranking_clause(text: str, region: str | None, room: int) -> Clause:
+    """Return the clause of `q`. A row's score is the number of the best tier reached.
+
+    Args:
+        text: the text of `q`.
+        region: country of national phone numbers, as two letters.
+        room: how many clauses the query may have besides its other parts.
+    """
     units = _units(text)
-    tiers = [
-        _match_units(units, _word_or_typo, region),
-        _match_units(units, _word_start, region),
+    starts = _match_units(units, _word_start, region)
+    exact = [
         _match_units(units, _whole_word, region),
         {"match": {"fullName.whole": text}},
         _whole_value(text, region),
     ]
+    tolerant = _tolerant_words(units)
+    spellings = _spellings(tolerant, room - 2 * cost(starts) - sum(map(cost, exact)))
+
+    def word_or_typo(word: str, region: str | None) -> Clause:
+        return _any([_word_start(word, region), *([_typo(word, spellings)] if word in tolerant else [])])
+
+    tiers = [_match_units(units, word_or_typo, region), starts, *exact]
     scored = [{"constant_score": {"filter": tier, "boost": rank}} for rank, tier in enumerate(tiers, start=1)]
     return {"dis_max": {"queries": scored}}
 
 
 def explanation_clauses(text: str, region: str | None) -> list[Clause]:
-    """Return named clauses for all possible matches; `explanations` reads the names of the satisfied clauses."""
+    """Return named clauses for all matches without typos; `explanations` reads the names of the satisfied clauses."""
     return [
         {"bool": {"should": list(clauses), "_name": str(number)}}
         for number, (_, clauses) in enumerate(_possible_matches(text, region))
@@ -85,6 +104,9 @@ def explanation_clauses(text: str, region: str | None) -> list[Clause]:
 
 def explanations(text: str, region: str | None, names: Iterable[str]) -> list[Match]:
     """Return the matches of a row: the best kind for every part of the text and every field with that part.
+
+    Every word of `q` matches, so a word without any other match has a typo. No clause asks for typos: OpenSearch would
+    build the automata of `ranking_clause` again, twice.
 
     Args:
         text: the text of `q`.
@@ -96,7 +118,18 @@ def explanations(text: str, region: str | None, names: Iterable[str]) -> list[Ma
     for number in sorted(map(int, names)):
         match, _ = possible[number]
         best.setdefault((match.text, match.field), match)
-    return list(best.values())
+    matched = {match.text for match in best.values()}
+    typos = [Match("fullName", "typo", word) for word in _unmatched_words(text, matched)]
+    positions = {part: position for position, part in enumerate(_parts(text))}
+    return sorted([*best.values(), *typos], key=lambda match: positions[match.text])
+
+
+def _unmatched_words(text: str, matched: Collection[str]) -> list[str]:
+    """Return the words that belong to no matched part of the text."""
+    if text in matched:
+        return []
+    units = [unit for unit in _units(text) if " ".join(unit) not in matched]
+    return list(dict.fromkeys(word for unit in units for word in unit if word not in matched))
 
 
 @lru_cache(maxsize=64)
@@ -111,10 +144,10 @@ def _possible_matches(text: str, region: str | None) -> Sequence[tuple[Match, Se
 
 
 def _parts(text: str) -> dict[str, tuple[Kind, ...]]:
-    """Return the whole text, each unit and each word, with the possible kinds of matches for each."""
+    """Return the whole text, each unit and each word, with the kinds of matches asked of the index for each."""
     units = _units(text)
     parts = [word for unit in units for word in dict.fromkeys([" ".join(unit), *unit])]
-    return {text: KINDS[:1]} | dict.fromkeys(parts, KINDS)
+    return {text: ASKED_KINDS[:1]} | dict.fromkeys(parts, ASKED_KINDS)
 
 
 def _by_field(kind: Kind, text: str, region: str | None) -> dict[Field, list[Clause]]:
@@ -133,8 +166,6 @@ def _of_kind(kind: Kind, text: str, region: str | None) -> Iterator[FieldClause]
             yield from _word_clauses(text)
         case "prefix":
             yield from _prefix_clauses(text, region)
-        case "typo":
-            yield from _typo_clauses(text)
 
 
 def _any(clauses: list[Clause]) -> Clause:
@@ -146,9 +177,16 @@ def _all(clauses: list[Clause]) -> Clause:
 
 
 def _units(text: str) -> list[list[str]]:
-    """Return the words of each unit (see the module's docstring)."""
+    """Return the words of each unit (see the module's docstring), without repetitions."""
     runs = [(phone, list(run)) for phone, run in groupby(words(text), lambda word: bool(PHONE_WORD.fullmatch(word)))]
-    return [unit for phone, run in runs for unit in ([run] if phone else [[word] for word in run])]
+    units = [unit for phone, run in runs for unit in ([run] if phone else [[word] for word in run])]
+    return list({tuple(unit): unit for unit in units}.values())
+
+
+def _tolerant_words(units: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Return the words that may have typos."""
+    distinct = dict.fromkeys(word for unit in units for word in unit)
+    return [word for word in list(distinct)[:TYPO_WORDS] if len(word) <= TYPO_LETTERS]
 
 
 def words(text: str) -> list[str]:
@@ -183,7 +221,7 @@ def _match_units(units: list[list[str]], match: Callable[[str, str | None], Clau
     """Require a match of every unit, as a phone number or word by word."""
     clauses = []
     for unit in units:
-        by_word = _all([match(word, region) for word in unit])
+        by_word = _all([match(word, region) for word in dict.fromkeys(unit)])
         clauses.append(by_word if len(unit) == 1 else _any([match(" ".join(unit), region), by_word]))
     return _all(clauses)
 
@@ -199,10 +237,6 @@ def _whole_word(word: str, region: str | None) -> Clause:
 
 def _word_start(word: str, region: str | None) -> Clause:
     return _any(_clauses([*_prefix_clauses(word, region), _external_id(word)]))
-
-
-def _word_or_typo(word: str, region: str | None) -> Clause:
-    return _any([_word_start(word, region), *_clauses(_typo_clauses(word))])
 
 
 def _clauses(field_clauses: Iterable[FieldClause]) -> list[Clause]:
@@ -234,10 +268,22 @@ def _prefix_clauses(word: str, region: str | None) -> Iterator[FieldClause]:
     yield from _phone("phoneReversed", [form[::-1] for form in forms])
 
 
-def _typo_clauses(word: str) -> Iterator[FieldClause]:
-    """Match a word of the name with one wrong letter in 4 to 7 letters, or two from 8 on; the first must be right."""
-    typos = {"fuzziness": "AUTO:4,8", "prefix_length": 1, "fuzzy_rewrite": "constant_score"}
-    yield FieldClause("fullName", {"match": {"fullName": {"query": word, "operator": "and", **typos}}})
+def _typo(word: str, spellings: int) -> Clause:
+    """Match a word of the name with one wrong letter in 4 to 7 letters, or two from 8 on; the first must be right.
+
+    The rewrite `top_terms` makes the automata of a word once. `constant_score` makes them again for every segment.
+    """
+    typos = {"fuzziness": "AUTO:4,8", "prefix_length": 1, "fuzzy_rewrite": f"top_terms_boost_{spellings}"}
+    return {"match": {"fullName": {"query": word, "operator": "and", **typos}}}
+
+
+def _spellings(words: Sequence[str], room: int) -> int:
+    """Return the spellings to try for each name in the words. Every spelling is a clause.
+
+    OpenSearch may split a word into several names, such as `Ann-Marie`.
+    """
+    names = sum(max(1, (len(word) + 1) // (MIN_TYPO_LETTERS + 1)) for word in words)
+    return max(1, min(MAX_SPELLINGS, room // max(1, names)))
 
 
 def _address_parts(word: str, last: str) -> Iterator[FieldClause]:

@@ -28,13 +28,13 @@ class MembersController(Controller):
     async def members(
         self, request: AnyRequest, audience_id: str, parameters: ListParameters, caller: Caller, state: State
     ) -> Response[ConsumerPage]:
-        audience = await membership.find(state.engine, caller, audience_id)
+        audience = await membership.find(state.budget, caller, audience_id)
         return (await reads.page(request, state, caller, parameters, audience)).response()
 
     @get("/{audience_id:str}/count", opt=COUNT, summary="Count the members")
     async def count(
         self, request: AnyRequest, audience_id: str, caller: Caller, state: State
     ) -> Response[AudienceCount]:
-        audience = await membership.find(state.engine, caller, audience_id)
+        audience = await membership.find(state.budget, caller, audience_id)
         number, headers = await reads.count(request, state, caller, audience)
         return Answer(HTTPStatus.OK, msgspec.json.encode(AudienceCount(audience_id, number)), headers).response()

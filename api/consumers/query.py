@@ -19,6 +19,7 @@ from api.consumers import matching
 from api.consumers.matching import Field
 from api.search import in_environment
 from infra.filters.clauses import Clause
+from infra.filters.costs import MAX_CLAUSES, cost
 from infra.index.terms import text_term
 from infra.wire import time
 
@@ -138,7 +139,8 @@ def search_query(
     if q is None:
         return {"bool": {"filter": filters}}
     explanations = {"should": _unscored(matching.explanation_clauses(q, region))} if explain else {}
-    return {"bool": {"filter": filters, "must": [matching.ranking_clause(q, region)], **explanations}}
+    room = MAX_CLAUSES - cost({"bool": {"filter": filters, **explanations}})
+    return {"bool": {"filter": filters, "must": [matching.ranking_clause(q, region, room)], **explanations}}
 
 
 def within(body: Clause, rows: Clause) -> Clause:

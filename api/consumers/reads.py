@@ -4,8 +4,10 @@ Combines the query (`query`), the page from OpenSearch (`fetch`), the audiences 
 wait for a consistency token (`api.consistency`).
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
+from http import HTTPStatus
 
 import msgspec
 from litestar.datastructures import State
@@ -16,15 +18,18 @@ from api.audiences import membership
 from api.audiences.membership import Audience
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
+from api.budget import Budget
 from api.consumers import fetch, query
 from api.consumers.fetch import ExtraMembers, Hit, PageRequest
 from api.consumers.matching import Match, explanations
 from api.consumers.schemas import ListParameters, SearchParameters
 from api.cursors import Cursors
+from api.errors import VALIDATION_FAILED, Problem
 from api.request import AnyRequest
-from api.search import Index
+from api.search import REQUEST_SECONDS, Index
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
+from infra.filters.conditions import MAX_CLAUSES, clauses_of
 from infra.index.naming import read_alias
 
 
@@ -40,15 +45,14 @@ async def page(
     """
     audiences = [members_of] if members_of else []
     if parameters.audience_id is not None:
-        audiences.append(await membership.find(state.engine, caller, parameters.audience_id))
-    members = [audience.members(caller.region) for audience in audiences]
+        audiences.append(await membership.find(state.budget, caller, parameters.audience_id))
     rows = query.list_query(
         caller.environment_id,
         search=parameters.search,
         region=caller.region,
         created_after=parameters.created_after,
         created_before=parameters.created_before,
-        conditions=[*members, *_filter(parameters.filter, caller)],
+        conditions=_conditions(caller, parameters.filter, audiences),
     )
     identity = ["list", caller.environment_id, parameters.list_parameters(), *([members_of.id] if members_of else [])]
     page_request = PageRequest(
@@ -58,7 +62,7 @@ async def page(
         Cursors(caller.seal, msgspec.json.encode(identity)),
         with_total=parameters.count,
     )
-    extra_members = partial(_audiences_of_rows, state, caller) if parameters.include else None
+    extra_members = partial(_audiences_of_rows, state.budget, caller) if parameters.include else None
     return await _answer(request, state, caller, page_request, extra_members)
 
 
@@ -73,7 +77,7 @@ async def search(request: AnyRequest, state: State, caller: Caller, parameters: 
         parameters.q,
         parameters.exact(),
         region=caller.region,
-        conditions=_filter(parameters.filter, caller),
+        conditions=_conditions(caller, parameters.filter),
         explain=parameters.explain,
     )
     list_id = msgspec.json.encode(["search", caller.environment_id, parameters.list_parameters()])
@@ -95,43 +99,76 @@ async def audiences(
         possible: audiences that the consumer may be in (`membership.of_consumer`).
     """
     stored = {consumer_id: [audience.id for audience in possible if audience.rules is None]}
-    search = partial(membership.references, index_of(state), caller, possible, stored)
-    [references], headers = await consistency.read(request, caller, state.freshness, search)
+
+    async def find() -> list[AudienceReference]:
+        [references] = await membership.references(index_of(state, caller), caller, possible, stored)
+        return references
+
+    references, headers = await consistency.read(request, caller, state.freshness, find)
     return _audiences_member(references), headers
 
 
 async def count(request: AnyRequest, state: State, caller: Caller, audience: Audience) -> tuple[int, dict[str, str]]:
     """Count the members of an audience; also return headers about freshness."""
     rows = query.list_query(caller.environment_id, conditions=[audience.members(caller.region)])
-    return await consistency.read(request, caller, state.freshness, partial(fetch.count, index_of(state), rows))
+
+    async def count_rows() -> int:
+        return await fetch.count(index_of(state, caller), rows)
+
+    return await consistency.read(request, caller, state.freshness, count_rows)
 
 
-def index_of(state: State) -> Index:
-    return Index(state.search, read_alias(state.settings.index_prefix))
+def index_of(state: State, caller: Caller) -> Index:
+    """Return the index for the searches of a request. Their time begins now."""
+    ends_at = time.monotonic() + REQUEST_SECONDS
+    return Index(state.search, read_alias(state.settings.index_prefix), state.budget, caller, ends_at)
 
 
 async def _answer(
     request: AnyRequest, state: State, caller: Caller, page_request: PageRequest, extra_members: ExtraMembers | None
 ) -> Answer:
-    search = partial(fetch.page, index_of(state), state.first_pages, page_request, extra_members)
-    content, headers = await consistency.read(request, caller, state.freshness, search)
+    async def search_page() -> bytes:
+        return await fetch.page(index_of(state, caller), state.first_pages, page_request, extra_members)
+
+    content, headers = await consistency.read(request, caller, state.freshness, search_page)
     return Answer(200, content, headers)
 
 
-def _filter(text: str | None, caller: Caller) -> list[Clause]:
-    return [] if text is None else [clause(language.parse(text), caller.region)]
+def _conditions(caller: Caller, filter_text: str | None, audiences: Sequence[Audience] = ()) -> list[Clause]:
+    """Return the clauses of the audiences and of the filter.
+
+    Raises:
+        Problem: 400 if they are too many for a query.
+    """
+    members = [audience.members(caller.region) for audience in audiences]
+    sizes = {f"audience {audience.id}": audience.clauses(caller.region) for audience in audiences}
+    if filter_text is None:
+        expressions = []
+    else:
+        expressions = [language.parse(filter_text)]
+        sizes["filter"] = clauses_of(*expressions)
+    # The rules of a single audience, and a filter, were checked when they were written.
+    if len(sizes) > 1 and sum(sizes.values()) > MAX_CLAUSES:
+        parts = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        message = (
+            f"The query is too long: the conditions have {sum(sizes.values())} clauses ({parts}), and at most "
+            f"{MAX_CLAUSES} are allowed. Use fewer or shorter CONTAINS values, or one audience or filter at a time"
+        )
+        raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, message=message)
+    return [*members, *(clause(expression, caller.region) for expression in expressions)]
 
 
-async def _audiences_of_rows(state: State, caller: Caller, hits: Sequence[Hit]) -> list[bytes]:
+async def _audiences_of_rows(budget: Budget, caller: Caller, index: Index, hits: Sequence[Hit]) -> Iterator[bytes]:
     stored = {hit.id: hit.source.audience_ids for hit in hits}
     ids = sorted({audience_id for audience_ids in stored.values() for audience_id in audience_ids})
-    audiences = await membership.of_rows(state.engine, caller, ids)
-    references = await membership.references(index_of(state), caller, audiences, stored)
-    return [_audiences_member(of_row) for of_row in references]
+    audiences = await membership.of_rows(budget, caller, ids)
+    return map(_audiences_member, await membership.references(index, caller, audiences, stored))
 
 
-async def _matches_of_rows(parameters: SearchParameters, region: str | None, hits: Sequence[Hit]) -> list[bytes]:
-    return [_matches_member(hit, parameters, region) for hit in hits]
+async def _matches_of_rows(
+    parameters: SearchParameters, region: str | None, _: Index, hits: Sequence[Hit]
+) -> Iterator[bytes]:
+    return (_matches_member(hit, parameters, region) for hit in hits)
 
 
 def _audiences_member(references: Sequence[AudienceReference]) -> bytes:

@@ -88,7 +88,7 @@ class ConsumerController(Controller):
     ) -> Response[ConsumerIncluding]:
         include = parameters.include
         consistency.requested_write(request, caller)
-        async with state.engine.connect() as connection:
+        async with state.budget.connection(caller) as connection:
             # The consumer and the included objects must be of the same moment.
             await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")
             row = await writes.get(connection, caller, consumer_id)

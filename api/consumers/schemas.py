@@ -159,7 +159,8 @@ class SearchParameters(PageParameters):
             Text,
             msgspec.Meta(
                 description="Words, at least 2 characters. Every word must match, as in the parameter `search` of the "
-                "list; words of the name may also have typos. Better matches come first."
+                "list. The first five words may also match the name with typos, if they have at most 24 letters. "
+                "Better matches come first."
             ),
         ]
         | None

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from litestar.routes import BaseRoute
 
-from api.errors import MAX_FAULTS, RETRY_AFTER_SECONDS, ErrorBody
+from api.budget import TOO_MANY_REQUESTS
+from api.errors import MAX_FAULTS, ErrorBody
 from api.openapi.endpoints import Endpoint, endpoints
 from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
@@ -24,7 +25,8 @@ SCHEMAS = "#/components/schemas/{name}"
 DESCRIPTION = f"""\
 Every error has the same envelope, and every response an `X-Request-Id`. An unknown path is a 404; a method that a path
 does not have is a 405 with `Allow`. A response lists at most {MAX_FAULTS} faults; `message` says how many more there
-are. After a 503, retry in {RETRY_AFTER_SECONDS} seconds, as `Retry-After` says."""
+are. A 429 says `Rate limit exceeded` after too many requests in a minute, and `{TOO_MANY_REQUESTS}` if too many
+requests of the environment run at a time. After a 429 or 503, retry as `Retry-After` says."""
 
 Document = dict[str, Any]
 SchemaOf = Callable[[Any], Document]

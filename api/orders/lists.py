@@ -9,7 +9,8 @@ from api.keyset import newest_first
 from api.orders.rows import COLUMNS, order_of
 from api.orders.schemas import OrderListParameters, OrderPage
 
-SELECT = f"SELECT {COLUMNS} FROM orders o WHERE o.environment_id = :environment_id"
+LONG_BYTES = "coalesce(octet_length(o.items::text), 0) + coalesce(octet_length(o.metadata::text), 0)"
+SELECT = f"SELECT {COLUMNS}, {LONG_BYTES} AS long_bytes FROM orders o WHERE o.environment_id = :environment_id"
 CONDITIONS = {
     "consumer_id": "o.consumer_id = :consumer_id",
     "status": "o.status = :status",

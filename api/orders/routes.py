@@ -34,12 +34,12 @@ class OrderController(Controller):
 
     @get("/", opt=READ, summary="List orders, newest first")
     async def page(self, parameters: OrderListParameters, caller: Caller, state: State) -> Response[OrderPage]:
-        async with state.engine.connect() as connection:
+        async with state.budget.connection(caller) as connection:
             return ok(await lists.page(connection, caller, parameters)).response()
 
     @get("/{order_id:str}", opt=READ, summary="Get an order")
     async def fetch(self, order_id: str, caller: Caller, state: State) -> Response[Order]:
-        async with state.engine.connect() as connection:
+        async with state.budget.connection(caller) as connection:
             return ok(await writes.get(connection, caller, order_id)).response()
 
     @put("/{order_id:str}", opt=WRITE, summary="Change an order")

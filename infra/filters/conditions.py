@@ -46,7 +46,13 @@ MAX_CONTAINED = 300
 """Characters of a CONTAINS value after case folding, which can triple the length. OpenSearch refuses to compile longer
 repetitive patterns: a single repeated letter fails from 315 on."""
 MAX_CLAUSES = 900
-"""Clauses of a query. OpenSearch allows 1,024, and allocates 10 KB for each character of a CONTAINS value."""
+"""Clauses of the conditions in a query. OpenSearch allows 1,024 clauses, and allocates 10 KB for each character of a
+CONTAINS value."""
+SCAN_LENGTH, SCAN_CLAUSES = 3, 18
+"""A CONTAINS value with fewer characters has no trigram of its own: OpenSearch reads the field of every consumer. The
+50 conditions of a filter, or rules of an audience, may all be such."""
+VALUES_PER_CLAUSE = 10
+"""The values of a list are looked up together."""
 TOO_MANY_CLAUSES = "Too much text in CONTAINS (~): use fewer or shorter values"
 MAX_FIELD_LENGTH = len(METADATA) + fields.METADATA_DEPTH * (fields.METADATA_KEY_LENGTH + 1)
 
@@ -60,10 +66,15 @@ class Condition(NamedTuple):
 
 
 def clause_count(condition: Condition) -> int:
-    """Return an upper bound for the clauses of a condition's query. CONTAINS has one for each trigram of characters."""
+    """Return the clauses of a condition's query, or more if the query is slower than other queries of that size.
+
+    CONTAINS has a clause for each trigram of characters.
+    """
     if condition.operator not in CONTAINMENT:
-        return 3
+        return 3 + len(condition.values) // VALUES_PER_CLAUSE
     folded = fold(condition.values[0])
+    if len(folded) < SCAN_LENGTH:
+        return SCAN_CLAUSES
     if len(folded) > MAX_CONTAINED:
         return MAX_CLAUSES + 1
     return CODE_LENGTH + len(folded.encode("utf-16-le")) // 2 + 3
@@ -82,6 +93,17 @@ class Not(NamedTuple):
 
 
 Expression: TypeAlias = Union[Condition, AllOf, AnyOf, Not]  # noqa: UP007 (recursive)
+
+
+def clauses_of(expression: Expression) -> int:
+    """Return the sum of `clause_count` of all conditions."""
+    match expression:
+        case AllOf(parts) | AnyOf(parts):
+            return sum(map(clauses_of, parts))
+        case Not(part):
+            return clauses_of(part)
+        case Condition():
+            return clause_count(expression)
 
 
 def _text(value: Value) -> str:

@@ -23,7 +23,7 @@ from infra.filters.conditions import (
     Kind,
     Not,
     Operator,
-    clause_count,
+    clauses_of,
     is_valid_range,
     kind_of,
     read_value,
@@ -77,7 +77,6 @@ class _Part(NamedTuple):
     expression: Expression
     depth: int = 1
     conditions: int = 1
-    clauses: int = 0
 
 
 @lru_cache(maxsize=256)
@@ -99,7 +98,7 @@ def parse(text: str) -> Expression:
         builder.faults.append(f"Must have at most {MAX_CONDITIONS} conditions, but has {whole.conditions}")
     if whole.depth > MAX_DEPTH:
         builder.faults.append(f"Must be at most {MAX_DEPTH} levels deep, but has {whole.depth} levels")
-    if whole.clauses > MAX_CLAUSES:
+    elif clauses_of(whole.expression) > MAX_CLAUSES:
         builder.faults.append(TOO_MANY_CLAUSES)
     if builder.faults:
         raise FilterError(builder.faults)
@@ -132,7 +131,7 @@ class _Builder(Transformer_NonRecursive[Token, _Part]):
         except ValueError as error:
             self.faults.append(_at(value, str(error)))
         else:
-            return _Part(condition, clauses=clause_count(condition))
+            return _Part(condition)
         return _Part(Condition(field, "EXISTS"))
 
 
@@ -145,7 +144,6 @@ def _combined(expression: Expression, parts: list[_Part]) -> _Part:
         expression,
         depth=1 + max(part.depth for part in parts),
         conditions=sum(part.conditions for part in parts),
-        clauses=sum(part.clauses for part in parts),
     )
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from api.answers import Answer
 from api.auth import Caller
+from api.budget import Budget
 from api.errors import Problem
 from api.freshness import Freshness
 from api.transactions import ATTEMPTS, Transactions
@@ -85,7 +86,8 @@ def write(
     async def run() -> str | Exception:
         engine = create_async_engine(sqlalchemy_url(environment.url), pool_size=2)
         try:
-            transactions = Transactions(engine, wake, Freshness(engine), max_stored_bytes=max_stored_bytes)
+            budget = Budget(engine, searches=1, connections=1)
+            transactions = Transactions(budget, wake, Freshness(engine), max_stored_bytes=max_stored_bytes)
             answer = await transactions.run(request, caller, work)
             return bytes(answer.content).decode()
         except (Problem, DBAPIError) as error:

@@ -1,0 +1,134 @@
+"""The budget of an environment: how much its requests may use at a time, so that no environment starves the others.
+
+Each kind of work has a gate with a number of places per environment. A request without a free place waits in memory:
+without a connection, and without delaying other environments. The queue is short, and a request that waits too long
+gets a 429. A gate is a counter in memory, so a free place costs microseconds. Each process has gates of its own.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from http import HTTPStatus
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from api.auth import Requester
+from api.errors import Problem
+
+TOO_MANY_REQUESTS = "Too many concurrent requests"
+RETRY_AFTER_SECONDS = 1
+SEARCH_WAIT_SECONDS = 2.0
+"""How long a search waits for a place."""
+WRITE_WAIT_SECONDS = 5.0
+"""How long a request waits for a database connection, or for a concurrent write of the same row."""
+
+
+class _Line(msgspec.Struct, eq=False):
+    """The requests with the same key: how many run, and the queue."""
+
+    running: int = 0
+    waiting: deque[asyncio.Future[None]] = msgspec.field(default_factory=deque)
+
+
+class Gate:
+    """Admits a number of requests with the same key at a time. Further requests wait in the order of arrival."""
+
+    def __init__(self, places: int, wait_seconds: float, noun: str) -> None:
+        """Open the gate.
+
+        Args:
+            places: requests with the same key that work at a time.
+            wait_seconds: how long a request waits for a place.
+            noun: the work in messages, in the plural, such as `searches of an environment`.
+        """
+        self._places, self._wait_seconds, self._noun = places, wait_seconds, noun
+        self._lines: dict[str, _Line] = {}
+
+    @asynccontextmanager
+    async def admit(self, key: str) -> AsyncIterator[None]:
+        """Hold a place while the context is open.
+
+        Raises:
+            Problem: 429 if no place is free in time.
+        """
+        line = self._lines.setdefault(key, _Line())
+        if line.running < self._places:
+            line.running += 1
+        else:
+            await self._wait(key, line)
+        try:
+            yield
+        finally:
+            self._leave(key, line)
+
+    async def _wait(self, key: str, line: _Line) -> None:
+        """Wait until a request that leaves passes its place on."""
+        turn = asyncio.get_running_loop().create_future()
+        line.waiting.append(turn)
+        try:
+            await asyncio.wait((turn,), timeout=self._wait_seconds)
+        except asyncio.CancelledError:
+            if turn.done():
+                self._leave(key, line)
+            else:
+                line.waiting.remove(turn)
+            raise
+        if not turn.done():
+            line.waiting.remove(turn)
+            message = f"Maximum of {self._noun} at the same time: {self._places}. Send fewer requests at the same time"
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_REQUESTS, message=message, headers=headers)
+
+    def _leave(self, key: str, line: _Line) -> None:
+        if line.waiting:
+            line.waiting.popleft().set_result(None)
+            return
+        line.running -= 1
+        if not line.running:
+            del self._lines[key]
+
+
+class Budget:
+    """The gates of a process. A requester without an environment, an operator, has places of its own."""
+
+    def __init__(self, engine: AsyncEngine, *, searches: int, connections: int) -> None:
+        """Open the gates.
+
+        Args:
+            engine: the connections to the database.
+            searches: of an environment at a time.
+            connections: of an environment at a time.
+        """
+        self.engine = engine
+        self._searches = Gate(searches, SEARCH_WAIT_SECONDS, "searches of an environment")
+        self._expensive = Gate(1, SEARCH_WAIT_SECONDS, "expensive searches of an environment")
+        self._connections = Gate(connections, WRITE_WAIT_SECONDS, "database queries of an environment")
+        self._rows = Gate(1, WRITE_WAIT_SECONDS, "writes of the same object")
+
+    @asynccontextmanager
+    async def search(self, requester: Requester, *, expensive: bool) -> AsyncIterator[None]:
+        """Hold a place for a search. Of the places, only one is for expensive searches.
+
+        Raises:
+            Problem: 429, as all methods of this class.
+        """
+        only_one = self._expensive.admit(requester.counted_as) if expensive else nullcontext()
+        async with only_one, self._searches.admit(requester.counted_as):
+            yield
+
+    @asynccontextmanager
+    async def connection(self, requester: Requester) -> AsyncIterator[AsyncConnection]:
+        """Hold a database connection of the process."""
+        async with self._connections.admit(requester.counted_as), self.engine.connect() as connection:
+            yield connection
+
+    def row(self, requester: Requester, row_id: str | None) -> AbstractAsyncContextManager[None]:
+        """Hold the only place for writes of a row, so that a write waiting for the row holds no connection.
+
+        Args:
+            requester: of the request.
+            row_id: the id in the request's path; None for a write of several rows, which waits in the database.
+        """
+        return nullcontext() if row_id is None else self._rows.admit(f"{requester.counted_as} {row_id}")

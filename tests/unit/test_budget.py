@@ -1,0 +1,131 @@
+"""Gates: places of an environment, the queue, and refusals."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from api.budget import Gate
+from api.errors import Problem
+
+NEVER, SOON = 60.0, 0.001
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await work()
+
+    asyncio.run(main())
+
+
+class Requests:
+    """Requests at a gate, each of which holds its place until it is told to leave."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate, self.admitted = gate, list[str]()
+        self._leave: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def send(self, name: str, key: str = "a") -> asyncio.Task[None]:
+        self._leave[name] = asyncio.Event()
+        self._tasks[name] = asyncio.create_task(self._hold(name, key))
+        await settle()
+        return self._tasks[name]
+
+    async def leave(self, name: str) -> None:
+        self._leave[name].set()
+        await self._tasks[name]
+        await settle()
+
+    async def cancel(self, name: str) -> None:
+        self._tasks[name].cancel()
+        with suppress(asyncio.CancelledError):
+            await self._tasks[name]
+        await settle()
+
+    async def _hold(self, name: str, key: str) -> None:
+        async with self.gate.admit(key):
+            self.admitted.append(name)
+            await self._leave[name].wait()
+
+
+async def settle() -> None:
+    """Give every ready task its turn."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_places_are_counted_per_key_and_passed_on_in_order() -> None:
+    async def work() -> None:
+        requests = Requests(Gate(2, NEVER, "searches"))
+        for name in ("1", "2", "3", "4"):
+            await requests.send(name)
+        assert requests.admitted == ["1", "2"]
+        await requests.send("other", key="b")
+        assert requests.admitted == ["1", "2", "other"]
+        await requests.leave("2")
+        await requests.leave("1")
+        assert requests.admitted == ["1", "2", "other", "3", "4"]
+        for name in ("3", "4", "other"):
+            await requests.leave(name)
+        await requests.send("5")
+        await requests.send("6")
+        assert requests.admitted[-2:] == ["5", "6"]
+
+    run(work)
+
+
+def test_request_that_waits_too_long_is_refused_and_takes_no_place() -> None:
+    async def work() -> None:
+        requests = Requests(Gate(1, SOON, "searches of an environment"))
+        await requests.send("1")
+        late = await requests.send("2")
+        with pytest.raises(Problem) as refusal:
+            await late
+        assert (refusal.value.status, refusal.value.error) == (429, "Too many concurrent requests")
+        assert refusal.value.message == (
+            "Maximum of searches of an environment at the same time: 1. Send fewer requests at the same time"
+        )
+        assert refusal.value.headers == {"Retry-After": "1"}
+        await requests.leave("1")
+        await requests.send("3")
+        assert requests.admitted == ["1", "3"]
+
+    run(work)
+
+
+def test_cancelled_requests_give_up_their_place() -> None:
+    async def work() -> None:
+        requests = Requests(Gate(1, NEVER, "searches"))
+        for name in ("1", "2", "3"):
+            await requests.send(name)
+        await requests.cancel("2")
+        await requests.cancel("1")
+        assert requests.admitted == ["1", "3"]
+
+    run(work)
+
+
+def test_place_passed_to_a_cancelled_request_is_passed_on() -> None:
+    async def work() -> None:
+        requests = Requests(Gate(1, NEVER, "searches"))
+        first, second, _ = [await requests.send(name) for name in ("1", "2", "3")]
+        first.cancel()
+        await asyncio.sleep(0)  # the first request leaves and passes its place on
+        second.cancel()
+        await settle()
+        assert requests.admitted == ["1", "3"]
+
+    run(work)
+
+
+def test_failed_request_gives_up_its_place() -> None:
+    async def work() -> None:
+        gate = Gate(1, SOON, "searches")
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                async with gate.admit("a"):
+                    raise ZeroDivisionError
+
+    run(work)
