@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -38,6 +38,9 @@ CONNECT_ARGS = {
     "tcp_user_timeout": 15_000,
     "options": CUSTOM_PLAN_OPTIONS,
 }
+
+READ_ONLY = "25006"
+"""PostgreSQL's error code of a write to a read-only server."""
 
 RETURNED_AT = "returned at"
 TRUSTED_SECONDS = 5
@@ -82,9 +85,19 @@ def _async_engine(
         hide_parameters=True,
         **engine_options,
     )
+    event.listen(engine.sync_engine, "handle_error", _replace_read_only)
     event.listen(engine.sync_engine, "checkin", _note_return)
     event.listen(engine.sync_engine, "checkout", partial(_check_usable, engine.dialect))
     return engine
+
+
+def _replace_read_only(context: ExceptionContext) -> None:
+    """Have the pool replace its connections after a write was refused, because the server has become a standby.
+
+    New connections reach the primary, if the address names several hosts or follows the primary.
+    """
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _note_return(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
@@ -125,10 +138,12 @@ def open_engine(settings: Settings, *, pool_size: int = 1, name: str | None = No
         name: a part of the indexer, for its activity (`infra/database/activity.py`); None for commands.
     """
     indexer_args = {"application_name": application_name(name), "options": INDEXER_OPTIONS} if name else {}
-    return sa.create_engine(
+    engine = sa.create_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size,
         pool_pre_ping=True,
         connect_args=CONNECT_ARGS | indexer_args,
         hide_parameters=True,
     )
+    event.listen(engine, "handle_error", _replace_read_only)
+    return engine
