@@ -20,7 +20,9 @@ CREATE = sa.text("""
 RANGE = sa.text("""
     SELECT min(e.id), max(e.id) FROM environments e JOIN organizations o ON o.id = e.organization_id
     WHERE o.name LIKE 'crowd %'""")
-INSERT = "INSERT INTO consumers (environment_id, full_name) SELECT e, 'Person' FROM generate_series(%s, %s) AS e"
+INSERT = (
+    "INSERT INTO consumers (environment_id, full_name) SELECT e, 'Person' FROM generate_series(%s::int, %s::int) AS e"
+)
 
 
 def create_crowd(database: Database, environments: int) -> None:
