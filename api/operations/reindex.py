@@ -66,7 +66,7 @@ class Reindexes(msgspec.Struct, rename="camel"):
                 "id": 13,
                 "kind": "reindex",
                 "environment": "shop:live",
-                "scope": {"filter": "metadata.tier:gold"},
+                "scope": {"hasFilter": True},
                 "total": 5000,
                 "compared": 5000,
                 "inFlight": 0,

@@ -60,7 +60,10 @@ class ReindexRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReindexScope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A checked request, as stored with the run. The ids are sorted; times are in UTC."""
+    """A checked request, as stored with the run. The ids are sorted; times are in UTC.
+
+    A trigger removes the filter when the run is finished.
+    """
 
     ids: list[str] | None = None
     environment_id: int | None = None

@@ -23,7 +23,8 @@ KEPT_RUNS = 50
 _RUN = """
     SELECT v.id, v.kind, v.state, org.name || ':' || e.mode AS environment, v.repairs, v.index_name, v.total,
         v.compared, v.in_flight, v.causes, v.mended, v.error, v.requested_at, v.started_at, v.finished_at,
-        v.scope - 'ids' - 'environmentId' AS scope,
+        v.scope - 'ids' - 'environmentId' - 'filter'
+            || CASE WHEN v.scope ? 'filter' THEN '{"hasFilter": true}' ELSE '{}' END::jsonb AS scope,
         extract(epoch FROM coalesce(v.finished_at, clock_timestamp()) - v.started_at)::float8 AS seconds
     FROM verifications v LEFT JOIN environments e ON e.id = v.environment_id
     LEFT JOIN organizations org ON org.id = e.organization_id"""
@@ -82,7 +83,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     repairs: int | None
     """The id of the run to repair; null: a repair compares for itself."""
     scope: dict[str, Any] | None
-    """The consumers a reindex was limited to, without their ids."""
+    """The consumers a reindex was limited to, without their ids and without the text of the filter, which may hold
+    personal data."""
     index_name: str | None
     total: int | None
     """Consumers at the start of the run; for a reindex, the consumers chosen."""
