@@ -21,6 +21,7 @@ from api.request import AnyRequest
 from api.seals import Seal, Seals
 from infra.accounts import operators
 from infra.accounts.key_secrets import secret_hash
+from infra.accounts.keys import CACHE_SECONDS
 from infra.logs import error_kind
 
 log = structlog.get_logger()
@@ -28,8 +29,6 @@ log = structlog.get_logger()
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 PREFIXES = ("sk_live_", "sk_test_", operators.PREFIX)
 UNKNOWN_OPERATOR_KEY = f"This operator key is unknown, revoked or expired: make another with `{operators.COMMAND}`"
-CACHE_SECONDS = 3.0
-"""How long a key is cached; a revoked key stops working within this time."""
 CACHE_KEYS = 10_000
 FLUSH_SECONDS = 60.0
 """Time between two flushes of the keys' last uses to the database."""

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from indexer import upkeep
 from indexer.drain.loop import Drainer
+from indexer.erasure import Erasure
 from indexer.rebuild.builder import Builder
 from indexer.verify.reindex import count_chosen
 from indexer.verify.runs import Runner
@@ -41,6 +42,8 @@ DRAIN_SECONDS = 10.0
 """Longest time a drain task works. If more rows wait, the next task continues."""
 BUILD_SECONDS = 3.0
 """Longest time a build task works: short, because the tasks of the bulk lane wait in the same worker."""
+ERASE_SECONDS = 2.0
+"""Longest time an erase task works: short, for the same reason."""
 RUN_SECONDS = 2.0
 """Longest time a run task works: short, because changes wait behind it."""
 BUILD_NICENESS = 10
@@ -81,6 +84,11 @@ def _builder() -> Builder:
 @cache
 def _runner() -> Runner:
     return Runner.open(SETTINGS)
+
+
+@cache
+def _erasure() -> Erasure:
+    return Erasure(_engine(), _writer(), _redis(), SETTINGS.index_prefix)
 
 
 @cache
@@ -190,7 +198,9 @@ def reindex(
                 return
             run = request_reindex(connection, scope)
     except (ReindexError, ValueError) as error:
-        log.warning("request_refused", request="reindex", reason=str(error))
+        # The message about a filter may quote the filter, which may hold personal data.
+        is_filter = isinstance(error, ReindexError) and error.field == "filter"
+        log.warning("request_refused", request="reindex", reason="the filter is invalid" if is_filter else str(error))
         return
     log.info("request_accepted", request="reindex", run=run)
     _task_queue().send(queue.COMPARE)
@@ -226,14 +236,29 @@ def watch() -> None:
 
 @app.task(name=queue.PURGE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def purge() -> None:
-    """Remove tombstones of consumers deleted more than a week ago."""
+    """Remove tombstones of consumers deleted more than a week ago, and late documents of deleted organizations."""
     try:
         purged = upkeep.purge_tombstones(_engine(), _writer())
+        late = _erasure().purge_late_documents()
     except (OpenSearchException, DBAPIError) as error:
         log.warning("purge_postponed", reason=logs.error_kind(error))
         return
     if purged:
         log.info("tombstones_purged", tombstones=purged)
+    if late:
+        log.warning("late_documents_purged", documents=late)
+
+
+@app.task(name=queue.ERASE)  # type: ignore[untyped-decorator]  # Celery ships no types
+def erase() -> None:
+    """Delete data of deleted organizations; send the next wake-up while there is work."""
+    try:
+        unfinished = _erasure().work(ERASE_SECONDS)
+    except (OpenSearchException, DBAPIError, RedisError) as error:
+        log.warning("erasure_postponed", reason=logs.error_kind(error))
+        return
+    if unfinished:
+        _task_queue().send(queue.ERASE)
 
 
 @app.task(name=queue.UPKEEP)  # type: ignore[untyped-decorator]  # Celery ships no types

@@ -108,20 +108,27 @@ def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:
         generations = claims.targets(connection)
         if len(generations) != 1 or not generations[0].is_live:
             return 0
-        index = generations[0].index_name
-        if not (hits := _old_tombstones(client, index)):
-            return 0
-        items = bulk.delete_unchanged(client, naming.write_alias(index), hits, refresh="true")
-    return sum(item.status == bulk.OK for item in items)
+        filters = [{"term": {"deleted": True}}, {"range": {"deletedAt": {"lt": f"now-{TOMBSTONE_DAYS}d"}}}]
+        return delete_documents(client, generations[0].index_name, filters, TOMBSTONES)
 
 
-def _old_tombstones(client: OpenSearch, index: str) -> list[Hit]:
-    filters = [{"term": {"deleted": True}}, {"range": {"deletedAt": {"lt": f"now-{TOMBSTONE_DAYS}d"}}}]
+def delete_documents(client: OpenSearch, index: str, filters: list[Any], documents: int) -> int:
+    """Delete up to `documents` documents of an index that match all filters; return their number.
+
+    A document that changes between the search and the deletion stays.
+
+    Raises:
+        OpenSearchException: OpenSearch is unavailable.
+    """
     body = {
         "query": {"bool": {"filter": filters}},
-        "size": TOMBSTONES,
+        "size": documents,
         "_source": False,
         "seq_no_primary_term": True,
     }
     answer: Any = client.search(index=index, body=body)
-    return _decode_hits(answer).hits.hits
+    hits = _decode_hits(answer).hits.hits
+    if not hits:
+        return 0
+    items = bulk.delete_unchanged(client, naming.write_alias(index), hits, refresh="true")
+    return sum(item.status == bulk.OK for item in items)

@@ -24,6 +24,7 @@ app.conf.update(
         "upkeep": {"task": queue.UPKEEP, "schedule": 5.0},
         "compare": {"task": queue.COMPARE, "schedule": 10.0},
         "watch": {"task": queue.WATCH, "schedule": 5.0},
+        "erase": {"task": queue.ERASE, "schedule": 5.0},
         "purge": {"task": queue.PURGE, "schedule": 30.0},
         "build": {"task": queue.BUILD, "schedule": 10.0},
     },

@@ -9,7 +9,9 @@ Value = TypeVar("Value")
 POLL_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], Value], timeout: float = 30, what: str = "the condition") -> Value:
+def wait_until(
+    condition: Callable[[], Value], timeout: float = 30, what: str = "the condition", interval: float = POLL_SECONDS
+) -> Value:
     """Call a condition until its result is true, and return the result.
 
     Raises:
@@ -18,5 +20,5 @@ def wait_until(condition: Callable[[], Value], timeout: float = 30, what: str = 
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {timeout} seconds in vain for {what}"
-        time.sleep(POLL_SECONDS)
+        time.sleep(interval)
     return value

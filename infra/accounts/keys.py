@@ -26,6 +26,9 @@ ADMIN: Final = "admin"
 """A scope of keys made by earlier releases, which opened the operations. It opens nothing now."""
 ADMIN_REMOVED = f"the scope admin was removed: operators have keys of their own, made by `{operators.COMMAND}`"
 
+CACHE_SECONDS = 3.0
+"""How long an API process caches a key; a revoked key stops working within this time."""
+
 INSERT = sa.text("""
     INSERT INTO api_keys (id, environment_id, name, secret_hash, hint, scopes, expires_at)
     VALUES (:id, :environment_id, :name, :secret_hash, :hint, :scopes, :expires_at)

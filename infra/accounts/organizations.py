@@ -16,7 +16,7 @@ MODES: tuple[Mode, ...] = ("live", "test")
 MAX_NAME_LENGTH = 255
 """The limit of the column."""
 
-COLUMNS = "id, name, currency, region, limit_reads, limit_writes, limit_batch, created_at"
+COLUMNS = "id, name, currency, region, limit_reads, limit_writes, limit_batch, created_at, deleted_at"
 INSERT = sa.text(f"""
     INSERT INTO organizations (id, name, currency, region) VALUES (:id, :name, :currency, :region)
     ON CONFLICT (name) DO NOTHING RETURNING {COLUMNS}""")
@@ -28,7 +28,11 @@ SET_LIMITS = sa.text(f"""
     UPDATE organizations SET limit_reads = coalesce(CAST(:reads AS int), limit_reads),
         limit_writes = coalesce(CAST(:writes AS int), limit_writes),
         limit_batch = coalesce(CAST(:batch AS int), limit_batch)
-    WHERE name = :name RETURNING {COLUMNS}""")
+    WHERE name = :name AND deleted_at IS NULL RETURNING {COLUMNS}""")
+MARK_DELETED = sa.text(f"UPDATE organizations SET deleted_at = present() WHERE id = :id RETURNING {COLUMNS}")
+REVOKE_KEYS = sa.text("""
+    UPDATE api_keys SET revoked_at = present() WHERE revoked_at IS NULL AND environment_id IN (
+        SELECT id FROM environments WHERE organization_id = :id)""")
 ENVIRONMENT = sa.text("SELECT id FROM environments WHERE organization_id = :organization_id AND mode = :mode")
 
 
@@ -47,6 +51,8 @@ class Organization(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     limit_writes: int | None
     limit_batch: int | None
     created_at: datetime
+    deleted_at: datetime | None
+    """Since when the organization is being deleted in the background; None for all others."""
 
 
 def create(connection: sa.Connection, name: str, *, currency: str = "USD", region: str | None = None) -> Organization:
@@ -70,6 +76,7 @@ def create(connection: sa.Connection, name: str, *, currency: str = "USD", regio
     values = {"id": new_ids("org_", 1)[0], "name": checked_name("name", name), "currency": currency, "region": region}
     created = connection.execute(INSERT, values).one_or_none()
     if created is None:
+        get(connection, name)
         raise OrganizationError(f"there is an organization {name!r} already: use another name")
     connection.execute(INSERT_ENVIRONMENTS, {"id": created.id, "modes": list(MODES)})
     return msgspec.convert(created, Organization, from_attributes=True)
@@ -84,9 +91,13 @@ def get(connection: sa.Connection, name: str) -> Organization:
     """Return the organization with a name.
 
     Raises:
-        OrganizationError: no organization has this name.
+        OrganizationError: no organization has this name, or the organization is being deleted.
     """
-    return _organization(connection.execute(BY_NAME, {"name": checked_name("name", name)}).one_or_none(), name)
+    row = connection.execute(BY_NAME, {"name": checked_name("name", name)}).one_or_none()
+    organization = _organization(row, name)
+    if organization.deleted_at:
+        raise OrganizationError(f"the organization {name!r} is being deleted: wait until `consumers org list` omits it")
+    return organization
 
 
 def set_limits(connection: sa.Connection, name: str, limits: dict[str, int]) -> Organization:
@@ -98,10 +109,24 @@ def set_limits(connection: sa.Connection, name: str, limits: dict[str, int]) -> 
         limits: any of `reads`, `writes` and `batch`; 0 means no limit. The limit of an absent category stays.
 
     Raises:
-        OrganizationError: no organization has this name.
+        OrganizationError: no organization has this name, or the organization is being deleted.
     """
+    get(connection, name)
     values = {"name": checked_name("name", name), "reads": None, "writes": None, "batch": None} | limits
     return _organization(connection.execute(SET_LIMITS, values).one_or_none(), name)
+
+
+def delete(connection: sa.Connection, name: str) -> Organization:
+    """Mark an organization as deleted, and revoke its keys. The indexer deletes the data (`indexer/erasure.py`).
+
+    API processes cache a key: wait for `keys.CACHE_SECONDS` after the commit before relying on the revocation.
+
+    Raises:
+        OrganizationError: no organization has this name, or the organization is being deleted already.
+    """
+    values = {"id": get(connection, name).id}
+    connection.execute(REVOKE_KEYS, values)
+    return _organization(connection.execute(MARK_DELETED, values).one(), name)
 
 
 def environment_id(connection: sa.Connection, organization: str, mode: Mode) -> int:

@@ -1,13 +1,16 @@
-"""`consumers org create`, `list` and `limits`."""
+"""`consumers org create`, `list`, `limits` and `delete`."""
 
 import shlex
+import sys
+import time
 from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
 from infra.accounts import organizations
-from infra.accounts.organizations import Organization
+from infra.accounts.keys import CACHE_SECONDS
+from infra.accounts.organizations import Organization, OrganizationError
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
@@ -22,7 +25,15 @@ Region = Annotated[
         "stored as sent."
     ),
 ]
+Yes = Annotated[
+    str | None, typer.Option("--yes", metavar="NAME", help="The name again, for scripts: without a question.")
+]
 Limit = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Requests a minute; 0 is no limit.")]
+
+CONFIRM = (
+    "This deletes every consumer, order, audience and key of {name}, live and test, and cannot be undone.\n"
+    "Name of the organization to delete: "
+)
 
 
 @org_app.command()
@@ -42,7 +53,10 @@ def create(name: Name, *, currency: Currency = "USD", region: Region = None, jso
 
 @org_app.command("list")
 def list_all(*, json: Json = False) -> None:
-    """List all organizations with their rate limits, ordered by name."""
+    """List all organizations with their rate limits, ordered by name.
+
+    The state of an organization is active, or deleting after `org delete`.
+    """
     with transaction() as connection:
         rows = organizations.list_all(connection)
     if json:
@@ -68,13 +82,46 @@ def limits(name: Name, *, reads: Limit = None, writes: Limit = None, batch: Limi
         _print([changed])
 
 
+@org_app.command()
+def delete(name: Name, *, yes: Yes = None, json: Json = False) -> None:
+    """Delete an organization: consumers, orders, audiences, keys, documents.
+
+    Asks for the name again. No key of the organization is accepted when the
+    command ends. The data is deleted in the background: meanwhile `consumers
+    org list` shows the state deleting, and afterwards the name is free. A
+    deletion cannot be undone.
+
+    Exit status: 0 if the deletion has begun; 1 if the organization does not
+    exist, is being deleted already, or the names differ.
+    """
+    with transaction() as connection:
+        organization = organizations.get(connection, name)
+    if yes is None:
+        # On standard error, because standard output is for the result.
+        typer.echo(CONFIRM.format(name=organization.name), err=True, nl=False)
+        yes = sys.stdin.readline().strip()
+    if yes != organization.name:
+        raise OrganizationError(f"the name to confirm differs from {organization.name!r}: nothing was deleted")
+    with transaction() as connection:
+        deleted = organizations.delete(connection, name)
+    time.sleep(CACHE_SECONDS)
+    if json:
+        print_json(deleted)
+    else:
+        typer.echo(
+            f"Deleting {deleted.name} ({deleted.id}): its keys are revoked, and the indexer deletes the data. "
+            "The deletion is complete when `consumers org list` omits the organization."
+        )
+
+
 def _print(rows: list[Organization]) -> None:
-    print_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH"), map(_cells, rows))
+    print_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH", "STATE"), map(_cells, rows))
 
 
 def _cells(row: Organization) -> Iterable[object]:
     yield from (row.name, row.id, row.currency, row.region)
     yield from map(_limit, (row.limit_reads, row.limit_writes, row.limit_batch))
+    yield "deleting" if row.deleted_at else "active"
 
 
 def _limit(number: int | None) -> str:

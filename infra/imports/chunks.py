@@ -8,6 +8,7 @@ import psycopg
 from psycopg import errors, sql
 
 from infra.imports.kinds import Kind
+from infra.imports.rows import ImportFailed
 from infra.imports.rules import Environment, Row
 from infra.imports.staging import Db, Outcome, ValueTaken
 
@@ -31,6 +32,13 @@ SELECT set_config('consumers.lane', 'bulk', true), set_config('enable_seqscan', 
 """
 
 
+# The clean-up of a deleted organization must not meet new rows for ever.
+EXISTS = """
+SELECT FROM environments e JOIN organizations o ON o.id = e.organization_id
+WHERE e.id = %s AND o.deleted_at IS NULL
+"""
+
+
 class Chunks:
     """Store chunks on a connection in autocommit mode."""
 
@@ -47,6 +55,7 @@ class Chunks:
         """Store the rows; return the counts, and the reason for each row that the database refuses.
 
         Raises:
+            ImportFailed: the organization has been deleted.
             psycopg.Error: the server is unavailable, or the locks were not free in any attempt.
         """
         if not rows:
@@ -74,6 +83,8 @@ class Chunks:
     def _transaction(self, rows: list[Row]) -> Outcome:
         with self._connection.transaction(force_rollback=self._dry_run):
             self._connection.execute(SETTINGS)
+            if not self._connection.execute(EXISTS, [self._environment.id]).rowcount:
+                raise ImportFailed("The organization was deleted during the import")
             with self._connection.cursor() as cursor, cursor.copy(self._copy) as copy:
                 for row in rows:
                     copy.write_row(row)

@@ -48,7 +48,7 @@ def find_environment(connection: Db, organization: str, mode: str) -> Environmen
         .execute(
             """
         SELECT e.id, o.currency, o.region FROM organizations o JOIN environments e ON e.organization_id = o.id
-        WHERE o.name = %s AND e.mode = %s
+        WHERE o.name = %s AND e.mode = %s AND o.deleted_at IS NULL
         """,
             (organization, mode),
         )

@@ -124,3 +124,12 @@ def test_columns_are_mapped_and_ignored_by_header(shop: ImportEnvironment) -> No
     assert shop.stored("email, metadata") == [("a@shop.example", {"country": "NO"})]
     with pytest.raises(ImportFailed, match="--column names 'Notes', which is not a column of the file"):
         shop.consumers("email\n", mapping={"Notes": ""})
+
+
+def test_import_ends_when_the_organization_is_deleted(shop: ImportEnvironment) -> None:
+    def delete(_: Counts, __: int) -> None:
+        shop.connection.execute("UPDATE organizations SET deleted_at = now() WHERE name = %s", [shop.name])
+
+    with pytest.raises(ImportFailed, match="The organization was deleted during the import"):
+        shop.consumers("externalId\n1\n2\n3\n", chunk_rows=1, committed=delete)
+    assert shop.stored("external_id") == [("1",)]

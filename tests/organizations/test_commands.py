@@ -1,6 +1,7 @@
 """`consumers org …` and `consumers key …` on a real database."""
 
 import hashlib
+import io
 import json
 from typing import Any
 from uuid import uuid4
@@ -159,3 +160,41 @@ def test_unusable_database_is_reported_in_one_line(
     result = consumers("org", "list")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert problem in result.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "options"), [("another\n", []), ("\n", []), ("", []), ("{org}\n", ["--yes", "another"])]
+)
+def test_deletion_is_confirmed_by_the_name(
+    consumers: ConsumersCommand, org: str, monkeypatch: pytest.MonkeyPatch, typed: str, options: list[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed.format(org=org)))
+    result = consumers("org", "delete", org, *options)
+    assert (result.code, result.out) == (1, "")
+    [listed] = [each for each in json.loads(consumers("org", "list", "--json").out) if each["name"] == org]
+    assert listed["deletedAt"] is None
+
+
+def test_organization_being_deleted_is_listed_and_refused(
+    consumers: ConsumersCommand, org: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No indexer runs here, so the deletion does not end."""
+    key = json.loads(consumers("key", "create", org, "--mode", "live", "--json").out)["id"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{org}\n"))
+    result = consumers("org", "delete", org)
+    assert (result.code, f"Deleting {org}" in result.out) == (0, True)
+    assert "cannot be undone" in result.err
+    [line] = [line for line in consumers("org", "list").out.splitlines() if org in line]
+    assert line.split()[-1] == "deleting"
+    assert rows(database, "SELECT revoked_at IS NOT NULL AS revoked FROM api_keys WHERE id = :id", id=key) == [
+        {"revoked": True}
+    ]
+    for arguments in (
+        ["org", "delete", org, "--yes", org],
+        ["org", "create", org],
+        ["org", "limits", org, "--reads", "1"],
+        ["key", "create", org, "--mode", "live"],
+    ):
+        refused = consumers(*arguments)
+        assert (refused.code, refused.out) == (1, "")
+        assert "is being deleted" in refused.err
