@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from granian.utils.proxies import wrap_asgi_with_proxy_headers
 from litestar import Litestar, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import MutableScopeHeaders, State
@@ -12,7 +13,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler, Message, Scope
 from redis.asyncio import Redis
 
 from api.audiences.routes import AudienceController
-from api.auth import Keys, authenticate, caller_of, requester_of
+from api.auth import Keys, caller_of, requester_of
 from api.budget import Budget
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
@@ -35,6 +36,7 @@ from api.route_options import options_of
 from api.scopes import authorize
 from api.seals import Seals
 from api.transactions import Transaction, Transactions
+from api.unauthorized import authenticate_limited
 from api.wake_ups import WakeUpSender
 from infra import logs, settings
 from infra.database.engine import open_async_engine, open_watching_engine
@@ -65,7 +67,8 @@ def create_app() -> ASGIApp:
         request_max_body_size=None,
         pdb_on_exception=False,
     )
-    return edge(app, process_metrics)
+    served = edge(app, process_metrics)
+    return wrap_asgi_with_proxy_headers(served, chosen.trusted_proxies) if chosen.trusted_proxies else served
 
 
 def route_handlers() -> list[ControllerRouterHandler]:
@@ -92,7 +95,7 @@ async def admit(request: AnyRequest) -> None:
 
     Runs before the handler. A guard of Litestar would do the same, but Litestar copies the whole handler for each.
     """
-    await authenticate(request)
+    await authenticate_limited(request)
     if request.method == "OPTIONS":
         # The framework answers OPTIONS itself. The answer names only the methods of the path, so no scope is needed.
         await limit(request, "reads")

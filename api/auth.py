@@ -7,8 +7,10 @@ key (`op_…`) comes from an `Operator`, in no environment. `api/scopes.py` deci
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -20,16 +22,19 @@ from api.errors import Problem
 from api.request import AnyRequest
 from api.seals import Seal, Seals
 from infra.accounts import operators
-from infra.accounts.key_secrets import secret_hash
+from infra.accounts.key_secrets import may_exist, secret_hash
 from infra.accounts.keys import CACHE_SECONDS
 from infra.logs import error_kind
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 PREFIXES = ("sk_live_", "sk_test_", operators.PREFIX)
 UNKNOWN_OPERATOR_KEY = f"This operator key is unknown, revoked or expired: make another with `{operators.COMMAND}`"
 CACHE_KEYS = 10_000
+UNKNOWN_LOOKUPS = 2
+"""How many unknown secrets are looked up at a time: random secrets must not take the connections of all requests."""
 FLUSH_SECONDS = 60.0
 """Time between two flushes of the keys' last uses to the database."""
 STORE_SECONDS = 2.0
@@ -98,23 +103,35 @@ class Keys:
 
     def __init__(self, engine: AsyncEngine, seals: Seals) -> None:
         self._engine, self._seals = engine, seals
-        self._cache: dict[bytes, tuple[float, Requester | None]] = {}
-        """By secret hash: the end of validity on the monotonic clock, and the result of the query."""
+        self._known: dict[bytes, tuple[float, Requester]] = {}
+        """By secret hash: the end of validity on the monotonic clock, and the requester."""
+        self._unknown: dict[bytes, float] = {}
+        """The same for secrets without a key. Random secrets must not displace the known keys."""
+        self._unknown_lookups = asyncio.Semaphore(UNKNOWN_LOOKUPS)
         self._last_uses: dict[str, datetime] = {}
 
     async def find(self, secret: str) -> Requester | None:
         """Return the requester with a key, valid or not; None if no key has this secret."""
-        digest = secret_hash(secret)
-        now = time.monotonic()
-        valid_until, requester = self._cache.get(digest, (0.0, None))
-        if valid_until < now:
-            find = self._find_operator if secret.startswith(operators.PREFIX) else self._find_caller
+        digest, now = secret_hash(secret), time.monotonic()
+        valid_until, requester = self._known.get(digest, (0.0, None))
+        if now <= valid_until:
+            return requester
+        if now <= self._unknown.get(digest, 0.0):
+            return None
+        find = self._find_operator if secret.startswith(operators.PREFIX) else self._find_caller
+        async with nullcontext() if requester else self._unknown_lookups:
             requester = await find({"secret_hash": digest})
-            if len(self._cache) >= CACHE_KEYS:
-                self._cache.clear()
-            # Expiry counts from before the query, because the query may have read the row at its start.
-            self._cache[digest] = (now + CACHE_SECONDS, requester)
+        # Expiry counts from before the query, because the query may have read the row at its start.
+        if requester:
+            _put(self._known, digest, (now + CACHE_SECONDS, requester))
+        else:
+            self._known.pop(digest, None)
+            _put(self._unknown, digest, now + CACHE_SECONDS)
         return requester
+
+    def has_seen(self, secret: str) -> bool:
+        """Return whether the last look-up of a secret in this process returned a key."""
+        return secret_hash(secret) in self._known
 
     def note_use(self, requester: Requester) -> None:
         """Remember that a key was used now, until the next flush."""
@@ -162,12 +179,12 @@ async def authenticate(request: AnyRequest) -> None:
     Raises:
         Problem: 401.
     """
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    secret = secret.strip() if scheme.lower() == "bearer" else ""
+    secret = secret_of(request)
     if secret.startswith("pk_"):
         raise Problem(HTTPStatus.UNAUTHORIZED, "Secret key required", headers=CHALLENGE)
     api_keys: Keys = request.app.state.api_keys
-    requester = await api_keys.find(secret) if secret.startswith(PREFIXES) else None
+    is_possible = any(may_exist(secret, prefix) for prefix in PREFIXES)
+    requester = await api_keys.find(secret) if is_possible else None
     if requester is not None:
         # The log line names a refused key, too.
         request.scope["state"]["key_id"] = requester.key_id
@@ -177,6 +194,12 @@ async def authenticate(request: AnyRequest) -> None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", message=message, headers=CHALLENGE)
     api_keys.note_use(requester)
     request.scope["auth"] = requester
+
+
+def secret_of(request: AnyRequest) -> str:
+    """Return the secret in the `Authorization` header; an empty text without one."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def requester_of(request: AnyRequest) -> Requester:
@@ -190,3 +213,10 @@ def caller_of(request: AnyRequest) -> Caller:
     requester = requester_of(request)
     assert isinstance(requester, Caller), "an operator's key does not open a merchant's route"
     return requester
+
+
+def _put(cache: dict[bytes, T], digest: bytes, value: T) -> None:
+    """Add an entry to a cache. A full cache is emptied first."""
+    if len(cache) >= CACHE_KEYS:
+        cache.clear()
+    cache[digest] = value

@@ -1,5 +1,7 @@
 """Rate limits: requests a minute of an environment, or of an operator's key, counted in Redis (contract.md §1).
 
+Requests without a valid key are counted by the client's address (`api/unauthorized.py`).
+
 A window is a minute of the clock: count and reset time are then exact, and a single round trip both counts and returns
 the count; the sliding windows of the library `limits` need a second round trip for the remaining requests. The price: a
 client sending across the end of a minute may send twice the limit within 60 seconds.
@@ -12,7 +14,7 @@ import asyncio
 import math
 import time
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import structlog
@@ -44,10 +46,14 @@ LATE_SECONDS = 0.005
 """A wait ending this much too late is a sign of a busy process, not of a slow Redis."""
 
 
+Counted: TypeAlias = Category | Literal["unauthorized"]
+"""A category of requests; a request without a valid key is counted by the client's address."""
+
+
 class Window(NamedTuple):
     """The count of a category in the current minute, as in the response headers."""
 
-    category: Category
+    category: Counted
     limit: int
     used: int
     reset: int
@@ -56,6 +62,11 @@ class Window(NamedTuple):
     @property
     def exceeded(self) -> bool:
         return self.used > self.limit
+
+    def problem(self, message: str | None = None) -> Problem:
+        """Build the 429 for a request over the limit."""
+        headers = {"Retry-After": str(max(1, math.ceil(self.reset - time.time())))}
+        return Problem(HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded", message=message, headers=headers)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         return [
@@ -99,19 +110,38 @@ class Limits:
             "writes": settings.limit_writes,
             "batch": settings.limit_batch,
         }
+        self._unauthorized = settings.limit_unauthorized
         self._is_available, self._skip_until = True, 0.0
-        self._minute, self._tallies = 0, dict[tuple[str, Category], Tally]()
+        self._minute, self._tallies = 0, dict[tuple[str, Counted], Tally]()
         self._calls = set[asyncio.Future[int]]()
         """Calls in flight. The event loop holds only weak references to tasks."""
 
     async def count(self, requester: Requester, category: Category) -> Window | None:
         """Count a request; return None if the category has no limit, or Redis does not answer in time."""
         own = requester.limits.get(category)
-        limit = self._defaults[category] if own is None else own
+        return await self._count(requester.counted_as, category, self._defaults[category] if own is None else own)
+
+    async def count_unauthorized(self, address: str) -> Window | None:
+        """Count a request without a valid key from a client's address; return as `count`."""
+        return await self._count(address, "unauthorized", self._unauthorized)
+
+    def exceeded_unauthorized(self, address: str) -> Window | None:
+        """Return the window of an address that has exceeded the limit, as far as this process knows; else None."""
+        if not self._unauthorized or not self._is_available:
+            return None
+        used = self._tally(address, "unauthorized").used
+        window = Window("unauthorized", self._unauthorized, used, self._reset)
+        return window if window.exceeded else None
+
+    @property
+    def _reset(self) -> int:
+        return (self._minute + 1) * MINUTE
+
+    async def _count(self, counted_as: str, category: Counted, limit: int) -> Window | None:
         if not limit or not self._may_ask():
             return None
-        tally = self._tally(requester.counted_as, category)
-        reset = (self._minute + 1) * MINUTE
+        tally = self._tally(counted_as, category)
+        reset = self._reset
         if self._is_available and tally.is_recent and limit - tally.used > max(limit // 2, FAR):
             if not tally.unreported:
                 asyncio.get_running_loop().call_later(REPORT_SECONDS, self._report, tally)
@@ -126,7 +156,7 @@ class Limits:
             log.warning("rate_limits_recovered")
         return None if count is None else Window(category, limit, count, reset)
 
-    def _tally(self, counted_as: str, category: Category) -> Tally:
+    def _tally(self, counted_as: str, category: Counted) -> Tally:
         minute = int(time.time()) // MINUTE
         if minute != self._minute:
             self._minute, self._tallies = minute, {}
@@ -200,5 +230,4 @@ async def limit(request: AnyRequest, category: Category) -> None:
         return
     request.scope["state"]["window"] = window
     if window.exceeded:
-        seconds = max(1, math.ceil(window.reset - time.time()))
-        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, "Rate limit exceeded", headers={"Retry-After": str(seconds)})
+        raise window.problem()

@@ -55,6 +55,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Write requests per minute, likewise."""
     limit_batch: Limit = 100
     """Batch requests per minute, likewise."""
+    limit_unauthorized: Limit = 60
+    """Requests per minute without a valid key from a client's address; 0 is unlimited."""
+    trusted_proxies: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f.:/, ]*$")] = ""
+    """Addresses and networks of the proxies before the API, separated by commas. Only they may name the client's
+    address, in `X-Forwarded-For`."""
     idempotency_mib: Limit = 1024
     """MiB of responses stored for idempotency keys, per environment and day; 0 is unlimited."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"

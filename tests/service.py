@@ -41,6 +41,8 @@ one test run have different numbers, because REDIS_URL may name one Valkey for a
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For HTTP clients: by default each of them loads all trusted certificates, which takes 20 ms; no test uses TLS."""
 NO_LIMITS = {"reads": 0, "writes": 0, "batch": 0}
+UNLIMITED_ADDRESSES = {"LIMIT_UNAUTHORIZED": "0"}
+"""A setting of every service, because all tests have one address."""
 UNLIMITED_OPERATORS = {"LIMIT_READS": "0", "LIMIT_WRITES": "0"}
 """Settings for tests with many requests of an operator: an operator's key has the limits of the settings."""
 
@@ -123,7 +125,11 @@ class Service:
     }
 
     def __init__(self, database: Database, folder: Path, environ: Mapping[str, str] = MappingProxyType({})) -> None:
-        self.database, self._folder, self._environ = database, folder, database.environ | dict(environ)
+        self.database, self._folder, self._environ = (
+            database,
+            folder,
+            database.environ | UNLIMITED_ADDRESSES | dict(environ),
+        )
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
     @property
