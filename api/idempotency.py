@@ -142,17 +142,12 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
         Problem: 409 if the key was used for another request, a request with the key is still running after 5 s, or the
             answer was not stored; 410 if a consumer in the answer was deleted.
     """
-    values = claim.values
-    try:
-        if (await connection.execute(claim.statements.claim, values)).one_or_none():
+    stored = None
+    while stored is None:
+        if await _claimed(connection, claim):
             return None
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
-            raise
-        raise _conflict(
-            "A request with this Idempotency-Key is still running: retry later", headers={"Retry-After": "5"}
-        ) from None
-    stored = (await connection.execute(claim.statements.stored, values)).one()
+        # Without a row, the key of an emptied answer has reached its 24 hours since the claim, and was deleted.
+        stored = (await connection.execute(claim.statements.stored, claim.values)).one_or_none()
     if stored.fingerprint != claim.fingerprint:
         raise _conflict("This Idempotency-Key was used for another request")
     if stored.status == HTTPStatus.GONE:
@@ -164,6 +159,22 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     is_compressed = headers.pop(ENCODING, None) == GZIP
     body = await _in_thread_if_long(gzip.decompress, stored.body) if is_compressed else stored.body
     return Answer(stored.status, body, headers | {REPLAYED: "true"}, xid)
+
+
+async def _claimed(connection: AsyncConnection, claim: Claim) -> bool:
+    """Claim the key; return False if an answer is stored under the key.
+
+    Raises:
+        Problem: 409 if a request with the key is still running after 5 s.
+    """
+    try:
+        return (await connection.execute(claim.statements.claim, claim.values)).one_or_none() is not None
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise _conflict(
+            "A request with this Idempotency-Key is still running: retry later", headers={"Retry-After": "5"}
+        ) from None
 
 
 async def store(connection: AsyncConnection, claim: Claim, answer: Answer, max_bytes: int) -> None:

@@ -1,11 +1,15 @@
 """Deleting a consumer empties the stored answers with the consumer's data; a retry then gets 410 (contract.md §1)."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
+from api.answers import Answer
+from api.idempotency import OF_ENVIRONMENT, Claim, take
+from infra.database.engine import open_async_engine
 from tests.api.resources import count_rows, create
 from tests.service import Account
 from tests.waiting import wait_until
@@ -107,3 +111,25 @@ def test_long_answers_are_stored_compressed_and_replayed_unchanged(account: Acco
     assert len(stored.body) * 4 < len(first.content)
     replay = post(account, "/consumers/batch", people, "k1")
     assert (replay.status_code, replay.content) == (201, first.content)
+
+
+def test_emptied_answer_deleted_inside_a_claim_frees_the_key(account: Account) -> None:
+    """The upkeep deletes the row between the two statements of the claim."""
+    account.live.delete(f"/consumers/{written(account, '/consumers', 'k1')}").raise_for_status()
+    claim = Claim(OF_ENVIRONMENT, account.live_environment, "k1", b"")
+
+    def delete_row(_: sa.Connection, __: Any, statement: str, *___: Any) -> None:
+        if "INSERT INTO idempotency_keys" in statement:
+            with account.database.engine.begin() as upkeep:
+                delete = sa.text("DELETE FROM idempotency_keys WHERE environment_id = :id")
+                upkeep.execute(delete, {"id": account.live_environment})
+
+    async def taken() -> Answer | None:
+        engine = open_async_engine(account.database.settings)
+        sa.event.listen(engine.sync_engine, "after_cursor_execute", delete_row)
+        async with engine.connect() as connection:
+            answer = await take(connection, claim)
+        await engine.dispose()
+        return answer
+
+    assert asyncio.run(taken()) is None
