@@ -1,11 +1,13 @@
-"""Bodies of requests: their size is limited, and an early end is refused."""
+"""Bodies of requests: their size is limited, large bodies wait for room, and an early end is refused."""
 
 from http import HTTPStatus
 from typing import cast
 
 from litestar.types import HTTPReceiveMessage, HTTPScope, Receive
 
+from api.auth import Requester
 from api.errors import SENTENCES, Problem
+from api.room import Room
 from api.route_options import OBJECT_BODY_BYTES, find_options
 
 
@@ -14,7 +16,7 @@ class RequestBody:
 
     def __init__(self, scope: HTTPScope, receive: Receive) -> None:
         self._scope, self._receive = scope, receive
-        self._bytes = 0
+        self._bytes = self._room_bytes = 0
         self.is_answered = False
         """Whether the response has begun. The response of a file waits for a disconnect: no fault then."""
         self.failed = False
@@ -22,6 +24,8 @@ class RequestBody:
 
     async def receive(self) -> HTTPReceiveMessage:
         """Receive the next part of the body.
+
+        Of a large body, only the first `OBJECT_BODY_BYTES` are received before there is room for the body.
 
         With a `Content-Length` over the limit, no part is received. After `Expect: 100-continue`, the client then sends
         no body.
@@ -42,7 +46,24 @@ class RequestBody:
         self._bytes += len(message["body"])
         if self._bytes > limit:
             raise _too_large()
+        if self._bytes > OBJECT_BODY_BYTES and not self._room_bytes:
+            size = self._announced_bytes() or limit
+            await self._room().enter(self._owner(), size)
+            self._room_bytes = size
         return message
+
+    def close(self) -> None:
+        """Give back the room of a large body, after the response."""
+        if self._room_bytes:
+            self._room().leave(self._owner(), self._room_bytes)
+
+    def _room(self) -> Room:
+        room: Room = self._scope["litestar_app"].state.room
+        return room
+
+    def _owner(self) -> str:
+        requester: Requester = self._scope["auth"]
+        return requester.counted_as
 
     def _limit(self) -> int:
         options = find_options(self._scope["route_handler"])

@@ -55,6 +55,7 @@ def edge(app: ASGIApp, metrics: Metrics) -> ASGIApp:
         try:
             await app(scope, body.receive, send_with_headers)
         finally:
+            body.close()
             _record(scope, metrics, CLIENT_GONE if body.failed else status, time.perf_counter() - started)
 
     return serve

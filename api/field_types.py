@@ -4,7 +4,7 @@ Each type has limits for msgspec, a rule from `infra/fields.py` as `check` (call
 description for the OpenAPI document.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -44,13 +44,36 @@ FullName = Annotated[
         extra_json_schema={"minLength": 1},
     ),
 ]
+
+
+def _encoded(value: Any, rule: Callable[[dict[str, Any]], dict[str, Any]] = lambda members: members) -> msgspec.Raw:
+    """Return an object as JSON, if it keeps the rule.
+
+    Raises:
+        ValueError: the value is not an object, breaks the rule, or is nested too deeply to be encoded.
+    """
+    try:
+        return msgspec.Raw(msgspec.json.encode(rule(msgspec.convert(value, dict[str, Any]))))
+    except RecursionError:
+        raise ValueError(fields.TOO_DEEP) from None
+
+
+# Kept as JSON: a batch can have 8 MB of metadata, which would be many times larger as objects. The garbage collector
+# would visit these objects again and again.
 Metadata = Annotated[
-    dict[str, Any],
+    msgspec.Raw,
     msgspec.Meta(
         description="A JSON object of your own: at most 16 KiB, 50 top-level keys of at most 64 characters, and 5 "
         "levels.",
-        extra={"check": lambda value, _: fields.metadata(value)},
-        extra_json_schema={"maxProperties": 50, "propertyNames": {"maxLength": 64}},
+        extra={"parse": lambda value, _: _encoded(value, fields.metadata)},
+        extra_json_schema={"type": "object", "maxProperties": 50, "propertyNames": {"maxLength": 64}},
+    ),
+]
+MetadataChange = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(
+        extra={"parse": lambda value, _: _encoded(value)},
+        extra_json_schema={"type": "object"},
     ),
 ]
 ExternalId = Annotated[

@@ -4,20 +4,19 @@ Both are read as the type of the handler's parameter with the same name. Input w
 `payload` declared as a draft (`api/drafts.py`) is passed to the handler together with the faults.
 """
 
-import json
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
-import msgspec
-
 from api.auth import requester_of
 from api.drafts import BatchDraft, ObjectDraft
 from api.errors import VALIDATION_FAILED, Fault, Problem
+from api.parsing import invalid_json
 from api.request import AnyRequest
 from api.route_options import options_of
 from api.scopes import authorize_fields
+from api.turns import Turns
 from api.validation import Checker, Input
 
 
@@ -30,20 +29,21 @@ async def payload(request: AnyRequest) -> Any:
     """
     body = await request.body()
     if not body:
-        raise _invalid_json("The body is empty")
+        raise invalid_json("The body is empty")
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json")
-    raw = parse_json(body)
-    declared = _declared_type(request, "payload")
-    draft, checker = get_origin(declared), Checker(requester_of(request))
+    turns: Turns = request.app.state.turns
+    draft, checker = get_origin(declared := _declared_type(request, "payload")), Checker(requester_of(request))
+    options = options_of(request.route_handler)
     if draft is BatchDraft:
-        batch_key = options_of(request.route_handler).batch_key
-        assert batch_key, "a route with a batch names its key"
-        items = await checker.check_batch(raw, batch_key, *get_args(declared))
+        assert options.batch_key, "a route with a batch names its key"
+        items = await turns.run(checker.check_batch(body, options.batch_key, *get_args(declared)))
         _authorize_fields(request, items)
         return BatchDraft(items, checker.faults)
-    value: Any = checker.check_object(raw, *(get_args(declared) if draft else (declared,)))
+    struct: Any = get_args(declared)[0] if draft else declared
+    steps = checker.check_ids(body, options.ids_key, struct) if options.ids_key else checker.check_body(body, struct)
+    value = await turns.run(steps)
     _authorize_fields(request, [value])
     if value is None or (checker.faults and not draft):
         raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=checker.faults)
@@ -76,25 +76,6 @@ def parameters(request: AnyRequest) -> Any:
     return value
 
 
-def parse_json(body: bytes) -> Any:
-    """Parse a body strictly.
-
-    Raises:
-        Problem: 400 if the body is not JSON in UTF-8, repeats a key in an object, or contains NUL, a lone surrogate or
-            a number beyond the range of a double.
-    """
-    try:
-        value = msgspec.json.decode(body)
-        if b"\\u0000" in body and _has_nul(value):
-            raise ValueError("NUL characters are not allowed")
-        json.loads(body, object_pairs_hook=_refuse_duplicate_keys)
-    except RecursionError:
-        raise _invalid_json("JSON is nested too deeply") from None
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise _invalid_json(str(error)) from None
-    return value
-
-
 def _authorize_fields(request: AnyRequest, values: Iterable[Input | None]) -> None:
     for value in values:
         if value is not None and value.field_scopes:
@@ -103,22 +84,3 @@ def _authorize_fields(request: AnyRequest, values: Iterable[Input | None]) -> No
 
 def _declared_type(request: AnyRequest, parameter: str) -> Any:
     return request.route_handler.parsed_fn_signature.parameters[parameter].annotation
-
-
-def _invalid_json(message: str) -> Problem:
-    return Problem(HTTPStatus.BAD_REQUEST, "Invalid JSON", message=message)
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any("\0" in key or _has_nul(item) for key, item in value.items())
-    return isinstance(value, list) and any(map(_has_nul, value))
-
-
-def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
-    if len({key for key, _ in pairs}) < len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicate = next(key for index, key in enumerate(keys) if key in keys[:index])
-        raise ValueError(f"Duplicate key {duplicate[:64]!r}")

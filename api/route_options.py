@@ -35,12 +35,12 @@ class RouteOptions(NamedTuple):
     batch_key: str | None
     """For a batch: the key of the array in a body with an object around the array."""
     for_operators: bool = False
-    id_list: bool = False
-    """Whether the body is a list of ids."""
+    ids_key: str | None = None
+    """For a list of ids: the key of the list in the body."""
 
     @property
     def max_body_bytes(self) -> int:
-        return LIST_BODY_BYTES if self.batch_key or self.id_list else OBJECT_BODY_BYTES
+        return LIST_BODY_BYTES if self.batch_key or self.ids_key else OBJECT_BODY_BYTES
 
     @property
     def is_write(self) -> bool:
@@ -53,11 +53,11 @@ def route_options(
     *,
     from_index: bool = False,
     batch_key: str | None = None,
-    id_list: bool = False,
+    ids_key: str | None = None,
 ) -> dict[str, Any]:
     """Build the `opt` of a route for merchants. Most routes require a single scope."""
     required = scopes if isinstance(scopes, tuple) else (scopes,)
-    return {KEY: RouteOptions(required, limit, from_index, batch_key, id_list=id_list)}
+    return {KEY: RouteOptions(required, limit, from_index, batch_key, ids_key=ids_key)}
 
 
 def operator_options(limit: Category) -> dict[str, Any]:

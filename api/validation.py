@@ -5,8 +5,6 @@ in `Meta(extra=…)` of a field's type, called with the value and the requester:
 the value, `parse` in place of the conversion. The OpenAPI document is made from the same types.
 """
 
-import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
@@ -16,12 +14,13 @@ import msgspec
 from msgspec import inspect
 
 from api.auth import Requester
-from api.errors import VALIDATION_FAILED, Fault, Faults, Problem, invalid
+from api.errors import MAX_FAULTS, VALIDATION_FAILED, Fault, Faults, Problem, invalid
+from api.parsing import elements, first_byte, member, parse, parse_texts, size
+from api.route_options import OBJECT_BODY_BYTES
 from api.scopes import FieldScope
+from api.turns import Steps
 
-MAX_BATCH = 500
-TURN_SECONDS = 0.01
-"""How long a batch may be checked before further requests of the process get their turn."""
+MAX_BATCH, MAX_IDS = 500, 10_000
 
 Rule = Callable[[Any, Requester], Any]
 T = TypeVar("T")
@@ -59,30 +58,76 @@ class Checker:
         self._requester, self._is_query = requester, is_query
         self._unknown = "Unknown parameter" if is_query else "Unknown field"
 
-    async def check_batch(self, raw: Any, key: str, item_type: type[T]) -> list[T | None]:
-        """Check a batch: an array of objects, or an object with the array under `key`.
-
-        A batch can take a second, so further requests get their turn between items.
+    def check_body(self, body: bytes, struct: type[T]) -> Steps[T | None]:
+        """Parse and check a body with a single object; return None if the body has another value.
 
         Raises:
-            Problem: 400 if there is no array, or an array of more than `MAX_BATCH` items.
+            Problem: 400 if the body is not JSON.
         """
-        if isinstance(raw, dict):
-            self.faults.extend(Fault(name, self._unknown) for name in raw if name != key)
-            raw = raw.get(key)
-        if not isinstance(raw, list):
+        raw = yield from parse(body)
+        return self.check_object(raw, struct)
+
+    def check_batch(self, body: bytes, key: str, item_type: type[T]) -> Steps[list[T | None]]:
+        """Parse and check a batch: an array of objects, or an object with the array under `key`.
+
+        A valid item is kept as its object; the parsed JSON of an item is dropped before the next item.
+
+        Raises:
+            Problem: 400 if there is no array, an array of more than `MAX_BATCH` items, or no JSON.
+        """
+        array = yield from self._member(body, key)
+        raw_items = elements(array, MAX_BATCH) if array else None
+        if raw_items is None:
             details = self.faults.joined([Fault(key, "Expected an array")])
             raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=details)
-        if len(raw) > MAX_BATCH:
+        if len(raw_items) > MAX_BATCH:
             raise invalid(error=f"Max batch size is {MAX_BATCH}")
-        items = []
-        turn_ends = time.perf_counter() + TURN_SECONDS
-        for index, item in enumerate(raw):
-            items.append(self.check_object(item, item_type, f"[{index}]"))
-            if time.perf_counter() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = time.perf_counter() + TURN_SECONDS
+        items = list[T | None]()
+        for index, raw in enumerate(raw_items):
+            path = f"[{index}]"
+            if size(raw) > OBJECT_BODY_BYTES:
+                self.faults.append(Fault(path, f"Must be at most {OBJECT_BODY_BYTES // 1024} KiB"))
+                items.append(None)
+            else:
+                items.append(self.check_object((yield from parse(raw, path)), item_type, path))
+            yield
         return items
+
+    def check_ids(self, body: bytes, key: str, struct: type[T]) -> Steps[T | None]:
+        """Parse and check an object whose only member is a list of ids under `key`.
+
+        Raises:
+            Problem: 400 if the body is not JSON.
+        """
+        array = yield from self._member(body, key)
+        if first_byte(body) != b"{":
+            elements(array or b"[]", 0)  # refuses a broken array
+            return self.check_object(None, struct)
+        if not array:
+            return self.check_object({}, struct)
+        raw_ids = elements(array, MAX_IDS)
+        yield
+        try:
+            if raw_ids is None:
+                raise ValueError("Expected an array")
+            if len(raw_ids) > MAX_IDS:
+                raise ValueError(f"Must have at most {MAX_IDS} items")
+            return self.check_object({key: parse_texts(array)}, struct)
+        except ValueError as error:
+            self.faults.append(Fault(key, _message(error)))
+            return None
+
+    def _member(self, body: bytes, key: str) -> Steps[bytes]:
+        """Return the member `key` of an object, unparsed, or the body itself, if it is an array.
+
+        Return nothing for an object without the member, and for another value. Each other member is a fault.
+        """
+        first = first_byte(body)
+        if first == b"{":
+            return (yield from member(body, key, lambda name: self.faults.append(Fault(name, self._unknown))))
+        if first != b"[":
+            yield from parse(body)
+        return body if first == b"[" else b""
 
     def check_object(self, raw: Any, struct: type[T], path: str = "") -> T | None:
         """Check an object.
@@ -109,9 +154,9 @@ class Checker:
             between_fields = value.faults(self._requester)
             self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in between_fields)
         ignored = struct.read_only if issubclass(struct, Input) else frozenset()
-        self.faults.extend(
-            Fault(_join(path, name), self._unknown) for name in raw if name not in known and name not in ignored
-        )
+        unknown = [name for name in raw if name not in known and name not in ignored]
+        self.faults.extend(Fault(_join(path, name), self._unknown) for name in unknown[:MAX_FAULTS])
+        self.faults.count += len(unknown[MAX_FAULTS:])
         return value
 
     def _values(
@@ -149,7 +194,7 @@ class Checker:
                 raise ValueError("Invalid value")
             return rules.check(value, self._requester) if rules.check and value is not None else value
         except ValueError as error:  # includes msgspec.ValidationError
-            self.faults.append(Fault(path, str(error).partition(" - at `$")[0]))
+            self.faults.append(Fault(path, _message(error)))
             return None
 
 
@@ -184,6 +229,11 @@ def _rules(annotation: Any) -> _Rules:
         if isinstance(part, inspect.ListType) and isinstance(part.item_type, inspect.StructType):
             return _Rules(item=part.item_type.cls, max_items=part.max_length)
     return _Rules()
+
+
+def _message(error: ValueError) -> str:
+    """Return the message of an error, without the path that msgspec adds."""
+    return str(error).partition(" - at `$")[0]
 
 
 def _join(path: str, name: str) -> str:

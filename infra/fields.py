@@ -38,6 +38,7 @@ RFC3339 = re.compile(
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 INVISIBLE_MARKS = frozenset(map(chr, [0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
 METADATA_BYTES, METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_DEPTH = 16 * 1024, 50, 64, 5
+TOO_LARGE = f"Metadata must be at most {METADATA_BYTES // 1024} KiB"
 TOO_DEEP = f"Metadata must be at most {METADATA_DEPTH} levels deep"
 
 
@@ -202,12 +203,14 @@ def metadata(value: dict[str, Any]) -> dict[str, Any]:
     if any(len(key) > METADATA_KEY_LENGTH for key in value):
         raise ValueError(f"Metadata keys must be at most {METADATA_KEY_LENGTH} characters")
     size = len(msgspec.json.encode(value))
+    if size > METADATA_BYTES:
+        raise ValueError(TOO_LARGE)
     for depth, item in _containers(value):
         if depth > METADATA_DEPTH:
             raise ValueError(TOO_DEEP)
         size += sum(_expanded_exponent(number) for number in item if isinstance(number, float))
     if size > METADATA_BYTES:
-        raise ValueError("Metadata must be at most 16 KiB")
+        raise ValueError(TOO_LARGE)
     return value
 
 

@@ -7,8 +7,8 @@ import msgspec
 from infra import fields
 
 
-def merge(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
-    """Apply a merge patch to stored metadata.
+def merge(stored: str | None, patch: msgspec.Raw) -> msgspec.Raw:
+    """Apply a merge patch, an object, to stored metadata.
 
     Members without a change keep their exact text, because PostgreSQL stores longer numbers than Python's floats.
 
@@ -16,7 +16,8 @@ def merge(stored: str | None, patch: dict[str, Any]) -> msgspec.Raw:
         ValueError: the result exceeds a limit of metadata.
     """
     try:
-        result = msgspec.Raw(msgspec.json.encode(_merge(msgspec.Raw((stored or "{}").encode()), patch)))
+        merged = _merge(msgspec.Raw((stored or "{}").encode()), msgspec.json.decode(patch))
+        result = msgspec.Raw(msgspec.json.encode(merged))
         fields.metadata(msgspec.json.decode(result))
     except RecursionError:  # decoded with fewer frames on the stack, so the limit of the interpreter is reached here
         raise ValueError(fields.TOO_DEEP) from None

@@ -22,7 +22,7 @@ from api.transactions import Transaction
 READ = route_options("read:audiences", "reads")
 WRITE = route_options("write:audiences", "writes")
 # A write that names consumers tells which consumers exist.
-WRITE_MEMBERS = route_options(("write:audiences", "read:consumers"), "writes", id_list=True)
+WRITE_MEMBERS = route_options(("write:audiences", "read:consumers"), "writes", ids_key="consumerIds")
 
 
 class AudienceController(Controller):

@@ -15,10 +15,10 @@ from api.audiences.rules import (
 )
 from api.auth import Requester
 from api.errors import Fault
-from api.field_types import Filter, Metadata
+from api.field_types import Filter, Metadata, MetadataChange
 from api.pages import PageInfo
 from api.scopes import FieldScope
-from api.validation import Input
+from api.validation import MAX_IDS, Input
 from infra import fields
 from infra.wire import JSONObject, Time
 
@@ -34,7 +34,7 @@ Name = Annotated[
 ]
 Description = Annotated[str, msgspec.Meta(max_length=2000)]
 Rules = Annotated[list[Rule], msgspec.Meta(max_length=MAX_RULES)]
-ConsumerIds = Annotated[list[str], msgspec.Meta(max_length=10_000)]
+ConsumerIds = Annotated[list[str], msgspec.Meta(max_length=MAX_IDS)]
 READ_ONLY = frozenset({"id", "createdAt", "updatedAt"})
 RULE_SCOPES = (FieldScope("rules", "read:consumers"), FieldScope("filter", "read:consumers"))
 """Rules ask for data of consumers, and the count of an audience with suitable rules answers."""
@@ -78,7 +78,7 @@ class AudienceChange(Input):
     name: Name | msgspec.UnsetType = msgspec.UNSET
     type: AudienceType | msgspec.UnsetType = msgspec.UNSET
     description: Description | msgspec.UnsetType | None = msgspec.UNSET
-    metadata: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: MetadataChange | msgspec.UnsetType | None = msgspec.UNSET
     rules: Rules | msgspec.UnsetType | None = msgspec.UNSET
     filter: Filter | msgspec.UnsetType = msgspec.UNSET
 

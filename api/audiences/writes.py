@@ -214,7 +214,8 @@ async def _lock_consumers(
     connection: AsyncConnection, caller: Caller, ids: Sequence[str], also: Sequence[str] = ()
 ) -> None:
     """Lock consumers; raise 400 with the unknown ids among `ids`."""
-    values = {"environment_id": caller.environment_id, "ids": [*ids, *also]}
+    # A text of another form is no id, and can be long.
+    values = {"environment_id": caller.environment_id, "ids": [each for each in (*ids, *also) if is_id("cons_", each)]}
     known = set((await connection.execute(LOCK_CONSUMERS, values)).scalars())
     refuse(
         [

@@ -57,9 +57,9 @@ class ConsumerController(Controller):
 
     @put("/batch", opt=WRITE_BATCH, summary="Change up to 500 consumers, all or none")
     async def update_batch(
-        self, payload: BatchDraft[ConsumerChangeItem], caller: Caller, transaction: Transaction
+        self, payload: BatchDraft[ConsumerChangeItem], caller: Caller, transaction: Transaction, state: State
     ) -> Response[list[Consumer]]:
-        return await transaction.run(writes.update_batch, caller, payload, render=_changed_batch)
+        return await transaction.run(writes.update_batch, caller, payload, state.turns, render=_changed_batch)
 
     @put("/{consumer_id:str}", opt=WRITE, summary="Change a consumer")
     async def update(
@@ -69,10 +69,11 @@ class ConsumerController(Controller):
         payload: ObjectDraft[ConsumerChange],
         caller: Caller,
         transaction: Transaction,
+        state: State,
     ) -> Response[Consumer]:
         if_match = entity_tags(request, "if-match")
         return await transaction.run(
-            writes.update, caller, consumer_id, payload, if_match, render=partial(_changed, caller)
+            writes.update, caller, consumer_id, payload, if_match, state.turns, render=partial(_changed, caller)
         )
 
     @delete("/{consumer_id:str}", opt=WRITE, status_code=200, summary="Delete a consumer, its orders and memberships")

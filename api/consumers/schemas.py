@@ -9,7 +9,7 @@ from api.auth import Requester
 from api.consumers.matching import MAX_TEXT, MAX_WORDS, Field, phone_forms, words
 from api.consumers.query import Direction, SortField
 from api.errors import Fault
-from api.field_types import Email, ExternalId, Filter, FullName, Metadata, Phone, filter_faults
+from api.field_types import Email, ExternalId, Filter, FullName, Metadata, MetadataChange, Phone, filter_faults
 from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, require_text
 from api.scopes import FieldScope
 from api.validation import Input
@@ -49,7 +49,7 @@ class ConsumerChange(Input):
     email: Email | msgspec.UnsetType | None = msgspec.UNSET
     phone: Phone | msgspec.UnsetType | None = msgspec.UNSET
     full_name: FullName | msgspec.UnsetType | None = msgspec.UNSET
-    metadata: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: MetadataChange | msgspec.UnsetType | None = msgspec.UNSET
     external_id: ExternalId | msgspec.UnsetType | None = msgspec.UNSET
 
 

@@ -14,6 +14,7 @@ from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsume
 from api.drafts import BatchDraft, Draft, ObjectDraft
 from api.errors import Fault, ItemFault, Problem, not_found
 from api.transactions import ValueTaken
+from api.turns import Steps, Turns
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.fields import CONSUMER_FIELDS
 from infra.ids import is_id, new_ids
@@ -31,6 +32,15 @@ class UniqueValues(NamedTuple):
     id: str | None = None
     email: str | None = None
     external_id: str | None = None
+
+
+class Changes(NamedTuple):
+    """The changes of a request, item by item."""
+
+    rows: list[dict[str, Any]]
+    """The rows to store."""
+    unique_values: list[UniqueValues]
+    faults: list[ItemFault]
 
 
 # A value is taken by another consumer, or by an earlier item of the same request.
@@ -114,6 +124,7 @@ async def update(
     consumer_id: str,
     draft: ObjectDraft[ConsumerChange],
     if_match: set[str] | None,
+    turns: Turns,
 ) -> ConsumerRow:
     """Change a consumer.
 
@@ -125,12 +136,12 @@ async def update(
     row = _row_or_404((await _lock(connection, caller, [consumer_id])).get(consumer_id))
     if not draft.faults:  # preconditions apply only to otherwise successful requests (RFC 9110, 13.2.1)
         require_match(caller, row, if_match)
-    [changed] = await _update(connection, caller, draft, [row], [])
+    [changed] = await _update(connection, caller, draft, [row], [], turns)
     return changed
 
 
 async def update_batch(
-    connection: AsyncConnection, caller: Caller, draft: BatchDraft[ConsumerChangeItem]
+    connection: AsyncConnection, caller: Caller, draft: BatchDraft[ConsumerChangeItem], turns: Turns
 ) -> list[ConsumerRow]:
     """Change consumers, all or none; return the rows in the order of the request.
 
@@ -154,7 +165,7 @@ async def update_batch(
         details = [item.in_batch() for item in unknown]
         raise Problem(HTTPStatus.NOT_FOUND, "Consumer not found", details=details)
     ordered = [rows.get(consumer_id) if consumer_id else None for consumer_id in ids]
-    return await _update(connection, caller, draft, ordered, [*duplicates, *unknown])
+    return await _update(connection, caller, draft, ordered, [*duplicates, *unknown], turns)
 
 
 async def delete(
@@ -194,29 +205,36 @@ async def _update(
     draft: Draft[Any],
     rows: Sequence[ConsumerRow | None],
     faults: Sequence[ItemFault],
+    turns: Turns,
 ) -> list[ConsumerRow]:
     """Change the rows as the items of the draft say, unless there are faults. An unknown id has None for a row."""
-    values: list[dict[str, Any]] = []
-    metadata_faults: list[ItemFault] = []
-    unique_values: list[UniqueValues] = []
+    changes = await turns.run(_changes(draft, rows))
+    taken = await _find_taken(connection, caller, changes.unique_values)
+    draft.refuse([*faults, *changes.faults, *taken])
+    return await _store(connection, UPDATE, caller, changes.rows)
+
+
+def _changes(draft: Draft[Any], rows: Sequence[ConsumerRow | None]) -> Steps[Changes]:
+    """Merge the items of the draft into the rows."""
+    changes = Changes([], [], [])
     for index, (row, change) in enumerate(zip(rows, draft.items, strict=True)):
         if row is None or change is None:
-            unique_values.append(UniqueValues())
+            changes.unique_values.append(UniqueValues())
             continue
-        stored, changes = _stored_values(row), _changed_values(change)
+        stored, changed = _stored_values(row), _changed_values(change)
         try:
-            if changes.get("metadata") is not None:
-                changes["metadata"] = merge(row.metadata, changes["metadata"])
+            if changed.get("metadata") is not None:
+                changed["metadata"] = merge(row.metadata, changed["metadata"])
         except ValueError as error:
-            metadata_faults.append(ItemFault(index, Fault("metadata", str(error))))
-        values.append(stored | changes)
+            changes.faults.append(ItemFault(index, Fault("metadata", str(error))))
+        changes.rows.append(stored | changed)
         # An unchanged value cannot conflict, even if another item of the batch asks for the same value.
         new = {
-            name: changes[name] for name in ("email", "external_id") if changes.get(name) not in {None, stored[name]}
+            name: changed[name] for name in ("email", "external_id") if changed.get(name) not in {None, stored[name]}
         }
-        unique_values.append(UniqueValues(row.id, **new))
-    draft.refuse([*faults, *metadata_faults, *await _find_taken(connection, caller, unique_values)])
-    return await _store(connection, UPDATE, caller, values)
+        changes.unique_values.append(UniqueValues(row.id, **new))
+        yield
+    return changes
 
 
 def _stored_values(row: ConsumerRow) -> dict[str, Any]:

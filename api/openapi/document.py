@@ -17,7 +17,7 @@ from api.errors import MAX_FAULTS, ErrorBody
 from api.openapi.endpoints import Endpoint, endpoints
 from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
-from api.route_options import RouteOptions
+from api.route_options import OBJECT_BODY_BYTES, RouteOptions
 from api.validation import MAX_BATCH, Input
 
 JSON = "application/json"
@@ -25,8 +25,9 @@ SCHEMAS = "#/components/schemas/{name}"
 DESCRIPTION = f"""\
 Every error has the same envelope, and every response an `X-Request-Id`. An unknown path is a 404; a method that a path
 does not have is a 405 with `Allow`. A response lists at most {MAX_FAULTS} faults; `message` says how many more there
-are. A 429 says `Rate limit exceeded` after too many requests in a minute, and `{TOO_MANY_REQUESTS}` if too many
-requests of the environment run at a time. After a 429 or 503, retry as `Retry-After` says."""
+are. A 429 says `Rate limit exceeded` after too many requests in a minute, or too many without a valid key from one
+address, and `{TOO_MANY_REQUESTS}` if too many requests of the environment run at a time. After a 429 or 503, retry as
+`Retry-After` says."""
 
 Document = dict[str, Any]
 SchemaOf = Callable[[Any], Document]
@@ -110,6 +111,8 @@ def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) ->
         operation["description"] = f"{_requirements(endpoint, options)} {limit}"
         if endpoint.body:
             operation["description"] += f" The body has at most {options.max_body_bytes // 1024} KiB."
+        if options.batch_key:
+            operation["description"] += f" An item has at most {OBJECT_BODY_BYTES // 1024} KiB."
     if endpoint.body:
         operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
     return operation

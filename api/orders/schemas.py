@@ -8,7 +8,7 @@ import msgspec
 
 from api.auth import Requester
 from api.errors import Fault
-from api.field_types import ExternalId, Metadata
+from api.field_types import ExternalId, Metadata, MetadataChange
 from api.pages import MOMENT_FORMAT, Moment, PageInfo, TwoWayParameters
 from api.scopes import FieldScope
 from api.validation import Input
@@ -139,7 +139,7 @@ class OrderChange(Input):
     currency_code: Currency | Unset = UNSET
     base_amount: Annotated[Amount, _BASE_AMOUNT] | Unset = UNSET
     items: Annotated[list[Item], msgspec.Meta(max_length=200)] | Unset | None = UNSET
-    metadata: dict[str, Any] | Unset | None = UNSET
+    metadata: MetadataChange | Unset | None = UNSET
     placed_at: Moment | Unset = UNSET
 
 

@@ -1,6 +1,7 @@
 """The sizes of request bodies, and of the responses to faulty ones, are limited (contract.md §1)."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -87,3 +88,27 @@ def test_faults_do_not_repeat_long_texts_of_the_request(account: Account) -> Non
     response = refused(account, "/consumers/batch", [{"x" * 100_000: 1}] * 100)
     assert "message" not in response
     assert {len(fault["field"]) for fault in response["details"]} == {500}
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_large_response_is_sent_whole(account: Account, encoding: str) -> None:
+    batch = [{"externalId": str(number), "metadata": {"text": "x" * 16_000}} for number in range(500)]
+    headers = JSON | {"Accept-Encoding": encoding}
+    response = account.live.post("/consumers/batch", content=msgspec.json.encode(batch), headers=headers)
+    assert response.status_code == 201
+    assert [row["externalId"] for row in response.json()] == [row["externalId"] for row in batch]
+    if encoding == "gzip":
+        assert (response.headers["content-encoding"], "content-length" in response.headers) == ("gzip", False)
+    else:
+        assert int(response.headers["content-length"]) == len(response.content)
+
+
+def test_bodies_wait_for_room_and_are_all_answered(account: Account) -> None:
+    """More than fits into a process at once; several are as large as allowed."""
+    largest = b" " * (LIST - 2) + b"[]"
+    with ThreadPoolExecutor(12) as pool:
+        sent = pool.map(
+            lambda client: client.post("/consumers/batch", content=largest, headers=JSON).status_code,
+            [account.live, account.test] * 6,
+        )
+        assert set(sent) == {201}
