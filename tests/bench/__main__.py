@@ -32,6 +32,7 @@ from tests.bench import (
     rebuild,
     relevance,
     sizes,
+    stalls,
     upkeep,
     writes,
 )
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "drain": lambda bench: add_output(bench, drain.main),
     "fairness": fairness.measure,
     "neighbours": neighbours.measure,
+    "stalls": stalls.measure,
     "pgsync": pgsync.measure,
     "relevance": lambda bench: add_output(bench, relevance.main),
 }

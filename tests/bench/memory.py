@@ -22,15 +22,15 @@ class Memory(NamedTuple):
 
 
 def of(service: Service, name: str) -> Memory:
-    parts = [_of(pid) for pid in _family(service.pid(name))]
+    parts = [_of(pid) for pid in family(service.pid(name))]
     return Memory(sum(part.rss for part in parts), sum(part.pss for part in parts))
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            yield from _family(int(child))
+            yield from family(int(child))
 
 
 def _of(pid: int) -> Memory:
