@@ -39,7 +39,7 @@ ENCODING, GZIP = "Content-Encoding", "gzip"
 COMPRESSED_BYTES = 2 * 1024
 """Shorter bodies are stored as they are."""
 THREAD_BYTES = 64 * 1024
-"""Longer bodies are compressed in a thread, because the event loop serves all clients."""
+"""Longer bodies are compressed, and hashed, in a thread, because the event loop serves all clients."""
 
 NOT_STORED = (
     "The request with this Idempotency-Key took effect, but its response was not stored, because the stored responses "
@@ -129,7 +129,7 @@ async def claim_of(request: AnyRequest, requester: Requester) -> Claim | None:
     )
     key = next(iter(keys.values()))
     content = b"\0".join([request.method.encode(), request.scope["path"].encode(), await request.body()])
-    fingerprint = hashlib.sha256(content).digest()
+    fingerprint = await _in_thread_if_long(_digest, content)
     if isinstance(requester, Caller):
         return Claim(OF_ENVIRONMENT, requester.environment_id, key, fingerprint)
     return Claim(OF_OPERATOR, requester.key_id, key, fingerprint)
@@ -208,6 +208,10 @@ async def store(connection: AsyncConnection, claim: Claim, answer: Answer, max_b
 
 def _compress(body: bytes) -> bytes:
     return gzip.compress(body, compresslevel=1, mtime=0)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 async def _in_thread_if_long(convert: Callable[[bytes], bytes], body: bytes) -> bytes:
