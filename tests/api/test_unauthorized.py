@@ -59,7 +59,7 @@ def limited(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture
 def address() -> str:
     """An address of a client from which no request came yet."""
-    wait_until(lambda: time.time() % 60 < 40, what="a fresh minute")
+    wait_until(lambda: time.time() % 60 < 50, what="a fresh minute")
     return f"203.0.113.{next(_addresses)}"
 
 
