@@ -1,4 +1,7 @@
-"""Download OpenSearch and the ICU plugin once per user, check the pinned digests, and unpack once."""
+"""Download OpenSearch and the ICU plugin once per user, check the pinned digests, and unpack once.
+
+The password plugin is compiled then (`password_plugin.py`).
+"""
 
 import fcntl
 import hashlib
@@ -14,6 +17,7 @@ import platformdirs
 import requests
 from jgo.maven import MavenContext, PythonResolver
 
+from infra.local import password_plugin
 from infra.local.errors import LocalError
 from infra.local.folder import MEGABYTE, disk_full_errors, require_space
 
@@ -87,15 +91,29 @@ LIBRARIES = (
         "77d0da4f10c6158174cc3dafbb51356031a09e0fcaaf0432330afb4fb552cac9",
     ),
 )
+COMPILER = Artifact(
+    "org.eclipse.jdt",
+    "ecj",
+    "3.42.0",
+    "jar",
+    3_327_035,
+    "29f6d3918ee02db4400c103bc25dd90a22491c3a395867d9393070cb96a7dd29",
+)
 DESCRIPTOR = f"""\
-description=ICU analysis
+description=%s
 version={OPENSEARCH}
 opensearch.version={OPENSEARCH}
 java.version=21
-name=analysis-icu
-classname=org.opensearch.plugin.analysis.icu.AnalysisICUPlugin
+name=%s
+classname=%s
 """
-EVERYTHING = (SERVER, *PLUGIN, *LIBRARIES)
+ICU_DESCRIPTOR = DESCRIPTOR % (
+    "ICU analysis",
+    "analysis-icu",
+    "org.opensearch.plugin.analysis.icu.AnalysisICUPlugin",
+)
+PASSWORD_DESCRIPTOR = DESCRIPTOR % ("Password", "password", "consumers.PasswordPlugin")
+EVERYTHING = (SERVER, COMPILER, *PLUGIN, *LIBRARIES)
 UNPACKING = ".unpacking-"
 
 
@@ -121,7 +139,8 @@ def opensearch_home(
         LocalError: a download failed, a digest is wrong, or the disk is full.
     """
     cache = cache or platformdirs.user_cache_path("consumers")
-    pins = hashlib.sha256("".join([DESCRIPTOR, *(artifact.sha256 for artifact in EVERYTHING)]).encode())
+    written = (ICU_DESCRIPTOR, PASSWORD_DESCRIPTOR, password_plugin.SOURCE.read_text("utf-8"))
+    pins = hashlib.sha256("".join([*written, *(artifact.sha256 for artifact in EVERYTHING)]).encode())
     home = cache / f"opensearch-{OPENSEARCH}-{pins.hexdigest()[:8]}"
     if home.exists():
         return home
@@ -188,7 +207,7 @@ def _reason(error: requests.RequestException) -> str:
 def _unpack(files: list[Path], home: Path) -> None:
     """Unpack into a temporary folder, then rename it to the final path."""
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=UNPACKING) as folder:
-        server, *jars = files
+        server, compiler, *jars = files
         with zipfile.ZipFile(server) as archive:
             for member in archive.infolist():
                 path = Path(archive.extract(member, folder))
@@ -200,5 +219,6 @@ def _unpack(files: list[Path], home: Path) -> None:
         extension.mkdir()
         for number, jar in enumerate(jars):
             shutil.copy(jar, extension if number < len(PLUGIN) else unpacked / "lib")
-        (extension / "plugin-descriptor.properties").write_text(DESCRIPTOR)
+        (extension / "plugin-descriptor.properties").write_text(ICU_DESCRIPTOR)
+        password_plugin.build(compiler, unpacked, PASSWORD_DESCRIPTOR)
         unpacked.replace(home)

@@ -8,14 +8,17 @@ import http.client
 import json
 import os
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.local import folder as data_folder
 from infra.local import java
 from infra.local.ports import LOOPBACK
 from infra.local.server import Server
 
+USER = "consumers"
 # Options with a file or a size, which each instance sets itself.
 OWN_OPTIONS = re.compile(r"-Xm[sx]|-Xlog|.*(HeapDump|ErrorFile|java\.io\.tmpdir)")
 # Options that the start script adds to jvm.options.
@@ -51,7 +54,7 @@ rootLogger.appenderRef.console.ref = console
 
 
 class OpenSearch(Server):
-    """A single-node cluster on the loopback interface, without the security plugin."""
+    """A single-node cluster on the loopback interface; every request needs a password (`PasswordPlugin.java`)."""
 
     refuses_root = True
 
@@ -71,10 +74,15 @@ class OpenSearch(Server):
         self._temporary = folder / "opensearch.tmp"
         self._heap = heap
         self._java_options = java_options
+        self._password = data_folder.secret(folder / "opensearch.password")
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http://{USER}:{self._password}@{LOOPBACK}:{self.port}"
+
+    @property
+    def _authorization(self) -> str:
+        return f"Basic {b64encode(f'{USER}:{self._password}'.encode()).decode()}"
 
     def settings(self) -> dict[str, Any]:
         """Return the content of opensearch.yml."""
@@ -85,6 +93,7 @@ class OpenSearch(Server):
             "path.logs": str(self.log.parent),
             # For trying snapshots.
             "path.repo": str(self._temporary),
+            "consumers.authorization": self._authorization,
             "network.host": LOOPBACK,
             "http.port": self.port,
             "transport.port": 0,
@@ -100,7 +109,7 @@ class OpenSearch(Server):
         for folder in (self.data, self._config, self._temporary):
             folder.mkdir(exist_ok=True)
         # JSON is valid YAML, and quotes special characters in paths.
-        (self._config / "opensearch.yml").write_text(json.dumps(self.settings()))
+        data_folder.write_private(self._config / "opensearch.yml", json.dumps(self.settings()))
         (self._config / "log4j2.properties").write_text(LOGGING)
 
     def command(self) -> list[str]:
@@ -130,7 +139,7 @@ class OpenSearch(Server):
     def ready(self) -> bool:
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=2)
         try:
-            connection.request("GET", "/_cluster/health")
+            connection.request("GET", "/_cluster/health", headers={"Authorization": self._authorization})
             answer = connection.getresponse()
             return answer.status == http.HTTPStatus.OK and json.load(answer)["status"] != "red"
         except (OSError, http.client.HTTPException):

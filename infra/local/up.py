@@ -44,6 +44,8 @@ def up() -> None:
     display = Display(Console())
     settings = load(PLACEHOLDERS | {name: value for name, value in os.environ.items() if value})
     folder = local_folder()
+    # Data and logs hold personal data, and the folder may be one that other users can read.
+    os.umask(0o077)
     with interrupting():
         try:
             with (

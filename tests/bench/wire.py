@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+from base64 import b64encode
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -38,7 +39,10 @@ def header(head: bytes, name: str) -> str | None:
 
 
 def _host(url: str) -> str:
-    return f"Host: {urlsplit(url).netloc}\r\n"
+    """Return the headers of an address: the host, and user and password if the address has them."""
+    login, _, host = urlsplit(url).netloc.rpartition("@")
+    authorization = f"Authorization: Basic {b64encode(login.encode()).decode()}\r\n" if login else ""
+    return f"Host: {host}\r\n{authorization}"
 
 
 class Connection:

@@ -1,17 +1,16 @@
 """Servers end with their parent, and are restarted while the parent lives. Tests of this file share a start."""
 
-import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 import redis
@@ -64,8 +63,8 @@ def servers_of_parent(parent: subprocess.Popen[str]) -> Servers:
 
 
 def index_exists(address: str) -> bool:
-    with suppress(OSError, http.client.HTTPException):
-        return json.load(urllib.request.urlopen(f"{address}/kept/_count", timeout=2)) is not None
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{address}/kept/_count", timeout=2).is_success
     return False
 
 
@@ -73,7 +72,7 @@ def test_killed_server_is_restarted_with_its_data(servers_of_parent: Servers) ->
     database, queue, index = servers_of_parent["addresses"].values()
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS value")
-    urllib.request.urlopen(urllib.request.Request(f"{index}/kept", method="PUT"))
+    httpx.put(f"{index}/kept").raise_for_status()
 
     for pid in servers_of_parent["pids"].values():
         os.kill(pid, signal.SIGKILL)

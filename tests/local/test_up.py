@@ -46,6 +46,12 @@ def settings(folder: Path) -> Settings:
     return load(environ)
 
 
+def readable_by_others(folder: Path) -> list[Path]:
+    """Return the files and folders of a folder that the users of the machine may read or open."""
+    modes = {path: path.lstat().st_mode for path in folder.iterdir()}
+    return [path for path, mode in modes.items() if mode & 0o077]
+
+
 def is_as_declared(folder: Path) -> bool:
     """Return whether the live index has the mapping declared by the code."""
     command = [str(Path(sys.executable).with_name("consumers")), "index", "status", "--json"]
@@ -56,6 +62,7 @@ def is_as_declared(folder: Path) -> bool:
 def test_printed_commands_work_and_a_restart_keeps_the_data(
     tmp_path: Path,
 ) -> None:
+    tmp_path.chmod(0o755)
     with start(tmp_path) as first:
         commands = [line for line in printed(first) if line.startswith("curl ")]
         best, created, _ = (
@@ -70,6 +77,7 @@ def test_printed_commands_work_and_a_restart_keeps_the_data(
         )
         with psycopg.connect(settings(tmp_path).database_url) as connection:
             connection.execute("UPDATE generations SET mapping_digest = 'of older code'")
+        assert readable_by_others(tmp_path) == []
         first.kill()
     wait_until(lambda: not processes_of(tmp_path), what="all processes to end")
 
