@@ -1,4 +1,4 @@
-"""The two roles of PostgreSQL: the owner of the tables, who migrates, and a plain role for everything else."""
+"""The two roles of PostgreSQL: the owner of the tables, for migrations, and a plain role for everything else."""
 
 import sqlalchemy as sa
 
@@ -11,7 +11,7 @@ ROLE_EXISTS = sa.text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role
 GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
     "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}",
-    # Only `consumers migrate` writes these.
+    # Written by `consumers migrate` only.
     "REVOKE INSERT, UPDATE, DELETE ON alembic_version, sealing_keys FROM {role}",
     # Tables of later migrations.
     "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
@@ -20,14 +20,14 @@ GRANTS = (
 
 
 class RoleError(Exception):
-    """A role of the database is missing, or may not do this."""
+    """A role of PostgreSQL is missing, or is not the owner of the tables."""
 
 
 def require_owner(connection: sa.Connection) -> None:
     """Check that the role of the connection may change the schema.
 
     Raises:
-        RoleError: it may not.
+        RoleError: the role is not the owner of the tables.
     """
     is_owner, role = connection.execute(OWNS_TABLES).one()
     if not is_owner:
@@ -38,7 +38,7 @@ def require_owner(connection: sa.Connection) -> None:
 
 
 def grant(connection: sa.Connection, role: str) -> None:
-    """Grant a role the rights that every process and command needs, except `consumers migrate`; also on later tables.
+    """Grant a role the rights for all processes and commands but `consumers migrate`, on later tables as well.
 
     Raises:
         RoleError: the role does not exist.
