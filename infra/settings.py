@@ -5,6 +5,7 @@ local servers. All further settings have defaults.
 """
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -83,8 +84,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error))) from error
-    if settings.opensearch_ca and not Path(settings.opensearch_ca).is_file():
-        raise SettingsError(f"OPENSEARCH_CA is invalid: there is no file {settings.opensearch_ca}")
+    if settings.opensearch_ca:
+        _require_certificates("OPENSEARCH_CA", settings.opensearch_ca)
     return settings
 
 
@@ -94,6 +95,13 @@ def local_addresses(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         return msgspec.json.decode((local_folder(environ) / "servers.json").read_bytes(), type=dict[str, str])
     except (FileNotFoundError, msgspec.MsgspecError):
         return {}
+
+
+def _require_certificates(variable: str, file: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as error:
+        raise SettingsError(f"{variable} is invalid: {file} is not a file with certificates in PEM format") from error
 
 
 def _explain(problem: str) -> str:
