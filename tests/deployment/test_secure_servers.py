@@ -251,7 +251,7 @@ def ping_redis(chosen: Settings) -> None:
 
 def connect_celery(chosen: Settings) -> None:
     with closing(queue.celery(chosen)) as app, app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1)
+        connection.ensure_connection(max_retries=1, interval_start=0)
 
 
 def ask_index(chosen: Settings) -> None:
