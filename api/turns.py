@@ -1,7 +1,7 @@
 """Turns: long work of a request is done in steps, and other requests get their turn in between.
 
 A process has a single event loop. Work without an end to the turn, such as checking 10 MiB, would delay every other
-request of the process (docs/decisions/0017-bodies-in-steps.md).
+request of the process (docs/decisions/0019-large-requests-in-steps.md).
 """
 
 import asyncio
