@@ -4,15 +4,18 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, cast
 
-from granian.utils.proxies import wrap_asgi_with_proxy_headers
 from litestar import Litestar, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import Provide
 from litestar.types import ASGIApp, ControllerRouterHandler, Message, Scope
 from redis.asyncio import Redis
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from api import health, metrics
 from api.audiences.routes import AudienceController
 from api.auth import Keys, caller_of, requester_of
 from api.budget import Budget
@@ -22,16 +25,16 @@ from api.consumers.windows import FirstPages
 from api.edge import edge
 from api.errors import HANDLERS
 from api.freshness import Freshness
-from api.health import HealthController
 from api.inputs import parameters, payload
 from api.limits import Limits, limit
-from api.metrics import Metrics, metrics
+from api.metrics import Metrics
 from api.openapi import routes as documentation
 from api.operations.consumer_state import StateController
 from api.operations.rebuild import index_router
 from api.operations.reindex import ReindexController
 from api.operations.verify import VerifyController
 from api.orders.routes import OrderController
+from api.recent import Recent
 from api.request import AnyRequest
 from api.room import Room
 from api.route_options import options_of
@@ -70,8 +73,10 @@ def create_app() -> ASGIApp:
         request_max_body_size=None,
         pdb_on_exception=False,
     )
-    served = edge(app, process_metrics)
-    return wrap_asgi_with_proxy_headers(served, chosen.trusted_proxies) if chosen.trusted_proxies else served
+    served = edge(app, process_metrics, chosen.operations_port)
+    if not chosen.trusted_proxies:
+        return served
+    return cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", served), chosen.trusted_proxies))
 
 
 def route_handlers() -> list[ControllerRouterHandler]:
@@ -90,7 +95,7 @@ def route_handlers() -> list[ControllerRouterHandler]:
             "transaction": Provide(transaction, sync_to_thread=False),
         },
     )
-    return [api, HealthController, metrics, *documentation.ROUTES]
+    return [api, health.HealthController, metrics.metrics, *documentation.ROUTES]
 
 
 async def admit(request: AnyRequest) -> None:
@@ -136,6 +141,8 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.turns, app.state.room = Turns(), Room()
     app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
     app.state.metrics.watch(app.state.engine)
+    app.state.metrics_text = Recent(metrics.CACHE_SECONDS, partial(app.state.metrics.text, app.state.engine))
+    app.state.readiness = Recent(health.CACHE_SECONDS, partial(health.check, app.state))
     app.state.limits = Limits(chosen, app.state.redis)
     seals = Seals(app.state.engine)
     await seals.start()

@@ -10,6 +10,9 @@ from api.errors import SENTENCES, Problem
 from api.room import Room
 from api.route_options import OBJECT_BODY_BYTES, find_options
 
+BODY_FAILURE = "body_failure"
+"""The key in the scope's state for the status of a body that the server stopped reading: malformed, or too slow."""
+
 
 class RequestBody:
     """Receives a body for the application. `receive` takes the place of the ASGI server's function."""
@@ -32,12 +35,18 @@ class RequestBody:
 
         Raises:
             Problem: 413 if the body is larger than the route allows; 400 if the client disconnects or sends malformed
-                chunks.
+                chunks; 408 if the client sends too slowly.
         """
         limit = self._limit()
         if self._bytes == 0 and self._announced_bytes() > limit:
             raise _too_large()
         message = cast("HTTPReceiveMessage", await self._receive())
+        failure = self._scope["state"].get(BODY_FAILURE)
+        if failure == HTTPStatus.REQUEST_TIMEOUT:
+            raise too_slow()
+        if failure:
+            self.failed = True
+            raise _incomplete()
         if message["type"] == "http.disconnect":
             if self.is_answered:
                 return message
@@ -78,6 +87,12 @@ def _too_large() -> Problem:
     """Build the 413. The server closes the connection, because the remaining body is not read."""
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return Problem(status, SENTENCES[status], headers={"Connection": "close"})
+
+
+def too_slow() -> Problem:
+    """Build the 408 for a request whose headers or body arrive too slowly."""
+    message = "The request was not complete in time; send it again"
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, SENTENCES[HTTPStatus.REQUEST_TIMEOUT], message=message)
 
 
 def _incomplete() -> Problem:

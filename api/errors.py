@@ -142,19 +142,31 @@ SENTENCES = {
     HTTPStatus.BAD_REQUEST: VALIDATION_FAILED,
     HTTPStatus.NOT_FOUND: "Not found",
     HTTPStatus.METHOD_NOT_ALLOWED: "Method not allowed",
+    HTTPStatus.REQUEST_TIMEOUT: "Request timeout",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request body too large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "URI too long",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "Request headers too large",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Content-Type must be application/json",
 }
 
 
-def render(request: AnyRequest, problem: Problem) -> Response[ErrorBody]:
-    body = ErrorBody(
+def _body(problem: Problem, request_id: str | None) -> ErrorBody:
+    return ErrorBody(
         error=problem.error,
         message=problem.message,
         details=problem.details,
         retry_after=int(problem.headers["Retry-After"]) if problem.status == HTTPStatus.TOO_MANY_REQUESTS else None,
-        request_id=request_id_of(request),
+        request_id=request_id,
     )
+
+
+def encoded(problem: Problem, request_id: str) -> bytes:
+    """Return the envelope of an error as JSON."""
+    return msgspec.json.encode(_body(problem, request_id))
+
+
+def render(request: AnyRequest, problem: Problem) -> Response[ErrorBody]:
+    body = _body(problem, request_id_of(request))
     return Response(body, status_code=problem.status, headers=dict(problem.headers), media_type=MediaType.JSON)
 
 

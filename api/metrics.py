@@ -6,6 +6,7 @@ folder is named after the parent process: all workers of a server use the same f
 dead worker, and each start of the server gets a new folder. No label holds tenant data; routes are templates.
 """
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -15,14 +16,19 @@ from pathlib import Path
 import sqlalchemy as sa
 from litestar import Response, get
 from litestar.datastructures import State
+from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.errors import ErrorBody
 from api.index_metrics import IndexCollector, read_figures
+from api.recent import Recent
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+CACHE_SECONDS = 3.0
+"""The metrics are collected at most once in this period, however many scrapes there are."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -73,7 +79,8 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._folder))  # type: ignore[no-untyped-call]  # partly typed
         registry.register(IndexCollector(await read_figures(engine)))
-        return generate_latest(registry)
+        # In a thread, because requests must not wait while the files of many processes are read.
+        return await asyncio.to_thread(generate_latest, registry)
 
 
 def _folder() -> Path:
@@ -98,7 +105,13 @@ def _is_running(pid: int) -> bool:
     return False
 
 
-@get("/metrics", tags=["Service"], summary="Get metrics for Prometheus", media_type=CONTENT_TYPE_LATEST)
+@get(
+    "/metrics",
+    tags=["Service"],
+    summary="Get metrics for Prometheus, on METRICS_PORT",
+    media_type=CONTENT_TYPE_LATEST,
+    responses={404: ResponseSpec(ErrorBody, generate_examples=False, description="On any other port")},
+)
 async def metrics(state: State) -> Response[bytes]:
-    process_metrics: Metrics = state.metrics
-    return Response(await process_metrics.text(state.engine))
+    recent: Recent[bytes] = state.metrics_text
+    return Response(await recent.value())

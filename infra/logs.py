@@ -23,6 +23,9 @@ def configure(level: str) -> None:
     """
     # The client logs every request at level info.
     logging.getLogger("opensearch").setLevel(logging.WARNING)
+    server = logging.getLogger("uvicorn")
+    server.handlers, server.propagate = [_Structured()], False
+    server.setLevel(level.upper())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -35,6 +38,17 @@ def configure(level: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
+
+
+class _Structured(logging.Handler):
+    """Logs the lines of the HTTP server as the others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, "http_server", message=record.getMessage(), exc_info=_error(record))
+
+
+def _error(record: logging.LogRecord) -> BaseException | None:
+    return record.exc_info[1] if record.exc_info else None
 
 
 def error_kind(error: BaseException) -> str:

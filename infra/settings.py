@@ -14,7 +14,9 @@ import msgspec
 
 ROOT = Path(__file__).resolve().parent.parent
 
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+HIGHEST_PORT = 65_535
+METRICS_PORT_OFFSET = 1000
+Port = Annotated[int, msgspec.Meta(ge=1, le=HIGHEST_PORT)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Limit = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -36,6 +38,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address the API listens on."""
     port: Port = 8000
     """Port the API listens on."""
+    metrics_host: str = "127.0.0.1"
+    """Address that `/metrics` and `/health/…` are served on, for operators."""
+    metrics_port: Port | None = None
+    """Port of `/metrics` and `/health/…`; by default PORT + 1000."""
+    client_seconds: Count = 10
+    """Time for a client to send its headers, or to send or receive the next 64 KiB of a body."""
+    idle_seconds: Count = 75
+    """Time that a connection stays open between two requests. A proxy must close its connections earlier."""
     api_workers: Count = 1
     """Number of API processes."""
     worker_processes: Count = 1
@@ -66,6 +76,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
     """Least severe level to log."""
 
+    @property
+    def operations_port(self) -> int:
+        """The port of `/metrics` and `/health/…`."""
+        return self.metrics_port or self.port + METRICS_PORT_OFFSET
+
 
 def local_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of the local servers' data: LOCAL_DIR, or `.local` in the project."""
@@ -86,6 +101,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         raise SettingsError(_explain(str(error))) from error
     if settings.opensearch_ca:
         _require_certificates("OPENSEARCH_CA", settings.opensearch_ca)
+    if settings.operations_port == settings.port or settings.operations_port > HIGHEST_PORT:
+        raise SettingsError(f"METRICS_PORT is invalid: expected a port other than PORT, at most {HIGHEST_PORT}")
     return settings
 
 

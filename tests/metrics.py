@@ -8,7 +8,7 @@ from tests.service import Service
 
 def metrics(service: Service) -> dict[tuple[str, ...], float]:
     """Return the values by metric name and label values; labels are sorted by name."""
-    response = httpx.get(f"{service.url}/metrics").raise_for_status()
+    response = httpx.get(f"{service.operations_url}/metrics").raise_for_status()
     assert response.headers["content-type"].startswith("text/plain; version=")
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value

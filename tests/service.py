@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import pytest
 import redis
 import sqlalchemy as sa
@@ -63,7 +64,13 @@ class Database(NamedTuple):
             "INDEX_PREFIX": self.settings.index_prefix,
             "PORT": str(self.settings.port),
             **({"OPENSEARCH_CA": self.settings.opensearch_ca} if self.settings.opensearch_ca else {}),
+            "METRICS_PORT": str(self.settings.operations_port),
         }
+
+    def on_other_ports(self) -> "Database":
+        """The same database for a further API."""
+        other = {"port": ports.pick(), "metrics_port": ports.pick()}
+        return self._replace(settings=msgspec.structs.replace(self.settings, **other))
 
     def documents(self, environment_id: int) -> dict[str, dict[str, object]]:
         """All documents of an environment, tombstones too, by id."""
@@ -92,8 +99,10 @@ def database_at(
     """An index and a queue for a migrated database; the environment may hold other addresses of the servers."""
     queue = _queues.pop()
     addresses = {key.upper(): value for key, value in servers.addresses.items()} | dict(environ)
+    own_ports = {name: str(ports.pick()) for name in ("PORT", "METRICS_PORT")}
     chosen = settings.load(
-        {"INDEX_PREFIX": f"test-{os.getpid()}-{next(_numbers)}", "PORT": str(ports.pick())}
+        {"INDEX_PREFIX": f"test-{os.getpid()}-{next(_numbers)}"}
+        | own_ports
         | addresses
         | {"DATABASE_URL": url, "REDIS_URL": urlsplit(addresses["REDIS_URL"])._replace(path=f"/{queue}").geturl()}
     )
@@ -118,7 +127,7 @@ class Service:
     """API, worker and beat as processes, each of which a test may kill and start again."""
 
     COMMANDS: dict[str, list[str]] = {  # noqa: RUF012 (a constant)
-        "api": ["granian", "--interface", "asgi", "--factory", "api.app:create_app", "--host", "127.0.0.1"],
+        "api": ["api.server"],
         "worker": [*CELERY, "worker", "-Q", "live", "-c", "1", "-n", "live@%h", *ALONE],
         "background": [*CELERY, "worker", "-Q", "bulk,rebuild", "-c", "2", "-n", "bulk@%h", *ALONE],
         "beat": [*CELERY, "beat"],
@@ -136,6 +145,11 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.database.settings.port}"
 
+    @property
+    def operations_url(self) -> str:
+        """The address of `/metrics` and `/health/…`."""
+        return f"http://127.0.0.1:{self.database.settings.operations_port}"
+
     def start_all(self, *, workers: int = 1) -> None:
         """Start every process, and wait until the API answers and the live lane is drained by its worker."""
         for name in ("worker", "background", "beat"):
@@ -150,10 +164,7 @@ class Service:
     def start(self, name: str, *, workers: int = 1) -> None:
         log = (self._folder / f"{name}.log").open("ab")
         command = [*_ending_with_this_process(name), sys.executable, "-m", *self.COMMANDS[name]]
-        if name == "api":
-            command += ["--port", str(self.database.settings.port), "--workers", str(workers), "--no-access-log"]
-            command += ["--respawn-failed-workers", "--workers-kill-timeout", "5"]
-        environ = os.environ | self._environ
+        environ = os.environ | self._environ | {"API_WORKERS": str(workers)}
         process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
         self._running[name] = (process, log)
         if name == "api":
@@ -238,9 +249,7 @@ def _ending_with_this_process(name: str) -> list[str]:
 class PatientService(Service):
     """A service whose API waits longer for Redis than usual, because the machine of the tests is busy."""
 
-    COMMANDS = Service.COMMANDS | {
-        "api": [part.replace("api.app", "tests.patient_api") for part in Service.COMMANDS["api"]]
-    }
+    COMMANDS = Service.COMMANDS | {"api": ["tests.patient_api"]}
 
 
 @contextmanager

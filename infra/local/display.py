@@ -64,6 +64,7 @@ def welcome(settings: Settings, key: str, line: Callable[[str], None]) -> None:
         "",
         f"The API runs on {address} (documentation: {address}/docs). The key for the sample data:",
         f"  {key}",
+        f"For Prometheus: http://{settings.metrics_host}:{settings.operations_port}/metrics",
         "List the customers with the highest totals, create a customer, find the customer without accents:",
         f"  curl '{consumers}?sortBy=totalOrderValue&first=3' {authorized}",
         f"  curl {consumers} {authorized} {body}",

@@ -116,11 +116,6 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
     }
     # This scheduler stores no file; after a restart every entry is due at once, which is harmless.
     beat = (*celery, "beat", "--pidfile=", *quiet)
-    api = (
-        *("granian", "--interface", "asgi", "--factory", "api.app:create_app", "--no-access-log"),
-        *("--host", settings.host, "--port", str(settings.port), "--workers", str(settings.api_workers)),
-        *("--log-level", settings.log_level, "--respawn-failed-workers", "--workers-kill-timeout", "5"),
-    )
     return [
         # Without its broker, a worker may hang on SIGTERM; after SIGKILL the children end within two seconds. An
         # interrupted drain is repeated.
@@ -130,7 +125,7 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
         ),
         Indexer("beat", beat, folder, settings, part="clock", keep_open=keep_open),
         # On SIGKILL of the main process its child processes would stay.
-        Service("api", api, folder, settings, death_signal=signal.SIGTERM, keep_open=keep_open),
+        Service("api", ["api.server"], folder, settings, death_signal=signal.SIGTERM, keep_open=keep_open),
     ]
 
 

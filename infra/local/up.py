@@ -9,7 +9,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +51,7 @@ def up() -> None:
             with (
                 held(folder, f"http://{settings.host}:{settings.port}") as lock,
                 disk_full_errors(folder),
-                _reserved_port(settings),
+                _reserved_ports(settings),
             ):
                 require_space(folder)
                 _run(folder, lock, display)
@@ -60,16 +60,20 @@ def up() -> None:
 
 
 @contextmanager
-def _reserved_port(settings: Settings) -> Iterator[None]:
-    """Reserve the API's port until the end, so that a second `make up` on the port refuses before it starts anything.
+def _reserved_ports(settings: Settings) -> Iterator[None]:
+    """Reserve the API's ports until the end, so that a second `make up` on them refuses before it starts anything.
 
     Raises:
-        LocalError: the port is in use or reserved.
+        LocalError: a port is in use or reserved.
     """
-    with ports.reserved(settings.port, settings.host) as is_ours:
-        if not is_ours:
-            other = settings.port + 1
-            raise LocalError(f"port {settings.port} is in use: choose another, such as `PORT={other} make up`")
+    addresses = {
+        "PORT": (settings.port, settings.host),
+        "METRICS_PORT": (settings.operations_port, settings.metrics_host),
+    }
+    with ExitStack() as stack:
+        for name, (port, host) in addresses.items():
+            if not stack.enter_context(ports.reserved(port, host)):
+                raise LocalError(f"port {port} is in use: choose another, such as `{name}={port + 1} make up`")
         yield
 
 

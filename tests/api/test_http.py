@@ -205,10 +205,13 @@ def test_no_cors_header_is_sent(account: Account) -> None:
 
 
 def test_health_reports_each_dependency(service: Service) -> None:
-    assert httpx.get(f"{service.url}/health/live").json() == {"status": "ok"}
-    ready: dict[str, Any] = httpx.get(f"{service.url}/health/ready").json()
+    public = httpx.get(f"{service.url}/health/ready").json()
+    assert public == dict.fromkeys(("status", "database", "search", "queue"), "ok")
+    ready: dict[str, Any] = httpx.get(f"{service.operations_url}/health/ready").json()
     assert ready.pop("indexLagMs") >= 0
-    assert ready == dict.fromkeys(("status", "database", "search", "queue"), "ok")
+    assert ready == public
+    for url in (service.url, service.operations_url):
+        assert httpx.get(f"{url}/health/live").json() == {"status": "ok"}
 
 
 def test_documentation_needs_no_other_server(service: Service) -> None:

@@ -29,8 +29,8 @@ def workers(quiet: Database, tmp_path: Path) -> Iterator[Service]:
 def pids(service: Service) -> list[int]:
     """Return the ids of the API's processes once all serve; before, an empty list."""
     log = service.log("api")
-    spawned = re.findall(r"Spawning worker-\d+ with PID: (\d+)", log)
-    return [int(pid) for pid in spawned] if log.count("Started worker") == len(spawned) else []
+    started = re.findall(r"Started server process \[(\d+)\]", log)
+    return [int(pid) for pid in started] if log.count("Application startup complete") == len(started) else []
 
 
 def test_requests_are_counted_by_route_method_and_status(account: Account, service: Service) -> None:
@@ -66,7 +66,7 @@ def test_refused_requests_are_counted_by_category(service: Service) -> None:
 def test_no_label_reveals_tenant_data(account: Account, service: Service) -> None:
     created = account.live.post("/consumers", json={"email": "label@example.com"}).json()
     account.live.get(f"/consumers/{created['id']}", params={"include": "orders"})
-    text = httpx.get(f"{service.url}/metrics").text
+    text = httpx.get(f"{service.operations_url}/metrics").text
     assert not [word for word in (created["id"], "label@", "sk_live", account.name, "org_") if word in text]
 
 

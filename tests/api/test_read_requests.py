@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from infra.index.naming import read_alias
-from infra.local import ports
 from tests.api.audiences import insert_consumers
 from tests.api.resources import create, faults
 from tests.indexer.proxy import Proxy
@@ -147,8 +146,9 @@ def behind_proxy(
     consumer = crowd.live.get("/consumers").json()["data"][0]["id"]
     paths = [path.replace("<audience>", audience).replace("<consumer>", consumer) for path in READS]
     with Proxy(service.database.settings.opensearch_url) as proxy:
-        settings = msgspec.structs.replace(service.database.settings, port=ports.pick(), opensearch_url=proxy.address)
-        other = Service(service.database._replace(settings=settings), tmp_path_factory.mktemp("cut"))
+        database = service.database.on_other_ports()
+        settings = msgspec.structs.replace(database.settings, opensearch_url=proxy.address)
+        other = Service(database._replace(settings=settings), tmp_path_factory.mktemp("cut"))
         other.start("api")
         headers = {"Authorization": crowd.live.headers["Authorization"]}
         try:

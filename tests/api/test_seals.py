@@ -16,12 +16,10 @@ from statistics import correlation
 from typing import NamedTuple
 
 import httpx
-import msgspec
 import pytest
 import sqlalchemy as sa
 from ulid import ULID
 
-from infra.local import ports
 from tests.api.freshness import TOKEN, read, run_sql
 from tests.api.pages import get_page
 from tests.api.resources import create, faults, stored_version
@@ -182,8 +180,7 @@ def test_replayed_response_has_the_sealed_token_and_etag(account: Account) -> No
 @pytest.fixture
 def upgraded(service: Service, account: Account, tmp_path: Path) -> Iterator["Upgraded"]:
     """A second API on the shared database; `unsealed_until` can be set while this API is stopped."""
-    settings = msgspec.structs.replace(service.database.settings, port=ports.pick())
-    second = Service(service.database._replace(settings=settings), tmp_path)
+    second = Service(service.database.on_other_ports(), tmp_path)
     headers = {"Authorization": account.live.headers["Authorization"]}
     try:
         with httpx.Client(base_url=f"{second.url}/api/v1", headers=headers, timeout=30) as client:
@@ -235,7 +232,7 @@ def test_former_tokens_and_etags_work_until_the_deadline(upgraded: Upgraded) -> 
 def test_process_does_not_start_without_a_key(quiet: Database) -> None:
     with quiet.engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM sealing_keys"))
-    command = [sys.executable, "-m", *Service.COMMANDS["api"], "--port", quiet.environ["PORT"]]
+    command = [sys.executable, "-m", *Service.COMMANDS["api"]]
     ended = subprocess.run(command, env=os.environ | quiet.environ, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
     assert "The database has no sealing key: run `consumers migrate`" in ended.stdout + ended.stderr

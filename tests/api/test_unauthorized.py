@@ -46,9 +46,8 @@ def new_key(account: Account, secret: str | None = None) -> str:
 @pytest.fixture(scope="module")
 def limited(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A further API process on the database of the shared service, behind a proxy."""
-    settings = msgspec.structs.replace(service.database.settings, port=ports.pick())
     environ = {"LIMIT_UNAUTHORIZED": str(LIMIT), "TRUSTED_PROXIES": "127.0.0.1"}
-    running = PatientService(service.database._replace(settings=settings), tmp_path_factory.mktemp("limited"), environ)
+    running = PatientService(service.database.on_other_ports(), tmp_path_factory.mktemp("limited"), environ)
     running.start("api")
     try:
         yield running

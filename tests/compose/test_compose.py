@@ -52,10 +52,16 @@ def test_compose_file_has_every_service() -> None:
 
 @pytest.mark.parametrize("name", ["api", *INDEXER])
 def test_processes_have_the_commands_of_make_up(name: str) -> None:
-    environment = {**OWN[name]["environment"], "HOST": "0.0.0.0", "PORT": "8000"}
-    processes = services(Path(), settings.load(environment), [])
+    processes = services(Path(), settings.load(OWN[name]["environment"]), [])
     expected = next(process.command()[2:] for process in processes if process.name == name)
-    assert shlex.split(OWN[name]["command"]) == expected
+    assert shlex.split(OWN[name]["command"].removeprefix("python -m ")) == expected
+
+
+def test_published_ports_are_those_of_the_api() -> None:
+    chosen = settings.load(SERVICES["api"]["environment"])
+    inside = [port.rpartition(":")[2] for port in SERVICES["api"]["ports"]]
+    assert inside == [str(chosen.port), str(chosen.operations_port)]
+    assert chosen.host == chosen.metrics_host == "0.0.0.0"
 
 
 @pytest.mark.parametrize("name", ["migrate", "demo"])
@@ -75,7 +81,7 @@ def test_no_process_starts_before_schema_and_index_exist(name: str) -> None:
 
 def test_no_port_is_open_to_other_machines() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"api": ["127.0.0.1:8000:8000"]}
+    assert published == {"api": ["127.0.0.1:8000:8000", "127.0.0.1:9000:9000"]}
 
 
 def test_servers_are_reachable_by_the_service_only() -> None:

@@ -27,7 +27,7 @@ from tests.indexer.rebuild_steps import (
     send_request,
 )
 from tests.metrics import metrics
-from tests.service import Service, new_account
+from tests.service import PatientService, new_account
 
 METRIC_FIELDS = {
     "documents": "documents",
@@ -145,7 +145,7 @@ def test_progress_is_equal_in_cli_api_and_metrics(
     monkeypatch.setattr(fill, "SLICE_ROWS", 20)
     insert_consumers(pipeline, 50)
     pipeline.drain()
-    service = Service(pipeline.database, tmp_path)
+    service = PatientService(pipeline.database, tmp_path)
     service.start("api")
     try:
         with new_account(service) as account:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from infra import queue
 from tests.cli import ConsumersCommand, consumers_command
+from tests.metrics import metrics
 from tests.service import CELERY, Account, Service
 from tests.waiting import wait_until
 
@@ -180,16 +181,13 @@ def test_invalid_task_is_refused_in_the_log(
     wait_until(is_logged, what="the refusal")
 
 
-def test_watch_finds_a_difference_without_a_request(account: Account, tampered: str) -> None:
+def test_watch_finds_a_difference_without_a_request(service: Service, account: Account, tampered: str) -> None:
     set_position = sa.text("UPDATE verifications SET position = :position WHERE kind = 'watch' AND finished_at IS NULL")
 
     def is_reported() -> bool:
         # The watch visits all consumers in turn; the position is set to skip the wait.
         with account.database.engine.begin() as connection:
             connection.execute(set_position, {"position": tampered[:-1]})
-        return (
-            'consumers_index_differences{cause="missing"} 0.0'
-            not in httpx.get(f"{account.live.base_url.copy_with(path='/metrics')}").text
-        )
+        return metrics(service)["consumers_index_differences", "missing"] > 0
 
     wait_until(is_reported, timeout=60, what="the metric")

@@ -2,26 +2,28 @@
 
 import http.client
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from infra.local import ports
 from infra.settings import ROOT
 from tests.waiting import wait_until
 
-APPLICATION = """
-async def app(scope, receive, send):
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-"""
+NO_SERVERS = {
+    "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+    "REDIS_URL": "redis://127.0.0.1:9/0",
+    "OPENSEARCH_URL": "http://127.0.0.1:9",
+}
 
 
 def status(port: int) -> int | None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", "/")
+        connection.request("GET", "/health/live")
         return connection.getresponse().status
     except OSError:
         return None
@@ -46,19 +48,30 @@ def test_second_start_on_a_port_is_refused_before_the_first_listens(tmp_path: Pa
         assert is_ours
 
 
-def test_api_listens_on_the_reserved_port(tmp_path: Path) -> None:
-    (tmp_path / "application.py").write_text(APPLICATION)
-    port = ports.pick()
-    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port)]
-    with ports.reserved(port) as is_ours:
+def test_api_listens_on_the_reserved_ports() -> None:
+    port, operations_port = ports.pick(), ports.pick()
+    environ = os.environ | NO_SERVERS | {"PORT": str(port), "METRICS_PORT": str(operations_port)}
+    with ports.reserved(port) as is_ours, ports.reserved(operations_port) as is_ours_too:
         assert is_ours
+        assert is_ours_too
         for _ in range(2):  # once more after a restart, with connections of the first in TIME_WAIT
-            api = subprocess.Popen([*command, "application:app"], cwd=tmp_path)
+            api = subprocess.Popen([sys.executable, "-m", "api.server"], cwd=ROOT, env=environ)
             try:
-                wait_until(lambda: status(port) == 204, what="the API")
-                assert {status(port) for _ in range(50)} == {204}
+                wait_until(lambda: status(port) == 200, what="the API")
+                assert {status(each) for each in (port, operations_port) for _ in range(50)} == {200}
             finally:
                 api.terminate()
                 api.wait(30)
     with ports.reserved(port) as is_ours:
         assert is_ours
+
+
+@pytest.mark.parametrize("name", ["PORT", "METRICS_PORT"])
+def test_start_without_a_free_port_names_the_port(name: str) -> None:
+    taken = {each: str(ports.pick()) for each in ("PORT", "METRICS_PORT")}
+    with socket.create_server(("127.0.0.1", int(taken[name]))):
+        command = [sys.executable, "-m", "api.server"]
+        environ = os.environ | NO_SERVERS | taken
+        result = subprocess.run(command, check=False, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == f"port {taken[name]} is in use: choose another with {name}\n"

@@ -1,0 +1,76 @@
+"""The server of the API: `python -m api.server`.
+
+The main process listens on two ports and starts API_WORKERS processes, which accept the connections. A process that
+ends or hangs is replaced. Clients use PORT; METRICS_PORT has `/metrics` and `/health/…`, for operators.
+"""
+
+import errno
+import socket
+import sys
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from infra import logs, settings
+
+BACKLOG = 256
+STOP_SECONDS = 5
+"""Requests that run longer are cancelled when the server stops."""
+
+
+def serve(application: str = "api.app:create_app") -> None:
+    """Serve until SIGTERM or SIGINT. Exit if a process cannot start.
+
+    Raises:
+        SettingsError: a setting is missing or wrong, or a port is in use; the message names the variable.
+    """
+    chosen = settings.load()
+    logs.configure(chosen.log_level)
+    config = uvicorn.Config(
+        application,
+        factory=True,
+        http="api.server.connection:Connection",
+        ws="none",
+        loop="uvloop",
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        workers=chosen.api_workers,
+        backlog=BACKLOG,
+        timeout_keep_alive=chosen.idle_seconds,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    listeners = [
+        _listener("PORT", chosen.host, chosen.port),
+        _listener("METRICS_PORT", chosen.metrics_host, chosen.operations_port),
+    ]
+    supervisor = Multiprocess(config, sockets=listeners)
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+def _listener(name: str, host: str, port: int) -> socket.socket:
+    """Bind a port. SO_REUSEPORT, because `make up` has reserved the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise settings.SettingsError(f"port {port} is in use: choose another with {name}") from error
+    return listener
+
+
+if __name__ == "__main__":
+    try:
+        serve()
+    except settings.SettingsError as error:
+        sys.exit(str(error))
