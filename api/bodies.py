@@ -1,5 +1,7 @@
 """Bodies of requests: their size is limited, large bodies wait for room, and an early end is refused."""
 
+import math
+import time
 from http import HTTPStatus
 from typing import cast
 
@@ -13,6 +15,9 @@ from api.route_options import OBJECT_BODY_BYTES, find_options
 BODY_FAILURE = "body_failure"
 """The key in the scope's state for the status of a body that the server stopped reading: malformed, or too slow."""
 
+ROOM_SECONDS = 10.0
+"""A large body must be received in this time after it has entered the room, if others wait for the room."""
+
 
 class RequestBody:
     """Receives a body for the application. `receive` takes the place of the ASGI server's function."""
@@ -20,6 +25,7 @@ class RequestBody:
     def __init__(self, scope: HTTPScope, receive: Receive) -> None:
         self._scope, self._receive = scope, receive
         self._bytes = self._room_bytes = 0
+        self._entered_at = math.inf
         self.is_answered = False
         """Whether the response has begun. The response of a file waits for a disconnect: no fault then."""
         self.failed = False
@@ -55,16 +61,22 @@ class RequestBody:
         self._bytes += len(message["body"])
         if self._bytes > limit:
             raise _too_large()
-        if self._bytes > OBJECT_BODY_BYTES and not self._room_bytes:
+        if self._room_bytes:
+            self._refuse_if_others_wait()
+        elif self._bytes > OBJECT_BODY_BYTES:
             size = self._announced_bytes() or limit
             await self._room().enter(self._owner(), size)
-            self._room_bytes = size
+            self._room_bytes, self._entered_at = size, time.monotonic()
         return message
 
     def close(self) -> None:
         """Give back the room of a large body, after the response."""
         if self._room_bytes:
             self._room().leave(self._owner(), self._room_bytes)
+
+    def _refuse_if_others_wait(self) -> None:
+        if time.monotonic() - self._entered_at > ROOM_SECONDS and self._room().is_wanted():
+            raise too_slow()
 
     def _room(self) -> Room:
         room: Room = self._scope["litestar_app"].state.room

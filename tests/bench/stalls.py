@@ -20,6 +20,7 @@ import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 import api.app
+from api.server.__main__ import serve
 from infra.ids import new_ids
 from tests.bench import memory
 from tests.bench.bench import Bench
@@ -57,7 +58,7 @@ def create_app() -> ASGIApp:
     """Create the application, with a path that reports the longest stall, in milliseconds, and forgets it."""
     app, stalls, tasks = api.app.create_app(), Stalls(), set[asyncio.Task[None]]()
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         if not tasks:
             tasks.add(asyncio.create_task(stalls.watch()))
         if scope.get("path") == PATH:
@@ -66,15 +67,13 @@ def create_app() -> ASGIApp:
         else:
             await app(scope, receive, send)
 
-    return serve
+    return watched
 
 
 class WatchedService(Service):
     """A service whose API process reports its stalls."""
 
-    COMMANDS = Service.COMMANDS | {
-        "api": [part.replace("api.app:", "tests.bench.stalls:") for part in Service.COMMANDS["api"]]
-    }
+    COMMANDS = Service.COMMANDS | {"api": ["tests.bench.stalls"]}
 
 
 class Request(NamedTuple):
@@ -221,3 +220,7 @@ def _peak(service: Service) -> float:
     """Return the peak of the memory of the largest process, in MB."""
     peaks = (re.search(r"VmHWM:\s*(\d+) kB", (process / "status").read_text()) for process in _processes(service))
     return max(int(peak[1]) / 1000 for peak in peaks if peak)
+
+
+if __name__ == "__main__":
+    serve("tests.bench.stalls:create_app")

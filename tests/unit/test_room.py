@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from api import bodies
 from api.auth import Requester
 from api.bodies import RequestBody
+from api.errors import Problem
 from api.room import ENVIRONMENT_BYTES, PROCESS_BYTES, Room
 from api.route_options import OBJECT_BODY_BYTES, route_options
 
@@ -95,6 +98,7 @@ class Sender:
         scope: Any = {
             "headers": headers,
             "auth": requester,
+            "state": {},
             "litestar_app": SimpleNamespace(state=SimpleNamespace(room=room)),
             "route_handler": SimpleNamespace(opt=options),
         }
@@ -123,5 +127,24 @@ def test_large_body_is_not_received_before_there_is_room(announced: int | None) 
         first.body.close()
         await waiting
         assert second.received == sum(sizes)
+
+    with_room(scenario)
+
+
+def test_slow_body_is_refused_only_if_another_environment_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "ROOM_SECONDS", 0)
+
+    async def scenario(room: Room, enter: Enter) -> None:
+        slow = Sender(room, [OBJECT_BODY_BYTES + 1, *[1] * 5])
+        await slow.receive(2)
+        assert not await enter("key", MIB)  # the sender's own environment
+        await slow.receive(1)
+        for owner in ("a", "b", "c"):
+            assert await enter(owner, ENVIRONMENT_BYTES)
+        await slow.receive(1)
+        assert not await enter("d", MIB)
+        with pytest.raises(Problem) as refused:
+            await slow.receive(1)
+        assert refused.value.status == HTTPStatus.REQUEST_TIMEOUT
 
     with_room(scenario)
