@@ -41,6 +41,9 @@ def holds(expression: Expression, row: Row, region: str | None) -> bool:
 
 
 def _any_holds(field: str, name: str, values: Sequence[Any], row: Row, region: str | None) -> bool:
+    if name == "CONTAINS" and field.startswith("metadata."):
+        texts = _searched_texts(row["metadata"])
+        return any(path == field and caseless(values[0]) in text for path, text in texts)
     return any(_node_holds(field, name, values, node, region) for node in _nodes(row, field) if node is not None)
 
 
@@ -64,6 +67,34 @@ def _at(value: Any, path: str) -> Iterator[Any]:
                 yield from _with_elements(inner)
             elif path.startswith(f"{key}."):
                 yield from _at(inner, path[len(key) + 1 :])
+
+
+def _searched_texts(metadata: Any) -> Iterator[tuple[str, str]]:
+    """Yield the texts of metadata for CONTAINS, with their paths: the shortest texts, up to 2 KiB (docs/filters.md)."""
+    remaining = 2048
+    unique = dict.fromkeys((path, caseless(text)) for path, text in _texts("metadata", metadata))
+    for path, text in sorted(unique, key=lambda one: len(one[1])):
+        remaining -= 12 + len(text.encode())
+        if remaining >= 0:
+            yield path, text
+            continue
+        while remaining < 0 and text:
+            remaining += len(text[-1].encode())
+            text = text[:-1]  # noqa: PLW2901 (cut, character by character)
+        if text:
+            yield path, text
+        return
+
+
+def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(f"{path}.{key}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(path, inner)
+    elif (text := _as_text(value)) is not None:
+        yield path, text
 
 
 def _with_elements(value: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 from infra.index import mapping
 from infra.index.hits import Hit
 
-MAX_REQUEST_BYTES = 8 * 1024 * 1024
+MAX_REQUEST_BYTES = 2 * 1024 * 1024
 """Approximate size of a request: a request ends with the document that reaches this size."""
 FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 FIELDS = frozenset(mapping.MAPPING["properties"])

@@ -1,7 +1,7 @@
 """Statements of the drain: claim outbox rows, read consumers, delete rows of indexed changes, record failures."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -11,6 +11,10 @@ from infra.index.generations import BARRIER, State
 
 ROWS = 1000
 """Maximum of outbox rows in a round."""
+FIRST_PAGE = 64
+"""Environments of a claim, if each has enough rows for its share."""
+HIGHEST_ID = 2**31 - 1
+"""Highest possible id of an environment."""
 MAX_REQUEST_IDS = 20
 """Maximum of request ids a round writes to the log."""
 VERSION_LIMIT = 1 << 62
@@ -30,10 +34,19 @@ class Claim(NamedTuple):
     """Number of claimed rows. Several rows may name the same consumer."""
     versions: Versions
     """For each consumer the newest version among the claimed rows."""
+    queues: dict[int, list[str]]
+    """For each environment the consumers, the longest waiting first; environments in the order of their turns."""
+    others_wait: bool
+    """Whether environments that are not in `queues` may have rows."""
     oldest_ms: float
     """Age of the oldest row in milliseconds."""
     request_ids: list[str]
     """Ids of the requests behind the changes, up to `MAX_REQUEST_IDS`, for the log."""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the round has a single consumer, who may be the cause if a statement or request fails."""
+        return len(self.versions) == 1
 
 
 STORED_CONSUMER_COLUMNS = f"{COLUMNS}, {AUDIENCE_IDS}"
@@ -77,16 +90,26 @@ class Generation(NamedTuple):
         return self.state != "filling"
 
 
-# A loose index scan: one step for each environment, regardless of the number of rows.
-ENVIRONMENTS = sa.text("""
-    WITH RECURSIVE waiting (environment_id) AS (
-        (SELECT environment_id FROM outbox WHERE parked_at IS NULL AND lane = :lane ORDER BY environment_id LIMIT 1)
+# A loose index scan: one step for each environment, regardless of the number of rows. The index is the set of waiting
+# environments, and a claim walks through a part of the set, page by page: from `:low` up to the highest environment,
+# then from `:wrapped_low` up to `:high`.
+_WALK = """
+    {name} (environment_id) AS (
+        (SELECT environment_id FROM outbox
+         WHERE parked_at IS NULL AND lane = :lane AND environment_id > {low} ORDER BY environment_id LIMIT 1)
         UNION ALL
         SELECT (SELECT o.environment_id FROM outbox o
                 WHERE o.parked_at IS NULL AND o.lane = :lane AND o.environment_id > w.environment_id
                 ORDER BY o.environment_id LIMIT 1)
-        FROM waiting w WHERE w.environment_id IS NOT NULL)
-    SELECT environment_id FROM waiting WHERE environment_id IS NOT NULL""")
+        FROM {name} w WHERE w.environment_id < {high})"""
+ENVIRONMENTS = sa.text(f"""
+    WITH RECURSIVE {_WALK.format(name="up", low=":low", high=":highest")},
+        {_WALK.format(name="wrapped", low=":wrapped_low", high=":high")}
+    SELECT environment_id FROM up WHERE environment_id IS NOT NULL
+    UNION ALL SELECT environment_id FROM wrapped WHERE environment_id <= :high
+    LIMIT :environments""")
+LONGEST_WAITING = sa.text("""
+    SELECT environment_id FROM outbox WHERE lane = :lane AND parked_at IS NULL ORDER BY seq LIMIT 1""")
 HAS_CLAIMABLE_ROWS = sa.text("""
     SELECT EXISTS (SELECT FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at IS NULL)""")
 CLAIM = sa.text("""
@@ -124,28 +147,82 @@ RECORD_FAILURE = sa.text("""
                   FOR UPDATE SKIP LOCKED)""")
 
 
-def claim(connection: sa.Connection, lane: str, rows: int = ROWS) -> Claim:
-    """Claim up to `rows` outbox rows of a lane. Each environment gets an equal share of the round.
+def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0) -> Claim:
+    """Claim up to `rows` outbox rows of a lane. Rows locked by another drain are skipped.
 
-    A share an environment does not use goes to environments with more rows. Rows locked by another drain are skipped.
+    Environments get equal shares, beginning with the next environment above `after`. If at least `FIRST_PAGE`
+    environments wait, a share is that part of the rows. Once every environment has a share, the remaining rows go to
+    environments with more rows.
     """
     claimed: list[ClaimedRow] = []
-    last_seq = dict.fromkeys(connection.execute(ENVIRONMENTS, {"lane": lane}).scalars(), 0)
-    while last_seq and len(claimed) < rows:
+    unfinished: dict[int, int] = {}
+    share = 0
+    others_wait = False
+    for page in _pages(connection, lane, after, rows):
+        share = share or -(-rows // len(page))
+        claimed_rows, page_unfinished = _claim_shares(
+            connection, lane, dict.fromkeys(page, 0), share, rows - len(claimed)
+        )
+        claimed += claimed_rows
+        unfinished |= page_unfinished
+        if len(claimed) >= rows:
+            others_wait = len(page) >= FIRST_PAGE or claimed[-1].environment_id != page[-1]
+            break
+    while unfinished and len(claimed) < rows:
         remaining = rows - len(claimed)
-        share = -(-remaining // len(last_seq))
-        values = {"environments": list(last_seq), "after": list(last_seq.values()), "lane": lane}
-        page = connection.execute(CLAIM, values | {"share": share, "rows": remaining}).all()
-        claimed += page
-        counts = Counter(row.environment_id for row in page)
-        highest = {row.environment_id: row.seq for row in page}
-        last_seq = {environment: highest[environment] for environment, count in counts.items() if count == share}
+        share = -(-remaining // len(unfinished))
+        claimed_rows, unfinished = _claim_shares(connection, lane, unfinished, share, remaining)
+        claimed += claimed_rows
+    return _summarize(claimed, others_wait=others_wait)
+
+
+def _pages(connection: sa.Connection, lane: str, after: int, rows: int) -> Iterator[list[int]]:
+    """Yield the waiting environments from the first above `after` up to `after` itself, in pages that grow."""
+    low, wrapped_low, size = after, 0, min(FIRST_PAGE, rows)
+    while True:
+        values = {"low": low, "highest": HIGHEST_ID, "wrapped_low": wrapped_low, "high": after}
+        numbers = connection.execute(ENVIRONMENTS, values | {"lane": lane, "environments": size}).scalars()
+        page = sorted(numbers, key=lambda number: (number <= after, number))
+        if page:
+            yield page
+        if len(page) < size:
+            return
+        low, wrapped_low = (page[-1], 0) if page[-1] > after else (HIGHEST_ID, page[-1])
+        size = min(2 * size, rows)
+
+
+def _claim_shares(
+    connection: sa.Connection, lane: str, last_seq: dict[int, int], share: int, rows: int
+) -> tuple[Sequence[ClaimedRow], dict[int, int]]:
+    """Claim up to `share` rows of each environment after its last claimed row, and up to `rows` in all.
+
+    Returns:
+        The rows, and the environments that may have more rows, with their last claimed row.
+    """
+    values = {"environments": list(last_seq), "after": list(last_seq.values()), "lane": lane}
+    claimed = connection.execute(CLAIM, values | {"share": share, "rows": rows}).all()
+    counts = Counter(row.environment_id for row in claimed)
+    highest = {row.environment_id: row.seq for row in claimed}
+    return claimed, {environment: highest[environment] for environment, count in counts.items() if count == share}
+
+
+def _summarize(claimed: Sequence[ClaimedRow], *, others_wait: bool) -> Claim:
     versions: Versions = {}
+    queues: dict[int, list[str]] = {}
     for row in claimed:
-        if row.version > versions.get(row.consumer_id, (0, 0))[1]:
+        if (known := versions.get(row.consumer_id)) is None:
+            queues.setdefault(row.environment_id, []).append(row.consumer_id)
+        if known is None or row.version > known[1]:
             versions[row.consumer_id] = (row.environment_id, row.version)
     request_ids = list(dict.fromkeys(row.request_id for row in claimed if row.request_id))[:MAX_REQUEST_IDS]
-    return Claim(len(claimed), versions, max((row.age_ms for row in claimed), default=0.0), request_ids)
+    oldest_ms = max((row.age_ms for row in claimed), default=0.0)
+    return Claim(len(claimed), versions, queues, others_wait, oldest_ms, request_ids)
+
+
+def longest_waiting_environment(connection: sa.Connection, lane: str) -> int | None:
+    """Return the environment with the oldest waiting change of a lane; None if none waits."""
+    number: int | None = connection.execute(LONGEST_WAITING, {"lane": lane}).scalar_one_or_none()
+    return number
 
 
 def has_claimable_rows(connection: sa.Connection, lane: str) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from indexer.drain import claims
 from indexer.drain.bulk import IndexUnavailable
 from indexer.drain.round import Round, drain_round
+from indexer.drain.round_robin import RoundRobin
 from infra import logs, queue
 from infra.backoff import Backoff
 
@@ -19,7 +20,8 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 2.0
 """The longest pause limits how late the drain continues after the index is available again."""
 POLL_SECONDS = 0.02
 MIN_FILL = 0.25
-"""After a round with fewer rows than this part of the maximum the drain stops: later changes send a wake-up."""
+"""After a round that left no row, with fewer rows than this part of the maximum, the drain stops: later changes send a
+wake-up."""
 
 
 class Drainer:
@@ -28,6 +30,7 @@ class Drainer:
     def __init__(self, engine: sa.Engine, client: OpenSearch, lane: str, backoff: Backoff | None = None) -> None:
         self._engine, self._client, self._lane = engine, client, lane
         self._rows = claims.ROWS
+        self._turns = RoundRobin()
         self._backoff = backoff or Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def catch_up(self, seconds: float) -> bool:
@@ -38,7 +41,7 @@ class Drainer:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._backoff.is_pausing:
             limit = self._rows
-            if (done := self._round()) and done.rows < MIN_FILL * limit:
+            if (done := self._round()) and done.rows < MIN_FILL * limit and not done.left:
                 return False
             if done and self._lane == queue.BULK:
                 self._yield_to_live_lane(done.milliseconds / 1000)
@@ -58,7 +61,7 @@ class Drainer:
     def _round(self) -> Round | None:
         try:
             with self._engine.connect() as connection:
-                done = drain_round(connection, self._client, self._lane, self._rows)
+                done = drain_round(connection, self._client, self._lane, self._rows, self._turns)
         except Exception as error:  # noqa: BLE001 (neither a row nor a bug of a library may stop the drain)
             self._fail(error)
             return None

@@ -2,16 +2,21 @@
 
 A round is a transaction with six steps. Each step is a function:
 
-1. `claims.claim` locks up to 1,000 outbox rows of a lane. Concurrent rounds skip locked rows.
+1. `claims.claim` locks up to 1,000 outbox rows of a lane, a share for each environment. Concurrent rounds skip locked
+   rows.
 2. `targets` takes the barrier (shared) and lists the generations to write: the live generation, and the standby
    generations (being built, or kept for a rollback).
-3. `read_documents` reads the present rows of the claimed consumers and makes the documents. The document of a deleted
+3. `read_documents` reads the present rows of claimed consumers and makes the documents. The document of a deleted
    consumer is a tombstone.
-4. `write_documents` writes the documents to the live generation. `standby.start_writes` writes the same documents to
-   the standby generations at the same time.
+4. `write_documents` writes the documents to the live generation. A `standby.Writer` writes the same documents to a
+   standby generation at the same time.
 5. `refresh` makes the documents searchable.
 6. `forget` deletes the outbox rows of all searchable changes. The rows of a refused document stay in the outbox, are
    retried later, and are parked after five failures.
+
+Steps 3 and 4 alternate, portion by portion, until the round is long enough (`portions.py`). The environments take turns
+(`round_robin.py`). Claimed rows that the round did not reach stay in the outbox for a later round. So a change of a
+small environment waits for two short rounds at most, whatever other environments send.
 
 A worker killed at any step loses nothing: the transaction is rolled back, the rows stay in the outbox, and the next
 round repeats the work. Versions settle every race between rounds, because OpenSearch never replaces a document with an
@@ -25,18 +30,18 @@ did not take is recorded as a miss (step 6) and written by `indexer/rebuild/refi
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
-from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims, counters, standby
 from indexer.drain.bulk import Document, IndexUnavailable, Item, fit_to_mapping, refresh, write
 from indexer.drain.claims import Generation
+from indexer.drain.portions import Failure, Portions
+from indexer.drain.round_robin import RoundRobin
 from indexer.drain.standby import Misses
 from infra import logs
 from infra.index import documents, mapping, naming
@@ -53,7 +58,10 @@ class Round(NamedTuple):
     """The result of a round, as in the log."""
 
     rows: int = 0
+    left: int = 0
+    """Consumers of claimed rows left for a later round."""
     documents: int = 0
+    bytes: int = 0
     conflicts: int = 0
     failed: int = 0
     milliseconds: int = 0
@@ -61,16 +69,13 @@ class Round(NamedTuple):
     requests: Sequence[str] = ()
 
 
-class Failure(NamedTuple):
-    """A consumer without an indexed document: the document cannot be made, or is refused because of its content."""
-
-    consumer_id: str
-    version: int
-    reason: str
-    """Stored in the outbox, but not logged, because the reason may quote the document."""
-
-
-def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live", rows: int = claims.ROWS) -> Round:
+def drain_round(
+    connection: sa.Connection,
+    client: OpenSearch,
+    lane: str = "live",
+    rows: int = claims.ROWS,
+    turns: RoundRobin | None = None,
+) -> Round:
     """Run a round in a transaction.
 
     Args:
@@ -79,28 +84,40 @@ def drain_round(connection: sa.Connection, client: OpenSearch, lane: str = "live
         lane: `live` or `bulk`.
         rows: maximum of outbox rows to claim. If the only row of a round fails, while unchanged documents can be
             written, then any error counts as a failure of the row.
+        turns: the turns of the lane's environments; by default the environment with the oldest change comes first.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index is unavailable. No row was deleted, no failure recorded.
         DBAPIError: the database is unavailable.
     """
     started = time.monotonic()
+    turns = turns or RoundRobin()
     with connection.begin():
-        claim = claims.claim(connection, lane, rows)
+        if turns.cursor is None:
+            turns.cursor = (claims.longest_waiting_environment(connection, lane) or 1) - 1
+        claim = claims.claim(connection, lane, rows, turns.cursor)
         if not claim.rows:
             return Round()
         live, standbys = targets(connection)
-        batch, failures = read_documents(connection, claim.versions)
-        if time.monotonic() - started > ROUND_SECONDS:
-            raise IndexUnavailable("the round took too long before its write")
-        pending = standby.start_writes(client, standbys, batch)
-        items = write_documents(connection, client, live, batch)
+        turns.begin(claim.queues, others_wait=claim.others_wait)
+        portions = Portions(connection, claim, turns)
+        items: list[Item] = []
+        with standby.writers(client, standbys) as writers:
+            for portion in portions:
+                if time.monotonic() - started > ROUND_SECONDS:
+                    raise IndexUnavailable("the round took too long before its write")
+                for writer in writers:
+                    writer.write(portion)
+                items += write_documents(connection, client, live, portion, is_alone=claim.is_single)
         refresh(client, live.index_name)
-        counts = forget(connection, claim, batch, items, failures, standby.collect_misses(pending))
+        misses = standby.collect_misses(writers)
+        counts = forget(connection, claim, portions.batch, items, portions.failures, misses)
         counters.record(connection, lane, counts)
     return Round(
         claim.rows,
-        len(batch),
+        turns.left,
+        len(portions.batch),
+        portions.bytes,
         counts.conflicts,
         counts.failures,
         round((time.monotonic() - started) * 1000),
@@ -124,48 +141,17 @@ def targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
     return live, standbys
 
 
-def read_documents(connection: sa.Connection, versions: claims.Versions) -> tuple[list[Document], list[Failure]]:
-    """Make a document from the present row of each consumer, or a tombstone if there is no row."""
-    consumers, failures = _read_consumers(connection, versions)
-    if failures:
-        return [], failures
-    now = datetime.now(UTC)
-    batch = []
-    for consumer_id, (environment_id, version) in versions.items():
-        if not (consumer := consumers.get(consumer_id)):
-            source = documents.tombstone(consumer_id, environment_id, version, now)
-            batch.append(Document(environment_id, consumer_id, version, source))
-            continue
-        row = consumer.row
-        try:
-            source = documents.document(row, consumer.audience_ids)
-        except Exception as error:  # noqa: BLE001 (an error caused by one row must not stop the round)
-            failures.append(Failure(consumer_id, row.version, f"{type(error).__name__}: {error}"))
-        else:
-            batch.append(Document(row.environment_id, consumer_id, row.version, source))
-    return batch, failures
-
-
-def _read_consumers(
-    connection: sa.Connection, versions: claims.Versions
-) -> tuple[dict[str, claims.StoredConsumer], list[Failure]]:
-    """Read the consumers. With a single claimed consumer, an error of the query is a failure of the consumer."""
-    if len(versions) > 1:
-        return claims.read_consumers(connection, list(versions)), []
-    [(consumer_id, (_, version))] = versions.items()
-    try:
-        with connection.begin_nested():
-            return claims.read_consumers(connection, [consumer_id]), []
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-        return {}, [Failure(consumer_id, version, logs.error_kind(error))]
-
-
 def write_documents(
-    connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Document]
+    connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Document], *, is_alone: bool
 ) -> list[Item]:
     """Write the documents to the live generation; return an answer for each document.
+
+    Args:
+        connection: of the round.
+        client: a client with answers as JSON text.
+        live: the live generation.
+        batch: the documents.
+        is_alone: whether the only document is the cause if the request fails, while unchanged documents can be written.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index is the cause of the failure, and not a document.
@@ -173,7 +159,7 @@ def write_documents(
     try:
         items = write(client, naming.write_alias(live.index_name), fit_to_mapping(batch, live.fields))
     except OpenSearchException as error:
-        if len(batch) > 1 or not _accepts_control_documents(connection, client, live):
+        if not is_alone or not _accepts_control_documents(connection, client, live):
             raise
         return [Item.refused(logs.error_kind(error))]
     for item in items:

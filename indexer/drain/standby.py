@@ -6,9 +6,12 @@ later by `indexer/rebuild/refill.py`. After a failure a standby generation is sk
 fast.
 """
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -38,12 +41,33 @@ _backoffs: defaultdict[str, Backoff] = defaultdict(lambda: Backoff(FIRST_PAUSE_S
 """By name of the index, for this process."""
 
 
-class PendingWrite(NamedTuple):
-    """A write in a thread."""
+class Writer:
+    """Writes the portions of a round to a generation, in a thread, and refreshes the index at the end of the round."""
 
-    generation: Generation
-    batch: Sequence[Document]
-    reasons: Future[Mapping[str, str]]
+    def __init__(self, client: OpenSearch, generation: Generation) -> None:
+        self._generation = generation
+        self._batch: list[Document] = []
+        self._portions: SimpleQueue[Sequence[Document] | None] = SimpleQueue()
+        portions = iter(self._portions.get, None)
+        self._reasons: Future[Mapping[str, str]] = _threads.submit(_write, client, generation, portions)
+
+    def write(self, portion: Sequence[Document]) -> None:
+        """Write a portion, after the portions before."""
+        self._batch += portion
+        self._portions.put(portion)
+
+    def end(self) -> None:
+        """End the round. No portion may follow."""
+        self._portions.put(None)
+
+    def misses(self, until: float) -> "Misses":
+        """Wait for the writes, and return the misses. Without an answer until then every document is a miss."""
+        try:
+            reasons = self._reasons.result(max(0, until - time.monotonic()))
+        except TimeoutError:
+            _skip(self._generation, "timeout")
+            reasons = dict.fromkeys((document.consumer_id for document in self._batch), "timeout")
+        return Misses(self._generation, reasons)
 
 
 class Misses(NamedTuple):
@@ -53,19 +77,21 @@ class Misses(NamedTuple):
     reasons: Mapping[str, str]
 
 
-def start_writes(
-    client: OpenSearch, generations: Sequence[Generation], batch: Sequence[Document]
-) -> list[PendingWrite]:
-    """Start to write the documents to each generation, in threads."""
-    return [
-        PendingWrite(generation, batch, _threads.submit(_write, client, generation, batch))
-        for generation in generations
-    ]
+@contextmanager
+def writers(client: OpenSearch, generations: Sequence[Generation]) -> Iterator[list[Writer]]:
+    """Yield a writer for each generation. The writers end with the block."""
+    writers = [Writer(client, generation) for generation in generations]
+    try:
+        yield writers
+    finally:
+        for writer in writers:
+            writer.end()
 
 
-def collect_misses(writes: Iterable[PendingWrite]) -> list[Misses]:
-    """Wait for the writes and return the misses. A write without an answer in time is a miss. Never raises."""
-    return [Misses(pending.generation, reasons) for pending in writes if (reasons := _result(pending))]
+def collect_misses(writers: Iterable[Writer]) -> list[Misses]:
+    """Wait for the writers, which must have ended, and return the misses. Never raises."""
+    until = time.monotonic() + TIMEOUT_SECONDS
+    return [misses for writer in writers if (misses := writer.misses(until)).reasons]
 
 
 def record_misses(connection: sa.Connection, misses: Iterable[Misses], batch: Sequence[Document]) -> None:
@@ -83,36 +109,38 @@ def record_misses(connection: sa.Connection, misses: Iterable[Misses], batch: Se
             connection.execute(INSERT_MISSES, values)
 
 
-def _result(pending: PendingWrite) -> Mapping[str, str]:
-    try:
-        return pending.reasons.result(TIMEOUT_SECONDS)
-    except TimeoutError:
-        _skip(pending.generation, "timeout")
-        return dict.fromkeys((document.consumer_id for document in pending.batch), "timeout")
-
-
 def _skip(generation: Generation, reason: str) -> None:
     """Skip a generation for a while, longer after each failure."""
     seconds = _backoffs[generation.index_name].pause()
     log.warning("generation_skipped", index=generation.index_name, seconds=seconds, reason=reason)
 
 
-def _write(client: OpenSearch, generation: Generation, batch: Sequence[Document]) -> Mapping[str, str]:
-    """Write the documents; return the reason for each document the generation did not take."""
-    ids = [document.consumer_id for document in batch]
+def _write(client: OpenSearch, generation: Generation, portions: Iterable[Sequence[Document]]) -> Mapping[str, str]:
+    """Write the portions, and refresh the index; return the reason for each document the generation did not take."""
+    ids: list[str] = []
+    reasons: dict[str, str] = {}
+    for portion in portions:
+        ids += [document.consumer_id for document in portion]
+        reasons |= _write_portion(client, generation, portion)
+    if generation.is_refreshed and len(reasons) < len(ids):
+        try:
+            refresh(client, generation.index_name, TIMEOUT_SECONDS)
+        except (OpenSearchException, IndexUnavailable) as error:
+            return _miss_all(generation, ids, error)
+    return reasons
+
+
+def _write_portion(client: OpenSearch, generation: Generation, portion: Sequence[Document]) -> Mapping[str, str]:
+    ids = [document.consumer_id for document in portion]
     if generation.document_version > mapping.DOCUMENT_VERSION:
         return dict.fromkeys(ids, "built by newer code than this worker's")
     if _backoffs[generation.index_name].is_pausing:
         return dict.fromkeys(ids, "skipped")
     alias = naming.write_alias(generation.index_name)
     try:
-        items = write(client, alias, fit_to_mapping(batch, generation.fields), TIMEOUT_SECONDS)
-        if generation.is_refreshed:
-            refresh(client, generation.index_name, TIMEOUT_SECONDS)
-    except (OpenSearchException, IndexUnavailable) as error:
-        reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
-        _skip(generation, reason)
-        return dict.fromkeys(ids, reason)
+        items = write(client, alias, fit_to_mapping(portion, generation.fields), TIMEOUT_SECONDS)
+    except OpenSearchException as error:
+        return _miss_all(generation, ids, error)
     reasons = {
         consumer_id: item.error_kind for consumer_id, item in zip(ids, items, strict=True) if not item.is_indexed
     }
@@ -121,3 +149,12 @@ def _write(client: OpenSearch, generation: Generation, batch: Sequence[Document]
     else:
         _backoffs.pop(generation.index_name, None)
     return reasons
+
+
+def _miss_all(
+    generation: Generation, ids: Sequence[str], error: OpenSearchException | IndexUnavailable
+) -> dict[str, str]:
+    """Skip the generation for a while; return the error as the reason for each document."""
+    reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
+    _skip(generation, reason)
+    return dict.fromkeys(ids, reason)

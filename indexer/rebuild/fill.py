@@ -5,7 +5,8 @@ is written again. Changes made meanwhile reach the index by the drains: the inde
 document, whichever writer comes last.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
@@ -19,6 +20,8 @@ from infra.index import documents, mapping, naming
 
 SLICE_ROWS = 4_000
 """Consumers of a slice. Small slices let all workers finish at about the same time."""
+PAGE_BYTES = 8 * 1024 * 1024
+"""Approximate size of a page: a page of large documents has fewer rows, because live changes wait for the page."""
 HOPELESS_DOCUMENTS = 20
 """If a page of at least this many documents is refused as a whole, the index would refuse all further documents too."""
 
@@ -59,6 +62,8 @@ class Page(NamedTuple):
     failed: list[Document]
     """The consumers of `failures`, each with an empty source."""
     last_id: str | None
+    is_last: bool
+    """Whether the page has all remaining consumers of the slice."""
 
 
 def divide_table(connection: sa.Connection, generation_id: int) -> None:
@@ -67,7 +72,7 @@ def divide_table(connection: sa.Connection, generation_id: int) -> None:
 
 
 def write_page(connection: sa.Connection, client: OpenSearch, rows: int) -> bool:
-    """Write up to `rows` consumers of a free slice in a transaction; return False if no slice is free.
+    """Write a page of a free slice, up to `rows` consumers, in a transaction; return False if no slice is free.
 
     Consumers without a document, or with a refused document, become misses.
 
@@ -86,12 +91,12 @@ def write_page(connection: sa.Connection, client: OpenSearch, rows: int) -> bool
         misses = standby.Misses(generation, page.failures | _refused(page.documents, items))
         standby.record_misses(connection, [misses], [*page.documents, *page.failed])
         count = len(page.documents) + len(page.failed)
-        progress = {"position": page.last_id or part.position, "documents": count, "done": count < rows}
+        progress = {"position": page.last_id or part.position, "documents": count, "done": page.is_last}
         connection.execute(ADVANCE, progress | {"generation_id": part.id, "number": part.number})
     return True
 
 
-def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
+def _read(connection: sa.Connection, values: Mapping[str, Any]) -> Page:
     """Read the rows of a page, and make their documents."""
     try:
         with connection.begin_nested():
@@ -102,17 +107,22 @@ def _read(connection: sa.Connection, values: dict[str, object]) -> Page:
         unreadable = connection.execute(VERSIONS, values)
         failed = [Document(row.environment_id, row.id, row.version, b"") for row in unreadable]
         failures = {document.consumer_id: logs.error_kind(error) for document in failed}
-        return Page([], failures, failed, failed[-1].consumer_id)
-    page, failures, failed = [], {}, []
+        return Page([], failures, failed, failed[-1].consumer_id, is_last=False)
+    page: list[Document] = []
+    failures, failed, last_id, size = {}, [], None, 0
     for row in rows:
         consumer, audience_ids = claims.StoredConsumer.from_row(row)
         key = (consumer.environment_id, consumer.id, consumer.version)
         try:
             page.append(Document(*key, documents.document(consumer, audience_ids)))
+            size += len(page[-1].source)
         except Exception as error:  # noqa: BLE001 (the remaining rows of the page are written after any error)
             failures[consumer.id] = type(error).__name__
             failed.append(Document(*key, b""))
-    return Page(page, failures, failed, rows[-1].id if rows else None)
+        last_id = consumer.id
+        if size >= PAGE_BYTES:
+            return Page(page, failures, failed, last_id, is_last=False)
+    return Page(page, failures, failed, last_id, is_last=len(rows) < values["rows"])
 
 
 def _refused(page: list[Document], items: list[Item]) -> dict[str, str]:

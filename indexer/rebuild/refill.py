@@ -6,9 +6,10 @@ from typing import Any
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import fit_to_mapping, raise_if_unavailable, refresh, write
+from indexer.drain.bulk import Document, fit_to_mapping, raise_if_unavailable, refresh, write
 from indexer.drain.claims import Generation, Versions
-from indexer.drain.round import read_documents
+from indexer.drain.portions import Failure, read_documents
+from indexer.rebuild.fill import PAGE_BYTES
 from infra.index import mapping, naming
 
 # In the state `filling`, misses wait until the index is full.
@@ -37,7 +38,7 @@ def with_misses(connection: sa.Connection) -> list[Generation]:
 
 
 def write_misses(connection: sa.Connection, client: OpenSearch, generation: Generation, rows: int) -> dict[str, str]:
-    """Write up to `rows` misses of a generation, and refresh the index, in a transaction.
+    """Write up to `rows` misses of a generation, of up to `PAGE_BYTES`, and refresh the index, in a transaction.
 
     A document refused by the live generation too keeps an outbox row, and returns with that row: the miss is deleted.
 
@@ -52,7 +53,7 @@ def write_misses(connection: sa.Connection, client: OpenSearch, generation: Gene
         misses = connection.execute(LOCK_MISSES, {"generation_id": generation.id, "rows": rows}).all()
         if not misses:
             return {}
-        documents, failures = read_documents(connection, _newest(misses))
+        documents, failures = _read(connection, _newest(misses))
         alias = naming.write_alias(generation.index_name)
         items = write(client, alias, fit_to_mapping(documents, generation.fields))
         raise_if_unavailable(items)
@@ -63,14 +64,31 @@ def write_misses(connection: sa.Connection, client: OpenSearch, generation: Gene
             if item.is_refused
         }
         refused |= {failure.consumer_id: failure.reason.partition(":")[0] for failure in failures}
+        written = {document.consumer_id for document in documents} | {failure.consumer_id for failure in failures}
         for consumer_id in connection.execute(IN_OUTBOX, {"ids": list(refused)}).scalars():
             del refused[consumer_id]
         for statement, ids in (
-            (DELETE, [miss.id for miss in misses if miss.consumer_id not in refused]),
+            (DELETE, [miss.id for miss in misses if miss.consumer_id in written - refused.keys()]),
             (RETRY_LATER, [miss.id for miss in misses if miss.consumer_id in refused]),
         ):
             connection.execute(statement, {"generation_id": generation.id, "ids": ids})
     return refused
+
+
+def _read(connection: sa.Connection, versions: Versions) -> tuple[list[Document], list[Failure]]:
+    """Make documents of the consumers, in order, up to `PAGE_BYTES`."""
+    page: list[Document] = []
+    failures: list[Failure] = []
+    size = 0
+    for made in read_documents(connection, versions, is_alone=len(versions) == 1):
+        if isinstance(made, Failure):
+            failures.append(made)
+            continue
+        page.append(made)
+        size += len(made.source)
+        if size >= PAGE_BYTES:
+            break
+    return page, failures
 
 
 def _newest(misses: Sequence[sa.Row[Any]]) -> Versions:

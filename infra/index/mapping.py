@@ -11,7 +11,7 @@ import msgspec
 
 from infra.index.analysis import ANALYSIS
 
-DOCUMENT_VERSION = 3
+DOCUMENT_VERSION = 4
 """Must rise with every change to the content of documents. A worker never writes a generation with a higher version."""
 
 

@@ -5,7 +5,7 @@ Documents and queries use the same functions, so both always agree.
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
@@ -21,9 +21,10 @@ MAX_VALUE_LENGTH = 255
 """Characters of a condition's value."""
 MAX_TERM_LENGTH = 3 * MAX_VALUE_LENGTH
 """Characters of an indexed text after case folding, which can triple the length."""
-CHUNK_LENGTH = 4096
-"""Characters of a chunk. Longer text is cut into chunks for CONTAINS. Chunks overlap by `MAX_TERM_LENGTH`, so that a
-match cannot be lost at a cut."""
+MAX_CONTENTS_BYTES = 2048
+"""Bytes of a consumer's metadata for CONTAINS, because the index splits every character of it into trigrams: 15 KB
+take the index 20 times as long as all further fields of a document. A text counts in UTF-8 after case folding, with the
+12 bytes of its path's code."""
 MAX_DIGITS, EXPONENT_OFFSET = 1000, 50_000
 """Significant digits of a number's term, and the offset that makes every exponent positive."""
 DIGITS_COMPLEMENT = str.maketrans("0123456789", "9876543210")
@@ -40,7 +41,7 @@ class Terms(msgspec.Struct):
     """For each field with a value: the path alone (for EXISTS), and the path with the text."""
     numbers: list[str]
     contents: list[str]
-    """For CONTAINS: the code of the path with the text, in chunks if the text is long."""
+    """For CONTAINS: the code of the path with the text."""
 
 
 def fold(text: str) -> str:
@@ -103,9 +104,25 @@ def terms(values: Mapping[str, Any], metadata: str | None) -> Terms:
         else:
             _add(collected, path, value)
     if metadata is not None:
-        _add(collected, METADATA, _decode(metadata))
-        collected.texts[:] = dict.fromkeys(collected.texts)
+        inner = Terms([], [], [])
+        _add(inner, METADATA, _decode(metadata))
+        collected.texts += dict.fromkeys(inner.texts)
+        collected.numbers += dict.fromkeys(inner.numbers)
+        collected.contents += _shortest(inner.contents, MAX_CONTENTS_BYTES)
     return collected
+
+
+def _shortest(texts: Iterable[str], limit: int) -> list[str]:
+    """Return the shortest texts, without duplicates, up to a number of bytes. The last text may be cut."""
+    shortest: list[str] = []
+    for text in sorted(dict.fromkeys(texts), key=len):
+        encoded = text.encode()
+        if len(encoded) > limit:
+            cut = encoded[:limit].decode(errors="ignore")
+            return [*shortest, cut] if len(cut) > CODE_LENGTH else shortest
+        shortest.append(text)
+        limit -= len(encoded)
+    return shortest
 
 
 def _add(collected: Terms, path: str, value: Any) -> None:
@@ -132,7 +149,4 @@ def _add_text(collected: Terms, path: str, text: str) -> None:
     folded = fold(text)
     if len(folded) <= MAX_TERM_LENGTH:
         collected.texts.append(f"{path}\0{folded}")
-        collected.contents.append(path_code(path) + folded)
-        return
-    begins = range(0, len(folded) - MAX_TERM_LENGTH, CHUNK_LENGTH - MAX_TERM_LENGTH)
-    collected.contents.extend(path_code(path) + folded[begin : begin + CHUNK_LENGTH] for begin in begins)
+    collected.contents.append(path_code(path) + folded)

@@ -9,7 +9,7 @@ from greenlet import getcurrent, greenlet
 from opensearchpy.exceptions import OpenSearchException
 from sqlalchemy.exc import DBAPIError
 
-from indexer.drain import claims
+from indexer.drain import claims, portions
 from indexer.drain import round as drain
 from indexer.drain.bulk import IndexUnavailable
 from indexer.drain.round import drain_round
@@ -17,7 +17,7 @@ from tests.indexer.conftest import Pipeline
 
 STEPS = {
     "claim": (claims, "claim"),
-    "read": (drain, "read_documents"),
+    "read": (portions, "read_documents"),
     "write": (drain, "write_documents"),
     "refresh": (drain, "refresh"),
     "forget": (drain, "forget"),

@@ -20,7 +20,8 @@ from tests.service import Database
 
 FILL_OUTBOX: LiteralString = """
     INSERT INTO outbox (environment_id, consumer_id, version, lane)
-    SELECT env, 'cons_' || lpad((env * 1000000 + n + CASE :lane WHEN 'bulk' THEN 500000 ELSE 0 END)::text, 26, '0'),
+    SELECT env, 'cons_' || lpad(
+            (CAST(env AS bigint) * 1000000 + n + CASE :lane WHEN 'bulk' THEN 500000 ELSE 0 END)::text, 26, '0'),
         1, :lane
     FROM generate_series(CAST(:first AS int), :last) AS env, generate_series(1, :each) AS n"""
 

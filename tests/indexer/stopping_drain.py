@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from indexer.drain import claims
+from indexer.drain import claims, portions
 from indexer.drain import round as drain
 from indexer.drain.round import drain_round
 from infra import settings
@@ -17,7 +17,7 @@ from infra.index.client import open_writer
 STEPS = {
     "claimed": (claims, "claim"),
     "aimed": (claims, "targets"),
-    "read": (drain, "read_documents"),
+    "read": (portions, "read_documents"),
     "written": (drain, "write_documents"),
     "refreshed": (drain, "refresh"),
     "forgotten": (claims, "delete_indexed"),

@@ -10,6 +10,7 @@ from opensearchpy import OpenSearch
 from indexer.drain import claims, loop
 from indexer.drain.loop import Drainer
 from indexer.drain.round import Round, drain_round
+from indexer.drain.round_robin import RoundRobin
 from infra.backoff import Backoff
 from infra.database.engine import CONNECT_ARGS, open_engine
 from infra.index.client import TextSerializer
@@ -28,9 +29,11 @@ def round_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of rows requested by each round."""
     sizes: list[int] = []
 
-    def drain_and_record(connection: sa.Connection, client: OpenSearch, lane: str, rows: int) -> Round:
+    def drain_and_record(
+        connection: sa.Connection, client: OpenSearch, lane: str, rows: int, turns: RoundRobin
+    ) -> Round:
         sizes.append(rows)
-        return drain_round(connection, client, lane, rows)
+        return drain_round(connection, client, lane, rows, turns)
 
     monkeypatch.setattr(loop, "drain_round", drain_and_record)
     return sizes

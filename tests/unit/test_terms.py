@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.index.terms import CODE_LENGTH, MAX_VALUE_LENGTH, fold, number_term, path_code, terms, text_term
+from infra.index.terms import CODE_LENGTH, MAX_CONTENTS_BYTES, fold, number_term, path_code, terms, text_term
 from tests.filter_reference import caseless
 
 LUCENE_BYTES = 32_766
@@ -76,27 +76,8 @@ def test_folding_is_the_caseless_form_and_idempotent(text: str) -> None:
 
 
 def test_folding_triples_the_length_at_most() -> None:
-    """The maximum length of a value and the overlap of pieces depend on this factor."""
+    """The maximum length of a value depends on this factor."""
     assert max(len(fold(character * 4)) for character in CHARACTERS) == 3 * 4
-
-
-@given(st.text(min_size=1, max_size=MAX_VALUE_LENGTH), st.integers(0, 12_000), st.sampled_from(["x", "ﬃ", "é", "💥"]))
-@settings(max_examples=300, deadline=None)
-def test_substring_of_a_long_text_is_in_one_of_its_pieces(needle: str, before: int, filler: str) -> None:
-    text = filler * before + needle + filler * 12_000
-    pieces = terms({"a": text}, None).contents
-    inside = fold(needle) in fold(text)
-    assert any(fold(needle) in piece.removeprefix(path_code("a")) for piece in pieces) == inside
-
-
-@pytest.mark.parametrize("length", [0, 1, 764, 765, 766, 4095, 4096, 4097, 7427, 7428, 100_000])
-def test_pieces_of_a_text_cover_it(length: int) -> None:
-    text = "".join(chr(0x4E00 + index % 20_000) for index in range(length))
-    whole = ""
-    for piece in (piece.removeprefix(path_code("a")) for piece in terms({"a": text}, None).contents):
-        overlap = next((size for size in range(min(len(piece), len(whole)), 0, -1) if whole.endswith(piece[:size])), 0)
-        whole += piece[overlap:]
-    assert whole == text
 
 
 values = st.recursive(
@@ -113,6 +94,32 @@ LONG = [
     {"": {"": {"": ""}}},
     {"a": [[[[[["x" * 30_000]]]]]]},
 ]
+
+
+def contents(metadata: object) -> list[str]:
+    return terms({}, msgspec.json.encode(metadata).decode()).contents
+
+
+@given(st.dictionaries(st.text(max_size=10), values | st.text(max_size=2000), max_size=20) | st.sampled_from(LONG))
+@settings(max_examples=200, deadline=None)
+def test_contents_of_metadata_have_2_kib_at_most(metadata: dict[str, object]) -> None:
+    assert sum(len(one.encode()) for one in contents(metadata)) <= MAX_CONTENTS_BYTES
+
+
+def test_short_texts_of_metadata_are_searched_before_long_texts() -> None:
+    long = "Straße " * 400
+    texts = contents({"a": long, "b": "Gold", "c": [True, "x" * 300, "Gold", "Gold"]})
+    short = [("b", "gold"), ("c", "true"), ("c", "gold"), ("c", "x" * 300)]
+    assert texts[:-1] == [path_code(f"metadata.{key}") + text for key, text in short]
+    assert (path_code("metadata.a") + fold(long)).startswith(texts[-1])
+    # The cut text fills the limit, up to a part of a character.
+    assert sum(len(one.encode()) for one in texts) > MAX_CONTENTS_BYTES - 4
+
+
+def test_long_text_beside_2_kib_of_shorter_texts_is_not_searched() -> None:
+    texts = {f"k{number}": "x" * 244 for number in range(8)}
+    assert len(contents(texts)) == 8
+    assert contents(texts | {"long": "y" * 245}) == contents(texts)
 
 
 @given(st.dictionaries(st.text(max_size=10), values, max_size=6) | st.sampled_from(LONG))
