@@ -51,6 +51,7 @@ def expunge(database: Database) -> None:
     wait_until(lambda: not _keeps_history(database, index), timeout=60, what="the end of the history", interval=0.5)
     indices.forcemerge(index=index, params={"only_expunge_deletes": "true"})
     indices.flush(index=index, params={"force": "true"})
+    indices.refresh(index=index)
 
 
 def _keeps_history(database: Database, index: str) -> bool:
