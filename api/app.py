@@ -18,11 +18,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from api import health, metrics
 from api.audiences.routes import AudienceController
 from api.auth import Keys, caller_of, requester_of
-from api.budget import Budget
+from api.budget import Budget, Requests
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import FirstPages
-from api.edge import edge
+from api.edge import AT_END, edge
 from api.errors import HANDLERS
 from api.freshness import Freshness
 from api.inputs import parameters, payload
@@ -40,6 +40,7 @@ from api.room import Room
 from api.route_options import options_of
 from api.scopes import authorize
 from api.seals import Seals
+from api.server.slots import max_connections
 from api.transactions import Transaction, Transactions
 from api.turns import Turns
 from api.unauthorized import authenticate_limited
@@ -99,7 +100,7 @@ def route_handlers() -> list[ControllerRouterHandler]:
 
 
 async def admit(request: AnyRequest) -> None:
-    """Check the key, the rate limit and the scopes of a request to the API.
+    """Check the key, the rate limit and the scopes of a request to the API, and count the requests in progress.
 
     Runs before the handler. A guard of Litestar would do the same, but Litestar copies the whole handler for each.
     """
@@ -111,6 +112,7 @@ async def admit(request: AnyRequest) -> None:
         options = options_of(request.route_handler)
         await limit(request, options.limit)
         authorize(request, options)
+    request.scope["state"][AT_END] = request.app.state.requests.enter(requester_of(request).counted_as)
 
 
 async def allow(message: Message, scope: Scope) -> None:
@@ -136,6 +138,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         # The other half of the pool is for other environments, and for keys that are not known yet.
         connections=max(1, chosen.database_pool // 2),
     )
+    app.state.requests = Requests(max_connections(chosen.database_pool) // 4)
     app.state.search = open_reader(chosen)
     app.state.first_pages = FirstPages()
     app.state.turns, app.state.room = Turns(), Room()

@@ -6,9 +6,10 @@ gets a 429. A gate is a counter in memory, so a free place costs microseconds. E
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
@@ -77,9 +78,7 @@ class Gate:
             raise
         if not turn.done():
             line.waiting.remove(turn)
-            message = f"Maximum of {self._noun} at the same time: {self._places}. Send fewer requests at the same time"
-            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            raise Problem(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_REQUESTS, message=message, headers=headers)
+            raise _too_many(self._noun, self._places)
 
     def _leave(self, key: str, line: _Line) -> None:
         if line.waiting:
@@ -88,6 +87,41 @@ class Gate:
         line.running -= 1
         if not line.running:
             del self._lines[key]
+
+
+class Requests:
+    """The requests in progress. Each holds a connection, so the requests of an environment must not hold all."""
+
+    def __init__(self, places: int) -> None:
+        """Count requests.
+
+        Args:
+            places: requests with the same key that may be in progress.
+        """
+        self._places = places
+        self._running: Counter[str] = Counter()
+
+    def enter(self, key: str) -> Callable[[], None]:
+        """Count a request. Call the result when the request has ended.
+
+        Raises:
+            Problem: 429 if too many requests with the key are in progress.
+        """
+        if self._running[key] >= self._places:
+            raise _too_many("requests of an environment", self._places)
+        self._running[key] += 1
+        return partial(self._leave, key)
+
+    def _leave(self, key: str) -> None:
+        self._running[key] -= 1
+        if not self._running[key]:
+            del self._running[key]
+
+
+def _too_many(noun: str, places: int) -> Problem:
+    message = f"Maximum of {noun} at the same time: {places}. Send fewer requests at the same time"
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_REQUESTS, message=message, headers=headers)
 
 
 class Budget:

@@ -28,6 +28,8 @@ REFUSAL = "refusal"
 """The key in the scope's state for the status of a request that the server could not parse."""
 OPERATIONS = "is_for_operators"
 """The key in the scope's state for whether the request came to METRICS_PORT."""
+AT_END = "at_end"
+"""The key in the scope's state for a function that is called when the request has ended."""
 NOT_CANONICAL = re.compile(rb"//|/\.\.?(?:/|$)|%(?:2[DdEeFf]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])")
 """An empty or dot segment, or an encoded character that needs no encoding (RFC 3986, section 6.2.2), or `%2F`.
 
@@ -78,6 +80,8 @@ def edge(app: ASGIApp, metrics: Metrics, operations_port: int) -> ASGIApp:
                 await app(scope, body.receive, send_with_headers)
         finally:
             body.close()
+            if at_end := state.get(AT_END):
+                at_end()
             _record(scope, metrics, CLIENT_GONE if body.failed else status, time.perf_counter() - started)
 
     return serve

@@ -1,7 +1,7 @@
 """The server of the API: `python -m api.server`.
 
-The main process listens on two ports and starts API_WORKERS processes, which accept the connections. A process that
-ends or hangs is replaced. Clients use PORT; METRICS_PORT has `/metrics` and `/health/…`, for operators.
+The main process binds two ports and starts API_WORKERS processes. All of them accept connections of both ports, and a
+hanging or ended process is replaced. Clients use PORT; operators find `/metrics` and `/health/…` on METRICS_PORT.
 """
 
 import errno
@@ -16,7 +16,7 @@ from infra import logs, settings
 
 BACKLOG = 256
 STOP_SECONDS = 5
-"""Requests that run longer are cancelled when the server stops."""
+"""Time for running requests when the server stops; then the requests are cancelled."""
 
 
 def serve(application: str = "api.app:create_app") -> None:

@@ -1,8 +1,8 @@
 """A connection of a client: HTTP/1.1 with limits on sizes and times (contract.md §1).
 
 uvicorn's protocol parses the requests and runs the application. This class adds limits on the path, the headers and the
-requests sent ahead of their responses; deadlines for a client that sends or receives slowly; and, for a malformed
-request, a response of the application, with the envelope and a request id.
+requests sent ahead of their responses, and deadlines for slow clients. A malformed request gets its response from the
+application, with the envelope and a request id.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ MAX_HEADERS = 100
 MAX_AHEAD = 16
 """Requests that a client may send before the response to an earlier request."""
 PACE_BYTES = 64 * 1024
-"""A client must send or receive so many bytes of a body, or the remaining bytes, in each period of CLIENT_SECONDS."""
+"""A client must send or receive so many bytes of a body, or its rest, in each period of CLIENT_SECONDS."""
 MAX_PERIODS = 12
 """A request body must be complete after so many periods."""
 MAX_IGNORED_BYTES = 16 * 1024 * 1024
@@ -68,7 +68,7 @@ class Connection(HttpToolsProtocol):
         self._socket: asyncio.Transport
         self._in_headers = self._in_body = False
         self._ignores_input = False
-        """Whether the request is refused or the connection closes: nothing that the client still sends is read."""
+        """Whether the request is refused, or the connection closes: further bytes of the client are dropped."""
         self._messages = self._header_bytes = self._unparsed_bytes = self._body_bytes = 0
         self._method: str | None = None
         self._reading: asyncio.TimerHandle | None = None
@@ -93,6 +93,7 @@ class Connection(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         is_between, messages = not (self._in_headers or self._in_body), self._messages
+        body_bytes = self._body_bytes if self._in_body else None
         try:
             self.parser.feed_data(self._with_parsed_method(data) if is_between else data)
         except httptools.HttpParserUpgrade:
@@ -101,8 +102,9 @@ class Connection(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause.status if isinstance(cause, _Refused) else HTTPStatus.BAD_REQUEST)
         else:
-            # Counted only if the chunk has no bytes of an earlier request.
-            if self._in_headers and self._messages <= messages + is_between:
+            # Headers, unless the chunk has bytes of an earlier request; of a body, chunks without content (trailers).
+            is_head = self._in_headers and self._messages <= messages + is_between
+            if is_head or (self._in_body and self._body_bytes == body_bytes):
                 self._unparsed_bytes += len(data)
                 if self._unparsed_bytes - len(self.url) > MAX_HEAD_BYTES:
                     self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -130,7 +132,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self.scope["method"], self._method = self._method or self.scope["method"], None
-        self._in_headers, self._in_body = False, True
+        self._in_headers, self._in_body, self._unparsed_bytes = False, True, 0
         self._stop_reading_timer()
 
     def on_body(self, body: bytes) -> None:
@@ -245,7 +247,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False  # an earlier request is being answered, and its response is the last
 
     def _answer(self, status: HTTPStatus) -> None:
-        """Start a request that the application answers with the status."""
+        """Start a request in place of the refused one: the application answers with the status."""
         if not self._in_headers:
             super().on_message_begin()
         self._in_headers = False
@@ -267,7 +269,7 @@ class Connection(HttpToolsProtocol):
         self._start_asgi_task(self.cycle, self.app)
 
     def _with_parsed_method(self, data: bytes) -> bytes:
-        """Replace a method that the parser does not know, so that the application answers 405, as to any method."""
+        """Replace a method unknown to the parser, so that the application answers 405."""
         method = data[: max(data.find(b" ", 0, 33), 0)]
         if method in _PARSED_METHODS or not _METHOD.fullmatch(method):
             return data

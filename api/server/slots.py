@@ -1,8 +1,8 @@
-"""The number of open connections of a process is bounded below the file descriptors it may open.
+"""The number of open connections of a process is bounded below its limit of file descriptors.
 
-When all slots are in use, a new connection takes the slot of the connection that has kept the server waiting longest:
-first of those between two requests or without complete headers, then of those in the middle of a body. So clients that
-connect and stay silent cannot keep others out. A connection whose request is being processed keeps its slot.
+If all slots are in use, a new connection takes the slot of the connection with the longest wait for its client: a wait
+for a request first, then a wait for a body. So silent clients cannot keep others out. A connection with a running
+request keeps its slot.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ import structlog
 log = structlog.get_logger()
 
 MAX_CONNECTIONS = 1024
-"""Upper limit of the connections of a process, however many descriptors it may open."""
+"""The most connections of a process, for any limit of descriptors."""
 MIN_CONNECTIONS = 16
 OTHER_DESCRIPTORS = 120
-"""Descriptors for everything except clients and pooled database connections: OpenSearch (up to 64), Redis, files."""
+"""Descriptors for OpenSearch (up to 64), Redis and files; those of the database pool are added."""
 LOG_SECONDS = 10.0
 
 
 def max_connections(database_pool: int) -> int:
-    """Return the number of connections that a process may hold, from its limit of open files."""
+    """Return the number of slots of this process, computed from its limit of open files."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -30,20 +30,20 @@ def max_connections(database_pool: int) -> int:
 
 
 class Slots:
-    """The slots of a process. Connections are known by their transports."""
+    """The slots of a process. A connection is identified by its transport."""
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
         self._open = 0
-        # Dicts keep the order of insertion: the first entry has waited longest.
+        # A dict keeps the order of insertion: the first entry has the longest wait.
         self._between_requests: dict[asyncio.Transport, None] = {}
         self._inside_body: dict[asyncio.Transport, None] = {}
         self._log_after = 0.0
 
     def take(self, transport: asyncio.Transport) -> None:
-        """Give a slot to a new connection. If all are in use, close the connection that has waited longest.
+        """Give a slot to a new connection. If all are in use, close the connection with the longest wait.
 
-        If no connection waits for its client, the new connection is closed.
+        If no connection waits for its client, close the new connection.
         """
         if self._open >= self._maximum:
             waiting = self._between_requests or self._inside_body
@@ -58,19 +58,19 @@ class Slots:
         self.process(transport)
 
     def await_request(self, transport: asyncio.Transport) -> None:
-        """Note that a connection waits for its client to send a request."""
+        """Begin a connection's wait for a request."""
         if transport not in self._between_requests:
             self.process(transport)
             self._between_requests[transport] = None
 
     def await_body(self, transport: asyncio.Transport) -> None:
-        """Note that a connection waits for its client to send a body."""
+        """Begin a connection's wait for a body."""
         if transport not in self._inside_body:
             self.process(transport)
             self._inside_body[transport] = None
 
     def process(self, transport: asyncio.Transport) -> None:
-        """Note that a connection does not wait for its client."""
+        """End a connection's wait."""
         self._between_requests.pop(transport, None)
         self._inside_body.pop(transport, None)
 

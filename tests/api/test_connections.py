@@ -1,6 +1,7 @@
 """Clients that are silent, slow or malformed: they are closed or refused, and do not keep others out."""
 
 import itertools
+import select
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.api.raw_http import Answer, connect, exchange, open_connections, parsed, read_to_end, send_slowly
-from tests.service import Account, Service
+from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
 DESCRIPTORS, CONNECTIONS = 300, 320
@@ -54,30 +55,61 @@ def post(account: Account, *headers: str) -> bytes:
     return "\r\n".join([*lines, f"Authorization: {account.live.headers['authorization']}", "", ""]).encode()
 
 
+@pytest.fixture
+def neighbour(service: Service) -> Iterator[Account]:
+    with new_account(service) as made:
+        yield made
+
+
+def read_list(service: Service, account: Account) -> int:
+    headers = {"Authorization": account.live.headers["Authorization"]}
+    return httpx.get(f"{service.url}/api/v1/consumers", headers=headers, timeout=30).status_code
+
+
 @pytest.mark.parametrize("kind", ["nothing", "half of the headers", "half of a body"])
-def test_waiting_connections_do_not_keep_others_out(narrow: Service, account: Account, kind: str) -> None:
+def test_waiting_connections_do_not_keep_others_out(
+    narrow: Service, account: Account, neighbour: Account, kind: str
+) -> None:
     sent = {
         "nothing": b"",
         "half of the headers": GET,
         "half of a body": post(account, "Content-Length: 100") + b"[",
     }[kind]
-    path = f"{narrow.url}/api/v1/consumers"
-    authorization = {"Authorization": account.live.headers["authorization"]}
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
             stack.enter_context(connect(narrow.url)).sendall(sent)
-        assert {httpx.get(path, headers=authorization, timeout=30).status_code for _ in range(20)} == {200}
+        assert {read_list(narrow, neighbour) for _ in range(20)} == {200}
         assert httpx.get(f"{narrow.operations_url}/health/ready").status_code == 200
     assert "connection_slots_full" in narrow.log("api")
 
 
-def test_connection_in_use_keeps_its_slot(narrow: Service, account: Account) -> None:
+def get_orders(account: Account) -> bytes:
     lines = ["GET /api/v1/orders HTTP/1.1", "Host: x", "Connection: close"]
-    lines.append(f"Authorization: {account.live.headers['authorization']}")
+    return "\r\n".join([*lines, f"Authorization: {account.live.headers['authorization']}", "", ""]).encode()
+
+
+def test_running_requests_of_a_merchant_leave_connections_for_others(
+    narrow: Service, account: Account, neighbour: Account
+) -> None:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(narrow.url)) for _ in range(DESCRIPTORS // 4)]
+        with account.database.engine.begin() as transaction:
+            transaction.execute(sa.text("LOCK TABLE orders"))  # until the end of the transaction, the requests wait
+            for connection in connections:
+                connection.sendall(get_orders(account))
+            wait_until(lambda: select.select(connections, [], [], 0)[0], what="a refusal")
+            assert read_list(narrow, neighbour) == 200
+        answers = [parsed(read_to_end(connection)) for connection in connections]
+    refused = [answer.json["message"] for answer in answers if answer and answer.status == 429]
+    assert any("Maximum of requests of an environment at the same time: 42" in message for message in refused)
+    assert read_list(narrow, account) == 200
+
+
+def test_connection_in_use_keeps_its_slot(narrow: Service, account: Account) -> None:
     with connect(narrow.url) as connection, ExitStack() as stack:
         with account.database.engine.begin() as transaction:
             transaction.execute(sa.text("LOCK TABLE orders"))  # until the end of the transaction, the request waits
-            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+            connection.sendall(get_orders(account))
             wait_until(lambda: transaction.execute(IS_WAITING).scalar_one(), what="the request")
             for _ in range(CONNECTIONS):
                 stack.enter_context(connect(narrow.url))
