@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @contextmanager
 def start(folder: Path) -> Iterator[subprocess.Popen[str]]:
     command = [str(Path(sys.executable).with_name("consumers")), "up"]
-    environ = os.environ | {"LOCAL_DIR": str(folder), "PORT": str(ports.pick())}
+    environ = os.environ | {"LOCAL_DIR": str(folder), "PORT": str(ports.pick()), "METRICS_PORT": str(ports.pick())}
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as running:
         try:
             yield running

@@ -1,34 +1,28 @@
-"""Settings that are invalid are reported with the name of the variable."""
-
-from pathlib import Path
+"""Settings that depend on each other."""
 
 import pytest
 
-from infra import settings
+from infra.settings import SettingsError, load
 
-ADDRESSES = {
-    "DATABASE_URL": "postgresql://127.0.0.1/consumers",
-    "REDIS_URL": "redis://127.0.0.1",
-    "OPENSEARCH_URL": "https://127.0.0.1",
-}
+ADDRESSES = {"DATABASE_URL": "postgresql://there", "REDIS_URL": "redis://there", "OPENSEARCH_URL": "http://there"}
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "problem"),
+    ("ports", "operations_port"),
     [
-        (
-            "OPENSEARCH_CA",
-            "/nowhere.pem",
-            "OPENSEARCH_CA is invalid: /nowhere.pem is not a file with certificates in PEM",
-        ),
-        ("OPENSEARCH_CA", __file__, f"OPENSEARCH_CA is invalid: {__file__} is not a file with certificates in PEM"),
-        ("OPENSEARCH_URL", "search.example.com:9200", "OPENSEARCH_URL is invalid: "),
-        ("REDIS_URL", "valkey://127.0.0.1", "REDIS_URL is invalid: "),
-        ("DATABASE_POOL", "0", "DATABASE_POOL is invalid: "),
+        ({}, 9000),
+        ({"PORT": "8001"}, 9001),
+        ({"METRICS_PORT": "9100"}, 9100),
+        ({"PORT": "9000", "METRICS_PORT": "8000"}, 8000),
     ],
 )
-def test_invalid_variable_is_named(tmp_path: Path, name: str, value: str, problem: str) -> None:
-    environ = ADDRESSES | {"LOCAL_DIR": str(tmp_path), name: value}
-    with pytest.raises(settings.SettingsError) as failure:
-        settings.load(environ)
-    assert str(failure.value).startswith(problem)
+def test_port_for_operators_is_near_that_for_clients(ports: dict[str, str], operations_port: int) -> None:
+    assert load(ADDRESSES | ports).operations_port == operations_port
+
+
+@pytest.mark.parametrize(
+    "ports", [{"METRICS_PORT": "8000"}, {"PORT": "65000"}, {"METRICS_PORT": "0"}, {"METRICS_PORT": "x"}]
+)
+def test_unusable_port_for_operators_is_refused(ports: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="METRICS_PORT is invalid"):
+        load(ADDRESSES | ports)
