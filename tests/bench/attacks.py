@@ -9,6 +9,7 @@ from functools import cache, partial
 from random import Random
 from typing import Any, NamedTuple
 
+from infra.accounts.key_secrets import new_secret
 from tests.bench import population, wire
 from tests.bench.crowd import Rows, crowd
 from tests.bench.loads import Held, Load, Requests
@@ -21,6 +22,7 @@ READ_SECONDS, BATCH_SECONDS = (60 / LIMITS[name] for name in ("reads", "batch"))
 BATCH = 500
 LARGE_BATCHES, METADATA_KEYS, METADATA_LETTERS = 12, 30, 500
 CONNECTIONS = 320
+LIVE = "sk_live_"
 HALF_SENT_BYTES = 200_000
 
 Prepare = Callable[[Account, Merchant], Load]
@@ -183,9 +185,10 @@ def random_keys(_: Account, merchant: Merchant) -> Load:
 
 
 def _random_key(merchant: Merchant, number: int) -> bytes:
-    prefix = "sk_live_"
-    text = _letters(Random(number), len(merchant.key) - len(prefix))
-    return merchant._replace(key=prefix + text).get("/consumers?first=20")
+    """Return a request with an unknown key, which is well-formed every other time."""
+    secret = new_secret(LIVE)
+    key = secret if number % 2 else LIVE + _letters(Random(number), len(secret) - len(LIVE))
+    return merchant._replace(key=key).get("/consumers?first=20")
 
 
 def metrics(_: Account, merchant: Merchant) -> Load:

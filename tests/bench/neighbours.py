@@ -33,6 +33,8 @@ CALM_SECONDS, CALM_MILLISECONDS, CALM_REQUESTS = 60.0, 200, 5
 """The service is calm again after this number of fast lists in a row, without a waiting change."""
 VICTIMS_CONSUMERS, ENVIRONMENTS = 5_000, 1_100
 DESCRIPTORS = 300
+ADDRESS_LIMIT = {"LIMIT_UNAUTHORIZED": "60"}
+"""The default, because services of tests have no limit for requests without a valid key."""
 LIMIT = 2
 """The most that the victim's p50 and p95 may grow."""
 NOTHING_WAITS = sa.text("SELECT NOT EXISTS (SELECT FROM outbox)")
@@ -105,7 +107,7 @@ def _measured(bench: Bench, names: Sequence[str]) -> Iterator[Measured]:
 def running(shop: Shop, folder: Path) -> Iterator[Service]:
     """Run the whole service instead of the shop's API."""
     folder.mkdir()
-    service = FewDescriptors(shop.database, folder)
+    service = FewDescriptors(shop.database, folder, ADDRESS_LIMIT)
     with shop.service.without("api"):
         try:
             for name in (*INDEXING, "api"):
