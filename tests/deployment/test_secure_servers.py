@@ -177,6 +177,20 @@ def test_missing_role_is_reported(migrated: Secured) -> None:
     assert refused.stderr.startswith("there is no role nobody_here in PostgreSQL: create it with CREATE ROLE")
 
 
+def test_missing_rights_are_reported_in_one_line(migrated: Secured) -> None:
+    with psycopg.connect(migrated.environ(OWNER)["DATABASE_URL"], autocommit=True) as owner:
+        owner.execute(f"REVOKE SELECT ON organizations FROM {PLAIN}".encode())
+        try:
+            refused = consumers(migrated.environ(), "org", "list")
+        finally:
+            owner.execute(f"GRANT SELECT ON organizations TO {PLAIN}".encode())
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "the role in DATABASE_URL lacks a right (permission denied for table organizations): run `consumers migrate "
+        "--grant-to ROLE` as the owner of the tables\n"
+    )
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -2,6 +2,9 @@
 
 import socket
 import struct
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -63,6 +66,15 @@ def test_index_refuses_requests_of_other_nodes(servers: LocalServers) -> None:
         connection.sendall(REQUEST_OF_A_NODE)
         answer = connection.recv(65536)
     assert b"this node accepts no requests of other nodes" in answer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_arguments_of_servers_hold_no_password(servers: LocalServers) -> None:
+    """Every user of the machine can read the arguments of a process."""
+    for server in servers.running.values():
+        password = urlsplit(server.url).password
+        assert password
+        assert password.encode() not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
 
 
 def test_database_and_queue_need_their_passwords(servers: LocalServers) -> None:
