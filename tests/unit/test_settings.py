@@ -1,4 +1,4 @@
-"""Settings that depend on each other."""
+"""Invalid settings are reported with the name of the variable; settings that depend on each other."""
 
 import pytest
 
@@ -26,3 +26,23 @@ def test_port_for_operators_is_near_that_for_clients(ports: dict[str, str], oper
 def test_unusable_port_for_operators_is_refused(ports: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="METRICS_PORT is invalid"):
         load(ADDRESSES | ports)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        (
+            "OPENSEARCH_CA",
+            "/nowhere.pem",
+            "OPENSEARCH_CA is invalid: /nowhere.pem is not a file with certificates in PEM",
+        ),
+        ("OPENSEARCH_CA", __file__, f"OPENSEARCH_CA is invalid: {__file__} is not a file with certificates in PEM"),
+        ("OPENSEARCH_URL", "search.example.com:9200", "OPENSEARCH_URL is invalid: "),
+        ("REDIS_URL", "valkey://there", "REDIS_URL is invalid: "),
+        ("DATABASE_POOL", "0", "DATABASE_POOL is invalid: "),
+    ],
+)
+def test_invalid_variable_is_named(name: str, value: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as failure:
+        load(ADDRESSES | {name: value})
+    assert str(failure.value).startswith(problem)
