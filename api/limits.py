@@ -127,10 +127,11 @@ class Limits:
 
     def exceeded_unauthorized(self, address: str) -> Window | None:
         """Return the window of an address that has exceeded the limit, as far as this process knows; else None."""
-        if not self._unauthorized or not self._is_available:
+        tally = self._tallies.get((address, "unauthorized"))
+        is_past = int(time.time()) // MINUTE != self._minute
+        if tally is None or is_past or not self._is_available:
             return None
-        used = self._tally(address, "unauthorized").used
-        window = Window("unauthorized", self._unauthorized, used, self._reset)
+        window = Window("unauthorized", self._unauthorized, tally.used, self._reset)
         return window if window.exceeded else None
 
     @property

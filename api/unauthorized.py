@@ -4,6 +4,7 @@ Each random key with the form of a key costs a query. After the limit, a key tha
 refused without a query. Keys in use are not affected: others may share the address.
 """
 
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -42,7 +43,11 @@ def client_address(request: AnyRequest) -> str:
     """Return the address of the client: of an IPv6 address the network; of a client behind a trusted proxy, the address
     in `X-Forwarded-For`.
     """
-    host = request.client.host if request.client else ""
+    return _network(request.client.host) if request.client else ""
+
+
+@lru_cache(maxsize=4096)
+def _network(host: str) -> str:
     try:
         address = ip_address(host)
     except ValueError:
