@@ -62,7 +62,8 @@ class RequestBody:
         if self._bytes > limit:
             raise _too_large()
         if self._room_bytes:
-            self._refuse_if_others_wait()
+            if message["more_body"] and not self.is_answered:
+                self._refuse_if_others_wait()
         elif self._bytes > OBJECT_BODY_BYTES:
             size = self._announced_bytes() or limit
             await self._room().enter(self._owner(), size)
