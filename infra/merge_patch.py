@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from infra import fields
+from infra.wire import collection_paused, decode
 
 
 def merge(stored: str | None, patch: msgspec.Raw) -> msgspec.Raw:
@@ -16,12 +17,16 @@ def merge(stored: str | None, patch: msgspec.Raw) -> msgspec.Raw:
         ValueError: the result exceeds a limit of metadata.
     """
     try:
-        merged = _merge(msgspec.Raw((stored or "{}").encode()), msgspec.json.decode(patch))
-        result = msgspec.Raw(msgspec.json.encode(merged))
-        fields.metadata(msgspec.json.decode(result))
+        with collection_paused():
+            merged = _merge(msgspec.Raw((stored or "{}").encode()), decode(patch))
+            result = msgspec.json.encode(merged)
+        # Spaces in the text of the database at most double the size.
+        if len(result) > 2 * fields.METADATA_BYTES:
+            raise ValueError(fields.TOO_LARGE)
+        fields.metadata(decode(result))
     except RecursionError:  # decoded with fewer frames on the stack, so the limit of the interpreter is reached here
         raise ValueError(fields.TOO_DEEP) from None
-    return result
+    return msgspec.Raw(result)
 
 
 def _merge(target: msgspec.Raw | None, patch: Any, depth: int = 1) -> Any:

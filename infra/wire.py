@@ -1,7 +1,10 @@
 """JSON of the API and the commands: times, decimal numbers, and whole responses."""
 
+import gc
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -25,6 +28,34 @@ def without_trailing_zeros(value: Decimal) -> Decimal | int:
 def raw(text: str | None) -> msgspec.Raw | None:
     """Wrap JSON text from the database, to be embedded unchanged."""
     return None if text is None else msgspec.Raw(text.encode())
+
+
+def _finite(text: str) -> float:
+    """Convert a number.
+
+    msgspec alone takes 6 µs for some numbers with an exponent: 60 ms for 256 KiB of them.
+    """
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("Number out of range")
+    return number
+
+
+decode = msgspec.json.Decoder(float_hook=_finite).decode
+"""Decode JSON of a client. Raises `msgspec.MsgspecError`, or `UnicodeDecodeError`."""
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Pause the garbage collector for a short time in which JSON is decoded.
+
+    Decoded JSON has no cycles, and the collector would visit its objects again and again: 70 ms for 256 KiB of arrays.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def as_json(response: msgspec.Struct | Iterable[msgspec.Struct]) -> str:

@@ -139,6 +139,8 @@ def requests(account: Account) -> Iterator[Request]:
     yield Request("500 × 16 KB of metadata, changed", "PUT", "/consumers/batch", large, zipped)
     nested = encode([{"id": each, "metadata": {"text": None, "a": [[]] * 5_000}} for each in ids])
     yield Request("500 × 5,000 arrays, changed", "PUT", "/consumers/batch", nested)
+    patch = b'{"metadata":%b}' % _one_member("1e308", 240_000)
+    yield Request("a change of metadata with numbers", "PUT", f"/consumers/{ids[0]}", patch)
     yield Request("a single object of numbers", "POST", "/consumers", _one_member("1.2345678901234567e-300", 240_000))
     yield Request("a single object of arrays", "POST", "/consumers", _one_member("[]", 240_000))
 

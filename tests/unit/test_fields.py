@@ -4,9 +4,10 @@ import csv
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
 import pytest
 from email_validator import EmailNotValidError, validate_email
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infra import fields
@@ -109,3 +110,16 @@ def test_cached_check_of_a_domain_agrees_with_the_check_of_the_whole_address(dom
                 fields.email(address)
         else:
             assert fields.email(address) == address[: length + 1] + domain.lower()
+
+
+@given(number=st.floats(allow_nan=False, allow_infinity=False))
+@example(number=1e16)
+@example(number=-5e-324)
+def test_metadata_counts_a_number_as_the_database_writes_it(number: float) -> None:
+    """16 KiB of numbers with expanded exponents are accepted; a further number is not."""
+    text = msgspec.json.encode(number).decode()
+    written = len(f"{Decimal(text):f}" if "e" in text else text)
+    fitting = (fields.METADATA_BYTES - len('{"a":[]}') + 1) // (written + 1)
+    fields.metadata({"a": [number] * fitting})
+    with pytest.raises(ValueError, match="16 KiB"):
+        fields.metadata({"a": [number] * (fitting + 1)})
