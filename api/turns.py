@@ -13,8 +13,9 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]
 """Work that may be interrupted at each `yield`. A step must be short: bounded in bytes or in items."""
 
-TURN_SECONDS = 0.01
-"""How long a request may work before other requests get their turn."""
+TURN_SECONDS = 0.002
+"""How long a request may work before other requests get their turn. Another request takes several passes of the event
+loop, and waits for a turn in each."""
 
 
 class Turns:
