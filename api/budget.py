@@ -6,6 +6,8 @@ gets a 429. A gate is a counter in memory, so a free place costs microseconds. E
 """
 
 import asyncio
+import math
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -22,6 +24,8 @@ TOO_MANY_REQUESTS = "Too many concurrent requests"
 RETRY_AFTER_SECONDS = 1
 SEARCH_WAIT_SECONDS = 2.0
 """How long a search waits for a place."""
+PAUSE = 2
+"""Pause after an expensive search, as a multiple of the time it took."""
 WRITE_WAIT_SECONDS = 5.0
 """How long a request waits for a database connection, or for a concurrent write of the same row."""
 
@@ -52,6 +56,18 @@ class Gate:
         """Hold a place while the context is open.
 
         Raises:
+            Problem: as `enter`.
+        """
+        await self.enter(key)
+        try:
+            yield
+        finally:
+            self.leave(key)
+
+    async def enter(self, key: str) -> None:
+        """Take a place, to be given back by `leave`.
+
+        Raises:
             Problem: 429 if no place is free in time.
         """
         line = self._lines.setdefault(key, _Line())
@@ -59,10 +75,16 @@ class Gate:
             line.running += 1
         else:
             await self._wait(key, line)
-        try:
-            yield
-        finally:
-            self._leave(key, line)
+
+    def leave(self, key: str) -> None:
+        """Pass the place on to the next request."""
+        line = self._lines[key]
+        if line.waiting:
+            line.waiting.popleft().set_result(None)
+            return
+        line.running -= 1
+        if not line.running:
+            del self._lines[key]
 
     async def _wait(self, key: str, line: _Line) -> None:
         """Wait until a request that leaves passes its place on."""
@@ -72,7 +94,7 @@ class Gate:
             await asyncio.wait((turn,), timeout=self._wait_seconds)
         except asyncio.CancelledError:
             if turn.done():
-                self._leave(key, line)
+                self.leave(key)
             else:
                 line.waiting.remove(turn)
             raise
@@ -80,13 +102,21 @@ class Gate:
             line.waiting.remove(turn)
             raise _too_many(self._noun, self._places)
 
-    def _leave(self, key: str, line: _Line) -> None:
-        if line.waiting:
-            line.waiting.popleft().set_result(None)
-            return
-        line.running -= 1
-        if not line.running:
-            del self._lines[key]
+
+class _Activity:
+    """Remembers when environments were active, as far as `others_since` needs."""
+
+    def __init__(self) -> None:
+        self._key, self._at, self._others_at = "", -math.inf, -math.inf
+
+    def note(self, key: str) -> None:
+        if key != self._key:
+            self._key, self._others_at = key, self._at
+        self._at = time.monotonic()
+
+    def others_since(self, key: str, moment: float) -> bool:
+        """Return whether a different environment was active since a moment of the monotonic clock."""
+        return (self._others_at if key == self._key else self._at) >= moment
 
 
 class Requests:
@@ -139,22 +169,43 @@ class Budget:
         self._searches = Gate(searches, SEARCH_WAIT_SECONDS, "searches of an environment")
         self._expensive = Gate(1, SEARCH_WAIT_SECONDS, "expensive searches of an environment")
         self._connections = Gate(connections, WRITE_WAIT_SECONDS, "database queries of an environment")
+        self._activity = _Activity()
         self._rows = Gate(1, WRITE_WAIT_SECONDS, "writes of the same object")
 
     @asynccontextmanager
     async def search(self, requester: Requester, *, expensive: bool) -> AsyncIterator[None]:
-        """Hold a place for a search. Of the places, only one is for expensive searches.
+        """Hold a place for searches. Of the places, only one is for expensive searches.
 
         Raises:
             Problem: 429, as all methods of this class.
         """
-        only_one = self._expensive.admit(requester.counted_as) if expensive else nullcontext()
-        async with only_one, self._searches.admit(requester.counted_as):
+        key = requester.counted_as
+        self._activity.note(key)
+        async with self._only_expensive(key) if expensive else nullcontext(), self._searches.admit(key):
             yield
+
+    @asynccontextmanager
+    async def _only_expensive(self, key: str) -> AsyncIterator[None]:
+        """Hold the only place for expensive searches.
+
+        If different environments are active, the place stays taken for a while after the search: otherwise a merchant
+        could keep a processor of OpenSearch busy without a pause.
+        """
+        await self._expensive.enter(key)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._activity.others_since(key, began):
+                pause = PAUSE * (time.monotonic() - began)
+                asyncio.get_running_loop().call_later(pause, self._expensive.leave, key)
+            else:
+                self._expensive.leave(key)
 
     @asynccontextmanager
     async def connection(self, requester: Requester) -> AsyncIterator[AsyncConnection]:
         """Hold a database connection of the process."""
+        self._activity.note(requester.counted_as)
         async with self._connections.admit(requester.counted_as), self.engine.connect() as connection:
             yield connection
 

@@ -4,7 +4,7 @@
 checked before the search, in `api/consistency.py`.
 
 A request may need several searches. All together have `REQUEST_SECONDS`, after which OpenSearch stops the running
-search. Each search has a cost, known before it is sent, and needs a place in the environment's budget.
+search. Searches have a cost, known before they are sent, and need a place in the environment's budget.
 """
 
 import time
@@ -53,8 +53,15 @@ async def search(index: Index, body: Clause) -> Any:
             environment has too many searches at a time; 503 if the time of the request has ended.
         OpenSearchException: the index cannot answer.
     """
-    async with index.budget.search(index.requester, expensive=cost(body["query"]) >= EXPENSIVE):
-        return await _search(index, body)
+    [response] = await _search_in_turn(index, [body])
+    return response
+
+
+async def _search_in_turn(index: Index, bodies: Sequence[Clause]) -> list[Any]:
+    """Search one after the other, because simultaneous searches of a request would delay other requests."""
+    expensive = sum(cost(body["query"]) for body in bodies) >= EXPENSIVE
+    async with index.budget.search(index.requester, expensive=expensive):
+        return [await _search(index, body) for body in bodies]
 
 
 async def _search(index: Index, body: Clause) -> Any:
@@ -107,10 +114,9 @@ async def satisfied(
         OpenSearchException: the index cannot answer.
     """
     names: dict[str, set[str]] = {consumer_id: set() for consumer_id in ids}
-    # In sequence, because simultaneous queries would delay other requests.
-    for group in clauses:
-        response = _decode(await search(index, named_clauses(environment_id, ids, group)))
-        for hit in response.hits.hits:
+    bodies = [named_clauses(environment_id, ids, group) for group in clauses]
+    for response in await _search_in_turn(index, bodies):
+        for hit in _decode(response).hits.hits:
             names[hit.id].update(hit.matched_queries)
     return names
 

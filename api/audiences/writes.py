@@ -1,6 +1,6 @@
 """The write path: audiences and their stored members in PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,7 +41,10 @@ STORED_RULES = sa.text(f"""
         octet_length(CAST(CAST(:rules AS jsonb) AS text)) AS new_bytes
     FROM audiences a WHERE {VISIBLE} AND a.type = 'DYNAMIC' AND a.id <> :id""")
 
+KNOWN_CONSUMERS = sa.text(f"""
+    SELECT id FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)""")
 MEMBERS = sa.text("SELECT consumer_id FROM audience_members WHERE audience_id = :id")
+MEMBERS_AMONG = sa.text(f"{MEMBERS.text} AND consumer_id = ANY(:ids)")
 ADD = sa.text("""
     INSERT INTO audience_members (environment_id, audience_id, consumer_id)
     SELECT :environment_id, :id, m.id FROM unnest(CAST(:ids AS text[])) AS m (id) ON CONFLICT DO NOTHING""")
@@ -135,8 +138,13 @@ async def add_members(
         Problem: 404; 400 for a dynamic audience; 400 with every unknown id.
     """
     await _lock_stored(connection, caller, audience_id)
-    await _lock_consumers(connection, caller, members.consumer_ids)
-    return MembersChanged(audience_id, added_count=await _add(connection, caller, audience_id, members.consumer_ids))
+    ids = _distinct_ids(members)
+    # Stored members are known and do not change, so they need no lock: of thousands of ids, often only a few are new.
+    stored = await _ids(connection, MEMBERS_AMONG, id=audience_id, ids=list(ids))
+    new = ids - stored
+    known = await _lock_consumers(connection, caller, new)
+    _refuse_unknown(members.consumer_ids, known | stored)
+    return MembersChanged(audience_id, added_count=await _add(connection, caller, audience_id, new))
 
 
 async def remove_members(
@@ -148,8 +156,12 @@ async def remove_members(
         Problem: as `add_members`.
     """
     await _lock_stored(connection, caller, audience_id)
-    await _lock_consumers(connection, caller, members.consumer_ids)
-    return MembersChanged(audience_id, removed_count=await _remove(connection, audience_id, members.consumer_ids))
+    ids = list(_distinct_ids(members))
+    known = await _ids(connection, KNOWN_CONSUMERS, environment_id=caller.environment_id, ids=ids)
+    _refuse_unknown(members.consumer_ids, known)
+    leaving = await _ids(connection, MEMBERS_AMONG, id=audience_id, ids=ids)
+    await _lock_consumers(connection, caller, leaving)
+    return MembersChanged(audience_id, removed_count=await _remove(connection, audience_id, leaving))
 
 
 async def replace_members(
@@ -162,11 +174,13 @@ async def replace_members(
     """
     if await _lock_stored(connection, caller, audience_id) != "SYNCED_LIST":
         raise invalid(error="Only the members of a SYNCED_LIST can be replaced")
-    before = set((await connection.execute(MEMBERS, {"id": audience_id})).scalars())
-    leaving = sorted(before.difference(members.consumer_ids))
-    await _lock_consumers(connection, caller, members.consumer_ids, also=leaving)
+    stored = await _ids(connection, MEMBERS, id=audience_id)
+    ids = _distinct_ids(members)
+    new, leaving = ids - stored, stored - ids
+    known = await _lock_consumers(connection, caller, new | leaving)
+    _refuse_unknown(members.consumer_ids, known | stored)
     removed = await _remove(connection, audience_id, leaving)
-    added = await _add(connection, caller, audience_id, members.consumer_ids)
+    added = await _add(connection, caller, audience_id, new)
     return MembersChanged(audience_id, added, removed)
 
 
@@ -210,29 +224,36 @@ async def _lock_stored(connection: AsyncConnection, caller: Caller, audience_id:
     return str(row.type)
 
 
-async def _lock_consumers(
-    connection: AsyncConnection, caller: Caller, ids: Sequence[str], also: Sequence[str] = ()
-) -> None:
-    """Lock consumers; raise 400 with the unknown ids among `ids`."""
-    # A text of another form is no id, and can be long.
-    values = {"environment_id": caller.environment_id, "ids": [each for each in (*ids, *also) if is_id("cons_", each)]}
-    known = set((await connection.execute(LOCK_CONSUMERS, values)).scalars())
+def _distinct_ids(members: Members) -> set[str]:
+    """Return the ids of a request. A text of another form is no id, and can be long."""
+    return {each for each in members.consumer_ids if is_id("cons_", each)}
+
+
+async def _lock_consumers(connection: AsyncConnection, caller: Caller, ids: Iterable[str]) -> set[str]:
+    """Lock consumers, and return those that exist."""
+    return await _ids(connection, LOCK_CONSUMERS, environment_id=caller.environment_id, ids=list(ids))
+
+
+def _refuse_unknown(ids: Sequence[str], known: Collection[str]) -> None:
+    """Raise 400 with every unknown id."""
     refuse(
-        [
-            Fault(f"consumerIds[{index}]", f"Unknown consumer {consumer_id[:64]}")
-            for index, consumer_id in enumerate(ids)
-            if consumer_id not in known
-        ]
+        Fault(f"consumerIds[{index}]", f"Unknown consumer {consumer_id[:64]}")
+        for index, consumer_id in enumerate(ids)
+        if consumer_id not in known
     )
 
 
-async def _add(connection: AsyncConnection, caller: Caller, audience_id: str, ids: Sequence[str]) -> int:
+async def _add(connection: AsyncConnection, caller: Caller, audience_id: str, ids: Iterable[str]) -> int:
     values = {"environment_id": caller.environment_id, "id": audience_id, "ids": list(ids)}
     return (await connection.execute(ADD, values)).rowcount
 
 
-async def _remove(connection: AsyncConnection, audience_id: str, ids: Sequence[str]) -> int:
+async def _remove(connection: AsyncConnection, audience_id: str, ids: Iterable[str]) -> int:
     return (await connection.execute(REMOVE, {"id": audience_id, "ids": list(ids)})).rowcount
+
+
+async def _ids(connection: AsyncConnection, statement: sa.TextClause, **values: object) -> set[str]:
+    return set((await connection.execute(statement, values)).scalars())
 
 
 async def _find(connection: AsyncConnection, statement: sa.TextClause, caller: Caller, audience_id: str) -> sa.Row[Any]:

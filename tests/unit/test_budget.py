@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from typing import cast
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.budget import Gate
+from api import budget
+from api.auth import Caller
+from api.budget import Budget, Gate
 from api.errors import Problem
+from tests.seals import fixed_seal
 
 NEVER, SOON = 60.0, 0.001
 
@@ -116,6 +121,46 @@ def test_place_passed_to_a_cancelled_request_is_passed_on() -> None:
         second.cancel()
         await settle()
         assert requests.admitted == ["1", "3"]
+
+    run(work)
+
+
+def requester(environment_id: int) -> Caller:
+    return Caller(
+        key_id="key",
+        environment_id=environment_id,
+        mode="live",
+        organization_id="org",
+        scopes=frozenset(),
+        seal=fixed_seal(),
+    )
+
+
+@pytest.mark.parametrize("others_are_active", [False, True])
+def test_expensive_searches_pause_while_other_environments_are_active(
+    monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
+) -> None:
+    monkeypatch.setattr(budget, "SEARCH_WAIT_SECONDS", SOON)
+    monkeypatch.setattr(budget, "PAUSE", 10**9)
+
+    async def work() -> None:
+        gates = Budget(cast("AsyncEngine", None), searches=4, connections=1)
+        first, second = requester(1), requester(2)
+        async with gates.search(second, expensive=True):
+            pass
+        async with gates.search(first, expensive=True):
+            if others_are_active:
+                async with gates.search(second, expensive=False):
+                    pass
+            async with gates.search(first, expensive=False):
+                pass
+            with pytest.raises(Problem, match="Too many concurrent requests"):
+                await gates.search(first, expensive=True).__aenter__()
+        async with gates.search(first, expensive=False), gates.search(second, expensive=True):
+            pass
+        refused = pytest.raises(Problem, match="Too many concurrent requests") if others_are_active else nullcontext()
+        with refused:
+            await gates.search(first, expensive=True).__aenter__()
 
     run(work)
 
