@@ -283,3 +283,20 @@ def test_pages_of_long_rows_end_early(account: Account) -> None:
         forward = walk(account.live, path, "first", "after", "endCursor")
         assert len(set(forward)) == len(forward) == number
         assert walk(account.live, path, "last", "before", "startCursor") == forward
+
+
+def test_writes_of_members_wait_for_no_consumer_that_stays_as_it_is(account: Account) -> None:
+    member, new, other = (create(account.live, "/consumers")["id"] for _ in range(3))
+    path = f"/audiences/{create_audience(account, 'SYNCED_LIST')['id']}/members"
+    account.live.put(path, json={"consumerIds": [member]}).raise_for_status()
+    with locked(account, "consumers", member):
+        replaced = account.live.put(path, json={"consumerIds": [new, member]})
+        added = account.live.post(path, json={"consumerIds": [member, other]})
+    with locked(account, "consumers", other), locked(account, "consumers", member):
+        removed = account.live.request("DELETE", path, json={"consumerIds": [new]})
+    answers = [answer.raise_for_status().json() for answer in (replaced, added, removed)]
+    assert [(answer.get("addedCount"), answer.get("removedCount")) for answer in answers] == [
+        (1, 0),
+        (1, None),
+        (None, 1),
+    ]
