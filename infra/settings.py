@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_processes: Count = 1
     """Number of processes of each indexing worker. The worker of the bulk lane has at least two."""
     database_pool: Count = 10
-    """Maximum of database connections of an API process."""
+    """Maximum of database connections of an API process. An environment uses at most half of them at a time."""
     concurrent_searches: Count = 4
     """Searches of an environment that an API process runs at a time; more wait up to 2 seconds, then a 429."""
     dynamic_audiences: Count = 200
