@@ -53,7 +53,8 @@ class Match(msgspec.Struct, frozen=True):
     """A part of the query found in a field.
 
     `exact`: the part is the whole value of the field. `word`: a whole word of the field. `prefix`: the start of a
-    word, or the start or end of a phone number. `typo`: a word with one or two wrong letters, which matches nothing else.
+    word, or the start or end of a phone number. `typo`: a word with one or two wrong letters and
+    without any other match.
     """
 
     field: Field
