@@ -60,9 +60,9 @@ class Held(NamedTuple):
         counts, end = Counter[str](), time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             while (now := time.monotonic()) < end:
-                for _ in range(self.connections - len(selector.get_map())):
-                    self._open(selector, counts)
                 refill = min(end, now + REFILL_SECONDS)
+                while len(selector.get_map()) < self.connections and time.monotonic() < refill:
+                    self._open(selector, counts)
                 while (remaining := refill - time.monotonic()) > 0:
                     for key, _ in selector.select(remaining):
                         _close_if_ended(selector, key, counts)
