@@ -1,8 +1,8 @@
 """Make the documents of a round, in portions: each portion is a `_bulk` request.
 
 A round ends when the documents have `ROUND_BYTES`, or when writes took `WRITE_SECONDS`. So a round is short, whatever
-the size of the documents, and however slow the index. Large documents have requests of their own, after the small
-documents.
+the size of the documents, and however slow the index. Large documents have requests of their own, which are shorter, so
+that a round ends in time.
 """
 
 import time
