@@ -1,6 +1,6 @@
 """The service's processes with halts: a process halts at a step on request, so that a test can kill or freeze it there.
 
-Started as `celery -A tests.guarantees.halting_service` and `tests.guarantees.halting_service:create_app`. The processes
+Started as `celery -A tests.guarantees.halting_service` and `python -m tests.guarantees.halting_service`. The processes
 and the test communicate by files in the folder HALTING:
 
 1. The test creates a file with the name of a step: a request for one halt at this step.
@@ -17,6 +17,7 @@ from typing import Any
 from litestar.types import ASGIApp
 
 import api.app
+from api.server.__main__ import serve
 from api.wake_ups import WakeUpSender
 from indexer import worker
 from indexer.drain import claims, loop
@@ -63,3 +64,7 @@ app = worker.app
 
 def create_app() -> ASGIApp:
     return api.app.create_app()
+
+
+if __name__ == "__main__":
+    serve("tests.guarantees.halting_service:create_app")

@@ -20,10 +20,7 @@ STEPS = ["unclaimed", "claimed", "aimed", "read", "written", "refreshed", "forgo
 
 class HaltingService(Service):
     COMMANDS = Service.COMMANDS | {
-        "api": [
-            "tests.guarantees.halting_service:create_app" if word.startswith("api.") else word
-            for word in Service.COMMANDS["api"]
-        ],
+        "api": ["tests.guarantees.halting_service"],
         "worker": [
             "tests.guarantees.halting_service" if word == CELERY[-1] else word for word in Service.COMMANDS["worker"]
         ],
