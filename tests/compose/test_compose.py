@@ -64,6 +64,13 @@ def test_published_ports_are_those_of_the_api() -> None:
     assert chosen.host == chosen.metrics_host == "0.0.0.0"
 
 
+@pytest.mark.parametrize("name", ["api", *INDEXER])
+def test_documented_commands_are_those_of_make_up(name: str) -> None:
+    document = (settings.ROOT / "docs" / "deploying.md").read_text("utf-8")
+    command, _, _ = " ".join(shlex.split(OWN[name]["command"])).partition(" --loglevel")
+    assert f"| `{command}`" in document
+
+
 @pytest.mark.parametrize("name", ["migrate", "demo"])
 def test_one_time_services_run_a_command(name: str) -> None:
     program, subcommand, *_ = OWN[name]["command"]

@@ -48,7 +48,7 @@ def redis(service: Service) -> Iterator[Redis]:
 
 
 def test_foreign_elements_of_a_queue_do_not_end_its_worker(service: Service, account: Account, redis: Redis) -> None:
-    for lane, name in ((queue.LIVE, "worker"), (queue.BULK, "background")):
+    for lane, name in ((queue.LIVE, "worker"), (queue.BULK, "background"), (queue.REBUILD, "background")):
         redis.lpush(lane, *FOREIGN)
         wait_until(
             lambda lane=lane: not set(FOREIGN) & set(redis.lrange(lane, 0, -1)),  # type: ignore[misc]
