@@ -62,7 +62,8 @@ class Held(NamedTuple):
             while (now := time.monotonic()) < end:
                 refill = min(end, now + REFILL_SECONDS)
                 while len(selector.get_map()) < self.connections and time.monotonic() < refill:
-                    self._open(selector, counts)
+                    if not self._open(selector, counts):
+                        break
                 while (remaining := refill - time.monotonic()) > 0:
                     for key, _ in selector.select(remaining):
                         _close_if_ended(selector, key, counts)
@@ -71,17 +72,19 @@ class Held(NamedTuple):
                 key.fileobj.close()  # type: ignore[union-attr]  # a socket
         return counts
 
-    def _open(self, selector: selectors.BaseSelector, counts: Counter[str]) -> None:
+    def _open(self, selector: selectors.BaseSelector, counts: Counter[str]) -> bool:
+        """Open a connection; return whether the server accepts it."""
         address = urlsplit(self.url)
         try:
             connection = socket.create_connection((str(address.hostname), address.port or 80), timeout=1)
             connection.sendall(self.first)
         except OSError:
             counts["refused"] += 1
-            return
+            return False
         connection.settimeout(0)
         selector.register(connection, selectors.EVENT_READ)
         counts["opened"] += 1
+        return True
 
     def _drip(self, selector: selectors.BaseSelector) -> None:
         for key in list(selector.get_map().values()) if self.first else ():
