@@ -15,6 +15,8 @@ from uvicorn.supervisors import Multiprocess
 from infra import logs, settings
 
 BACKLOG = 256
+HANGING_SECONDS = 15
+"""A process that runs no Python code for so long is replaced."""
 STOP_SECONDS = 5
 """Time for running requests when the server stops; then the requests are cancelled."""
 
@@ -42,6 +44,7 @@ def serve(application: str = "api.app:create_app") -> None:
         workers=chosen.api_workers,
         backlog=BACKLOG,
         timeout_keep_alive=chosen.idle_seconds,
+        timeout_worker_healthcheck=HANGING_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     listeners = [
