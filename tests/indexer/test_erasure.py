@@ -8,9 +8,11 @@ import pytest
 from redis import Redis
 
 from indexer.erasure import ROWS, Erasure
+from indexer.rebuild.builder import Builder
 from infra.accounts import organizations
 from infra.accounts.organizations import OrganizationError
 from tests.indexer.conftest import Pipeline
+from tests.indexer.rebuild_steps import generation_states, rebuild
 from tests.waiting import wait_until
 
 CONSUMERS, ORDERS = 1_500, 2_500
@@ -114,18 +116,22 @@ def test_killed_deletion_is_finished_by_another_process(pipeline: Pipeline, eras
     assert not pipeline.database.documents(pipeline.environment)
 
 
-def test_other_organizations_keep_everything(pipeline: Pipeline, erasure: Erasure, name: str) -> None:
+def test_other_organizations_keep_everything(pipeline: Pipeline, erasure: Erasure, builder: Builder, name: str) -> None:
+    """In the live generation, and in a generation kept for a rollback."""
     with pipeline.database.engine.begin() as connection:
         organizations.create(connection, "Other")
         other = pipeline._replace(environment=organizations.environment_id(connection, "Other", "live"))
     kept = other.insert_consumer("Kept")
     pipeline.drain()
+    rebuild(pipeline, builder)
+    assert generation_states(pipeline) == ["kept", "live"]
     delete(pipeline, name)
     while exists(pipeline):
         erasure.work(60)
         pipeline.drain()
     assert remaining(other) == {"consumers": 1}
     assert list(other.database.documents(other.environment)) == [kept]
+    assert not pipeline.database.documents(pipeline.environment)
 
 
 def test_late_document_of_a_frozen_worker_is_deleted(pipeline: Pipeline, erasure: Erasure, name: str) -> None:
