@@ -16,13 +16,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from litestar import Response, get
 from litestar.datastructures import State
-from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.errors import ErrorBody
 from api.index_metrics import IndexCollector, read_figures
 from api.recent import Recent
 
@@ -105,13 +103,8 @@ def _is_running(pid: int) -> bool:
     return False
 
 
-@get(
-    "/metrics",
-    tags=["Service"],
-    summary="Get metrics for Prometheus, on METRICS_PORT",
-    media_type=CONTENT_TYPE_LATEST,
-    responses={404: ResponseSpec(ErrorBody, generate_examples=False, description="On any other port")},
-)
+# Not in the OpenAPI document, because clients of the documented port get a 404.
+@get("/metrics", include_in_schema=False, media_type=CONTENT_TYPE_LATEST)
 async def metrics(state: State) -> Response[bytes]:
     recent: Recent[bytes] = state.metrics_text
     return Response(await recent.value())
