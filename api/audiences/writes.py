@@ -1,6 +1,6 @@
 """The write path: audiences and their stored members in PostgreSQL."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,10 +41,17 @@ STORED_RULES = sa.text(f"""
         octet_length(CAST(CAST(:rules AS jsonb) AS text)) AS new_bytes
     FROM audiences a WHERE {VISIBLE} AND a.type = 'DYNAMIC' AND a.id <> :id""")
 
-KNOWN_CONSUMERS = sa.text(f"""
-    SELECT id FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)""")
-MEMBERS = sa.text("SELECT consumer_id FROM audience_members WHERE audience_id = :id")
-MEMBERS_AMONG = sa.text(f"{MEMBERS.text} AND consumer_id = ANY(:ids)")
+# These find differences in the database: usually a few of thousands of ids.
+NEW = sa.text("""
+    SELECT DISTINCT sent.id FROM unnest(CAST(:ids AS text[])) AS sent (id)
+    WHERE NOT EXISTS (SELECT FROM audience_members m WHERE m.audience_id = :id AND m.consumer_id = sent.id)""")
+LEFT_OUT = sa.text("""
+    SELECT consumer_id FROM audience_members
+    WHERE audience_id = :id AND consumer_id NOT IN (SELECT unnest(CAST(:ids AS text[])))""")
+MEMBERS_AMONG = sa.text("SELECT consumer_id FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:ids)")
+UNKNOWN = sa.text(f"""
+    SELECT sent.id FROM unnest(CAST(:ids AS text[])) AS sent (id) WHERE NOT EXISTS (
+        SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = sent.id)""")
 ADD = sa.text("""
     INSERT INTO audience_members (environment_id, audience_id, consumer_id)
     SELECT :environment_id, :id, m.id FROM unnest(CAST(:ids AS text[])) AS m (id) ON CONFLICT DO NOTHING""")
@@ -138,12 +145,10 @@ async def add_members(
         Problem: 404; 400 for a dynamic audience; 400 with every unknown id.
     """
     await _lock_stored(connection, caller, audience_id)
-    ids = _distinct_ids(members)
-    # Stored members are known and do not change, so they need no lock: of thousands of ids, often only a few are new.
-    stored = await _ids(connection, MEMBERS_AMONG, id=audience_id, ids=list(ids))
-    new = ids - stored
-    known = await _lock_consumers(connection, caller, new)
-    _refuse_unknown(members.consumer_ids, known | stored)
+    ids = _ids_of(members)
+    # Stored members do not change, so they need no lock.
+    new = await _select_ids(connection, NEW, id=audience_id, ids=ids)
+    _refuse_unknown(members, ids, new - await _lock_consumers(connection, caller, new))
     return MembersChanged(audience_id, added_count=await _add(connection, caller, audience_id, new))
 
 
@@ -156,10 +161,9 @@ async def remove_members(
         Problem: as `add_members`.
     """
     await _lock_stored(connection, caller, audience_id)
-    ids = list(_distinct_ids(members))
-    known = await _ids(connection, KNOWN_CONSUMERS, environment_id=caller.environment_id, ids=ids)
-    _refuse_unknown(members.consumer_ids, known)
-    leaving = await _ids(connection, MEMBERS_AMONG, id=audience_id, ids=ids)
+    ids = _ids_of(members)
+    _refuse_unknown(members, ids, await _select_ids(connection, UNKNOWN, environment_id=caller.environment_id, ids=ids))
+    leaving = await _select_ids(connection, MEMBERS_AMONG, id=audience_id, ids=ids)
     await _lock_consumers(connection, caller, leaving)
     return MembersChanged(audience_id, removed_count=await _remove(connection, audience_id, leaving))
 
@@ -174,11 +178,10 @@ async def replace_members(
     """
     if await _lock_stored(connection, caller, audience_id) != "SYNCED_LIST":
         raise invalid(error="Only the members of a SYNCED_LIST can be replaced")
-    stored = await _ids(connection, MEMBERS, id=audience_id)
-    ids = _distinct_ids(members)
-    new, leaving = ids - stored, stored - ids
-    known = await _lock_consumers(connection, caller, new | leaving)
-    _refuse_unknown(members.consumer_ids, known | stored)
+    ids = _ids_of(members)
+    new = await _select_ids(connection, NEW, id=audience_id, ids=ids)
+    leaving = await _select_ids(connection, LEFT_OUT, id=audience_id, ids=ids)
+    _refuse_unknown(members, ids, new - await _lock_consumers(connection, caller, new | leaving))
     removed = await _remove(connection, audience_id, leaving)
     added = await _add(connection, caller, audience_id, new)
     return MembersChanged(audience_id, added, removed)
@@ -224,23 +227,24 @@ async def _lock_stored(connection: AsyncConnection, caller: Caller, audience_id:
     return str(row.type)
 
 
-def _distinct_ids(members: Members) -> set[str]:
+def _ids_of(members: Members) -> list[str]:
     """Return the ids of a request. A text of another form is no id, and can be long."""
-    return {each for each in members.consumer_ids if is_id("cons_", each)}
+    return [each for each in members.consumer_ids if is_id("cons_", each)]
 
 
 async def _lock_consumers(connection: AsyncConnection, caller: Caller, ids: Iterable[str]) -> set[str]:
     """Lock consumers, and return those that exist."""
-    return await _ids(connection, LOCK_CONSUMERS, environment_id=caller.environment_id, ids=list(ids))
+    return await _select_ids(connection, LOCK_CONSUMERS, environment_id=caller.environment_id, ids=list(ids))
 
 
-def _refuse_unknown(ids: Sequence[str], known: Collection[str]) -> None:
-    """Raise 400 with every unknown id."""
-    refuse(
-        Fault(f"consumerIds[{index}]", f"Unknown consumer {consumer_id[:64]}")
-        for index, consumer_id in enumerate(ids)
-        if consumer_id not in known
-    )
+def _refuse_unknown(members: Members, ids: Collection[str], unknown: Collection[str]) -> None:
+    """Raise 400 if a text of a request is not in `ids`, or in `unknown`."""
+    if unknown or len(ids) < len(members.consumer_ids):
+        refuse(
+            Fault(f"consumerIds[{index}]", f"Unknown consumer {text[:64]}")
+            for index, text in enumerate(members.consumer_ids)
+            if text in unknown or not is_id("cons_", text)
+        )
 
 
 async def _add(connection: AsyncConnection, caller: Caller, audience_id: str, ids: Iterable[str]) -> int:
@@ -252,7 +256,7 @@ async def _remove(connection: AsyncConnection, audience_id: str, ids: Iterable[s
     return (await connection.execute(REMOVE, {"id": audience_id, "ids": list(ids)})).rowcount
 
 
-async def _ids(connection: AsyncConnection, statement: sa.TextClause, **values: object) -> set[str]:
+async def _select_ids(connection: AsyncConnection, statement: sa.TextClause, **values: object) -> set[str]:
     return set((await connection.execute(statement, values)).scalars())
 
 
