@@ -295,3 +295,10 @@ def test_writes_of_members_wait_for_no_consumer_that_stays_as_it_is(account: Acc
         (1, None),
         (None, 1),
     ]
+    unknown = "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5"
+    for method in ("PUT", "POST", "DELETE"):
+        refused = account.live.request(method, path, json={"consumerIds": [member, unknown, "none", member]})
+        assert faults(refused) == {
+            "consumerIds[1]": f"Unknown consumer {unknown}",
+            "consumerIds[2]": "Unknown consumer none",
+        }
