@@ -19,6 +19,7 @@ from opensearchpy import OpenSearch
 from indexer.drain import bulk, claims
 from indexer.drain.bulk import Document
 from indexer.drain.round import drain_round
+from indexer.drain.round_robin import RoundRobin
 from infra.database.engine import open_engine
 from infra.index import documents, mapping, naming
 from infra.index.client import open_writer
@@ -83,8 +84,9 @@ class Turn:
             bulk.refresh(self._client, self._bare)
 
     def drain(self) -> None:
+        turns = RoundRobin()
         with self._live.connect() as connection:
-            while drain_round(connection, self._client).rows:
+            while drain_round(connection, self._client, turns=turns).rows:
                 pass
         self._live.dispose()
 
