@@ -46,7 +46,7 @@ class RoundRobin:
         self._queues: dict[int, deque[str]] = {}
         self._turns: deque[int] = deque()
         self._next_turns: deque[int] = deque()
-        self._has_single_turns = False
+        self._has_single_turns = self._is_turn_begun = False
         self._has_taken = False
         self._charges: dict[str, _Charge] = {}
 
@@ -73,7 +73,7 @@ class RoundRobin:
             self._accounts[environment] = account
         while len(self._accounts) > max(MAX_ACCOUNTS, len(self._queues)):
             del self._accounts[next(iter(self._accounts))]
-        self._begin_turn()
+        self._is_turn_begun = False
 
     def take(self, rows: int, size: int) -> list[str]:
         """Return the next consumers to index, up to `rows`, and with documents of about `size` bytes in all.
@@ -84,6 +84,9 @@ class RoundRobin:
         while self._turns and len(taken) < rows and size > 0:
             environment = self._turns[0]
             queue, account = self._queues[environment], self._accounts[environment]
+            if not self._is_turn_begun:
+                account.balance += QUANTUM_BYTES
+                self._is_turn_begun = True
             while queue and account.balance > 0 and len(taken) < rows and size > 0:
                 consumer = queue.popleft()
                 self._charges[consumer] = _Charge(environment, account.estimate)
@@ -103,10 +106,6 @@ class RoundRobin:
         account.estimate = max(1, (account.estimate + size) // 2)
         self.cursor = environment
 
-    def _begin_turn(self) -> None:
-        if self._turns:
-            self._accounts[self._turns[0]].balance += QUANTUM_BYTES
-
     def _end_turn(self) -> None:
         environment = self._turns.popleft()
         if self._queues[environment]:
@@ -117,4 +116,4 @@ class RoundRobin:
         # While every environment is overdrawn, the turns go on, because a round must not end without a document.
         if not self._turns and not (self._has_single_turns and self._has_taken):
             self._turns, self._next_turns = self._next_turns, self._turns
-        self._begin_turn()
+        self._is_turn_begun = False

@@ -88,9 +88,11 @@ def test_rounds_are_full_unless_further_environments_wait(backlog: Mapping[int, 
 @given(st.lists(sizes, min_size=2, max_size=5), st.integers(5, 40))
 @few_examples
 def test_environments_index_equal_bytes_in_small_or_large_documents(some: list[int], rounds: int) -> None:
-    lane = Lane({environment: (size, 300) for environment, size in enumerate(some, 1)})
+    # Each environment has more waiting documents than a round has room for.
+    backlog = {environment: (size, 2 * ROUND_BYTES // size + 1) for environment, size in enumerate(some, 1)}
+    lane = Lane(backlog)
     for _ in range(rounds):
-        lane.rows = dict.fromkeys(lane.rows, 300)
+        lane.rows = {environment: rows for environment, (_, rows) in backlog.items()}
         lane.round()
     # Independent of the number of rounds: a turn, a document, and documents taken by a wrong estimate.
     assert max(lane.indexed.values()) - min(lane.indexed[n] for n in lane.sizes) <= 2 * QUANTUM_BYTES + 9 * LARGEST
