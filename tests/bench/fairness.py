@@ -27,7 +27,7 @@ OLDEST = sa.text("""
     SELECT extract(epoch FROM clock_timestamp() - min(created_at))::float8 FROM outbox
     WHERE parked_at IS NULL GROUP BY environment_id""")
 COUNT = sa.text("SELECT count(*) FROM outbox")
-EMPTY, ANALYZE = sa.text("TRUNCATE outbox"), sa.text("ANALYZE outbox")
+EMPTY, ANALYZE = sa.text("DELETE FROM outbox"), sa.text("ANALYZE outbox")
 
 
 class Ages(NamedTuple):
