@@ -77,11 +77,11 @@ def _contents(service: Service, servers: LocalServers) -> Iterator[tuple[Place, 
 
 
 def _rows(database_url: str) -> Iterator[tuple[Place, bytes]]:
-    """Yield every value of every table in the catalogue; rows with many large values come one at a time."""
+    """Yield every value of every table in the catalogue, and of the catalogue itself with the planner's statistics."""
     with psycopg.connect(database_url) as connection:
         tables = connection.execute("""
             SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.relkind IN ('r', 'm', 'p')
+            WHERE n.nspname NOT IN ('information_schema', 'pg_toast') AND c.relkind IN ('r', 'm', 'p')
             ORDER BY 1""").fetchall()
         for (table,) in tables:
             for row in connection.execute(SQL("SELECT * FROM {}").format(Identifier(table))):
