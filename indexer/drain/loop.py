@@ -19,6 +19,8 @@ log = structlog.get_logger()
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 2.0
 """The longest pause limits how late the drain continues after the index is available again."""
 POLL_SECONDS = 0.02
+MIN_ROWS = 100
+"""Rows claimed at least, after a successful round."""
 MIN_FILL = 0.25
 """After a round that left no row, with fewer rows than this part of the maximum, the drain stops: later changes send a
 wake-up."""
@@ -65,7 +67,8 @@ class Drainer:
         except Exception as error:  # noqa: BLE001 (neither a row nor a bug of a library may stop the drain)
             self._fail(error)
             return None
-        self._rows = min(claims.ROWS, 2 * self._rows)
+        # A round that left rows locked more rows than its time or bytes allow: large documents, usually.
+        self._rows = min(claims.ROWS, max(MIN_ROWS, 2 * done.documents) if done.left else 2 * self._rows)
         self._backoff.reset()
         if done.rows:
             log.info("changes_indexed", lane=self._lane, **done._asdict())

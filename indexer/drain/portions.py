@@ -22,8 +22,8 @@ from infra.index import documents
 ROUND_BYTES = 4 * 1024 * 1024
 WRITE_SECONDS = 0.2
 """Time with writes to the live generation from which a round ends."""
-READ_ROWS = 250
-"""Consumers read by a statement."""
+READ_ROWS, READ_BYTES = 250, 512 * 1024
+"""Limits of a statement: consumers, and bytes of their documents, because the round may end before the next one."""
 LARGE_BYTES = 4 * 1024
 """Size from which a document is large."""
 REQUEST_BYTES, LARGE_REQUEST_BYTES = MAX_REQUEST_BYTES, 256 * 1024
@@ -71,7 +71,7 @@ class Portions:
         return documents
 
     def _documents(self) -> Iterator[Document]:
-        while ids := self._turns.take(READ_ROWS, ROUND_BYTES - self.bytes):
+        while ids := self._turns.take(READ_ROWS, min(READ_BYTES, ROUND_BYTES - self.bytes)):
             versions = {consumer_id: self._claim.versions[consumer_id] for consumer_id in ids}
             for made in read_documents(self._connection, versions, is_alone=self._claim.is_single):
                 size = len(made.source) if isinstance(made, Document) else 0

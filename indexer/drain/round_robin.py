@@ -6,8 +6,9 @@ environment has no changes left. A document may overdraw the balance: the enviro
 balance is positive again. So two environments with waiting changes index the same number of bytes, whether in many
 small documents or in a few large documents.
 
-While further environments wait, an environment has a single turn in a round. Otherwise the turns go on until the round
-is full, so no capacity is left unused.
+While further environments wait, an environment has a single turn in a round. So it has beside an environment whose
+changes all fit in a turn, because those become searchable at the end of the round, and a short round ends soon.
+Otherwise the turns go on until the round is full, so no capacity is left unused.
 
 The size of a document is known after the document is made, but rows are read in portions. So each row is charged with
 an estimate at first: the size of the environment's last documents.
@@ -46,7 +47,7 @@ class RoundRobin:
         self._queues: dict[int, deque[str]] = {}
         self._turns: deque[int] = deque()
         self._next_turns: deque[int] = deque()
-        self._has_single_turns = self._is_turn_begun = False
+        self.has_single_turns = self._is_turn_begun = False
         self._has_taken = False
         self._charges: dict[str, _Charge] = {}
 
@@ -66,11 +67,14 @@ class RoundRobin:
             self._accounts[environment].balance += estimate
         self._charges, self._has_taken = {}, False
         self._queues = {environment: deque(ids) for environment, ids in queues.items()}
-        self._turns, self._next_turns, self._has_single_turns = deque(self._queues), deque(), others_wait
-        for environment in self._queues:
+        self._turns, self._next_turns = deque(self._queues), deque()
+        is_light = set()
+        for environment, queue in self._queues.items():
             account = self._accounts.pop(environment, None) or _Account()
             account.balance = min(account.balance, QUANTUM_BYTES)
             self._accounts[environment] = account
+            is_light.add(len(queue) * account.estimate <= QUANTUM_BYTES)
+        self.has_single_turns = others_wait or len(is_light) > 1
         while len(self._accounts) > max(MAX_ACCOUNTS, len(self._queues)):
             del self._accounts[next(iter(self._accounts))]
         self._is_turn_begun = False
@@ -114,6 +118,6 @@ class RoundRobin:
             # Unused credit does not last, otherwise an environment could save credit for a burst.
             self._accounts[environment].balance = min(self._accounts[environment].balance, 0)
         # While every environment is overdrawn, the turns go on, because a round must not end without a document.
-        if not self._turns and not (self._has_single_turns and self._has_taken):
+        if not self._turns and not (self.has_single_turns and self._has_taken):
             self._turns, self._next_turns = self._next_turns, self._turns
         self._is_turn_begun = False
