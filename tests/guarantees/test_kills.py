@@ -108,13 +108,16 @@ def test_change_survives_a_worker_killed_after_any_step(
     consumers.change()
     consumers.delete()
     control.wait_until_halted()
+    killed = control.service.children("worker")
     if victim == "process":
-        [pid] = control.service.children("worker")
+        [pid] = killed
         os.kill(pid, signal.SIGKILL)
     else:
         control.service.stop("worker", signal.SIGKILL)
         control.service.start("worker")
     consumers.assert_indexed_soon()
+    # Until the worker has a new process, beat drains, and the next test would wait for a halt of the worker in vain.
+    wait_until(lambda: not {*killed} & {*control.service.children("worker")}, what="the end of the killed process")
 
 
 def test_change_survives_a_killed_worker_without_replacement(control: HaltControl, consumers: TwoConsumers) -> None:
