@@ -16,7 +16,7 @@ PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	--durations=15 --durations-min=5
 
-.PHONY: up check test bench lint lock
+.PHONY: up check test cluster bench lint lock
 .SILENT:
 
 up: $(INSTALLED)
@@ -31,6 +31,10 @@ check: lint
 test: $(INSTALLED)
 	$(foreach part,$(filter-out $(PARTS),$(CHOSEN)),$(error ONLY=$(part): no such part; the parts are $(PARTS)))
 	exec $(PYTEST) $(CHOSEN:%=tests/%)
+
+# Tests with several servers of a kind, each for minutes: `make test` leaves them out.
+cluster: $(INSTALLED)
+	exec $(BIN)/python -m pytest -m cluster --durations=15 tests/cluster
 
 # SIZE=1000000 for more consumers, ONLY=reads,writes for some parts, CASES=deep for some cases of reads.
 bench: $(INSTALLED)

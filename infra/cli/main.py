@@ -7,6 +7,7 @@ import typer
 
 from infra.accounts.organizations import OrganizationError
 from infra.cli import setup
+from infra.cli.doctor import doctor
 from infra.cli.imports import app as import_app
 from infra.cli.index import index_app
 from infra.cli.keys import key_app
@@ -53,6 +54,7 @@ app.add_typer(index_app, name="index")
 app.command("migrate")(setup.migrate_all)
 app.command()(setup.demo)
 app.command()(setup.alive)
+app.command()(doctor)
 
 # The local servers are an optional dependency, absent from the image of the service.
 if find_spec("mirakuru"):

@@ -1,0 +1,124 @@
+"""Checks of a deployment, for `consumers doctor`: settings and states of the servers that break a guarantee.
+
+Each module of this package has the checks of a subject, and lists them in a tuple `CHECKS`. A check is a function that
+yields a finding for each fault: the fault, and how to correct the fault. `ALL` in `infra/cli/doctor.py` names the
+modules. A check only reads, and needs no data of consumers.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from functools import cached_property
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+import sqlalchemy as sa
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException
+from redis import Redis
+from redis.exceptions import RedisError
+
+from infra import logs
+from infra.database.engine import open_engine
+from infra.index.client import open_client
+from infra.settings import Settings
+
+SECONDS = 5
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A fault of the deployment. Both texts are single sentences without a full stop, and hold no password."""
+
+    problem: str
+    """The fault, with the value that was read."""
+    advice: str
+    """The correction: the setting and its value, or the command."""
+
+
+class Servers:
+    """Connections to the servers, opened by the first check that needs them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        return open_engine(self.settings)
+
+    @cached_property
+    def search(self) -> OpenSearch:
+        return open_client(self.settings)
+
+    @cached_property
+    def redis(self) -> Redis:
+        return Redis.from_url(self.settings.redis_url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+
+    def nodes(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
+        """Yield host and port of each address of OpenSearch, with the node's answer or the kind of the error."""
+        for address in self.settings.opensearch_url.split(","):
+            settings = msgspec.structs.replace(self.settings, opensearch_url=address)
+            parts = urlsplit(address)
+            answer: dict[str, Any] | str
+            try:
+                with closing(open_client(settings)) as client:
+                    answer = client.info(params={"request_timeout": SECONDS})
+            except OpenSearchException as error:
+                answer = logs.error_kind(error)
+            yield f"{parts.hostname}:{parts.port or ''}".rstrip(":"), answer
+
+    def close(self) -> None:
+        """Close the opened connections."""
+        opened = vars(self)
+        if "engine" in opened:
+            self.engine.dispose()
+        for name in ("search", "redis"):
+            if name in opened:
+                opened[name].close()
+
+
+Check: TypeAlias = Callable[[Servers], Iterable[Finding]]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The result of a check."""
+
+    check: str
+    """Module and function, such as `nodes.refuse_reads_without_manager`."""
+    ok: bool
+    findings: list[Finding]
+
+
+def run(checks: Iterable[Check], settings: Settings) -> Iterator[Result]:
+    """Run checks one after the other; yield the result of each check.
+
+    A check whose server does not answer has a finding that says so.
+    """
+    servers = Servers(settings)
+    try:
+        for check in checks:
+            findings = _findings(check, servers)
+            yield Result(name_of(check), not findings, findings)
+    finally:
+        servers.close()
+
+
+def name_of(check: Check) -> str:
+    """Return the name of a check: module and function."""
+    return f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
+
+
+def _findings(check: Check, servers: Servers) -> list[Finding]:
+    try:
+        return list(check(servers))
+    except OpenSearchException as error:
+        return [_unanswered("OpenSearch", "OPENSEARCH_URL", error)]
+    except sa.exc.SQLAlchemyError as error:
+        return [_unanswered("The database", "DATABASE_URL", error)]
+    except RedisError as error:
+        return [_unanswered("Redis", "REDIS_URL", error)]
+
+
+def _unanswered(server: str, variable: str, error: Exception) -> Finding:
+    """Make the finding of a server that does not answer. The message of the error may hold the address."""
+    problem = f"{server} did not answer this check ({logs.error_kind(error)})"
+    return Finding(problem, f"Start the server, or correct {variable} and the rights of its user")
