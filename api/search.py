@@ -39,6 +39,8 @@ class Index(NamedTuple):
     client: AsyncOpenSearch
     alias: str
     """The read alias."""
+    routing: str
+    """The routing value of the environment: only its shards are searched."""
     budget: Budget
     requester: Requester
     ends_at: float
@@ -69,6 +71,7 @@ async def _search(index: Index, body: Clause) -> Any:
     if seconds <= 0:
         raise _too_slow()
     params: dict[str, Any] = {
+        "routing": index.routing,
         "allow_partial_search_results": "false",
         "cancel_after_time_interval": f"{int(seconds * 1000) + 1}ms",
         "request_timeout": seconds + GRACE_SECONDS,

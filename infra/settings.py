@@ -19,6 +19,7 @@ METRICS_PORT_OFFSET = 1000
 Port = Annotated[int, msgspec.Meta(ge=1, le=HIGHEST_PORT)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Limit = Annotated[int, msgspec.Meta(ge=0)]
+Shards = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 
 
 class SettingsError(Exception):
@@ -60,6 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum of bytes of all rules of an environment's dynamic audiences."""
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,60}$")] = "consumers"
     """Prefix of every index and alias name, so several services can share a cluster."""
+    index_shards: Shards = 1
+    """Primary shards of an index. A rebuild changes them."""
+    index_replicas: Limit | None = None
+    """Replicas of each shard. By default one where the cluster has a second node."""
     limit_reads: Limit = 1000
     """Read requests per minute of an environment, or an operator key; 0 is unlimited. Organizations may have others."""
     limit_writes: Limit = 500

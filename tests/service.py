@@ -62,6 +62,7 @@ class Database(NamedTuple):
             "REDIS_URL": self.settings.redis_url,
             "OPENSEARCH_URL": self.settings.opensearch_url,
             "INDEX_PREFIX": self.settings.index_prefix,
+            "INDEX_SHARDS": str(self.settings.index_shards),
             "PORT": str(self.settings.port),
             **({"OPENSEARCH_CA": self.settings.opensearch_ca} if self.settings.opensearch_ca else {}),
             "METRICS_PORT": str(self.settings.operations_port),
@@ -86,9 +87,9 @@ class Database(NamedTuple):
 
 
 @contextmanager
-def new_database(servers: LocalServers) -> Iterator[Database]:
-    """A database, an index prefix and a queue of its own on the shared servers."""
-    with migrated_database(servers, f"test_{next(_numbers)}") as url, database_at(servers, url) as database:
+def new_database(servers: LocalServers, environ: Mapping[str, str] = MappingProxyType({})) -> Iterator[Database]:
+    """A database, an index prefix and a queue of its own on the shared servers. `environ` may hold INDEX_SHARDS."""
+    with migrated_database(servers, f"test_{next(_numbers)}") as url, database_at(servers, url, environ) as database:
         yield database
 
 
@@ -96,9 +97,13 @@ def new_database(servers: LocalServers) -> Iterator[Database]:
 def database_at(
     servers: LocalServers, url: str, environ: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Database]:
-    """An index and a queue for a migrated database; the environment may hold other addresses of the servers."""
+    """An index and a queue for a migrated database; the environment may hold other addresses of the servers.
+
+    INDEX_SHARDS=5 in the environment of the tests runs them with so many shards.
+    """
     queue = _queues.pop()
-    addresses = {key.upper(): value for key, value in servers.addresses.items()} | dict(environ)
+    index = {name: os.environ[name] for name in ("INDEX_SHARDS", "INDEX_REPLICAS") if name in os.environ}
+    addresses = {key.upper(): value for key, value in servers.addresses.items()} | index | dict(environ)
     own_ports = {name: str(ports.pick()) for name in ("PORT", "METRICS_PORT")}
     chosen = settings.load(
         {"INDEX_PREFIX": f"test-{os.getpid()}-{next(_numbers)}"}
@@ -257,7 +262,8 @@ def new_service(
     servers: LocalServers, folder: Path, environ: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Service]:
     """The whole service on a database of its own, with its logs in a folder."""
-    with new_database(servers) as database:
+    index = {name: value for name, value in environ.items() if name.startswith("INDEX_")}
+    with new_database(servers, index) as database:
         running = PatientService(database, folder, environ)
         try:
             running.start_all()

@@ -30,7 +30,7 @@ from api.search import REQUEST_SECONDS, Index
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
 from infra.filters.conditions import MAX_CLAUSES, clauses_of
-from infra.index.naming import read_alias
+from infra.index.naming import read_alias, routing
 
 
 async def page(
@@ -121,7 +121,8 @@ async def count(request: AnyRequest, state: State, caller: Caller, audience: Aud
 def index_of(state: State, caller: Caller) -> Index:
     """Return the index for the searches of a request. Their time begins now."""
     ends_at = time.monotonic() + REQUEST_SECONDS
-    return Index(state.search, read_alias(state.settings.index_prefix), state.budget, caller, ends_at)
+    alias = read_alias(state.settings.index_prefix)
+    return Index(state.search, alias, routing(caller.environment_id), state.budget, caller, ends_at)
 
 
 async def _answer(

@@ -16,6 +16,7 @@ from api.operations.options import READ
 from api.search import in_environment
 from infra.ids import is_id
 from infra.index.hits import SearchResponse, SourceHit
+from infra.index.naming import routing
 
 CONSUMER = sa.text("SELECT environment_id, version FROM consumers WHERE id = :id")
 # After a delete the outbox row is the only trace of the consumer in the database, until the drain removes the row.
@@ -113,10 +114,11 @@ async def _hits_by_index(
     A document is searchable only in its own environment. A deleted consumer's environment is unknown.
     """
     filters: list[Any] = [{"ids": {"values": [consumer_id]}}]
+    params: dict[str, Any] = {"ignore_unavailable": "true", "allow_partial_search_results": "false"}
     if environment_id is not None:
         filters.append(in_environment(environment_id))
+        params["routing"] = routing(environment_id)
     query = {"bool": {"filter": filters}}
     body = {"query": query, "size": len(index_names), "version": True, "_source": ["deleted"]}
-    params: dict[str, Any] = {"ignore_unavailable": "true", "allow_partial_search_results": "false"}
     response: Any = await state.search.search(index=",".join(index_names), body=body, params=params)
     return {hit.index: hit for hit in _decode(response).hits.hits}

@@ -24,7 +24,7 @@ from infra.queue import BUILD
 @get("/", opt=READ, summary="Status of the index, its backlog, and the workers")
 async def index(state: State) -> Response[Status]:
     async with state.engine.connect() as connection:
-        report = await connection.run_sync(status.database_status)
+        report = await connection.run_sync(status.database_status, state.settings)
     await asyncio.to_thread(status.add_index_status, state.settings, report)
     return ok(report).response()
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 from opensearchpy import OpenSearch
 
-from infra.index import mapping
+from infra.index import mapping, naming
 from infra.index.hits import Hit
 
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
@@ -147,11 +147,12 @@ def delete_unchanged(client: OpenSearch, alias: str, hits: Sequence[Hit], **para
     Raises:
         OpenSearchException: the request failed or timed out.
     """
-    lines = [
-        msgspec.json.encode({"delete": {"_id": hit.id, "if_seq_no": hit.seq_no, "if_primary_term": hit.primary_term}})
-        for hit in hits
-    ]
-    return send(client, alias, lines, params)
+    return send(client, alias, [msgspec.json.encode({"delete": _unchanged(hit)}) for hit in hits], params)
+
+
+def _unchanged(hit: Hit) -> dict[str, Any]:
+    routing = {} if hit.routing is None else {"routing": hit.routing}
+    return {"_id": hit.id, "if_seq_no": hit.seq_no, "if_primary_term": hit.primary_term, **routing}
 
 
 def raise_if_unavailable(items: Sequence[Item]) -> None:
@@ -203,7 +204,12 @@ def _requests(batch: Sequence[Document]) -> Iterator[list[bytes]]:
     lines: list[bytes] = []
     size = 0
     for document in batch:
-        action = {"_id": document.consumer_id, "version": document.version, "version_type": "external_gte"}
+        action = {
+            "_id": document.consumer_id,
+            "routing": naming.routing(document.environment_id),
+            "version": document.version,
+            "version_type": "external_gte",
+        }
         lines += [msgspec.json.encode({"index": action}), document.source]
         size += len(document.source)
         if size >= MAX_REQUEST_BYTES:

@@ -92,7 +92,7 @@ class Builder:
         self._engine = open_engine(settings, pool_size=3, name=name)
         self._writer, self._client = open_writer(settings), open_client(settings)
         self._pool = ComparisonPool(settings, self._engine, self._writer)
-        self._prefix = settings.index_prefix
+        self._prefix, self._replicas = settings.index_prefix, settings.index_replicas
         self._rows = ROWS
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
@@ -211,7 +211,7 @@ class Builder:
                 transitions.choose_name(self._engine, self._client, self._prefix, building.id)
                 return True
             case "creating":
-                transitions.begin_filling(self._engine, self._client, self._prefix, building.id)
+                transitions.begin_filling(self._engine, self._client, self._prefix, building.id, self._replicas)
                 return True
             case "filling":
                 return transitions.end_filling(self._engine, building.id)

@@ -2,12 +2,13 @@
 
 - A deleted index, or an index replaced under the same name (created by hand, restored from a snapshot), is detected by
   the UUID.
-- An index with older files in place of the current files is detected by the sequence numbers: the highest number is
+- A shard with older files in place of the current files is detected by the sequence numbers: the highest number is
   below the highest number seen on disk in every copy. A crash cannot cause this, because every copy that can become the
-  primary has the operations seen on disk.
+  primary has the operations seen on disk. One such shard is enough, because its environments lack documents.
 - When the live index is lost, reads have no index until the end of a rebuild: an error, never an empty list. The
   rebuild starts automatically.
-- A missing or misdirected alias, for example after a swap without a commit, is corrected.
+- A missing or misdirected alias, for example after a swap without a commit, is corrected, and another number of
+  replicas than INDEX_REPLICAS.
 """
 
 import threading
@@ -38,7 +39,7 @@ RESTART_SECONDS = 30
 # False while a transition holds the barrier: during a swap the aliases may be ahead of the rows.
 TRY_BARRIER = sa.text("SELECT pg_try_advisory_xact_lock_shared(:lock)").bindparams(lock=BARRIER)
 GENERATIONS = sa.text("""
-    SELECT id, index_name, index_uuid, state, lost_at IS NOT NULL AS is_lost, seen_seq_no FROM generations
+    SELECT id, index_name, index_uuid, state, lost_at IS NOT NULL AS is_lost, seen_seq_nos FROM generations
     WHERE state <> 'dropped' AND (index_uuid IS NOT NULL OR state = 'live') ORDER BY id""")
 MAY_START = sa.text("""
     SELECT NOT EXISTS (SELECT FROM generations WHERE state IN ('filling', 'refreshed')
@@ -65,9 +66,8 @@ def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings) -> None
                 rebuild.record_uuid(connection, row.id, index.uuid)
             elif index is None or index.uuid != row.index_uuid:
                 _record_lost(connection, client, row, index)
-            elif naming.write_alias(row.index_name) not in index.aliases:
-                client.indices.put_alias(index=row.index_name, name=naming.write_alias(row.index_name))
-                log.warning("alias_restored", index=row.index_name)
+            else:
+                _correct(client, settings, row.index_name, index)
         live = next((row for row in rows if row.state == "live"), None)
         if live:
             _check_live(connection, client, settings, live, existing)
@@ -80,23 +80,39 @@ def _check_seq_nos(
     rows: Sequence[sa.Row[Any]],
     existing: Mapping[str, Index],
 ) -> bool:
-    """Record the sequence numbers of each index; where the numbers decreased, disown the index.
+    """Record the sequence numbers of each shard; where a number decreased, disown the index.
 
     Returns whether an index was disowned.
     """
     seq_nos = indices.seq_nos(client, settings.index_prefix)
     disowned = False
     for row in rows:
-        index, current = existing.get(row.index_name), seq_nos.get(row.index_name)
-        if index is None or current is None or index.uuid != row.index_uuid:
+        index, shards = existing.get(row.index_name), seq_nos.get(row.index_name)
+        if index is None or not shards or index.uuid != row.index_uuid:
             continue
-        if current.max_seq_no < row.seen_seq_no:
-            log.error("index_seq_no_decreased", index=row.index_name, seen=row.seen_seq_no, has=current.max_seq_no)
+        seen = dict(enumerate(row.seen_seq_nos))
+        older = {number for number, shard in shards.items() if shard.max_seq_no < seen.get(number, -1)}
+        if older:
+            for number in sorted(older):
+                numbers = {"seen": seen[number], "has": shards[number].max_seq_no}
+                log.error("index_seq_no_decreased", index=row.index_name, shard=number, **numbers)
             transitions.disown_uuid(connection, row.id)
             disowned = True
-        elif current.global_checkpoint > row.seen_seq_no:
-            transitions.record_seq_no(connection, row.id, current.global_checkpoint)
+        elif any(shard.global_checkpoint > seen.get(number, -1) for number, shard in shards.items()):
+            checkpoints = {number: shard.global_checkpoint for number, shard in shards.items()}
+            highest = [checkpoints.get(number, -1) for number in range(max(checkpoints) + 1)]
+            transitions.record_seq_nos(connection, row.id, highest)
     return disowned
+
+
+def _correct(client: OpenSearch, settings: Settings, name: str, index: Index) -> None:
+    """Restore the write alias of an index, and the number of replicas, if INDEX_REPLICAS is set."""
+    if naming.write_alias(name) not in index.aliases:
+        client.indices.put_alias(index=name, name=naming.write_alias(name))
+        log.warning("alias_restored", index=name)
+    if settings.index_replicas not in {None, index.replicas}:
+        indices.set_replicas(client, name, settings.index_replicas)
+        log.info("replicas_changed", index=name, replicas=settings.index_replicas)
 
 
 def _record_lost(

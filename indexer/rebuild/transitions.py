@@ -28,7 +28,7 @@ TO_CREATING = sa.text("""
     UPDATE generations SET phase = 'creating', index_name = :index_name
     WHERE id = :id AND phase = 'requested' AND wanted IS NULL""")
 CREATING = sa.text("""
-    SELECT index_name FROM generations
+    SELECT index_name, shards FROM generations
     WHERE id = :id AND state = 'filling' AND phase = 'creating' AND wanted IS NULL FOR NO KEY UPDATE""")
 TO_FILLING = sa.text("""
     UPDATE generations SET phase = 'filling', index_uuid = :index_uuid, document_version = :document_version,
@@ -91,7 +91,12 @@ LOST = sa.text("""
         keep_until = CASE WHEN state = 'kept' THEN present() ELSE keep_until END
     WHERE id = :id AND lost_at IS NULL""")
 FOUND_AGAIN = sa.text("UPDATE generations SET lost_at = NULL WHERE id = :id AND state = 'live'")
-RECORD_SEQ_NO = sa.text("UPDATE generations SET seen_seq_no = :seq_no WHERE id = :id AND seen_seq_no < :seq_no")
+RECORD_SEQ_NOS = sa.text("""
+    UPDATE generations SET seen_seq_nos = ARRAY(
+        SELECT greatest(u.seen, u.current)
+        FROM unnest(seen_seq_nos, CAST(:seq_nos AS bigint[])) WITH ORDINALITY AS u (seen, current, shard)
+        ORDER BY u.shard)
+    WHERE id = :id""")
 DISOWN_UUID = sa.text("UPDATE generations SET index_uuid = index_uuid || ' disowned' WHERE id = :id")
 
 
@@ -118,20 +123,23 @@ def choose_name(engine: sa.Engine, client: OpenSearch, prefix: str, generation_i
         connection.execute(TO_CREATING, {"id": generation_id, "index_name": name})
 
 
-def begin_filling(engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int) -> None:
+def begin_filling(
+    engine: sa.Engine, client: OpenSearch, prefix: str, generation_id: int, replicas: int | None = None
+) -> None:
     """Divide the table into slices, create the index, and move from `creating` to `filling`.
 
     From then on the drains write the index too. The generation's row stays locked throughout: otherwise the generation
     could be cancelled and removed before the index exists.
     """
     with engine.begin() as connection:
-        name = connection.execute(CREATING, {"id": generation_id}).scalar_one_or_none()
-        if name is None:
+        creating = connection.execute(CREATING, {"id": generation_id}).one_or_none()
+        if creating is None:
             return
+        name = creating.index_name
         connection.execute(sa.text("SET LOCAL statement_timeout = '5min'"))
         fill.divide_table(connection, generation_id)
         if name not in indices.existing(client, prefix):
-            indices.create(client, name)
+            indices.create(client, name, shards=creating.shards, replicas=replicas)
         uuid = indices.existing(client, prefix)[name].uuid
         connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
         connection.execute(LOCK_BARRIER)
@@ -246,9 +254,9 @@ def record_found_again(connection: sa.Connection, generation_id: int) -> None:
     connection.execute(FOUND_AGAIN, {"id": generation_id})
 
 
-def record_seq_no(connection: sa.Connection, generation_id: int, seq_no: int) -> None:
-    """Record the sequence number of the last operation on disk in every copy of the index."""
-    connection.execute(RECORD_SEQ_NO, {"id": generation_id, "seq_no": seq_no})
+def record_seq_nos(connection: sa.Connection, generation_id: int, seq_nos: list[int]) -> None:
+    """Record for each shard the sequence number of the last operation on disk in every copy; -1 for an unknown one."""
+    connection.execute(RECORD_SEQ_NOS, {"id": generation_id, "seq_nos": seq_nos})
 
 
 def disown_uuid(connection: sa.Connection, generation_id: int) -> None:

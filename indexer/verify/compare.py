@@ -31,7 +31,7 @@ MAX_DOCUMENTS = 3_000
 MAX_PENDING = 4
 """Ranges submitted and not yet returned. Each may hold a few megabytes."""
 
-GENERATION = sa.text("SELECT fields, document_version FROM generations WHERE index_name = :name")
+GENERATION = sa.text("SELECT fields, document_version, shards FROM generations WHERE index_name = :name")
 _ROWS = f"""
     SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c
     WHERE c.id > :after AND (CAST(:last AS text) IS NULL OR c.id <= :last) {{scope}}"""
@@ -68,7 +68,8 @@ def index_of(engine: sa.Engine, name: str) -> ComparedIndex:
         row = connection.execute(GENERATION, {"name": name}).one_or_none()
     if row is None:
         return ComparedIndex(name, FIELDS)
-    return ComparedIndex(name, frozenset(row.fields), compares_content=row.document_version == DOCUMENT_VERSION)
+    compares_content = row.document_version == DOCUMENT_VERSION
+    return ComparedIndex(name, frozenset(row.fields), compares_content=compares_content, shards=row.shards)
 
 
 def compare_ranges(ranges: Iterable[IdRange], submit: Submit) -> Iterator[Comparison]:
@@ -111,7 +112,8 @@ def compare_range(engine: sa.Engine, client: OpenSearch, scope: Scope, id_range:
     expected = {}
     for row in rows:
         stored = StoredConsumer.from_row(row)
-        expected[stored.row.id] = (stored.row.version, suspects.expected_content(stored, scope.compared_index))
+        content = suspects.expected_content(stored, scope.compared_index)
+        expected[stored.row.id] = _Expected(stored.row.environment_id, stored.row.version, content)
     confirmed = suspects.confirm(
         engine, client, scope.compared_index, _suspects(expected, documents, scope.compared_index)
     )
@@ -149,23 +151,41 @@ def _search(client: OpenSearch, scope: Scope, query: dict[str, Any], order: str)
     )
 
 
-def _suspects(
-    expected: dict[str, tuple[int, bytes | None]], documents: list[IndexedDocument], index: ComparedIndex
-) -> list[str]:
+class _Expected(NamedTuple):
+    """The document of a row."""
+
+    environment_id: int
+    version: int
+    content: bytes | None
+
+    def matches(self, document: IndexedDocument, index: ComparedIndex) -> bool:
+        return (
+            self.version == document.version
+            and (self.content == document.content or not index.compares_content)
+            and document.is_in_shards_of(self.environment_id, index)
+        )
+
+
+def _suspects(expected: dict[str, _Expected], documents: list[IndexedDocument], index: ComparedIndex) -> list[str]:
     """Return the ids of unexpected and missing documents, each once. Takes the documents out of `expected`."""
     unexpected, seen = [], set()
     for document in documents:
-        if document.id in seen:
+        # Two documents of an id have different routing, and one of them is in the wrong shards.
+        if (document.id, document.routing) in seen:
             continue
-        seen.add(document.id)
-        if version_and_content := expected.pop(document.id, None):
-            version, content = version_and_content
-            is_expected = version == document.version and (content == document.content or not index.compares_content)
+        seen.add((document.id, document.routing))
+        if row := expected.pop(document.id, None):
+            is_expected = row.matches(document, index)
         else:
-            is_expected = document.is_tombstone and is_id(suspects.PREFIX, document.id)
+            is_expected = _is_expected_tombstone(document, index)
         if not is_expected:
             unexpected.append(document.id)
-    return [*unexpected, *expected]
+    return list(dict.fromkeys([*unexpected, *expected]))
+
+
+def _is_expected_tombstone(document: IndexedDocument, index: ComparedIndex) -> bool:
+    is_consumer = is_id(suspects.PREFIX, document.id)
+    return is_consumer and document.is_tombstone and document.is_in_shards_of(document.environment_id, index)
 
 
 def _is_of_another_range(scope: Scope, id_range: IdRange, difference: ConfirmedDifference) -> bool:

@@ -20,6 +20,7 @@ from opensearchpy import OpenSearch
 from indexer.drain.bulk import select_fields
 from indexer.drain.claims import STORED_CONSUMER_COLUMNS, StoredConsumer
 from infra.ids import is_id
+from infra.index import naming
 from infra.index.documents import Tombstone, document
 from infra.index.hits import SearchResponse, SourceHit
 from infra.operations.verify import Cause
@@ -28,6 +29,8 @@ PREFIX = "cons_"
 ENVIRONMENT_ID = re.compile(r"[1-9][0-9]{0,8}")
 BATCH = 500
 """Suspects read together."""
+MAX_COPIES = 10
+"""Documents read of each suspect, if they are in different shards."""
 
 # A single statement reads row, outbox and misses at the same moment. A parked change does not count, because no drain
 # will index the change. A miss counts, because the change will be written to this index later.
@@ -47,6 +50,7 @@ class ComparedIndex(NamedTuple):
     """The fields of the mapping: documents are written without further fields."""
     compares_content: bool = True
     """False if code with another document version wrote the documents: then only versions are compared."""
+    shards: int = 1
 
 
 class _WithEnvironment(msgspec.Struct, rename="camel"):
@@ -85,6 +89,12 @@ class IndexedDocument(SourceHit[msgspec.Raw], kw_only=True):
         except msgspec.DecodeError:
             return None
         return int(name) if ENVIRONMENT_ID.fullmatch(name) else None
+
+    def is_in_shards_of(self, environment_id: int | None, index: ComparedIndex) -> bool:
+        """Whether the document is in the shards of an environment, where its drains and readers expect it."""
+        if index.shards == 1:
+            return True
+        return environment_id is not None and self.routing == naming.routing(environment_id)
 
 
 _decode = msgspec.json.Decoder(SearchResponse[IndexedDocument]).decode
@@ -141,29 +151,54 @@ def confirm(engine: sa.Engine, client: OpenSearch, index: ComparedIndex, ids: Se
 
 
 def _confirm(engine: sa.Engine, client: OpenSearch, index: ComparedIndex, ids: Sequence[str]) -> Confirmed:
-    before = _read_documents(client, index.name, ids)
+    before = _read_documents(client, index, ids)
     with engine.connect() as connection:
         rows, ids_in_flight = _read_rows(
             connection, index, [suspect_id for suspect_id in ids if is_id(PREFIX, suspect_id)]
         )
-        named = {document.environment_id for document in before.values()}
+        named = {document.environment_id for copies in before.values() for document in copies}
         environments = set(connection.execute(ENVIRONMENTS, {"ids": [number for number in named if number]}).scalars())
-    after = _read_documents(client, index.name, ids)
+    after = _read_documents(client, index, ids)
     differences, in_flight = [], len(ids_in_flight)
     for suspect_id in ids:
-        indexed, stored = after.get(suspect_id), rows.get(suspect_id)
+        copies, stored = after.get(suspect_id, []), rows.get(suspect_id)
         if suspect_id in ids_in_flight:
             continue
-        if indexed != before.get(suspect_id):
+        if copies != before.get(suspect_id, []):
             in_flight += 1
-        elif cause := _cause(suspect_id, indexed, stored, environments, index):
+            continue
+        indexed, misplaced = _divide(copies, stored, index)
+        if cause := _cause(suspect_id, indexed, stored, environments, index):
             differences.append(_difference(suspect_id, cause, indexed, stored))
+        differences += [_difference(suspect_id, "foreign", copy, None) for copy in misplaced]
     return Confirmed(differences, in_flight)
 
 
-def _read_documents(client: OpenSearch, index: str, ids: Sequence[str]) -> dict[str, IndexedDocument]:
-    body = {"query": {"ids": {"values": list(ids)}}, "size": len(ids), "seq_no_primary_term": True}
-    return {indexed.id: indexed for indexed in search(client, index, body)}
+def _read_documents(client: OpenSearch, index: ComparedIndex, ids: Sequence[str]) -> dict[str, list[IndexedDocument]]:
+    """Read the documents of each id. There is more than one if documents are in the wrong shards."""
+    size = len(ids) * min(index.shards, MAX_COPIES)
+    body = {"query": {"ids": {"values": list(ids)}}, "size": size, "seq_no_primary_term": True}
+    documents: dict[str, list[IndexedDocument]] = {}
+    for indexed in sorted(search(client, index.name, body), key=lambda indexed: indexed.routing or ""):
+        documents.setdefault(indexed.id, []).append(indexed)
+    return documents
+
+
+def _divide(
+    copies: Sequence[IndexedDocument], stored: StoredConsumer | None, index: ComparedIndex
+) -> tuple[IndexedDocument | None, list[IndexedDocument]]:
+    """Return the document to compare with the row, and the documents that must not exist beside it.
+
+    A tombstone beside the document is right if the consumer was deleted in another environment.
+    """
+    in_place = [copy for copy in copies if copy.is_in_shards_of(copy.environment_id, index)]
+    if stored is None:
+        compared = [copy for copy in in_place if not copy.is_tombstone] or in_place
+    else:
+        compared = [copy for copy in copies if copy.is_in_shards_of(stored.row.environment_id, index)]
+    document = compared[0] if compared else None
+    others = [copy for copy in copies if copy is not document]
+    return document, [copy for copy in others if copy not in in_place or not copy.is_tombstone]
 
 
 def _read_rows(

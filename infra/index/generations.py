@@ -34,11 +34,12 @@ Phase: TypeAlias = Literal[BuildPhase, EndPhase]
 Pending: TypeAlias = Literal["cancel", "rollback"]
 """Column `wanted`: a request not carried out yet."""
 
+ADVICE = "consumers index rebuild"
 BARRIER = 0x67656E73
 LOCK_BARRIER = sa.text("SELECT pg_advisory_xact_lock(:lock)").bindparams(lock=BARRIER)
 """Hold `BARRIER` exclusively until the transaction ends."""
 
-LIVE = sa.text("SELECT id, index_name, mapping_digest, index_uuid FROM generations WHERE state = 'live'")
+LIVE = sa.text("SELECT id, index_name, mapping_digest, index_uuid, shards FROM generations WHERE state = 'live'")
 NAMES = sa.text("SELECT index_name FROM generations")
 
 DECLARED = {
@@ -57,6 +58,7 @@ class Live(NamedTuple):
     mapping_digest: str
     index_uuid: str | None
     """None: not known yet."""
+    shards: int
 
 
 def live(connection: sa.Connection) -> Live | None:
@@ -74,16 +76,19 @@ def free_name(connection: sa.Connection, existing: Container[str], prefix: str) 
     return name
 
 
-def has_declared_mapping(generation: Live) -> bool:
-    """Whether the live index was created with the mapping of this code; log a warning if not."""
-    if generation.mapping_digest == mapping.MAPPING_DIGEST:
-        return True
-    log.warning("mapping_differs", index=generation.index_name, advice="consumers index rebuild")
-    return False
+def is_as_declared(generation: Live, settings: Settings) -> bool:
+    """Whether the live index has the mapping of this code and INDEX_SHARDS shards; log a warning if not."""
+    if generation.mapping_digest != mapping.MAPPING_DIGEST:
+        log.warning("mapping_differs", index=generation.index_name, advice=ADVICE)
+        return False
+    if generation.shards != settings.index_shards:
+        log.warning("shards_differ", index=generation.index_name, shards=generation.shards, advice=ADVICE)
+        return False
+    return True
 
 
 def warn_if_mapping_differs(settings: Settings) -> None:
-    """Log a warning if the live index was not created with the mapping of this code.
+    """Log a warning if the live index was not created with the mapping of this code, or with other INDEX_SHARDS.
 
     The check runs in a thread: the start of the process neither waits for the database nor fails without it.
     """
@@ -93,7 +98,7 @@ def warn_if_mapping_differs(settings: Settings) -> None:
         try:
             with engine.connect() as connection:
                 if generation := live(connection):
-                    has_declared_mapping(generation)
+                    is_as_declared(generation, settings)
         except DBAPIError as error:
             log.warning("mapping_check_failed", reason=logs.error_kind(error))
         finally:

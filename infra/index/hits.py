@@ -22,6 +22,8 @@ class Hit(msgspec.Struct, kw_only=True, gc=False):
     seq_no: int = msgspec.field(name="_seq_no", default=NOT_REQUESTED)
     """Requested, like `primary_term`, with `"seq_no_primary_term": True`."""
     primary_term: int = msgspec.field(name="_primary_term", default=NOT_REQUESTED)
+    routing: str | None = msgspec.field(name="_routing", default=None)
+    """The routing value the document was written with; None: its id."""
     matched_queries: list[str] = msgspec.field(default_factory=list)
     """Names (`_name`) of the clauses matched by the document."""
     sort: list[Any] = msgspec.field(default_factory=list)

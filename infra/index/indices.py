@@ -19,10 +19,12 @@ class Index(NamedTuple):
     uuid: str
     """Unique across all names. An index restored from a snapshot has a new UUID."""
     aliases: frozenset[str]
+    replicas: int | None = None
+    """None: as many as the cluster has room for."""
 
 
 class SeqNos(NamedTuple):
-    """Sequence numbers of an index's operations; -1 without any operation."""
+    """Sequence numbers of a shard's operations; -1 without any operation."""
 
     max_seq_no: int
     global_checkpoint: int
@@ -35,16 +37,22 @@ def existing(client: OpenSearch, prefix: str) -> dict[str, Index]:
     Raises:
         OpenSearchException: OpenSearch does not answer.
     """
-    params = {"expand_wildcards": "all", "filter_path": "*.aliases,*.settings.index.uuid,*.settings.index.history"}
+    fields = ("uuid", "history", "number_of_replicas", "auto_expand_replicas")
+    paths = ",".join(["*.aliases", *(f"*.settings.index.{field}" for field in fields)])
+    params = {"expand_wildcards": "all", "filter_path": paths}
     answer: dict[str, Any] = client.indices.get(index=f"{prefix}-0*", params=params)
     return {
-        name: Index(_uuid(index["settings"]["index"]), frozenset(index.get("aliases", ())))
+        name: Index(
+            _uuid(index["settings"]["index"]),
+            frozenset(index.get("aliases", ())),
+            _replicas(index["settings"]["index"]),
+        )
         for name, index in answer.items()
     }
 
 
-def seq_nos(client: OpenSearch, prefix: str) -> dict[str, SeqNos]:
-    """Read the sequence numbers of each index of this service with a started primary shard, by index name.
+def seq_nos(client: OpenSearch, prefix: str) -> dict[str, dict[int, SeqNos]]:
+    """Read the sequence numbers of this service's shards with a started primary, by index name and number of the shard.
 
     Raises:
         OpenSearchException: OpenSearch does not answer.
@@ -52,26 +60,40 @@ def seq_nos(client: OpenSearch, prefix: str) -> dict[str, SeqNos]:
     fields = ",".join(f"indices.*.shards.*.{field}" for field in ("routing.primary", "routing.state", "seq_no"))
     params = {"level": "shards", "filter_path": fields}
     answer: Any = client.indices.stats(index=f"{prefix}-0*", metric="docs", params=params)
-    by_index = {}
-    for name, index in answer.get("indices", {}).items():
-        for copy in index["shards"].get("0", ()):
-            if copy["routing"] == {"primary": True, "state": "STARTED"}:
-                by_index[name] = SeqNos(copy["seq_no"]["max_seq_no"], copy["seq_no"]["global_checkpoint"])
-    return by_index
+    return {
+        name: {
+            int(number): SeqNos(copy["seq_no"]["max_seq_no"], copy["seq_no"]["global_checkpoint"])
+            for number, copies in index["shards"].items()
+            for copy in copies
+            if copy["routing"] == {"primary": True, "state": "STARTED"}
+        }
+        for name, index in answer.get("indices", {}).items()
+    }
 
 
-def create(client: OpenSearch, name: str) -> None:
+def create(client: OpenSearch, name: str, *, shards: int = 1, replicas: int | None = None) -> None:
     """Create an index with the declared mapping and settings, and with the write alias.
+
+    Args:
+        client: with decoded answers.
+        name: of the index.
+        shards: number of primary shards.
+        replicas: as INDEX_REPLICAS.
 
     Raises:
         OpenSearchException: the index cannot be created, or exists already.
     """
-    body = {
-        "settings": mapping.INDEX_SETTINGS,
-        "mappings": mapping.MAPPING,
-        "aliases": {naming.write_alias(name): {}},
-    }
+    body = mapping.index_body(shards, replicas) | {"aliases": {naming.write_alias(name): {}}}
     client.indices.create(index=name, body=body)
+
+
+def set_replicas(client: OpenSearch, name: str, replicas: int) -> None:
+    """Change the number of replicas of an index.
+
+    Raises:
+        OpenSearchException: the number is unchanged.
+    """
+    client.indices.put_settings(index=name, body=mapping.replica_settings(replicas))
 
 
 def switch_reads(client: OpenSearch, prefix: str, name: str) -> None:
@@ -104,3 +126,8 @@ def delete(client: OpenSearch, name: str) -> None:
 def _uuid(settings: dict[str, Any]) -> str:
     """The UUIDs of the index and of the history: a restore into a closed index changes only the history's UUID."""
     return " ".join([settings["uuid"], *settings.get("history", {}).values()])
+
+
+def _replicas(settings: dict[str, Any]) -> int | None:
+    is_automatic = settings.get("auto_expand_replicas", "false") != "false"
+    return None if is_automatic else int(settings["number_of_replicas"])

@@ -5,6 +5,7 @@ generations keep their mapping and get only declared fields; a rebuild makes a g
 """
 
 import hashlib
+import math
 from typing import Any
 
 import msgspec
@@ -85,6 +86,7 @@ MAPPING: dict[str, Any] = {
 }
 
 INDEX_SETTINGS: dict[str, Any] = {
+    # Defaults of INDEX_SHARDS and INDEX_REPLICAS (`index_body`).
     "number_of_shards": 1,
     "auto_expand_replicas": "0-1",
     "replication.type": "DOCUMENT",
@@ -98,3 +100,33 @@ INDEX_SETTINGS: dict[str, Any] = {
 
 MAPPING_DIGEST = hashlib.sha256(msgspec.json.encode([ANALYSIS, MAPPING, INDEX_SETTINGS], order="sorted")).hexdigest()
 """Digest of the declaration. Stored with each generation, to recognize a generation of another declaration."""
+
+
+def index_body(shards: int, replicas: int | None) -> dict[str, Any]:
+    """Return the settings and the mapping of a new index.
+
+    The documents of an environment are in the shards named by the environment's routing value (`naming.routing`). With
+    several shards a request without routing is refused, because its document would go to the wrong shard.
+    """
+    settings = INDEX_SETTINGS | {"number_of_shards": shards} | replica_settings(replicas)
+    if shards == 1:
+        return {"settings": settings, "mappings": MAPPING}
+    # By default OpenSearch prepares shards for splits: an environment would be in neighbouring parts of one shard.
+    partitions = {"routing_partition_size": shards_of_environment(shards), "number_of_routing_shards": shards}
+    return {"settings": settings | partitions, "mappings": MAPPING | {"_routing": {"required": True}}}
+
+
+def replica_settings(replicas: int | None) -> dict[str, Any]:
+    """Return the settings of an index with so many replicas; with None, one replica where a second node exists."""
+    if replicas is None:
+        return {"auto_expand_replicas": "0-1"}
+    return {"auto_expand_replicas": False, "number_of_replicas": replicas}
+
+
+def shards_of_environment(shards: int) -> int:
+    """Return the number of shards with the documents of an environment: the square root, rounded.
+
+    Every list and search of an environment asks all of them, and a large environment can grow over all of them
+    (`docs/decisions/0022-shards.md`).
+    """
+    return round(math.sqrt(shards))

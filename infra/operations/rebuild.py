@@ -27,12 +27,14 @@ KEEP_HOURS = 24
 
 BUILDING = "state IN ('filling', 'refreshed')"
 ADD_FIRST = sa.text("""
-    INSERT INTO generations (index_name, state, phase, document_version, mapping_digest, fields, index_uuid, live_at)
-    VALUES (:index_name, 'live', 'done', :document_version, :mapping_digest, :fields, :index_uuid, present())""")
+    INSERT INTO generations
+        (index_name, state, phase, document_version, mapping_digest, fields, index_uuid, shards, live_at)
+    VALUES (:index_name, 'live', 'done', :document_version, :mapping_digest, :fields, :index_uuid, :shards,
+        present())""")
 RECORD_UUID = sa.text("UPDATE generations SET index_uuid = :uuid WHERE id = :id AND index_uuid IS NULL")
 START = sa.text(f"""
-    INSERT INTO generations (index_name, state, phase, document_version, mapping_digest, fields)
-    SELECT :index_name, 'filling', 'requested', :document_version, :mapping_digest, :fields
+    INSERT INTO generations (index_name, state, phase, document_version, mapping_digest, fields, shards)
+    SELECT :index_name, 'filling', 'requested', :document_version, :mapping_digest, :fields, :shards
     WHERE EXISTS (SELECT FROM generations WHERE state = 'live')
     ON CONFLICT ((true)) WHERE {BUILDING} DO NOTHING RETURNING id""")
 CANCEL = sa.text(f"""
@@ -143,9 +145,9 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return self.ended_at is None or self.wanted is not None
 
 
-def add_first(connection: sa.Connection, index_name: str, index_uuid: str) -> None:
+def add_first(connection: sa.Connection, index_name: str, index_uuid: str, shards: int) -> None:
     """Insert the first generation, live at once."""
-    values = generations.DECLARED | {"index_name": index_name, "index_uuid": index_uuid}
+    values = generations.DECLARED | {"index_name": index_name, "index_uuid": index_uuid, "shards": shards}
     connection.execute(ADD_FIRST, values)
 
 
@@ -155,13 +157,14 @@ def record_uuid(connection: sa.Connection, generation_id: int, uuid: str) -> Non
 
 
 def start(connection: sa.Connection, settings: Settings) -> Rebuild:
-    """Request a rebuild.
+    """Request a rebuild, to an index with INDEX_SHARDS shards.
 
     Raises:
         RebuildError: a rebuild is running, or there is no live index.
     """
     name = generations.free_name(connection, (), settings.index_prefix)
-    generation_id = connection.execute(START, generations.DECLARED | {"index_name": name}).scalar_one_or_none()
+    values = generations.DECLARED | {"index_name": name, "shards": settings.index_shards}
+    generation_id = connection.execute(START, values).scalar_one_or_none()
     if generation_id is None:
         running = latest(connection)
         if running and running.state in {"filling", "refreshed"}:

@@ -23,8 +23,10 @@ PARKED_ROWS = 20
 PARTS = ("live", "bulk", "clock")
 
 GENERATIONS = sa.text("""
-    SELECT index_name, state, document_version, mapping_digest = :digest AS is_as_declared, live_at, keep_until,
-        lost_at, seen_seq_no AS position, (SELECT count(*) FROM (
+    SELECT index_name, state, document_version, shards, live_at, keep_until, lost_at,
+        mapping_digest = :digest AND shards = :shards AS is_as_declared,
+        (SELECT coalesce(sum(number + 1), 0)::bigint - 1 FROM unnest(seen_seq_nos) AS number) AS position,
+        (SELECT count(*) FROM (
             SELECT FROM generation_misses WHERE generation_id = g.id LIMIT :max_misses) AS missed) AS misses
     FROM generations g WHERE state <> 'dropped' ORDER BY id""")
 
@@ -33,14 +35,15 @@ class Generation(msgspec.Struct, kw_only=True, rename="camel"):
     index_name: str
     state: str
     document_version: int
+    shards: int
     is_as_declared: bool
-    """Whether the index was built with the mapping and settings of this code."""
+    """Whether the index was built with the mapping and settings of this code, and with INDEX_SHARDS shards."""
     live_at: datetime | None
     keep_until: datetime | None
     lost_at: datetime | None
     """When the index was found missing or replaced by another index of the same name."""
     position: int
-    """Sequence number of the last operation seen on disk in every shard copy; -1 before the first."""
+    """Operations seen on disk in every copy of their shard, all shards together, minus one; -1 before the first."""
     misses: int
     """Changes the generation has not taken yet; always 0 for the live generation."""
     index: str | None = None
@@ -86,6 +89,7 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
                 "indexName": "consumers-000001",
                 "state": "live",
                 "documentVersion": 1,
+                "shards": 1,
                 "isAsDeclared": True,
                 "liveAt": "2024-11-01T10:00:00.000Z",
                 "keepUntil": None,
@@ -125,20 +129,20 @@ def read_status(connection: sa.Connection, settings: Settings) -> Status:
     Raises:
         DBAPIError: the database cannot be used.
     """
-    status = database_status(connection)
+    status = database_status(connection, settings)
     # OpenSearch may respond slowly: end the transaction first, to hold no snapshot meanwhile.
     connection.rollback()
     add_index_status(settings, status)
     return status
 
 
-def database_status(connection: sa.Connection) -> Status:
+def database_status(connection: sa.Connection, settings: Settings) -> Status:
     """Read the database's part of the status.
 
     Raises:
         DBAPIError: the database cannot be used.
     """
-    values = {"digest": mapping.MAPPING_DIGEST, "max_misses": MISSES_LIMIT}
+    values = {"digest": mapping.MAPPING_DIGEST, "shards": settings.index_shards, "max_misses": MISSES_LIMIT}
     generations = [Generation(**row) for row in connection.execute(GENERATIONS, values).mappings()]
     return Status(
         search="ok",

@@ -144,7 +144,7 @@ class Searching:
             budget = Budget(engine, searches=1, connections=1)
             alias = read_alias(self._settings.index_prefix)
             return await search(
-                Index(client, alias, budget, caller, time.monotonic() + seconds), {"query": query, "size": 0}
+                Index(client, alias, "1", budget, caller, time.monotonic() + seconds), {"query": query, "size": 0}
             )
         finally:
             await client.close()

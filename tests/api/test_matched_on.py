@@ -22,7 +22,7 @@ OTHERS = [
 
 
 @pytest.fixture(scope="module")
-def crowd(service: Service) -> Iterator[Account]:
+def matched(service: Service) -> Iterator[Account]:
     with new_account(service, region="US") as account:
         response = account.live.post("/consumers/batch", json=[*OTHERS, ANN])
         assert response.status_code == 201, response.text
@@ -60,8 +60,8 @@ def matches(account: Account, **parameters: str) -> list[tuple[str, str, str]]:
         ("lee annel", [("email", "word", "lee"), ("fullName", "prefix", "lee"), ("fullName", "prefix", "annel")][:1]),
     ],
 )
-def test_match_reports_field_and_kind(crowd: Account, q: str, expected: list[tuple[str, str, str]]) -> None:
-    reported = matches(crowd, q=q)
+def test_match_reports_field_and_kind(matched: Account, q: str, expected: list[tuple[str, str, str]]) -> None:
+    reported = matches(matched, q=q)
     assert set(expected) <= set(reported)
     kinds = {(field, text): kind for field, kind, text in reported}
     assert len(kinds) == len(reported), "each field has the best kind alone"
@@ -76,19 +76,19 @@ def test_match_reports_field_and_kind(crowd: Account, q: str, expected: list[tup
     ],
 )
 def test_field_parameter_matches_exactly(
-    crowd: Account, parameters: dict[str, str], expected: list[tuple[str, str, str]]
+    matched: Account, parameters: dict[str, str], expected: list[tuple[str, str, str]]
 ) -> None:
-    assert matches(crowd, **parameters) == expected
-    assert matches(crowd, **parameters, q="leandre") == [*expected, ("fullName", "typo", "leandre")]
+    assert matches(matched, **parameters) == expected
+    assert matches(matched, **parameters, q="leandre") == [*expected, ("fullName", "typo", "leandre")]
 
 
-def test_matches_in_several_fields_are_reported_for_each(crowd: Account) -> None:
-    assert set(matches(crowd, q="lee annel 0143")) == {
+def test_matches_in_several_fields_are_reported_for_each(matched: Account) -> None:
+    assert set(matches(matched, q="lee annel 0143")) == {
         ("email", "word", "lee"),
         ("fullName", "prefix", "annel"),
         ("phone", "prefix", "0143"),
     }
-    assert set(matches(crowd, q="ann")) == {("email", "word", "ann"), ("fullName", "prefix", "ann")}
+    assert set(matches(matched, q="ann")) == {("email", "word", "ann"), ("fullName", "prefix", "ann")}
 
 
 WORDS = [
@@ -104,13 +104,13 @@ WORDS = [
 
 
 @pytest.mark.parametrize("q", WORDS)
-def test_explain_changes_no_rows_order_or_cursors(crowd: Account, q: str) -> None:
+def test_explain_changes_no_rows_order_or_cursors(matched: Account, q: str) -> None:
     pages: list[list[Any]] = []
     for explain in ("false", "true"):
         parameters: dict[str, Any] = {"q": q, "first": 1, "explain": explain}
         contents = []
         while True:
-            response = crowd.live.get("/consumers/search", params=parameters)
+            response = matched.live.get("/consumers/search", params=parameters)
             assert response.status_code == 200, response.text
             content = response.json()
             rows = [{name: value for name, value in row.items() if name != "matchedOn"} for row in content["data"]]
@@ -120,7 +120,7 @@ def test_explain_changes_no_rows_order_or_cursors(crowd: Account, q: str) -> Non
                 break
             # A cursor is valid with and without `explain`.
             parameters |= {"after": content["pageInfo"]["endCursor"], "explain": explain}
-            explained = crowd.live.get("/consumers/search", params=parameters | {"explain": "true", "first": 100})
+            explained = matched.live.get("/consumers/search", params=parameters | {"explain": "true", "first": 100})
             assert explained.status_code == 200, explained.text
         pages.append(contents)
     assert pages[0] == pages[1]

@@ -1,5 +1,6 @@
 """Compare the index with the database: by id, version and content, with no further document."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -52,6 +53,8 @@ class Differences(NamedTuple):
     """A document with another version or other bytes than the row's."""
     misread: set[str]
     """A document visible to readers without a row, or a row not visible to readers."""
+    repeated: set[str]
+    """Documents of the same id in several shards."""
 
     def counts(self) -> dict[str, int]:
         return {name: len(ids) for name, ids in self._asdict().items()}
@@ -64,7 +67,8 @@ def find_differences(database: Database) -> Differences:
         index = connection.execute(LIVE).scalar_one()
     client = open_writer(database.settings)
     try:
-        indexed = {hit.id: hit for hit in _documents(client, index)}
+        hits = list(_documents(client, index))
+        indexed = {hit.id: hit for hit in hits}
         shown = {hit.id for hit in _documents(client, naming.read_alias(database.settings.index_prefix))}
     finally:
         client.close()
@@ -74,6 +78,7 @@ def find_differences(database: Database) -> Differences:
         resurrected=living - rows.keys(),
         stale={name for name in rows.keys() & living if not _matches_row(indexed[name], rows[name])},
         misread=rows.keys() ^ shown,
+        repeated={name for name, copies in Counter(hit.id for hit in hits).items() if copies > 1},
     )
 
 

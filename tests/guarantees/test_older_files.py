@@ -45,7 +45,7 @@ def settle_until_seen(account: Account) -> None:
     highest = account.database.search.indices.stats(index=live_index(account), level="shards")
     [shard] = highest["indices"][live_index(account)]["shards"]["0"]
     with account.database.engine.connect() as connection:
-        recorded = sa.text("SELECT seen_seq_no FROM generations WHERE state = 'live'")
+        recorded = sa.text("SELECT seen_seq_nos[1] FROM generations WHERE state = 'live'")
 
         def seen() -> bool:
             connection.rollback()

@@ -34,6 +34,11 @@ class Pipeline(NamedTuple):
     environment: int
 
     @property
+    def routing(self) -> str:
+        """The routing value of the environment's documents."""
+        return naming.routing(self.environment)
+
+    @property
     def index_name(self) -> str:
         return naming.index_name(self.database.settings.index_prefix, 1)
 
@@ -79,7 +84,7 @@ class Pipeline(NamedTuple):
 
     def source(self, consumer_id: str) -> bytes:
         """Return a document as bytes."""
-        response: Any = self.writer.get(index=self.index_name, id=consumer_id)
+        response: Any = self.writer.get(index=self.index_name, id=consumer_id, params={"routing": self.routing})
         return bytes(msgspec.json.decode(response, type=dict[str, msgspec.Raw])["_source"])
 
     def document(self, consumer_id: str) -> Any:
@@ -88,6 +93,7 @@ class Pipeline(NamedTuple):
     def write_by_hand(self, consumer_id: str, version: int, source: bytes) -> int:
         """Write a document as a drain would, and return the status of OpenSearch."""
         params: dict[str, Any] = {"version": version, "version_type": "external_gte", "ignore": 409}
+        params["routing"] = self.routing
         response: Any = self.writer.index(index=self.index_name, id=consumer_id, body=source, params=params)
         self.writer.indices.refresh(index=self.index_name)
         return int(msgspec.json.decode(response).get("status", 200))

@@ -29,7 +29,8 @@ def rewrite_document(pipeline: Pipeline, consumer_id: str, higher: int = 0, **ch
 
 
 def remove_document(pipeline: Pipeline, consumer_id: str) -> str:
-    pipeline.writer.delete(index=pipeline.index_name, id=consumer_id, params={"refresh": "true"})
+    params: dict[str, Any] = {"refresh": "true", "routing": pipeline.routing}
+    pipeline.writer.delete(index=pipeline.index_name, id=consumer_id, params=params)
     return consumer_id
 
 

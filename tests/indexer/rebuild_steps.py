@@ -77,7 +77,8 @@ def indices_read(pipeline: Pipeline) -> list[str]:
 
 def stored_document(pipeline: Pipeline, index: str, consumer_id: str) -> Any:
     """Return a consumer's document in an index, searchable or not; None if there is none."""
-    response: Any = pipeline.writer.get(index=index, id=consumer_id, params={"ignore": 404})
+    params: dict[str, Any] = {"ignore": 404, "routing": pipeline.routing}
+    response: Any = pipeline.writer.get(index=index, id=consumer_id, params=params)
     return msgspec.json.decode(response).get("_source")
 
 

@@ -98,6 +98,7 @@ def test_status_shows_generations_and_backlog(pipeline: Pipeline, consumers: Con
         "indexName": pipeline.index_name,
         "state": "live",
         "documentVersion": mapping.DOCUMENT_VERSION,
+        "shards": 1,
         "isAsDeclared": True,
         "index": "open",
         "documents": 3,

@@ -62,9 +62,9 @@ def restore_snapshot(pipeline: Pipeline) -> None:
 
 
 def lose_operations(pipeline: Pipeline) -> None:
-    """Simulate older files: the same index has fewer operations than were seen."""
+    """Simulate older files: the same shard has fewer operations than were seen."""
     reconcile_index(pipeline)
-    pipeline.run("UPDATE generations SET seen_seq_no = seen_seq_no + 1")
+    pipeline.run("UPDATE generations SET seen_seq_nos[1] = seen_seq_nos[1] + 1")
 
 
 @pytest.mark.parametrize(

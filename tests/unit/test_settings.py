@@ -40,6 +40,9 @@ def test_unusable_port_for_operators_is_refused(ports: dict[str, str]) -> None:
         ("OPENSEARCH_URL", "search.example.com:9200", "OPENSEARCH_URL is invalid: "),
         ("REDIS_URL", "valkey://there", "REDIS_URL is invalid: "),
         ("DATABASE_POOL", "0", "DATABASE_POOL is invalid: "),
+        ("INDEX_SHARDS", "0", "INDEX_SHARDS is invalid: "),
+        ("INDEX_SHARDS", "1025", "INDEX_SHARDS is invalid: "),
+        ("INDEX_REPLICAS", "-1", "INDEX_REPLICAS is invalid: "),
     ],
 )
 def test_invalid_variable_is_named(name: str, value: str, problem: str) -> None:
