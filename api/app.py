@@ -11,6 +11,7 @@ from litestar import Litestar, Router
 from litestar.config.compression import CompressionConfig
 from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import Provide
+from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, ControllerRouterHandler, Message, Scope
 from redis.asyncio import Redis
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -23,7 +24,7 @@ from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import FirstPages
 from api.edge import AT_END, edge
-from api.errors import HANDLERS
+from api.errors import HANDLERS, allowed
 from api.freshness import Freshness
 from api.inputs import parameters, payload
 from api.limits import Limits, limit
@@ -41,6 +42,7 @@ from api.route_options import options_of
 from api.scopes import authorize
 from api.seals import Seals
 from api.server.slots import max_connections
+from api.storage import require_storage
 from api.transactions import Transaction, Transactions
 from api.turns import Turns
 from api.unauthorized import authenticate_limited
@@ -74,10 +76,23 @@ def create_app() -> ASGIApp:
         request_max_body_size=None,
         pdb_on_exception=False,
     )
+    resolve_in_order(app)
     served = edge(app, process_metrics, chosen.operations_port)
     if not chosen.trusted_proxies:
         return served
     return cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", served), chosen.trusted_proxies))
+
+
+def resolve_in_order(app: Litestar) -> None:
+    """Resolve the dependencies of a handler one after the other.
+
+    Litestar resolves independent dependencies in a group of tasks: 0.05 ms of processor time, which is 7 % of a list.
+    """
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            for _, model in route.route_handler_map.values():
+                in_order = [sorted(batch, key=lambda dependency: dependency.key) for batch in model.dependency_batches]
+                model.dependency_batches = [{dependency} for batch in in_order for dependency in batch]
 
 
 def route_handlers() -> list[ControllerRouterHandler]:
@@ -112,6 +127,8 @@ async def admit(request: AnyRequest) -> None:
         options = options_of(request.route_handler)
         await limit(request, options.limit)
         authorize(request, options)
+        if options.limit != "reads" and request.method != "DELETE" and not options.for_operators:
+            require_storage(caller_of(request), request.app.state.settings.limit_stored_mib)
     request.scope["state"][AT_END] = request.app.state.requests.enter(requester_of(request).counted_as)
 
 
@@ -124,7 +141,7 @@ async def allow(message: Message, scope: Scope) -> None:
             if route.path_format == scope["path_template"]
             for method in route.methods
         }
-        MutableScopeHeaders.from_message(message)["Allow"] = ", ".join(sorted(methods))
+        MutableScopeHeaders.from_message(message)["Allow"] = allowed(methods)
 
 
 @asynccontextmanager

@@ -42,7 +42,8 @@ STORE_SECONDS = 2.0
 
 FIND_KEY = sa.text("""
     SELECT e.id AS environment_id, e.mode, o.id AS organization_id, o.currency, o.region, o.limit_reads,
-        o.limit_writes, o.limit_batch, k.id AS key_id, k.scopes, k.expires_at, k.revoked_at
+        o.limit_writes, o.limit_batch, o.limit_stored_mib, e.stored_mib, k.id AS key_id, k.scopes,
+        k.expires_at, k.revoked_at
     FROM api_keys k JOIN environments e ON e.id = k.environment_id JOIN organizations o ON o.id = e.organization_id
     WHERE k.secret_hash = :secret_hash""")
 FIND_OPERATOR_KEY = sa.text("""
@@ -86,6 +87,10 @@ class Caller(Requester, frozen=True, kw_only=True):
     mode: str
     organization_id: str
     scopes: frozenset[str]
+    stored_mib: int = 0
+    """MiB of rows in the environment, as last measured."""
+    limit_stored_mib: int | None = None
+    """The limit of the organization; None: the default of the service; 0: unlimited."""
     seal: Seal
     """Seals tokens, entity tags and cursors for this environment alone."""
 

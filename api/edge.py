@@ -53,6 +53,9 @@ def edge(app: ASGIApp, metrics: Metrics, operations_port: int) -> ASGIApp:
             await app(any_scope, receive, send)
             return
         scope = cast("HTTPScope", any_scope)
+        method = scope["method"]
+        if method == "HEAD":
+            scope = cast("HTTPScope", {**scope, "method": "GET"})  # the server leaves out the body of the response
         started, status, body = time.perf_counter(), CLIENT_GONE, RequestBody(scope, receive)
         request_id = _request_id(scope)
         state = scope.setdefault("state", {})
@@ -82,7 +85,8 @@ def edge(app: ASGIApp, metrics: Metrics, operations_port: int) -> ASGIApp:
             body.close()
             if at_end := state.get(AT_END):
                 at_end()
-            _record(scope, metrics, CLIENT_GONE if body.failed else status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            _record(scope, method, metrics, CLIENT_GONE if body.failed else status, seconds)
 
     return serve
 
@@ -117,10 +121,10 @@ def _request_id(scope: HTTPScope) -> str:
     return received if VALID_REQUEST_ID.fullmatch(received) else f"req_{ULID()}"
 
 
-def _record(scope: HTTPScope, metrics: Metrics, status: int, seconds: float) -> None:
+def _record(scope: HTTPScope, method: str, metrics: Metrics, status: int, seconds: float) -> None:
     requester, window = scope.get("auth"), scope["state"].get("window")
     caller = requester if isinstance(requester, Caller) else None
-    method, route = scope["method"], scope.get("path_template")
+    route = scope.get("path_template")
     if window and window.exceeded:
         metrics.limited(window.category)
     metrics.request(method, route, status, seconds)

@@ -174,7 +174,15 @@ def from_framework(request: AnyRequest, error: HTTPException) -> Response[ErrorB
     """Answer an error of the framework, such as 404, 405 or 413."""
     status = HTTPStatus(error.status_code)
     sentence = SENTENCES.get(status, status.phrase.capitalize())
-    return render(request, Problem(status, sentence, headers=error.headers))
+    headers = dict(error.headers or {})
+    if methods := headers.get("allow"):
+        headers["allow"] = allowed(methods.split(", "))
+    return render(request, Problem(status, sentence, headers=headers))
+
+
+def allowed(methods: Iterable[str]) -> str:
+    """Return the header `Allow` for the methods of a path: HEAD is answered wherever GET is (`api/edge.py`)."""
+    return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
 
 
 def from_database(request: AnyRequest, error: Exception) -> Response[ErrorBody]:

@@ -20,7 +20,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from indexer import upkeep
+from indexer import stored_size, upkeep
 from indexer.drain.loop import Drainer
 from indexer.erasure import Erasure
 from indexer.rebuild.builder import Builder
@@ -259,6 +259,15 @@ def erase() -> None:
         return
     if unfinished:
         _task_queue().send(queue.ERASE)
+
+
+@app.task(name=queue.MEASURE)  # type: ignore[untyped-decorator]  # Celery ships no types
+def measure() -> None:
+    """Measure how much each environment stores."""
+    try:
+        stored_size.measure(_engine())
+    except DBAPIError as error:
+        log.warning("measurement_postponed", reason=logs.error_kind(error))
 
 
 @app.task(name=queue.UPKEEP)  # type: ignore[untyped-decorator]  # Celery ships no types

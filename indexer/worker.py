@@ -25,6 +25,7 @@ app.conf.update(
         "compare": {"task": queue.COMPARE, "schedule": 10.0},
         "watch": {"task": queue.WATCH, "schedule": 5.0},
         "erase": {"task": queue.ERASE, "schedule": 5.0},
+        "measure": {"task": queue.MEASURE, "schedule": 60.0},
         "purge": {"task": queue.PURGE, "schedule": 30.0},
         "build": {"task": queue.BUILD, "schedule": 10.0},
     },

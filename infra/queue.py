@@ -16,13 +16,13 @@ from infra.settings import Settings
 LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
 """Names of the queues. `live` and `bulk` are lanes of the outbox too; clients wait for the changes of `live` only."""
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
-UPKEEP, PURGE, ERASE = "indexer.upkeep", "indexer.purge", "indexer.erase"
+UPKEEP, PURGE, ERASE, MEASURE = "indexer.upkeep", "indexer.purge", "indexer.erase", "indexer.measure"
 BUILD = "indexer.build"
 VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
 """Tasks to request a run. `COMPARE` continues requested runs, `WATCH` the endless verification."""
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
-QUEUES = {DRAIN: LIVE} | dict.fromkeys((DRAIN_BULK, UPKEEP, PURGE, ERASE), BULK)
+QUEUES = {DRAIN: LIVE} | dict.fromkeys((DRAIN_BULK, UPKEEP, PURGE, ERASE, MEASURE), BULK)
 QUEUES |= dict.fromkeys((BUILD, COMPARE, WATCH), REBUILD)
 """The queue of each wake-up."""
 

@@ -76,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f.:/, ]*$")] = ""
     """Addresses and networks of the proxies before the API, separated by commas. Only they may name the client's
     address, in `X-Forwarded-For`."""
+    limit_stored_mib: Limit = 102_400
+    """MiB of rows that an environment may store; 0 is unlimited. Organizations may have others."""
     idempotency_mib: Limit = 1024
     """MiB of responses stored for idempotency keys, per environment and day; 0 is unlimited."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"

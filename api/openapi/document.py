@@ -24,12 +24,12 @@ JSON = "application/json"
 SCHEMAS = "#/components/schemas/{name}"
 DESCRIPTION = f"""\
 Every error has the same envelope, and every response an `X-Request-Id`. An unknown path is a 404, and so is another
-spelling of a path, such as `//` or `%63`; a method that a path does not have is a 405 with `Allow`. A malformed request
-is a 400, headers or a body that arrive too slowly are a 408, a path over 32 KiB is a 414, and headers over 32 KiB are a
-431. A response lists at most {MAX_FAULTS} faults; `message` says how many more there
-are. A 429 says `Rate limit exceeded` after too many requests in a minute, or too many without a valid key from one
-address, and `{TOO_MANY_REQUESTS}` if too many requests of the environment run at a time. After a 429 or 503, retry as
-`Retry-After` says."""
+spelling of a path, such as `//` or `%63`; a method that a path does not have is a 405 with `Allow`. HEAD answers like
+GET. A malformed request is a 400, headers or a body that arrive too slowly are a 408, a path over 32 KiB is a 414, and
+headers over 32 KiB are a 431. A response lists at most {MAX_FAULTS} faults; `message` says how many more there are. A
+429 says `Rate limit exceeded` after too many requests in a minute, or too many without a valid key from one address,
+and `{TOO_MANY_REQUESTS}` if too many requests of the environment run at a time. After a 429 or 503, retry as
+`Retry-After` says. A 403 says `Storage limit reached` if the environment stores as much as allowed."""
 
 Document = dict[str, Any]
 SchemaOf = Callable[[Any], Document]

@@ -16,7 +16,7 @@ MODES: tuple[Mode, ...] = ("live", "test")
 MAX_NAME_LENGTH = 255
 """The limit of the column."""
 
-COLUMNS = "id, name, currency, region, limit_reads, limit_writes, limit_batch, created_at, deleted_at"
+COLUMNS = "id, name, currency, region, limit_reads, limit_writes, limit_batch, limit_stored_mib, created_at, deleted_at"
 INSERT = sa.text(f"""
     INSERT INTO organizations (id, name, currency, region) VALUES (:id, :name, :currency, :region)
     ON CONFLICT (name) DO NOTHING RETURNING {COLUMNS}""")
@@ -27,7 +27,8 @@ BY_NAME = sa.text(f"SELECT {COLUMNS} FROM organizations WHERE name = :name")
 SET_LIMITS = sa.text(f"""
     UPDATE organizations SET limit_reads = coalesce(CAST(:reads AS int), limit_reads),
         limit_writes = coalesce(CAST(:writes AS int), limit_writes),
-        limit_batch = coalesce(CAST(:batch AS int), limit_batch)
+        limit_batch = coalesce(CAST(:batch AS int), limit_batch),
+        limit_stored_mib = coalesce(CAST(:stored_mib AS int), limit_stored_mib)
     WHERE name = :name AND deleted_at IS NULL RETURNING {COLUMNS}""")
 MARK_DELETED = sa.text(f"UPDATE organizations SET deleted_at = present() WHERE id = :id RETURNING {COLUMNS}")
 REVOKE_KEYS = sa.text("""
@@ -50,6 +51,7 @@ class Organization(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     limit_reads: int | None
     limit_writes: int | None
     limit_batch: int | None
+    limit_stored_mib: int | None
     created_at: datetime
     deleted_at: datetime | None
     """Since when the organization is being deleted in the background; None for all others."""
@@ -101,18 +103,19 @@ def get(connection: sa.Connection, name: str) -> Organization:
 
 
 def set_limits(connection: sa.Connection, name: str, limits: dict[str, int]) -> Organization:
-    """Set how many requests a minute each environment of an organization may send.
+    """Set how many requests a minute each environment of an organization may send, and how much it may store.
 
     Args:
         connection: in a transaction.
         name: of the organization.
-        limits: any of `reads`, `writes` and `batch`; 0 means no limit. The limit of an absent category stays.
+        limits: any of `reads`, `writes`, `batch` and `stored_mib`; 0 means no limit. An absent limit stays.
 
     Raises:
         OrganizationError: no organization has this name, or the organization is being deleted.
     """
     get(connection, name)
-    values = {"name": checked_name("name", name), "reads": None, "writes": None, "batch": None} | limits
+    unchanged = dict.fromkeys(("reads", "writes", "batch", "stored_mib"))
+    values = {"name": checked_name("name", name)} | unchanged | limits
     return _organization(connection.execute(SET_LIMITS, values).one_or_none(), name)
 
 

@@ -29,6 +29,7 @@ Yes = Annotated[
     str | None, typer.Option("--yes", metavar="NAME", help="The name again, for scripts: without a question.")
 ]
 Limit = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Requests a minute; 0 is no limit.")]
+StoredMib = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="MiB of stored rows; 0 is no limit.")]
 
 CONFIRM = (
     "This deletes every consumer, order, audience and key of {name}, live and test, and cannot be undone.\n"
@@ -53,7 +54,7 @@ def create(name: Name, *, currency: Currency = "USD", region: Region = None, jso
 
 @org_app.command("list")
 def list_all(*, json: Json = False) -> None:
-    """List all organizations with their rate limits, ordered by name.
+    """List all organizations with their limits, ordered by name.
 
     The state of an organization is active, or deleting after `org delete`.
     """
@@ -66,13 +67,21 @@ def list_all(*, json: Json = False) -> None:
 
 
 @org_app.command()
-def limits(name: Name, *, reads: Limit = None, writes: Limit = None, batch: Limit = None, json: Json = False) -> None:
-    """Set rate limits for each environment of an organization, and print all limits.
+def limits(
+    name: Name,
+    *,
+    reads: Limit = None,
+    writes: Limit = None,
+    batch: Limit = None,
+    stored_mib: StoredMib = None,
+    json: Json = False,
+) -> None:
+    """Set limits for each environment of an organization, and print all limits.
 
     Limits without an option stay unchanged. Exit status: 0, or 1 if the
     organization does not exist.
     """
-    options = {"reads": reads, "writes": writes, "batch": batch}
+    options = {"reads": reads, "writes": writes, "batch": batch, "stored_mib": stored_mib}
     changes = {category: limit for category, limit in options.items() if limit is not None}
     with transaction() as connection:
         changed = organizations.set_limits(connection, name, changes)
@@ -115,14 +124,15 @@ def delete(name: Name, *, yes: Yes = None, json: Json = False) -> None:
 
 
 def _print(rows: list[Organization]) -> None:
-    print_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH", "STATE"), map(_cells, rows))
+    print_table(("NAME", "ID", "CURRENCY", "REGION", "READS", "WRITES", "BATCH", "STORED", "STATE"), map(_cells, rows))
 
 
 def _cells(row: Organization) -> Iterable[object]:
     yield from (row.name, row.id, row.currency, row.region)
     yield from map(_limit, (row.limit_reads, row.limit_writes, row.limit_batch))
+    yield _limit(row.limit_stored_mib, " MiB")
     yield "deleting" if row.deleted_at else "active"
 
 
-def _limit(number: int | None) -> str:
-    return {None: "default", 0: "none"}.get(number, f"{number}/min")
+def _limit(number: int | None, unit: str = "/min") -> str:
+    return {None: "default", 0: "none"}.get(number, f"{number}{unit}")

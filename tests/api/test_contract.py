@@ -129,8 +129,22 @@ def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) 
     assert response.headers["x-request-id"] == response.json()["requestId"]
 
 
-@pytest.mark.parametrize("method", ["PATCH", "HEAD", "TRACE", "OPTIONS"])
+@pytest.mark.parametrize("method", ["PATCH", "TRACE", "OPTIONS"])
 def test_allow_lists_exactly_the_methods_of_a_path(account: Account, method: str) -> None:
     response = account.live.request(method, "/consumers/x")
     assert response.status_code == (204 if method == "OPTIONS" else 405)
-    assert set(response.headers["allow"].split(", ")) == {"GET", "PUT", "DELETE", "OPTIONS"}
+    assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/consumers/{id}", "/consumers?first=1", "/consumers/cons_unknown", "/consumers/search?q=x", "/nothing"]
+)
+def test_head_answers_like_get_without_the_body(account: Account, path: str) -> None:
+    consumer = account.live.post("/consumers", json={"fullName": "Head"}).raise_for_status().json()
+    path = path.format(id=consumer["id"])
+    got, headed = account.live.get(path), account.live.head(path)
+    assert (headed.status_code, headed.content) == (got.status_code, b"")
+    varying = {"date", "x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "index-lag-ms"}
+    assert headed.headers.keys() == got.headers.keys()
+    for name in got.headers.keys() - varying:
+        assert headed.headers[name] == got.headers[name], name

@@ -132,6 +132,7 @@ def requests(account: Account) -> Iterator[Request]:
     line = {"productId": "p" * 30, "quantity": 1, "unitAmount": "1.25"}
     order = {"consumerId": ids[0], "amount": 1, "items": [line] * 200}
     yield Request("500 orders of 200 lines", "POST", "/orders/batch", encode([order] * BATCH), zipped)
+    yield Request("50 orders of 200 lines", "GET", f"/consumers/{ids[0]}?include=orders", b"", zipped)
     yield Request("10,000 ids in 10 MB", "POST", members, encode({"consumerIds": ["x" * 1000] * 10_000}))
     yield Request("10,000 ids", "POST", members, encode({"consumerIds": new_ids("cons_", 10_000)}))
     yield Request("3,000,000 ids", "POST", members, encode({"consumerIds": [""] * 3_000_000}))
