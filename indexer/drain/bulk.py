@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import msgspec
 from opensearchpy import OpenSearch
 
-from infra.index import mapping, naming
+from infra.index import naming
+from infra.index.conversion import Form, convert
 from infra.index.hits import Hit
 
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
 """Approximate size of a request: a request ends with the document that reaches this size."""
 FILTER_PATH = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-FIELDS = frozenset(mapping.MAPPING["properties"])
 OK, DOCUMENT_FAULT, NOT_FOUND, CONFLICT, SERVER_FAULT = 200, 400, 404, 409, 500
 CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
@@ -168,19 +168,9 @@ def raise_if_unavailable(items: Sequence[Item]) -> None:
             raise IndexUnavailable(item.error_kind)
 
 
-def fit_to_mapping(batch: Sequence[Document], fields: frozenset[str]) -> Sequence[Document]:
-    """Remove fields the mapping of an index does not declare, because the index refuses documents with such fields."""
-    if fields >= FIELDS:
-        return batch
-    return [document._replace(source=select_fields(document.source, fields)) for document in batch]
-
-
-def select_fields(source: bytes, fields: frozenset[str]) -> bytes:
-    """Return a document with the given fields only."""
-    if fields >= FIELDS:
-        return source
-    content = msgspec.json.decode(source, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode({name: value for name, value in content.items() if name in fields})
+def convert_all(batch: Sequence[Document], form: Form) -> Sequence[Document]:
+    """Convert documents to the document version and the fields of an index."""
+    return [document._replace(source=convert(document.source, form)) for document in batch]
 
 
 def refresh(client: OpenSearch, index: str, seconds: float | None = None) -> None:

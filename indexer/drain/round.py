@@ -38,7 +38,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
 from indexer.drain import claims, counters, standby
-from indexer.drain.bulk import Document, IndexUnavailable, Item, fit_to_mapping, refresh, write
+from indexer.drain.bulk import Document, IndexUnavailable, Item, convert_all, refresh, write
 from indexer.drain.claims import Generation
 from indexer.drain.portions import Failure, Portions
 from indexer.drain.round_robin import RoundRobin
@@ -157,7 +157,7 @@ def write_documents(
         IndexUnavailable, OpenSearchException: the index is the cause of the failure, and not a document.
     """
     try:
-        items = write(client, naming.write_alias(live.index_name), fit_to_mapping(batch, live.fields))
+        items = write(client, naming.write_alias(live.index_name), convert_all(batch, live))
     except OpenSearchException as error:
         if not is_alone or not _accepts_control_documents(connection, client, live):
             raise
@@ -183,7 +183,7 @@ def _accepts_control_documents(connection: sa.Connection, client: OpenSearch, li
     if not batch:
         return None
     try:
-        items = write(client, naming.write_alias(live.index_name), fit_to_mapping(batch, live.fields))
+        items = write(client, naming.write_alias(live.index_name), convert_all(batch, live))
     except OpenSearchException:
         return False
     return any(item.is_indexed for item in items)

@@ -19,7 +19,7 @@ import structlog
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from indexer.drain.bulk import Document, IndexUnavailable, fit_to_mapping, refresh, write
+from indexer.drain.bulk import Document, IndexUnavailable, convert_all, refresh, write
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.backoff import Backoff
@@ -138,7 +138,7 @@ def _write_portion(client: OpenSearch, generation: Generation, portion: Sequence
         return dict.fromkeys(ids, "skipped")
     alias = naming.write_alias(generation.index_name)
     try:
-        items = write(client, alias, fit_to_mapping(portion, generation.fields), TIMEOUT_SECONDS)
+        items = write(client, alias, convert_all(portion, generation), TIMEOUT_SECONDS)
     except OpenSearchException as error:
         return _miss_all(generation, ids, error)
     reasons = {

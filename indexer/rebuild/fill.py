@@ -13,7 +13,7 @@ from opensearchpy import OpenSearch
 from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims, standby
-from indexer.drain.bulk import Document, Item, fit_to_mapping, raise_if_unavailable, write
+from indexer.drain.bulk import Document, Item, convert_all, raise_if_unavailable, write
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.index import documents, mapping, naming
@@ -87,7 +87,7 @@ def write_page(connection: sa.Connection, client: OpenSearch, rows: int) -> bool
             return False
         generation = Generation.from_row(part)
         page = _read(connection, {"position": part.position, "until_id": part.until_id, "rows": rows})
-        items = write(client, naming.write_alias(part.index_name), fit_to_mapping(page.documents, generation.fields))
+        items = write(client, naming.write_alias(part.index_name), convert_all(page.documents, generation))
         misses = standby.Misses(generation, page.failures | _refused(page.documents, items))
         standby.record_misses(connection, [misses], [*page.documents, *page.failed])
         count = len(page.documents) + len(page.failed)

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import Document, fit_to_mapping, raise_if_unavailable, refresh, write
+from indexer.drain.bulk import Document, convert_all, raise_if_unavailable, refresh, write
 from indexer.drain.claims import Generation, Versions
 from indexer.drain.portions import Failure, read_documents
 from indexer.rebuild.fill import PAGE_BYTES
@@ -15,7 +15,7 @@ from infra.index import mapping, naming
 # In the state `filling`, misses wait until the index is full.
 WITH_MISSES = sa.text("""
     SELECT g.id, g.index_name, g.state, g.document_version, g.fields FROM generations g
-    WHERE g.state IN ('refreshed', 'kept') AND g.lost_at IS NULL AND NOT g.is_paused
+    WHERE g.state IN ('refreshed', 'kept') AND g.lost_at IS NULL AND (g.state = 'kept' OR NOT g.is_paused)
         AND g.document_version <= :document_version AND EXISTS (
             SELECT FROM generation_misses m
             WHERE m.generation_id = g.id AND (m.retry_at IS NULL OR m.retry_at <= now()))
@@ -55,7 +55,7 @@ def write_misses(connection: sa.Connection, client: OpenSearch, generation: Gene
             return {}
         documents, failures = _read(connection, _newest(misses))
         alias = naming.write_alias(generation.index_name)
-        items = write(client, alias, fit_to_mapping(documents, generation.fields))
+        items = write(client, alias, convert_all(documents, generation))
         raise_if_unavailable(items)
         refresh(client, generation.index_name)
         refused = {

@@ -49,11 +49,15 @@ VERIFIED = sa.text("""
     UPDATE generations SET verify_position = :last, differences = coalesce(differences, 0) + :differences
     WHERE id = :id AND phase = 'verifying' AND wanted IS NULL AND NOT is_paused AND verify_position = :position
     RETURNING differences""")
+# The lock makes a request wait for the end of the swap: a request accepted before the swap prevents the swap, and a
+# request after the swap is refused.
 READY_TO_SWAP = sa.text("""
     SELECT index_name, index_uuid FROM generations g
-    WHERE id = :id AND NOT is_paused AND lost_at IS NULL
-        AND (state = 'refreshed' AND phase = 'swapping' AND wanted IS NULL OR state = 'kept' AND wanted = 'rollback')
-        AND NOT EXISTS (SELECT FROM generation_misses WHERE generation_id = g.id)""")
+    WHERE id = :id AND lost_at IS NULL
+        AND (state = 'refreshed' AND phase = 'swapping' AND wanted IS NULL AND NOT is_paused
+            OR state = 'kept' AND wanted = 'rollback')
+        AND NOT EXISTS (SELECT FROM generation_misses WHERE generation_id = g.id)
+    FOR NO KEY UPDATE""")
 # In order: the kept generation expires, the live generation becomes kept (or dropped, if the index is lost), and the
 # new generation becomes live. At no moment are two generations live.
 SWAP = (
@@ -64,7 +68,7 @@ SWAP = (
         WHERE state = 'live'"""),
     sa.text("""
         UPDATE generations SET state = 'live', phase = 'done', wanted = NULL, keep_until = NULL, live_at = present(),
-            ended_at = coalesce(ended_at, present())
+            ended_at = coalesce(ended_at, present()), is_paused = false, paused_at = NULL
         WHERE id = :id"""),
 )
 # In the phase `requested` the name is not checked yet: an existing index of the same name does not belong to the

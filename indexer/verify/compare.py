@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, TypeAlias
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import FIELDS
 from indexer.drain.claims import STORED_CONSUMER_COLUMNS, StoredConsumer
 from indexer.verify import suspects
 from indexer.verify.ranges import IdRange
 from indexer.verify.suspects import ComparedIndex, ConfirmedDifference, IndexedDocument
 from infra.ids import is_id
+from infra.index.conversion import FIELDS
 from infra.index.mapping import DOCUMENT_VERSION
 
 MAX_DOCUMENTS = 3_000
@@ -67,9 +67,8 @@ def index_of(engine: sa.Engine, name: str) -> ComparedIndex:
     with engine.connect() as connection:
         row = connection.execute(GENERATION, {"name": name}).one_or_none()
     if row is None:
-        return ComparedIndex(name, FIELDS)
-    compares_content = row.document_version == DOCUMENT_VERSION
-    return ComparedIndex(name, frozenset(row.fields), compares_content=compares_content, shards=row.shards)
+        return ComparedIndex(name, FIELDS, DOCUMENT_VERSION)
+    return ComparedIndex(name, frozenset(row.fields), row.document_version, row.shards)
 
 
 def compare_ranges(ranges: Iterable[IdRange], submit: Submit) -> Iterator[Comparison]:

@@ -17,10 +17,10 @@ import msgspec
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain.bulk import select_fields
 from indexer.drain.claims import STORED_CONSUMER_COLUMNS, StoredConsumer
 from infra.ids import is_id
 from infra.index import naming
+from infra.index.conversion import WRITTEN_VERSIONS, convert
 from infra.index.documents import Tombstone, document
 from infra.index.hits import SearchResponse, SourceHit
 from infra.operations.verify import Cause
@@ -45,12 +45,17 @@ ENVIRONMENTS = sa.text("SELECT id FROM environments WHERE id = ANY(:ids)")
 
 
 class ComparedIndex(NamedTuple):
+    """An index to compare, with the form of its documents."""
+
     name: str
     fields: frozenset[str]
-    """The fields of the mapping: documents are written without further fields."""
-    compares_content: bool = True
-    """False if code with another document version wrote the documents: then only versions are compared."""
+    document_version: int
     shards: int = 1
+
+    @property
+    def compares_content(self) -> bool:
+        """Whether this code makes the same documents. Otherwise only versions are compared."""
+        return self.document_version in WRITTEN_VERSIONS
 
 
 class _WithEnvironment(msgspec.Struct, rename="camel"):
@@ -240,7 +245,7 @@ def _cause(
 def expected_content(stored: StoredConsumer, index: ComparedIndex) -> bytes | None:
     """Return the expected source for a row; None if no document can be made of the row."""
     try:
-        return select_fields(document(*stored), index.fields)
+        return convert(document(*stored), index)
     except Exception:  # noqa: BLE001 (a fault of one row must not end the comparison of all rows)
         return None
 

@@ -1,7 +1,8 @@
 """The declaration of the search index: document version, mapping and settings.
 
-To add a field to the documents, declare the field here and in `documents.py`, and raise `DOCUMENT_VERSION`. Existing
-generations keep their mapping and get only declared fields; a rebuild makes a generation with the new field.
+To add a field to the documents, declare the field here and in `documents.py`, raise `DOCUMENT_VERSION`, and convert to
+the former version in `conversion.py`. Existing generations keep their mapping and their document version; a rebuild
+makes a generation with the new field.
 """
 
 import hashlib
@@ -13,7 +14,9 @@ import msgspec
 from infra.index.analysis import ANALYSIS
 
 DOCUMENT_VERSION = 4
-"""Must rise with every change to the content of documents. A worker never writes a generation with a higher version."""
+"""Must rise with every change to the content of documents. A generation keeps the version of the code that built it: a
+worker converts documents to the former version (`conversion.py`), and never writes a generation with a higher version.
+"""
 
 
 def _text(analyzer: str, search_analyzer: str | None = None, *, options: str = "docs") -> dict[str, Any]:

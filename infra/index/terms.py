@@ -25,6 +25,8 @@ MAX_CONTENTS_BYTES = 2048
 """Bytes of a consumer's metadata for CONTAINS, because the index splits every character of it into trigrams: 15 KB
 take the index 20 times as long as all further fields of a document. A text counts in UTF-8 after case folding, with the
 12 bytes of its path's code."""
+FORMER_CHUNK_LENGTH = 4096
+"""Characters of a chunk of long text in documents of version 3. Chunks overlap by `MAX_TERM_LENGTH`."""
 MAX_DIGITS, EXPONENT_OFFSET = 1000, 50_000
 """Significant digits of a number's term, and the offset that makes every exponent positive."""
 DIGITS_COMPLEMENT = str.maketrans("0123456789", "9876543210")
@@ -110,6 +112,31 @@ def terms(values: Mapping[str, Any], metadata: str | None) -> Terms:
         collected.numbers += dict.fromkeys(inner.numbers)
         collected.contents += _shortest(inner.contents, MAX_CONTENTS_BYTES)
     return collected
+
+
+def former_terms(values: Mapping[str, Any], metadata: str | None) -> Terms:
+    """Return the terms of a consumer in documents of version 3, in which every text of the metadata is in `contents`.
+
+    Args:
+        values: values of the fields, by name.
+        metadata: JSON text.
+    """
+    collected = Terms([], [], [])
+    for path, value in values.items():
+        _add(collected, path, value)
+    if metadata is not None:
+        _add(collected, METADATA, _decode(metadata))
+    chunks = [chunk for text in collected.contents for chunk in _former_chunks(text)]
+    return Terms(list(dict.fromkeys(collected.texts)), collected.numbers, chunks)
+
+
+def _former_chunks(text: str) -> list[str]:
+    """Cut the text after the code of its path into chunks, each with the code."""
+    code, folded = text[:CODE_LENGTH], text[CODE_LENGTH:]
+    if len(folded) <= MAX_TERM_LENGTH:
+        return [text]
+    begins = range(0, len(folded) - MAX_TERM_LENGTH, FORMER_CHUNK_LENGTH - MAX_TERM_LENGTH)
+    return [code + folded[begin : begin + FORMER_CHUNK_LENGTH] for begin in begins]
 
 
 def _shortest(texts: Iterable[str], limit: int) -> list[str]:

@@ -1,5 +1,6 @@
 """A rebuild, step by step: no change is lost, and no incomplete or wrong index is read."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from indexer.verify import compare, ranges
 from indexer.verify.ranges import IdRange
 from infra.index import indices, mapping, naming
 from infra.operations import rebuild as rebuilds
-from infra.operations.rebuild import Request
+from infra.operations.rebuild import Rebuild, Request
 from tests.guarantees.index_comparison import assert_index_equals_database
 from tests.indexer.conftest import Pipeline
 from tests.indexer.rebuild_steps import (
@@ -29,6 +30,7 @@ from tests.indexer.rebuild_steps import (
     send_request,
     stored_document,
 )
+from tests.waiting import wait_until
 
 
 def test_rebuilt_index_equals_the_database_and_old_is_kept(
@@ -135,6 +137,39 @@ def test_paused_rebuild_does_nothing_and_misses_no_change(pipeline: Pipeline, bu
     send_request(pipeline, "resume")
     assert run_to_end(pipeline, builder).phase == "done"
     assert_index_equals_database(pipeline.database)
+
+
+@pytest.mark.parametrize("request_", ["cancel", "pause"])
+def test_request_during_a_swap_waits_and_is_refused(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch, request_: Request
+) -> None:
+    """An accepted request would stay without effect: the new index goes live."""
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "swapping")
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    answers: list[Future[Rebuild]] = []
+    switch_reads = indices.switch_reads
+    with ThreadPoolExecutor(1) as pool:
+
+        def switch_while_requested(*arguments: Any) -> None:
+            answers.append(pool.submit(send_request, pipeline, request_))
+            wait_until(lambda: answers[0].done() or pipeline.run(waiting), what="the request to wait")
+            switch_reads(*arguments)
+
+        monkeypatch.setattr(indices, "switch_reads", switch_while_requested)
+        done = run_to_end(pipeline, builder)
+        with pytest.raises(rebuilds.RebuildError):
+            answers[0].result()
+    assert (done.state, done.phase, done.is_paused, done.wanted) == ("live", "done", False, None)
+
+
+def test_rebuild_that_stayed_paused_in_an_earlier_release_is_rolled_back(pipeline: Pipeline, builder: Builder) -> None:
+    rebuild(pipeline, builder)
+    pipeline.run("UPDATE generations SET is_paused = true, paused_at = present() WHERE state IN ('live', 'kept')")
+    send_request(pipeline, "rollback")
+    run_to_end(pipeline, builder)
+    assert generation_states(pipeline) == ["live", "kept"]
+    assert pipeline.run("SELECT is_paused FROM generations WHERE state = 'live'") == [(False,)]
 
 
 @pytest.mark.parametrize("request_", ["cancel", "pause"])
