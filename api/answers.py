@@ -10,6 +10,7 @@ import msgspec
 from litestar import MediaType, Response
 from litestar.response import Stream
 
+from api.freshness import TransactionId
 from api.request import AnyRequest
 from api.seals import Seal
 
@@ -23,8 +24,8 @@ class Answer(msgspec.Struct):
     status: int
     body: bytes
     headers: dict[str, str] = {}
-    xid: str | None = None
-    """The transaction of a write."""
+    transaction: TransactionId | None = None
+    """Of a write."""
     consumer_ids: Sequence[str] = ()
     """Consumers with data in the body. When one of them is deleted, a stored copy of the answer is deleted as well."""
 

@@ -1,27 +1,32 @@
 """Consistency tokens and the headers about how current a read is (contract.md §1 "Reading your own writes").
 
-1. Every write returns `Consistency-Token`, the sealed number of the transaction (`encode_token`). With `Prefer: wait`
-   the write answers as soon as the change is searchable (`wait_after_write`).
+1. Every write returns `Consistency-Token`, the sealed id of the transaction (`encode_token`). With `Prefer: wait` the
+   write answers as soon as the change is searchable (`wait_after_write`).
 2. A read with a token waits until the index contains the write, and only then searches (`read`). The token is checked
    here (`requested_write`); `api/freshness.py` does the waiting.
 """
 
 import asyncio
 import re
+import struct
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import NamedTuple, TypeVar
+from uuid import UUID
 
 from api.auth import Caller
 from api.errors import Fault, Problem, invalid
-from api.freshness import Freshness, Write
+from api.freshness import Freshness, TransactionId, Write
 from api.request import AnyRequest
 from api.seals import Seal, SealError
 
 Result = TypeVar("Result")
 
 TOKEN = "Consistency-Token"  # noqa: S105 (a header's name)
-XID_BYTES = 8
+CONTENT = struct.Struct(">QQ16s")
+"""The content of a token: the transaction's number, a position in the WAL, and the id of the epoch."""
+CONTENT_BEFORE_EPOCHS = struct.Struct(">Q")
+"""The content of the release before."""
 UNSEALED_TOKEN = re.compile(r"1-([0-9]{1,19})")
 """The format before sealing; `api/idempotency.py` stores tokens in this format."""
 MAX_WAIT_SECONDS = 10
@@ -48,23 +53,33 @@ class Preferences(NamedTuple):
         return ", ".join(parts)
 
 
-def encode_token(seal: Seal, xid: str) -> str:
+def encode_token(seal: Seal, transaction: TransactionId) -> str:
     """Return the consistency token of a write."""
-    return seal.seal("token", int(xid).to_bytes(XID_BYTES))
+    if seal.makes_short_tokens():
+        return seal.seal("token", CONTENT_BEFORE_EPOCHS.pack(int(transaction.xid)))
+    assert transaction.epoch
+    assert transaction.lsn
+    high, low = transaction.lsn.split("/")
+    lsn = int(high, 16) << 32 | int(low, 16)
+    return seal.seal("token", CONTENT.pack(int(transaction.xid), lsn, UUID(transaction.epoch).bytes))
 
 
-def decode_token(seal: Seal, token: str) -> str:
-    """Return the transaction id in a consistency token.
+def decode_token(seal: Seal, token: str) -> TransactionId:
+    """Return the transaction in a consistency token.
 
     Raises:
         ValueError: the text is not a token of this environment.
     """
     try:
-        return str(int.from_bytes(seal.open("token", token)))
+        content = seal.open("token", token)
     except SealError:
         if seal.accepts_unsealed() and (xid := unsealed_xid(token)):
-            return xid
+            return TransactionId(xid)
         raise ValueError("Invalid token: send the Consistency-Token header of a write's response, unchanged") from None
+    if len(content) == CONTENT_BEFORE_EPOCHS.size:
+        return TransactionId(str(*CONTENT_BEFORE_EPOCHS.unpack(content)))
+    xid, lsn, epoch = CONTENT.unpack(content)
+    return TransactionId(str(xid), str(UUID(bytes=epoch)), f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}")
 
 
 def unsealed_xid(token: str) -> str | None:
@@ -89,12 +104,14 @@ def preferences_of(request: AnyRequest) -> Preferences:
     return parse_preferences(request.headers.getall("prefer", []))
 
 
-async def wait_after_write(request: AnyRequest, caller: Caller, freshness: Freshness, xid: str) -> dict[str, str]:
+async def wait_after_write(
+    request: AnyRequest, caller: Caller, freshness: Freshness, transaction: TransactionId
+) -> dict[str, str]:
     """Wait until the request's own write is searchable, if the request prefers to wait; return headers."""
     preferences = preferences_of(request)._replace(strict=False)
     if preferences.wait is None:
         return {}
-    is_searchable = await freshness.wait_until_searchable(Write(caller.environment_id, xid), preferences.wait)
+    is_searchable = await freshness.wait_until_searchable(Write(caller.environment_id, transaction), preferences.wait)
     state = "searchable" if is_searchable else "pending"
     return {"Index-State": state, "Preference-Applied": preferences.applied()}
 

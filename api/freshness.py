@@ -36,16 +36,20 @@ CHECK_SECONDS = 2.0
 """Time limit of a statement."""
 
 # Conditions for a write to be searchable, in this order:
-# 1. The transaction id was issued by this database. Otherwise the database was restored to an earlier time, and the
-#    fate of the write is unknown.
-# 2. The write has no outbox row, parked rows included.
-# 3. No earlier change of the environment waits in lane live: a client that reads its last write must also read the
+# 1. The write is part of the database's history: it is of the present epoch, or of an earlier epoch and before the
+#    fork. The number of a lost transaction may belong to another transaction by now.
+# 2. The transaction id was issued by this server.
+# 3. The write has no outbox row, parked rows included.
+# 4. No earlier change of the environment waits in lane live: a client that reads its last write must also read the
 #    writes before. Parked and refused changes do not count, so a faulty document delays only its own token. Lane bulk
 #    does not count, so an import delays only its own tokens.
 SEARCHABLE = sa.text("""
-    SELECT w.environment_id, w.xid FROM unnest(CAST(:environments AS int[]), CAST(:xids AS text[])) AS r (id, xid)
-    CROSS JOIN LATERAL (SELECT r.id AS environment_id, r.xid AS xid, CAST(r.xid AS xid8) AS number) w
-    WHERE w.number < pg_snapshot_xmax(pg_current_snapshot())
+    SELECT w.position FROM current_epoch() e
+    CROSS JOIN unnest(CAST(:environments AS int[]), CAST(:xids AS xid8[]), CAST(:epochs AS uuid[]),
+                      CAST(:lsns AS pg_lsn[])) WITH ORDINALITY AS w (environment_id, number, epoch, lsn, position)
+    WHERE CASE WHEN w.epoch = e.id OR w.epoch IS NULL AND e.number = 1 THEN true
+               ELSE survives(w.epoch, w.number, w.lsn) END
+        AND w.number < pg_snapshot_xmax(pg_current_snapshot())
         AND NOT EXISTS (SELECT FROM outbox o WHERE o.environment_id = w.environment_id
                         AND o.lane IN ('live', 'bulk') AND o.xid = w.number)
         AND NOT EXISTS (SELECT FROM outbox o WHERE o.environment_id = w.environment_id
@@ -62,11 +66,21 @@ LAGS = sa.text("""
     GROUP BY e.id""")
 
 
+class TransactionId(NamedTuple):
+    """A transaction, identified across restores and fail-overs of the database."""
+
+    xid: str
+    epoch: str | None = None
+    """The id of the epoch. None: the release before made the token."""
+    lsn: str | None = None
+    """A position in the WAL: a record of the transaction ends here."""
+
+
 class Write(NamedTuple):
-    """A write, identified by the transaction id."""
+    """A write, identified by the transaction."""
 
     environment_id: int
-    xid: str
+    transaction: TransactionId
 
 
 class _Wait(msgspec.Struct, eq=False):
@@ -160,11 +174,17 @@ class Freshness:
 
     async def _searchable(self, writes: Sequence[Write]) -> set[Write]:
         """Return the searchable writes; an empty set while the database does not answer."""
-        environments, xids = ([write[column] for write in writes] for column in range(2))
+        transactions = [write.transaction for write in writes]
+        values = {
+            "environments": [write.environment_id for write in writes],
+            "xids": [transaction.xid for transaction in transactions],
+            "epochs": [transaction.epoch for transaction in transactions],
+            "lsns": [transaction.lsn for transaction in transactions],
+        }
         try:
-            async with asyncio.timeout(CHECK_SECONDS), self._engine.connect() as connection:
-                rows = await connection.execute(SEARCHABLE, {"environments": environments, "xids": xids})
-                return {Write(row.environment_id, row.xid) for row in rows}
+            async with asyncio.timeout(CHECK_SECONDS), self._engine.begin() as connection:
+                positions = (await connection.execute(SEARCHABLE, values)).scalars()
+                return {writes[position - 1] for position in positions}
         except (SQLAlchemyError, TimeoutError) as error:
             log.warning("freshness_check_failed", reason=logs.error_kind(error))
             return set()

@@ -27,6 +27,7 @@ from api import consistency
 from api.answers import Answer
 from api.auth import Caller, Requester
 from api.errors import Fault, Problem, refuse
+from api.freshness import TransactionId
 from api.request import AnyRequest
 
 HEADERS = {"idempotency-key": "Idempotency-Key", "x-idempotency-key": "X-Idempotency-Key"}
@@ -69,7 +70,7 @@ def _statements(table: str, owner: str, store: str) -> Statements:
             RETURNING true"""),
         # The key of an emptied answer sorts before all keys of clients.
         stored=sa.text(f"""
-            SELECT fingerprint, status, headers::text, body FROM {table}
+            SELECT fingerprint, status, headers::text, body, epoch::text, lsn::text FROM {table}
             WHERE {owner} = :owner AND (key = :key OR {is_erased}) ORDER BY key LIMIT 1"""),
         # The answer may have been emptied while the claim waited for a concurrent request with the same key.
         store=sa.text(f"{store} WHERE {owner} = :owner AND key = :key AND NOT EXISTS ({erased})"),
@@ -86,7 +87,7 @@ STORE_OF_ENVIRONMENT = f"""
             WHERE u.environment_id = :owner AND u.day = today.day)
         ON CONFLICT (environment_id, day, session) DO UPDATE SET bytes = b.bytes + excluded.bytes
         RETURNING true)
-    UPDATE idempotency_keys SET (status, headers, body, consumer_ids) = (
+    UPDATE idempotency_keys SET epoch = :epoch, lsn = :lsn, (status, headers, body, consumer_ids) = (
         SELECT :status, CAST(:headers AS jsonb), CAST(:body AS bytea), CAST(:consumer_ids AS text[]) FROM counted
         UNION ALL SELECT {HTTPStatus.CONFLICT}, '{{}}', '', NULL WHERE NOT EXISTS (SELECT FROM counted))"""
 STORE_OF_OPERATOR = """
@@ -156,9 +157,10 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
         raise _conflict(NOT_STORED)
     headers = msgspec.json.decode(stored.headers, type=dict[str, str])
     xid = consistency.unsealed_xid(headers.pop(consistency.TOKEN, ""))
+    transaction = TransactionId(xid, stored.epoch, stored.lsn) if xid else None
     is_compressed = headers.pop(ENCODING, None) == GZIP
     body = await _in_thread_if_long(gzip.decompress, stored.body) if is_compressed else stored.body
-    return Answer(stored.status, body, headers | {REPLAYED: "true"}, xid)
+    return Answer(stored.status, body, headers | {REPLAYED: "true"}, transaction)
 
 
 async def _claimed(connection: AsyncConnection, claim: Claim) -> bool:
@@ -191,7 +193,8 @@ async def store(connection: AsyncConnection, claim: Claim, answer: Answer, max_b
     Raises:
         Problem: 410 if the key has an emptied answer. The caller must roll back.
     """
-    headers = answer.headers | ({consistency.TOKEN: f"1-{answer.xid}"} if answer.xid else {})
+    transaction = answer.transaction
+    headers = answer.headers | ({consistency.TOKEN: f"1-{transaction.xid}"} if transaction else {})
     body = answer.body
     if len(body) > COMPRESSED_BYTES:
         body, headers = await _in_thread_if_long(_compress, body), headers | {ENCODING: GZIP}
@@ -201,6 +204,8 @@ async def store(connection: AsyncConnection, claim: Claim, answer: Answer, max_b
         "body": body,
         "consumer_ids": list(answer.consumer_ids) or None,
         "max_bytes": max_bytes,
+        "epoch": transaction.epoch if transaction else None,
+        "lsn": transaction.lsn if transaction else None,
     }
     if not (await connection.execute(claim.statements.store, claim.values | values)).rowcount:
         raise _deleted()

@@ -12,6 +12,7 @@ from prometheus_client.utils import floatToGoString
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.database import epochs
 from infra.operations.counters import DELAY_BOUNDS, Totals, totals
 from infra.operations.outbox import COUNT_LIMIT, Waiting, backlog
 from infra.operations.rebuild import Rebuild, is_live_index_lost, latest
@@ -49,6 +50,7 @@ EDGES = (*map(floatToGoString, DELAY_BOUNDS), "+Inf")
 
 
 class Figures(NamedTuple):
+    epoch: epochs.Epoch | None
     backlog: list[Waiting]
     totals: list[Totals]
     rebuild: Rebuild | None
@@ -68,6 +70,7 @@ async def read_figures(engine: AsyncEngine) -> Figures | None:
 
 def _figures(connection: sa.Connection) -> Figures:
     return Figures(
+        epochs.newest(connection),
         backlog(connection),
         totals(connection),
         latest(connection),
@@ -88,6 +91,9 @@ class IndexCollector(Collector):
         yield GaugeMetricFamily("consumers_database_up", "Whether the database answers queries.", figures is not None)
         if figures is None:
             return
+        if figures.epoch:
+            text = "Number of the database's epoch: rises when a server is promoted, restored, replaced or restarted."
+            yield GaugeMetricFamily("consumers_database_epoch", text, figures.epoch.number)
         for field, (name, text) in GAUGES.items():
             yield _by_lane(GaugeMetricFamily(name, text, labels=LABELS), figures.backlog, field)
         for field, (name, text) in COUNTERS.items():

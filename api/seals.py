@@ -50,6 +50,9 @@ class Keyring:
         deadlines = (key.unsealed_until.timestamp() for key in keys if key.unsealed_until)
         self.unsealed_until = max(deadlines, default=-math.inf)
         """Unix time."""
+        deadlines = (key.short_tokens_until.timestamp() for key in keys if key.short_tokens_until)
+        self.short_tokens_until = max(deadlines, default=-math.inf)
+        """Unix time."""
 
     def of(self, environment_id: int) -> "Seal":
         return Seal(self, environment_id)
@@ -88,6 +91,10 @@ class Seal:
     def accepts_unsealed(self) -> bool:
         """Return whether the formats before sealing are accepted too: for a day after an upgrade."""
         return time.time() < self._keyring.unsealed_until
+
+    def makes_short_tokens(self) -> bool:
+        """Return whether tokens must be readable by the release before: for a day after an upgrade."""
+        return time.time() < self._keyring.short_tokens_until
 
     def _seal(self, key_id: int, purpose: Purpose, content: bytes, name: bytes) -> str:
         sealed = self._keyring.ciphers[key_id].encrypt(content, [self._bound(purpose, name)])

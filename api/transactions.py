@@ -30,7 +30,7 @@ from api.answers import Answer
 from api.auth import Caller, Requester
 from api.budget import Budget
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
-from api.freshness import Freshness
+from api.freshness import Freshness, TransactionId
 from api.request import AnyRequest, request_id_of
 from api.wake_ups import WakeUp
 from infra.logs import error_kind
@@ -51,12 +51,23 @@ ATTEMPTS = {"40001": 3, "40P01": 3, UNIQUE_VIOLATION: 10}
 LOCK_TIMEOUT = "5s"
 """How long a write waits for a concurrent write of the same rows."""
 
+# The message puts a record of the transaction into the WAL, and tells the position: whatever is restored or promoted up
+# to there knows the number of the transaction.
 BEGIN = sa.text("""
     SELECT set_config('consumers.request_id', :request_id, true), set_config('lock_timeout', :lock_timeout, true),
-           pg_current_xact_id()::text AS xid""")
-STATUS = sa.text("SELECT pg_xact_status(CAST(:xid AS xid8))")
-STATUS_SECONDS = 2.0
-"""How long to ask for the outcome of a transaction after a failed COMMIT."""
+        pg_current_xact_id()::text AS xid, (current_epoch(CAST(:seen_epoch AS uuid))).id::text AS epoch,
+        pg_logical_emit_message(true, 'consumers', '')::text AS lsn""")
+SETTLE_SECONDS = 5.0
+"""How long to look for the stored answer after a COMMIT without an answer."""
+SETTLE_PAUSE_SECONDS = 0.1
+COMMIT_ATTEMPTS = 3
+"""The maximum of attempts of a request with an idempotency key if COMMIT gets no answer."""
+ENDED_BEFORE_COMMIT = "25P03"
+"""The SQLSTATE of a session that the server ended while the transaction was idle, so before COMMIT arrived."""
+
+
+class CommitUnanswered(Exception):  # noqa: N818 (names what happened; the transaction may be committed)
+    """The connection was lost at COMMIT: the transaction may be committed or not."""
 
 
 class ValueTaken(Exception):  # noqa: N818 (a state of the stored rows, explained by the next attempt)
@@ -77,6 +88,7 @@ class Transactions:
         """
         self._budget, self._wake_up, self._freshness = budget, wake_up, freshness
         self._max_stored_bytes = max_stored_bytes
+        self._seen_epoch: str | None = None
 
     async def run(
         self, request: AnyRequest, requester: Requester, work: Work, *, explain: Explain | None = None
@@ -94,8 +106,9 @@ class Transactions:
             explain: runs before `work` once the write met a taken value; raises the 400.
 
         Raises:
-            Problem: 503 if the database is down or overloaded; 429 if the environment has too many writes at a time.
-                Every error of `work` is passed on, with nothing stored.
+            Problem: 503 if the database is down or overloaded, or if it is not known whether the transaction was
+                committed; 429 if the environment has too many writes at a time. Every error of `work` is passed on,
+                with nothing stored.
         """
         claim = await idempotency.claim_of(request, requester)
         row_id = next(iter(request.scope.get("path_params", {}).values()), None)
@@ -118,6 +131,12 @@ class Transactions:
             attempt += 1
             try:
                 return await self._attempt(request_id, requester, claim, work, explain_first)
+            except CommitUnanswered as error:
+                log.warning("commit_unanswered", request_id=request_id, attempt=attempt, has_key=claim is not None)
+                if claim is None or attempt >= COMMIT_ATTEMPTS:
+                    raise _outcome_unknown() from error
+                if answer := await self._settle(claim):
+                    return answer
             except (DBAPIError, ValueTaken) as error:
                 state = _state_of(error)
                 if state not in ATTEMPTS:
@@ -139,23 +158,69 @@ class Transactions:
         explain: Explain | None,
     ) -> Answer:
         async with self._budget.connection(requester) as connection:
-            begun = await connection.execute(BEGIN, {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT})
-            xid = begun.one().xid
-            if claim and (replayed := await idempotency.take(connection, claim)):
+            transaction = await self._begin(connection, request_id)
+            if claim and (replayed := await self._replayed(connection, claim, transaction)):
                 return replayed
             if explain:
                 await explain(connection)
             answer = await work(connection)
             if isinstance(requester, Caller):
-                answer.xid = xid
+                answer.transaction = transaction
             if claim:
                 await idempotency.store(connection, claim, answer, self._max_stored_bytes)
             try:
                 await connection.commit()
-            except DBAPIError:
-                await connection.invalidate()
-                if not await self._was_committed(xid):
+            except DBAPIError as error:
+                if not error.connection_invalidated or _state_of(error) == ENDED_BEFORE_COMMIT:
                     raise
+                raise CommitUnanswered from error
+        return answer
+
+    async def _begin(self, connection: AsyncConnection, request_id: str | None) -> TransactionId:
+        values = {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT, "seen_epoch": self._seen_epoch}
+        begun = (await connection.execute(BEGIN, values)).one()
+        self._seen_epoch = begun.epoch
+        return TransactionId(begun.xid, begun.epoch, begun.lsn)
+
+    async def _replayed(
+        self, connection: AsyncConnection, claim: idempotency.Claim, transaction: TransactionId
+    ) -> Answer | None:
+        """Claim the key; return the stored answer, if any.
+
+        The stored transaction is part of the present history, because the row with the answer is. So a transaction of
+        an earlier epoch is named in the present epoch. A dump holds numbers of another server, which may be higher than
+        all numbers of this server.
+        """
+        answer = await idempotency.take(connection, claim)
+        if answer and answer.transaction and answer.transaction.epoch != transaction.epoch:
+            xid = min(answer.transaction.xid, transaction.xid, key=int)
+            answer.transaction = transaction._replace(xid=xid)
+        return answer
+
+    async def _settle(self, claim: idempotency.Claim) -> Answer | None:
+        """Return the answer stored by the transaction with the lost COMMIT; None if nothing was committed.
+
+        The query waits for the transaction, should it still run, because it holds the key. So without a stored answer
+        the request can be repeated.
+
+        Raises:
+            Problem: 503 if the database does not answer in time; the write may or may not have been committed. 409 if
+                the transaction still runs, or if its answer was not stored.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while True:
+                    with suppress(SQLAlchemyError):
+                        return await self._stored_answer(claim)
+                    await asyncio.sleep(SETTLE_PAUSE_SECONDS)
+        raise _outcome_unknown()
+
+    async def _stored_answer(self, claim: idempotency.Claim) -> Answer | None:
+        async with self._budget.engine.connect() as connection:
+            transaction = await self._begin(connection, None)
+            answer = await self._replayed(connection, claim, transaction)
+        if answer:
+            del answer.headers[idempotency.REPLAYED]
         return answer
 
     async def _committed(self, request: AnyRequest, requester: Requester, answer: Answer) -> Response[Any]:
@@ -164,31 +229,20 @@ class Transactions:
             return answer.response()
         if idempotency.REPLAYED not in answer.headers:
             self._wake_up(now=consistency.preferences_of(request).wait is not None)
-        assert answer.xid
-        answer.headers[consistency.TOKEN] = consistency.encode_token(requester.seal, answer.xid)
-        answer.headers |= await consistency.wait_after_write(request, requester, self._freshness, answer.xid)
+        assert answer.transaction
+        answer.headers[consistency.TOKEN] = consistency.encode_token(requester.seal, answer.transaction)
+        answer.headers |= await consistency.wait_after_write(request, requester, self._freshness, answer.transaction)
         return answer.response()
 
-    async def _was_committed(self, xid: str) -> bool:
-        """Return the outcome of a transaction after a failed COMMIT: the connection may have broken after the commit.
 
-        Raises:
-            Problem: 503 if the database does not answer; the write may or may not have been committed.
-        """
-        status: str | None = "in progress"
-        with suppress(TimeoutError, SQLAlchemyError):
-            async with asyncio.timeout(STATUS_SECONDS), self._budget.engine.connect() as connection:
-                while status == "in progress":
-                    status = (await connection.execute(STATUS, {"xid": xid})).scalar_one()
-                    await asyncio.sleep(0.05)
-        if status in {"committed", "aborted"}:
-            return status == "committed"
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "Database unavailable",
-            message="The outcome of this request is unknown: retry with the same Idempotency-Key",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+def _outcome_unknown() -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Database unavailable",
+        message="It is not known whether this request took effect, because the connection to the database was lost: "
+        "repeat a request with an Idempotency-Key unchanged; without a key, read the object before you repeat it",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
 
 
 def _state_of(error: DBAPIError | ValueTaken) -> str | None:

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from infra import logs, queue
+from infra.database import epochs
 from infra.database.engine import open_engine
 from infra.settings import Settings
 
@@ -42,6 +43,7 @@ class WorkFinder:
         self._engine = open_engine(settings, name="waiting-work")
         self._queue = queue.TaskQueue(settings)
         self._sent_at: dict[str, float] = {}
+        self._epoch: epochs.Epoch | None = None
 
     def run(self) -> None:
         """Look for work forever."""
@@ -54,12 +56,13 @@ class WorkFinder:
             time.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Look once, and send a wake-up for each kind of waiting work.
+        """Look once, and send a wake-up for each kind of waiting work. Begin a new epoch if the database needs one.
 
         Raises:
             DBAPIError: the database is unavailable.
         """
-        with self._engine.connect() as connection:
+        with self._engine.begin() as connection:
+            self._epoch = epochs.check(connection, self._epoch)
             waiting = connection.execute(WAITING).mappings().one()
         if waiting["live"]:
             self._queue.send(queue.DRAIN)

@@ -22,6 +22,7 @@ from opensearchpy import OpenSearch
 
 from indexer.rebuild import transitions
 from infra import logs
+from infra.database import epochs
 from infra.database.engine import open_engine
 from infra.index import indices, naming
 from infra.index.client import open_client
@@ -54,6 +55,8 @@ def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings) -> None
         SearchError: OpenSearch did not acknowledge a correction.
     """
     with engine.begin() as connection:
+        # First, because a new epoch remembers the last recorded position of the index before the fork.
+        epochs.check(connection)
         if not connection.execute(TRY_BARRIER).scalar_one():
             return
         rows = connection.execute(GENERATIONS).all()

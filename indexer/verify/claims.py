@@ -26,7 +26,7 @@ CLAIM = sa.text("""
         SELECT id FROM verifications WHERE finished_at IS NULL AND kind = ANY(:kinds)
             AND (heartbeat_at IS NULL OR heartbeat_at < clock_timestamp() - :lost * interval '1 second')
         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
-    RETURNING id, kind, environment_id, repairs, scope, index_name, total, position, compared, in_flight, causes,
+    RETURNING id, kind, environment_id, repairs, scope, epoch, index_name, total, position, compared, in_flight, causes,
         mended, claim, attempts""")
 COUNT = sa.text("""
     UPDATE verifications SET total = (
@@ -59,6 +59,8 @@ class ClaimedRun(msgspec.Struct, kw_only=True):
     environment_id: int | None
     repairs: int | None
     scope: ReindexScope | None
+    epoch: int | None
+    """Of a run of kind `fork`: the number of the epoch that began."""
     index_name: str | None
     total: int | None
     position: str
@@ -91,7 +93,7 @@ def claim(engine: sa.Engine, kinds: Sequence[RunKind]) -> ClaimedRun | None:
         if row is None:
             return None
         run = msgspec.convert(row, ClaimedRun, from_attributes=True)
-        if run.total is None and run.scope is None:
+        if run.total is None and run.scope is None and run.epoch is None:
             run.total = connection.execute(COUNT, {"id": run.id, "environment_id": run.environment_id}).scalar_one()
         return run
 

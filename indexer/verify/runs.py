@@ -6,7 +6,7 @@ occupy a worker, and continues when a worker is killed.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, takewhile
+from itertools import islice, repeat, takewhile
 from typing import Any, Self, TypeAlias
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from opensearchpy.exceptions import NotFoundError
 from sqlalchemy.exc import DBAPIError
 
 from indexer.drain.bulk import IndexUnavailable
-from indexer.verify import claims, reindex, suspects
+from indexer.verify import claims, fork, reindex, suspects
 from indexer.verify.claims import ClaimedRun, ClaimLost
 from indexer.verify.compare import Comparison, Scope, compare_ranges, index_of
 from indexer.verify.pool import THREADS, ComparisonPool
@@ -27,7 +27,7 @@ from infra.database.engine import open_engine
 from infra.index import naming
 from infra.index.client import open_writer
 from infra.operations.reindex import ReindexScope
-from infra.operations.verify import RunKind, delete_old_runs
+from infra.operations.verify import RunKind, delete_old_runs, request_run
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -74,9 +74,13 @@ class Runner:
         Never raises if database or index cannot be used: the run continues later, or fails in the end.
         """
         until = time.monotonic() + seconds
-        advanced = self._advance(
-            REQUESTED_KINDS, lambda portions: takewhile(lambda _: time.monotonic() < until, portions), RANGE_ROWS
-        )
+
+        def portion(portions: Iterable[Any]) -> Iterable[Any]:
+            return takewhile(lambda _: time.monotonic() < until, portions)
+
+        # Before all other runs. A run that only waits for late writes is continued by the next wake-up.
+        self._advance(("fork",), portion, RANGE_ROWS)
+        advanced = self._advance(REQUESTED_KINDS, portion, RANGE_ROWS)
         if not advanced:
             self._pool.stop_idle_processes()
         return advanced
@@ -117,6 +121,8 @@ class Runner:
             claims.fail(self.engine, run, "there is no live index")
         elif run.scope is not None:
             self._reindex(run, run.scope, portion)
+        elif run.epoch is not None:
+            self._compare_fork(run, run.epoch, run.index_name, portion)
         else:
             self._compare(run, run.index_name, portion, rows)
 
@@ -136,6 +142,26 @@ class Runner:
                 return
         claims.release(self.engine, run)
 
+    def _compare_fork(self, run: ClaimedRun, epoch: int, index_name: str, portion: Portion) -> None:
+        """Compare the documents written after a fork. After lost changes, request a repair of the whole index."""
+        with self.engine.connect() as connection:
+            begun = fork.read(connection, epoch, index_name)
+        if not run.position:
+            log.warning("epoch_began", epoch=epoch, reason=begun.reason, run=run.id)
+        compared_index = index_of(self.engine, index_name)
+        pages = fork.comparisons(self.engine, self.client, compared_index, begun, run.position)
+        # The limit is checked before each page, so every turn records at least one.
+        for _, comparison in zip(portion(repeat(None)), pages, strict=False):
+            self._record(run, index_name, comparison)
+            if comparison.last is None:
+                log.info("run_done", run=run.id, kind=run.kind, consumers=run.compared, **run.causes)
+                if begun.may_have_lost_changes or run.differences:
+                    with self.engine.begin() as connection:
+                        request_run(connection, "repair")
+                        delete_old_runs(connection, "fork")
+                return
+        claims.release(self.engine, run)
+
     def _stored_suspects(self, run: ClaimedRun, scope: Scope) -> Iterator[Comparison]:
         """Treat the stored differences of the run `run.repairs` as suspects, and confirm the remaining differences."""
         after: str | None = run.position
@@ -151,7 +177,7 @@ class Runner:
         """Record the progress and, if the run is a repair, repair the differences in the same transaction."""
         to_store = run.add(comparison)
         with self.engine.begin() as connection:
-            if run.kind == "repair" and comparison.differences:
+            if run.kind in {"repair", "fork"} and comparison.differences:
                 run.mended += repair(connection, self.client, index_name, comparison.differences)
             claims.record(connection, run, is_done=comparison.last is None)
             claims.store_differences(connection, run, to_store)
@@ -179,7 +205,9 @@ class Runner:
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("run_postponed", run=run.id, reason=reason)
         try:
-            if run.attempts >= MAX_ATTEMPTS or isinstance(error, NotFoundError):
+            # Nothing else would find the documents of lost changes soon.
+            is_last_attempt = run.attempts >= MAX_ATTEMPTS and run.kind != "fork"
+            if is_last_attempt or isinstance(error, NotFoundError):
                 claims.fail(self.engine, run, reason)
             else:
                 claims.release(self.engine, run, reason)

@@ -83,6 +83,10 @@ index_app.command()(reindex.reindex)
 
 
 def _print(current: status.Status) -> None:
+    if current.epoch:
+        typer.echo(
+            f"Epoch {current.epoch.number} of the database ({current.epoch.reason}), since {current.epoch.began_at}"
+        )
     headings = ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE")
     generations = (_generation(generation, current.search) for generation in current.generations)
     print_table((*headings, "POSITION", "MISSES"), generations)

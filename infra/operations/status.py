@@ -9,7 +9,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
 from infra import logs
-from infra.database import activity
+from infra.database import activity, epochs
 from infra.index import mapping, naming
 from infra.index.client import open_client
 from infra.operations import counters, outbox
@@ -64,6 +64,8 @@ class Part(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class Status(msgspec.Struct, kw_only=True, rename="camel"):
+    epoch: epochs.Epoch | None
+    """The newest epoch of the database; None before the first change of a consumer."""
     search: str
     """`ok`, or `unreachable` with the error."""
     generations: list[Generation]
@@ -83,6 +85,12 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
     """Documents known to differ from the database, by cause."""
 
     example: ClassVar[dict[str, Any]] = {
+        "epoch": {
+            "number": 2,
+            "id": "4f2c1e0a-8d0c-4a52-9a53-0c1f0f2b6d1e",
+            "reason": "timeline",
+            "beganAt": "2024-11-01T10:00:00.000Z",
+        },
         "search": "ok",
         "generations": [
             {
@@ -145,6 +153,7 @@ def database_status(connection: sa.Connection, settings: Settings) -> Status:
     values = {"digest": mapping.MAPPING_DIGEST, "shards": settings.index_shards, "max_misses": MISSES_LIMIT}
     generations = [Generation(**row) for row in connection.execute(GENERATIONS, values).mappings()]
     return Status(
+        epoch=epochs.newest(connection),
         search="ok",
         generations=generations,
         rebuild=latest_rebuild(connection),

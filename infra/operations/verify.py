@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 import msgspec
 import sqlalchemy as sa
 
-RunKind: TypeAlias = Literal["verify", "repair", "watch", "reindex"]
+RunKind: TypeAlias = Literal["verify", "repair", "watch", "reindex", "fork"]
 RunState: TypeAlias = Literal["requested", "running", "done", "failed"]
 Cause: TypeAlias = Literal["missing", "stale", "ahead", "resurrected", "foreign", "content"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
@@ -32,7 +32,8 @@ RUN = sa.text(f"{_RUN} WHERE v.id = :id")
 LATEST = sa.text(f"{_RUN} WHERE v.kind = ANY(:kinds) ORDER BY v.id DESC LIMIT :rows")
 LAST_DONE = sa.text(f"""
     {_RUN} WHERE v.id IN (
-        SELECT DISTINCT ON (kind = 'watch') id FROM verifications WHERE state = 'done' AND kind <> 'reindex'
+        SELECT DISTINCT ON (kind = 'watch') id FROM verifications
+        WHERE state = 'done' AND kind NOT IN ('reindex', 'fork')
         ORDER BY kind = 'watch', finished_at DESC)
     ORDER BY v.kind = 'watch'""")
 UNFINISHED = sa.text(f"{_RUN} WHERE v.finished_at IS NULL AND v.kind <> 'watch' ORDER BY v.id")
@@ -57,7 +58,7 @@ DIFFERENCES = sa.text("""
 KNOWN = sa.text("""
     WITH last AS (
         SELECT * FROM verifications
-        WHERE state = 'done' AND environment_id IS NULL AND repairs IS NULL AND kind <> 'reindex'
+        WHERE state = 'done' AND environment_id IS NULL AND repairs IS NULL AND kind NOT IN ('reindex', 'fork')
         ORDER BY finished_at DESC LIMIT 1)
     SELECT d.cause, count(*) AS documents FROM differences d JOIN verifications v ON v.id = d.verification_id
     WHERE (d.verification_id = (SELECT id FROM last) AND v.kind <> 'repair')
@@ -76,7 +77,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: int
     kind: RunKind
     """`verify` compares; `repair` also rewrites the differences; `watch` compares all the time, a few consumers every
-    few seconds; `reindex` rewrites chosen consumers and compares nothing."""
+    few seconds; `reindex` rewrites chosen consumers and compares nothing; `fork` compares and rewrites documents of
+    writes that were lost in a fail-over or restore of the database."""
     state: RunState
     environment: str | None
     """Organization and mode, such as `shop:live`; null: all environments."""
@@ -212,7 +214,7 @@ def find_run(connection: sa.Connection, run_id: int) -> Run | None:
 
 
 def latest_runs(
-    connection: sa.Connection, rows: int, kinds: Sequence[RunKind] = ("verify", "repair", "watch")
+    connection: sa.Connection, rows: int, kinds: Sequence[RunKind] = ("verify", "repair", "watch", "fork")
 ) -> list[Run]:
     """Return the last `rows` runs of some kinds, the latest first."""
     return [_run(row) for row in connection.execute(LATEST, {"rows": rows, "kinds": list(kinds)}).mappings()]

@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from api.consistency import encode_token
+from api.freshness import TransactionId
+from infra.database import epochs
 from tests.api.resources import create
 from tests.seals import stored_seal
 from tests.service import Account
@@ -125,4 +127,8 @@ def run_sql(account: Account, statement: str, lane: str = "live", **values: Any)
 
 def token_of(account: Account, xid: str) -> str:
     """Return the consistency token of a transaction in the live environment, as the API makes it."""
-    return encode_token(stored_seal(account.database.engine, account.live_environment), xid)
+    with account.database.engine.begin() as connection:
+        epoch = epochs.check(connection)
+    assert epoch
+    seal = stored_seal(account.database.engine, account.live_environment)
+    return encode_token(seal, TransactionId(xid, epoch.id, "0/1"))

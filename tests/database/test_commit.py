@@ -1,7 +1,7 @@
 """A request's transaction: success means committed, an error means nothing stored, an unknown outcome is reported."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,16 +13,18 @@ from litestar.datastructures import Headers
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.util import await_only
 
 from api.answers import Answer
 from api.auth import Caller
 from api.budget import Budget
 from api.errors import Problem
 from api.freshness import Freshness
-from api.transactions import ATTEMPTS, Transactions
-from infra.database.engine import sqlalchemy_url
+from api.transactions import ATTEMPTS, COMMIT_ATTEMPTS, Transactions
+from infra.database.engine import has_unread_data, sqlalchemy_url
 from tests.database.conftest import Environment
 from tests.seals import fixed_seal
+from tests.waiting import wait_until
 
 REQUEST = cast(
     "Request[Any, Any, Any]",
@@ -59,8 +61,13 @@ def write(
     *interruptions: Callable[[AsyncConnection], Awaitable[object]],
     request: Request[Any, Any, Any] = REQUEST,
     max_stored_bytes: int = 0,
+    lost_commits: Sequence[str] = (),
 ) -> Outcome:
-    """Insert a consumer as a request does; the nth attempt is interrupted by the nth interruption, after the insert."""
+    """Insert a consumer as a request does; the nth attempt is interrupted by the nth interruption, after the insert.
+
+    The connection of the nth attempt is lost at COMMIT, before or after the transaction is committed, as the nth of
+    `lost_commits` says. SQLAlchemy's own COMMIT follows, and finds the connection closed.
+    """
     caller = Caller(
         key_id="key",
         environment_id=environment.id,
@@ -83,8 +90,22 @@ def write(
             await interruptions[outcome.attempts - 1](connection)
         return Answer(201, consumer.encode())
 
+    moments = list(lost_commits)
+
+    def lose_commit(connection: sa.Connection) -> None:
+        if not moments:
+            return
+        driver = cast("psycopg.AsyncConnection[Any]", connection.connection.driver_connection)
+        if moments.pop(0) == "after":
+            await_only(driver.execute("COMMIT"))
+            # Otherwise the driver knows that no transaction is open, and sends nothing.
+            await_only(driver.close())
+        else:
+            assert environment.value("SELECT pg_terminate_backend(%s, 5000)", driver.info.backend_pid)
+
     async def run() -> str | Exception:
         engine = create_async_engine(sqlalchemy_url(environment.url), pool_size=2)
+        sa.event.listen(engine.sync_engine, "commit", lose_commit)
         try:
             budget = Budget(engine, searches=1, connections=1)
             transactions = Transactions(budget, wake, Freshness(engine), max_stored_bytes=max_stored_bytes)
@@ -93,10 +114,20 @@ def write(
         except (Problem, DBAPIError) as error:
             return error
         finally:
+            # SQLAlchemy identifies listener and engine by id(), which later objects may reuse.
+            sa.event.remove(engine.sync_engine, "commit", lose_commit)
             await engine.dispose()
 
     outcome.result = asyncio.run(run())
     return outcome
+
+
+def assert_unknown(outcome: Outcome) -> None:
+    """Assert that the response is the 503 that says that the outcome is not known."""
+    assert isinstance(outcome.result, Problem)
+    assert outcome.result.status == 503
+    assert "not known whether this request took effect" in (outcome.result.message or "")
+    assert outcome.woken == 0
 
 
 def stored_ids(environment: Environment) -> list[str]:
@@ -145,25 +176,49 @@ def test_failed_commit_is_an_error_and_stores_nothing(environment: Environment) 
 
 
 def test_connection_lost_before_commit_stores_nothing(environment: Environment) -> None:
+    """Without a key, nothing tells whether the transaction was committed."""
     outcome = write(environment, kill_session(environment))
+    assert_unknown(outcome)
+    assert (stored_ids(environment), environment.changes()) == ([], [])
+
+
+def test_connection_lost_before_commit_repeats_a_write_with_a_key(environment: Environment) -> None:
+    outcome = write(environment, request=KEYED, lost_commits=["before"])
+    assert stored_ids(environment) == [outcome.result]
+    assert (outcome.attempts, outcome.woken) == (2, 1)
+
+
+def test_connection_always_lost_before_commit_is_reported_as_unknown(environment: Environment) -> None:
+    outcome = write(environment, request=KEYED, lost_commits=["before"] * COMMIT_ATTEMPTS)
+    assert_unknown(outcome)
+    assert (stored_ids(environment), outcome.attempts) == ([], COMMIT_ATTEMPTS)
+
+
+def test_session_ended_while_idle_is_an_error(environment: Environment) -> None:
+    """The server rolled back before COMMIT arrived, and says so."""
+
+    async def idle(connection: AsyncConnection) -> None:
+        await connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 1"))
+        raw = await connection.get_raw_connection()
+        driver = cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
+        await asyncio.to_thread(wait_until, lambda: has_unread_data(driver.fileno()))
+
+    outcome = write(environment, idle)
     assert isinstance(outcome.result, DBAPIError)
     assert (stored_ids(environment), environment.changes(), outcome.woken) == ([], [], 0)
 
 
-def test_outcome_of_a_commit_without_reply_is_looked_up(environment: Environment) -> None:
-    """The transaction is committed on the connection, which then is closed."""
-
-    async def commit_and_kill(connection: AsyncConnection) -> None:
-        pid = await backend(connection)
-        raw = await connection.get_raw_connection()
-        driver = cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
-        await driver.execute("COMMIT")
-        assert environment.value("SELECT pg_terminate_backend(%s, 5000)", pid)
-        # SQLAlchemy's own COMMIT follows, and finds the connection closed.
-
-    outcome = write(environment, commit_and_kill)
-    assert stored_ids(environment) == [outcome.result]
-    assert outcome.woken == 1
+@pytest.mark.parametrize("request_", [KEYED, REQUEST], ids=["with key", "without key"])
+def test_commit_without_reply_is_settled_by_the_stored_answer(
+    environment: Environment, request_: Request[Any, Any, Any]
+) -> None:
+    outcome = write(environment, request=request_, lost_commits=["after"])
+    stored = stored_ids(environment)
+    assert (len(stored), outcome.attempts) == (1, 1)
+    if request_ is KEYED:
+        assert (stored, outcome.woken) == ([outcome.result], 1)
+    else:
+        assert_unknown(outcome)
 
 
 def test_commit_of_unknown_outcome_is_reported_as_unknown(environment: Environment) -> None:
@@ -183,10 +238,9 @@ def test_commit_of_unknown_outcome_is_reported_as_unknown(environment: Environme
             outcome = write(environment, kill_and_close)
         finally:
             closing.execute(allow.format(sql.Identifier(address.database or ""), sql.SQL("true")))
+    assert_unknown(outcome)
     assert isinstance(outcome.result, Problem)
-    assert outcome.result.status == 503
     assert "Idempotency-Key" in (outcome.result.message or "")
-    assert outcome.woken == 0
 
 
 @pytest.mark.parametrize(("state", "attempts"), ATTEMPTS.items())

@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.freshness import LAGS, SEARCHABLE, Freshness, Write
+from api.freshness import LAGS, SEARCHABLE, Freshness, TransactionId, Write
 from infra.database.engine import open_async_engine
 from tests.service import Database
 from tests.waiting import wait_until
@@ -68,7 +68,8 @@ def waiting_changes(database: Database, number: int) -> list[Write]:
     writes = []
     with database.engine.connect() as connection:
         for version in range(1, number + 1):
-            writes.append(Write(1, connection.execute(INSERT, {"n": version}).scalar_one()))
+            xid = connection.execute(INSERT, {"n": version}).scalar_one()
+            writes.append(Write(1, TransactionId(xid)))
             connection.commit()
     return writes
 

@@ -1,7 +1,8 @@
 """Sealed texts: opened only where they were sealed for, deterministic, and without anything in clear."""
 
 import string
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from api.answers import etag, etags, is_match, is_none_match
 from api.consistency import decode_token, encode_token
+from api.freshness import TransactionId
 from api.seals import Keyring, Purpose, SealError
 from infra.database.sealing_keys import SealingKey
 from tests.seals import OTHER_SECRET, SECRET, fixed_seal, upgraded_seal
@@ -19,6 +21,7 @@ purposes = st.sampled_from(["token", "etag", "cursor"])
 contents = st.binary(min_size=1, max_size=100)
 names = st.binary(max_size=40)
 versions = st.integers(1, 2**62)
+numbers = st.integers(0, 2**63 - 1)
 
 
 @given(environments, purposes, contents, names)
@@ -77,13 +80,23 @@ def test_newest_key_seals_and_every_key_opens(purpose: Purpose, content: bytes) 
     assert after.seal(purpose, content) == Keyring([new]).of(1).seal(purpose, content)
 
 
-@given(st.integers(0, 2**63 - 1), environments)
-def test_token_decodes_to_its_transaction(xid: int, environment: int) -> None:
+@given(numbers, numbers, st.uuids(), environments)
+def test_token_decodes_to_its_transaction(xid: int, lsn: int, epoch: UUID, environment: int) -> None:
     seal = fixed_seal(environment)
-    token = encode_token(seal, str(xid))
-    assert decode_token(seal, token) == str(xid)
+    transaction = TransactionId(str(xid), str(epoch), f"{lsn >> 32:X}/{lsn % 2**32:X}")
+    token = encode_token(seal, transaction)
+    assert decode_token(seal, token) == transaction
     with pytest.raises(ValueError, match="Invalid token"):
         decode_token(fixed_seal(environment + 1), token)
+
+
+@given(numbers, st.uuids())
+def test_token_is_readable_by_the_release_before_for_a_day(xid: int, epoch: UUID) -> None:
+    until = datetime.now(UTC) + timedelta(days=1)
+    seal = Keyring([SealingKey(1, SECRET, None, until)]).of(1)
+    token = encode_token(seal, TransactionId(str(xid), str(epoch), "0/1"))
+    assert int.from_bytes(seal.open("token", token)) == xid
+    assert decode_token(seal, token) == TransactionId(str(xid))
 
 
 @given(st.text() | st.integers(0).map(lambda number: f"1-{number}"))
@@ -98,7 +111,7 @@ def test_unsealed_token_is_accepted_for_a_day_after_an_upgrade(token: str) -> No
     prefix, _, number = token.partition("-")
     is_token = prefix == "1" and number.isascii() and number.isdigit() and len(number) < 20 and int(number) < 2**63
     if is_token:
-        assert decode_token(upgraded_seal(), token) == number
+        assert decode_token(upgraded_seal(), token) == TransactionId(number)
     else:
         with pytest.raises(ValueError, match="Invalid token"):
             decode_token(upgraded_seal(), token)
