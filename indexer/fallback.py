@@ -1,4 +1,6 @@
-"""Work without a queue: while a worker is silent, for any reason, beat's process works in its place."""
+"""Work without a queue: while a worker is silent, for any reason, or does not reach OpenSearch, beat's process works in
+its place.
+"""
 
 import threading
 import time
@@ -70,7 +72,7 @@ class Poller:
 
 
 def _is_silent(connection: sa.Connection, lane: str) -> bool:
-    seconds = activity.seconds_since_query(connection, lane)
+    seconds = activity.seconds_since_query(connection, lane, unless_cut_off=True)
     return seconds is None or seconds > SILENT_SECONDS
 
 

@@ -56,7 +56,7 @@ BUILD_NICENESS = 10
 @cache
 def _drainer(lane: str) -> Drainer:
     # The lane names the session, so other processes can see the activity of the lane (infra/database/activity.py).
-    return Drainer(open_engine(SETTINGS, name=lane), _writer(), lane)
+    return Drainer(open_engine(SETTINGS, name=lane), _writer(), lane, part=lane)
 
 
 @cache

@@ -1,10 +1,15 @@
-"""Run rounds of a lane while the outbox has rows; pause while the index or the database is unavailable."""
+"""Run rounds of a lane while the outbox has rows; pause while the index or the database is unavailable.
+
+After a failure of the index, a process claims no rows until OpenSearch answers it. Otherwise a process that is cut off
+from OpenSearch would lock rows again and again, which processes with a connection could index at once.
+"""
 
 import time
 
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import ConnectionError, OpenSearchException  # noqa: A004 (the library's name)
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexer.drain import claims
@@ -13,12 +18,15 @@ from indexer.drain.round import Round, drain_round
 from indexer.drain.round_robin import RoundRobin
 from infra import logs, queue
 from infra.backoff import Backoff
+from infra.database import activity
 
 log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 2.0
 """The longest pause limits how late the drain continues after the index is available again."""
 POLL_SECONDS = 0.02
+PROBE_SECONDS = 1.0
+"""Time for OpenSearch to answer whether it can be reached."""
 MIN_ROWS = 100
 """Rows claimed at least, after a successful round."""
 MIN_FILL = 0.25
@@ -29,8 +37,18 @@ wake-up."""
 class Drainer:
     """Drains a lane. A process has a drainer for each lane."""
 
-    def __init__(self, engine: sa.Engine, client: OpenSearch, lane: str, backoff: Backoff | None = None) -> None:
-        self._engine, self._client, self._lane = engine, client, lane
+    def __init__(
+        self,
+        engine: sa.Engine,
+        client: OpenSearch,
+        lane: str,
+        backoff: Backoff | None = None,
+        *,
+        part: str | None = None,
+    ) -> None:
+        """Take the resources; `part` is the name of the worker's sessions, which shows whether it is cut off."""
+        self._engine, self._client, self._lane, self._part = engine, client, lane, part
+        self._has_failed = self._is_cut_off = False
         self._rows = claims.ROWS
         self._turns = RoundRobin()
         self._backoff = backoff or Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
@@ -42,12 +60,41 @@ class Drainer:
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._backoff.is_pausing:
+            if self._has_failed and not self._reaches_index():
+                break
             limit = self._rows
             if (done := self._round()) and done.rows < MIN_FILL * limit and not done.left:
                 return False
             if done and self._lane == queue.BULK:
                 self._yield_to_live_lane(done.milliseconds / 1000)
         return time.monotonic() >= until
+
+    def _reaches_index(self) -> bool:
+        """Ask OpenSearch for any answer, and show the result in the name of the worker's session."""
+        is_cut_off = not self._is_answered()
+        if self._part and (is_cut_off or self._is_cut_off):
+            try:
+                with self._engine.connect() as connection:
+                    activity.show_reachability(connection, self._part, is_cut_off=is_cut_off)
+                    connection.commit()
+            except SQLAlchemyError as error:
+                self._fail(error)
+                return False
+        if is_cut_off != self._is_cut_off:
+            log.warning("index_unreachable" if is_cut_off else "index_reached", lane=self._lane)
+        self._is_cut_off = self._has_failed = is_cut_off
+        if is_cut_off:
+            self._backoff.pause()
+        return not is_cut_off
+
+    def _is_answered(self) -> bool:
+        try:
+            self._client.transport.perform_request("HEAD", "/", params={"request_timeout": PROBE_SECONDS})
+        except ConnectionError:
+            return False
+        except OpenSearchException:
+            pass  # an answer of any status is an answer: the round decides about the state of the index
+        return True
 
     def _yield_to_live_lane(self, seconds: float) -> None:
         """While the live lane has rows, wait for up to the duration of the last round."""
@@ -79,6 +126,7 @@ class Drainer:
 
         After some rounds a bad row is alone in its round, and requests are small enough for the index.
         """
+        self._has_failed |= isinstance(error, OpenSearchException)
         reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
         log.warning("drain_postponed", lane=self._lane, rows=self._rows, reason=reason)
         self._rows = max(1, self._rows // 4)

@@ -14,6 +14,7 @@ from infra.cli.keys import key_app
 from infra.cli.operators import operator_app
 from infra.cli.organizations import org_app
 from infra.cli.transaction import DatabaseError
+from infra.database.migrate import MigrationError
 from infra.database.roles import RoleError
 from infra.index.indices import SearchError
 from infra.local.errors import LocalError
@@ -24,6 +25,7 @@ from infra.settings import SettingsError
 EXPECTED = (
     DatabaseError,
     LocalError,
+    MigrationError,
     OrganizationError,
     RebuildError,
     RoleError,

@@ -3,6 +3,7 @@
 Every release runs `migrate` again. Both commands are safe to repeat.
 """
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -24,14 +25,17 @@ def migrate_all(
     """Migrate the database to this release, and create the first index.
 
     Run this command before the processes of a new release start, as the
-    role that owns the tables. A second run changes nothing.
+    role that owns the tables. The processes of the release before continue
+    meanwhile. A second run changes nothing, and neither does a run of the
+    release before.
 
     Exit status: 0 if both are done; 1 if the database or OpenSearch cannot
-    be used, or the role may not change the tables.
+    be used, the role may not change the tables, or a long transaction kept
+    a table in use for 10 minutes.
     """
     settings = load()
     with database_errors_as_one_line():
-        migrate.upgrade(settings.database_url, grant_to=grant_to)
+        migrate.upgrade(settings.database_url, grant_to=grant_to, report=partial(typer.echo, err=True))
         first_generation.ensure(settings)
 
 

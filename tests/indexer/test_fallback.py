@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import msgspec
@@ -10,12 +11,16 @@ import sqlalchemy as sa
 from redis import Redis
 
 from indexer import fallback
+from indexer.drain.loop import Drainer
 from indexer.fallback import Poller
 from infra import queue
+from infra.backoff import Backoff
 from infra.database import activity
 from infra.database.engine import open_engine
+from infra.index.client import open_writer
 from infra.settings import Settings
 from tests.indexer.conftest import Pipeline
+from tests.indexer.proxy import Proxy
 from tests.waiting import wait_until
 
 
@@ -98,6 +103,47 @@ def test_connected_worker_without_queries_is_silent(
         wait_until(lambda: not poller.poll() and not pipeline.waiting(), what="the poller to take the lane over")
         assert (activity.seconds_since_query(connection, queue.LIVE) or 0) < 0.2, "the session has just run a query"
     engine.dispose()
+
+
+def test_lane_of_a_worker_cut_off_from_the_index_is_drained(
+    pipeline: Pipeline, settings: Settings, poller: Poller
+) -> None:
+    engine = open_engine(settings, name=queue.LIVE)
+    with Proxy(settings.opensearch_url) as between:
+        client = open_writer(msgspec.structs.replace(settings, opensearch_url=between.address))
+        drainer = Drainer(engine, client, queue.LIVE, Backoff(0, 0), part=queue.LIVE)
+        between.close()
+        made = {pipeline.insert_consumer()}
+        drainer.catch_up(0.1)
+        drainer.catch_up(0.1)
+        with pipeline.database.engine.connect() as connection:
+            assert activity.seconds_since_query(connection, queue.LIVE, unless_cut_off=True) is None
+            assert activity.seconds_since_query(connection, queue.LIVE) is not None, "the worker is alive"
+        wait_until(lambda: not poller.poll() and not pipeline.waiting(), what="the poller to take the lane over")
+        assert pipeline.visible() == made
+        between.open()
+        made.add(pipeline.insert_consumer())
+        drainer.catch_up(5)
+        assert pipeline.visible() == made
+        with pipeline.database.engine.connect() as connection:
+            assert activity.seconds_since_query(connection, queue.LIVE, unless_cut_off=True) is not None
+        client.close()
+    engine.dispose()
+
+
+def test_worker_cut_off_from_the_index_locks_no_rows(pipeline: Pipeline, settings: Settings) -> None:
+    with Proxy(settings.opensearch_url) as between:
+        client = open_writer(msgspec.structs.replace(settings, opensearch_url=between.address))
+        drainer = Drainer(pipeline.database.engine, client, queue.LIVE, Backoff(0, 0))
+        between.close()
+        pipeline.insert_consumer()
+        drainer.catch_up(0.1)
+        between.open(hanging=True)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(drainer.catch_up, 0.1)
+            while not running.done():
+                assert pipeline.run("SELECT seq FROM outbox FOR UPDATE SKIP LOCKED"), "the row is free for other drains"
+        client.close()
 
 
 def test_worker_of_another_database_does_not_count(pipeline: Pipeline, settings: Settings, poller: Poller) -> None:

@@ -1,0 +1,86 @@
+"""Migrations beside running transactions, and beside a later release."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from infra.database import migrate
+from infra.database.engine import sqlalchemy_url
+from infra.database.migrate import MigrationError, Schema
+from infra.local.servers import LocalServers
+from tests.database.conftest import Environment, connected
+from tests.database.test_sealing_keys import MIGRATIONS
+from tests.databases import migrated_database
+from tests.waiting import wait_until
+
+LATER = "9999"
+
+
+@pytest.fixture
+def environment(servers: LocalServers) -> Iterator[Environment]:
+    """An environment in a database of its own, because these tests change its schema."""
+    with migrated_database(servers, "migrations") as url, connected(url) as environment:
+        yield environment
+
+
+@pytest.fixture
+def outdated(environment: Environment) -> Environment:
+    """The database before the migration that adds a column to `generations`."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = sa.create_engine(sqlalchemy_url(environment.url))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0013")
+        connection.commit()
+    engine.dispose()
+    return environment
+
+
+def read_schema(environment: Environment) -> Schema:
+    engine = sa.create_engine(sqlalchemy_url(environment.url))
+    try:
+        with engine.connect() as connection:
+            return migrate.schema(connection)
+    finally:
+        engine.dispose()
+
+
+def test_migration_lets_queries_pass_while_a_transaction_uses_the_table(outdated: Environment) -> None:
+    attempts: list[str] = []
+    with ThreadPoolExecutor(1) as pool, outdated.connect() as reader:
+        with reader.transaction():
+            reader.execute("SELECT FROM generations, consumers LIMIT 1")
+            upgrade = pool.submit(migrate.upgrade, outdated.url, report=attempts.append)
+            wait_until(lambda: attempts, what="an attempt to end")
+            outdated.rows("SELECT FROM generations")
+            outdated.consumer()
+            assert not read_schema(outdated).is_current
+            assert not upgrade.done()
+        upgrade.result()
+    assert read_schema(outdated).is_current
+    assert "in use by a long transaction" in attempts[0]
+
+
+def test_migration_gives_up_with_a_remedy(outdated: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "PATIENCE_SECONDS", 0.0)
+    with outdated.connect() as reader, reader.transaction():
+        reader.execute("SELECT FROM generations, consumers LIMIT 1")
+        with pytest.raises(MigrationError, match="end long transactions"):
+            migrate.upgrade(outdated.url)
+    migrate.upgrade(outdated.url)
+    assert read_schema(outdated).is_current
+
+
+def test_schema_of_a_later_release_is_left_as_it_is(environment: Environment) -> None:
+    environment.run("UPDATE alembic_version SET version_num = %s", LATER)
+    environment.run("DELETE FROM sealing_keys")
+    reported: list[str] = []
+    migrate.upgrade(environment.url, report=reported.append)
+    assert read_schema(environment) == Schema(LATER, is_current=False, is_newer=True)
+    assert f"migration {LATER} of a later release" in reported[0]
+    assert environment.rows("SELECT FROM sealing_keys"), "the other steps are done"
