@@ -20,6 +20,7 @@ from api import health, metrics
 from api.audiences.routes import AudienceController
 from api.auth import Keys, caller_of, requester_of
 from api.budget import Budget, Requests
+from api.cluster_metrics import ClusterCollector
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
 from api.consumers.windows import FirstPages
@@ -49,8 +50,9 @@ from api.unauthorized import authenticate_limited
 from api.wake_ups import WakeUpSender
 from infra import logs, settings
 from infra.database.engine import open_async_engine, open_watching_engine
-from infra.index import generations
+from infra.index import generations, isolation
 from infra.index.client import open_reader
+from infra.index.transports import AsyncNodes
 from infra.queue import TaskQueue
 
 
@@ -161,7 +163,9 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.turns, app.state.room = Turns(), Room()
     app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
     app.state.metrics.watch(app.state.engine)
-    app.state.metrics_text = Recent(metrics.CACHE_SECONDS, partial(app.state.metrics.text, app.state.engine))
+    app.state.isolation = isolation.Watch(chosen)
+    cluster = ClusterCollector(cast("AsyncNodes", app.state.search.transport), app.state.isolation)
+    app.state.metrics_text = Recent(metrics.CACHE_SECONDS, partial(app.state.metrics.text, app.state.engine, cluster))
     app.state.readiness = Recent(health.CACHE_SECONDS, partial(health.check, app.state))
     app.state.limits = Limits(chosen, app.state.redis)
     seals = Seals(app.state.engine)
@@ -176,6 +180,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         app.state.budget, wake_ups.send, app.state.freshness, max_stored_bytes=chosen.idempotency_mib << 20
     )
     generations.warn_if_mapping_differs(chosen)
+    app.state.isolation.start()
     # A full garbage collection would visit all 150,000 objects made by the start: 80 ms, again and again, inside
     # requests. Frozen objects are not visited.
     gc.collect()

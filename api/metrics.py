@@ -19,6 +19,7 @@ from litestar.datastructures import State
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.index_metrics import IndexCollector, read_figures
@@ -72,11 +73,12 @@ class Metrics:
         sa.event.listen(engine.sync_engine, "checkout", lambda *_: self._connections.inc())
         sa.event.listen(engine.sync_engine, "checkin", lambda *_: self._connections.dec())
 
-    async def text(self, engine: AsyncEngine) -> bytes:
-        """Render the metrics of all processes of this server, and of the indexer."""
+    async def text(self, engine: AsyncEngine, cluster: Collector) -> bytes:
+        """Render the metrics of all processes of this server, of the indexer, and of the OpenSearch nodes."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._folder))  # type: ignore[no-untyped-call]  # partly typed
         registry.register(IndexCollector(await read_figures(engine)))
+        registry.register(cluster)
         # In a thread, because requests must not wait while the files of many processes are read.
         return await asyncio.to_thread(generate_latest, registry)
 

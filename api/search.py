@@ -22,6 +22,7 @@ from api.errors import RETRY_AFTER_SECONDS, Problem
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
 from infra.index.hits import Hit, SearchResponse
+from infra.index.transports import CONFIRMED
 
 REQUEST_SECONDS = 5.0
 """Time for all searches of a request together, waits for a place included."""
@@ -45,6 +46,8 @@ class Index(NamedTuple):
     requester: Requester
     ends_at: float
     """When the time for the request's searches ends, on the monotonic clock."""
+    is_confirmed: bool = False
+    """Whether the answers must contain a certain write (`infra/index/nodes.py`)."""
 
 
 async def search(index: Index, body: Clause) -> Any:
@@ -73,8 +76,11 @@ async def _search(index: Index, body: Clause) -> Any:
     params: dict[str, Any] = {
         "routing": index.routing,
         "allow_partial_search_results": "false",
+        # A node that hangs holds up only its own searches: a node searches its own copy of a shard, if it has one.
+        "preference": "_local",
         "cancel_after_time_interval": f"{int(seconds * 1000) + 1}ms",
         "request_timeout": seconds + GRACE_SECONDS,
+        CONFIRMED: index.is_confirmed,
     }
     try:
         return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=params)

@@ -7,7 +7,7 @@ from celery.signals import beat_init, worker_process_init, worker_ready
 from indexer import collector, fallback, supervision, waiting_work
 from indexer.rebuild import lost_index
 from infra import logs, queue, settings
-from infra.index import generations
+from infra.index import generations, isolation
 
 SETTINGS = settings.load()
 logs.configure(SETTINGS.log_level)
@@ -45,6 +45,7 @@ def _start_beat_threads(**_: Any) -> None:
     fallback.start(SETTINGS)
     lost_index.start(SETTINGS)
     waiting_work.start(SETTINGS)
+    isolation.Watch(SETTINGS).start()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types

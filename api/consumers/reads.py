@@ -101,7 +101,7 @@ async def audiences(
     stored = {consumer_id: [audience.id for audience in possible if audience.rules is None]}
 
     async def find() -> list[AudienceReference]:
-        [references] = await membership.references(index_of(state, caller), caller, possible, stored)
+        [references] = await membership.references(index_of(request, state, caller), caller, possible, stored)
         return references
 
     references, headers = await consistency.read(request, caller, state.freshness, find)
@@ -113,23 +113,25 @@ async def count(request: AnyRequest, state: State, caller: Caller, audience: Aud
     rows = query.list_query(caller.environment_id, conditions=[audience.members(caller.region)])
 
     async def count_rows() -> int:
-        return await fetch.count(index_of(state, caller), rows)
+        return await fetch.count(index_of(request, state, caller), rows)
 
     return await consistency.read(request, caller, state.freshness, count_rows)
 
 
-def index_of(state: State, caller: Caller) -> Index:
+def index_of(request: AnyRequest, state: State, caller: Caller) -> Index:
     """Return the index for the searches of a request. Their time begins now."""
-    ends_at = time.monotonic() + REQUEST_SECONDS
-    alias = read_alias(state.settings.index_prefix)
-    return Index(state.search, alias, routing(caller.environment_id), state.budget, caller, ends_at)
+    alias, ends_at = read_alias(state.settings.index_prefix), time.monotonic() + REQUEST_SECONDS
+    is_confirmed = consistency.TOKEN in request.headers
+    return Index(
+        state.search, alias, routing(caller.environment_id), state.budget, caller, ends_at, is_confirmed=is_confirmed
+    )
 
 
 async def _answer(
     request: AnyRequest, state: State, caller: Caller, page_request: PageRequest, extra_members: ExtraMembers | None
 ) -> Answer:
     async def search_page() -> bytes:
-        return await fetch.page(index_of(state, caller), state.first_pages, page_request, extra_members)
+        return await fetch.page(index_of(request, state, caller), state.first_pages, page_request, extra_members)
 
     content, headers = await consistency.read(request, caller, state.freshness, search_page)
     return Answer(200, content, headers)

@@ -35,6 +35,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import ConnectionError as NoAnswer
 from opensearchpy.exceptions import OpenSearchException
 
 from indexer.drain import claims, counters, standby
@@ -82,8 +83,8 @@ def drain_round(
         connection: a connection without an open transaction.
         client: a client with answers as JSON text.
         lane: `live` or `bulk`.
-        rows: maximum of outbox rows to claim. If the only row of a round fails, while unchanged documents can be
-            written, then any error counts as a failure of the row.
+        rows: maximum of outbox rows to claim. If OpenSearch refuses the only row of a round, while unchanged documents
+            can be written, then any error counts as a failure of the row.
         turns: the turns of the lane's environments; by default the environment with the oldest change comes first.
 
     Raises:
@@ -151,7 +152,8 @@ def write_documents(
         client: a client with answers as JSON text.
         live: the live generation.
         batch: the documents.
-        is_alone: whether the only document is the cause if the request fails, while unchanged documents can be written.
+        is_alone: whether the only document is the cause if the request is refused, while unchanged documents can be
+            written.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index is the cause of the failure, and not a document.
@@ -159,7 +161,8 @@ def write_documents(
     try:
         items = write(client, naming.write_alias(live.index_name), convert_all(batch, live))
     except OpenSearchException as error:
-        if not is_alone or not _accepts_control_documents(connection, client, live):
+        # Without an answer a node or the network is the cause, even if the next node takes other documents.
+        if not is_alone or isinstance(error, NoAnswer) or not _accepts_control_documents(connection, client, live):
             raise
         return [Item.refused(logs.error_kind(error))]
     for item in items:

@@ -18,12 +18,13 @@ carries out rollbacks, and removes old generations. `docs/rebuild-states.md` has
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import NamedTuple, assert_never
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from indexer.drain.bulk import IndexUnavailable, refresh
 from indexer.rebuild import fill, refill, transitions
@@ -37,6 +38,7 @@ from infra.database.rows import select_list
 from infra.index import mapping
 from infra.index.client import open_client, open_writer
 from infra.index.generations import BuildPhase, Pending
+from infra.index.indices import SearchError
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -95,6 +97,7 @@ class Builder:
         self._prefix, self._replicas = settings.index_prefix, settings.index_replicas
         self._rows = ROWS
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+        self._is_postponed = False
 
     def work(self, seconds: float) -> bool:
         """Take steps for at most `seconds`; return whether the next step can be taken at once. Never raises."""
@@ -107,8 +110,7 @@ class Builder:
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the worker)
                 self._postpone(error)
             else:
-                self._backoff.reset()
-                self._rows = min(ROWS, 2 * self._rows)
+                self._continue()
         return time.monotonic() >= until
 
     def close(self) -> None:
@@ -262,10 +264,22 @@ class Builder:
             return True
         return transitions.move(self._engine, building.id, "refilling")
 
+    def _continue(self) -> None:
+        """Forget the last failure, after a step without a failure."""
+        self._backoff.reset()
+        self._rows = min(ROWS, 2 * self._rows)
+        if self._is_postponed:
+            transitions.record_postponed(self._engine, None)
+            self._is_postponed = False
+
     def _postpone(self, error: Exception) -> None:
         """Pause, then continue with smaller pages: the index may be overloaded, or a single row may be at fault."""
-        reason = str(error) if isinstance(error, IndexUnavailable) else logs.error_kind(error)
+        reason = str(error) if isinstance(error, (IndexUnavailable, SearchError)) else logs.error_kind(error)
         log.warning("rebuild_postponed", rows=self._rows, reason=reason)
         self._pool.stop_processes()
         self._rows = max(1, self._rows // 4)
         self._backoff.pause()
+        # Without the database the status cannot be read either.
+        with suppress(DBAPIError):
+            transitions.record_postponed(self._engine, reason)
+            self._is_postponed = True

@@ -7,6 +7,8 @@
   primary has the operations seen on disk. One such shard is enough, because its environments lack documents.
 - When the live index is lost, reads have no index until the end of a rebuild: an error, never an empty list. The
   rebuild starts automatically.
+- In a cluster of several nodes, a node that is cut off may answer with an old state. So an index counts as lost only
+  after several comparisons in a row, each with answers of all shards (`doubts.py`).
 - A missing or misdirected alias, for example after a swap without a commit, is corrected, and another number of
   replicas than INDEX_REPLICAS.
 """
@@ -21,6 +23,7 @@ import structlog
 from opensearchpy import OpenSearch
 
 from indexer.rebuild import transitions
+from indexer.rebuild.doubts import Doubts
 from infra import logs
 from infra.database import epochs
 from infra.database.engine import open_engine
@@ -47,33 +50,45 @@ MAY_START = sa.text("""
         OR phase IN ('failed', 'cancelled') AND ended_at > now() - :seconds * interval '1 second')""")
 
 
-def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings) -> None:
+def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings, doubts: Doubts | None = None) -> None:
     """Compare and correct once.
+
+    Args:
+        engine: of the database.
+        client: with decoded answers.
+        settings: with the prefix of the indices.
+        doubts: the faults seen so far; by default none.
 
     Raises:
         OpenSearchException, DBAPIError: OpenSearch or the database does not answer.
-        SearchError: OpenSearch did not acknowledge a correction.
+        SearchError: OpenSearch did not acknowledge a correction, or did not answer for all shards.
     """
+    doubts = doubts or Doubts(client)
     with engine.begin() as connection:
         # First, because a new epoch remembers the last recorded position of the index before the fork.
         epochs.check(connection)
-        if not connection.execute(TRY_BARRIER).scalar_one():
-            return
+        if connection.execute(TRY_BARRIER).scalar_one():
+            with doubts.comparison():
+                _compare(connection, client, settings, doubts)
+
+
+def _compare(connection: sa.Connection, client: OpenSearch, settings: Settings, doubts: Doubts) -> None:
+    rows = connection.execute(GENERATIONS).all()
+    existing = indices.existing(client, settings.index_prefix)
+    if _check_seq_nos(connection, client, settings, rows, existing, doubts):
         rows = connection.execute(GENERATIONS).all()
-        existing = indices.existing(client, settings.index_prefix)
-        if _check_seq_nos(connection, client, settings, rows, existing):
-            rows = connection.execute(GENERATIONS).all()
-        for row in rows:
-            index = existing.get(row.index_name)
-            if index and row.index_uuid is None:
-                rebuild.record_uuid(connection, row.id, index.uuid)
-            elif index is None or index.uuid != row.index_uuid:
+    for row in rows:
+        index = existing.get(row.index_name)
+        if index and row.index_uuid is None:
+            rebuild.record_uuid(connection, row.id, index.uuid)
+        elif index is None or index.uuid != row.index_uuid:
+            if doubts.are_confirmed(row.index_name):
                 _record_lost(connection, client, row, index)
-            else:
-                _correct(client, settings, row.index_name, index)
-        live = next((row for row in rows if row.state == "live"), None)
-        if live:
-            _check_live(connection, client, settings, live, existing)
+        else:
+            _correct(client, settings, row.index_name, index)
+    live = next((row for row in rows if row.state == "live"), None)
+    if live:
+        _check_live(connection, client, settings, live, existing, doubts)
 
 
 def _check_seq_nos(
@@ -82,6 +97,7 @@ def _check_seq_nos(
     settings: Settings,
     rows: Sequence[sa.Row[Any]],
     existing: Mapping[str, Index],
+    doubts: Doubts,
 ) -> bool:
     """Record the sequence numbers of each shard; where a number decreased, disown the index.
 
@@ -96,6 +112,8 @@ def _check_seq_nos(
         seen = dict(enumerate(row.seen_seq_nos))
         older = {number for number, shard in shards.items() if shard.max_seq_no < seen.get(number, -1)}
         if older:
+            if not doubts.are_confirmed(row.index_name):
+                continue
             for number in sorted(older):
                 numbers = {"seen": seen[number], "has": shards[number].max_seq_no}
                 log.error("index_seq_no_decreased", index=row.index_name, shard=number, **numbers)
@@ -134,6 +152,7 @@ def _check_live(
     settings: Settings,
     live: sa.Row[tuple[object, ...]],
     existing: Mapping[str, Index],
+    doubts: Doubts,
 ) -> None:
     """Point the read alias at the live index alone. If the live index is lost, remove the alias and start a rebuild."""
     alias = naming.read_alias(settings.index_prefix)
@@ -147,6 +166,8 @@ def _check_live(
             indices.switch_reads(client, settings.index_prefix, live.index_name)
             log.warning("alias_restored", index=live.index_name, read=sorted(read))
         return
+    if not doubts.are_confirmed(live.index_name):
+        return
     for name in read:
         client.indices.delete_alias(index=name, name=alias)
     if connection.execute(MAY_START, {"seconds": RESTART_SECONDS}).scalar_one():
@@ -156,11 +177,12 @@ def _check_live(
 def start(settings: Settings) -> None:
     """Compare every second, in a separate thread, until the process ends."""
     engine, client = open_engine(settings, name="reconcile"), open_client(settings)
+    doubts = Doubts(client)
 
     def run() -> None:
         while True:
             try:
-                reconcile(engine, client, settings)
+                reconcile(engine, client, settings, doubts)
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the thread)
                 log.warning("reconcile_postponed", reason=logs.error_kind(error))
             time.sleep(INTERVAL_SECONDS)

@@ -32,16 +32,16 @@ CREATING = sa.text("""
     WHERE id = :id AND state = 'filling' AND phase = 'creating' AND wanted IS NULL FOR NO KEY UPDATE""")
 TO_FILLING = sa.text("""
     UPDATE generations SET phase = 'filling', index_uuid = :index_uuid, document_version = :document_version,
-        mapping_digest = :mapping_digest, fields = :fields, filling_at = present(),
+        mapping_digest = :mapping_digest, fields = :fields, filling_at = present(), error = NULL,
         total = (SELECT count(*) FROM consumers)
     WHERE id = :id""")
 TO_REFRESHED = sa.text("""
-    UPDATE generations SET state = 'refreshed', phase = 'refilling', refreshed_at = present()
+    UPDATE generations SET state = 'refreshed', phase = 'refilling', refreshed_at = present(), error = NULL
     WHERE id = :id AND state = 'filling' AND phase = 'filling' AND wanted IS NULL AND NOT is_paused
         AND EXISTS (SELECT FROM generation_slices WHERE generation_id = :id)
         AND NOT EXISTS (SELECT FROM generation_slices WHERE generation_id = :id AND done_at IS NULL)""")
 TO_PHASE = sa.text("""
-    UPDATE generations SET phase = :phase,
+    UPDATE generations SET phase = :phase, error = NULL,
         verified_at = CASE WHEN :phase = 'swapping' THEN present() ELSE verified_at END
     WHERE id = :id AND state = 'refreshed'""")
 # Records nothing if the rebuild is paused or to be cancelled, or if another worker has verified this range.
@@ -68,17 +68,21 @@ SWAP = (
         WHERE state = 'live'"""),
     sa.text("""
         UPDATE generations SET state = 'live', phase = 'done', wanted = NULL, keep_until = NULL, live_at = present(),
-            ended_at = coalesce(ended_at, present()), is_paused = false, paused_at = NULL
+            ended_at = coalesce(ended_at, present()), is_paused = false, paused_at = NULL, error = NULL
         WHERE id = :id"""),
 )
 # In the phase `requested` the name is not checked yet: an existing index of the same name does not belong to the
 # generation, and is recorded as removed, to prevent deletion.
 ABANDON = sa.text("""
-    UPDATE generations SET state = 'dropped', phase = CASE WHEN error IS NULL AND wanted = 'cancel'
+    UPDATE generations SET state = 'dropped', phase = CASE WHEN lost_at IS NULL AND wanted = 'cancel'
             AND CAST(:error AS text) IS NULL THEN 'cancelled' ELSE 'failed' END,
         error = coalesce(:error, error), wanted = NULL, is_paused = false, ended_at = present(),
         removed_at = CASE WHEN phase = 'requested' THEN present() END
     WHERE id = :id AND state IN ('filling', 'refreshed')""")
+# The error of a lost index is the reason for the end of the rebuild, and stays.
+POSTPONED = sa.text("""
+    UPDATE generations SET error = :error
+    WHERE state IN ('filling', 'refreshed') AND lost_at IS NULL AND error IS DISTINCT FROM :error""")
 EXPIRE = sa.text("""
     UPDATE generations SET state = 'dropped' WHERE state = 'kept' AND keep_until <= now() AND wanted IS NULL
     RETURNING index_name""")
@@ -205,6 +209,12 @@ def abandon(engine: sa.Engine, generation_id: int, error: str | None = None) -> 
     with barrier_held(engine) as connection:
         connection.execute(ABANDON, {"id": generation_id, "error": error and error[:500]})
     log.warning("rebuild_ended", generation=generation_id, reason=error or "cancelled")
+
+
+def record_postponed(engine: sa.Engine, reason: str | None) -> None:
+    """Record why a step of the running rebuild failed and will be repeated; None after the step succeeded."""
+    with engine.begin() as connection:
+        connection.execute(POSTPONED, {"error": reason and reason[:500]})
 
 
 def expire(engine: sa.Engine) -> None:

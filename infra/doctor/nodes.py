@@ -3,10 +3,17 @@
 from collections.abc import Iterable, Iterator
 
 from infra.doctor.checks import Check, Finding, Servers
-from infra.index import naming
+from infra.index import isolation, naming
 
 MAJORITY_NODES = 3
 """A smaller number of cluster managers has no majority without one of them."""
+
+
+def isolation_settings(servers: Servers) -> Iterator[Finding]:
+    """Find nodes that would serve reads after they were cut off from the other nodes."""
+    for problem in isolation.problems(servers.search):
+        values = ", ".join(f"{name}: {isolation.RECOMMENDED[name]}" for name in problem.settings)
+        yield Finding(f"Node {problem.node}: {problem.problem}", f"Set in opensearch.yml of every node: {values}")
 
 
 def cluster_managers(servers: Servers) -> Iterator[Finding]:
@@ -60,4 +67,4 @@ def copies(servers: Servers) -> Iterator[Finding]:
             )
 
 
-CHECKS: tuple[Check, ...] = (unreachable_addresses, cluster_managers, copies)
+CHECKS: tuple[Check, ...] = (unreachable_addresses, cluster_managers, isolation_settings, copies)

@@ -1,8 +1,4 @@
-"""Clients of OpenSearch, for a single node or several.
-
-A failed request is not repeated: the drain backs off, and a reader gets a 503. Only an unreachable node is skipped: the
-request goes to another node, and the skipped node gets no requests for a while.
-"""
+"""Clients of OpenSearch, for a single node or several (`nodes.py`)."""
 
 import ssl
 from typing import Any
@@ -10,13 +6,17 @@ from typing import Any
 from opensearchpy import AsyncOpenSearch, JSONSerializer, OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
+from infra.index.transports import AsyncNodes, SyncNodes
 from infra.settings import Settings
 
 OpenSearchError = OpenSearchException
 """Any failed request to OpenSearch, for code that catches failures but does not use the client library."""
 
 TIMEOUT_SECONDS = 10
+ATTEMPT_SECONDS = 3.0
+"""Time for a node to answer, if there is another node to try. Most requests take less than a second."""
 READ_TIMEOUT_SECONDS = 5
+READ_ATTEMPT_SECONDS = 1.5
 
 
 class TextSerializer(JSONSerializer):
@@ -24,17 +24,6 @@ class TextSerializer(JSONSerializer):
 
     def loads(self, s: str) -> Any:
         return s
-
-
-def _nodes(settings: Settings) -> dict[str, Any]:
-    hosts = settings.opensearch_url.split(",")
-    return {
-        "hosts": hosts,
-        "ssl_context": _tls(settings),
-        "max_retries": len(hosts) - 1,
-        "retry_on_status": (),
-        "retry_on_timeout": False,
-    }
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -45,19 +34,33 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 def open_client(settings: Settings) -> OpenSearch:
     """Open the client of the commands. Responses are decoded."""
-    return OpenSearch(**_nodes(settings), timeout=TIMEOUT_SECONDS)
+    return _open(settings)
 
 
 def open_writer(settings: Settings) -> OpenSearch:
     """Open the client of the indexer. Responses are JSON text."""
-    return OpenSearch(**_nodes(settings), timeout=TIMEOUT_SECONDS, serializer=TextSerializer())
+    return _open(settings, serializer=TextSerializer())
+
+
+def _open(settings: Settings, **options: Any) -> OpenSearch:
+    return OpenSearch(
+        settings.opensearch_url.split(","),
+        transport_class=SyncNodes,  # type: ignore[arg-type]  # has the methods that the client calls
+        ssl_context=_tls(settings),
+        timeout=TIMEOUT_SECONDS,
+        attempt_seconds=ATTEMPT_SECONDS,
+        **options,
+    )
 
 
 def open_reader(settings: Settings) -> AsyncOpenSearch:
     """Open the client of the API. Responses are JSON text."""
     return AsyncOpenSearch(
-        **_nodes(settings),
+        settings.opensearch_url.split(","),
+        transport_class=AsyncNodes,  # type: ignore[arg-type]  # has the methods that the client calls
+        ssl_context=_tls(settings),
         timeout=READ_TIMEOUT_SECONDS,
+        attempt_seconds=READ_ATTEMPT_SECONDS,
         serializer=TextSerializer(),
         pool_maxsize=64,
     )

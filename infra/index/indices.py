@@ -3,6 +3,8 @@
 from typing import Any, NamedTuple
 
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import ConnectionError as NoAnswer
+from opensearchpy.exceptions import TransportError
 
 from infra.index import mapping, naming
 
@@ -56,10 +58,13 @@ def seq_nos(client: OpenSearch, prefix: str) -> dict[str, dict[int, SeqNos]]:
 
     Raises:
         OpenSearchException: OpenSearch does not answer.
+        SearchError: a node did not answer for its shards.
     """
     fields = ",".join(f"indices.*.shards.*.{field}" for field in ("routing.primary", "routing.state", "seq_no"))
-    params = {"level": "shards", "filter_path": fields}
+    params = {"level": "shards", "filter_path": f"_shards.failed,{fields}"}
     answer: Any = client.indices.stats(index=f"{prefix}-0*", metric="docs", params=params)
+    if failed := answer["_shards"]["failed"]:
+        raise SearchError(f"the positions of {failed} shards are unknown, because their nodes did not answer")
     return {
         name: {
             int(number): SeqNos(copy["seq_no"]["max_seq_no"], copy["seq_no"]["global_checkpoint"])
@@ -81,10 +86,16 @@ def create(client: OpenSearch, name: str, *, shards: int = 1, replicas: int | No
         replicas: as INDEX_REPLICAS.
 
     Raises:
-        OpenSearchException: the index cannot be created, or exists already.
+        OpenSearchException: OpenSearch does not answer.
+        SearchError: OpenSearch refuses the index; the message has OpenSearch's reason.
     """
     body = mapping.index_body(shards, replicas) | {"aliases": {naming.write_alias(name): {}}}
-    client.indices.create(index=name, body=body)
+    try:
+        client.indices.create(index=name, body=body)
+    except TransportError as error:
+        if isinstance(error, NoAnswer):
+            raise
+        raise SearchError(f"OpenSearch refuses to create {name}: {_reason(error)}") from error
 
 
 def set_replicas(client: OpenSearch, name: str, replicas: int) -> None:
@@ -121,6 +132,13 @@ def delete(client: OpenSearch, name: str) -> None:
     answer = client.indices.delete(index=name, params={"ignore": NOT_FOUND})
     if not answer.get("acknowledged") and answer.get("status") != NOT_FOUND:
         raise SearchError(f"OpenSearch did not acknowledge the deletion of {name}")
+
+
+def _reason(error: TransportError) -> str:
+    """Return type and reason of an error about an index: no personal data, and a single line."""
+    details = error.info.get("error", {}) if isinstance(error.info, dict) else {}
+    reason = details.get("reason", "") if isinstance(details, dict) else ""
+    return f"{error.error}: {' '.join(str(reason).split())}".rstrip(": ")
 
 
 def _uuid(settings: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.index import isolation
 from infra.local import folder as data_folder
 from infra.local import java
 from infra.local.ports import LOOPBACK
@@ -99,6 +100,7 @@ class OpenSearch(Server):
             "transport.port": 0,
             "discovery.type": "single-node",
             "action.auto_create_index": False,
+            **isolation.RECOMMENDED,
             # The default shares (85, 90, 95 %) stop writes on a large disk with much free space.
             "cluster.routing.allocation.disk.watermark.low": "1gb",
             "cluster.routing.allocation.disk.watermark.high": "500mb",

@@ -115,6 +115,7 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     differences: int | None
     """Differences found by the verification."""
     error: str | None
+    """Why the rebuild has failed; during a rebuild, why the last step failed: the step is repeated."""
     started_at: datetime
     ended_at: datetime | None
     keep_until: datetime | None

@@ -3,61 +3,27 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
 from infra.index import naming
-from infra.local import artifacts, ports
-from infra.local.opensearch import OpenSearch
-from infra.local.server import wait_ready
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.guarantees.random_client import RandomClient
 from tests.guarantees.test_rebuilds import finished_rebuild, send_request
+from tests.opensearch_nodes import Node, pick_ports, started_nodes
 from tests.service import Account, Service, new_account, new_database
 from tests.waiting import wait_until
 
 CLIENTS, CHANGES, ROWS = 3, 200, 20_000
 
 
-class Node(OpenSearch):
-    """A node that forms a cluster with the others."""
-
-    def __init__(self, folder: Path, number: int, transports: list[int]) -> None:
-        folder.mkdir()
-        (folder / "log").mkdir()
-        profile = THROWAWAY
-        super().__init__(folder, artifacts.opensearch_home(), heap=profile.heap, java_options=profile.java_options)
-        self._number, self._transports = number, transports
-
-    def settings(self) -> dict[str, Any]:
-        alone = super().settings()
-        del alone["discovery.type"]
-        return alone | {
-            "node.name": f"node{self._number}",
-            "transport.port": self._transports[self._number],
-            "discovery.seed_hosts": [f"127.0.0.1:{port}" for port in self._transports],
-            "cluster.initial_cluster_manager_nodes": [f"node{each}" for each in range(len(self._transports))],
-        }
-
-
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
-    folder = tmp_path_factory.mktemp("nodes")
-    transports = [ports.pick() for _ in range(3)]
-    started = [Node(folder / str(number), number, transports) for number in range(3)]
-    try:
-        for node in started:
-            node.spawn()
-        wait_ready(started)
+    with started_nodes(tmp_path_factory.mktemp("nodes"), pick_ports(3)) as started:
         yield started
-    finally:
-        for node in started:
-            node.stop()
 
 
 @pytest.fixture(scope="module")

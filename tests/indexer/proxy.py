@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a real server, for a test to close or to let hang."""
+"""A TCP proxy in front of a real server, for a test to close, to let hang or to freeze."""
 
 import contextlib
 import socket
@@ -18,6 +18,10 @@ class Proxy:
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._hanging = False
+        self._running = threading.Event()
+        self._running.set()
+        self.hanging_connections = 0
+        """Number of next connections that are accepted and never get a response."""
         self.port = 0
         self.open()
         self.address = address.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{self.port}")
@@ -28,6 +32,13 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def freeze(self) -> None:
+        """Hold back everything on all connections, as a frozen server does, until `thaw`."""
+        self._running.clear()
+
+    def thaw(self) -> None:
+        self._running.set()
 
     def close(self) -> None:
         """Stop listening, and close all connections."""
@@ -48,16 +59,17 @@ class Proxy:
             while True:
                 client, _ = listener.accept()
                 self._open.append(client)
-                if self._hanging:
+                if self._hanging or self.hanging_connections:
+                    self.hanging_connections = max(0, self.hanging_connections - 1)
                     continue
                 server = socket.create_connection(self._target)
                 self._open.append(server)
                 for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=_carry, args=[one, other], daemon=True).start()
+                    threading.Thread(target=self._carry, args=[one, other], daemon=True).start()
 
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while content := source.recv(1 << 16):
-            target.sendall(content)
-        target.shutdown(socket.SHUT_RDWR)
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(1 << 16):
+                self._running.wait()
+                target.sendall(content)
+            target.shutdown(socket.SHUT_RDWR)

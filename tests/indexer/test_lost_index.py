@@ -7,6 +7,7 @@ import pytest
 from opensearchpy.exceptions import NotFoundError
 
 from indexer.rebuild.builder import Builder
+from indexer.rebuild.doubts import CONFIRMATIONS, Doubts
 from indexer.rebuild.lost_index import reconcile
 from infra.index import generations, indices, naming
 from infra.operations.rebuild import RebuildError
@@ -90,6 +91,31 @@ def test_lost_index_is_not_read_and_is_rebuilt(
     assert index_names(pipeline) == indices_read(pipeline) == [second_index(pipeline)]
     assert pipeline.visible() == {consumer}
     assert_index_equals_database(pipeline.database)
+
+
+class DoubtsAboutSeveralNodes(Doubts):
+    """The doubts in a cluster of several nodes, which the servers of the tests are not."""
+
+    def _is_single_node(self) -> bool:
+        return False
+
+
+def test_index_of_several_nodes_is_lost_after_several_comparisons(pipeline: Pipeline) -> None:
+    database, doubts = pipeline.database, DoubtsAboutSeveralNodes(pipeline.database.search)
+    pipeline.insert_consumer()
+    pipeline.drain()
+    lose_operations(pipeline)
+
+    def is_lost_after_comparison() -> bool:
+        reconcile(database.engine, database.search, database.settings, doubts)
+        [(lost,)] = pipeline.run("SELECT lost_at IS NOT NULL FROM generations WHERE state = 'live'")
+        return bool(lost)
+
+    assert [is_lost_after_comparison() for _ in range(CONFIRMATIONS - 1)] == [False, False]
+    pipeline.run("UPDATE generations SET seen_seq_nos[1] = seen_seq_nos[1] - 1")
+    assert not is_lost_after_comparison(), "a comparison without the fault"
+    lose_operations(pipeline)
+    assert [is_lost_after_comparison() for _ in range(CONFIRMATIONS)] == [False, False, True]
 
 
 def test_healthy_index_is_not_touched(pipeline: Pipeline) -> None:

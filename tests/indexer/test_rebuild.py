@@ -1,6 +1,8 @@
 """A rebuild, step by step: no change is lost, and no incomplete or wrong index is read."""
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -377,3 +379,36 @@ def test_field_deployed_before_its_rebuild_blocks_nothing(pipeline: Pipeline, bu
     assert "totalOrders" not in stored_document(pipeline, index, consumer)
     assert stored_document(pipeline, index, consumer)["fullName"] == "Later"
     assert_index_equals_database(pipeline.database)
+
+
+@contextmanager
+def three_zones(pipeline: Pipeline) -> Iterator[None]:
+    """Make OpenSearch refuse every index without a copy in each of three zones."""
+    cluster, awareness = pipeline.database.search.cluster, "cluster.routing.allocation.awareness"
+    zones = {f"{awareness}.attributes": "zone", f"{awareness}.force.zone.values": "a,b,c", f"{awareness}.balance": True}
+    cluster.put_settings(body={"transient": zones})
+    try:
+        yield
+    finally:
+        cluster.put_settings(body={"transient": dict.fromkeys(zones)})
+
+
+def test_status_shows_why_an_index_cannot_be_created(pipeline: Pipeline, builder: Builder) -> None:
+    send_request(pipeline, "rebuild")
+    with three_zones(pipeline):
+        builder.work(1)
+    refused = latest_rebuild(pipeline)
+    assert refused.phase == "creating"
+    error = refused.error or ""
+    assert error.startswith(f"OpenSearch refuses to create {second_index(pipeline)}: ")
+    assert "multiple of total awareness attributes [3]" in error
+    done = run_to_end(pipeline, builder)
+    assert (done.phase, done.error) == ("done", None)
+
+
+def test_rebuild_whose_index_cannot_be_created_can_be_cancelled(pipeline: Pipeline, builder: Builder) -> None:
+    send_request(pipeline, "rebuild")
+    with three_zones(pipeline):
+        builder.work(1)
+        send_request(pipeline, "cancel")
+        assert run_to_end(pipeline, builder).phase == "cancelled"

@@ -1,0 +1,161 @@
+"""The nodes of OpenSearch: which node gets a request, and which nodes get none.
+
+- Requests go to the nodes in turn. If a node does not answer in time, closes the connection, or has no cluster manager,
+  the request goes to the next node. Writes may be repeated, because each has a version.
+- Such a node is probed. Only a failed probe takes a node out of use, so a slow search cannot. The node is used again
+  after a successful probe.
+- While no node is in use, requests fail at once.
+
+A node that was frozen or cut off serves its old documents until it notices that the cluster went on without it:
+
+- The node notices within `PROBATION_SECONDS`, with the settings in `docs/deploying.md`. So the API probes all nodes
+  every second, and uses a node again only after the node answered all probes for this time.
+- A read that must contain a write is confirmed: after the answer, another node asks the cluster manager whether the
+  answering node belongs to the cluster. Until the cluster manager removes a node, no write succeeds without its copy.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+from opensearchpy import Transport
+from opensearchpy.exceptions import ConnectionError as NoAnswer
+from opensearchpy.exceptions import ConnectionTimeout, TransportError
+
+log = structlog.get_logger()
+
+PROBE_SECONDS = 1.0
+"""Timeout of a probe, and time between two probes of a node."""
+PROBATION_SECONDS = 4.0
+NO_MANAGER = frozenset({"cluster_block_exception", "cluster_manager_not_discovered_exception"})
+"""Types of errors of a node without cluster manager."""
+SERVICE_UNAVAILABLE = 503
+GATEWAY_ERRORS = frozenset({502, SERVICE_UNAVAILABLE, 504})
+REPEATABLE = frozenset({"_bulk", "_count", "_msearch", "_refresh", "_search"})
+"""Ends of paths of requests that may be repeated although the first attempt may have succeeded."""
+AnyTransport = TypeVar("AnyTransport", bound=Transport)
+
+
+class View(msgspec.Struct, frozen=True):
+    """The cluster as a node sees it."""
+
+    version: int = 0
+    """Rises with each change of the cluster. A node that is cut off stays behind."""
+    cluster_manager_node: str | None = None
+    nodes: dict[str, Any] = {}
+    """By id of the node."""
+
+
+class Node(Generic[AnyTransport]):
+    """A node, and whether requests use it."""
+
+    def __init__(self, address: str, transport: AnyTransport, prober: AnyTransport) -> None:
+        self.address = address
+        self.transport = transport
+        self.prober = prober
+        """Has a connection of its own, because all connections of `transport` may be in use."""
+        self.in_use = True
+        self.id: str | None = None
+        """None: not known yet."""
+        self.view: View | None = None
+        """None: the last probe failed."""
+        self.probed_at = 0.0
+        self._healthy_since: float | None = None
+
+    def record_probe(self, *, healthy: bool, probation_seconds: float) -> None:
+        """Take the node out of use, or into use after `probation_seconds` without a failed probe."""
+        now = time.monotonic()
+        if not healthy:
+            self._healthy_since = None
+        elif self._healthy_since is None:
+            self._healthy_since = now
+        if self.in_use and not healthy:
+            log.warning("search_node_left_out", node=self.address)
+            self.in_use = False
+        elif not self.in_use and self._healthy_since is not None and now - self._healthy_since >= probation_seconds:
+            log.warning("search_node_used_again", node=self.address)
+            self.in_use = True
+
+
+class Nodes(Generic[AnyTransport]):
+    """The nodes of a client."""
+
+    def __init__(self, nodes: Sequence[Node[AnyTransport]], *, timeout: float, attempt_seconds: float) -> None:
+        """Prepare the nodes.
+
+        Args:
+            nodes: all nodes.
+            timeout: of a request without a timeout of its own, for all attempts together.
+            attempt_seconds: timeout of an attempt. The last node gets the remaining time.
+        """
+        self.all = nodes
+        self._timeout, self._attempt_seconds = timeout, attempt_seconds
+        self._turns = itertools.count()
+
+    def attempts(self, timeout: float | None) -> Iterator[tuple[Node[AnyTransport], float]]:
+        """Yield the nodes to try, each with its timeout.
+
+        Raises:
+            NoAnswer: no node is in use.
+        """
+        ends_at = time.monotonic() + (timeout or self._timeout)
+        turn = next(self._turns) % len(self.all)
+        nodes = [node for node in (*self.all[turn:], *self.all[:turn]) if node.in_use]
+        if not nodes:
+            raise NoAnswer("N/A", "no node answers", None)
+        for left in range(len(nodes), 0, -1):
+            seconds = ends_at - time.monotonic()
+            if seconds > 0 or left == len(nodes):
+                # A client takes zero for no limit.
+                yield nodes[-left], max(0.001, seconds if left == 1 else min(seconds, self._attempt_seconds))
+
+    def record_probe(self, node: Node[AnyTransport], *, healthy: bool, probation_seconds: float = 0) -> None:
+        """Record a probe. Without any node in use, a healthy node is used at once."""
+        is_needed = not any(each.in_use for each in self.all)
+        node.record_probe(healthy=healthy, probation_seconds=0 if is_needed else probation_seconds)
+
+    def belongs_to_cluster(self, node: Node[AnyTransport]) -> bool:
+        """Whether a node has a cluster manager, and is part of the cluster in the newest of all views."""
+        views = [each.view for each in self.all if each.view is not None and each.view.cluster_manager_node]
+        if node.view is None or not node.view.cluster_manager_node:
+            return False
+        return node.id in max(views, key=lambda view: view.version).nodes
+
+
+def is_node_at_fault(error: TransportError) -> bool:
+    """Whether a failed request makes a node suspect, and not the request or the index."""
+    if isinstance(error, NoAnswer):
+        return True
+    return error.status_code == SERVICE_UNAVAILABLE and error.error in NO_MANAGER
+
+
+def may_repeat(error: TransportError, method: str, url: str) -> bool:
+    """Whether another node may answer the request."""
+    if isinstance(error, NoAnswer) and not isinstance(error, ConnectionTimeout):
+        return True
+    is_repeatable = method in {"GET", "HEAD"} or url.rpartition("/")[2] in REPEATABLE
+    return is_repeatable and (isinstance(error, ConnectionTimeout) or error.status_code in GATEWAY_ERRORS)
+
+
+def separate_timeout(params: Mapping[str, Any] | None, timeout: float | None) -> tuple[dict[str, Any], float | None]:
+    """Return the parameters of a request without its timeout, and the timeout."""
+    own = dict(params or {})
+    return own, own.pop("request_timeout", None) or timeout
+
+
+def make_nodes(
+    kind: Callable[..., AnyTransport], hosts: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> list[Node[AnyTransport]]:
+    once: dict[str, Any] = {"max_retries": 0, "retry_on_status": ()}
+    probing = {name: option for name, option in options.items() if name == "ssl_context"} | once
+    return [
+        Node(
+            f"{host['host']}:{host.get('port', '')}",
+            kind([dict(host)], **options, **once),
+            kind([dict(host)], **probing, timeout=PROBE_SECONDS, pool_maxsize=1),
+        )
+        for host in hosts
+    ]

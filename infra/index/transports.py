@@ -1,0 +1,211 @@
+"""Transports of the clients of OpenSearch: send a request to the nodes in turn, and probe the nodes (`nodes.py`)."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from opensearchpy import AsyncTransport, Transport
+from opensearchpy.exceptions import ConnectionError as NoAnswer
+from opensearchpy.exceptions import TransportError
+
+from infra.index.nodes import (
+    GATEWAY_ERRORS,
+    PROBATION_SECONDS,
+    PROBE_SECONDS,
+    Node,
+    Nodes,
+    View,
+    is_node_at_fault,
+    make_nodes,
+    may_repeat,
+    separate_timeout,
+)
+
+VIEW = "/_cluster/state/cluster_manager_node,nodes"
+VIEW_PARAMETERS = {"local": "true", "filter_path": "version,cluster_manager_node,nodes.*.name"}
+LOCAL_NODE = "/_nodes/_local"
+MEMBERS = "/_cluster/state/nodes"
+MEMBERS_PARAMETERS = {"filter_path": "nodes.*.name", "cluster_manager_timeout": "1s"}
+CONFIRMED = "confirmed"
+"""Parameter of a request whose answer must come from a node that belongs to the cluster."""
+
+
+class SyncNodes:
+    """The transport of a synchronous client. Nodes are probed in threads, after failures and while out of use."""
+
+    def __init__(
+        self, hosts: Sequence[Mapping[str, Any]], *, timeout: float, attempt_seconds: float, **options: Any
+    ) -> None:
+        nodes = make_nodes(Transport, hosts, options)
+        self._nodes = Nodes(nodes, timeout=timeout, attempt_seconds=attempt_seconds)
+        self.serializer = nodes[0].transport.serializer
+
+    def perform_request(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        timeout: float | None = None,
+        ignore: Any = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send a request to the nodes in turn, until a node answers."""
+        own, timeout = separate_timeout(params, timeout)
+        self._probe_left_out()
+        failure: TransportError | None = None
+        for node, seconds in self._nodes.attempts(timeout):
+            try:
+                return node.transport.perform_request(method, url, dict(own), body, seconds, ignore, headers)
+            except TransportError as error:
+                failure = error
+                if is_node_at_fault(error):
+                    self._probe_soon(node)
+                if not may_repeat(error, method, url):
+                    raise
+        assert failure
+        raise failure
+
+    def close(self) -> None:
+        for node in self._nodes.all:
+            node.transport.close()
+            node.prober.close()
+
+    def _probe_left_out(self) -> None:
+        """Probe the nodes out of use, from time to time; without any other node at once, and wait for the results."""
+        left_out = [node for node in self._nodes.all if not node.in_use]
+        if len(left_out) < len(self._nodes.all):
+            for node in left_out:
+                self._probe_soon(node)
+            return
+        probes = [threading.Thread(target=self._probe, args=[node], name="probe", daemon=True) for node in left_out]
+        for probe in probes:
+            probe.start()
+        for probe in probes:
+            probe.join()
+
+    def _probe_soon(self, node: Node[Transport]) -> None:
+        if time.monotonic() - node.probed_at >= PROBE_SECONDS:
+            node.probed_at = time.monotonic()
+            threading.Thread(target=self._probe, args=[node], name="probe", daemon=True).start()
+
+    def _probe(self, node: Node[Transport]) -> None:
+        try:
+            answer = node.prober.perform_request("GET", VIEW, dict(VIEW_PARAMETERS))
+            healthy = bool(answer.get("cluster_manager_node"))
+        except TransportError as error:
+            healthy = not isinstance(error, NoAnswer) and error.status_code not in GATEWAY_ERRORS
+        self._nodes.record_probe(node, healthy=healthy)
+
+
+class AsyncNodes:
+    """The transport of an asynchronous client. Several nodes are probed every second, a single node after failures."""
+
+    def __init__(
+        self, hosts: Sequence[Mapping[str, Any]], *, timeout: float, attempt_seconds: float, **options: Any
+    ) -> None:
+        nodes = make_nodes(AsyncTransport, hosts, options)
+        self._nodes = Nodes(nodes, timeout=timeout, attempt_seconds=attempt_seconds)
+        self.serializer = nodes[0].transport.serializer
+        self._probe_wanted = asyncio.Event()
+        self._probes: asyncio.Task[None] | None = None
+
+    async def perform_request(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        timeout: float | None = None,  # noqa: ASYNC109 (a parameter of opensearch-py)
+        ignore: Any = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send a request to the nodes in turn, until a node answers.
+
+        With the parameter `CONFIRMED`, the answer is from a node that belongs to the cluster after the answer.
+        """
+        if self._probes is None:
+            self._probes = asyncio.create_task(self._probe_regularly())
+        own, timeout = separate_timeout(params, timeout)
+        is_confirmed = own.pop(CONFIRMED, False) and len(self._nodes.all) > 1
+        failure: TransportError | None = None
+        for node, seconds in self._nodes.attempts(timeout):
+            try:
+                answer = await node.transport.perform_request(method, url, dict(own), body, seconds, ignore, headers)
+                if is_confirmed:
+                    await self._confirm(node)
+            except TransportError as error:
+                failure = error
+                if is_node_at_fault(error):
+                    self._probe_wanted.set()
+                if not may_repeat(error, method, url):
+                    raise
+            else:
+                return answer
+        assert failure
+        raise failure
+
+    async def close(self) -> None:
+        if self._probes:
+            self._probes.cancel()
+            await asyncio.gather(self._probes, return_exceptions=True)
+        for node in self._nodes.all:
+            await node.transport.close()
+            await node.prober.close()
+
+    @property
+    def all(self) -> Sequence[Node[AsyncTransport]]:
+        return self._nodes.all
+
+    @property
+    def left_out(self) -> int:
+        """Number of nodes out of use."""
+        return sum(not node.in_use for node in self._nodes.all)
+
+    async def _confirm(self, node: Node[AsyncTransport]) -> None:
+        """Ask the cluster manager whether a node belongs to the cluster, through another node if one is in use.
+
+        Raises:
+            NoAnswer: the node does not belong to the cluster, or the cluster manager does not answer.
+        """
+        others = [each for each in self._nodes.all if each.in_use and each is not node]
+        if node.id is None:
+            await self._probe(node)
+        for other in others or [node]:
+            with suppress(TransportError):
+                parameters = dict(MEMBERS_PARAMETERS)
+                answer = await other.transport.perform_request("GET", MEMBERS, parameters, timeout=PROBE_SECONDS)
+                members = msgspec.json.decode(answer, type=View).nodes
+                if node.id in members:
+                    return
+                break
+        raise NoAnswer("N/A", f"{node.address} does not belong to the cluster", None)
+
+    async def _probe_regularly(self) -> None:
+        while True:
+            several = len(self._nodes.all) > 1
+            if several or self._probe_wanted.is_set() or self.left_out:
+                self._probe_wanted.clear()
+                await asyncio.gather(*map(self._probe, self._nodes.all))
+                for node in self._nodes.all:
+                    healthy = self._nodes.belongs_to_cluster(node)
+                    self._nodes.record_probe(node, healthy=healthy, probation_seconds=PROBATION_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_SECONDS):
+                    await self._probe_wanted.wait()
+
+    async def _probe(self, node: Node[AsyncTransport]) -> None:
+        """Read the view of a node, and its id."""
+        try:
+            if node.id is None:
+                local = await node.prober.perform_request("GET", LOCAL_NODE, {"filter_path": "nodes.*.name"})
+                node.id = next(iter(local["nodes"]))
+            answer = await node.prober.perform_request("GET", VIEW, dict(VIEW_PARAMETERS))
+            node.view = msgspec.convert(answer, View)
+        except TransportError:
+            # After a restart the node may have another id.
+            node.id = node.view = None

@@ -1,0 +1,128 @@
+"""Three OpenSearch nodes, each cut off or frozen for a while: no read silently lacks its write, and no write fails.
+
+CUT_SECONDS sets how long; the figures of each cut are printed (`-s` or `-rP`).
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import pytest
+import sqlalchemy as sa
+
+from infra.local.servers import THROWAWAY, LocalServers
+from tests.cluster.cutting_proxy import CLIENTS, CuttingProxies, IsCut
+from tests.cluster.token_client import TokenClient
+from tests.guarantees.index_comparison import assert_index_soon_equals_database
+from tests.opensearch_nodes import Node, pick_ports, started_nodes
+from tests.service import Account, Service, new_account, new_database
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.cluster
+
+NODES = range(3)
+SECONDS = float(os.environ.get("CUT_SECONDS", "12"))
+CLIENT_THREADS = 4
+HEAP = "384m"
+
+
+class Cluster(NamedTuple):
+    nodes: list[Node]
+    proxies: CuttingProxies
+    service: Service
+
+    @contextmanager
+    def cut(self, is_cut: IsCut) -> Iterator[None]:
+        self.proxies.cut(is_cut)
+        try:
+            yield
+        finally:
+            self.proxies.cut(None)
+
+    @contextmanager
+    def frozen(self, number: int) -> Iterator[None]:
+        os.killpg(self.nodes[number].pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.nodes[number].pid, signal.SIGCONT)
+
+    def is_whole(self) -> bool:
+        health = self.service.database.search.cluster.health(params={"request_timeout": 5})
+        return bool(health["number_of_nodes"] == len(NODES) and health["status"] == "green")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        proxies = stack.enter_context(CuttingProxies())
+        transports = pick_ports(len(NODES))
+        published = [proxies.add(number, transports[number]) for number in NODES]
+        folder = tmp_path_factory.mktemp("nodes")
+        nodes = stack.enter_context(started_nodes(folder, transports, published, heap=HEAP))
+        proxies.pids |= {node.number: node.pid for node in nodes}
+        urls = [node.url.replace(f":{node.port}", f":{proxies.add(node.number, node.port)}") for node in nodes]
+        environ = {"OPENSEARCH_URL": ",".join(urls)}
+        servers = stack.enter_context(LocalServers(tmp_path_factory.mktemp("servers"), THROWAWAY, environ=environ))
+        database = stack.enter_context(new_database(servers))
+        service = Service(database, tmp_path_factory.mktemp("service"))
+        stack.callback(service.close)
+        service.start_all(workers=2)
+        yield Cluster(nodes, proxies, service)
+
+
+@pytest.fixture(scope="module")
+def account(cluster: Cluster) -> Iterator[Account]:
+    with new_account(cluster.service) as account:
+        yield account
+
+
+def is_from_peers(number: int) -> IsCut:
+    """Whether a connection is between the node and another node."""
+    return lambda source, target: source != CLIENTS and number in {source, target} and source != target
+
+
+def is_to_node(number: int) -> IsCut:
+    """Whether another node opened a connection to the node: its own connections still work."""
+    return lambda source, target: source not in {CLIENTS, number} and target == number
+
+
+def is_from_clients(number: int) -> IsCut:
+    return lambda source, target: source == CLIENTS and target == number
+
+
+def is_from_all(number: int) -> IsCut:
+    return lambda source, target: number in {source, target} and source != target
+
+
+@pytest.mark.parametrize("fault", ["peers", "incoming", "clients", "all", "frozen"])
+@pytest.mark.parametrize("number", NODES)
+def test_node_without_connection_loses_no_write_and_no_read(
+    cluster: Cluster, account: Account, number: int, fault: str
+) -> None:
+    wait_until(cluster.is_whole, 120, "three nodes and all copies")
+    clients = [TokenClient(account, f"{number}{fault}{thread}") for thread in range(CLIENT_THREADS)]
+    cuts = {"peers": is_from_peers, "incoming": is_to_node, "clients": is_from_clients, "all": is_from_all}
+    with ThreadPoolExecutor(CLIENT_THREADS) as pool:
+        running = [pool.submit(client.run) for client in clients]
+        wait_until(lambda: all(client.reads > 5 for client in clients), what="reads before the fault")
+        for client in clients:
+            client.begin_fault()
+        with cluster.frozen(number) if fault == "frozen" else cluster.cut(cuts[fault](number)):
+            wait_until(lambda: all(client.seconds() > SECONDS for client in clients), SECONDS + 30, "the end")
+        wait_until(cluster.is_whole, 120, "the return of the node")
+        for client in clients:
+            client.stop()
+        for one in running:
+            one.result()
+    for client in clients:
+        print(client.summary())  # noqa: T201 (the figures of the test)
+    assert [missed for client in clients for missed in client.missed] == []
+    assert [failure for client in clients for failure in client.failed_writes] == []
+    with account.database.engine.connect() as connection:
+        lost = sa.text("SELECT index_name FROM generations WHERE lost_at IS NOT NULL OR state <> 'live'")
+        assert connection.execute(lost).all() == []
+    assert_index_soon_equals_database(account.database, timeout=120)
