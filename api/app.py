@@ -13,7 +13,6 @@ from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import Provide
 from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, ControllerRouterHandler, Message, Scope
-from redis.asyncio import Redis
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import health, metrics
@@ -27,6 +26,7 @@ from api.consumers.windows import FirstPages
 from api.edge import AT_END, edge
 from api.errors import HANDLERS, allowed
 from api.freshness import Freshness
+from api.index_owner import IndexOwner
 from api.inputs import parameters, payload
 from api.limits import Limits, limit
 from api.metrics import Metrics
@@ -54,6 +54,7 @@ from infra.index import generations, isolation
 from infra.index.client import open_reader
 from infra.index.transports import AsyncNodes
 from infra.queue import TaskQueue
+from infra.redis_client import open_async_redis, refuse_cluster
 
 
 def create_app() -> ASGIApp:
@@ -159,15 +160,19 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     )
     app.state.requests = Requests(max_connections(chosen.database_pool) // 4)
     app.state.search = open_reader(chosen)
+    app.state.index_owner = IndexOwner(chosen, app.state.search)
+    await app.state.index_owner.start()
     app.state.first_pages = FirstPages()
     app.state.turns, app.state.room = Turns(), Room()
-    app.state.redis = Redis.from_url(chosen.redis_url, socket_timeout=1, socket_connect_timeout=1, retry=None)
+    app.state.redis = open_async_redis(chosen, seconds=1, retry=None)
     app.state.metrics.watch(app.state.engine)
     app.state.isolation = isolation.Watch(chosen)
     cluster = ClusterCollector(cast("AsyncNodes", app.state.search.transport), app.state.isolation)
     app.state.metrics_text = Recent(metrics.CACHE_SECONDS, partial(app.state.metrics.text, app.state.engine, cluster))
     app.state.readiness = Recent(health.CACHE_SECONDS, partial(health.check, app.state))
     app.state.limits = Limits(chosen, app.state.redis)
+    await app.state.limits.start()
+    await asyncio.to_thread(refuse_cluster, chosen)
     seals = Seals(app.state.engine)
     await seals.start()
     app.state.api_keys = Keys(app.state.engine, seals)
@@ -193,6 +198,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         await app.state.freshness.close()
         await watching_engine.dispose()
         await app.state.api_keys.store_last_uses()
+        await app.state.index_owner.close()
         await app.state.redis.aclose()
         await app.state.search.close()
         await app.state.engine.dispose()

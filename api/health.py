@@ -84,7 +84,7 @@ async def _search(state: State) -> bool:
     alias = read_alias(state.settings.index_prefix)
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            return bool(await state.search.indices.exists_alias(name=alias))
+            return bool(await state.search.indices.exists_alias(name=alias)) and not state.index_owner.is_foreign
     except (OpenSearchError, TimeoutError):
         return False
 

@@ -13,6 +13,7 @@ Redis must not slow requests down: while Redis is down or slow, requests pass un
 import asyncio
 import math
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -21,11 +22,14 @@ import structlog
 from limits.aio.storage import RedisStorage
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import Requester, requester_of
 from api.errors import Problem
 from api.request import AnyRequest
 from api.route_options import Category
+from infra.database.installation import InstallationMissing
+from infra.queue import key_prefix
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -102,9 +106,8 @@ class Limits:
     """Counts requests by environment, or operator's key, and category. `redis` is closed by its owner."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
-        options: dict[str, Any] = {"connection_pool": redis.connection_pool}
-        prefix = f"{settings.index_prefix}:limits"
-        self._storage = RedisStorage(settings.redis_url, implementation="redispy", key_prefix=prefix, **options)
+        self._settings, self._redis = settings, redis
+        self._storage: RedisStorage | None = None
         self._defaults: dict[Category, int] = {
             "reads": settings.limit_reads,
             "writes": settings.limit_writes,
@@ -115,6 +118,11 @@ class Limits:
         self._minute, self._tallies = 0, dict[tuple[str, Counted], Tally]()
         self._calls = set[asyncio.Future[int]]()
         """Calls in flight. The event loop holds only weak references to tasks."""
+
+    async def start(self) -> None:
+        """Read the installation id. While the database does not answer, requests pass uncounted."""
+        with suppress(SQLAlchemyError, InstallationMissing):
+            await self._opened()
 
     async def count(self, requester: Requester, category: Category) -> Window | None:
         """Count a request; return None if the category has no limit, or Redis does not answer in time."""
@@ -193,11 +201,26 @@ class Limits:
             else:
                 tally.total, tally.answered_at = max(tally.total, call.result()), time.monotonic()
 
-        call = asyncio.ensure_future(self._storage.incr(tally.key, MINUTE, number))
+        call = asyncio.ensure_future(self._add(tally.key, number))
         call.add_done_callback(ended)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return call
+
+    async def _add(self, key: str, number: int) -> int:
+        storage = self._storage or await self._opened()
+        return await storage.incr(key, MINUTE, number)
+
+    async def _opened(self) -> RedisStorage:
+        """Open the storage, whose keys begin with the id of the installation.
+
+        Raises:
+            InstallationMissing, DBAPIError: see `installation.id_of`.
+        """
+        prefix = await asyncio.to_thread(key_prefix, self._settings)
+        options: dict[str, Any] = {"connection_pool": self._redis.connection_pool}
+        self._storage = RedisStorage("redis://", implementation="redispy", key_prefix=f"{prefix}limits", **options)
+        return self._storage
 
     async def _increment(self, tally: Tally) -> int | None:
         """Return the count with this request; None if Redis fails or is late.
@@ -213,7 +236,7 @@ class Limits:
         try:
             if done:
                 return call.result()
-        except (RedisError, OSError):
+        except (RedisError, OSError, SQLAlchemyError, InstallationMissing):
             pass
         self._skip_until = time.monotonic() + SKIP_SECONDS
         return None

@@ -25,6 +25,7 @@ from redis import Redis
 from indexer import upkeep
 from indexer.drain import claims
 from infra.accounts.keys import CACHE_SECONDS
+from infra.database import installation
 
 log = structlog.get_logger()
 
@@ -144,7 +145,7 @@ class Erasure:
                 return False  # the drain has to index the changes first
             if _delete_further_rows(connection, values) or self._delete_documents(connection, deleted.environments):
                 return True
-            self._delete_counters(deleted.environments)
+            self._delete_counters(connection, deleted.environments)
             return _forget(connection, deleted)
 
     def _delete_documents(self, connection: sa.Connection, environments: list[int]) -> int:
@@ -155,9 +156,10 @@ class Erasure:
             upkeep.delete_documents(self._client, generation.index_name, filters, ROWS) for generation in generations
         )
 
-    def _delete_counters(self, environments: list[int]) -> None:
+    def _delete_counters(self, connection: sa.Connection, environments: list[int]) -> None:
+        prefix = installation.key_prefix(self._index_prefix, installation.read(connection))
         for environment in environments:
-            pattern = f"{self._index_prefix}:limits:{environment}:*"
+            pattern = f"{prefix}limits:{environment}:*"
             for name in self._redis.scan_iter(match=pattern, count=1000):
                 self._redis.delete(name)
 

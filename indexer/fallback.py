@@ -7,7 +7,6 @@ import time
 
 import sqlalchemy as sa
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
 
 from indexer.drain.loop import Drainer
@@ -17,6 +16,7 @@ from infra import logs, queue
 from infra.database import activity
 from infra.database.engine import open_engine
 from infra.index.client import open_writer
+from infra.redis_client import open_redis
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class Poller:
         self._engine = open_engine(settings, name="clock")
         client = open_writer(settings)
         self._drainers = {lane: Drainer(self._engine, client, lane) for lane in (queue.LIVE, queue.BULK)}
-        self._redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
+        self._settings, self._redis = settings, open_redis(settings, seconds=1)
         self._silent: set[str] = set()
 
     def run(self) -> None:
@@ -65,7 +65,7 @@ class Poller:
 
     def _check_queue_keys(self) -> None:
         try:
-            if deleted := queue.delete_wrongly_typed_keys(self._redis):
+            if deleted := queue.delete_wrongly_typed_keys(self._redis, queue.key_prefix(self._settings)):
                 log.error("queue_keys_deleted", keys=deleted)
         except RedisError:
             pass  # Redis is unavailable: the probable reason of the silence

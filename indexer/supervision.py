@@ -15,6 +15,8 @@ from celery.signals import task_received
 from redis import Redis
 from redis.exceptions import RedisError
 
+from infra import queue
+from infra.redis_client import open_redis
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -45,18 +47,19 @@ class Watchdog:
         return self._clock() - self._idle_since > STUCK_SECONDS
 
 
-def has_messages(redis: Redis, queues: list[str]) -> bool:
-    """Whether any of the queues holds messages. False if Redis is unavailable: Celery reconnects by itself."""
+def has_messages(redis: Redis, keys: list[str]) -> bool:
+    """Whether any of the queues, by key, holds messages. False if Redis is unavailable: Celery reconnects by itself."""
     try:
-        return any(redis.llen(name) for name in queues)
+        return any(redis.llen(key) for key in keys)
     except (RedisError, OSError):
         return False
 
 
 def start(settings: Settings, queues: list[str]) -> None:
     """Start a thread to end this process if the worker, a consumer of these queues, is stuck."""
-    redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
-    watchdog = Watchdog(lambda: has_messages(redis, queues))
+    redis = open_redis(settings, seconds=2)
+    keys = [queue.key_prefix(settings) + name for name in queues]
+    watchdog = Watchdog(lambda: has_messages(redis, keys))
     task_received.connect(watchdog.received, weak=False)
 
     def run() -> None:

@@ -35,6 +35,7 @@ from infra.index.client import open_writer
 from infra.operations import rebuild
 from infra.operations.reindex import ReindexError, ReindexRequest, check_request, request_reindex
 from infra.operations.verify import RunKind, VerificationError, request_run
+from infra.redis_client import open_redis
 
 log = structlog.get_logger()
 
@@ -66,7 +67,7 @@ def _writer() -> OpenSearch:
 
 @cache
 def _redis() -> Redis:
-    return Redis.from_url(SETTINGS.redis_url, socket_timeout=1, socket_connect_timeout=1)
+    return open_redis(SETTINGS, seconds=1)
 
 
 @cache
@@ -101,7 +102,7 @@ def _delete_mark(task: Task, **_: Any) -> None:
     """Before a task works: later changes find no mark and send a wake-up, the task includes the earlier changes."""
     if task.name in queue.QUEUES:
         try:
-            _redis().delete(queue.mark(task.name))
+            _redis().delete(queue.key_prefix(SETTINGS) + queue.mark(task.name))
         except RedisError as error:
             log.warning("queue_unreachable", reason=type(error).__name__)
 

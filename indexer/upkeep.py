@@ -11,6 +11,7 @@ from opensearchpy import OpenSearch
 from indexer.drain import bulk, claims, counters
 from infra.index import naming
 from infra.index.hits import Hit, SearchResponse
+from infra.wire import time
 
 ROWS = 1000
 """Maximum of rows in a transaction."""
@@ -37,6 +38,7 @@ LOCK_MEMBERS = sa.text("""
     SELECT c.id FROM consumers c JOIN audience_members m ON m.consumer_id = c.id WHERE m.audience_id = :id
     ORDER BY c.id LIMIT :rows FOR NO KEY UPDATE OF c""")
 DELETE_MEMBERS = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:consumers)")
+TOMBSTONES_BEFORE = sa.text(f"SELECT now() - interval '{TOMBSTONE_DAYS} days'")
 DELETE_AUDIENCE = sa.text("DELETE FROM audiences WHERE id = :id")
 
 _decode_hits = msgspec.json.Decoder(SearchResponse[Hit]).decode
@@ -108,7 +110,9 @@ def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:
         generations = claims.targets(connection)
         if len(generations) != 1 or not generations[0].is_live:
             return 0
-        filters = [{"term": {"deleted": True}}, {"range": {"deletedAt": {"lt": f"now-{TOMBSTONE_DAYS}d"}}}]
+        # The database's time wrote `deletedAt`, so it is compared with the database's time.
+        before = time(connection.execute(TOMBSTONES_BEFORE).scalar_one())
+        filters = [{"term": {"deleted": True}}, {"range": {"deletedAt": {"lt": before}}}]
         return delete_documents(client, generations[0].index_name, filters, TOMBSTONES)
 
 

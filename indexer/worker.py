@@ -6,12 +6,17 @@ from celery.signals import beat_init, worker_process_init, worker_ready
 
 from indexer import collector, fallback, supervision, waiting_work
 from indexer.rebuild import lost_index
-from infra import logs, queue, settings
-from infra.index import generations, isolation
+from infra import logs, queue, redis_client, settings
+from infra.database import installation
+from infra.index import generations, isolation, ownership
 
 SETTINGS = settings.load()
 logs.configure(SETTINGS.log_level)
 
+# The keys in Redis begin with the id of the installation, which is in the database.
+installation.wait_for_id(SETTINGS)
+ownership.refuse_foreign_index(SETTINGS)
+redis_client.refuse_cluster(SETTINGS)
 app = queue.celery(SETTINGS)
 
 app.conf.update(

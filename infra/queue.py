@@ -4,17 +4,20 @@ Messages are wake-ups without data: the work itself is in the database. Any mess
 waiting work all the time and sends the wake-up again.
 """
 
+from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from redis import Redis
-from redis.connection import parse_url
 
+from infra.database import installation
+from infra.redis_client import Server, open_redis, server_of
 from infra.settings import Settings
 
 LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
-"""Names of the queues. `live` and `bulk` are lanes of the outbox too; clients wait for the changes of `live` only."""
+"""Names of the queues: keys in Redis, after the prefix. `live` and `bulk` are lanes of the outbox too; clients wait for
+the changes of `live` only."""
 DRAIN, DRAIN_BULK = "indexer.drain", "indexer.drain_bulk"
 UPKEEP, PURGE, ERASE, MEASURE = "indexer.upkeep", "indexer.purge", "indexer.erase", "indexer.measure"
 BUILD = "indexer.build"
@@ -32,13 +35,15 @@ than a wake-up waits while every process of the worker is busy."""
 MAX_WAITING = 10
 """A queue with this number of messages gets no wake-up, so wake-ups do not accumulate while a worker is absent."""
 
+WAIT_SECONDS = 0.05
+"""How long a sender waits for Redis."""
 TASK_LIMIT_SECONDS = 90
 BUILD_LIMIT_SECONDS = 600
 """Time limit of a step of a rebuild. The longest step divides the table into slices, in a single statement."""
 
 
 def mark(task: str) -> str:
-    """Return the Redis key which is set while a wake-up of a task waits, to omit further wake-ups.
+    """Return the key, after the prefix, which is set while a wake-up of a task waits, to omit further wake-ups.
 
     The task deletes the mark before its work, so the work includes every change with an omitted wake-up. Marks and
     `MAX_WAITING` limit the messages without comparing the clocks of two machines.
@@ -52,12 +57,26 @@ KEY_TYPES = {
     "unacked_index": b"zset",
     **{mark(task): b"string" for task in QUEUES},
 }
-"""Redis keys of this service and of Celery, with their types."""
+"""Redis keys of this service and of Celery, after the prefix, with their types."""
+
+
+def key_prefix(settings: Settings) -> str:
+    """Return the beginning of every key in Redis.
+
+    Raises:
+        InstallationMissing, DBAPIError: see `installation.id_of`.
+    """
+    return installation.key_prefix(settings.index_prefix, installation.id_of(settings))
 
 
 def celery(settings: Settings) -> Celery:
-    """Make the Celery application for senders and workers."""
-    app = Celery("indexer", broker=settings.redis_url)
+    """Make the Celery application for senders and workers.
+
+    Raises:
+        InstallationMissing, DBAPIError: see `installation.id_of`.
+    """
+    server = server_of(settings)
+    app = Celery("indexer", broker=server.url)
     app.conf.update(
         # The nameless exchange delivers a message to the list with the name of the queue. No further key has to exist
         # in Redis, so FLUSHALL removes nothing essential.
@@ -76,11 +95,17 @@ def celery(settings: Settings) -> Celery:
         worker_send_task_events=False,
         # Otherwise everybody with access to Redis could stop a worker or revoke tasks by a broadcast.
         worker_enable_remote_control=False,
-        broker_transport="infra.queue_transport:Transport",
-        broker_use_ssl=_tls_options(settings.redis_url),
+        broker_transport=f"infra.queue_transport:{'SentinelTransport' if server.sentinels else 'Transport'}",
+        # Without options for TLS, Celery verifies no certificate. It ignores the scheme `rediss`, because the transport
+        # is named, and would send the password unencrypted.
+        broker_use_ssl=_tls_options(server),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
+            "global_keyprefix": key_prefix(settings),
+            "sentinels": server.sentinels,
+            "service": server.service,
+            "sentinel_kwargs": server.sentinel_options,
             # Longer than the time limit of any task, and equal in all processes.
             "visibility_timeout": 3600,
             "socket_timeout": 15,
@@ -91,22 +116,19 @@ def celery(settings: Settings) -> Celery:
     return app
 
 
-def _tls_options(redis_url: str) -> dict[str, Any] | None:
-    """Return the TLS options of Celery's connections: those of the URL; without an option, certificates are verified.
-
-    Celery ignores the scheme `rediss` if the transport is named, as here, and would send the password unencrypted.
-    """
-    if not redis_url.startswith("rediss://"):
+def _tls_options(server: Server) -> dict[str, Any] | None:
+    """Return the TLS options of Celery's connections."""
+    if not server.is_encrypted:
         return None
-    options: dict[str, Any] = parse_url(redis_url)  # type: ignore[no-untyped-call]  # redis is partly typed
-    return {"ssl_cert_reqs": "required"} | {name: value for name, value in options.items() if name.startswith("ssl_")}
+    options = {name: value for name, value in server.options.items() if name.startswith("ssl_")}
+    return {"ssl_cert_reqs": "required"} | options
 
 
 def _queue(name: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name)  # type: ignore[no-untyped-call]  # kombu is partly typed
 
 
-def delete_wrongly_typed_keys(redis: Redis) -> list[str]:
+def delete_wrongly_typed_keys(redis: Redis, prefix: str) -> list[str]:
     """Delete keys with a type different from `KEY_TYPES`, because a worker would fail forever on such a key.
 
     Returns:
@@ -115,23 +137,36 @@ def delete_wrongly_typed_keys(redis: Redis) -> list[str]:
     Raises:
         RedisError: Redis is unavailable.
     """
+    expected = {f"{prefix}{name}": key_type for name, key_type in KEY_TYPES.items()}
     with redis.pipeline(transaction=False) as pipeline:
-        for name in KEY_TYPES:
+        for name in expected:
             pipeline.type(name)
         types = pipeline.execute()
-    wrong = [name for name, actual in zip(KEY_TYPES, types, strict=True) if actual not in {KEY_TYPES[name], b"none"}]
+    wrong = [name for name, actual in zip(expected, types, strict=True) if actual not in {expected[name], b"none"}]
     if wrong:
         redis.delete(*wrong)
     return wrong
 
 
 class TaskQueue:
-    """Sends tasks to the indexer. Methods never raise, and wait for Redis for up to 50 ms."""
+    """Sends tasks to the indexer. Methods never raise, and wait for Redis for up to 50 ms.
+
+    The first wake-up reads the installation id from the database, unless the process has read the id before.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = Redis.from_url(settings.redis_url, socket_timeout=0.05, socket_connect_timeout=0.05, retry=None)
-        self._celery = celery(settings)
-        self._celery.conf.broker_transport_options |= {"socket_timeout": 0.05, "socket_connect_timeout": 0.05}
+        self._settings = settings
+        self._redis = open_redis(settings, seconds=WAIT_SECONDS, retry=None)
+
+    @cached_property
+    def _key_prefix(self) -> str:
+        return key_prefix(self._settings)
+
+    @cached_property
+    def _celery(self) -> Celery:
+        app = celery(self._settings)
+        app.conf.broker_transport_options |= {"socket_timeout": WAIT_SECONDS, "socket_connect_timeout": WAIT_SECONDS}
+        return app
 
     def send(self, task: str) -> bool:
         """Send a wake-up, unless a wake-up of this task waits. False if Redis is unavailable."""
@@ -139,8 +174,8 @@ class TaskQueue:
         seconds = DRAIN_MARK_SECONDS if task in {DRAIN, DRAIN_BULK} else MARK_SECONDS
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.set(mark(task), "1", nx=True, ex=seconds)
-                pipeline.llen(name)
+                pipeline.set(self._key_prefix + mark(task), "1", nx=True, ex=seconds)
+                pipeline.llen(self._key_prefix + name)
                 is_first, waiting = pipeline.execute()
             if is_first and waiting < MAX_WAITING:
                 self._celery.send_task(task, queue=name)
@@ -150,4 +185,5 @@ class TaskQueue:
 
     def close(self) -> None:
         self._redis.close()
-        self._celery.close()
+        if "_celery" in self.__dict__:
+            self._celery.close()

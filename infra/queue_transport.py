@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 from kombu.transport import redis
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 log = structlog.get_logger()
 
@@ -53,3 +54,29 @@ class Transport(redis.Transport):
     def _deliver(self, message: Any, queue: str) -> None:
         msgspec.convert(message, Message)
         super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu is partly typed
+
+
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """Connect to the server that Redis Sentinel names."""
+
+    from_transport_options = (  # type: ignore[assignment]  # kombu declares the length of the tuple
+        *redis.SentinelChannel.from_transport_options,
+        "sentinels",
+        "service",
+    )
+    sentinels: list[tuple[str, int]]
+    service: str
+    sentinel_kwargs: dict[str, Any]
+
+    def _get_pool(self, asynchronous: bool = False) -> SentinelConnectionPool:  # noqa: FBT001, FBT002 (kombu's signature)
+        options = self._connparams(asynchronous)  # type: ignore[no-untyped-call]  # kombu is partly typed
+        self.keyprefix_fanout = self.keyprefix_fanout.format(db=options["db"])
+        for name in ("host", "port"):
+            options.pop(name, None)
+        times = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+        sentinel = Sentinel(self.sentinels, sentinel_kwargs=self.sentinel_kwargs | times)  # type: ignore[no-untyped-call]  # redis is partly typed
+        return SentinelConnectionPool(self.service, sentinel, **options)  # type: ignore[no-untyped-call]  # redis is partly typed
+
+
+class SentinelTransport(Transport):
+    Channel = SentinelChannel

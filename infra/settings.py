@@ -5,10 +5,12 @@ local servers. All further settings have defaults.
 """
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -20,6 +22,13 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=HIGHEST_PORT)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Limit = Annotated[int, msgspec.Meta(ge=0)]
 Shards = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+POSTGRESQL = r"^postgres(ql)?://"
+
+CLUSTER = re.compile(r"^rediss?[+]?cluster", re.IGNORECASE)
+NO_CLUSTER = (
+    "Redis Cluster is not supported, because it keeps the keys of a queue on several nodes: use a single server, or "
+    "Redis Sentinel (redis+sentinel://HOST:PORT,HOST:PORT/SERVICE)"
+)
 
 
 class SettingsError(Exception):
@@ -29,8 +38,15 @@ class SettingsError(Exception):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings. The environment variable of a field has the name of the field in capitals."""
 
-    database_url: Annotated[str, msgspec.Meta(pattern=r"^postgres(ql)?://")]
-    redis_url: Annotated[str, msgspec.Meta(pattern=r"^rediss?://")]
+    database_url: Annotated[str, msgspec.Meta(pattern=POSTGRESQL)]
+    """Address of PostgreSQL. Several hosts, separated by commas: connections go to the host that accepts writes."""
+    database_session_url: Annotated[str, msgspec.Meta(pattern=POSTGRESQL)] | None = None
+    """Address of PostgreSQL itself, if DATABASE_URL is that of a pooler in transaction mode, such as PgBouncer. Then
+    only the requests of the API use the pooler."""
+    redis_url: Annotated[str, msgspec.Meta(pattern=r"^rediss?(\+sentinel)?://")]
+    """Address of Redis: `redis://`, or the Sentinels in `redis+sentinel://host:port,host:port/SERVICE/DATABASE`."""
+    redis_ca: str | None = None
+    """File with the certificates of the authorities that Redis' certificate is verified with; for `rediss://`."""
     opensearch_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^,]*(,https?://[^,]*)*$")]
     """Addresses of the nodes, separated by commas, with user and password if the nodes need them."""
     opensearch_ca: str | None = None
@@ -84,6 +100,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Least severe level to log."""
 
     @property
+    def session_url(self) -> str:
+        """The address of PostgreSQL for connections that keep a session: all but those of the API's requests."""
+        return self.database_session_url or self.database_url
+
+    @property
     def operations_port(self) -> int:
         """The port of `/metrics` and `/health/…`."""
         return self.metrics_port or self.port + METRICS_PORT_OFFSET
@@ -102,12 +123,16 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """
     variables = {name: environ[name.upper()] for name in Settings.__struct_fields__ if environ.get(name.upper())}
     values = local_addresses(environ) | variables
+    if CLUSTER.match(values.get("redis_url", "")):
+        raise SettingsError(f"REDIS_URL is invalid: {NO_CLUSTER}")
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error))) from error
-    if settings.opensearch_ca:
-        _require_certificates("OPENSEARCH_CA", settings.opensearch_ca)
+    for variable, file in (("OPENSEARCH_CA", settings.opensearch_ca), ("REDIS_CA", settings.redis_ca)):
+        if file:
+            _require_certificates(variable, file)
+    _check_redis_url(settings.redis_url)
     if settings.operations_port == settings.port or settings.operations_port > HIGHEST_PORT:
         raise SettingsError(f"METRICS_PORT is invalid: expected a port other than PORT, at most {HIGHEST_PORT}")
     return settings
@@ -126,6 +151,31 @@ def _require_certificates(variable: str, file: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except OSError as error:
         raise SettingsError(f"{variable} is invalid: {file} is not a file with certificates in PEM format") from error
+
+
+def _check_redis_url(url: str) -> None:
+    """Check the parts of REDIS_URL.
+
+    Raises:
+        SettingsError: the message says what is missing, and does not quote the URL, which may hold a password.
+    """
+    parts = urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2]
+    if "sentinel" in parts.scheme:
+        if not parts.path.strip("/") or not all(hosts.split(",")):
+            expected = (
+                "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE, where SERVICE is the name of the server for Sentinel"
+            )
+            raise SettingsError(f"REDIS_URL is invalid: expected {expected}")
+    elif "," in hosts:
+        raise SettingsError(
+            "REDIS_URL is invalid: expected one host; several hosts are Sentinels, in redis+sentinel://"
+        )
+    if dict(parse_qsl(parts.query)).get("ssl_cert_reqs", "required") != "required":
+        raise SettingsError(
+            "REDIS_URL is invalid: ssl_cert_reqs must be `required`, because certificates are always verified: "
+            "set REDIS_CA to the file of the authority"
+        )
 
 
 def _explain(problem: str) -> str:

@@ -119,7 +119,12 @@ async def count(request: AnyRequest, state: State, caller: Caller, audience: Aud
 
 
 def index_of(request: AnyRequest, state: State, caller: Caller) -> Index:
-    """Return the index for the searches of a request. Their time begins now."""
+    """Return the index for the searches of a request. Their time begins now.
+
+    Raises:
+        Problem: 503 while the read alias leads to an index of another installation.
+    """
+    state.index_owner.require_own()
     alias, ends_at = read_alias(state.settings.index_prefix), time.monotonic() + REQUEST_SECONDS
     is_confirmed = consistency.TOKEN in request.headers
     return Index(

@@ -128,5 +128,6 @@ async def _count(connection: AsyncConnection, state: State, payload: Reindex) ->
     query = await connection.run_sync(index_query, scope)
     if query is None:
         return Counted(consumers=await connection.run_sync(count_rows, scope))
+    state.index_owner.require_own()
     response: Any = await state.search.count(index=read_alias(state.settings.index_prefix), body={"query": query})
     return Counted(consumers=msgspec.json.decode(response)["count"])

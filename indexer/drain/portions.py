@@ -7,7 +7,7 @@ that a round ends in time.
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -18,6 +18,8 @@ from indexer.drain.bulk import MAX_REQUEST_BYTES, Document
 from indexer.drain.round_robin import RoundRobin
 from infra import logs
 from infra.index import documents
+
+NOW = sa.text("SELECT now()")
 
 ROUND_BYTES = 4 * 1024 * 1024
 WRITE_SECONDS = 0.2
@@ -116,15 +118,17 @@ def read_documents(
         is_alone: whether the only consumer is the cause if the query fails.
     """
     consumers, failures = _read_consumers(connection, versions, is_alone=is_alone)
-    return iter(failures) if failures else _make_documents(consumers, versions)
+    return iter(failures) if failures else _make_documents(connection, consumers, versions)
 
 
 def _make_documents(
-    consumers: dict[str, claims.StoredConsumer], versions: claims.Versions
+    connection: sa.Connection, consumers: dict[str, claims.StoredConsumer], versions: claims.Versions
 ) -> Iterator[Document | Failure]:
-    now = datetime.now(UTC)
+    # The time of the database, because the clocks of workers may differ.
+    now: datetime | None = None
     for consumer_id, (environment_id, version) in versions.items():
         if not (consumer := consumers.get(consumer_id)):
+            now = now or connection.execute(NOW).scalar_one()
             source = documents.tombstone(consumer_id, environment_id, version, now)
             yield Document(environment_id, consumer_id, version, source)
             continue

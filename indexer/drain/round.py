@@ -46,8 +46,10 @@ from indexer.drain.round_robin import RoundRobin
 from indexer.drain.standby import Misses
 from infra import logs
 from infra.index import documents, mapping, naming
+from infra.index.ownership import OwnerCheck
 
 log = structlog.get_logger()
+_owner = OwnerCheck()
 
 ROUND_SECONDS = 8.0
 """Time limit until the write. A slower round is given up, because locks may be lost and rows outdated."""
@@ -89,6 +91,7 @@ def drain_round(
 
     Raises:
         IndexUnavailable, OpenSearchException: the index is unavailable. No row was deleted, no failure recorded.
+        ForeignIndexError: the live index belongs to another installation.
         DBAPIError: the database is unavailable.
     """
     started = time.monotonic()
@@ -100,6 +103,7 @@ def drain_round(
         if not claim.rows:
             return Round()
         live, standbys = targets(connection)
+        _owner.require_own(connection, client, live.index_name)
         turns.begin(claim.queues, others_wait=claim.others_wait)
         portions = Portions(connection, claim, turns)
         items: list[Item] = []

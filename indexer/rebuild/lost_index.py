@@ -25,12 +25,13 @@ from opensearchpy import OpenSearch
 from indexer.rebuild import transitions
 from indexer.rebuild.doubts import Doubts
 from infra import logs
-from infra.database import epochs
+from infra.database import epochs, installation
 from infra.database.engine import open_engine
-from infra.index import indices, naming
+from infra.index import indices, naming, ownership
 from infra.index.client import open_client
 from infra.index.generations import BARRIER
 from infra.index.indices import Index
+from infra.index.ownership import ForeignIndexError
 from infra.operations import rebuild
 from infra.settings import Settings
 
@@ -62,6 +63,7 @@ def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings, doubts:
     Raises:
         OpenSearchException, DBAPIError: OpenSearch or the database does not answer.
         SearchError: OpenSearch did not acknowledge a correction, or did not answer for all shards.
+        ForeignIndexError: an index belongs to another installation. Nothing was corrected.
     """
     doubts = doubts or Doubts(client)
     with engine.begin() as connection:
@@ -75,6 +77,7 @@ def reconcile(engine: sa.Engine, client: OpenSearch, settings: Settings, doubts:
 def _compare(connection: sa.Connection, client: OpenSearch, settings: Settings, doubts: Doubts) -> None:
     rows = connection.execute(GENERATIONS).all()
     existing = indices.existing(client, settings.index_prefix)
+    ownership.require_own(connection, existing, settings.index_prefix)
     if _check_seq_nos(connection, client, settings, rows, existing, doubts):
         rows = connection.execute(GENERATIONS).all()
     for row in rows:
@@ -86,6 +89,8 @@ def _compare(connection: sa.Connection, client: OpenSearch, settings: Settings, 
                 _record_lost(connection, client, row, index)
         else:
             _correct(client, settings, row.index_name, index)
+            if index.installation is None:
+                ownership.claim(client, row.index_name, index, installation.read(connection))
     live = next((row for row in rows if row.state == "live"), None)
     if live:
         _check_live(connection, client, settings, live, existing, doubts)
@@ -183,6 +188,8 @@ def start(settings: Settings) -> None:
         while True:
             try:
                 reconcile(engine, client, settings, doubts)
+            except ForeignIndexError as error:
+                log.error("index_refused", reason=str(error))  # noqa: TRY400 (the message says all)
             except Exception as error:  # noqa: BLE001 (no fault of a library may end the thread)
                 log.warning("reconcile_postponed", reason=logs.error_kind(error))
             time.sleep(INTERVAL_SECONDS)

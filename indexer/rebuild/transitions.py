@@ -15,6 +15,7 @@ import structlog
 from opensearchpy import OpenSearch
 
 from indexer.rebuild import fill
+from infra.database import installation
 from infra.index import generations, indices, naming
 from infra.index.generations import LOCK_BARRIER
 from infra.operations.rebuild import KEEP_HOURS
@@ -147,7 +148,8 @@ def begin_filling(
         connection.execute(sa.text("SET LOCAL statement_timeout = '5min'"))
         fill.divide_table(connection, generation_id)
         if name not in indices.existing(client, prefix):
-            indices.create(client, name, shards=creating.shards, replicas=replicas)
+            owner = installation.read(connection)
+            indices.create(client, name, owner, shards=creating.shards, replicas=replicas)
         uuid = indices.existing(client, prefix)[name].uuid
         connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
         connection.execute(LOCK_BARRIER)

@@ -16,6 +16,7 @@ from infra.imports import kinds
 from infra.imports.columns import parse_mapping
 from infra.imports.rows import ImportFailed
 from infra.imports.run import Counts, connect, find_environment, run
+from infra.index.ownership import ForeignIndexError, refuse_foreign_index
 
 REJECTED, FAILED, INTERRUPTED = 1, 2, 130
 
@@ -123,7 +124,8 @@ def _import(
 
     try:
         configured = settings.load()
-        with closing(connect(configured.database_url)) as connection, progress:
+        refuse_foreign_index(configured)
+        with closing(connect(configured.session_url)) as connection, progress:
             run(
                 connection,
                 file,
@@ -133,7 +135,7 @@ def _import(
                 dry_run=dry_run,
                 committed=committed,
             )
-    except (ImportFailed, settings.SettingsError, OSError) as error:
+    except (ImportFailed, ForeignIndexError, settings.SettingsError, OSError) as error:
         _stop(str(error), FAILED)
     except psycopg.Error as error:
         _stop(f"The database failed: {str(error).splitlines()[0]}. {_resume_hint(counts)}", FAILED)

@@ -12,6 +12,7 @@ from infra import queue
 from infra.cli.progress import ProgressDisplay
 from infra.cli.transaction import database_errors_as_one_line
 from infra.database.engine import open_engine
+from infra.index.ownership import refuse_foreign_index
 from infra.operations.verify import MAX_STORED_DIFFERENCES, Difference, Run, find_run, stored_differences
 from infra.queue import TaskQueue
 from infra.settings import Settings, load
@@ -32,9 +33,11 @@ def follow_run(request: Callable[[sa.Connection], int]) -> FinishedRun:
 
     Raises:
         DatabaseError: the database cannot be used.
+        ForeignIndexError: the index belongs to another installation.
         Exit: the run failed; the reason has been printed.
     """
     settings = load()
+    refuse_foreign_index(settings)
     engine = open_engine(settings)
     try:
         with database_errors_as_one_line():

@@ -11,6 +11,7 @@ import typer
 from infra.cli.transaction import database_errors_as_one_line
 from infra.database import activity, migrate
 from infra.database.engine import open_engine
+from infra.index.ownership import refuse_foreign_index
 from infra.local import sample
 from infra.operations import first_generation
 from infra.settings import load, local_folder
@@ -35,7 +36,7 @@ def migrate_all(
     """
     settings = load()
     with database_errors_as_one_line():
-        migrate.upgrade(settings.database_url, grant_to=grant_to, report=partial(typer.echo, err=True))
+        migrate.upgrade(settings.session_url, grant_to=grant_to, report=partial(typer.echo, err=True))
         first_generation.ensure(settings)
 
 
@@ -45,8 +46,10 @@ def demo() -> None:
     The key is stored in a file, and a second run prints the same key. Exit
     status: 0, or 1 if the database cannot be used.
     """
+    settings = load()
+    refuse_foreign_index(settings)
     with database_errors_as_one_line():
-        key = sample.ensure_demo(load(), local_folder())
+        key = sample.ensure_demo(settings, local_folder())
     typer.echo(key)
 
 

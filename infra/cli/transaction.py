@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from infra import settings
 from infra.database.engine import open_engine
+from infra.index.ownership import refuse_foreign_index
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
@@ -20,10 +21,13 @@ def transaction() -> Iterator[sa.Connection]:
     """Open a connection, and commit at the end unless the command fails.
 
     Raises:
+        ForeignIndexError: the index belongs to another installation.
         DatabaseError: see `database_errors_as_one_line`.
         SettingsError: an environment variable is missing or invalid.
     """
-    engine = open_engine(settings.load())
+    configured = settings.load()
+    refuse_foreign_index(configured)
+    engine = open_engine(configured)
     try:
         with database_errors_as_one_line(), engine.begin() as connection:
             yield connection

@@ -12,7 +12,7 @@ GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
     "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}",
     # Written by `consumers migrate` only, and by the function `begin_epoch`.
-    "REVOKE INSERT, UPDATE, DELETE ON alembic_version, sealing_keys, epochs FROM {role}",
+    "REVOKE INSERT, UPDATE, DELETE ON alembic_version, epochs, installation, sealing_keys FROM {role}",
     # Tables of later migrations.
     "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT USAGE ON SEQUENCES TO {role}",

@@ -20,8 +20,10 @@ from redis.exceptions import RedisError
 
 from infra import logs
 from infra.database.engine import open_engine
+from infra.database.installation import InstallationMissing
 from infra.index.client import open_client
-from infra.settings import Settings
+from infra.redis_client import open_redis
+from infra.settings import Settings, SettingsError
 
 SECONDS = 5
 
@@ -51,7 +53,7 @@ class Servers:
 
     @cached_property
     def redis(self) -> Redis:
-        return Redis.from_url(self.settings.redis_url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+        return open_redis(self.settings, seconds=SECONDS, retry=None)
 
     def nodes(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         """Yield host and port of each address of OpenSearch, with the node's answer or the kind of the error."""
@@ -114,6 +116,10 @@ def _findings(check: Check, servers: Servers) -> list[Finding]:
         return [_unanswered("OpenSearch", "OPENSEARCH_URL", error)]
     except sa.exc.SQLAlchemyError as error:
         return [_unanswered("The database", "DATABASE_URL", error)]
+    except (SettingsError, InstallationMissing) as error:
+        # Such a message ends with the correction.
+        problem, _, advice = str(error).rpartition(": ")
+        return [Finding(problem, advice)]
     except RedisError as error:
         return [_unanswered("Redis", "REDIS_URL", error)]
 

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import psycopg
 from psycopg.rows import class_row
 
-from infra.database.engine import CONNECT_ARGS
+from infra.database.engine import open_connection
 from infra.imports import columns, rules
 from infra.imports.chunks import Chunks
 from infra.imports.errors_file import ErrorsFile
@@ -120,4 +119,4 @@ def run(
 
 def connect(database_url: str) -> Db:
     """Open a connection without prepared statements: plans must follow the growth of the tables during the import."""
-    return psycopg.connect(database_url, autocommit=True, prepare_threshold=None, **CONNECT_ARGS)  # type: ignore[arg-type] # libpq's, of two types
+    return open_connection(database_url)

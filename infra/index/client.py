@@ -32,9 +32,9 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=settings.opensearch_ca) if is_encrypted else None
 
 
-def open_client(settings: Settings) -> OpenSearch:
-    """Open the client of the commands. Responses are decoded."""
-    return _open(settings)
+def open_client(settings: Settings, seconds: float = TIMEOUT_SECONDS) -> OpenSearch:
+    """Open the client of the commands. Responses are decoded, and wait for up to `seconds`."""
+    return _open(settings, seconds)
 
 
 def open_writer(settings: Settings) -> OpenSearch:
@@ -42,12 +42,12 @@ def open_writer(settings: Settings) -> OpenSearch:
     return _open(settings, serializer=TextSerializer())
 
 
-def _open(settings: Settings, **options: Any) -> OpenSearch:
+def _open(settings: Settings, seconds: float = TIMEOUT_SECONDS, **options: Any) -> OpenSearch:
     return OpenSearch(
         settings.opensearch_url.split(","),
         transport_class=SyncNodes,  # type: ignore[arg-type]  # has the methods that the client calls
         ssl_context=_tls(settings),
-        timeout=TIMEOUT_SECONDS,
+        timeout=seconds,
         attempt_seconds=ATTEMPT_SECONDS,
         **options,
     )

@@ -1,5 +1,7 @@
 """The indices of this service in OpenSearch, an index for each generation: list, create, switch reads, delete."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from opensearchpy import OpenSearch
@@ -9,6 +11,8 @@ from opensearchpy.exceptions import TransportError
 from infra.index import mapping, naming
 
 NOT_FOUND = 404
+INSTALLATION = "installation"
+"""Key of a mapping's `_meta`: the id of the installation that owns the index."""
 
 
 class SearchError(Exception):
@@ -23,6 +27,13 @@ class Index(NamedTuple):
     aliases: frozenset[str]
     replicas: int | None = None
     """None: as many as the cluster has room for."""
+    meta: Mapping[str, Any] = MappingProxyType({})
+    """The mapping's `_meta`."""
+
+    @property
+    def installation(self) -> str | None:
+        """The installation that owns the index; None if the index was made before owners were recorded."""
+        return self.meta.get(INSTALLATION)
 
 
 class SeqNos(NamedTuple):
@@ -40,7 +51,7 @@ def existing(client: OpenSearch, prefix: str) -> dict[str, Index]:
         OpenSearchException: OpenSearch does not answer.
     """
     fields = ("uuid", "history", "number_of_replicas", "auto_expand_replicas")
-    paths = ",".join(["*.aliases", *(f"*.settings.index.{field}" for field in fields)])
+    paths = ",".join(["*.aliases", "*.mappings._meta", *(f"*.settings.index.{field}" for field in fields)])
     params = {"expand_wildcards": "all", "filter_path": paths}
     answer: dict[str, Any] = client.indices.get(index=f"{prefix}-0*", params=params)
     return {
@@ -48,6 +59,7 @@ def existing(client: OpenSearch, prefix: str) -> dict[str, Index]:
             _uuid(index["settings"]["index"]),
             frozenset(index.get("aliases", ())),
             _replicas(index["settings"]["index"]),
+            index.get("mappings", {}).get("_meta", {}),
         )
         for name, index in answer.items()
     }
@@ -76,12 +88,15 @@ def seq_nos(client: OpenSearch, prefix: str) -> dict[str, dict[int, SeqNos]]:
     }
 
 
-def create(client: OpenSearch, name: str, *, shards: int = 1, replicas: int | None = None) -> None:
+def create(
+    client: OpenSearch, name: str, owner: str | None = None, *, shards: int = 1, replicas: int | None = None
+) -> None:
     """Create an index with the declared mapping and settings, and with the write alias.
 
     Args:
         client: with decoded answers.
         name: of the index.
+        owner: the installation.
         shards: number of primary shards.
         replicas: as INDEX_REPLICAS.
 
@@ -90,6 +105,9 @@ def create(client: OpenSearch, name: str, *, shards: int = 1, replicas: int | No
         SearchError: OpenSearch refuses the index; the message has OpenSearch's reason.
     """
     body = mapping.index_body(shards, replicas) | {"aliases": {naming.write_alias(name): {}}}
+    if owner:
+        meta = {"_meta": mapping.MAPPING["_meta"] | {INSTALLATION: owner}}
+        body = body | {"mappings": body["mappings"] | meta}
     try:
         client.indices.create(index=name, body=body)
     except TransportError as error:

@@ -16,6 +16,7 @@ from infra.database import activity
 from infra.database.engine import open_engine
 from infra.local.errors import LocalError
 from infra.local.process import Process
+from infra.redis_client import open_redis
 from infra.settings import ROOT, Settings
 
 READY_SECONDS = 120.0
@@ -93,7 +94,7 @@ class Indexer(Service):
     def _silent(self) -> bool:
         """Return whether the process is silent although database and queue answer."""
         try:
-            with redis.Redis.from_url(self._settings.redis_url, socket_timeout=1, socket_connect_timeout=1) as queue:
+            with open_redis(self._settings, seconds=1) as queue:
                 queue.ping()
             with self._engine.connect() as connection:
                 seconds = activity.seconds_since_query(connection, self.part)
@@ -148,7 +149,7 @@ def wait_until_ready(processes: Sequence[Service], settings: Settings) -> None:
 def wait_until_searchable(settings: Settings) -> None:
     """Wait, for at most a minute, until the outbox is empty, so that the examples find the sample data."""
     deadline = time.monotonic() + CATCH_UP_SECONDS
-    with psycopg.connect(settings.database_url, autocommit=True) as connection:
+    with psycopg.connect(settings.session_url, autocommit=True) as connection:
         while connection.execute("SELECT EXISTS (SELECT FROM outbox)").fetchone() == (True,):
             if time.monotonic() > deadline:
                 return

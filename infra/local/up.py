@@ -87,7 +87,7 @@ def _run(folder: Path, lock: int, display: Display) -> None:
     ) as servers:
         settings = load(_with_addresses(servers.addresses))
         with display.step("Bringing the database and the index up to date …"):
-            migrate.upgrade(settings.database_url, report=display.line)
+            migrate.upgrade(settings.session_url, report=display.line)
             as_declared = first_generation.ensure(settings)
         with _started(services(folder, settings, [lock])) as own:
             with display.step("Starting the API and the workers …"):

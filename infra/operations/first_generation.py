@@ -1,16 +1,21 @@
 """Create the first generation of a new database; every later generation is built by a rebuild."""
 
 import sqlalchemy as sa
+import structlog
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException, TransportError
 
+from infra import logs
+from infra.database import installation
 from infra.database.engine import open_engine
-from infra.index import generations, indices
+from infra.index import generations, indices, ownership
 from infra.index.client import open_client
 from infra.index.generations import LOCK_BARRIER
 from infra.index.indices import SearchError
 from infra.operations import rebuild
 from infra.settings import Settings
+
+log = structlog.get_logger()
 
 
 def ensure(settings: Settings) -> bool:
@@ -27,14 +32,15 @@ def ensure(settings: Settings) -> bool:
     client = open_client(settings)
     try:
         with engine.begin() as connection:
+            if generations.live(connection) is None:
+                installation.renew_copy(connection)
+        with engine.begin() as connection:
             connection.execute(LOCK_BARRIER)
             if (live := generations.live(connection)) is None:
                 _create(connection, client, settings)
                 return True
-            index = None if live.index_uuid else indices.existing(client, settings.index_prefix).get(live.index_name)
-            if index:
-                rebuild.record_uuid(connection, live.id, index.uuid)
-            return generations.is_as_declared(live, settings)
+        _claim(engine, client, settings.index_prefix, live)
+        return generations.is_as_declared(live, settings)
     except OpenSearchException as error:
         # The address may hold a password, so the message omits the address.
         raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_first_line(error)}") from error
@@ -46,11 +52,34 @@ def ensure(settings: Settings) -> bool:
 def _create(connection: sa.Connection, client: OpenSearch, settings: Settings) -> None:
     """Create an empty index. Every row of the database is still in the outbox, so the drain fills the index."""
     prefix, shards = settings.index_prefix, settings.index_shards
-    # Existing indices were left by another database: their names are skipped.
-    name = generations.free_name(connection, indices.existing(client, prefix), prefix)
-    indices.create(client, name, shards=shards, replicas=settings.index_replicas)
+    existing = indices.existing(client, prefix)
+    ownership.require_own(connection, existing, prefix)
+    # Existing indices were left by an earlier start: their names are skipped.
+    name = generations.free_name(connection, existing, prefix)
+    indices.create(client, name, installation.read(connection), shards=shards, replicas=settings.index_replicas)
     indices.switch_reads(client, prefix, name)
     rebuild.add_first(connection, name, indices.existing(client, prefix)[name].uuid, shards)
+
+
+def _claim(engine: sa.Engine, client: OpenSearch, prefix: str, live: generations.Live) -> None:
+    """Record the UUID and the owner of a live index that was made before these were recorded.
+
+    While OpenSearch does not answer, nothing is recorded: a release must not wait for OpenSearch, and beat tries again.
+
+    Raises:
+        ForeignIndexError: the index belongs to another installation.
+    """
+    try:
+        existing = indices.existing(client, prefix)
+    except OpenSearchException as error:
+        log.warning("index_owner_not_checked", reason=logs.error_kind(error))
+        return
+    with engine.begin() as connection:
+        ownership.require_own(connection, existing, prefix)
+        if index := existing.get(live.index_name):
+            rebuild.record_uuid(connection, live.id, index.uuid)
+            if index.installation is None and live.index_uuid in {None, index.uuid}:
+                ownership.claim(client, live.index_name, index, installation.read(connection))
 
 
 def _first_line(error: OpenSearchException) -> str:

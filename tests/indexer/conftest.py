@@ -13,6 +13,7 @@ from redis import Redis
 from indexer.drain import claims
 from indexer.drain.round import Round, drain_round
 from indexer.rebuild.builder import Builder
+from infra.database import installation
 from infra.index import naming
 from infra.index.client import open_writer
 from infra.settings import Settings
@@ -103,6 +104,12 @@ class Pipeline(NamedTuple):
         alias = naming.read_alias(self.database.settings.index_prefix)
         hits = self.database.search.search(index=alias, body={"size": 10_000})["hits"]["hits"]
         return {hit["_id"] for hit in hits}
+
+
+def owner_of(pipeline: Pipeline) -> str:
+    """Return the id of the installation."""
+    with pipeline.database.engine.connect() as connection:
+        return installation.read(connection)
 
 
 @contextmanager

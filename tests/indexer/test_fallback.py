@@ -166,28 +166,30 @@ def test_poller_drains_while_redis_is_away(pipeline: Pipeline, settings: Setting
     assert pipeline.visible() == made
 
 
-def break_queue(queue_client: Redis) -> None:
-    queue_client.set(queue.LIVE, "no list")
-    queue_client.hset("unacked_index", "no", "zset")
-    queue_client.rpush(queue.mark(queue.DRAIN), "no string")
-    queue_client.rpush(queue.BULK, "a message")
-    queue_client.set("other", "not ours")
+def break_queue(queue_client: Redis, settings: Settings) -> None:
+    prefix = queue.key_prefix(settings)
+    queue_client.set(prefix + queue.LIVE, "no list")
+    queue_client.hset(f"{prefix}unacked_index", "no", "zset")
+    queue_client.rpush(prefix + queue.mark(queue.DRAIN), "no string")
+    queue_client.rpush(prefix + queue.BULK, "a message")
+    queue_client.set(queue.LIVE, "of another program")
 
 
 def test_keys_of_wrong_type_are_removed_if_a_worker_is_silent(
     queue_client: Redis, settings: Settings, poller: Poller
 ) -> None:
-    break_queue(queue_client)
+    break_queue(queue_client, settings)
     with worker(settings, queue.LIVE):
         poller.poll()  # the worker of the other lane is silent
-    assert set(queue_client.keys()) == {b"bulk", b"other"}
-    assert queue_client.lrange(queue.BULK, 0, -1) == [b"a message"]
+    messages = queue.key_prefix(settings) + queue.BULK
+    assert set(queue_client.keys()) == {messages.encode(), b"live"}
+    assert queue_client.lrange(messages, 0, -1) == [b"a message"]
 
 
 def test_queue_is_not_repaired_while_all_workers_are_active(
     queue_client: Redis, settings: Settings, poller: Poller
 ) -> None:
-    break_queue(queue_client)
+    break_queue(queue_client, settings)
     with worker(settings, queue.LIVE), worker(settings, queue.BULK):
         poller.poll()
         assert len(queue_client.keys()) == 5

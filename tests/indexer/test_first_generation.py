@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from infra.index import mapping, naming
 from infra.operations import first_generation
-from tests.indexer.conftest import Pipeline
+from tests.indexer.conftest import Pipeline, owner_of
 from tests.service import Service
 from tests.waiting import wait_until
 
@@ -30,7 +30,7 @@ def leaves(properties: dict[str, Any]) -> dict[str, Any]:
 def test_live_mapping_is_strict_and_as_declared(pipeline: Pipeline) -> None:
     live = pipeline.database.search.indices.get_mapping(index=pipeline.index_name)[pipeline.index_name]["mappings"]
     assert live["dynamic"] == "strict"
-    assert live["_meta"] == mapping.MAPPING["_meta"]
+    assert live["_meta"] == mapping.MAPPING["_meta"] | {"installation": owner_of(pipeline)}
     assert leaves(live["properties"]) == leaves(mapping.MAPPING["properties"])
 
 

@@ -49,9 +49,10 @@ def redis(service: Service) -> Iterator[Redis]:
 
 def test_foreign_elements_of_a_queue_do_not_end_its_worker(service: Service, account: Account, redis: Redis) -> None:
     for lane, name in ((queue.LIVE, "worker"), (queue.BULK, "background"), (queue.REBUILD, "background")):
-        redis.lpush(lane, *FOREIGN)
+        messages = queue.key_prefix(service.database.settings) + lane
+        redis.lpush(messages, *FOREIGN)
         wait_until(
-            lambda lane=lane: not set(FOREIGN) & set(redis.lrange(lane, 0, -1)),  # type: ignore[misc]
+            lambda messages=messages: not set(FOREIGN) & set(redis.lrange(messages, 0, -1)),  # type: ignore[misc]
             what="the worker to take the elements",
         )
         wait_until(lambda name=name: "foreign_message_dropped" in service.log(name), what="the log")  # type: ignore[misc]

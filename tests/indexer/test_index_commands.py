@@ -291,7 +291,7 @@ def test_retry_wakes_the_indexer_if_redis_is_up(
     pipeline.run("UPDATE outbox SET parked_at = now()")
     monkeypatch.setenv("REDIS_URL", settings.redis_url)
     assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": True}
-    assert queue_client.llen(queue.LIVE) == 1
+    assert queue_client.llen(queue.key_prefix(settings) + queue.LIVE) == 1
     pipeline.run("UPDATE outbox SET parked_at = now()")
     monkeypatch.setenv("REDIS_URL", f"redis://{CLOSED}")
     assert json.loads(consumers("index", "retry-parked", "--json").out) == {"retried": 1, "woken": False}

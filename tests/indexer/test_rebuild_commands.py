@@ -90,7 +90,7 @@ def test_rebuild_is_requested_and_builders_are_woken(
     monkeypatch.setenv("REDIS_URL", settings.redis_url)
     output = json.loads(consumers("index", "rebuild", "--json").out)
     assert (output["indexName"], output["state"], output["phase"]) == (second_index(pipeline), "filling", "requested")
-    assert queue_client.llen(queue.REBUILD) == 1
+    assert queue_client.llen(queue.key_prefix(settings) + queue.REBUILD) == 1
 
 
 def test_second_rebuild_is_refused_in_one_line(pipeline: Pipeline, consumers: ConsumersCommand) -> None:

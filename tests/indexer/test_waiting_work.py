@@ -22,8 +22,9 @@ def finder(pipeline: Pipeline) -> Iterator[WorkFinder]:
 
 
 def messages(pipeline: Pipeline) -> dict[str, int]:
+    prefix = queue.key_prefix(pipeline.database.settings)
     with Redis.from_url(pipeline.database.settings.redis_url) as redis:
-        return {name: redis.llen(name) for name in (queue.LIVE, queue.BULK, queue.REBUILD)}
+        return {name: redis.llen(prefix + name) for name in (queue.LIVE, queue.BULK, queue.REBUILD)}
 
 
 def test_idle_service_sends_nothing(pipeline: Pipeline, finder: WorkFinder) -> None:
@@ -72,7 +73,7 @@ def test_wake_ups_do_not_accumulate_without_a_worker(pipeline: Pipeline) -> None
             assert task_queue.send(queue.COMPARE)
         assert messages(pipeline)[queue.REBUILD] == 2
         for _ in range(100):
-            redis.delete(queue.mark(queue.WATCH))
+            redis.delete(queue.key_prefix(settings) + queue.mark(queue.WATCH))
             assert task_queue.send(queue.WATCH)
         assert messages(pipeline)[queue.REBUILD] == queue.MAX_WAITING
     task_queue.close()
@@ -83,11 +84,12 @@ def test_wake_up_has_no_time_of_the_senders_clock(pipeline: Pipeline) -> None:
     for task in queue.QUEUES:
         task_queue.send(task)
     task_queue.close()
+    prefix = queue.key_prefix(pipeline.database.settings)
     with Redis.from_url(pipeline.database.settings.redis_url) as redis:
         headers = [
             msgspec.json.decode(message)["headers"]
             for name in (queue.LIVE, queue.BULK, queue.REBUILD)
-            for message in redis.lrange(name, 0, -1)
+            for message in redis.lrange(prefix + name, 0, -1)
         ]
     assert {header["task"] for header in headers} == set(queue.QUEUES)
     assert {(header["expires"], header["eta"]) for header in headers} == {(None, None)}

@@ -1,0 +1,60 @@
+"""The clocks of API, beat and workers differ by a minute: every task is served, tokens and cursors stay valid."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from infra import queue
+from infra.local.servers import LocalServers
+from tests.cluster.faketime import clock, needs_faketime
+from tests.service import PatientService, Service, new_account, new_database
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.cluster, needs_faketime]
+
+TASKS = (queue.UPKEEP, queue.PURGE, queue.WATCH, queue.ERASE, queue.COMPARE, queue.BUILD, queue.DRAIN_BULK)
+
+
+class SkewedService(PatientService):
+    """A service whose processes have different clocks, and whose log has each task."""
+
+    COMMANDS = PatientService.COMMANDS | {"background": [*PatientService.COMMANDS["background"], "--loglevel=info"]}
+    clocks: Mapping[str, int]
+
+    def start(self, name: str, *, workers: int = 1) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, value in clock(self.clocks.get(name, 0)).items():
+                patch.setenv(variable, value)
+            super().start(name, workers=workers)
+
+
+def served(service: Service) -> set[str]:
+    """Return the tasks that the worker of the bulk lane has finished, by its log."""
+    log = service.log("background")
+    return {task for task in TASKS if f"Task {task}[" in log and "succeeded" in log.partition(f"Task {task}[")[2]}
+
+
+@pytest.mark.parametrize("ahead", [1, -1])
+def test_no_task_is_discarded_though_clocks_differ(servers: LocalServers, tmp_path: Path, ahead: int) -> None:
+    with new_database(servers) as database, ExitStack() as stack:
+        service = SkewedService(database, tmp_path)
+        service.clocks = {"api": 60 * ahead, "beat": -60 * ahead, "worker": 60 * ahead, "background": 30 * ahead}
+        stack.callback(service.close)
+        service.start_all()
+        account = stack.enter_context(new_account(service))
+        made = account.live.post("/consumers", json={"fullName": "Ann Lee"}, headers={"Prefer": "wait=10"})
+        assert (made.status_code, made.headers["Index-State"]) == (201, "searchable")
+        account.live.post("/consumers", json={"fullName": "Bo Li"}, headers={"Prefer": "wait=10"})
+        token = {"Consistency-Token": made.headers["Consistency-Token"]}
+        page = account.live.get("/consumers", params={"first": 1}, headers=token)
+        assert "Index-Stale" not in page.headers
+        after = page.json()["pageInfo"]["endCursor"]
+        assert account.live.get("/consumers", params={"first": 1, "after": after}).status_code == 200
+        assert account.live.delete(f"/consumers/{made.json()['id']}").status_code == 200
+        account.settled()
+        wait_until(lambda: served(service) == set(TASKS), timeout=60, what="every task")
+        for name in ("worker", "background"):
+            assert "Discarding" not in service.log(name)
+            assert "revoked" not in service.log(name)
