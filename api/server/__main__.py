@@ -17,8 +17,19 @@ from infra import logs, settings
 BACKLOG = 256
 HANGING_SECONDS = 15
 """A process that runs no Python code for so long is replaced."""
-STOP_SECONDS = 5
-"""Time for running requests when the server stops; then the requests are cancelled."""
+STOP_SECONDS = 15
+"""Time for running requests when the server stops; then the requests are cancelled. Longer than a request waits for the
+index."""
+
+
+class _Supervisor(Multiprocess):
+    """Starts, replaces and stops the processes."""
+
+    def terminate_all(self) -> None:
+        """Close the ports here first. Otherwise the kernel would accept connections that no process serves."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def serve(application: str = "api.app:create_app") -> None:
@@ -51,7 +62,7 @@ def serve(application: str = "api.app:create_app") -> None:
         _listener("PORT", chosen.host, chosen.port),
         _listener("METRICS_PORT", chosen.metrics_host, chosen.operations_port),
     ]
-    supervisor = Multiprocess(config, sockets=listeners)
+    supervisor = _Supervisor(config, sockets=listeners)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(STARTUP_FAILURE)

@@ -34,6 +34,10 @@ MAX_PERIODS = 12
 MAX_IGNORED_BYTES = 16 * 1024 * 1024
 """The connection is closed if a body continues for so long after the response."""
 
+LAST_REQUEST_SECONDS = 1.0
+"""When the server stops, an idle connection stays open for so long, because a request may be under way. The response
+ends the connection."""
+
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _PARSED_METHODS = frozenset(method.encode() for method in METHODS)
 _SUBSTITUTE = b"PATCH"
@@ -69,6 +73,7 @@ class Connection(HttpToolsProtocol):
         self._in_headers = self._in_body = False
         self._ignores_input = False
         """Whether the request is refused, or the connection closes: further bytes of the client are dropped."""
+        self._is_stopping = False
         self._messages = self._header_bytes = self._unparsed_bytes = self._body_bytes = 0
         self._method: str | None = None
         self._reading: asyncio.TimerHandle | None = None
@@ -132,6 +137,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self.scope["method"], self._method = self._method or self.scope["method"], None
+        if self._is_stopping:
+            self.cycle.keep_alive = False
         self._in_headers, self._in_body, self._unparsed_bytes = False, True, 0
         self._stop_reading_timer()
 
@@ -172,8 +179,17 @@ class Connection(HttpToolsProtocol):
         self._reading = self.loop.call_later(self._period, self._socket.abort)
 
     def shutdown(self) -> None:
-        super().shutdown()
-        if self._is_idle():
+        """Let the next response end the connection. An idle connection is closed after a while."""
+        self._is_stopping = True
+        if not self._is_idle():
+            self.cycle.keep_alive = False
+        elif self._in_body or self._ignores_input:
+            self._socket.close()
+        elif not self._in_headers:
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle() and not self._in_headers:
             self._socket.close()
 
     def _is_idle(self) -> bool:

@@ -1,7 +1,8 @@
 """A client writing at random: repeats failed requests until the outcome is known, and reads its own writes."""
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import httpx
@@ -29,17 +30,36 @@ class RandomClient:
     def __init__(self, account: Account, url: str, audience: str, number: int) -> None:
         self._random = random.Random(number)
         self._number, self._audience, self._steps = number, audience, 0
-        self._http = httpx.Client(base_url=url, headers=account.live.headers, timeout=30)
+        self._url, self._headers = url, account.live.headers
+        self._http = self._connect()
         self.names: dict[str, str] = {}
         self.orders = self.changes = self.repeated = self.reads = self.stale = 0
+        self.failed_reads: list[str] = []
         self.missed: list[str] = []
         """Reads without the write of their token and without `Index-Stale`."""
         self._last: Write | None = None
+        self._is_stopped = self._reconnects = False
 
-    def run(self, changes: int) -> None:
-        with self._http:
-            while self.changes < changes:
+    def run(self, changes: float = math.inf) -> None:
+        """Write until there are so many changes, or until stopped."""
+        try:
+            while self.changes < changes and not self._is_stopped:
+                if self._reconnects:
+                    self._http.close()
+                    self._http, self._reconnects = self._connect(), False
                 self._next_action()()
+        finally:
+            self._http.close()
+
+    def stop(self) -> None:
+        self._is_stopped = True
+
+    def reconnect(self) -> None:
+        """Open a new connection after the present request."""
+        self._reconnects = True
+
+    def _connect(self) -> httpx.Client:
+        return httpx.Client(base_url=self._url, headers=self._headers, timeout=30)
 
     def _next_action(self) -> Callable[[], None]:
         steps: dict[Callable[[], None], int] = {self._create: 3, self._create_batch: 2}
@@ -105,10 +125,12 @@ class RandomClient:
         last, parameters = self._last, {"search": self._last.name}
         try:
             response = self._http.get("/consumers", params=parameters, headers={"Consistency-Token": last.token})
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            self.failed_reads.append(repr(error))
             return
         if response.status_code != httpx.codes.OK:
             assert response.status_code in UNSETTLED, response.text
+            self.failed_reads.append(response.text)
             return
         self.reads += 1
         self.stale += (is_stale := response.headers.get("Index-Stale") == "true")
@@ -158,3 +180,9 @@ class RandomClient:
         """Return a name not found by any other search."""
         self._steps += 1
         return f"n{self._number}x{self._steps}y"
+
+
+def wait_for_changes(clients: Sequence[RandomClient], number: int) -> None:
+    """Wait until the clients have made so many further changes."""
+    goal = sum(client.changes for client in clients) + number
+    wait_until(lambda: sum(client.changes for client in clients) >= goal, PATIENCE_SECONDS, f"{number} changes")
