@@ -20,8 +20,20 @@ def migrated_database(servers: LocalServers, name: str) -> Iterator[str]:
 
     The name gets the number of this process as its suffix, for DATABASE_URL may name a server that others use too.
     """
+    with _database(servers, name, _template(servers.addresses["database_url"])) as url:
+        yield url
+
+
+@contextmanager
+def empty_database(servers: LocalServers, name: str) -> Iterator[str]:
+    """Create a database without tables, for the migrations of an earlier release, and drop it at the end."""
+    with _database(servers, name, "template1") as url:
+        yield url
+
+
+@contextmanager
+def _database(servers: LocalServers, name: str, template: str) -> Iterator[str]:
     name, server = f"{name}_{os.getpid()}", servers.addresses["database_url"]
-    template = _template(server)
     with _connect(server) as connection:
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
     try:

@@ -30,6 +30,7 @@ from infra.local import ports
 from infra.local.servers import LocalServers
 from infra.operations import first_generation
 from infra.queue import LIVE
+from infra.settings import ROOT
 from tests.databases import migrated_database
 from tests.waiting import wait_until
 
@@ -95,9 +96,11 @@ def new_database(servers: LocalServers, environ: Mapping[str, str] = MappingProx
 
 @contextmanager
 def database_at(
-    servers: LocalServers, url: str, environ: Mapping[str, str] = MappingProxyType({})
+    servers: LocalServers, url: str, environ: Mapping[str, str] = MappingProxyType({}), *, is_migrated: bool = True
 ) -> Iterator[Database]:
     """An index and a queue for a migrated database; the environment may hold other addresses of the servers.
+
+    A database that is not migrated yet gets its index from `consumers migrate`.
 
     INDEX_SHARDS=5 in the environment of the tests runs them with so many shards.
     """
@@ -111,7 +114,8 @@ def database_at(
         | addresses
         | {"DATABASE_URL": url, "REDIS_URL": urlsplit(addresses["REDIS_URL"])._replace(path=f"/{queue}").geturl()}
     )
-    first_generation.ensure(chosen)
+    if is_migrated:
+        first_generation.ensure(chosen)
     engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
     try:
         yield Database(chosen, engine, search)
@@ -138,12 +142,17 @@ class Service:
         "beat": [*CELERY, "beat"],
     }
 
-    def __init__(self, database: Database, folder: Path, environ: Mapping[str, str] = MappingProxyType({})) -> None:
-        self.database, self._folder, self._environ = (
-            database,
-            folder,
-            database.environ | UNLIMITED_ADDRESSES | dict(environ),
-        )
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        *,
+        root: Path = ROOT,
+    ) -> None:
+        """Take the database; `root` is the folder of the code, which may be of another release."""
+        self.database, self._folder, self._root = database, folder, root
+        self._environ = database.environ | UNLIMITED_ADDRESSES | dict(environ)
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
     @property
@@ -170,7 +179,7 @@ class Service:
         log = (self._folder / f"{name}.log").open("ab")
         command = [*_ending_with_this_process(name), sys.executable, "-m", *self.COMMANDS[name]]
         environ = os.environ | self._environ | {"API_WORKERS": str(workers)}
-        process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=environ, cwd=self._root, stdout=log, stderr=log, start_new_session=True)
         self._running[name] = (process, log)
         if name == "api":
             wait_until(self._answers, what="the API")

@@ -91,9 +91,19 @@ def _compare(connection: sa.Connection, client: OpenSearch, settings: Settings, 
             _correct(client, settings, row.index_name, index)
             if index.installation is None:
                 ownership.claim(client, row.index_name, index, installation.read(connection))
+    _remove_late_indices(connection, rows, existing)
     live = next((row for row in rows if row.state == "live"), None)
     if live:
         _check_live(connection, client, settings, live, existing, doubts)
+
+
+def _remove_late_indices(connection: sa.Connection, rows: Sequence[sa.Row[Any]], existing: Mapping[str, Index]) -> None:
+    """Have indices deleted that appeared after the removal of their generation."""
+    names = existing.keys() - {row.index_name for row in rows}
+    owner = installation.read(connection) if names else None
+    own = sorted(name for name in names if existing[name].installation == owner)
+    if own and transitions.remove_again(connection, own):
+        log.warning("late_indices_removed", indices=own)
 
 
 def _check_seq_nos(

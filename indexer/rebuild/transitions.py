@@ -6,7 +6,7 @@ every later round reads the new state. A change of phase within a state needs no
 read the phase.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -92,6 +92,10 @@ DELETE_SLICES = sa.text("DELETE FROM generation_slices WHERE generation_id = :id
 DELETE_MISSES = sa.text("""
     DELETE FROM generation_misses WHERE generation_id = :id AND id IN (
         SELECT id FROM generation_misses WHERE generation_id = :id LIMIT :rows)""")
+# An index may appear after its removal, when a busy cluster creates the index late.
+REMOVE_AGAIN = sa.text("""
+    UPDATE generations SET removed_at = NULL
+    WHERE state = 'dropped' AND removed_at IS NOT NULL AND index_name = ANY(:names)""")
 REMOVED = sa.text("UPDATE generations SET removed_at = present() WHERE id = :id")
 LOST = sa.text("""
     UPDATE generations SET lost_at = present(),
@@ -263,6 +267,11 @@ def record_lost(connection: sa.Connection, generation_id: int) -> bool:
     A generation being built is cancelled with an error, a kept generation expires, a live one waits for a rebuild.
     """
     return bool(connection.execute(LOST, {"id": generation_id}).rowcount)
+
+
+def remove_again(connection: sa.Connection, names: Sequence[str]) -> bool:
+    """Have existing indices of removed generations deleted; return whether there are any."""
+    return bool(connection.execute(REMOVE_AGAIN, {"names": list(names)}).rowcount)
 
 
 def record_found_again(connection: sa.Connection, generation_id: int) -> None:

@@ -16,6 +16,9 @@ from infra.local import sample
 from infra.operations import first_generation
 from infra.settings import load, local_folder
 
+HANGING = 3
+"""Exit status of `consumers alive` for a part that is connected and silent."""
+
 
 def migrate_all(
     grant_to: Annotated[
@@ -62,11 +65,12 @@ def alive(
 ) -> None:
     """Check for a recent database query by a part of the indexer.
 
-    Exit status: 0 after a recent query; 1 if the part is silent or the
-    database cannot be used.
+    Exit status: 0 after a recent query; 1 if the part is not connected, or
+    the database cannot be used; 3 if the part is connected and silent, so
+    that its process hangs.
     """
     with database_errors_as_one_line(), open_engine(load()).connect() as connection:
         seconds = activity.seconds_since_query(connection, part)
     if seconds is None or seconds > within:
         typer.echo(f"{part} is silent" + ("" if seconds is None else f" for {seconds:.0f} seconds"), err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(1 if seconds is None else HANGING)

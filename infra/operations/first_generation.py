@@ -1,8 +1,11 @@
 """Create the first generation of a new database; every later generation is built by a rebuild."""
 
+import time
+
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import ConnectionError as NoAnswer
 from opensearchpy.exceptions import OpenSearchException, TransportError
 
 from infra import logs
@@ -16,6 +19,11 @@ from infra.operations import rebuild
 from infra.settings import Settings
 
 log = structlog.get_logger()
+
+CREATION_SECONDS = 60
+POLL_SECONDS = 0.25
+KEEP_TRANSACTION = sa.text("SELECT 1")
+"""PostgreSQL ends a transaction without a statement for 15 seconds."""
 
 
 def ensure(settings: Settings) -> bool:
@@ -54,11 +62,40 @@ def _create(connection: sa.Connection, client: OpenSearch, settings: Settings) -
     prefix, shards = settings.index_prefix, settings.index_shards
     existing = indices.existing(client, prefix)
     ownership.require_own(connection, existing, prefix)
-    # Existing indices were left by an earlier start: their names are skipped.
+    owner = installation.read(connection)
     name = generations.free_name(connection, existing, prefix)
-    indices.create(client, name, installation.read(connection), shards=shards, replicas=settings.index_replicas)
+    for leftover, index in existing.items():
+        if index.installation == owner:
+            # An earlier start ended before its row: nothing reads or writes this index.
+            indices.delete(client, leftover)
+            log.warning("index_of_a_failed_start_deleted", index=leftover)
+    try:
+        indices.create(client, name, owner, shards=shards, replicas=settings.index_replicas)
+    except NoAnswer:
+        _wait_for_index(connection, client, prefix, name)
+    except SearchError:
+        # The request may have been sent to two nodes: the second one answers that the index exists.
+        if name not in indices.existing(client, prefix):
+            raise
     indices.switch_reads(client, prefix, name)
     rebuild.add_first(connection, name, indices.existing(client, prefix)[name].uuid, shards)
+
+
+def _wait_for_index(connection: sa.Connection, client: OpenSearch, prefix: str, name: str) -> None:
+    """Wait for an index that OpenSearch is still creating, because a busy cluster takes longer than a request waits.
+
+    Raises:
+        SearchError: the index does not exist after `CREATION_SECONDS`. A later start deletes it.
+    """
+    until = time.monotonic() + CREATION_SECONDS
+    while name not in indices.existing(client, prefix):
+        if time.monotonic() > until:
+            raise SearchError(
+                f"OpenSearch did not create the index {name} within {CREATION_SECONDS} seconds: see its log, and run "
+                "this again"
+            )
+        connection.execute(KEEP_TRANSACTION)
+        time.sleep(POLL_SECONDS)
 
 
 def _claim(engine: sa.Engine, client: OpenSearch, prefix: str, live: generations.Live) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from infra import settings
+from infra.cli import setup
 from infra.cli.main import app
 from infra.local.artifacts import LIBRARIES, OPENSEARCH, PLUGIN
 from infra.local.services import services
@@ -145,6 +147,16 @@ def test_running_services_have_health_checks_and_restart() -> None:
     keeps = {name for name, service in SERVICES.items() if service.get("restart") == "unless-stopped"}
     assert keeps == set(SERVICES) - {"migrate", "demo"}
     assert all("healthcheck" in SERVICES[name] for name in keeps)
+
+
+@pytest.mark.parametrize("status", [0, 1, setup.HANGING])
+@pytest.mark.parametrize(("name", "part"), list(zip(INDEXER, ("live", "bulk", "clock"), strict=True)))
+def test_health_check_ends_the_processes_of_a_hanging_part(name: str, part: str, status: int) -> None:
+    kind, check = SERVICES[name]["healthcheck"]["test"]
+    shell = f"consumers() {{ echo $*; return {status}; }}; kill() {{ echo kill $*; }}; {check.replace('$$', '$')}"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    expected = [f"alive {part}", *(["kill -s KILL -- -1"] if status == setup.HANGING else [])]
+    assert (kind, done.stdout.splitlines(), bool(done.returncode)) == ("CMD-SHELL", expected, status != 0)
 
 
 def test_servers_have_the_versions_of_make_up() -> None:

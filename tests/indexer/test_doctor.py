@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import sqlalchemy as sa
 
 from tests.cli import ConsumersCommand, consumers_command
 from tests.indexer.proxy import Proxy
@@ -44,6 +45,43 @@ def test_doctor_finds_copies_without_a_node(consumers: ConsumersCommand, quiet: 
     assert [finding["problem"] for finding in check["findings"]] == [
         f"1 of 2 shard copies of {name} are not assigned to a node (REPLICA_ADDED)"
     ]
+
+
+def problems(consumers: ConsumersCommand, check: str) -> list[str]:
+    [result] = json.loads(consumers("doctor", "--only", check, "--json").out)
+    return [finding["problem"] for finding in result["findings"]]
+
+
+def test_doctor_finds_the_schema_of_another_release(consumers: ConsumersCommand, quiet: Database) -> None:
+    with quiet.engine.begin() as connection:
+        current = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
+    for revision, problem in (
+        ("0013", "Migrations after 0013 are missing"),
+        ("9999", "The database has migration 9999 of a later release"),
+    ):
+        with quiet.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        assert problems(consumers, "releases.schema") == [problem]
+    with quiet.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": current})
+    assert problems(consumers, "releases.schema") == []
+
+
+@pytest.mark.parametrize(("change", "is_fault"), [(-2, True), (-1, False), (0, False), (1, True)])
+def test_doctor_finds_an_index_that_this_release_cannot_write(
+    consumers: ConsumersCommand, quiet: Database, change: int, *, is_fault: bool
+) -> None:
+    with quiet.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE generations SET document_version = document_version + :change"), {"change": change}
+        )
+    assert bool(problems(consumers, "releases.document_version")) == is_fault
+
+
+def test_doctor_finds_an_index_of_no_generation(consumers: ConsumersCommand, quiet: Database) -> None:
+    name = f"{quiet.settings.index_prefix}-000007"
+    quiet.search.indices.create(index=name)
+    assert problems(consumers, "releases.unused") == [f"{name} belongs to no generation of this database"]
 
 
 def test_doctor_refuses_an_unknown_check(consumers: ConsumersCommand) -> None:

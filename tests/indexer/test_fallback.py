@@ -15,10 +15,12 @@ from indexer.drain.loop import Drainer
 from indexer.fallback import Poller
 from infra import queue
 from infra.backoff import Backoff
+from infra.cli import setup
 from infra.database import activity
 from infra.database.engine import open_engine
 from infra.index.client import open_writer
 from infra.settings import Settings
+from tests.cli import consumers_command
 from tests.indexer.conftest import Pipeline
 from tests.indexer.proxy import Proxy
 from tests.waiting import wait_until
@@ -102,6 +104,20 @@ def test_connected_worker_without_queries_is_silent(
         connection.execute(sa.text("SELECT 1"))
         wait_until(lambda: not poller.poll() and not pipeline.waiting(), what="the poller to take the lane over")
         assert (activity.seconds_since_query(connection, queue.LIVE) or 0) < 0.2, "the session has just run a query"
+    engine.dispose()
+
+
+def test_health_check_tells_a_hanging_part_from_an_absent_part(
+    pipeline: Pipeline, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consumers = consumers_command(pipeline.database, monkeypatch, capsys)
+    assert consumers("alive", "live").code == 1
+    with worker(settings, queue.LIVE):
+        assert consumers("alive", "live").code == 0
+    engine = open_engine(settings, name=queue.LIVE)
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1"))
+        wait_until(lambda: consumers("alive", "live", "--within", "1").code == setup.HANGING, what="the part to hang")
     engine.dispose()
 
 

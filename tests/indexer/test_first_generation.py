@@ -2,12 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from opensearchpy.exceptions import ConnectionTimeout
 
-from infra.index import mapping, naming
+from infra.index import indices, mapping, naming
 from infra.operations import first_generation
 from tests.indexer.conftest import Pipeline, owner_of
 from tests.service import Service
@@ -64,6 +66,32 @@ def test_index_of_another_database_is_not_used(pipeline: Pipeline) -> None:
     assert pipeline.visible() == {consumer}
     with pipeline.database.engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one() == 0
+
+
+def test_index_of_a_failed_start_is_deleted(pipeline: Pipeline) -> None:
+    pipeline.run("DELETE FROM generations")
+    first_generation.ensure(pipeline.database.settings)
+    [(index,)] = pipeline.run("SELECT index_name FROM generations")
+    names = pipeline.database.search.indices.get(index=f"{pipeline.database.settings.index_prefix}-0*")
+    assert list(names) == [index]
+
+
+def test_index_that_is_created_late_is_used(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy cluster creates the index after the request has timed out."""
+    create = indices.create
+
+    def time_out(*arguments: Any, **options: Any) -> None:
+        Thread(target=create, args=arguments, kwargs=options).start()
+        raise ConnectionTimeout("TIMEOUT", "a busy cluster", {})
+
+    monkeypatch.setattr(indices, "create", time_out)
+    pipeline.run("DELETE FROM generations")
+    first_generation.ensure(pipeline.database.settings)
+    [(index, state)] = pipeline.run("SELECT index_name, state FROM generations")
+    assert (index, state) == (naming.index_name(pipeline.database.settings.index_prefix, 2), "live")
+    consumer = pipeline.insert_consumer()
+    pipeline.drain()
+    assert pipeline.visible() == {consumer}
 
 
 def test_different_mapping_is_reported_and_not_rebuilt(pipeline: Pipeline) -> None:

@@ -9,6 +9,7 @@ from opensearchpy.exceptions import NotFoundError
 from indexer.rebuild.builder import Builder
 from indexer.rebuild.doubts import CONFIRMATIONS, Doubts
 from indexer.rebuild.lost_index import reconcile
+from infra.database import installation
 from infra.index import generations, indices, naming
 from infra.operations.rebuild import RebuildError
 from tests.guarantees.index_comparison import assert_index_equals_database
@@ -184,6 +185,21 @@ def test_rebuild_fails_if_its_index_is_removed(pipeline: Pipeline, builder: Buil
     assert (done.phase, done.error) == ("failed", "its index was removed")
     assert pipeline.visible() == {consumer}
     assert rebuild(pipeline, builder).phase == "done"
+
+
+def test_index_created_after_its_removal_is_deleted(pipeline: Pipeline, builder: Builder) -> None:
+    """A busy cluster creates the index of a rebuild after the rebuild was cancelled."""
+    send_request(pipeline, "rebuild")
+    advance_to(pipeline, builder, "creating")
+    send_request(pipeline, "cancel")
+    run_to_end(pipeline, builder)
+    with pipeline.database.engine.connect() as connection:
+        owner = installation.read(connection)
+    indices.create(pipeline.database.search, second_index(pipeline), owner)
+    reconcile_index(pipeline)
+    while builder.step():
+        pass
+    assert index_names(pipeline) == [pipeline.index_name]
 
 
 def test_removed_kept_index_is_dropped(pipeline: Pipeline, builder: Builder) -> None:
