@@ -62,6 +62,7 @@ class Node(Generic[AnyTransport]):
         """None: not known yet."""
         self.view: View | None = None
         """None: the last probe failed."""
+        self.is_answering = True
         self.probed_at = 0.0
         self._healthy_since: float | None = None
 
@@ -118,9 +119,14 @@ class Nodes(Generic[AnyTransport]):
         node.record_probe(healthy=healthy, probation_seconds=0 if is_needed else probation_seconds)
 
     def belongs_to_cluster(self, node: Node[AnyTransport]) -> bool:
-        """Whether a node has a cluster manager, and is part of the cluster in the newest of all views."""
+        """Whether a node has a cluster manager, and is part of the cluster in the newest of all views.
+
+        A node whose view may not be read belongs to the cluster.
+        """
         views = [each.view for each in self.all if each.view is not None and each.view.cluster_manager_node]
-        if node.view is None or not node.view.cluster_manager_node:
+        if node.view is None:
+            return node.is_answering
+        if not node.view.cluster_manager_node:
             return False
         return node.id in max(views, key=lambda view: view.version).nodes
 
@@ -130,6 +136,11 @@ def is_node_at_fault(error: TransportError) -> bool:
     if isinstance(error, NoAnswer):
         return True
     return error.status_code == SERVICE_UNAVAILABLE and error.error in NO_MANAGER
+
+
+def is_answer(error: TransportError) -> bool:
+    """Whether a probe got an answer that says nothing against the node, such as a missing right."""
+    return not isinstance(error, NoAnswer) and error.status_code not in GATEWAY_ERRORS
 
 
 def may_repeat(error: TransportError, method: str, url: str) -> bool:

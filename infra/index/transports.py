@@ -13,12 +13,12 @@ from opensearchpy.exceptions import ConnectionError as NoAnswer
 from opensearchpy.exceptions import TransportError
 
 from infra.index.nodes import (
-    GATEWAY_ERRORS,
     PROBATION_SECONDS,
     PROBE_SECONDS,
     Node,
     Nodes,
     View,
+    is_answer,
     is_node_at_fault,
     make_nodes,
     may_repeat,
@@ -98,7 +98,7 @@ class SyncNodes:
             answer = node.prober.perform_request("GET", VIEW, dict(VIEW_PARAMETERS))
             healthy = bool(answer.get("cluster_manager_node"))
         except TransportError as error:
-            healthy = not isinstance(error, NoAnswer) and error.status_code not in GATEWAY_ERRORS
+            healthy = is_answer(error)
         self._nodes.record_probe(node, healthy=healthy)
 
 
@@ -171,12 +171,13 @@ class AsyncNodes:
 
         Raises:
             NoAnswer: the node does not belong to the cluster, or the cluster manager does not answer.
+            AuthorizationException: the user lacks the right to read the members.
         """
         others = [each for each in self._nodes.all if each.in_use and each is not node]
         if node.id is None:
             await self._probe(node)
         for other in others or [node]:
-            with suppress(TransportError):
+            with suppress(NoAnswer):
                 parameters = dict(MEMBERS_PARAMETERS)
                 answer = await other.transport.perform_request("GET", MEMBERS, parameters, timeout=PROBE_SECONDS)
                 members = msgspec.json.decode(answer, type=View).nodes
@@ -205,7 +206,8 @@ class AsyncNodes:
                 local = await node.prober.perform_request("GET", LOCAL_NODE, {"filter_path": "nodes.*.name"})
                 node.id = next(iter(local["nodes"]))
             answer = await node.prober.perform_request("GET", VIEW, dict(VIEW_PARAMETERS))
-            node.view = msgspec.convert(answer, View)
-        except TransportError:
+            node.view, node.is_answering = msgspec.convert(answer, View), True
+        except TransportError as error:
             # After a restart the node may have another id.
             node.id = node.view = None
+            node.is_answering = is_answer(error)

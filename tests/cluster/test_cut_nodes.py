@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
 
+from infra.local.server import Server
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.cluster.cutting_proxy import CLIENTS, CuttingProxies, IsCut
 from tests.cluster.token_client import TokenClient
@@ -33,6 +34,7 @@ class Cluster(NamedTuple):
     nodes: list[Node]
     proxies: CuttingProxies
     service: Service
+    valkey: Server
 
     @contextmanager
     def cut(self, is_cut: IsCut) -> Iterator[None]:
@@ -42,17 +44,18 @@ class Cluster(NamedTuple):
         finally:
             self.proxies.cut(None)
 
-    @contextmanager
-    def frozen(self, number: int) -> Iterator[None]:
-        os.killpg(self.nodes[number].pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.killpg(self.nodes[number].pid, signal.SIGCONT)
-
     def is_whole(self) -> bool:
         health = self.service.database.search.cluster.health(params={"request_timeout": 5})
         return bool(health["number_of_nodes"] == len(NODES) and health["status"] == "green")
+
+
+@contextmanager
+def frozen(group: int) -> Iterator[None]:
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         service = Service(database, tmp_path_factory.mktemp("service"))
         stack.callback(service.close)
         service.start_all(workers=2)
-        yield Cluster(nodes, proxies, service)
+        yield Cluster(nodes, proxies, service, servers.valkey)
 
 
 @pytest.fixture(scope="module")
@@ -98,20 +101,35 @@ def is_from_all(number: int) -> IsCut:
     return lambda source, target: number in {source, target} and source != target
 
 
-@pytest.mark.parametrize("fault", ["peers", "incoming", "clients", "all", "frozen"])
+CUTS = {"peers": is_from_peers, "incoming": is_to_node, "clients": is_from_clients, "all": is_from_all}
+
+
+@pytest.mark.parametrize("fault", [*CUTS, "frozen"])
 @pytest.mark.parametrize("number", NODES)
 def test_node_without_connection_loses_no_write_and_no_read(
     cluster: Cluster, account: Account, number: int, fault: str
 ) -> None:
+    is_frozen = fault == "frozen"
+    during = frozen(cluster.nodes[number].pid) if is_frozen else cluster.cut(CUTS[fault](number))
+    write_and_read(cluster, account, f"{number}{fault}", during)
+
+
+@pytest.mark.parametrize("part", ["worker", "background", "beat", "valkey"])
+def test_frozen_process_loses_no_write_and_no_read(cluster: Cluster, account: Account, part: str) -> None:
+    pid = cluster.valkey.pid if part == "valkey" else cluster.service.pid(part)
+    write_and_read(cluster, account, part, frozen(pid))
+
+
+def write_and_read(cluster: Cluster, account: Account, name: str, fault: AbstractContextManager[None]) -> None:
+    """Let clients write and read, before, during and after a fault."""
     wait_until(cluster.is_whole, 120, "three nodes and all copies")
-    clients = [TokenClient(account, f"{number}{fault}{thread}") for thread in range(CLIENT_THREADS)]
-    cuts = {"peers": is_from_peers, "incoming": is_to_node, "clients": is_from_clients, "all": is_from_all}
+    clients = [TokenClient(account, f"{name}{thread}") for thread in range(CLIENT_THREADS)]
     with ThreadPoolExecutor(CLIENT_THREADS) as pool:
         running = [pool.submit(client.run) for client in clients]
         wait_until(lambda: all(client.reads > 5 for client in clients), what="reads before the fault")
         for client in clients:
             client.begin_fault()
-        with cluster.frozen(number) if fault == "frozen" else cluster.cut(cuts[fault](number)):
+        with fault:
             wait_until(lambda: all(client.seconds() > SECONDS for client in clients), SECONDS + 30, "the end")
         wait_until(cluster.is_whole, 120, "the return of the node")
         for client in clients:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from infra.index import naming
+from infra.index import isolation, naming
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.guarantees.random_client import RandomClient
@@ -61,6 +61,21 @@ def primary(account: Account, nodes: list[Node], number: int) -> Node:
 
 def read_witness(account: Account) -> httpx.Response:
     return account.live.get("/consumers", params={"search": "Witness"})
+
+
+def test_settings_of_nodes_that_are_cut_off_are_checked(clustered: Account) -> None:
+    client = clustered.database.search
+    assert isolation.problems(client) == []
+    unsafe = {isolation.BLOCK: "write", isolation.CHECKS.format("leader", "timeout"): "10s"}
+    client.cluster.put_settings(body={"transient": unsafe})
+    try:
+        problems = isolation.problems(client)
+    finally:
+        client.cluster.put_settings(body={"transient": dict.fromkeys(unsafe)})
+    assert {problem.node for problem in problems} == {"node0", "node1", "node2"}
+    texts = " ".join(problem.problem for problem in problems if problem.node == "node0")
+    assert f"{isolation.BLOCK} is write" in texts
+    assert "serves reads for up to 31.5 seconds, but is replaced after 4" in texts
 
 
 def test_killed_primary_node_loses_nothing_and_stops_nothing(
