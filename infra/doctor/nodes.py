@@ -63,7 +63,7 @@ def copies(servers: Servers) -> Iterator[Finding]:
         if nodes > 1 and not any(shard["prirep"] == "r" for shard in shards):
             yield Finding(
                 f"{index} has no replica, so reads stop when its node fails",
-                "Set INDEX_REPLICAS=1 or more, then run `consumers index rebuild`",
+                "Set INDEX_REPLICAS=1 or more, then restart beat",
             )
 
 

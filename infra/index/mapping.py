@@ -130,6 +130,6 @@ def shards_of_environment(shards: int) -> int:
     """Return the number of shards with the documents of an environment: the square root, rounded.
 
     Every list and search of an environment asks all of them, and a large environment can grow over all of them
-    (`docs/decisions/0022-shards.md`).
+    (`docs/decisions/0025-shards.md`).
     """
     return round(math.sqrt(shards))

@@ -84,5 +84,14 @@ def test_doctor_finds_an_index_of_no_generation(consumers: ConsumersCommand, qui
     assert problems(consumers, "releases.unused") == [f"{name} belongs to no generation of this database"]
 
 
+def test_doctor_finds_another_number_of_shards(
+    consumers: ConsumersCommand, quiet: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert problems(consumers, "shards.number") == []
+    monkeypatch.setenv("INDEX_SHARDS", "5")
+    name = f"{quiet.settings.index_prefix}-000001"
+    assert problems(consumers, "shards.number") == [f"{name} has 1 shards, and INDEX_SHARDS is 5"]
+
+
 def test_doctor_refuses_an_unknown_check(consumers: ConsumersCommand) -> None:
     assert consumers("doctor", "--only", "weather").code == 2
