@@ -41,7 +41,7 @@ class Replica(Postgres):
 
 
 class Pair:
-    """The primary and its standby. After a fail-over the standby is the primary, and a new standby is made."""
+    """The primary and its standby. After a fail-over the standby is the primary."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._number = folder, 1
@@ -50,9 +50,13 @@ class Pair:
         wait_ready([self.primary])
         self._replication = CommitProxy(self.primary.url, seed=0)
         self.standby = self._new_standby()
+        self._lost: Replica | None = None
 
     def set_synchronous(self, *, is_synchronous: bool) -> None:
-        """Make COMMIT wait for the standby's disk, or not."""
+        """Make COMMIT wait for the standby's disk, or not. After a fail-over, make a new standby first."""
+        if self._lost:
+            shutil.rmtree(self._lost.data, ignore_errors=True)
+            self._lost, self.standby = None, self._new_standby()
         names = "*" if is_synchronous else ""
         with self.primary.connect("postgres") as connection:
             connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
@@ -73,11 +77,6 @@ class Pair:
             connection.execute("SELECT pg_reload_conf()")
             assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
         self._lost, self.primary = self.primary, self.standby
-
-    def replace_standby(self) -> None:
-        """Delete the old primary, and make a new standby."""
-        shutil.rmtree(self._lost.data, ignore_errors=True)
-        self.standby = self._new_standby()
 
     def stop(self) -> None:
         for server in {self.primary, self.standby}:
