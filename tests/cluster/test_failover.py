@@ -187,14 +187,6 @@ def check_fail_over(cluster: Cluster, number: int) -> None:
             repeated = repeat_keyed_writes(writing.clients)
         seconds = SECONDS - (time.monotonic() - promoted_at)
         wait_until(lambda: index_equals_database(cluster), seconds, "the index", interval=0.5)
-        print(
-            "FIG",
-            is_synchronous,
-            round(time.monotonic() - promoted_at, 1),
-            sum(c.unknown for c in writing.clients),
-            cluster.proxy.cuts,
-            sum(len(c.accepted) for c in writing.clients),
-        )
         stored = stored_names(cluster)
         reads, current = read_with_tokens(writing.clients)
         if is_synchronous:
