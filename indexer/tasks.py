@@ -237,7 +237,10 @@ def watch() -> None:
 
 @app.task(name=queue.PURGE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def purge() -> None:
-    """Remove tombstones of consumers deleted more than a week ago, and late documents of deleted organizations."""
+    """Remove tombstones of consumers deleted more than a week ago, and late documents of deleted organizations.
+
+    While more tombstones are left than a request removes, the next wake-up is sent at once.
+    """
     try:
         purged = upkeep.purge_tombstones(_engine(), _writer())
         late = _erasure().purge_late_documents()
@@ -246,6 +249,8 @@ def purge() -> None:
         return
     if purged:
         log.info("tombstones_purged", tombstones=purged)
+    if purged >= upkeep.TOMBSTONES:
+        _task_queue().send(queue.PURGE)
     if late:
         log.warning("late_documents_purged", documents=late)
 

@@ -2,6 +2,7 @@
 ended sessions, tombstones of consumers deleted more than a week ago.
 """
 
+import time
 from typing import Any
 
 import msgspec
@@ -11,21 +12,28 @@ from opensearchpy import OpenSearch
 from indexer.drain import bulk, claims, counters
 from infra.index import naming
 from infra.index.hits import Hit, SearchResponse
-from infra.wire import time
+from infra.wire import time as written_time
 
 ROWS = 1000
 """Maximum of rows in a transaction."""
 TRANSACTIONS = 5
 """Maximum of transactions in a call, because drains wait behind it. Beat calls again."""
 TOMBSTONE_DAYS = 7
-TOMBSTONES = 1000
-"""Maximum of tombstones removed in a call."""
+SECONDS = 2.0
+"""Longest time of a call that deletes keys or tombstones: 5,000 writes a second leave as many keys a second."""
+TOMBSTONES = 5000
+"""Maximum of tombstones in a request."""
 
+# The next statement begins at the last deleted key, because a held snapshot keeps the deleted keys before.
 DELETE_EXPIRED_KEYS = [
     sa.text(f"""
-        DELETE FROM {table} WHERE ({owner}, key) IN (
-            SELECT {owner}, key FROM {table} WHERE created_at < now() - interval '24 hours'
-            ORDER BY created_at LIMIT :rows FOR UPDATE SKIP LOCKED)""")
+        WITH deleted AS (
+            DELETE FROM {table} WHERE ({owner}, key) IN (
+                SELECT {owner}, key FROM {table}
+                WHERE created_at >= CAST(:after AS timestamptz) AND created_at < now() - interval '24 hours'
+                ORDER BY created_at LIMIT :rows FOR UPDATE SKIP LOCKED)
+            RETURNING created_at)
+        SELECT count(*) AS keys, max(created_at) AS last FROM deleted""")
     for table, owner in (("idempotency_keys", "environment_id"), ("operator_idempotency_keys", "operator_key_id"))
 ]
 # The rows of a day are few: one for each session that stored an answer for an environment.
@@ -45,22 +53,28 @@ _decode_hits = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
 
 def delete_expired_keys(engine: sa.Engine) -> int:
-    """Delete up to 5,000 idempotency keys of merchants, and as many of operators, older than a day.
+    """Delete idempotency keys of merchants and of operators older than a day, for up to `SECONDS` each.
 
     Counts of stored bytes of earlier days are deleted as well.
 
     Returns:
         The number of deleted keys.
     """
-    deleted = 0
     with engine.begin() as connection:
         connection.execute(DELETE_OLD_BYTES)
-    for _ in range(TRANSACTIONS):
+    return sum(_delete_keys(engine, statement) for statement in DELETE_EXPIRED_KEYS)
+
+
+def _delete_keys(engine: sa.Engine, statement: sa.TextClause) -> int:
+    deleted, after = 0, "-infinity"
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
         with engine.begin() as connection:
-            rows = [connection.execute(statement, {"rows": ROWS}).rowcount for statement in DELETE_EXPIRED_KEYS]
-        deleted += sum(rows)
-        if max(rows) < ROWS:
+            keys, last = connection.execute(statement, {"after": after, "rows": ROWS}).one()
+        deleted += keys
+        if keys < ROWS:
             break
+        after = last
     return deleted
 
 
@@ -93,25 +107,36 @@ def fold_counters(engine: sa.Engine) -> int:
 
 
 def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:
-    """Remove up to 1,000 tombstones older than a week from the live index; return their number.
+    """Remove tombstones older than a week from the live index, for up to `SECONDS`; return their number.
 
     After a week no older write of a deleted consumer can arrive. A tombstone is removed only if unchanged since the
     search, and only while the live generation is the only generation, because a generation being built or kept for a
     rollback needs every tombstone.
 
     Args:
-        engine: for a transaction. The transaction holds the barrier, so no generation changes its state meanwhile.
+        engine: for transactions. Each holds the barrier, so no generation changes its state meanwhile.
         client: a client with answers as JSON text.
 
     Raises:
         OpenSearchException, DBAPIError: OpenSearch or PostgreSQL is unavailable.
     """
+    purged = 0
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        removed = _purge_page(engine, client)
+        purged += removed
+        if removed < TOMBSTONES:
+            break
+    return purged
+
+
+def _purge_page(engine: sa.Engine, client: OpenSearch) -> int:
     with engine.begin() as connection:
         generations = claims.targets(connection)
         if len(generations) != 1 or not generations[0].is_live:
             return 0
         # The database's time wrote `deletedAt`, so it is compared with the database's time.
-        before = time(connection.execute(TOMBSTONES_BEFORE).scalar_one())
+        before = written_time(connection.execute(TOMBSTONES_BEFORE).scalar_one())
         filters = [{"term": {"deleted": True}}, {"range": {"deletedAt": {"lt": before}}}]
         return delete_documents(client, generations[0].index_name, filters, TOMBSTONES)
 
