@@ -31,10 +31,11 @@ TO_CREATING = sa.text("""
 CREATING = sa.text("""
     SELECT index_name, shards FROM generations
     WHERE id = :id AND state = 'filling' AND phase = 'creating' AND wanted IS NULL FOR NO KEY UPDATE""")
+COUNT_CONSUMERS = sa.text("SELECT count(*) FROM consumers")
 TO_FILLING = sa.text("""
     UPDATE generations SET phase = 'filling', index_uuid = :index_uuid, document_version = :document_version,
         mapping_digest = :mapping_digest, fields = :fields, filling_at = present(), error = NULL,
-        total = (SELECT count(*) FROM consumers)
+        total = :total
     WHERE id = :id""")
 TO_REFRESHED = sa.text("""
     UPDATE generations SET state = 'refreshed', phase = 'refilling', refreshed_at = present(), error = NULL
@@ -151,13 +152,15 @@ def begin_filling(
         name = creating.index_name
         connection.execute(sa.text("SET LOCAL statement_timeout = '5min'"))
         fill.divide_table(connection, generation_id)
+        # Before the barrier, because no change becomes searchable while a transaction holds the barrier.
+        total = connection.execute(COUNT_CONSUMERS).scalar_one()
         if name not in indices.existing(client, prefix):
             owner = installation.read(connection)
             indices.create(client, name, owner, shards=creating.shards, replicas=replicas)
         uuid = indices.existing(client, prefix)[name].uuid
         connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
         connection.execute(LOCK_BARRIER)
-        connection.execute(TO_FILLING, generations.DECLARED | {"id": generation_id, "index_uuid": uuid})
+        connection.execute(TO_FILLING, generations.DECLARED | {"id": generation_id, "index_uuid": uuid, "total": total})
     log.info("rebuild_filling", index=name)
 
 
