@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra import logs
+from infra.database.floors import LANE_FLOORS, REFUSED, floor, rows_of_environment
 
 log = structlog.get_logger()
 
@@ -43,26 +44,28 @@ CHECK_SECONDS = 2.0
 # 4. No earlier change of the environment waits in lane live: a client that reads its last write must also read the
 #    writes before. Parked and refused changes do not count, so a faulty document delays only its own token. Lane bulk
 #    does not count, so an import delays only its own tokens.
-SEARCHABLE = sa.text("""
+#    The longest waiting change is enough: if an earlier write of the client waits, then the longest waiting change took
+#    its `seq` before this earlier write did, so its transaction began before the client's last write.
+SEARCHABLE = sa.text(f"""
     SELECT w.position FROM current_epoch() e
     CROSS JOIN unnest(CAST(:environments AS int[]), CAST(:xids AS xid8[]), CAST(:epochs AS uuid[]),
                       CAST(:lsns AS pg_lsn[])) WITH ORDINALITY AS w (environment_id, number, epoch, lsn, position)
     WHERE CASE WHEN w.epoch = e.id OR w.epoch IS NULL AND e.number = 1 THEN true
                ELSE survives(w.epoch, w.number, w.lsn) END
         AND w.number < pg_snapshot_xmax(pg_current_snapshot())
-        AND NOT EXISTS (SELECT FROM outbox o WHERE o.environment_id = w.environment_id
-                        AND o.lane IN ('live', 'bulk') AND o.xid = w.number)
-        AND NOT EXISTS (SELECT FROM outbox o WHERE o.environment_id = w.environment_id
-                        AND o.lane = 'live' AND o.xid < w.number AND o.parked_at IS NULL AND o.attempts = 0)""")
-LAGS = sa.text("""
+        AND (SELECT true FROM outbox o WHERE o.xid = w.number AND o.environment_id = w.environment_id LIMIT 1) IS NULL
+        AND NOT EXISTS (SELECT FROM (
+            SELECT xid FROM outbox
+            WHERE attempts = 0 AND {rows_of_environment("w.environment_id", "'live'", floor("'live'"))}
+            LIMIT 1) AS longest_waiting WHERE xid < w.number)""")
+LAGS = sa.text(f"""
     SELECT e.id, coalesce(extract(epoch FROM clock_timestamp() - min(o.created_at)) * 1000, 0)::bigint
     FROM unnest(CAST(:environments AS int[])) AS e (id) LEFT JOIN LATERAL (
-        SELECT head.created_at FROM unnest(ARRAY['live', 'bulk']) AS l (lane) CROSS JOIN LATERAL (
-            SELECT created_at FROM outbox
-            WHERE parked_at IS NULL AND lane = l.lane AND environment_id = e.id ORDER BY seq LIMIT 1) head
+        SELECT head.created_at FROM ({LANE_FLOORS}) AS f CROSS JOIN LATERAL (
+            SELECT created_at FROM outbox WHERE {rows_of_environment("e.id", "f.lane", "f.seq")} LIMIT 1) head
         UNION ALL
         (SELECT created_at FROM outbox
-         WHERE parked_at IS NOT NULL AND environment_id = e.id ORDER BY created_at LIMIT 1)) o ON true
+         WHERE {REFUSED} AND environment_id = e.id ORDER BY created_at LIMIT 1)) o ON true
     GROUP BY e.id""")
 
 

@@ -26,6 +26,7 @@ from indexer import upkeep
 from indexer.drain import claims
 from infra.accounts.keys import CACHE_SECONDS
 from infra.database import installation
+from infra.database.floors import LANE_FLOORS, REFUSED, WAITING
 
 log = structlog.get_logger()
 
@@ -58,7 +59,10 @@ DELETE_DEPENDENT_FIRST = [
 ]
 # Parked changes are never indexed. The change of the deletion follows them.
 DELETE_PARKED = sa.text("DELETE FROM outbox WHERE environment_id = ANY(:environments) AND parked_at IS NOT NULL")
-HAS_CHANGES = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE environment_id = ANY(:environments))")
+HAS_CHANGES = sa.text(f"""
+    SELECT EXISTS (SELECT FROM ({LANE_FLOORS}) AS f CROSS JOIN unnest(CAST(:environments AS int[])) AS e (id)
+                   JOIN outbox o ON o.environment_id = e.id AND o.lane = f.lane AND o.seq >= f.seq WHERE {WAITING})
+        OR EXISTS (SELECT FROM outbox WHERE environment_id = ANY(:environments) AND {REFUSED})""")
 TABLES = sa.text("""
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attname = 'environment_id'

@@ -1,4 +1,4 @@
-"""Look for waiting work four times a second, and wake the workers for the work.
+"""Look for waiting work four times a second, and wake the workers for the work. Move the floors of the outbox.
 
 A query in beat's process costs far less than the task for each kind of work, so an idle service uses little processor
 time. The API wakes the drain itself. The query discovers changes by SQL, and work with a lost wake-up. Beat also sends
@@ -12,9 +12,11 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from indexer.floors import Floors
 from infra import logs, queue
 from infra.database import epochs
 from infra.database.engine import open_engine
+from infra.database.floors import USE_INDEX_ORDER, first_waiting
 from infra.settings import Settings
 
 log = structlog.get_logger()
@@ -24,15 +26,17 @@ TASK_SECONDS = 1.0
 """Shortest time between two wake-ups for the same kind of work, except the live lane."""
 
 # `building` holds whenever `indexer.rebuild.builder.Builder.step` may have a step to take.
-WAITING = sa.text("""
-    SELECT EXISTS (SELECT FROM outbox WHERE lane = 'live' AND parked_at IS NULL AND retry_at IS NULL) AS live,
-        EXISTS (SELECT FROM outbox WHERE lane = 'bulk' AND parked_at IS NULL AND retry_at IS NULL) AS bulk,
+WAITING = sa.text(f"""
+    SELECT ({first_waiting("true", "'live'")}) IS NOT NULL AS live,
+        ({first_waiting("true", "'bulk'")}) IS NOT NULL AS bulk,
         EXISTS (
             SELECT FROM generations WHERE state IN ('filling', 'refreshed')
                 OR state = 'kept' AND (wanted IS NOT NULL OR keep_until <= now())
                 OR state = 'dropped' AND removed_at IS NULL)
             OR EXISTS (SELECT FROM generation_misses) AS building,
         EXISTS (SELECT FROM verifications WHERE finished_at IS NULL AND kind <> 'watch') AS running""")
+FLOOR_SECONDS = 1.0
+"""Pause between two moves of the outbox's floors."""
 TASKS = {"bulk": queue.DRAIN_BULK, "building": queue.BUILD, "running": queue.COMPARE}
 
 
@@ -44,6 +48,8 @@ class WorkFinder:
         self._queue = queue.TaskQueue(settings)
         self._sent_at: dict[str, float] = {}
         self._epoch: epochs.Epoch | None = None
+        self._floors = Floors()
+        self._floors_moved_at = -FLOOR_SECONDS
 
     def run(self) -> None:
         """Look for work forever."""
@@ -63,13 +69,21 @@ class WorkFinder:
         """
         with self._engine.begin() as connection:
             self._epoch = epochs.check(connection, self._epoch)
+            connection.execute(USE_INDEX_ORDER)
             waiting = connection.execute(WAITING).mappings().one()
+        self._move_floors()
         if waiting["live"]:
             self._queue.send(queue.DRAIN)
         for kind, task in TASKS.items():
             if waiting[kind] and time.monotonic() >= self._sent_at.get(kind, 0.0) + TASK_SECONDS:
                 self._sent_at[kind] = time.monotonic()
                 self._queue.send(task)
+
+    def _move_floors(self) -> None:
+        if time.monotonic() >= self._floors_moved_at + FLOOR_SECONDS:
+            self._floors_moved_at = time.monotonic()
+            with self._engine.begin() as connection:
+                self._floors.move(connection)
 
     def close(self) -> None:
         self._engine.dispose()

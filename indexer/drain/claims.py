@@ -6,6 +6,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
+from infra.database.floors import (
+    LANE_FLOORS,
+    REFUSED,
+    USE_INDEX_ORDER,
+    WAITING,
+    first_waiting,
+    floor,
+    rows_of_consumer,
+    rows_of_environment,
+)
 from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow
 from infra.index.generations import BARRIER, State
 
@@ -93,33 +103,36 @@ class Generation(NamedTuple):
 # A loose index scan: one step for each environment, regardless of the number of rows. The index is the set of waiting
 # environments, and a claim walks through a part of the set, page by page: from `:low` up to the highest environment,
 # then from `:wrapped_low` up to `:high`.
-_WALK = """
-    {name} (environment_id) AS (
+_WALK = f"""
+    {{name}} (environment_id) AS (
         (SELECT environment_id FROM outbox
-         WHERE parked_at IS NULL AND lane = :lane AND environment_id > {low} ORDER BY environment_id LIMIT 1)
+         WHERE {WAITING} AND lane = :lane AND environment_id > {{low}} AND seq >= {floor(":lane")}
+         ORDER BY environment_id, seq LIMIT 1)
         UNION ALL
-        SELECT (SELECT o.environment_id FROM outbox o
-                WHERE o.parked_at IS NULL AND o.lane = :lane AND o.environment_id > w.environment_id
-                ORDER BY o.environment_id LIMIT 1)
-        FROM {name} w WHERE w.environment_id < {high})"""
+        SELECT (SELECT environment_id FROM outbox
+                WHERE {WAITING} AND lane = :lane AND environment_id > w.environment_id AND seq >= {floor(":lane")}
+                ORDER BY environment_id, seq LIMIT 1)
+        FROM {{name}} w WHERE w.environment_id < {{high}})"""
 ENVIRONMENTS = sa.text(f"""
     WITH RECURSIVE {_WALK.format(name="up", low=":low", high=":highest")},
         {_WALK.format(name="wrapped", low=":wrapped_low", high=":high")}
     SELECT environment_id FROM up WHERE environment_id IS NOT NULL
     UNION ALL SELECT environment_id FROM wrapped WHERE environment_id <= :high
     LIMIT :environments""")
-LONGEST_WAITING = sa.text("""
-    SELECT environment_id FROM outbox WHERE lane = :lane AND parked_at IS NULL ORDER BY seq LIMIT 1""")
-HAS_CLAIMABLE_ROWS = sa.text("""
-    SELECT EXISTS (SELECT FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at IS NULL)""")
-CLAIM = sa.text("""
+LONGEST_WAITING = sa.text(first_waiting("environment_id", ":lane"))
+IS_WAITING = sa.text(f"SELECT ({first_waiting('true', ':lane')}) IS NOT NULL")
+# A trigger puts these rows at the end of the lane.
+RELEASE_RETRIES = sa.text("""
+    UPDATE outbox SET retry_at = NULL WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM outbox WHERE lane = :lane AND parked_at IS NULL AND retry_at <= now()
+        ORDER BY retry_at LIMIT :rows FOR UPDATE SKIP LOCKED))""")
+CLAIM = sa.text(f"""
     SELECT o.seq, o.environment_id, o.consumer_id, o.version, o.request_id,
            extract(epoch FROM clock_timestamp() - o.created_at)::float8 * 1000 AS age_ms
     FROM unnest(CAST(:environments AS int[]), CAST(:after AS bigint[])) AS e (id, after) CROSS JOIN LATERAL (
         SELECT * FROM outbox
-        WHERE parked_at IS NULL AND lane = :lane AND environment_id = e.id AND seq > e.after
-            AND (retry_at IS NULL OR retry_at <= now())
-        ORDER BY seq LIMIT :share FOR UPDATE SKIP LOCKED) o
+        WHERE {rows_of_environment("e.id", ":lane", f"greatest(e.after + 1, {floor(':lane')})")}
+        LIMIT :share FOR UPDATE SKIP LOCKED) o
     LIMIT :rows""")
 TARGETS = sa.text("SELECT id, index_name, state, document_version, fields FROM targets(:barrier)")
 CONSUMERS = sa.text(f"SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c WHERE c.id = ANY(:ids)")
@@ -127,24 +140,42 @@ CONSUMERS = sa.text(f"SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c WHERE c.
 CONSUMERS_WITHOUT_CHANGES = sa.text(f"""
     SELECT {STORED_CONSUMER_COLUMNS} FROM consumers c
     WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.consumer_id = c.id) LIMIT :rows""")
-DELETE_INDEXED = sa.text("""
-    WITH deleted AS (
-        DELETE FROM outbox WHERE seq IN (
-            SELECT o.seq FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[])) AS w (id, version)
-            JOIN outbox o ON o.consumer_id = w.id AND o.version <= w.version
-            FOR UPDATE OF o SKIP LOCKED)
+# The rows are named by their addresses, because for a few numbers the planner may read another index as a whole.
+DELETE_INDEXED = sa.text(f"""
+    WITH written AS (
+        SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:versions AS bigint[])) AS w (id, version)),
+    deleted AS (
+        DELETE FROM outbox WHERE ctid = ANY (
+            ARRAY (SELECT o.ctid FROM written w CROSS JOIN ({LANE_FLOORS}) f CROSS JOIN LATERAL (
+                SELECT ctid FROM outbox WHERE {rows_of_consumer("w.id", "f.lane", "f.seq")} AND version <= w.version
+                FOR UPDATE SKIP LOCKED) o)
+            || ARRAY (SELECT o.ctid FROM written w JOIN outbox o ON o.consumer_id = w.id
+                      WHERE o.version <= w.version AND {REFUSED} FOR UPDATE OF o SKIP LOCKED))
         RETURNING lane, (greatest(0, date_part('epoch', clock_timestamp() - created_at)) * 1000000)::bigint AS delay)
     SELECT lane, array_agg(delay) AS delays FROM deleted GROUP BY lane""")
-RAISE = sa.text("UPDATE consumers SET version = :version + 1 WHERE id = :id AND version < :version")
-RAISE_DELETED = sa.text("""
+# Locks consumers in the order of their ids, as every write to consumers does.
+LOCK_CONSUMERS = sa.text("SELECT FROM consumers WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE")
+USE_LANE = sa.text("SELECT set_config('consumers.lane', :lane, true)")
+_AHEAD = """
+    unnest(CAST(:environments AS int[]), CAST(:ids AS text[]), CAST(:versions AS bigint[]))
+        AS a (environment_id, id, version)"""
+RAISE = sa.text(f"""
+    UPDATE consumers c SET version = a.version + 1 FROM {_AHEAD} WHERE c.id = a.id AND c.version < a.version
+    RETURNING c.id""")
+RAISE_DELETED = sa.text(f"""
     INSERT INTO outbox (environment_id, consumer_id, version, lane)
-    SELECT :environment_id, :id, :version + 1, 'live' WHERE NOT EXISTS (SELECT FROM consumers WHERE id = :id)""")
-RECORD_FAILURE = sa.text("""
+    SELECT a.environment_id, a.id, a.version + 1, :lane FROM {_AHEAD}
+    WHERE NOT EXISTS (SELECT FROM consumers c WHERE c.id = a.id) RETURNING consumer_id""")
+RECORD_FAILURE = sa.text(f"""
     UPDATE outbox SET attempts = attempts + 1, error = :error,
         retry_at = now() + interval '1 second' * power(4, attempts),
         parked_at = CASE WHEN attempts + 1 >= :attempts THEN now() END
-    WHERE seq IN (SELECT seq FROM outbox WHERE consumer_id = :id AND version <= :version AND parked_at IS NULL
-                  FOR UPDATE SKIP LOCKED)""")
+    WHERE ctid = ANY (
+        ARRAY (SELECT CASE WHEN o.parked_at IS NULL THEN o.ctid END FROM ({LANE_FLOORS}) f CROSS JOIN LATERAL (
+            SELECT ctid, parked_at FROM outbox
+            WHERE {rows_of_consumer(":id", "f.lane", "f.seq")} AND version <= :version FOR UPDATE SKIP LOCKED) o)
+        || ARRAY (SELECT CASE WHEN parked_at IS NULL THEN ctid END FROM outbox
+                  WHERE consumer_id = :id AND version <= :version AND {REFUSED} FOR UPDATE SKIP LOCKED))""")
 
 
 def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0) -> Claim:
@@ -154,6 +185,8 @@ def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0
     environments wait, a share is that part of the rows. Once every environment has a share, the remaining rows go to
     environments with more rows.
     """
+    connection.execute(USE_INDEX_ORDER)
+    connection.execute(RELEASE_RETRIES, {"lane": lane, "rows": rows})
     claimed: list[ClaimedRow] = []
     unfinished: dict[int, int] = {}
     share = 0
@@ -221,13 +254,14 @@ def _summarize(claimed: Sequence[ClaimedRow], *, others_wait: bool) -> Claim:
 
 def longest_waiting_environment(connection: sa.Connection, lane: str) -> int | None:
     """Return the environment with the oldest waiting change of a lane; None if none waits."""
+    connection.execute(USE_INDEX_ORDER)
     number: int | None = connection.execute(LONGEST_WAITING, {"lane": lane}).scalar_one_or_none()
     return number
 
 
 def has_claimable_rows(connection: sa.Connection, lane: str) -> bool:
     """Whether a lane has rows a drain can claim at once. Rows of refused documents do not count."""
-    return bool(connection.execute(HAS_CLAIMABLE_ROWS, {"lane": lane}).scalar_one())
+    return bool(connection.execute(IS_WAITING, {"lane": lane}).scalar_one())
 
 
 def targets(connection: sa.Connection) -> list[Generation]:
@@ -265,16 +299,27 @@ def delete_indexed(connection: sa.Connection, versions: dict[str, int]) -> dict[
     return {row.lane: row.delays for row in rows}
 
 
-def raise_version_above(connection: sa.Connection, environment_id: int, consumer_id: str, indexed: int) -> bool:
-    """Raise a consumer's version above the indexed version, if the indexed version is newer than the row's.
+def raise_versions(connection: sa.Connection, lane: str, ahead: Versions) -> set[str]:
+    """Raise the versions of consumers above the versions in the index, wherever the index is newer than the row.
 
-    The index is ahead of the database after the database was restored, or if the index was written by hand.
+    The index is ahead of the database after the database was restored, or if the index was written by hand. A new
+    outbox row brings each raised consumer to the index.
+
+    Args:
+        connection: the transaction of the round.
+        lane: of the round, and of the new outbox rows. A repair after a restore uses the lane `bulk`.
+        ahead: the consumers, with the versions in the index.
 
     Returns:
-        Whether the version was raised. If so, a new outbox row brings the consumer to the index.
+        The ids of the raised consumers.
     """
-    values = {"environment_id": environment_id, "id": consumer_id, "version": indexed}
-    return any(connection.execute(statement, values).rowcount for statement in (RAISE, RAISE_DELETED))
+    if not ahead:
+        return set()
+    environments, versions = zip(*ahead.values(), strict=True)
+    values = {"environments": list(environments), "ids": list(ahead), "versions": list(versions), "lane": lane}
+    connection.execute(USE_LANE, {"lane": lane})
+    connection.execute(LOCK_CONSUMERS, {"ids": list(ahead)})
+    return {row[0] for statement in (RAISE, RAISE_DELETED) for row in connection.execute(statement, values)}
 
 
 def record_failure(connection: sa.Connection, consumer_id: str, version: int, reason: str) -> None:

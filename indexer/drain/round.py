@@ -116,7 +116,7 @@ def drain_round(
                 items += write_documents(connection, client, live, portion, is_alone=claim.is_single)
         refresh(client, live.index_name)
         misses = standby.collect_misses(writers)
-        counts = forget(connection, claim, portions.batch, items, portions.failures, misses)
+        counts = forget(connection, lane, claim, portions.batch, items, portions.failures, misses)
         counters.record(connection, lane, counts)
     return Round(
         claim.rows,
@@ -198,6 +198,7 @@ def _accepts_control_documents(connection: sa.Connection, client: OpenSearch, li
 
 def forget(
     connection: sa.Connection,
+    lane: str,
     claim: claims.Claim,
     batch: list[Document],
     items: list[Item],
@@ -206,6 +207,7 @@ def forget(
 ) -> counters.RoundCounts:
     """Delete the outbox rows of searchable changes; record failures, and the misses of the standby generations."""
     indexed: dict[str, int] = {}
+    ahead: claims.Versions = {}
     accepted = conflicts = 0
     for document, item in zip(batch, items, strict=True):
         indexed_version = item.indexed_version(claims.VERSION_LIMIT)
@@ -214,11 +216,12 @@ def forget(
             continue
         conflicts += item.is_conflict
         accepted += not item.is_conflict
-        consumer = (document.environment_id, document.consumer_id)
-        if item.is_conflict and claims.raise_version_above(connection, *consumer, indexed_version):
-            # The index was ahead of the database, so the change is not indexed. The rows stay for the raised version.
-            continue
+        if item.is_conflict:
+            ahead[document.consumer_id] = (document.environment_id, indexed_version)
         indexed[document.consumer_id] = max(document.version, claim.versions[document.consumer_id][1])
+    for consumer_id in claims.raise_versions(connection, lane, ahead):
+        # The index was ahead of the database, so the change is not indexed. The rows stay for the raised version.
+        del indexed[consumer_id]
     for failure in failures:
         claims.record_failure(connection, *failure)
         kind = failure.reason.partition(":")[0]

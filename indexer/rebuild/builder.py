@@ -34,6 +34,7 @@ from indexer.verify.pool import ComparisonPool
 from infra import logs
 from infra.backoff import Backoff
 from infra.database.engine import open_engine
+from infra.database.floors import first_waiting
 from infra.database.rows import select_list
 from infra.index import mapping
 from infra.index.client import open_client, open_writer
@@ -61,10 +62,8 @@ OLD_GENERATIONS = sa.text("""
         EXISTS (SELECT FROM generations WHERE state = 'dropped' AND removed_at IS NULL) AS dropped""")
 HAS_MISSES = sa.text("SELECT EXISTS (SELECT FROM generation_misses WHERE generation_id = :id)")
 # While the live index is lost, no change can become searchable, so no change is late.
-LATE = sa.text("""
-    SELECT EXISTS (
-        SELECT FROM outbox WHERE lane = 'live' AND parked_at IS NULL AND retry_at IS NULL
-            AND created_at < clock_timestamp() - :milliseconds * interval '1 millisecond')
+LATE = sa.text(f"""
+    SELECT ({first_waiting("created_at", "'live'")}) < clock_timestamp() - :milliseconds * interval '1 millisecond'
     AND EXISTS (SELECT FROM generations WHERE state = 'live' AND lost_at IS NULL)""")
 
 

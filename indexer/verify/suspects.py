@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
 from indexer.drain.claims import STORED_CONSUMER_COLUMNS, StoredConsumer
+from infra.database.floors import LANE_FLOORS, REFUSED, rows_of_consumer
 from infra.ids import is_id
 from infra.index import naming
 from infra.index.conversion import WRITTEN_VERSIONS, convert
@@ -36,7 +37,10 @@ MAX_COPIES = 10
 # will index the change. A miss counts, because the change will be written to this index later.
 ROWS = sa.text(f"""
     SELECT i.id AS suspect_id,
-        EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND o.parked_at IS NULL)
+        EXISTS (SELECT FROM ({LANE_FLOORS}) f CROSS JOIN LATERAL (
+                    SELECT parked_at FROM outbox WHERE {rows_of_consumer("i.id", "f.lane", "f.seq")} OFFSET 0) o
+                WHERE o.parked_at IS NULL)
+            OR EXISTS (SELECT FROM outbox o WHERE o.consumer_id = i.id AND {REFUSED} AND o.parked_at IS NULL)
             OR EXISTS (SELECT FROM generation_misses m JOIN generations g ON g.id = m.generation_id
                        WHERE m.consumer_id = i.id AND g.index_name = :index) AS is_in_flight,
         {STORED_CONSUMER_COLUMNS}

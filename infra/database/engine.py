@@ -22,6 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from infra.database import pooling
 from infra.database.activity import application_name
+from infra.database.floors import INDEX_ORDER
 from infra.database.pooling import startup_options
 from infra.settings import Settings, SettingsError
 
@@ -112,7 +113,7 @@ def open_watching_engine(settings: Settings) -> AsyncEngine:
 
     The connections are separate from the pool for requests, because requests may use the whole pool.
     """
-    return _with_sessions(settings.session_url, 2, INDEXER, isolation_level="AUTOCOMMIT")
+    return _with_sessions(settings.session_url, 2, {**INDEXER, **INDEX_ORDER}, isolation_level="AUTOCOMMIT")
 
 
 def _with_sessions(url: str, pool_size: int, session: Mapping[str, str], **engine_options: Any) -> AsyncEngine:

@@ -9,44 +9,56 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
+from infra.database.floors import USE_INDEX_ORDER, WAITING, floor
+
 LANES = ("live", "bulk")
 COUNT_LIMIT = 100_000
 """Limit of every count, so counting stays cheap while the outbox is large."""
 
-# The statement contains the names of the lanes, so the planner can estimate the rows of each lane.
-_LANE = """
-    SELECT '{lane}' AS lane,
-        (SELECT count(*) FROM (
-            SELECT FROM outbox WHERE lane = '{lane}' AND parked_at IS NULL LIMIT :count_limit) AS waiting) AS waiting,
-        (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
-         FROM heads WHERE lane = '{lane}') AS oldest_seconds,
-        (SELECT count(*) FROM parked WHERE lane = '{lane}') AS parked"""
-# The oldest change of a lane is found with one step for each environment, regardless of the number of rows. The parked
-# rows are read in the order of their index, because otherwise the planner may scan the whole table for a few rows.
+
+def _oldest(lane: str) -> str:
+    """Return a query for the time of the oldest change of a lane that is not parked.
+
+    The query takes one step for each environment, regardless of the number of rows.
+    """
+    return f"""
+        WITH RECURSIVE heads AS (
+            (SELECT environment_id, created_at FROM outbox WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)}
+             ORDER BY environment_id, seq LIMIT 1)
+            UNION ALL
+            SELECT next.* FROM heads h CROSS JOIN LATERAL (
+                SELECT environment_id, created_at FROM outbox o
+                WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)} AND o.environment_id > h.environment_id
+                ORDER BY environment_id, seq LIMIT 1) next),
+        retried AS (
+            SELECT created_at FROM outbox WHERE lane = {lane} AND parked_at IS NULL AND retry_at IS NOT NULL
+            ORDER BY retry_at LIMIT {COUNT_LIMIT})
+        SELECT least((SELECT min(created_at) FROM heads), (SELECT min(created_at) FROM retried))"""
+
+
+# The statement contains the names of the lanes, so the planner can estimate the rows of each lane. Parked rows are read
+# in the order of their index, because otherwise the planner may scan the whole table for a few rows.
+def _backlog_of(lane: str) -> str:
+    return f"""
+        SELECT {lane} AS lane,
+            (SELECT count(*) FROM (
+                SELECT FROM outbox WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)}
+                ORDER BY environment_id, seq LIMIT :count_limit) AS waiting)
+            + (SELECT count(*) FROM (
+                SELECT FROM outbox WHERE lane = {lane} AND parked_at IS NULL AND retry_at IS NOT NULL
+                LIMIT :count_limit) AS retried) AS waiting,
+            coalesce(extract(epoch FROM clock_timestamp() - ({_oldest(lane)})), 0)::float8 AS oldest_seconds,
+            (SELECT count(*) FROM parked WHERE lane = {lane}) AS parked"""
+
+
 BACKLOG = sa.text(
     """
-    WITH RECURSIVE heads AS (
-        (SELECT lane, environment_id, created_at FROM outbox WHERE parked_at IS NULL
-         ORDER BY lane, environment_id, seq LIMIT 1)
-        UNION ALL
-        SELECT next.* FROM heads h CROSS JOIN LATERAL (
-            SELECT lane, environment_id, created_at FROM outbox o
-            WHERE parked_at IS NULL AND (o.lane, o.environment_id) > (h.lane, h.environment_id)
-            ORDER BY lane, environment_id, seq LIMIT 1) next),
-    parked AS MATERIALIZED (
+    WITH parked AS MATERIALIZED (
         SELECT lane FROM outbox WHERE parked_at IS NOT NULL ORDER BY environment_id, created_at LIMIT :count_limit)"""
-    + " UNION ALL ".join(_LANE.format(lane=lane) for lane in LANES)
+    + " UNION ALL ".join(_backlog_of(f"'{lane}'") for lane in LANES)
 )
-LIVE_LAG_MS = sa.text("""
-    WITH RECURSIVE heads AS (
-        (SELECT environment_id, created_at FROM outbox WHERE parked_at IS NULL AND lane = 'live'
-         ORDER BY environment_id, seq LIMIT 1)
-        UNION ALL
-        SELECT next.* FROM heads h CROSS JOIN LATERAL (
-            SELECT environment_id, created_at FROM outbox o
-            WHERE parked_at IS NULL AND lane = 'live' AND o.environment_id > h.environment_id
-            ORDER BY environment_id, seq LIMIT 1) next)
-    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::bigint FROM heads""")
+LIVE_LAG_MS = sa.text(f"""
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - ({_oldest("'live'")})) * 1000, 0)::bigint""")
 """Age in milliseconds of the oldest live change of all environments; 0 if none waits."""
 PARKED = sa.text("""
     SELECT o.consumer_id, org.name AS organization, e.mode, o.version, o.attempts, o.error AS reason, o.created_at,
@@ -55,11 +67,11 @@ PARKED = sa.text("""
     LEFT JOIN organizations org ON org.id = e.organization_id
     WHERE o.parked_at IS NOT NULL ORDER BY o.parked_at DESC, o.seq DESC LIMIT :rows""")
 RETRY = sa.text("""
-    UPDATE outbox SET attempts = 0, retry_at = NULL, parked_at = NULL, error = NULL WHERE seq IN (
-        SELECT seq FROM outbox WHERE parked_at IS NOT NULL
+    UPDATE outbox SET attempts = 0, retry_at = NULL, parked_at = NULL, error = NULL WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM outbox WHERE parked_at IS NOT NULL
             AND (CAST(:environment_id AS int) IS NULL OR environment_id = :environment_id)
             AND (CAST(:ids AS text[]) IS NULL OR consumer_id = ANY(:ids))
-        FOR UPDATE SKIP LOCKED)""")
+        FOR UPDATE SKIP LOCKED))""")
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -90,6 +102,7 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 def backlog(connection: sa.Connection) -> list[Waiting]:
     """Return the backlog of each lane."""
+    connection.execute(USE_INDEX_ORDER)
     rows = connection.execute(BACKLOG, {"count_limit": COUNT_LIMIT})
     return [msgspec.convert(row, Waiting, from_attributes=True) for row in rows]
 

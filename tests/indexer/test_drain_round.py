@@ -1,5 +1,8 @@
 """A round of the drain: afterwards the index equals the database, and no outbox row is deleted too early."""
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import LiteralString
+
 import msgspec
 import pytest
 import sqlalchemy as sa
@@ -8,6 +11,7 @@ from indexer.drain import claims
 from infra.index import documents
 from tests.indexer.conftest import Pipeline
 from tests.indexer.server_faults import store_unparsable_metadata
+from tests.waiting import wait_until
 
 
 def test_row_is_indexed_as_exactly_its_document(pipeline: Pipeline) -> None:
@@ -164,3 +168,30 @@ def test_change_committed_late_with_a_lower_number_is_found(pipeline: Pipeline) 
         assert pipeline.visible() == {late}
     pipeline.drain()
     assert pipeline.visible() == {early, late}
+
+
+@pytest.mark.parametrize("lane", ["live", "bulk"])
+def test_versions_are_raised_in_the_lane_of_the_round_and_in_the_order_of_ids(pipeline: Pipeline, lane: str) -> None:
+    """A request locks consumers in the order of their ids too: another order would be a deadlock."""
+    low, high = sorted(pipeline.insert_consumer() for _ in range(2))
+    pipeline.drain()
+    for consumer in (high, low):
+        lie = msgspec.json.encode({"id": consumer, "environmentId": str(pipeline.environment), "deleted": False})
+        assert pipeline.write_by_hand(consumer, 1 << 50, lie) == 200
+        change: LiteralString = """
+            WITH lane AS MATERIALIZED (SELECT set_config('consumers.lane', :lane, true) AS name)
+            UPDATE consumers SET full_name = 'True' FROM lane WHERE id = :id AND name <> ''"""
+        pipeline.run(change, lane=lane, id=consumer)
+    lock = "SELECT FROM consumers WHERE id = %s FOR NO KEY UPDATE"
+    waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool:
+        with pipeline.database.engine.begin() as request:
+            request.exec_driver_sql(lock, (low,))
+            round_ = pool.submit(pipeline.round, lane)
+            wait_until(lambda: pipeline.run(waits), what="the round to wait")
+            request.exec_driver_sql(lock, (high,))
+        assert round_.result().conflicts == 2
+    assert pipeline.run("SELECT lane, count(*) FROM outbox GROUP BY lane") == [(lane, 4)]
+    pipeline.drain()
+    assert [pipeline.document(consumer)["fullName"] for consumer in (low, high)] == ["True", "True"]
+    assert pipeline.waiting() == 0
