@@ -68,7 +68,7 @@ class WorkFinder:
             DBAPIError: the database is unavailable.
         """
         with self._engine.begin() as connection:
-            self._epoch = epochs.check(connection, self._epoch)
+            self._check_epoch(connection)
             connection.execute(USE_INDEX_ORDER)
             waiting = connection.execute(WAITING).mappings().one()
         self._move_floors()
@@ -83,7 +83,14 @@ class WorkFinder:
         if time.monotonic() >= self._floors_moved_at + FLOOR_SECONDS:
             self._floors_moved_at = time.monotonic()
             with self._engine.begin() as connection:
+                self._check_epoch(connection)
                 self._floors.move(connection)
+
+    def _check_epoch(self, connection: sa.Connection) -> None:
+        """Forget the candidates for floors if the server is another one: their numbers and writers are not its own."""
+        epoch = epochs.check(connection, self._epoch)
+        if epoch != self._epoch:
+            self._epoch, self._floors = epoch, Floors()
 
     def close(self) -> None:
         self._engine.dispose()
