@@ -23,7 +23,7 @@ from opensearchpy import OpenSearch
 from infra import settings
 from infra.accounts import keys, operators, organizations
 from infra.accounts.keys import SCOPES
-from infra.database import activity
+from infra.database import activity, epochs
 from infra.database.engine import open_engine
 from infra.index.client import open_client
 from infra.local import ports
@@ -118,6 +118,10 @@ def database_at(
         first_generation.ensure(chosen)
     engine, search = open_engine(chosen, pool_size=5), open_client(chosen)
     try:
+        if is_migrated:
+            with engine.begin() as connection:
+                # As beat does: other writers wait for the transaction that begins an epoch.
+                epochs.check(connection)
         yield Database(chosen, engine, search)
     finally:
         engine.dispose()
