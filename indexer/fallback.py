@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import structlog
 from redis.exceptions import RedisError
 
+from indexer.chores import Chores, Timetable
 from indexer.drain.loop import Drainer
 from indexer.rebuild.builder import Builder
 from indexer.verify.runs import Runner
@@ -76,23 +77,37 @@ def _is_silent(connection: sa.Connection, lane: str) -> bool:
     return seconds is None or seconds > SILENT_SECONDS
 
 
-def continue_rebuilds_and_runs(settings: Settings) -> None:
-    """Continue rebuilds and runs forever, while the worker of the bulk lane is silent.
+class Substitute:
+    """Does all further work of the bulk lane's worker while the worker is silent: rebuilds, runs, and the chores.
 
-    A rebuild must not depend on Redis, because an index may be lost while Redis is unavailable.
+    None of it may depend on Redis: an index may be lost while Redis is unavailable, and expired rows must go.
     """
-    engine, builder, runner = open_engine(settings, name="reconcile"), Builder(settings), Runner.open(settings)
-    while True:
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = open_engine(settings, name="reconcile")
+        self._builder, self._runner = Builder(settings), Runner.open(settings)
+        chores = Chores(self._engine, open_writer(settings), open_redis(settings, seconds=1), settings.index_prefix)
+        self._timetable = Timetable(chores, self._runner.watch)
+
+    def run(self) -> None:
+        """Look forever."""
+        while True:
+            if not self.poll():
+                time.sleep(POLL_SECONDS)
+
+    def poll(self) -> bool:
+        """Work once if the worker is silent; return whether there may be more to do at once."""
         try:
-            with engine.connect() as connection:
-                silent = _is_silent(connection, queue.BULK)
+            with self._engine.connect() as connection:
+                if not _is_silent(connection, queue.BULK):
+                    return False
         except sa.exc.DBAPIError:
-            silent = False
-        if not silent or not any([builder.work(TURN_SECONDS), runner.work(TURN_SECONDS)]):
-            time.sleep(POLL_SECONDS)
+            return False
+        self._timetable.work()
+        return any([self._builder.work(TURN_SECONDS), self._runner.work(TURN_SECONDS)])
 
 
 def start(settings: Settings) -> None:
-    """Start a thread to drain the lanes and a thread to continue rebuilds and runs, until the process ends."""
+    """Start a thread to drain the lanes and a thread for all further work, until the process ends."""
     threading.Thread(target=Poller(settings).run, name="poller", daemon=True).start()
-    threading.Thread(target=continue_rebuilds_and_runs, args=[settings], name="builder", daemon=True).start()
+    threading.Thread(target=Substitute(settings).run, name="substitute", daemon=True).start()

@@ -15,14 +15,12 @@ import structlog
 from celery import Task
 from celery.signals import task_prerun
 from opensearchpy import OpenSearch
-from opensearchpy.exceptions import OpenSearchException
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from indexer import stored_size, upkeep
+from indexer.chores import Chores
 from indexer.drain.loop import Drainer
-from indexer.erasure import Erasure
 from indexer.rebuild.builder import Builder
 from indexer.verify.reindex import count_chosen
 from indexer.verify.runs import Runner
@@ -43,8 +41,6 @@ DRAIN_SECONDS = 10.0
 """Longest time a drain task works. If more rows wait, the next task continues."""
 BUILD_SECONDS = 3.0
 """Longest time a build task works: short, because the tasks of the bulk lane wait in the same worker."""
-ERASE_SECONDS = 2.0
-"""Longest time an erase task works: short, for the same reason."""
 RUN_SECONDS = 2.0
 """Longest time a run task works: short, because changes wait behind it."""
 BUILD_NICENESS = 10
@@ -88,8 +84,8 @@ def _runner() -> Runner:
 
 
 @cache
-def _erasure() -> Erasure:
-    return Erasure(_engine(), _writer(), _redis(), SETTINGS.index_prefix)
+def _chores() -> Chores:
+    return Chores(_engine(), _writer(), _redis(), SETTINGS.index_prefix)
 
 
 @cache
@@ -237,56 +233,25 @@ def watch() -> None:
 
 @app.task(name=queue.PURGE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def purge() -> None:
-    """Remove tombstones of consumers deleted more than a week ago, and late documents of deleted organizations.
-
-    While more tombstones are left than a request removes, the next wake-up is sent at once.
-    """
-    try:
-        purged = upkeep.purge_tombstones(_engine(), _writer())
-        late = _erasure().purge_late_documents()
-    except (OpenSearchException, DBAPIError) as error:
-        log.warning("purge_postponed", reason=logs.error_kind(error))
-        return
-    if purged:
-        log.info("tombstones_purged", tombstones=purged)
-    if purged >= upkeep.TOMBSTONES:
+    """Remove old tombstones; send the next wake-up while more are left than a call removes."""
+    if _chores().purge():
         _task_queue().send(queue.PURGE)
-    if late:
-        log.warning("late_documents_purged", documents=late)
 
 
 @app.task(name=queue.ERASE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def erase() -> None:
     """Delete data of deleted organizations; send the next wake-up while there is work."""
-    try:
-        unfinished = _erasure().work(ERASE_SECONDS)
-    except (OpenSearchException, DBAPIError, RedisError) as error:
-        log.warning("erasure_postponed", reason=logs.error_kind(error))
-        return
-    if unfinished:
+    if _chores().erase():
         _task_queue().send(queue.ERASE)
 
 
 @app.task(name=queue.MEASURE)  # type: ignore[untyped-decorator]  # Celery ships no types
 def measure() -> None:
     """Measure how much each environment stores."""
-    try:
-        stored_size.measure(_engine())
-    except DBAPIError as error:
-        log.warning("measurement_postponed", reason=logs.error_kind(error))
+    _chores().measure()
 
 
 @app.task(name=queue.UPKEEP)  # type: ignore[untyped-decorator]  # Celery ships no types
 def delete_expired() -> None:
     """Delete expired idempotency keys, memberships of deleted audiences, and counters of ended sessions."""
-    try:
-        deleted = {
-            "keys": upkeep.delete_expired_keys(_engine()),
-            "memberships": upkeep.clear_deleted_audiences(_engine()),
-            "counters": upkeep.fold_counters(_engine()),
-        }
-    except DBAPIError as error:
-        log.warning("upkeep_postponed", reason=type(error).__name__)
-        return
-    if any(deleted.values()):
-        log.info("expired_rows_deleted", **deleted)
+    _chores().delete_expired()

@@ -5,6 +5,7 @@ from typing import Any
 from celery.signals import beat_init, worker_process_init, worker_ready
 
 from indexer import collector, fallback, supervision, waiting_work
+from indexer.chores import SCHEDULE
 from indexer.rebuild import lost_index
 from infra import logs, queue, redis_client, settings
 from infra.database import installation
@@ -26,14 +27,10 @@ app.conf.update(
         # (`fallback.py`).
         "drain": {"task": queue.DRAIN, "schedule": 1.0},
         "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": 1.0},
-        "upkeep": {"task": queue.UPKEEP, "schedule": 5.0},
         "compare": {"task": queue.COMPARE, "schedule": 10.0},
-        "watch": {"task": queue.WATCH, "schedule": 5.0},
-        "erase": {"task": queue.ERASE, "schedule": 5.0},
-        "measure": {"task": queue.MEASURE, "schedule": 60.0},
-        "purge": {"task": queue.PURGE, "schedule": 30.0},
         "build": {"task": queue.BUILD, "schedule": 10.0},
-    },
+    }
+    | {task: {"task": task, "schedule": seconds} for task, seconds in SCHEDULE.items()},
     beat_max_loop_interval=1,
     beat_scheduler="indexer.scheduler:SleepingScheduler",
 )

@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from infra.backoff import Backoff
-from infra.database import roles, sealing_keys
+from infra.database import pooling, roles, sealing_keys
 from infra.database.engine import sqlalchemy_url
 
 LOCK = 0x636F6E73
@@ -65,6 +65,8 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
     """
     config = _config()
     engine = sa.create_engine(sqlalchemy_url(database_url), hide_parameters=True)
+    # The lock of the migrations belongs to the session.
+    pooling.check_sessions(engine, {}, {"timezone": "UTC"})
     try:
         with engine.connect() as connection:
             roles.require_owner(connection)

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 
+import sqlalchemy as sa
+
 from infra.database import installation
 from infra.doctor.checks import Check, Finding, Servers
 from infra.index import indices, ownership
 from infra.index.ownership import ForeignIndexError
+
+KNOWN = sa.text("SELECT index_name FROM generations WHERE removed_at IS NULL")
 
 
 def own_index(servers: Servers) -> Iterator[Finding]:
@@ -19,7 +23,13 @@ def own_index(servers: Servers) -> Iterator[Finding]:
         except ForeignIndexError as error:
             yield Finding(str(error).partition(": ")[0], str(error).partition(": ")[2])
             return
+        known = set(connection.execute(KNOWN).scalars())
     for name, index in sorted(existing.items()):
+        if index.installation == own and name not in known:
+            yield Finding(
+                f"The index {name} of this installation is in no row of the database",
+                "Delete the index: it was left by a start that failed, or by a database of before a restore",
+            )
         if index.installation not in {None, own}:
             yield Finding(
                 f"The index {name} of another installation ({index.installation}) has the same prefix",

@@ -1,5 +1,6 @@
 """The clocks of API, beat and workers differ by a minute: every task is served, tokens and cursors stay valid."""
 
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,11 +9,11 @@ import pytest
 
 from infra import queue
 from infra.local.servers import LocalServers
-from tests.cluster.faketime import clock, needs_faketime
+from tests.cluster.clocks import needs_compiler, shift_library, shifted
 from tests.service import PatientService, Service, new_account, new_database
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.cluster, needs_faketime]
+pytestmark = [pytest.mark.cluster, needs_compiler]
 
 TASKS = (queue.UPKEEP, queue.PURGE, queue.WATCH, queue.ERASE, queue.COMPARE, queue.BUILD, queue.DRAIN_BULK)
 
@@ -22,10 +23,11 @@ class SkewedService(PatientService):
 
     COMMANDS = PatientService.COMMANDS | {"background": [*PatientService.COMMANDS["background"], "--loglevel=info"]}
     clocks: Mapping[str, int]
+    library: Path
 
     def start(self, name: str, *, workers: int = 1) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            for variable, value in clock(self.clocks.get(name, 0)).items():
+            for variable, value in shifted(self.library, self.clocks[name]).items():
                 patch.setenv(variable, value)
             super().start(name, workers=workers)
 
@@ -33,13 +35,14 @@ class SkewedService(PatientService):
 def served(service: Service) -> set[str]:
     """Return the tasks that the worker of the bulk lane has finished, by its log."""
     log = service.log("background")
-    return {task for task in TASKS if f"Task {task}[" in log and "succeeded" in log.partition(f"Task {task}[")[2]}
+    return {task for task in TASKS if re.search(rf"Task {re.escape(task)}\[\S+\] succeeded", log)}
 
 
 @pytest.mark.parametrize("ahead", [1, -1])
 def test_no_task_is_discarded_though_clocks_differ(servers: LocalServers, tmp_path: Path, ahead: int) -> None:
     with new_database(servers) as database, ExitStack() as stack:
         service = SkewedService(database, tmp_path)
+        service.library = shift_library(tmp_path)
         service.clocks = {"api": 60 * ahead, "beat": -60 * ahead, "worker": 60 * ahead, "background": 30 * ahead}
         stack.callback(service.close)
         service.start_all()

@@ -8,6 +8,7 @@ from redis import Redis
 
 from infra.local.ports import LOOPBACK
 from infra.local.servers import LocalServers
+from infra.queue import key_prefix
 from tests.deployment.sentinel import PASSWORD, running_sentinels
 from tests.service import PatientService, new_account, new_database
 from tests.waiting import wait_until
@@ -37,4 +38,6 @@ def test_queue_and_limits_follow_the_server_that_sentinel_names(servers: LocalSe
         wait_until(is_served, timeout=30, what="the rate limit")
         # The keys of marks and of the queue come from beat and from the workers.
         wait_until(lambda: any(b"indexer.drain" in name for name in promoted.scan_iter()), timeout=30, what="a wake-up")
+        prefix = key_prefix(database.settings).encode()
+        assert [name for name in promoted.scan_iter() if not name.startswith(prefix)] == []
         wait_until(lambda: "worker_silent" not in service.log("beat").rpartition("worker_recovered")[2], what="worker")

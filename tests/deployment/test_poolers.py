@@ -107,7 +107,11 @@ def test_pooler_that_refuses_options_is_explained(database: Database, tmp_path: 
             assert str(refusal.value) == OPTIONS_REFUSED
 
 
-@pytest.mark.parametrize("command", [("-m", "api.server"), ("-m", "celery", "-A", "indexer.worker", "beat")])
+CONSUMERS = str(Path(sys.executable).with_name("consumers"))
+COMMANDS = [("-m", "api.server"), ("-m", "celery", "-A", "indexer.worker", "beat"), (CONSUMERS, "migrate")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_process_does_not_start_behind_a_pooler_in_transaction_mode(
     database: Database, tmp_path: Path, command: tuple[str, ...]
 ) -> None:

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from redis import Redis
 
 from indexer import fallback
+from indexer.chores import SCHEDULE
 from indexer.drain.loop import Drainer
-from indexer.fallback import Poller
+from indexer.fallback import Poller, Substitute
 from infra import queue
 from infra.backoff import Backoff
 from infra.cli import setup
@@ -210,3 +211,34 @@ def test_queue_is_not_repaired_while_all_workers_are_active(
         poller.poll()
         assert len(queue_client.keys()) == 5
     wait_until(lambda: poller.poll() or len(queue_client.keys()) == 2, what="the keys to be removed")
+
+
+@pytest.fixture
+def substitute(settings: Settings) -> Iterator[Substitute]:
+    substitute = Substitute(settings)
+    yield substitute
+    for engine in (substitute._engine, substitute._runner.engine):  # noqa: SLF001 (a process closes them by ending)
+        engine.dispose()
+    substitute._builder.close()  # noqa: SLF001
+
+
+def test_chores_are_done_while_the_worker_is_silent(
+    pipeline: Pipeline, settings: Settings, substitute: Substitute
+) -> None:
+    """Upkeep and watch stand for all chores: the one removes a row, the other adds one."""
+    pipeline.run("INSERT INTO audiences (environment_id, name, type, deleted_at) SELECT :e, 'Gone', 'STATIC', now()")
+
+    def done() -> tuple[int, int]:
+        [row] = pipeline.run(
+            "SELECT (SELECT count(*) FROM audiences), (SELECT count(*) FROM verifications WHERE kind = 'watch')"
+        )
+        return int(row[0]), int(row[1])
+
+    with worker(settings, queue.BULK):
+        substitute.poll()
+        assert done() == (1, 0)
+    wait_until(lambda: substitute.poll() or done() == (0, 1), what="the chores")
+
+
+def test_every_scheduled_chore_has_a_substitute(substitute: Substitute) -> None:
+    assert substitute._timetable._chores.keys() == SCHEDULE.keys()  # noqa: SLF001
