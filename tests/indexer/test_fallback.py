@@ -217,7 +217,9 @@ def test_queue_is_not_repaired_while_all_workers_are_active(
 def substitute(settings: Settings) -> Iterator[Substitute]:
     substitute = Substitute(settings)
     yield substitute
-    for engine in (substitute._engine, substitute._runner.engine):  # noqa: SLF001 (a process closes them by ending)
+    # A process closes all of these by ending. The threads of the pool end first, because each holds a connection.
+    substitute._runner._pool.close()  # noqa: SLF001
+    for engine in (substitute._engine, substitute._runner.engine):  # noqa: SLF001
         engine.dispose()
     substitute._builder.close()  # noqa: SLF001
 
