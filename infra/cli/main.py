@@ -18,6 +18,7 @@ from infra.database.migrate import MigrationError
 from infra.database.roles import RoleError
 from infra.index.indices import SearchError
 from infra.local.errors import LocalError
+from infra.logs import discarded
 from infra.operations.rebuild import RebuildError
 from infra.operations.verify import VerificationError
 from infra.settings import SettingsError
@@ -67,7 +68,8 @@ if find_spec("mirakuru"):
 
 def main() -> None:
     try:
-        app()
+        with discarded():
+            app()
     except EXPECTED as error:
         print(error, file=sys.stderr)
         sys.exit(1)

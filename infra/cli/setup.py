@@ -69,8 +69,12 @@ def alive(
     the database cannot be used; 3 if the part is connected and silent, so
     that its process hangs.
     """
-    with database_errors_as_one_line(), open_engine(load()).connect() as connection:
-        seconds = activity.seconds_since_query(connection, part)
+    engine = open_engine(load())
+    try:
+        with database_errors_as_one_line(), engine.connect() as connection:
+            seconds = activity.seconds_since_query(connection, part)
+    finally:
+        engine.dispose()
     if seconds is None or seconds > within:
         typer.echo(f"{part} is silent" + ("" if seconds is None else f" for {seconds:.0f} seconds"), err=True)
         raise typer.Exit(1 if seconds is None else HANGING)

@@ -34,6 +34,7 @@ def finished_rebuild(account: Account) -> Any:
 def test_index_status_is_returned(account: Account) -> None:
     content = status(account)
     fields = {
+        "epoch",
         "search",
         "generations",
         "rebuild",

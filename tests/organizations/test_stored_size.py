@@ -11,15 +11,15 @@ from tests.service import NO_LIMITS, Account, Database, Service, new_account
 MEBIBYTE = 1024 * 1024
 
 
-def insert_consumers(database: Database, environment: int, number: int) -> None:
-    """Insert consumers with 4 KB of random metadata each."""
+def insert_consumers(database: Database, environment: int, number: int, digits: int = 4000) -> None:
+    """Insert consumers with random digits as metadata."""
     with database.engine.begin() as connection:
         connection.execute(
             sa.text(
                 "INSERT INTO consumers (environment_id, metadata) "
                 "VALUES (:e, jsonb_build_object('a', CAST(:text AS text)))"
             ),
-            [{"e": environment, "text": os.urandom(2000).hex()} for _ in range(number)],
+            [{"e": environment, "text": os.urandom(digits // 2).hex()} for _ in range(number)],
         )
 
 
@@ -50,11 +50,12 @@ def test_a_small_table_is_measured_exactly(account: Account) -> None:
 
 
 def test_a_sample_never_exceeds_the_stored_size(account: Account) -> None:
-    insert_consumers(account.database, account.live_environment, 3000)
+    # Short enough to be stored in the table's own pages, and enough pages for a sample, beside other tests' rows.
+    insert_consumers(account.database, account.live_environment, 6000, digits=1000)
     exact = row_mib(account.database, account.live_environment)
     measured = []
     for _ in range(20):
-        stored_size.measure(account.database.engine, pages=200)
+        stored_size.measure(account.database.engine, pages=400)
         measured.append(stored_mib(account.database, account.live_environment))
     assert max(measured) <= exact
     assert max(measured) > 0
