@@ -14,6 +14,7 @@ from infra.cli.transaction import transaction
 from infra.operations import counters, outbox, status
 from infra.queue import DRAIN, TaskQueue
 from infra.settings import load
+from infra.wire import time
 
 index_app = typer.Typer(no_args_is_help=True, help="Manage the search index: its status, rebuilds, verifications.")
 
@@ -84,9 +85,8 @@ index_app.command()(reindex.reindex)
 
 def _print(current: status.Status) -> None:
     if current.epoch:
-        typer.echo(
-            f"Epoch {current.epoch.number} of the database ({current.epoch.reason}), since {current.epoch.began_at}"
-        )
+        epoch = current.epoch
+        typer.echo(f"Epoch {epoch.number} of the database ({epoch.reason}), since {time(epoch.began_at)}")
     headings = ("INDEX", "STATE", "DOCUMENT VERSION", "MAPPING", "OPENSEARCH", "ALIASES", "DOCUMENTS", "SIZE")
     generations = (_generation(generation, current.search) for generation in current.generations)
     print_table((*headings, "POSITION", "MISSES"), generations)
