@@ -89,27 +89,19 @@ def _words() -> str:
 
 
 def unknown_keys(_: Account, merchant: Merchant) -> Load:
-    return Requests(merchant.url, partial(_unknown_keys, merchant), every=BATCH_SECONDS, clients=4)
-
-
-def _unknown_keys(merchant: Merchant, number: int) -> bytes:
-    """Return 9.9 MB, as a single object and as an item of a batch in turn."""
-    path, body = (("/consumers", "%s"), ("/consumers/batch", "[%s]"))[number % 2]
+    """9.9 MB, as a single object and as an item of a batch in turn."""
+    unknown = "{" + ",".join(f'"k{number:06}":1' for number in range(825_000)) + "}"
     headers = f"Authorization: Bearer {merchant.key}\r\n"
-    return wire.send("POST", merchant.url, f"/api/v1{path}", (body % _unknown_object()).encode(), headers)
-
-
-@cache
-def _unknown_object() -> str:
-    return "{" + ",".join(f'"k{number:06}":1' for number in range(825_000)) + "}"
+    requests = [
+        wire.send("POST", merchant.url, f"/api/v1{path}", body.encode(), headers)
+        for path, body in (("/consumers", unknown), ("/consumers/batch", f"[{unknown}]"))
+    ]
+    return Requests(merchant.url, partial(_in_turn, requests), every=BATCH_SECONDS, clients=4)
 
 
 def bad_items(_: Account, merchant: Merchant) -> Load:
-    return Requests(merchant.url, partial(_bad_items, merchant), every=BATCH_SECONDS)
-
-
-def _bad_items(merchant: Merchant, _: int) -> bytes:
-    return merchant.write("POST", "/orders/batch", [{"items": [{"q": 1}] * 200}] * 500)
+    request = merchant.write("POST", "/orders/batch", [{"items": [{"q": 1}] * 200}] * 500)
+    return Requests(merchant.url, partial(_same, request), every=BATCH_SECONDS)
 
 
 def international_domains(_: Account, merchant: Merchant) -> Load:

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import psycopg
 import sqlalchemy as sa
@@ -46,6 +46,10 @@ class Rows(NamedTuple):
     last: int
     every: float
     """Seconds between two consumers of an environment."""
+
+    def prepared(self, seconds: float) -> Self:
+        del seconds
+        return self
 
     def run(self, seconds: float) -> Counter[str]:
         starts = [self.first + (self.last + 1 - self.first) * part // SLICES for part in range(SLICES + 1)]

@@ -35,6 +35,9 @@ VICTIMS_CONSUMERS, ENVIRONMENTS = 5_000, 1_100
 DESCRIPTORS = 300
 ADDRESS_LIMIT = {"LIMIT_UNAUTHORIZED": "60"}
 """The default, because services of tests have no limit for requests without a valid key."""
+LOWEST_PRIORITY = 19
+"""The niceness of the attack's process: the client of an attack has processors of its own, and does not slow down the
+service's."""
 LIMIT = 2
 """The most that the victim's p50 and p95 may grow."""
 NOTHING_WAITS = sa.text("SELECT NOT EXISTS (SELECT FROM outbox)")
@@ -88,10 +91,11 @@ def _measured(bench: Bench, names: Sequence[str]) -> Iterator[Measured]:
     with (
         running(bench.shop, bench.folder / "neighbours") as service,
         new_account(service, limits=NO_LIMITS) as account,
-        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(1, get_context("spawn")) as victims_process,
+        ProcessPoolExecutor(1, get_context("spawn"), os.nice, (LOWEST_PRIORITY,)) as attackers_process,
     ):
         create_consumers(account, VICTIMS_CONSUMERS)
-        neighbourhood = Neighbourhood(service, Merchant(service.url, key(account)), pool)
+        neighbourhood = Neighbourhood(service, Merchant(service.url, key(account)), victims_process, attackers_process)
         neighbourhood.calm()
         neighbourhood.quiet()  # warm-up
         quiet = neighbourhood.quiet()
@@ -120,21 +124,22 @@ def running(shop: Shop, folder: Path) -> Iterator[Service]:
 class Neighbourhood(NamedTuple):
     service: Service
     victim: Merchant
-    pool: Executor
-    """Two processes: one for the victim, and one for the attack."""
+    victims_process: Executor
+    attackers_process: Executor
 
     def quiet(self) -> list[Answer]:
-        return self.pool.submit(steady, self.victim, QUIET_SECONDS).result()
+        return self.victims_process.submit(steady, self.victim, QUIET_SECONDS).result()
 
     def attacked(self, name: str) -> tuple[list[Answer], Counter[str]]:
         """Return the victim's answers beside an attack, and the outcomes of the attack."""
         with new_account(self.service, limits=LIMITS) as account:
-            load = ATTACKS[name].prepare(account, Merchant(self.service.url, key(account)))
+            seconds = START_SECONDS + ATTACK_SECONDS
+            load = ATTACKS[name].prepare(account, Merchant(self.service.url, key(account))).prepared(seconds)
             self.calm()
             progress(f"attack {name}")
-            outcomes = self.pool.submit(load.run, START_SECONDS + ATTACK_SECONDS)
+            outcomes = self.attackers_process.submit(load.run, seconds)
             time.sleep(START_SECONDS)
-            answers = self.pool.submit(steady, self.victim, ATTACK_SECONDS)
+            answers = self.victims_process.submit(steady, self.victim, ATTACK_SECONDS)
             return answers.result(), outcomes.result()
 
     def calm(self) -> None:
