@@ -19,6 +19,9 @@ from api.scopes import authorize_fields
 from api.turns import Turns
 from api.validation import Checker, Input
 
+WAITING_BYTES = 32 * 1024
+"""A larger body waits for its first turn too."""
+
 
 async def payload(request: AnyRequest) -> Any:
     """Read the body.
@@ -34,16 +37,17 @@ async def payload(request: AnyRequest) -> Any:
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json")
     turns: Turns = request.app.state.turns
+    waits = len(body) > WAITING_BYTES
     draft, checker = get_origin(declared := _declared_type(request, "payload")), Checker(requester_of(request))
     options = options_of(request.route_handler)
     if draft is BatchDraft:
         assert options.batch_key, "a route with a batch names its key"
-        items = await turns.run(checker.check_batch(body, options.batch_key, *get_args(declared)))
+        items = await turns.run(checker.check_batch(body, options.batch_key, *get_args(declared)), waits=waits)
         _authorize_fields(request, items)
         return BatchDraft(items, checker.faults)
     struct: Any = get_args(declared)[0] if draft else declared
     steps = checker.check_ids(body, options.ids_key, struct) if options.ids_key else checker.check_body(body, struct)
-    value = await turns.run(steps)
+    value = await turns.run(steps, waits=waits)
     _authorize_fields(request, [value])
     if value is None or (checker.faults and not draft):
         raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=checker.faults)

@@ -29,10 +29,17 @@ class Turns:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
-    async def run(self, steps: Steps[T]) -> T:
-        """Do all steps, and return the result of the work."""
+    async def run(self, steps: Steps[T], *, waits: bool = False) -> T:
+        """Do all steps, and return the result of the work.
+
+        Args:
+            steps: the work.
+            waits: whether the first turn is taken in order of arrival too. Work that fits in a turn should not wait for
+                the long work of others, but a hundred such turns at once would delay every other request.
+        """
         try:
-            _take_turn(steps)
+            if not waits:
+                _take_turn(steps)
             while True:
                 async with self._lock:
                     for _ in range(PASSES):

@@ -32,7 +32,7 @@ UPDATE = sa.text(f"""
 DELETE = sa.text(f"UPDATE audiences a SET deleted_at = present() WHERE {VISIBLE} AND a.id = :id")
 
 LOCK_CONSUMERS = sa.text(f"""
-    SELECT id FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)
+    SELECT id FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(CAST(:ids AS text[]))
     ORDER BY id FOR NO KEY UPDATE""")
 LOCK_RULES = sa.text("SELECT pg_advisory_xact_lock(:lock, :environment_id)").bindparams(lock=0x72756C65)
 """Serialises changes of an environment's rules, so that parallel requests cannot pass the limits together."""
@@ -48,14 +48,16 @@ NEW = sa.text("""
 LEFT_OUT = sa.text("""
     SELECT consumer_id FROM audience_members
     WHERE audience_id = :id AND consumer_id NOT IN (SELECT unnest(CAST(:ids AS text[])))""")
-MEMBERS_AMONG = sa.text("SELECT consumer_id FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:ids)")
+MEMBERS_AMONG = sa.text("""
+    SELECT consumer_id FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(CAST(:ids AS text[]))""")
 UNKNOWN = sa.text(f"""
     SELECT sent.id FROM unnest(CAST(:ids AS text[])) AS sent (id) WHERE NOT EXISTS (
         SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = sent.id)""")
 ADD = sa.text("""
     INSERT INTO audience_members (environment_id, audience_id, consumer_id)
     SELECT :environment_id, :id, m.id FROM unnest(CAST(:ids AS text[])) AS m (id) ON CONFLICT DO NOTHING""")
-REMOVE = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:ids)")
+REMOVE = sa.text("""
+    DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(CAST(:ids AS text[]))""")
 
 
 class RuleLimits(NamedTuple):
@@ -234,7 +236,7 @@ def _ids_of(members: Members) -> list[str]:
 
 async def _lock_consumers(connection: AsyncConnection, caller: Caller, ids: Iterable[str]) -> set[str]:
     """Lock consumers, and return those that exist."""
-    return await _select_ids(connection, LOCK_CONSUMERS, environment_id=caller.environment_id, ids=list(ids))
+    return await _select_ids(connection, LOCK_CONSUMERS, environment_id=caller.environment_id, ids=ids)
 
 
 def _refuse_unknown(members: Members, ids: Collection[str], unknown: Collection[str]) -> None:
@@ -248,16 +250,26 @@ def _refuse_unknown(members: Members, ids: Collection[str], unknown: Collection[
 
 
 async def _add(connection: AsyncConnection, caller: Caller, audience_id: str, ids: Iterable[str]) -> int:
-    values = {"environment_id": caller.environment_id, "id": audience_id, "ids": list(ids)}
+    values = {"environment_id": caller.environment_id, "id": audience_id, "ids": _array(ids)}
     return (await connection.execute(ADD, values)).rowcount
 
 
 async def _remove(connection: AsyncConnection, audience_id: str, ids: Iterable[str]) -> int:
-    return (await connection.execute(REMOVE, {"id": audience_id, "ids": list(ids)})).rowcount
+    return (await connection.execute(REMOVE, {"id": audience_id, "ids": _array(ids)})).rowcount
 
 
-async def _select_ids(connection: AsyncConnection, statement: sa.TextClause, **values: object) -> set[str]:
-    return set((await connection.execute(statement, values)).scalars())
+async def _select_ids(
+    connection: AsyncConnection, statement: sa.TextClause, *, ids: Iterable[str], **values: object
+) -> set[str]:
+    return set((await connection.execute(statement, values | {"ids": _array(ids)})).scalars())
+
+
+def _array(ids: Iterable[str]) -> str:
+    """Return PostgreSQL's text form of an array of ids, which need no quotes.
+
+    The driver escapes each element of a list: 10,000 ids would keep the event loop for 20 ms.
+    """
+    return f"{{{','.join(ids)}}}"
 
 
 async def _find(connection: AsyncConnection, statement: sa.TextClause, caller: Caller, audience_id: str) -> sa.Row[Any]:

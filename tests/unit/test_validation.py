@@ -74,7 +74,8 @@ def test_large_body_gives_turns_to_other_requests(
     assert (len(checker.faults.listed), checker.faults.count) == (min(faults, MAX_FAULTS), faults)
 
 
-def test_large_bodies_take_a_single_turn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_large_bodies_take_a_single_turn_at_a_time(monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
     """Ten large requests delay a further request no longer than one of them does."""
     monkeypatch.setattr(turns, "TURN_SECONDS", 0)
     order: list[str] = []
@@ -85,19 +86,19 @@ def test_large_bodies_take_a_single_turn_at_a_time(monkeypatch: pytest.MonkeyPat
             yield
 
     async def other() -> None:
-        for _ in range(8):
+        for _ in range(10):
             await asyncio.sleep(0)
             order.append("other")
 
     async def all_of_them() -> None:
         shared = Turns()
-        await asyncio.gather(*(shared.run(steps(name)) for name in "abc"), other())
+        await asyncio.gather(*(shared.run(steps(name), waits=waits) for name in "abc"), other())
 
     asyncio.run(all_of_them())
-    # The first turn of each waits for no other, because most requests need a single turn.
     letters = "".join(name[0] for name in order)
-    assert letters.startswith("abc")
-    assert not re.search("[abc]{2}", letters[4 : letters.rindex("o")])
+    # The first turn of a small body waits for no other, because most requests need a single turn.
+    assert letters.startswith("abc") != waits
+    assert not re.search("[abc]{2}", letters[0 if waits else 4 : letters.rindex("o")])
 
 
 def test_item_larger_than_a_single_object_is_a_fault() -> None:
