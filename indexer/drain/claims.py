@@ -1,7 +1,7 @@
 """Statements of the drain: claim outbox rows, read consumers, delete rows of indexed changes, record failures."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -11,8 +11,10 @@ from infra.database.floors import (
     REFUSED,
     USE_INDEX_ORDER,
     WAITING,
+    all_waiting,
     first_waiting,
     floor,
+    is_near,
     rows_of_consumer,
     rows_of_environment,
 )
@@ -100,6 +102,11 @@ class Generation(NamedTuple):
         return self.state != "filling"
 
 
+# All waiting environments, or NULL if they are too many rows to read.
+NEAR_ENVIRONMENTS = sa.text(f"""
+    SELECT CASE WHEN {is_near(":lane")} THEN ARRAY(
+        SELECT environment_id FROM ({all_waiting("environment_id", ":lane")}) AS waiting
+        GROUP BY environment_id) END""")
 # A loose index scan: one step for each environment, regardless of the number of rows. The index is the set of waiting
 # environments, and a claim walks through a part of the set, page by page: from `:low` up to the highest environment,
 # then from `:wrapped_low` up to `:high`.
@@ -212,16 +219,28 @@ def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0
 def _pages(connection: sa.Connection, lane: str, after: int, rows: int) -> Iterator[list[int]]:
     """Yield the waiting environments from the first above `after` up to `after` itself, in pages that grow."""
     low, wrapped_low, size = after, 0, min(FIRST_PAGE, rows)
+    near = connection.execute(NEAR_ENVIRONMENTS, {"lane": lane}).scalar_one()
+    if near is not None:
+        near = _in_turn(near, after)
+        while near:
+            yield near[:size]
+            near, size = near[size:], 2 * size
+        return
     while True:
         values = {"low": low, "highest": HIGHEST_ID, "wrapped_low": wrapped_low, "high": after}
         numbers = connection.execute(ENVIRONMENTS, values | {"lane": lane, "environments": size}).scalars()
-        page = sorted(numbers, key=lambda number: (number <= after, number))
+        page = _in_turn(numbers, after)
         if page:
             yield page
         if len(page) < size:
             return
         low, wrapped_low = (page[-1], 0) if page[-1] > after else (HIGHEST_ID, page[-1])
         size = min(2 * size, rows)
+
+
+def _in_turn(environments: Iterable[int], after: int) -> list[int]:
+    """Return environments in the order of their turns: first the environments above `after`."""
+    return sorted(environments, key=lambda number: (number <= after, number))
 
 
 def _claim_shares(

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 WAITING = "parked_at IS NULL AND retry_at IS NULL"
 REFUSED = "(parked_at IS NOT NULL OR retry_at IS NOT NULL)"
 """As in the indexes of the migration 0018, so that the planner uses them."""
+NEAR = 10_000
+"""Numbers behind a floor that a scan may pass: about 2 ms."""
 
 
 def floor(lane: str) -> str:
@@ -29,6 +31,21 @@ def first_waiting(columns: str, lane: str) -> str:
     return f"""
         SELECT {columns} FROM outbox
         WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)} ORDER BY seq LIMIT 1"""
+
+
+def is_near(lane: str) -> str:
+    """Return an SQL condition: at most `NEAR` numbers were taken since the floor of a lane.
+
+    Then a scan of all rows from the floor on costs less than a walk from environment to environment. The walk passes
+    each environment that has deleted rows.
+    """
+    return f"(SELECT coalesce(pg_sequence_last_value('outbox_seq_seq'), 0) - {floor(lane)} < {NEAR})"
+
+
+def all_waiting(columns: str, lane: str) -> str:
+    """Return a query for columns of all waiting rows of a lane, the longest waiting first."""
+    return f"""
+        SELECT {columns} FROM outbox WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)} ORDER BY seq"""
 
 
 def rows_of_consumer(consumer_id: str, lane: str, seq: str) -> str:

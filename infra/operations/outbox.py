@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from infra.database.floors import USE_INDEX_ORDER, WAITING, floor
+from infra.database.floors import USE_INDEX_ORDER, WAITING, all_waiting, floor, is_near
 
 LANES = ("live", "bulk")
 COUNT_LIMIT = 100_000
@@ -19,7 +19,7 @@ COUNT_LIMIT = 100_000
 def _oldest(lane: str) -> str:
     """Return a query for the time of the oldest change of a lane that is not parked.
 
-    The query takes one step for each environment, regardless of the number of rows.
+    With many rows behind the floor, the query takes one step for each environment, regardless of the number of rows.
     """
     return f"""
         WITH RECURSIVE heads AS (
@@ -33,7 +33,10 @@ def _oldest(lane: str) -> str:
         retried AS (
             SELECT created_at FROM outbox WHERE lane = {lane} AND parked_at IS NULL AND retry_at IS NOT NULL
             ORDER BY retry_at LIMIT {COUNT_LIMIT})
-        SELECT least((SELECT min(created_at) FROM heads), (SELECT min(created_at) FROM retried))"""
+        SELECT least(
+            CASE WHEN {is_near(lane)} THEN (SELECT min(created_at) FROM ({all_waiting("created_at", lane)}) AS waiting)
+                ELSE (SELECT min(created_at) FROM heads) END,
+            (SELECT min(created_at) FROM retried))"""
 
 
 # The statement contains the names of the lanes, so the planner can estimate the rows of each lane. Parked rows are read
@@ -41,9 +44,10 @@ def _oldest(lane: str) -> str:
 def _backlog_of(lane: str) -> str:
     return f"""
         SELECT {lane} AS lane,
-            (SELECT count(*) FROM (
-                SELECT FROM outbox WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)}
-                ORDER BY environment_id, seq LIMIT :count_limit) AS waiting)
+            CASE WHEN {is_near(lane)} THEN (SELECT count(*) FROM ({all_waiting("", lane)}) AS waiting)
+                ELSE (SELECT count(*) FROM (
+                    SELECT FROM outbox WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)}
+                    ORDER BY environment_id, seq LIMIT :count_limit) AS waiting) END
             + (SELECT count(*) FROM (
                 SELECT FROM outbox WHERE lane = {lane} AND parked_at IS NULL AND retry_at IS NOT NULL
                 LIMIT :count_limit) AS retried) AS waiting,

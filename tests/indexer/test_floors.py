@@ -164,6 +164,7 @@ STATEMENTS: dict[str, tuple[sa.TextClause, dict[str, Any]]] = {
         claims.ENVIRONMENTS,
         {"low": 0, "highest": claims.HIGHEST_ID, "wrapped_low": 0, "high": 0, "lane": "live", "environments": 64},
     ),
+    "near environments": (claims.NEAR_ENVIRONMENTS, {"lane": "live"}),
     "claim": (claims.CLAIM, {"environments": [1, 2], "after": [0, 0], "lane": "live", "share": 10, "rows": 20}),
     "retries": (claims.RELEASE_RETRIES, {"lane": "live", "rows": 1000}),
     "longest waiting": (claims.LONGEST_WAITING, {"lane": "live"}),
@@ -191,3 +192,25 @@ def test_scan_does_not_walk_through_deleted_rows(held: Pipeline, name: str) -> N
         connection.rollback()
     per_consumer = 20 * len(CONSUMERS) if name == "delete indexed" else 0
     assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < DEAD // 40 + per_consumer
+
+
+BLOCKS = """
+    SELECT sum(pg_stat_get_xact_blocks_fetched(c)) FROM unnest(ARRAY[
+        CAST('outbox' AS regclass), CAST('outbox_claim' AS regclass), CAST('outbox_pkey' AS regclass)]) AS c"""
+
+
+def test_claim_and_backlog_pass_no_environment_with_deleted_rows(pipeline: Pipeline) -> None:
+    engine = pipeline.database.engine
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as snapshot:
+        snapshot.execute(sa.text("SELECT FROM outbox"))
+        pipeline.fill_outbox(lane="live", first=1, last=DEAD, each=1)
+        pipeline.run("DELETE FROM outbox")
+        move(pipeline, Floors())
+        pipeline.fill_outbox(lane="live", first=DEAD, last=DEAD + 1, each=10)
+        for read in (lambda connection: claims.claim(connection, "live"), outbox.backlog):
+            with engine.connect() as connection:
+                connection.execute(USE_INDEX_ORDER)
+                before = connection.execute(sa.text(BLOCKS)).scalar_one()
+                read(connection)
+                assert connection.execute(sa.text(BLOCKS)).scalar_one() - before < DEAD // 40
+                connection.rollback()
