@@ -6,11 +6,18 @@ from typing import Annotated
 import typer
 
 from infra.cli.output import Json, print_json
-from infra.doctor import checks, connections, nodes, ownership, releases, shards
+from infra.doctor import checks, connections, floors, nodes, ownership, releases, shards
 from infra.doctor.checks import Check, Result
 from infra.settings import load
 
-ALL: tuple[Check, ...] = (*connections.CHECKS, *ownership.CHECKS, *releases.CHECKS, *nodes.CHECKS, *shards.CHECKS)
+ALL: tuple[Check, ...] = (
+    *connections.CHECKS,
+    *ownership.CHECKS,
+    *releases.CHECKS,
+    *floors.CHECKS,
+    *nodes.CHECKS,
+    *shards.CHECKS,
+)
 """The checks of all modules, in the order of the output."""
 
 Only = Annotated[str | None, typer.Option(metavar="CHECK", help="Only checks whose name begins so, for example nodes.")]

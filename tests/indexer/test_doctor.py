@@ -5,6 +5,8 @@ import json
 import pytest
 import sqlalchemy as sa
 
+from indexer.floors import Floors
+from infra.doctor import floors as doctor_floors
 from tests.cli import ConsumersCommand, consumers_command
 from tests.indexer.proxy import Proxy
 from tests.service import Database
@@ -91,6 +93,30 @@ def test_doctor_finds_another_number_of_shards(
     monkeypatch.setenv("INDEX_SHARDS", "5")
     name = f"{quiet.settings.index_prefix}-000001"
     assert problems(consumers, "shards.number") == [f"{name} has 1 shards, and INDEX_SHARDS is 5"]
+
+
+def test_doctor_finds_a_floor_that_does_not_move(
+    consumers: ConsumersCommand, quiet: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_floors, "SECONDS", 0)
+    assert problems(consumers, "floors") == []
+    change = sa.text("DELETE FROM outbox WHERE false")
+    with quiet.engine.connect() as writer:
+        writer.execute(change)
+        with quiet.engine.begin() as connection:
+            connection.execute(sa.text("SELECT setval('outbox_seq_seq', 1000000)"))
+        [live, bulk] = problems(consumers, "floors")
+        pid = writer.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+    for lane, problem in (("live", live), ("bulk", bulk)):
+        assert problem.startswith(f"The floor of the lane {lane} is 1,000,001 numbers below its first waiting row")
+        assert f"process {pid}" in problem
+    [result] = json.loads(consumers("doctor", "--only", "floors", "--json").out)
+    assert "Start beat" in result["findings"][0]["advice"]
+    with quiet.engine.begin() as connection:
+        floors = Floors()
+        for _ in range(3):
+            floors.move(connection)
+    assert problems(consumers, "floors") == []
 
 
 def test_doctor_refuses_an_unknown_check(consumers: ConsumersCommand) -> None:
