@@ -39,6 +39,8 @@ ENCODING, GZIP = "Content-Encoding", "gzip"
 """A compressed body is stored with this header, as the release before this one answers with both unchanged."""
 COMPRESSED_BYTES = 2 * 1024
 """Shorter bodies are stored as they are."""
+SESSIONS, ANSWERS_OF_A_ROW = 64, 32
+"""An environment's bytes of a day are counted in a row for each session, and in a new row after so many answers."""
 THREAD_BYTES = 64 * 1024
 """Longer bodies are compressed, and hashed, in a thread, because the event loop serves all clients."""
 
@@ -77,15 +79,28 @@ def _statements(table: str, owner: str, store: str) -> Statements:
     )
 
 
-# Each session counts in a row of its own, so that the requests of an environment do not wait for each other.
+# Each session counts in rows of its own, so that the requests of an environment do not wait for each other. A row
+# counts `ANSWERS_OF_A_ROW` answers, and the next row begins with the sum, so only the last row of a session is read. A
+# held snapshot keeps all versions of a row, and each request would walk through them.
 STORE_OF_ENVIRONMENT = f"""
-    WITH today AS (SELECT CAST(now() AT TIME ZONE 'UTC' AS date) AS day), counted AS (
-        INSERT INTO idempotency_bytes AS b (environment_id, day, session, bytes)
-        SELECT :owner, day, pg_backend_pid() % 64, octet_length(:body) FROM today
+    WITH today AS (SELECT CAST(now() AT TIME ZONE 'UTC' AS date) AS day, pg_backend_pid() % {SESSIONS} AS session),
+    last AS (
+        SELECT c.part, c.answers >= {ANSWERS_OF_A_ROW} AS is_full, c.bytes_before + c.bytes AS bytes
+        FROM today t JOIN idempotency_counts c ON (c.environment_id, c.day, c.session) = (:owner, t.day, t.session)
+        ORDER BY c.part DESC LIMIT 1 FOR UPDATE OF c),
+    counted AS (
+        INSERT INTO idempotency_counts AS c (environment_id, day, session, part, bytes_before, bytes, answers)
+        SELECT :owner, day, session, coalesce(part + CAST(is_full AS int), 0),
+            CASE WHEN is_full THEN bytes ELSE 0 END, octet_length(:body), 1
+        FROM today LEFT JOIN last ON true
         WHERE CAST(:max_bytes AS bigint) = 0 OR CAST(:max_bytes AS bigint) >= octet_length(:body) + (
-            SELECT coalesce(sum(u.bytes), 0) FROM idempotency_bytes u
-            WHERE u.environment_id = :owner AND u.day = today.day)
-        ON CONFLICT (environment_id, day, session) DO UPDATE SET bytes = b.bytes + excluded.bytes
+            SELECT coalesce(sum(l.bytes), 0)
+            FROM generate_series(0, {SESSIONS - 1}) AS s (session) CROSS JOIN LATERAL (
+                SELECT bytes_before + bytes AS bytes FROM idempotency_counts c
+                WHERE (c.environment_id, c.day, c.session) = (:owner, today.day, s.session)
+                ORDER BY part DESC LIMIT 1) l)
+        ON CONFLICT (environment_id, day, session, part)
+            DO UPDATE SET bytes = c.bytes + excluded.bytes, answers = c.answers + 1
         RETURNING true)
     UPDATE idempotency_keys SET epoch = :epoch, lsn = :lsn, (status, headers, body, consumer_ids) = (
         SELECT :status, CAST(:headers AS jsonb), CAST(:body AS bytea), CAST(:consumer_ids AS text[]) FROM counted

@@ -36,8 +36,15 @@ DELETE_EXPIRED_KEYS = [
         SELECT count(*) AS keys, max(created_at) AS last FROM deleted""")
     for table, owner in (("idempotency_keys", "environment_id"), ("operator_idempotency_keys", "operator_key_id"))
 ]
-# The rows of a day are few: one for each session that stored an answer for an environment.
-DELETE_OLD_BYTES = sa.text("DELETE FROM idempotency_bytes WHERE day < CAST(now() AT TIME ZONE 'UTC' AS date)")
+OLD_BYTES = 100_000
+"""Maximum of counts of bytes deleted in a call. A count has up to 32 keys."""
+# The table `idempotency_bytes` is of the release before.
+DELETE_OLD_BYTES = [
+    sa.text(f"""
+        DELETE FROM {table} WHERE ctid = ANY (ARRAY (
+            SELECT ctid FROM {table} WHERE day < CAST(now() AT TIME ZONE 'UTC' AS date) LIMIT {OLD_BYTES}))""")
+    for table in ("idempotency_counts", "idempotency_bytes")
+]
 USE_BULK_LANE = sa.text("SELECT set_config('consumers.lane', 'bulk', true)")
 DELETED_AUDIENCE = sa.text("""
     SELECT id FROM audiences WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1 FOR UPDATE SKIP LOCKED""")
@@ -61,7 +68,8 @@ def delete_expired_keys(engine: sa.Engine) -> int:
         The number of deleted keys.
     """
     with engine.begin() as connection:
-        connection.execute(DELETE_OLD_BYTES)
+        for delete in DELETE_OLD_BYTES:
+            connection.execute(delete)
     return sum(_delete_keys(engine, statement) for statement in DELETE_EXPIRED_KEYS)
 
 

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from infra.operations.counters import DELAY_BOUNDS, ENDED_WORKERS
+from infra.operations.counters import DELAY_BOUNDS, ENDED_WORKERS, PART
 
 MICROSECONDS = tuple(round(bound * 1_000_000) for bound in DELAY_BOUNDS)
 HOST = socket.gethostname()
+ROUNDS_OF_A_ROW = 200
+"""Rounds a session counts in a row. Each round leaves a dead version of the row, which a held snapshot keeps."""
 
 ADD_COUNTS = """
     rounds = t.rounds + excluded.rounds, changes = t.changes + excluded.changes,
@@ -25,7 +27,7 @@ ADD_COUNTS = """
         FROM unnest(t.delay_buckets, excluded.delay_buckets) WITH ORDINALITY AS u (stored, added, bound)
         ORDER BY u.bound),
     updated_at = greatest(t.updated_at, excluded.updated_at)"""
-# Each session has its own row and a single transaction at a time, so sessions never wait for each other here.
+# Each session has its own rows and a single transaction at a time, so sessions never wait for each other here.
 RECORD = sa.text(f"""
     INSERT INTO indexer_counters AS t
         (worker, lane, rounds, changes, documents, conflicts, failures, delay_microseconds, delay_buckets)
@@ -75,7 +77,8 @@ def record(connection: sa.Connection, lane: str, round_counts: RoundCounts) -> N
         "conflicts": round_counts.conflicts,
         "failures": round_counts.failures,
     }
-    process, zeros = f"{HOST}:{os.getpid()}", dict.fromkeys(counts, 0)
+    connection.info["rounds"] = number = connection.info.get("rounds", -1) + 1
+    process, zeros = f"{HOST}:{os.getpid()}{PART}{number // ROUNDS_OF_A_ROW}", dict.fromkeys(counts, 0)
     rows = [
         {
             "process": process,

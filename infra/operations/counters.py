@@ -1,6 +1,7 @@
 """Counters of the indexer, summed over all processes. The writer is `indexer/drain/counters.py`.
 
-Each session of a worker has a row for each lane. The numbers in a row never decrease, so the sums never decrease.
+Each session of a worker has a row for each lane, and begins another row after some rounds. The numbers in a row never
+decrease, so the sums never decrease.
 """
 
 from datetime import datetime
@@ -14,6 +15,8 @@ DELAY_BOUNDS = (0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 3
 """Upper bounds of the histogram of delays, in seconds. New bounds need a migration."""
 ENDED_WORKERS = "ended"
 """Worker name in the row with the counts of all ended sessions of a lane."""
+PART = "#"
+"""Stands in the name of a worker before the number of the session's row."""
 MAX_WORKERS = 20
 """Maximum of sessions listed in the status."""
 
@@ -29,9 +32,10 @@ TOTALS = sa.text("""
             coalesce(sum(failures), 0)::bigint AS failures,
             coalesce(sum(delay_microseconds), 0) / 1000000::float8 AS delay_seconds, max(updated_at) AS updated_at
         FROM indexer_counters c WHERE c.lane = l.lane) t""")
-BY_WORKER = sa.text("""
-    SELECT worker, lane, rounds, changes, updated_at FROM indexer_counters WHERE worker <> :ended
-    ORDER BY updated_at DESC LIMIT :rows""")
+BY_WORKER = sa.text(f"""
+    SELECT regexp_replace(worker, '{PART}[0-9]+', '') AS worker, lane, sum(rounds)::bigint AS rounds,
+        sum(changes)::bigint AS changes, max(updated_at) AS updated_at
+    FROM indexer_counters WHERE worker <> :ended GROUP BY 1, 2 ORDER BY 5 DESC LIMIT :rows""")
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -57,7 +61,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A session of a draining process, listed until an hour after the last round."""
+    """A session of a draining process, listed until an hour after the last round.
+
+    The numbers lack rounds of more than an hour ago, which are counted in the totals only.
+    """
 
     worker: str
     lane: str

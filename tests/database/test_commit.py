@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.util import await_only
 
+from api import idempotency
 from api.answers import Answer
 from api.auth import Caller
 from api.budget import Budget
@@ -295,7 +297,52 @@ def test_answers_beyond_the_bytes_of_a_day_are_not_stored_and_not_repeated(envir
     assert "took effect" in (third.result.message or "")
     kept = environment.rows("SELECT octet_length(body) FROM idempotency_keys WHERE environment_id = %s", environment.id)
     assert sorted(kept) == [(0,), (31,), (31,)]
-    assert environment.value("SELECT sum(bytes) FROM idempotency_bytes WHERE environment_id = %s", environment.id) == 62
-    environment.run("UPDATE idempotency_bytes SET day = day - 1 WHERE environment_id = %s", environment.id)
+    assert (
+        environment.value("SELECT sum(bytes) FROM idempotency_counts WHERE environment_id = %s", environment.id) == 62
+    )
+    environment.run("UPDATE idempotency_counts SET day = day - 1 WHERE environment_id = %s", environment.id)
     results = [write(environment, request=keyed("d"), max_stored_bytes=70).result for _ in range(2)]
     assert results == [stored_ids(environment)[-1]] * 2
+
+
+def stored_under(environment: Environment, keys: Sequence[str], max_bytes: int = 0) -> list[int]:
+    """Store an answer of three bytes under each key, all in a single session; return the statuses."""
+    # All sessions count in the same rows, as the sessions of processes with equal numbers do.
+    store = sa.text(idempotency.OF_ENVIRONMENT.store.text.replace(f"pg_backend_pid() % {idempotency.SESSIONS}", "7"))
+    engine = sa.create_engine(sqlalchemy_url(environment.url))
+    with engine.connect() as connection:
+        for key in keys:
+            values: dict[str, Any] = {"owner": environment.id, "key": key, "fingerprint": b""}
+            assert connection.execute(idempotency.OF_ENVIRONMENT.claim, values).one()
+            answer = {"status": 201, "headers": "{}", "body": b"abc", "consumer_ids": None, "epoch": None, "lsn": None}
+            assert connection.execute(store, values | answer | {"max_bytes": max_bytes}).rowcount == 1
+            connection.commit()
+    engine.dispose()
+    statuses = "SELECT status FROM idempotency_keys WHERE environment_id = %s AND key = ANY(%s) ORDER BY created_at"
+    return [status for (status,) in environment.rows(statuses, environment.id, list(keys))]
+
+
+COUNTS = """
+    SELECT part, bytes_before, bytes, answers FROM idempotency_counts WHERE environment_id = %s ORDER BY part"""
+
+
+def test_row_that_counts_stored_bytes_is_changed_a_few_times_only(environment: Environment) -> None:
+    """A held snapshot keeps each version of a row, and each request would read all of them."""
+    number = 2 * idempotency.ANSWERS_OF_A_ROW + 3
+    keys = [f"key {each:03}" for each in range(number)]
+    assert stored_under(environment, keys, max_bytes=3 * number) == [201] * number
+    answers = idempotency.ANSWERS_OF_A_ROW
+    rows = [(0, 0, 3 * answers, answers), (1, 3 * answers, 3 * answers, answers), (2, 6 * answers, 9, 3)]
+    assert environment.rows(COUNTS, environment.id) == rows
+    assert stored_under(environment, ["beyond"], max_bytes=3 * number + 2) == [409]
+    assert stored_under(environment, ["within"], max_bytes=3 * number + 3) == [201]
+
+
+def test_sessions_that_count_in_the_same_row_lose_no_byte(environment: Environment) -> None:
+    keys = [[f"{client}/{number}" for number in range(50)] for client in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda own: stored_under(environment, own), keys))
+    rows = environment.rows(COUNTS, environment.id)
+    assert sum(answers for *_, answers in rows) == 200
+    _, before, own, _ = rows[-1]
+    assert before + own == 600

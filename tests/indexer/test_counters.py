@@ -211,3 +211,17 @@ def test_concurrent_folding_loses_no_count(pipeline: Pipeline) -> None:
     assert folded > 0
     assert counts(lane_totals(pipeline)) == (100, 100, 100, 0, 0)
     assert sum(lane_totals(pipeline).delay_buckets) == 100
+
+
+def test_row_of_a_session_is_changed_a_few_times_only(pipeline: Pipeline) -> None:
+    """A held snapshot keeps each version of a row, and each round would read all of them."""
+    number = 2 * counters.ROUNDS_OF_A_ROW + 5
+    with pipeline.database.engine.connect() as connection:
+        for _ in range(number):
+            with connection.begin():
+                counters.record(connection, "live", counters.RoundCounts(1, 0, 0, {"live": [1, 2]}))
+        rounds = sorted(rounds for (rounds,) in pipeline.run("SELECT rounds FROM indexer_counters"))
+        assert rounds == [5, counters.ROUNDS_OF_A_ROW, counters.ROUNDS_OF_A_ROW]
+        [worker] = workers(connection)
+    assert (worker.rounds, worker.changes) == (number, 2 * number)
+    assert counts(lane_totals(pipeline)) == (number, 2 * number, number, 0, 0)
