@@ -1,9 +1,10 @@
 """Run the benchmarks on separate servers: `python -m tests.bench`, or `make bench`.
 
 Variables: `SIZE=1000000` sets the number of consumers (default 100,000), `ONLY=reads,writes` selects parts,
-`CASES=deep` selects cases of `reads` by a part of their name, and `ATTACK=typos,members` selects attacks of
-`neighbours`. The report is Markdown, printed at the end, and written to `.local/bench/` after each table. A failed part
-is noted in the report and does not stop the other parts; the exit code is then 1.
+`CASES=deep` selects cases of `reads` by a part of their name, `ATTACK=typos,members` selects attacks of `neighbours`,
+and `DEAD=7000000` sets the number of deleted outbox rows of `held`. The report is Markdown, printed at the end, and
+written to `.local/bench/` after each table. A failed part is noted in the report and does not stop the other parts; the
+exit code is then 1.
 """
 
 import os
@@ -25,6 +26,7 @@ from tests.bench import (
     fairness,
     freshness,
     growth,
+    held,
     machine,
     neighbours,
     pgsync,
@@ -54,11 +56,12 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "neighbours": neighbours.measure,
     "stalls": stalls.measure,
     "pgsync": pgsync.measure,
+    "held": held.measure,
     "relevance": lambda bench: add_output(bench, relevance.main),
 }
 
-ON_REQUEST = {"relevance"}
-"""Parts that run only if named in ONLY, because they do not measure speed."""
+ON_REQUEST = {"relevance", "held"}
+"""Parts that run only if named in ONLY: the first does not measure speed, and the second fills the disk."""
 
 
 def main() -> int:
