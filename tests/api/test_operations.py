@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.index import naming
 from infra.local.servers import LocalServers
 from tests.api.freshness import run_sql
 from tests.api.resources import stored_version
@@ -123,7 +124,8 @@ def test_document_of_a_foreign_environment_is_not_searchable(account: Account) -
     index, search = f"{account.database.settings.index_prefix}-0*", account.database.search
     [document] = search.search(index=index, body={"query": {"ids": {"values": [consumer]}}})["hits"]["hits"]
     foreign = {"doc": {"environmentId": str(account.test_environment)}}
-    search.update(index=document["_index"], id=consumer, body=foreign, params={"refresh": "true"})
+    params: dict[str, Any] = {"routing": naming.routing(account.live_environment), "refresh": "true"}
+    search.update(index=document["_index"], id=consumer, body=foreign, params=params)
     assert state_of(account.operator, consumer)["isSearchable"] is False
 
 

@@ -105,7 +105,8 @@ class Histories(RuleBasedStateMachine):
         if self.ids:
             consumer = self.ids[index % len(self.ids)]
             with suppress(NotFoundError):
-                hit = self.pipeline.database.search.get(index=self.pipeline.index_name, id=consumer)
+                params = {"routing": self.pipeline.routing}
+                hit = self.pipeline.database.search.get(index=self.pipeline.index_name, id=consumer, params=params)
                 self.late_documents.append(LateDocument(consumer, hit["_version"], self.pipeline.source(consumer)))
 
     @precondition(lambda self: self.late_documents)

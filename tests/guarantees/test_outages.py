@@ -91,12 +91,19 @@ def test_late_write_after_a_restart_cannot_revive_consumer(deployment: Deploymen
     deployment.account.settled()
     index = naming.index_name(deployment.account.database.settings.index_prefix, 1)
     search = deployment.account.database.search
-    old = search.get(index=index, id=consumer)
+    routing = naming.routing(deployment.account.live_environment)
+    old = search.get(index=index, id=consumer, params={"routing": routing})
     deployment.account.live.delete(f"/consumers/{consumer}").raise_for_status()
     deployment.account.settled()
     search.indices.flush(index=index)  # so that OpenSearch cannot replay the version of the delete from its log
     crash(deployment.servers.opensearch)
-    late = {"version": old["_version"], "version_type": "external_gte", "refresh": "true", "ignore": 409}
+    late = {
+        "version": old["_version"],
+        "version_type": "external_gte",
+        "refresh": "true",
+        "ignore": 409,
+        "routing": routing,
+    }
     wait_until(search.ping, what="OpenSearch")
     assert search.index(index=index, id=consumer, body=old["_source"], params=late)["status"] == 409
     assert_index_soon_equals_database(deployment.account.database)
@@ -143,9 +150,11 @@ def test_verify_and_repair_work_while_redis_is_away(deployment: Deployment) -> N
     deployment.account.settled()
     index = naming.index_name(deployment.account.database.settings.index_prefix, 1)
     everything = {"environment": f"{deployment.account.name}:live"}
+    routing = naming.routing(deployment.account.live_environment)
 
     def tamper() -> None:
-        deployment.account.database.search.delete(index=index, id=consumer, params={"refresh": "true"})
+        params: dict[str, Any] = {"routing": routing, "refresh": "true"}
+        deployment.account.database.search.delete(index=index, id=consumer, params=params)
 
     def complete_run(kind: str, listed_at: str, **parameters: Any) -> Any:
         accepted = deployment.account.operator.post(f"/ops/index/{kind}", json=parameters)

@@ -63,6 +63,7 @@ class RealHistories(RuleBasedStateMachine):
         self.service, self.servers, self.account = service, servers, account
         self.writer, self.folder = writer, folder
         self.index = naming.index_name(account.database.settings.index_prefix, 1)
+        self.routing = naming.routing(account.live_environment)
         self.ids: list[str] = []
         self.late_documents: list[LateDocument] = []
         self.has_crashed = False
@@ -134,7 +135,8 @@ class RealHistories(RuleBasedStateMachine):
     def keep_document(self, nth: int) -> None:
         """Keep the current document of a consumer, to be sent again later."""
         consumer = self._consumer(nth)
-        response: Any = self._index().get(index=self.index, id=consumer, params={"ignore": 404})
+        params = {"routing": self.routing, "ignore": 404}
+        response: Any = self._index().get(index=self.index, id=consumer, params=params)
         document = msgspec.json.decode(response, type=FetchedDocument)
         if document.found:
             self.late_documents.append(LateDocument(consumer, document.version, bytes(document.source)))
@@ -143,7 +145,12 @@ class RealHistories(RuleBasedStateMachine):
     @rule(nth=INDEXES)
     def replay(self, nth: int) -> None:
         late = self.late_documents[nth % len(self.late_documents)]
-        params = {"version": late.version, "version_type": "external_gte", "ignore": 409}
+        params = {
+            "routing": self.routing,
+            "version": late.version,
+            "version_type": "external_gte",
+            "ignore": 409,
+        }
         self._index().index(index=self.index, id=late.consumer, body=late.source, params=params)
 
     @rule()

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
 from infra import queue
+from infra.index import naming
 from tests.cli import ConsumersCommand, consumers_command
 from tests.metrics import metrics
 from tests.service import CELERY, Account, Service
@@ -30,7 +32,8 @@ def tampered(account: Account) -> str:
     account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status()
     account.settled()
     index = f"{account.database.settings.index_prefix}-000001"
-    account.database.search.delete(index=index, id=name, params={"refresh": "true"})
+    params: dict[str, Any] = {"routing": naming.routing(account.live_environment), "refresh": "true"}
+    account.database.search.delete(index=index, id=name, params=params)
     return str(name)
 
 
@@ -101,7 +104,8 @@ def test_reindex_over_http(account: Account) -> None:
     ids = [account.live.post("/consumers", json={"fullName": name}).json()["id"] for name in ("José", "Zoë")]
     account.settled()
     index = f"{account.database.settings.index_prefix}-000001"
-    account.database.search.update(index=index, id=ids[0], body={"doc": {"deleted": True}}, params={"refresh": "true"})
+    params: dict[str, Any] = {"routing": naming.routing(account.live_environment), "refresh": "true"}
+    account.database.search.update(index=index, id=ids[0], body={"doc": {"deleted": True}}, params=params)
     path, filtered = "/ops/index/reindex", {"environment": f"{account.name}:live", "filter": "fullName:~o"}
     counted = account.operator.post(path, json={**filtered, "dryRun": True})
     assert (counted.status_code, counted.json()) == (200, {"consumers": 1, "isDryRun": True})
