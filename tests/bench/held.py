@@ -32,7 +32,7 @@ from tests.waiting import wait_until
 DEAD, DEAD_ENVIRONMENTS, CONSUMERS = 1_000_000, 1_000, 200_000
 SECONDS, WARM_UP_SECONDS, STATEMENTS_SECONDS = 20.0, 3.0, 0.1
 CLIENTS, TIMEOUT_SECONDS = 64, 30.0
-RATES = {"POST until searchable": 5.0, "list": 10.0, "list with token": 5.0, "busy merchant's POST": 25.0}
+RATES = {"POST until searchable": 3.0, "list": 5.0, "list with token": 3.0, "busy merchant's POST": 10.0}
 """Requests per second."""
 LIMIT = 2
 """The most that a time may grow."""
@@ -44,8 +44,12 @@ FLOOR = sa.text("""
     SELECT coalesce(max(seq), 0) > CAST(:seq AS bigint) FROM outbox_floors WHERE lane = 'live'""")
 LAST = sa.text("SELECT coalesce(pg_sequence_last_value('outbox_seq_seq'), 0)")
 
-Times = dict[str, Figures]
-"""By kind of request, or statement."""
+
+class Measured(NamedTuple):
+    times: dict[str, Figures]
+    """By kind of request, or statement."""
+    failed: int
+    """Requests with another status than 200 or 201."""
 
 
 class Merchants(NamedTuple):
@@ -79,14 +83,15 @@ def measure(bench: Bench) -> None:
             beside = measured(shop, merchants)
         vacuum(shop)
         after = measured(shop, merchants)
+    factors = {
+        kind: beside.times[kind].median / max(before.times[kind].median, after.times[kind].median)
+        for kind in beside.times
+    }
+    each = (before, beside, after)
     rows = [
-        [
-            kind,
-            *(f"{times[kind]:.1f}" for times in (before, beside, after)),
-            f"× {factor(before, beside, after, kind):.1f}",
-        ]
-        for kind in before
+        [kind, *(f"{part.times[kind]:.1f}" for part in each), f"× {factor:.1f}"] for kind, factor in factors.items()
     ]
+    rows.append(["failed requests", *(str(part.failed) for part in each), ""])
     rates = ", ".join(f"{rate:.0f} {kind}" for kind, rate in RATES.items())
     bench.report.say(
         f"{dead:,} deleted outbox rows of {environments:,} environments, kept by a snapshot; {shop.consumers:,} stored "
@@ -94,12 +99,8 @@ def measure(bench: Bench) -> None:
         f"the rows to the slower of the others. Requests per second: {rates}."
     )
     bench.report.table(["", "before", "beside the rows", "after", "ratio"], rows)
-    slow = [kind for kind in RATES if factor(before, beside, after, kind) > LIMIT]
+    slow = [kind for kind in RATES if factors[kind] > LIMIT]
     bench.report.say(f"Target: requests at most × {LIMIT}. Not met: {', '.join(slow) or 'none'}.")
-
-
-def factor(before: Times, beside: Times, after: Times, kind: str) -> float:
-    return beside[kind].median / max(before[kind].median, after[kind].median)
 
 
 @contextmanager
@@ -120,7 +121,7 @@ def vacuum(shop: Shop) -> None:
         connection.execute("VACUUM outbox")
 
 
-def measured(shop: Shop, merchants: Merchants) -> Times:
+def measured(shop: Shop, merchants: Merchants) -> Measured:
     """Run the workers, and measure once the floor has passed the deleted rows."""
     with shop.indexing():
         shop.service.wait_for_worker()
@@ -138,10 +139,9 @@ def measured(shop: Shop, merchants: Merchants) -> Times:
             over.set()
             timing.join()
         shop.settled()
-    failed = [answer for answer in given if answer.status not in {200, 201}]
-    assert not failed, failed[:3]
     times = {kind: figures(given, kind) for kind in RATES}
-    return times | {name: _figures(values) for name, values in statements.items()}
+    times |= {name: _figures(values) for name, values in statements.items()}
+    return Measured(times, sum(answer.status not in {200, 201} for answer in given))
 
 
 def _has_passed(shop: Shop, last: int) -> bool:
