@@ -36,15 +36,19 @@ CHECKS = "cluster.fault_detection.{}_check.{}"
 PUBLISH = "cluster.publish.timeout"
 RECOMMENDED = {
     BLOCK: "all",
-    PUBLISH: "4s",
-    CHECKS.format("leader", "interval"): "500ms",
+    PUBLISH: "3500ms",
+    CHECKS.format("leader", "interval"): "250ms",
     CHECKS.format("leader", "timeout"): "500ms",
     CHECKS.format("leader", "retry_count"): "3",
-    CHECKS.format("follower", "interval"): "500ms",
-    CHECKS.format("follower", "timeout"): "1s",
+    CHECKS.format("follower", "interval"): "250ms",
+    CHECKS.format("follower", "timeout"): "800ms",
     CHECKS.format("follower", "retry_count"): "3",
 }
-"""The settings in opensearch.yml: a node gives up after 2.5 to 3 seconds, and is removed after 4 to 4.5 seconds."""
+"""The settings in opensearch.yml: a node gives up after 2 to 2.25 seconds, and is removed after 2.9 to 3.15 seconds.
+
+The publication timeout is longer than the follower checks, so a new cluster manager removes the one before right after
+its first publication. Otherwise another change may be published first, and wait for the timeout again.
+"""
 DEFAULTS = {"interval": "1s", "timeout": "10s", "retry_count": "3"}
 LONGEST_SECONDS = 10.0
 """A write waits for an unreachable copy until the node is removed."""
@@ -127,7 +131,7 @@ def period(check: str, settings: Mapping[str, str]) -> Period:
     The longest time begins right after a successful check; the shortest time begins right before a check.
 
     >>> period("leader", RECOMMENDED)
-    Period(shortest=2.5, longest=3.0)
+    Period(shortest=2.0, longest=2.25)
     """
     values = {part: settings.get(CHECKS.format(check, part), default) for part, default in DEFAULTS.items()}
     interval, retries = _seconds(values["interval"]), int(values["retry_count"])

@@ -4,6 +4,7 @@
   the request goes to the next node. Writes may be repeated, because each has a version.
 - Such a node is probed. Only a failed probe takes a node out of use, so a slow search cannot. The node is used again
   after a successful probe.
+- During a long request of the indexer all nodes are probed. The request leaves a node that a probe takes out of use.
 - While no node is in use, requests fail at once.
 
 A node that was frozen or cut off serves its old documents until it notices that the cluster went on without it:
@@ -104,14 +105,18 @@ class Nodes(Generic[AnyTransport]):
         """
         ends_at = time.monotonic() + (timeout or self._timeout)
         turn = next(self._turns) % len(self.all)
-        nodes = [node for node in (*self.all[turn:], *self.all[:turn]) if node.in_use]
-        if not nodes:
-            raise NoAnswer("N/A", "no node answers", None)
-        for left in range(len(nodes), 0, -1):
-            seconds = ends_at - time.monotonic()
-            if seconds > 0 or left == len(nodes):
+        untried = [*self.all[turn:], *self.all[:turn]]
+        is_first = True
+        # A node may be taken out of use during the attempt before.
+        while untried := [node for node in untried if node.in_use]:
+            node, seconds = untried.pop(0), ends_at - time.monotonic()
+            if seconds > 0 or is_first:
+                is_last = not any(each.in_use for each in untried)
                 # A client takes zero for no limit.
-                yield nodes[-left], max(0.001, seconds if left == 1 else min(seconds, self._attempt_seconds))
+                yield node, max(0.001, seconds if is_last else min(seconds, self._attempt_seconds))
+            is_first = False
+        if is_first:
+            raise NoAnswer("N/A", "no node answers", None)
 
     def record_probe(self, node: Node[AnyTransport], *, healthy: bool, probation_seconds: float = 0) -> None:
         """Record a probe. Without any node in use, a healthy node is used at once."""

@@ -3,14 +3,16 @@
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 from opensearchpy import AsyncTransport, Transport
 from opensearchpy.exceptions import ConnectionError as NoAnswer
-from opensearchpy.exceptions import TransportError
+from opensearchpy.exceptions import ConnectionTimeout, TransportError
 
 from infra.index.nodes import (
     PROBATION_SECONDS,
@@ -30,12 +32,19 @@ VIEW_PARAMETERS = {"local": "true", "filter_path": "version,cluster_manager_node
 LOCAL_NODE = "/_nodes/_local"
 MEMBERS = "/_cluster/state/nodes"
 MEMBERS_PARAMETERS = {"filter_path": "nodes.*.name", "cluster_manager_timeout": "1s"}
+PATIENCE_SECONDS = 1.0
+"""A longer request of a synchronous client has the nodes probed. Most requests take less time."""
+LOOK_SECONDS = 0.1
+"""Time between two looks at the result of the probes."""
 CONFIRMED = "confirmed"
 """Parameter of a request whose answer must come from a node that belongs to the cluster."""
 
 
 class SyncNodes:
-    """The transport of a synchronous client. Nodes are probed in threads, after failures and while out of use."""
+    """The transport of a synchronous client.
+
+    Nodes are probed in threads: during long requests, after failures, and while out of use.
+    """
 
     def __init__(
         self, hosts: Sequence[Mapping[str, Any]], *, timeout: float, attempt_seconds: float, **options: Any
@@ -60,7 +69,8 @@ class SyncNodes:
         failure: TransportError | None = None
         for node, seconds in self._nodes.attempts(timeout):
             try:
-                return node.transport.perform_request(method, url, dict(own), body, seconds, ignore, headers)
+                send = partial(node.transport.perform_request, method, url, dict(own), body, seconds, ignore, headers)
+                return self._answer(node, send) if len(self._nodes.all) > 1 else send()
             except TransportError as error:
                 failure = error
                 if is_node_at_fault(error):
@@ -74,6 +84,31 @@ class SyncNodes:
         for node in self._nodes.all:
             node.transport.close()
             node.prober.close()
+
+    def _answer(self, node: Node[Transport], send: Callable[[], Any]) -> Any:
+        """Send a request in a thread, and wait for the answer until a probe takes the node, but not all, out of use.
+
+        Raises:
+            ConnectionTimeout: the node is out of use, and another node is in use.
+            TransportError: the request failed.
+        """
+        answer: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(send())
+            except BaseException as error:  # noqa: BLE001 (belongs to the waiting thread)
+                answer.set_exception(error)
+
+        threading.Thread(target=run, name="request", daemon=True).start()
+        if wait([answer], PATIENCE_SECONDS).done:
+            return answer.result()
+        while not wait([answer], LOOK_SECONDS).done:
+            if not node.in_use and any(each.in_use for each in self._nodes.all):
+                raise ConnectionTimeout("TIMEOUT", f"{node.address} is out of use", None)
+            for each in self._nodes.all:
+                self._probe_soon(each)
+        return answer.result()
 
     def _probe_left_out(self) -> None:
         """Probe the nodes out of use, from time to time; without any other node at once, and wait for the results."""

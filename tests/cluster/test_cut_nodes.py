@@ -1,6 +1,7 @@
-"""Three OpenSearch nodes, each cut off or frozen for a while: no read silently lacks its write, and no write fails.
+"""Three OpenSearch nodes, each cut off or frozen for a while, and each other process frozen: no read silently lacks its
+write, and no write fails.
 
-CUT_SECONDS sets how long; the figures of each cut are printed (`-s` or `-rP`).
+CUT_SECONDS sets how long; the figures of each fault are printed (`-s` or `-rP`).
 """
 
 import os
@@ -11,12 +12,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
 import pytest
-import sqlalchemy as sa
 
 from infra.local.server import Server
 from infra.local.servers import THROWAWAY, LocalServers
+from tests.balancer import Balancer
 from tests.cluster.cutting_proxy import CLIENTS, CuttingProxies, IsCut
-from tests.cluster.token_client import TokenClient
+from tests.cluster.token_client import TokenClient, summary
 from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.opensearch_nodes import Node, pick_ports, started_nodes
 from tests.service import Account, Service, new_account, new_database
@@ -30,10 +31,20 @@ CLIENT_THREADS = 4
 HEAP = "384m"
 
 
+class DoubledService(Service):
+    """A service with two workers of the live lane and two beats, so that each may be frozen beside the other."""
+
+    COMMANDS = Service.COMMANDS | {
+        "second worker": [part.replace("live@", "live2@") for part in Service.COMMANDS["worker"]],
+        "second beat": Service.COMMANDS["beat"],
+    }
+
+
 class Cluster(NamedTuple):
     nodes: list[Node]
     proxies: CuttingProxies
     service: Service
+    balancer: Balancer
     valkey: Server
 
     @contextmanager
@@ -48,6 +59,14 @@ class Cluster(NamedTuple):
         health = self.service.database.search.cluster.health(params={"request_timeout": 5})
         return bool(health["number_of_nodes"] == len(NODES) and health["status"] == "green")
 
+    def role(self, number: int) -> str:
+        """Describe a node: cluster manager or not, and its copy of the index."""
+        cat, as_json = self.service.database.search.cat, {"format": "json"}
+        is_manager = cat.cluster_manager(params=as_json)[0]["node"] == f"node{number}"
+        copies = {row["node"]: row["prirep"] for row in cat.shards(params=as_json)}
+        copy = {"p": "primary", "r": "replica"}.get(copies.get(f"node{number}", ""), "no copy")
+        return f"manager, {copy}" if is_manager else copy
+
 
 @contextmanager
 def frozen(group: int) -> Iterator[None]:
@@ -60,6 +79,7 @@ def frozen(group: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes behind proxies, and the service with two APIs behind a balancer, two live workers and two beats."""
     with ExitStack() as stack:
         proxies = stack.enter_context(CuttingProxies())
         transports = pick_ports(len(NODES))
@@ -71,10 +91,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         environ = {"OPENSEARCH_URL": ",".join(urls)}
         servers = stack.enter_context(LocalServers(tmp_path_factory.mktemp("servers"), THROWAWAY, environ=environ))
         database = stack.enter_context(new_database(servers))
-        service = Service(database, tmp_path_factory.mktemp("service"))
-        stack.callback(service.close)
-        service.start_all(workers=2)
-        yield Cluster(nodes, proxies, service, servers.valkey)
+        services = [
+            DoubledService(each, tmp_path_factory.mktemp("service")) for each in (database, database.on_other_ports())
+        ]
+        for service in services:
+            stack.callback(service.close)
+        services[0].start_all()
+        services[0].start("second worker")
+        services[0].start("second beat")
+        services[1].start("api")
+        balancer = stack.enter_context(Balancer(*(service.database.settings.port for service in services)))
+        yield Cluster(nodes, proxies, services[0], balancer, servers.valkey)
 
 
 @pytest.fixture(scope="module")
@@ -111,36 +138,42 @@ def test_node_without_connection_loses_no_write_and_no_read(
 ) -> None:
     is_frozen = fault == "frozen"
     during = frozen(cluster.nodes[number].pid) if is_frozen else cluster.cut(CUTS[fault](number))
-    write_and_read(cluster, account, f"{number}{fault}", during)
+    wait_until(cluster.is_whole, 120, "three nodes and all copies")
+    role = cluster.role(number)
+    clients = write_and_read(cluster, account, f"{number}{fault}", during)
+    print(f"node {number} ({role}), {fault}: {summary(clients)}")  # noqa: T201 (the figures of the test)
 
 
-@pytest.mark.parametrize("part", ["worker", "background", "beat", "valkey"])
+@pytest.mark.parametrize("part", ["worker", "second worker", "background", "beat", "second beat", "valkey"])
 def test_frozen_process_loses_no_write_and_no_read(cluster: Cluster, account: Account, part: str) -> None:
     pid = cluster.valkey.pid if part == "valkey" else cluster.service.pid(part)
-    write_and_read(cluster, account, part, frozen(pid))
+    clients = write_and_read(cluster, account, part.replace(" ", ""), frozen(pid))
+    print(f"{part} frozen: {summary(clients)}")  # noqa: T201 (the figures of the test)
 
 
-def write_and_read(cluster: Cluster, account: Account, name: str, fault: AbstractContextManager[None]) -> None:
+def write_and_read(
+    cluster: Cluster, account: Account, name: str, fault: AbstractContextManager[None]
+) -> list[TokenClient]:
     """Let clients write and read, before, during and after a fault."""
     wait_until(cluster.is_whole, 120, "three nodes and all copies")
-    clients = [TokenClient(account, f"{name}{thread}") for thread in range(CLIENT_THREADS)]
+    url, authorization = f"{cluster.balancer.url}/api/v1", account.live.headers["Authorization"]
+    clients = [TokenClient(url, authorization, f"{name}{thread}") for thread in range(CLIENT_THREADS)]
     with ThreadPoolExecutor(CLIENT_THREADS) as pool:
         running = [pool.submit(client.run) for client in clients]
-        wait_until(lambda: all(client.reads > 5 for client in clients), what="reads before the fault")
-        for client in clients:
-            client.begin_fault()
-        with fault:
-            wait_until(lambda: all(client.seconds() > SECONDS for client in clients), SECONDS + 30, "the end")
-        wait_until(cluster.is_whole, 120, "the return of the node")
-        for client in clients:
-            client.stop()
+        try:
+            wait_until(lambda: all(client.reads > 5 for client in clients), what="reads before the fault")
+            for client in clients:
+                client.begin_fault()
+            with fault:
+                wait_until(lambda: all(client.seconds() > SECONDS for client in clients), SECONDS + 30, "the end")
+            wait_until(cluster.is_whole, 120, "the return of the node")
+        finally:
+            for client in clients:
+                client.stop()
         for one in running:
             one.result()
-    for client in clients:
-        print(client.summary())  # noqa: T201 (the figures of the test)
     assert [missed for client in clients for missed in client.missed] == []
     assert [failure for client in clients for failure in client.failed_writes] == []
-    with account.database.engine.connect() as connection:
-        lost = sa.text("SELECT index_name FROM generations WHERE lost_at IS NOT NULL OR state <> 'live'")
-        assert connection.execute(lost).all() == []
+    assert "index_lost" not in cluster.service.log("beat") + cluster.service.log("second beat")
     assert_index_soon_equals_database(account.database, timeout=120)
+    return clients

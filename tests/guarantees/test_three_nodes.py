@@ -75,7 +75,7 @@ def test_settings_of_nodes_that_are_cut_off_are_checked(clustered: Account) -> N
     assert {problem.node for problem in problems} == {"node0", "node1", "node2"}
     texts = " ".join(problem.problem for problem in problems if problem.node == "node0")
     assert f"{isolation.BLOCK} is write" in texts
-    assert "serves reads for up to 31.5 seconds, but is replaced after 4" in texts
+    assert "serves reads for up to 30.75 seconds, but is replaced after 2.9" in texts
 
 
 def test_killed_primary_node_loses_nothing_and_stops_nothing(

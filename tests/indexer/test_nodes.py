@@ -6,17 +6,29 @@ The nodes are proxies in front of one server, because only their connections mat
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import msgspec
 import pytest
-from opensearchpy import AsyncOpenSearch
+from litestar import Request
+from litestar.datastructures import State
+from opensearchpy import AsyncOpenSearch, OpenSearch
 from opensearchpy.exceptions import ConnectionError as NoAnswer
 
-from infra.index.client import open_reader, open_writer
-from infra.index.transports import CONFIRMED, AsyncNodes
+from api.auth import Caller
+from api.budget import Budget
+from api.consumers import reads
+from api.index_owner import IndexOwner
+from api.request import AnyRequest
+from api.search import Index
+from api.search import search as search_as_api
+from infra.database.engine import open_async_engine
+from infra.index.client import TIMEOUT_SECONDS, open_reader, open_writer
+from infra.index.transports import CONFIRMED, AsyncNodes, SyncNodes
 from infra.settings import Settings
 from tests.indexer.conftest import Pipeline
 from tests.indexer.proxy import Proxy
+from tests.seals import fixed_seal
 
 READS = 12
 
@@ -138,6 +150,38 @@ def test_confirmed_read_is_answered_by_members_of_the_cluster(
     with_reader(at(pipeline, proxies), use)
 
 
+def index_of_request(pipeline: Pipeline, client: AsyncOpenSearch, headers: Sequence[tuple[bytes, bytes]]) -> Index:
+    """Return the index for the searches of a request, as the API does."""
+    settings = pipeline.database.settings
+    budget = Budget(open_async_engine(settings), searches=1, connections=1)
+    state = {"settings": settings, "search": client, "budget": budget, "index_owner": IndexOwner(settings, client)}
+    request: AnyRequest = Request({"type": "http", "headers": headers})  # type: ignore[arg-type]  # a part of a scope
+    key: dict[str, Any] = {
+        "key_id": "key",
+        "mode": "live",
+        "organization_id": "org",
+        "scopes": frozenset(),
+        "seal": fixed_seal(),
+    }
+    caller = Caller(environment_id=pipeline.environment, **key)
+    return reads.index_of(request, State(state), caller)
+
+
+def test_searches_of_a_request_with_a_token_are_confirmed(pipeline: Pipeline, proxies: list[Proxy]) -> None:
+    body = {"query": {"match_all": {}}, "size": 0}
+
+    async def use(client: AsyncOpenSearch, nodes: AsyncNodes) -> None:
+        await search_as_api(index_of_request(pipeline, client, []), body)
+        with_token = index_of_request(pipeline, client, [(b"consistency-token", b"token")])
+        await search_as_api(with_token, body)
+        for node in nodes.all:
+            node.id = "removed"
+        with pytest.raises(NoAnswer, match=r"does not belong to the cluster|no node answers"):
+            await search_as_api(with_token, body)
+
+    with_reader(at(pipeline, proxies), use)
+
+
 def test_drain_passes_over_a_frozen_node(pipeline: Pipeline, proxies: list[Proxy]) -> None:
     writer = open_writer(at(pipeline, proxies))
     through = pipeline._replace(writer=writer)
@@ -151,6 +195,20 @@ def test_drain_passes_over_a_frozen_node(pipeline: Pipeline, proxies: list[Proxy
     assert {pipeline.document(consumer)["fullName"] for consumer in consumers} == {"Changed"}
     proxies[1].thaw()
     writer.close()
+
+
+def test_request_leaves_a_node_that_a_probe_takes_out_of_use(pipeline: Pipeline, proxies: list[Proxy]) -> None:
+    proxies[0].freeze()
+    # Without the probe, the attempt at the first node takes all the time of the request.
+    client = OpenSearch(
+        [proxy.address for proxy in proxies[:2]],
+        transport_class=SyncNodes,  # type: ignore[arg-type]  # has the methods that the client calls
+        timeout=TIMEOUT_SECONDS,
+        attempt_seconds=TIMEOUT_SECONDS,
+    )
+    assert client.count(index=pipeline.index_name)["count"] == 0
+    proxies[0].thaw()
+    client.close()
 
 
 def test_document_alone_is_not_blamed_for_a_timeout(pipeline: Pipeline, proxies: list[Proxy]) -> None:

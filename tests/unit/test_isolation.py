@@ -2,21 +2,26 @@
 
 import pytest
 
-from infra.index.isolation import RECOMMENDED, Period, period
+from infra.index.isolation import PUBLISH, RECOMMENDED, Period, period
 
 
 @pytest.mark.parametrize(
     ("check", "settings", "expected"),
     [
-        ("leader", RECOMMENDED, Period(2.5, 3.0)),
-        ("follower", RECOMMENDED, Period(4.0, 4.5)),
+        ("leader", RECOMMENDED, Period(2.0, 2.25)),
+        ("follower", RECOMMENDED, Period(2.9, 3.15)),
         ("leader", {}, Period(32.0, 33.0)),
         ("follower", {"cluster.fault_detection.follower_check.timeout": "1m"}, Period(182.0, 183.0)),
     ],
 )
 def test_period_of_the_checks(check: str, settings: dict[str, str], expected: Period) -> None:
-    assert period(check, settings) == expected
+    assert period(check, settings) == pytest.approx(expected)
 
 
 def test_node_gives_up_before_it_is_replaced() -> None:
     assert period("leader", RECOMMENDED).longest < period("follower", RECOMMENDED).shortest
+
+
+def test_node_is_found_unreachable_before_the_first_publication_of_a_new_cluster_manager_ends() -> None:
+    milliseconds = int(RECOMMENDED[PUBLISH].removesuffix("ms"))
+    assert milliseconds / 1000 > period("follower", RECOMMENDED).longest

@@ -1,10 +1,11 @@
-"""Which failed requests go to the next node, and which probes count as answers."""
+"""Which failed requests go to the next node, which nodes are tried, and which probes count as answers."""
 
 import pytest
+from opensearchpy import Transport
 from opensearchpy.exceptions import AuthorizationException, ConnectionTimeout, TransportError
 from opensearchpy.exceptions import ConnectionError as NoAnswer
 
-from infra.index.nodes import is_answer, is_node_at_fault, may_repeat
+from infra.index.nodes import Node, Nodes, is_answer, is_node_at_fault, may_repeat
 
 TIMEOUT = ConnectionTimeout("TIMEOUT", "", None)
 REFUSED = NoAnswer("N/A", "", None)
@@ -49,3 +50,27 @@ def test_missing_right_takes_no_node_out_of_use() -> None:
     assert is_answer(FORBIDDEN)
     assert not is_answer(TIMEOUT)
     assert not is_answer(WITHOUT_MANAGER)
+
+
+def three_nodes() -> Nodes[Transport]:
+    nodes = [Node(f"node{number}", Transport([{}]), Transport([{}])) for number in range(3)]
+    return Nodes(nodes, timeout=10, attempt_seconds=3)
+
+
+def test_node_taken_out_of_use_during_an_attempt_is_not_tried() -> None:
+    nodes = three_nodes()
+    attempts = nodes.attempts(None)
+    assert next(attempts)[0] is nodes.all[0]
+    nodes.record_probe(nodes.all[1], healthy=False)
+    node, seconds = next(attempts)
+    assert node is nodes.all[2]
+    assert seconds > 3, "the last node gets the remaining time"
+    assert list(attempts) == []
+
+
+def test_no_node_is_tried_while_all_are_out_of_use() -> None:
+    nodes = three_nodes()
+    for node in nodes.all:
+        nodes.record_probe(node, healthy=False)
+    with pytest.raises(NoAnswer, match="no node answers"):
+        next(nodes.attempts(None))
