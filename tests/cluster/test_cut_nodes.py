@@ -59,6 +59,9 @@ class Cluster(NamedTuple):
         health = self.service.database.search.cluster.health(params={"request_timeout": 5})
         return bool(health["number_of_nodes"] == len(NODES) and health["status"] == "green")
 
+    def wait_until_whole(self) -> None:
+        wait_until(self.is_whole, 120, "three nodes and all copies")
+
     def role(self, number: int) -> str:
         """Describe a node: cluster manager or not, and its copy of the index."""
         cat, as_json = self.service.database.search.cat, {"format": "json"}
@@ -128,7 +131,7 @@ def is_from_all(number: int) -> IsCut:
     return lambda source, target: number in {source, target} and source != target
 
 
-CUTS = {"peers": is_from_peers, "incoming": is_to_node, "clients": is_from_clients, "all": is_from_all}
+CUTS = {"peers": is_from_peers, "clients": is_from_clients, "all": is_from_all}
 
 
 @pytest.mark.parametrize("fault", [*CUTS, "frozen"])
@@ -138,10 +141,17 @@ def test_node_without_connection_loses_no_write_and_no_read(
 ) -> None:
     is_frozen = fault == "frozen"
     during = frozen(cluster.nodes[number].pid) if is_frozen else cluster.cut(CUTS[fault](number))
-    wait_until(cluster.is_whole, 120, "three nodes and all copies")
+    cluster.wait_until_whole()
     role = cluster.role(number)
     clients = write_and_read(cluster, account, f"{number}{fault}", during)
     print(f"node {number} ({role}), {fault}: {summary(clients)}")  # noqa: T201 (the figures of the test)
+
+
+def test_node_that_others_do_not_reach_serves_no_old_copy(cluster: Cluster, account: Account) -> None:
+    cluster.wait_until_whole()
+    number = next(each for each in NODES if cluster.role(each) in {"primary", "replica"})
+    clients = write_and_read(cluster, account, "incoming", cluster.cut(is_to_node(number)))
+    print(f"node {number} ({cluster.role(number)}), incoming: {summary(clients)}")  # noqa: T201 (the figures of the test)
 
 
 @pytest.mark.parametrize("part", ["worker", "second worker", "background", "beat", "second beat", "valkey"])
@@ -155,7 +165,7 @@ def write_and_read(
     cluster: Cluster, account: Account, name: str, fault: AbstractContextManager[None]
 ) -> list[TokenClient]:
     """Let clients write and read, before, during and after a fault."""
-    wait_until(cluster.is_whole, 120, "three nodes and all copies")
+    cluster.wait_until_whole()
     url, authorization = f"{cluster.balancer.url}/api/v1", account.live.headers["Authorization"]
     clients = [TokenClient(url, authorization, f"{name}{thread}") for thread in range(CLIENT_THREADS)]
     with ThreadPoolExecutor(CLIENT_THREADS) as pool:
@@ -166,7 +176,7 @@ def write_and_read(
                 client.begin_fault()
             with fault:
                 wait_until(lambda: all(client.seconds() > SECONDS for client in clients), SECONDS + 30, "the end")
-            wait_until(cluster.is_whole, 120, "the return of the node")
+            cluster.wait_until_whole()
         finally:
             for client in clients:
                 client.stop()
