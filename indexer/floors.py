@@ -24,7 +24,7 @@ from infra.operations.outbox import LANES
 log = structlog.get_logger()
 
 MAX_STEP = 500_000
-"""Numbers a move looks at, so that a move is short after a long pause."""
+"""Numbers a move looks at, so that a transaction is short after a long pause."""
 
 POSITION = sa.text("""
     SELECT coalesce(max(seq), 0) AS floor,
@@ -56,8 +56,8 @@ class Floors:
     def __init__(self) -> None:
         self._candidates: dict[str, _Candidate] = {}
 
-    def move(self, connection: sa.Connection) -> None:
-        """Move each floor as far as possible.
+    def move(self, connection: sa.Connection) -> bool:
+        """Move each floor, by `MAX_STEP` numbers at most; return whether another move can follow at once.
 
         Args:
             connection: in a transaction with a new snapshot for each statement (`READ COMMITTED`), and without changes
@@ -67,30 +67,31 @@ class Floors:
             DBAPIError: the database is unavailable.
         """
         connection.execute(USE_INDEX_ORDER)
-        for lane in LANES:
-            self._move(connection, lane)
+        is_behind = [self._move(connection, lane) for lane in LANES]
+        return any(is_behind)
 
-    def _move(self, connection: sa.Connection, lane: str) -> None:
+    def _move(self, connection: sa.Connection, lane: str) -> bool:
         floor, last = connection.execute(POSITION, {"lane": lane}).one()
         if floor > last + 1:
             # The sequence was set back, for example by a restore without the sequences.
             log.warning("floor_removed", lane=lane, floor=floor, last=last)
             connection.execute(REMOVE, {"lane": lane})
             self._candidates.pop(lane, None)
-            return
+            return False
         candidate = self._candidates.get(lane)
         if candidate is None and floor == last + 1:
-            return
+            return False
         writers = frozenset(connection.execute(WRITERS).scalars())
         if candidate is None:
             candidate = _Candidate(min(last, floor + MAX_STEP), writers)
         candidate = candidate._replace(writers=candidate.writers & writers)
         self._candidates[lane] = candidate
         if candidate.writers:
-            return
+            return False
         del self._candidates[lane]
         values = {"lane": lane, "floor": floor, "last": candidate.last}
         first = connection.execute(FIRST_WAITING, values).scalar_one_or_none()
         seq = candidate.last + 1 if first is None else first
         if seq > floor:
             connection.execute(MOVE, values | {"seq": seq})
+        return first is None and candidate.last < last

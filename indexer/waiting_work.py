@@ -67,11 +67,11 @@ class WorkFinder:
         Raises:
             DBAPIError: the database is unavailable.
         """
+        self._move_floors()
         with self._engine.begin() as connection:
             self._check_epoch(connection)
             connection.execute(USE_INDEX_ORDER)
             waiting = connection.execute(WAITING).mappings().one()
-        self._move_floors()
         if waiting["live"]:
             self._queue.send(queue.DRAIN)
         for kind, task in TASKS.items():
@@ -80,11 +80,13 @@ class WorkFinder:
                 self._queue.send(task)
 
     def _move_floors(self) -> None:
-        if time.monotonic() >= self._floors_moved_at + FLOOR_SECONDS:
+        """Move the floors if that is due. After a pause of beat, each scan is slow until the floors have caught up."""
+        is_behind = time.monotonic() >= self._floors_moved_at + FLOOR_SECONDS
+        while is_behind:
             self._floors_moved_at = time.monotonic()
             with self._engine.begin() as connection:
                 self._check_epoch(connection)
-                self._floors.move(connection)
+                is_behind = self._floors.move(connection)
 
     def _check_epoch(self, connection: sa.Connection) -> None:
         """Forget the candidates for floors if the server is another one: their numbers and writers are not its own."""

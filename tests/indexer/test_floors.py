@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from api import freshness
-from indexer import waiting_work
+from indexer import floors, waiting_work
 from indexer.drain import claims
 from indexer.floors import Floors
 from infra.database.floors import USE_INDEX_ORDER
@@ -23,10 +23,10 @@ DEAD = 20_000
 CONSUMERS = [f"cons_{1_000_000 + number:026}" for number in range(1, 101)]
 
 
-def move(pipeline: Pipeline, floors: Floors) -> int:
+def move(pipeline: Pipeline, mover: Floors) -> int:
     """Move the floors; return the floor of the lane `live`."""
     with pipeline.database.engine.begin() as connection:
-        floors.move(connection)
+        mover.move(connection)
     [(seq,)] = pipeline.run("SELECT coalesce(max(seq), 0) FROM outbox_floors WHERE lane = 'live'")
     return int(seq)
 
@@ -48,10 +48,10 @@ def claimed_ids(pipeline: Pipeline) -> set[str]:
 def test_floor_is_the_first_waiting_row_or_above_the_last(pipeline: Pipeline) -> None:
     pipeline.fill_outbox(lane="live", first=1, last=3, each=10)
     pipeline.run("DELETE FROM outbox WHERE environment_id = 1")
-    floors = Floors()
-    assert move(pipeline, floors) == waiting_seqs(pipeline)[0]
+    mover = Floors()
+    assert move(pipeline, mover) == waiting_seqs(pipeline)[0]
     pipeline.run("DELETE FROM outbox")
-    assert move(pipeline, floors) == last_seq(pipeline) + 1
+    assert move(pipeline, mover) == last_seq(pipeline) + 1
 
 
 def test_refused_row_does_not_hold_the_floor(pipeline: Pipeline) -> None:
@@ -63,7 +63,7 @@ def test_refused_row_does_not_hold_the_floor(pipeline: Pipeline) -> None:
 
 
 def test_floor_waits_for_open_transactions_with_changes_only(pipeline: Pipeline) -> None:
-    floors = Floors()
+    mover = Floors()
     engine = pipeline.database.engine
     with engine.connect() as writer, engine.connect() as reader, engine.connect() as other:
         reader.execute(sa.text("SELECT FROM outbox"))
@@ -71,12 +71,12 @@ def test_floor_waits_for_open_transactions_with_changes_only(pipeline: Pipeline)
         seq = writer.execute(sa.text(INSERT)).scalar_one()
         pipeline.run(INSERT.replace("RETURNING seq", ""))
         pipeline.run("DELETE FROM outbox")
-        assert [move(pipeline, floors) for _ in range(3)] == [0, 0, 0]
+        assert [move(pipeline, mover) for _ in range(3)] == [0, 0, 0]
         writer.commit()
-        assert move(pipeline, floors) == seq
+        assert move(pipeline, mover) == seq
         assert claimed_ids(pipeline)
         pipeline.run("DELETE FROM outbox")
-        assert move(pipeline, floors) == last_seq(pipeline) + 1
+        assert move(pipeline, mover) == last_seq(pipeline) + 1
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -134,12 +134,23 @@ def test_row_that_waits_again_is_claimed(pipeline: Pipeline, way: str) -> None:
 def test_floor_above_the_sequence_is_removed(pipeline: Pipeline) -> None:
     pipeline.fill_outbox(lane="live", first=1, last=1, each=9)
     pipeline.run("DELETE FROM outbox")
-    floors = Floors()
-    assert move(pipeline, floors) > 1
+    mover = Floors()
+    assert move(pipeline, mover) > 1
     pipeline.run("ALTER TABLE outbox ALTER COLUMN seq RESTART")
     pipeline.fill_outbox(lane="live", first=1, last=1, each=1)
-    assert move(pipeline, floors) == 0
+    assert move(pipeline, mover) == 0
     assert claimed_ids(pipeline)
+
+
+def test_look_for_work_moves_a_floor_that_is_far_behind(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pause of beat, each scan passes the deleted rows until then, also the look for work itself."""
+    monkeypatch.setattr(floors, "MAX_STEP", 100)
+    pipeline.fill_outbox(lane="live", first=1, last=1, each=1000)
+    pipeline.run("DELETE FROM outbox")
+    with closing(waiting_work.WorkFinder(pipeline.database.settings)) as finder:
+        finder.look()
+    [(seq,)] = pipeline.run("SELECT max(seq) FROM outbox_floors WHERE lane = 'live'")
+    assert seq == last_seq(pipeline) + 1
 
 
 @pytest.fixture
