@@ -23,7 +23,7 @@ from api.keyset import MAX_PAGE_BYTES
 from api.search import Index, search
 from infra.database.engine import sqlalchemy_url
 from infra.index.client import open_reader
-from infra.index.naming import read_alias
+from infra.index.naming import read_alias, routing
 from infra.local.servers import LocalServers
 from infra.settings import Settings
 from tests.api.audiences import create_audience, insert_consumers
@@ -144,7 +144,8 @@ class Searching:
             budget = Budget(engine, searches=1, connections=1)
             alias = read_alias(self._settings.index_prefix)
             return await search(
-                Index(client, alias, "1", budget, caller, time.monotonic() + seconds), {"query": query, "size": 0}
+                Index(client, alias, routing(self._environment_id), budget, caller, time.monotonic() + seconds),
+                {"query": query, "size": 0},
             )
         finally:
             await client.close()
