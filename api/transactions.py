@@ -51,11 +51,12 @@ ATTEMPTS = {"40001": 3, "40P01": 3, UNIQUE_VIOLATION: 10}
 LOCK_TIMEOUT = "5s"
 """How long a write waits for a concurrent write of the same rows."""
 
-# The message puts a record of the transaction into the WAL, and tells the position: whatever is restored or promoted up
-# to there knows the number of the transaction.
+# A write of 10,000 rows may take longer than reads may take. The message puts a record of the transaction into the WAL,
+# and tells the position: whatever is restored or promoted up to there knows the number of the transaction.
 BEGIN = sa.text("""
     SELECT set_config('consumers.request_id', :request_id, true), set_config('lock_timeout', :lock_timeout, true),
-        pg_current_xact_id()::text AS xid, (current_epoch(CAST(:seen_epoch AS uuid))).id::text AS epoch,
+        set_config('statement_timeout', '0', true), pg_current_xact_id()::text AS xid,
+        (current_epoch(CAST(:seen_epoch AS uuid))).id::text AS epoch,
         pg_logical_emit_message(true, 'consumers', '')::text AS lsn""")
 SETTLE_SECONDS = 5.0
 """How long to look for the stored answer after a COMMIT without an answer."""

@@ -32,6 +32,8 @@ SESSION: Mapping[str, str] = {
     "timezone": "UTC",
     "default_transaction_isolation": "read committed",
 }
+# A read answers in this time, or with 503. Transactions of writes have no limit (`api/transactions.py`).
+REQUESTS: dict[str, str] = {**SESSION, "statement_timeout": "10s"}
 # The outbox and the staging tables of imports are empty at one moment and huge at the next. A cached plan for the empty
 # table scans the whole table for each row: a burst of 30,000 changes then takes minutes instead of seconds.
 CUSTOM_PLANS: Mapping[str, str] = {**SESSION, "plan_cache_mode": "force_custom_plan"}
@@ -94,7 +96,7 @@ def open_async_engine(settings: Settings) -> AsyncEngine:
     """Open the API's connections for requests. An unusable connection is replaced before use."""
     # With cached plans: the statements of a request are few and short, so the time to plan would be noticeable.
     if settings.database_session_url is None:
-        return _with_sessions(settings.database_url, settings.database_pool, SESSION)
+        return _with_sessions(settings.database_url, settings.database_pool, REQUESTS)
     # The pooler gives each transaction to any session: prepared statements and settings would be those of another.
     connect_args = _connect_args(settings.database_url) | {"prepare_threshold": None}
     del connect_args["options"]
@@ -104,7 +106,7 @@ def open_async_engine(settings: Settings) -> AsyncEngine:
         connect_args,
         isolation_level="READ COMMITTED",
     )
-    pooling.set_in_each_transaction(engine.sync_engine, SESSION)
+    pooling.set_in_each_transaction(engine.sync_engine, REQUESTS)
     return engine
 
 

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
+from api.transactions import BEGIN, LOCK_TIMEOUT
 from infra.database import engine
 from infra.database.engine import open_async_engine
 from infra.settings import Settings, load
@@ -78,3 +79,25 @@ def test_idle_connection_that_died_silently_is_replaced(
     monkeypatch.setattr(engine, "has_unread_data", lambda _: False)
     before, after = pids_around_a_close(environment)
     assert before != after
+
+
+def test_read_that_takes_too_long_is_canceled_and_a_write_is_not(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "statement_timeout" in engine.REQUESTS
+    monkeypatch.setitem(engine.REQUESTS, "statement_timeout", "50ms")
+    values = {"request_id": None, "lock_timeout": LOCK_TIMEOUT, "seen_epoch": None}
+
+    async def sleep(seconds: float, *, is_write: bool) -> None:
+        opened = open_async_engine(settings_of(environment))
+        try:
+            async with opened.connect() as connection:
+                if is_write:
+                    await connection.execute(BEGIN, values)
+                await connection.execute(sa.text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+        finally:
+            await opened.dispose()
+
+    asyncio.run(sleep(0.1, is_write=True))
+    with pytest.raises(sa.exc.OperationalError, match="canceling statement due to statement timeout"):
+        asyncio.run(sleep(30, is_write=False))
