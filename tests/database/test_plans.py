@@ -1,7 +1,7 @@
 """Statements of a batch read only their own rows, even if the statistics lack the environment."""
 
 import json
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -83,3 +83,11 @@ def test_batch_in_a_new_environment_reads_only_its_own_rows(
         [plan] = [part for part in plan["Plans"] if part["Parent Relationship"] == "Outer"]
     pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
     assert 0 < pages <= BATCH * PAGES_OF_AN_ITEM
+
+
+def test_triggers_join_no_rows_before_and_after_a_statement(environment: Environment) -> None:
+    """A session plans such a join for the rows of its first call: for a single row, a loop over all pairs of rows."""
+    query: LiteralString = "SELECT proname, prosrc FROM pg_proc WHERE prosrc ~ 'old_rows' AND prosrc ~ 'new_rows'"
+    functions = environment.rows(query)
+    assert {"consumers_to_outbox", "orders_to_totals"} <= {name for name, _ in functions}
+    assert [name for name, source in functions if "JOIN" in source] == []
