@@ -185,8 +185,8 @@ RECORD_FAILURE = sa.text(f"""
                   WHERE consumer_id = :id AND version <= :version AND {REFUSED} FOR UPDATE SKIP LOCKED))""")
 
 
-def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0) -> Claim:
-    """Claim up to `rows` outbox rows of a lane. Rows locked by another drain are skipped.
+def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0, resting: int | None = None) -> Claim:
+    """Claim up to `rows` outbox rows of a lane. Rows locked by another drain are skipped, and a resting environment's.
 
     Environments get equal shares, beginning with the next environment above `after`. If at least `FIRST_PAGE`
     environments wait, a share is that part of the rows. Once every environment has a share, the remaining rows go to
@@ -198,7 +198,9 @@ def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0
     unfinished: dict[int, int] = {}
     share = 0
     others_wait = False
-    for page in _pages(connection, lane, after, rows):
+    for waiting in _pages(connection, lane, after, rows):
+        if not (page := [environment for environment in waiting if environment != resting]):
+            continue
         share = share or -(-rows // len(page))
         claimed_rows, page_unfinished = _claim_shares(
             connection, lane, dict.fromkeys(page, 0), share, rows - len(claimed)

@@ -64,7 +64,10 @@ class Drainer:
                 break
             limit = self._rows
             if (done := self._round()) and done.rows < MIN_FILL * limit and not done.left:
-                return False
+                if self._turns.rests.resting is None:
+                    return False
+                # Changes of other environments must not wait for the end of the rest.
+                time.sleep(POLL_SECONDS)
             if done and self._lane == queue.BULK:
                 self._yield_to_live_lane(done.milliseconds / 1000)
         return time.monotonic() >= until

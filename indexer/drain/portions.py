@@ -22,14 +22,16 @@ from infra.index import documents
 NOW = sa.text("SELECT now()")
 
 ROUND_BYTES = 4 * 1024 * 1024
-WRITE_SECONDS = 0.2
-"""Time with writes to the live generation from which a round ends."""
+WRITE_SECONDS, SHARED_WRITE_SECONDS = 0.2, 0.05
+"""Time with writes to the live generation from which a round ends. While several environments are active, a round ends
+sooner, once each environment of the round has a document."""
 READ_ROWS, READ_BYTES = 250, 512 * 1024
 """Limits of a statement: consumers, and bytes of their documents, because the round may end before the next one."""
 LARGE_BYTES = 4 * 1024
 """Size from which a document is large."""
-REQUEST_BYTES, LARGE_REQUEST_BYTES = MAX_REQUEST_BYTES, 256 * 1024
-"""Approximate size of a request with small documents, and of a request with large documents."""
+REQUEST_BYTES, LARGE_REQUEST_BYTES, SHARED_REQUEST_BYTES = MAX_REQUEST_BYTES, 256 * 1024, 64 * 1024
+"""Approximate size of a request: with small documents, with large documents, and with large documents while several
+environments are active."""
 
 
 class Failure(NamedTuple):
@@ -50,10 +52,12 @@ class Portions:
         """The documents of all portions so far."""
         self.bytes = 0
         self.failures: list[Failure] = []
+        self._is_shared = turns.rests.is_shared
 
     def __iter__(self) -> Iterator[list[Document]]:
         """Make portions until the round is long enough. Each portion must be written before the next is made."""
-        small, large = _Portion(REQUEST_BYTES), _Portion(LARGE_REQUEST_BYTES)
+        large_request_bytes = SHARED_REQUEST_BYTES if self._is_shared else LARGE_REQUEST_BYTES
+        small, large = _Portion(REQUEST_BYTES), _Portion(large_request_bytes)
         seconds = 0.0
         for document in self._documents():
             portion = large if len(document.source) >= LARGE_BYTES else small
@@ -61,11 +65,16 @@ class Portions:
                 started = time.monotonic()
                 yield self._flush(portion)
                 seconds += time.monotonic() - started
-            if self.bytes >= ROUND_BYTES or seconds >= WRITE_SECONDS:
+            if self.bytes >= ROUND_BYTES or self._is_long_enough(seconds):
                 break
         for portion in (small, large):
             if portion.documents:
                 yield self._flush(portion)
+
+    def _is_long_enough(self, seconds: float) -> bool:
+        """Return whether the round ends after this time with writes."""
+        is_everyone_served = self._is_shared and len(self._turns.bytes) == len(self._claim.queues)
+        return seconds >= (SHARED_WRITE_SECONDS if is_everyone_served else WRITE_SECONDS)
 
     def _flush(self, portion: "_Portion") -> list[Document]:
         documents = portion.flush()

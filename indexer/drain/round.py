@@ -99,7 +99,7 @@ def drain_round(
     with connection.begin():
         if turns.cursor is None:
             turns.cursor = (claims.longest_waiting_environment(connection, lane) or 1) - 1
-        claim = claims.claim(connection, lane, rows, turns.cursor)
+        claim = claims.claim(connection, lane, rows, turns.cursor, turns.rests.resting)
         if not claim.rows:
             return Round()
         live, standbys = targets(connection)
@@ -118,6 +118,8 @@ def drain_round(
         misses = standby.collect_misses(writers)
         counts = forget(connection, lane, claim, portions.batch, items, portions.failures, misses)
         counters.record(connection, lane, counts)
+    seconds = time.monotonic() - started
+    turns.rests.note_round(turns.bytes, seconds, left=turns.left)
     return Round(
         claim.rows,
         turns.left,
@@ -125,7 +127,7 @@ def drain_round(
         portions.bytes,
         counts.conflicts,
         counts.failures,
-        round((time.monotonic() - started) * 1000),
+        round(seconds * 1000),
         round(claim.oldest_ms),
         claim.request_ids,
     )

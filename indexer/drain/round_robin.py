@@ -14,11 +14,13 @@ The size of a document is known after the document is made, but rows are read in
 an estimate at first: the size of the environment's last documents.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
+
+from indexer.drain.rests import Rests
 
 QUANTUM_BYTES = 64 * 1024
 FIRST_ESTIMATE_BYTES = 8 * 1024
@@ -50,6 +52,9 @@ class RoundRobin:
         self.has_single_turns = self._is_turn_begun = False
         self._has_taken = False
         self._charges: dict[str, _Charge] = {}
+        self.bytes = Counter[int]()
+        """Size of the round's documents by environment."""
+        self.rests = Rests()
 
     @property
     def left(self) -> int:
@@ -66,6 +71,8 @@ class RoundRobin:
         for environment, estimate in self._charges.values():
             self._accounts[environment].balance += estimate
         self._charges, self._has_taken = {}, False
+        self.bytes.clear()
+        self.rests.note_changes(queues)
         self._queues = {environment: deque(ids) for environment, ids in queues.items()}
         self._turns, self._next_turns = deque(self._queues), deque()
         is_light = set()
@@ -108,6 +115,7 @@ class RoundRobin:
         account = self._accounts[environment]
         account.balance += estimate - size
         account.estimate = max(1, (account.estimate + size) // 2)
+        self.bytes[environment] += size
         self.cursor = environment
 
     def _end_turn(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain import claims, loop
+from indexer.drain import claims, loop, portions, rests
 from indexer.drain.loop import Drainer
 from indexer.drain.round import Round, drain_round
 from indexer.drain.round_robin import RoundRobin
@@ -18,6 +18,7 @@ from tests.indexer.conftest import Pipeline
 from tests.indexer.proxy import Proxy
 from tests.indexer.rebuild_steps import insert_consumers
 from tests.indexer.server_faults import closed_index, make_unreadable
+from tests.indexer.test_fairness import insert_large_consumers
 from tests.waiting import wait_until
 
 LONG = 60.0
@@ -99,6 +100,21 @@ def test_backoff_grows_to_a_limit_and_is_reset(pipeline: Pipeline, round_sizes: 
     with closed_index(pipeline):
         assert attempts_until(16) == [13, 14]
     engine.dispose()
+
+
+def test_drain_goes_on_after_the_rest_of_an_environment(
+    pipeline: Pipeline, drainer: Drainer, round_sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rests, "ACTIVE_SECONDS", LONG)
+    monkeypatch.setattr(portions, "SHARED_WRITE_SECONDS", 0.0)
+    pipeline.fill_outbox(lane="live", first=2, last=2, each=1)
+    assert not drainer.catch_up(LONG)
+    insert_large_consumers(pipeline, 12)
+    del round_sizes[:]
+    assert not drainer.catch_up(LONG)
+    assert pipeline.waiting() == 0
+    # Without rests, three rounds are enough.
+    assert len(round_sizes) > 3
 
 
 @pytest.fixture

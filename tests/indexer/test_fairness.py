@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 
-from indexer.drain import portions
+from indexer.drain import portions, rests
 from indexer.drain import round as drain
 from indexer.drain.bulk import Document, Item
 from indexer.drain.claims import Generation
@@ -29,6 +29,20 @@ LARGE_CONSUMER_BYTES = 15_000
 
 def insert_large_consumers(pipeline: Pipeline, number: int) -> None:
     pipeline.run(INSERT_LARGE, number=number)
+
+
+def create_environment(pipeline: Pipeline) -> int:
+    [(number,)] = pipeline.run("""
+        WITH o AS (INSERT INTO organizations (name) VALUES ('Other') RETURNING id)
+        INSERT INTO environments (organization_id, mode) SELECT id, 'live' FROM o RETURNING id""")
+    return int(number)
+
+
+def insert_consumer_of(pipeline: Pipeline, environment: int) -> str:
+    [(consumer,)] = pipeline.run(
+        "INSERT INTO consumers (environment_id) VALUES (:environment) RETURNING id", environment=environment
+    )
+    return str(consumer)
 
 
 def run_round(pipeline: Pipeline, turns: RoundRobin, rows: int = 1000) -> Round:
@@ -82,12 +96,11 @@ def test_first_round_of_a_worker_begins_with_the_longest_waiting_environment(pip
 def test_small_change_does_not_wait_for_the_large_documents_of_others(
     pipeline: Pipeline, requests: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portions, "WRITE_SECONDS", 60.0)  # the size alone limits the rounds
+    for name in ("WRITE_SECONDS", "SHARED_WRITE_SECONDS"):
+        monkeypatch.setattr(portions, name, 60.0)  # the size alone limits the rounds
+    monkeypatch.setattr(rests, "REST", 0)
     insert_large_consumers(pipeline, 350)
-    [(other,)] = pipeline.run("""
-        WITH o AS (INSERT INTO organizations (name) VALUES ('Other') RETURNING id)
-        INSERT INTO environments (organization_id, mode) SELECT id, 'live' FROM o RETURNING id""")
-    [(small,)] = pipeline.run("INSERT INTO consumers (environment_id) VALUES (:other) RETURNING id", other=other)
+    small = insert_consumer_of(pipeline, create_environment(pipeline))
     turns = RoundRobin()
     first = run_round(pipeline, turns)
     assert small in pipeline.visible()
@@ -105,6 +118,32 @@ def test_small_change_does_not_wait_for_the_large_documents_of_others(
         pass
     assert len(pipeline.visible()) == 351
     assert_index_equals_database(pipeline.database)
+
+
+def test_backlog_rests_while_others_are_active(
+    pipeline: Pipeline, requests: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rests, "REST", 0.1)
+    now, turns, other = 0.0, RoundRobin(), create_environment(pipeline)
+    turns.rests = rests.Rests(lambda: now)
+    insert_large_consumers(pipeline, 60)
+    first = insert_consumer_of(pipeline, other)
+    before = run_round(pipeline, turns)
+    assert first in pipeline.visible()
+    assert before.left
+    second = insert_consumer_of(pipeline, other)
+    assert run_round(pipeline, turns).rows == 1
+    assert second in pipeline.visible()
+    assert run_round(pipeline, turns).rows == 0
+    now += rests.ACTIVE_SECONDS / 2
+    del requests[:]
+    assert run_round(pipeline, turns).documents
+    # Searches of others get the processors often: requests are smaller than for a single environment.
+    assert max(map(sum, requests)) < portions.SHARED_REQUEST_BYTES + 2 * LARGE_CONSUMER_BYTES
+    now += 2 * rests.ACTIVE_SECONDS
+    while run_round(pipeline, turns).rows:
+        pass
+    assert pipeline.waiting() == 0
 
 
 def test_round_ends_when_its_writes_have_taken_long_enough(
