@@ -132,9 +132,16 @@ def requests(account: Account) -> Iterator[Request]:
     line = {"productId": "p" * 30, "quantity": 1, "unitAmount": "1.25"}
     order = {"consumerId": ids[0], "amount": 1, "items": [line] * 200}
     yield Request("500 orders of 200 lines", "POST", "/orders/batch", encode([order] * BATCH), zipped)
-    yield Request("50 orders of 200 lines", "GET", f"/consumers/{ids[0]}?include=orders", b"", zipped)
+    long_line = line | {"productId": "p" * 255, "variantId": "v" * 255}
+    longest = order | {"items": [long_line] * 200, "metadata": _metadata(0)}
+    account.live.post("/orders/batch", json=[longest] * 50).raise_for_status()
+    yield Request("50 orders of 200 long lines", "GET", f"/consumers/{ids[0]}?include=orders", b"", zipped)
     yield Request("10,000 ids in 10 MB", "POST", members, encode({"consumerIds": ["x" * 1000] * 10_000}))
     yield Request("10,000 ids", "POST", members, encode({"consumerIds": new_ids("cons_", 10_000)}))
+    some = account.live.post("/audiences", json={"name": "B", "type": "SYNCED_LIST"}).json()["id"]
+    stored = [row["id"] for _ in range(20) for row in account.live.post("/consumers/batch", json=[{}] * BATCH).json()]
+    replaced = encode({"consumerIds": stored})
+    yield Request("10,000 members replaced", "PUT", f"/audiences/{some}/members", replaced)
     yield Request("3,000,000 ids", "POST", members, encode({"consumerIds": [""] * 3_000_000}))
     large = encode([{"id": each, "metadata": _metadata(number)} for number, each in enumerate(ids)])
     yield Request("500 × 16 KB of metadata, changed", "PUT", "/consumers/batch", large, zipped)
