@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.cluster
 
 NODES = range(3)
-SECONDS = float(os.environ.get("CUT_SECONDS", "12"))
+SECONDS = float(os.environ.get("CUT_SECONDS", "10"))
 CLIENT_THREADS = 4
 HEAP = "384m"
 
@@ -167,9 +167,11 @@ def write_and_read(
     """Let clients write and read, before, during and after a fault."""
     cluster.wait_until_whole()
     url, authorization = f"{cluster.balancer.url}/api/v1", account.live.headers["Authorization"]
-    clients = [TokenClient(url, authorization, f"{name}{thread}") for thread in range(CLIENT_THREADS)]
+    *writers, reader = clients = [
+        TokenClient(url, authorization, f"{name}{thread}") for thread in range(CLIENT_THREADS)
+    ]
     with ThreadPoolExecutor(CLIENT_THREADS) as pool:
-        running = [pool.submit(client.run) for client in clients]
+        running = [pool.submit(reader.run_reads), *(pool.submit(client.run) for client in writers)]
         try:
             wait_until(lambda: all(client.reads > 5 for client in clients), what="reads before the fault")
             for client in clients:

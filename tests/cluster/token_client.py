@@ -13,6 +13,8 @@ from tests.service import NO_CERTIFICATES
 
 SLOW_SECONDS = 2.0
 """A waited write that takes longer is slow."""
+PAUSE_SECONDS = 0.1
+"""Between two reads of a client that only reads."""
 RECOVERY_SECONDS = 10.0
 """The figures of waited writes that begin later are printed separately."""
 
@@ -30,7 +32,7 @@ class Attempt(NamedTuple):
 
 
 class TokenClient:
-    """Uses its own connections. `run` ends after `stop`."""
+    """Uses its own connections. `run` and `run_reads` end after `stop`."""
 
     def __init__(self, url: str, authorization: str, name: str) -> None:
         headers = {"Authorization": authorization}
@@ -64,6 +66,13 @@ class TokenClient:
                 if self._ended.is_set():
                     return
                 self._live_through(f"{self._name}x{number}y", waits=number % 2 == 0)
+
+    def run_reads(self) -> None:
+        """Create a consumer, and read it with its token again and again. No read waits for a write."""
+        with self._http:
+            created = self._write("POST", "/consumers", f"{self._name}witness", waits=True)
+            while created and not self._ended.wait(PAUSE_SECONDS):
+                self._read(created, f"{self._name}witness", [created.json()["id"]])
 
     def _live_through(self, name: str, *, waits: bool) -> None:
         """Create, rename and delete a consumer; read after each write."""
