@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
 import pytest
+import sqlalchemy as sa
 
 from infra.local.server import Server
 from infra.local.servers import THROWAWAY, LocalServers
@@ -187,5 +188,8 @@ def write_and_read(
     assert [missed for client in clients for missed in client.missed] == []
     assert [failure for client in clients for failure in client.failed_writes] == []
     assert "index_lost" not in cluster.service.log("beat") + cluster.service.log("second beat")
+    with account.database.engine.connect() as connection:
+        lost = sa.text("SELECT index_name FROM generations WHERE lost_at IS NOT NULL OR state <> 'live'")
+        assert connection.execute(lost).all() == []
     assert_index_soon_equals_database(account.database, timeout=120)
     return clients
