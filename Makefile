@@ -8,6 +8,9 @@ COMPILE := .venv/locking/bin/uv pip compile --universal --python-version 3.11 --
 	--no-annotate --no-emit-index-url --quiet
 
 comma := ,
+# Without compiled files, each of the hundreds of processes of a test run would compile all its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 PARTS := $(sort $(patsubst tests/%/,%,$(dir $(wildcard tests/*/test_*.py))))
 CHOSEN := $(subst $(comma), ,$(ONLY))
 WITHOUT_SERVERS := compose unit

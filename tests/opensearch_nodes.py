@@ -27,7 +27,13 @@ class Node(OpenSearch):
             heap: size of Java's heap.
         """
         (folder / "log").mkdir(parents=True)
-        super().__init__(folder, artifacts.opensearch_home(), heap=heap, java_options=THROWAWAY.java_options)
+        super().__init__(
+            folder,
+            artifacts.opensearch_home(),
+            heap=heap,
+            java_options=THROWAWAY.java_options,
+            has_agent=THROWAWAY.has_agent,
+        )
         self.number, self._transports, self._published = number, transports, published
 
     def settings(self) -> dict[str, Any]:

@@ -2,11 +2,29 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 LONGEST_FIRST = ("guarantees", "relevance", "local", "indexer", "api")
 """Parts with files that run for a minute and more. Each file runs in one process, so long ones must not begin last."""
+
+WITH_OWN_SERVERS = ("mixed_writes", "older_files", "outages", "real_histories", "rebuilds")
+"""Files that share the fixture `own_servers`: they run in one process, because a start of these servers takes long."""
+
+
+class _Files(LoadFileScheduling):  # type: ignore[misc]
+    """Give each file to one process, and the files with own servers together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "own servers" if file in {f"tests/guarantees/test_{name}.py" for name in WITH_OWN_SERVERS} else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return _Files(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -66,6 +66,7 @@ class OpenSearch(Server):
         *,
         heap: str,
         java_options: Sequence[str],
+        has_agent: bool = True,
         keep_open: Sequence[int] = (),
     ) -> None:
         super().__init__("OpenSearch", folder, keep_open)
@@ -75,6 +76,7 @@ class OpenSearch(Server):
         self._temporary = folder / "opensearch.tmp"
         self._heap = heap
         self._java_options = java_options
+        self._has_agent = has_agent
         self._password = data_folder.secret(folder / "opensearch.password")
 
     @property
@@ -118,6 +120,7 @@ class OpenSearch(Server):
         return [
             str(self._java.home / "bin" / "java"),
             *self._recommended_options(),
+            *self._agent_classes(),
             *ALWAYS,
             f"-Xms{self._heap}",
             f"-Xmx{self._heap}",
@@ -155,8 +158,16 @@ class OpenSearch(Server):
             match = re.fullmatch(r"(?:(?P<first>\d+)(?P<range>-)?(?P<last>\d+)?:)?(?P<option>-.+)", line.strip())
             if not match or OWN_OPTIONS.match(match["option"]):
                 continue
+            if match["option"].startswith("-javaagent:") and not self._has_agent:
+                continue
             first = int(match["first"] or 0)
             last = int(match["last"] or (999 if match["range"] or not first else first))
             module = match["option"].partition("--add-modules=")[2]
             if first <= self._java.version <= last and (not module or module in self._java.modules):
                 yield match["option"]
+
+    def _agent_classes(self) -> Iterator[str]:
+        """Yield the option for the agent's classes, which OpenSearch needs even if the agent does not run."""
+        if not self._has_agent:
+            [classes] = (self._home / "agent").glob("opensearch-agent-bootstrap-*.jar")
+            yield f"-Xbootclasspath/a:{classes}"

@@ -19,9 +19,9 @@ def shared_pipeline(servers: LocalServers) -> Iterator[Pipeline]:
         yield pipeline
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
-    """Servers for this file alone. PostgreSQL is durable, because tests kill it."""
+    """Servers for the files with crashes (`parts.WITH_OWN_SERVERS`). PostgreSQL is durable, because tests kill it."""
     profile = THROWAWAY._replace(durable=True)
     with LocalServers(tmp_path_factory.mktemp("servers"), profile, environ={}) as running:
         yield running

@@ -7,24 +7,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from infra.local.servers import THROWAWAY, LocalServers
+from infra.local.servers import LocalServers
 from tests.guarantees.conftest import crash
 from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.service import Account, Service, new_account, new_service
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def restorable_servers(tmp_path: Path) -> Iterator[LocalServers]:
-    with LocalServers(tmp_path / "servers", THROWAWAY, environ={}) as running:
-        yield running
-
-
-@pytest.fixture
-def restored_service(restorable_servers: LocalServers, tmp_path: Path) -> Iterator[Service]:
-    folder = tmp_path / "service"
-    folder.mkdir()
-    with new_service(restorable_servers, folder) as running:
+@pytest.fixture(scope="module")
+def restored_service(own_servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with new_service(own_servers, tmp_path_factory.mktemp("service")) as running:
         yield running
 
 
@@ -55,9 +47,9 @@ def settle_until_seen(account: Account) -> None:
 
 
 def test_older_files_are_detected_and_the_index_is_rebuilt(
-    restorable_servers: LocalServers, restored_service: Service, tmp_path: Path
+    own_servers: LocalServers, restored_service: Service, tmp_path: Path
 ) -> None:
-    opensearch, copy = restorable_servers.opensearch, tmp_path / "copy"
+    opensearch, copy = own_servers.opensearch, tmp_path / "copy"
     with new_account(restored_service) as account:
         gone = account.live.post("/consumers", json={"fullName": "Gone"}).raise_for_status().json()["id"]
         settle_until_seen(account)
@@ -80,15 +72,13 @@ def test_older_files_are_detected_and_the_index_is_rebuilt(
         assert_index_soon_equals_database(account.database)
 
 
-def test_crash_of_opensearch_is_not_taken_for_older_files(
-    restorable_servers: LocalServers, restored_service: Service
-) -> None:
+def test_crash_of_opensearch_is_not_taken_for_older_files(own_servers: LocalServers, restored_service: Service) -> None:
     with new_account(restored_service) as account:
         for number in range(20):
             account.live.post("/consumers", json={"fullName": f"No {number}"}).raise_for_status()
         settle_until_seen(account)
         first = live_index(account)
-        crash(restorable_servers.opensearch)
+        crash(own_servers.opensearch)
         wait_until(lambda: read_status(account) == 200, what="the index")
         account.live.post("/consumers", json={"fullName": "After it"}).raise_for_status()
         settle_until_seen(account)
