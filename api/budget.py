@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
 
@@ -26,6 +26,10 @@ SEARCH_WAIT_SECONDS = 2.0
 """How long a search waits for a place."""
 PAUSE = 2
 """Pause after an expensive search, as a multiple of the time it took."""
+WRITE_PAUSE, LONGEST_WRITE_PAUSE_SECONDS = 5, 0.1
+"""Pause after a write for which others of the same row wait, as a multiple of the time it took."""
+ACTIVE_SECONDS = 1.0
+"""How long an environment counts as active after a search or a write."""
 WRITE_WAIT_SECONDS = 5.0
 """How long a request waits for a database connection, or for a concurrent write of the same row."""
 
@@ -75,6 +79,10 @@ class Gate:
             line.running += 1
         else:
             await self._wait(key, line)
+
+    def is_awaited(self, key: str) -> bool:
+        """Return whether requests wait for a place."""
+        return bool(self._lines[key].waiting)
 
     def leave(self, key: str) -> None:
         """Pass the place on to the next request."""
@@ -209,11 +217,28 @@ class Budget:
         async with self._connections.admit(requester.counted_as), self.engine.connect() as connection:
             yield connection
 
-    def row(self, requester: Requester, row_id: str | None) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def row(self, requester: Requester, row_id: str | None) -> AsyncIterator[None]:
         """Hold the only place for writes of a row, so that a write waiting for the row holds no connection.
+
+        If different environments are active and more writes wait for the place, it stays taken for a while after the
+        write: otherwise a merchant could keep the database and a process busy without a pause.
 
         Args:
             requester: of the request.
             row_id: the id in the request's path; None for a write of several rows, which waits in the database.
         """
-        return nullcontext() if row_id is None else self._rows.admit(f"{requester.counted_as} {row_id}")
+        if row_id is None:
+            yield
+            return
+        key = f"{requester.counted_as} {row_id}"
+        await self._rows.enter(key)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._rows.is_awaited(key) and self._activity.others_since(requester.counted_as, began - ACTIVE_SECONDS):
+                pause = min(WRITE_PAUSE * (time.monotonic() - began), LONGEST_WRITE_PAUSE_SECONDS)
+                asyncio.get_running_loop().call_later(pause, self._rows.leave, key)
+            else:
+                self._rows.leave(key)

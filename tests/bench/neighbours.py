@@ -26,7 +26,7 @@ from tests.bench.shop import INDEXING, Shop, key
 from tests.bench.victim import RATES, Failures, Merchant, figures, one_list, steady
 from tests.service import NO_LIMITS, Service, new_account
 
-QUIET_SECONDS, ATTACK_SECONDS = 6.0, 15.0
+QUIET_SECONDS, ATTACK_SECONDS = 15.0, 30.0
 START_SECONDS = 1.0
 """Time between the start of an attack and the first measured request."""
 CALM_SECONDS, CALM_MILLISECONDS, CALM_REQUESTS = 60.0, 200, 5

@@ -165,6 +165,36 @@ def test_expensive_searches_pause_while_other_environments_are_active(
     run(work)
 
 
+@pytest.mark.parametrize("others_are_active", [False, True])
+def test_waiting_writes_of_a_row_pause_while_other_environments_are_active(
+    monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
+) -> None:
+    monkeypatch.setattr(budget, "WRITE_PAUSE", 10**9)
+    monkeypatch.setattr(budget, "LONGEST_WRITE_PAUSE_SECONDS", NEVER)
+
+    async def work() -> None:
+        gates = Budget(cast("AsyncEngine", None), searches=1, connections=1)
+        first, second = requester(1), requester(2)
+
+        async def write() -> None:
+            async with gates.row(first, "aud_1"):
+                pass
+
+        async with gates.search(second if others_are_active else first, expensive=False):
+            pass
+        await write()
+        async with gates.row(first, "aud_1"):
+            waiting = asyncio.create_task(write())
+            await settle()
+            async with gates.row(first, "aud_2"), gates.row(second, "aud_1"):
+                pass
+        await settle()
+        assert waiting.done() == (not others_are_active)
+        waiting.cancel()
+
+    run(work)
+
+
 def test_failed_request_gives_up_its_place() -> None:
     async def work() -> None:
         gate = Gate(1, SOON, "searches")
