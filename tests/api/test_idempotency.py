@@ -252,7 +252,7 @@ def test_retry_of_a_running_request_is_409_with_retry_after(account: Account) ->
     assert post(account, "/consumers", {}, "k1").status_code == 201
 
 
-def test_key_at_the_end_of_its_24_hours_cannot_be_deleted_while_it_is_claimed(account: Account) -> None:
+def test_claimed_key_cannot_be_deleted_at_the_end_of_its_24_hours(account: Account) -> None:
     """Its answer is read in a second statement, after the upkeep may have deleted keys."""
     post(account, "/consumers", {"fullName": "A"}, "k1").raise_for_status()
     values = {"owner": account.live_environment, "key": "k1", "fingerprint": b""}

@@ -91,7 +91,7 @@ def audience(account: Account) -> str:
 
 
 @pytest.mark.parametrize(("shards", "first"), [(SHARDS, 0), (1, CLIENTS), (SHARDS, 2 * CLIENTS)])
-def test_rebuild_to_another_number_of_shards_under_writes_loses_nothing(
+def test_rebuild_to_other_shards_under_writes_loses_nothing(
     account: Account, service: Service, audience: str, shards: int, first: int
 ) -> None:
     clients = Clients(account, service.url, audience, first)

@@ -50,7 +50,7 @@ def read_schema(environment: Environment) -> Schema:
         engine.dispose()
 
 
-def test_migration_lets_queries_pass_while_a_transaction_uses_the_table(outdated: Environment) -> None:
+def test_migration_lets_queries_pass_while_the_table_is_in_use(outdated: Environment) -> None:
     attempts: list[str] = []
     with ThreadPoolExecutor(1) as pool, outdated.connect() as reader:
         with reader.transaction():

@@ -171,7 +171,7 @@ def test_change_committed_late_with_a_lower_number_is_found(pipeline: Pipeline) 
 
 
 @pytest.mark.parametrize("lane", ["live", "bulk"])
-def test_versions_are_raised_in_the_lane_of_the_round_and_in_the_order_of_ids(pipeline: Pipeline, lane: str) -> None:
+def test_versions_are_raised_in_the_rounds_lane_in_the_order_of_ids(pipeline: Pipeline, lane: str) -> None:
     """A request locks consumers in the order of their ids too: another order would be a deadlock."""
     low, high = sorted(pipeline.insert_consumer() for _ in range(2))
     pipeline.drain()

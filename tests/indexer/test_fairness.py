@@ -66,7 +66,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return sizes
 
 
-def test_no_environment_starves_when_more_wait_than_a_round_has_room_for(pipeline: Pipeline) -> None:
+def test_no_environment_starves_when_more_wait_than_fit_a_round(pipeline: Pipeline) -> None:
     environments, turns = 110, RoundRobin(cursor=0)
     counts: LiteralString = "SELECT environment_id, count(*) FROM outbox GROUP BY environment_id"
     waiting_for = dict.fromkeys(range(1, environments + 1), 0)
@@ -82,7 +82,7 @@ def test_no_environment_starves_when_more_wait_than_a_round_has_room_for(pipelin
         assert max(waiting_for.values()) <= 2
 
 
-def test_first_round_of_a_worker_begins_with_the_longest_waiting_environment(pipeline: Pipeline) -> None:
+def test_first_round_begins_with_the_longest_waiting_environment(pipeline: Pipeline) -> None:
     for environment in (30, 40, 20):
         pipeline.fill_outbox(lane="live", first=environment, last=environment, each=1)
     turns = RoundRobin()

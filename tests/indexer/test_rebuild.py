@@ -165,7 +165,7 @@ def test_request_during_a_swap_waits_and_is_refused(
     assert (done.state, done.phase, done.is_paused, done.wanted) == ("live", "done", False, None)
 
 
-def test_rebuild_that_stayed_paused_in_an_earlier_release_is_rolled_back(pipeline: Pipeline, builder: Builder) -> None:
+def test_rebuild_left_paused_by_an_earlier_release_is_rolled_back(pipeline: Pipeline, builder: Builder) -> None:
     rebuild(pipeline, builder)
     pipeline.run("UPDATE generations SET is_paused = true, paused_at = present() WHERE state IN ('live', 'kept')")
     send_request(pipeline, "rollback")

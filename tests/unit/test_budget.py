@@ -166,7 +166,7 @@ def test_expensive_searches_pause_while_other_environments_are_active(
 
 
 @pytest.mark.parametrize("others_are_active", [False, True])
-def test_waiting_writes_of_a_row_pause_while_other_environments_are_active(
+def test_waiting_writes_of_a_row_pause_while_others_are_active(
     monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
 ) -> None:
     monkeypatch.setattr(budget, "WRITE_PAUSE", 10**9)

@@ -99,7 +99,7 @@ def test_name_of_invisible_characters_is_empty(name: str) -> None:
         *(".".join(["ü" * 20] * 8) + ".de", ".".join(["a" * 60] * 3) + ".com", ".".join(["日本語"] * 15) + ".jp"),
     ],
 )
-def test_cached_check_of_a_domain_agrees_with_the_check_of_the_whole_address(domain: str) -> None:
+def test_cached_check_of_a_domain_agrees_with_the_whole_check(domain: str) -> None:
     """The length of an address counts in each form of the domain, so it depends on the local part."""
     for length in range(1, min(66, 254 - len(domain))):
         address = "a" * length + f"@{domain}"

@@ -22,6 +22,6 @@ def test_node_gives_up_before_it_is_replaced() -> None:
     assert period("leader", RECOMMENDED).longest < period("follower", RECOMMENDED).shortest
 
 
-def test_node_is_found_unreachable_before_the_first_publication_of_a_new_cluster_manager_ends() -> None:
+def test_unreachable_node_is_found_before_the_first_publication_ends() -> None:
     milliseconds = int(RECOMMENDED[PUBLISH].removesuffix("ms"))
     assert milliseconds / 1000 > period("follower", RECOMMENDED).longest

@@ -47,7 +47,7 @@ def test_reads_require_the_scopes_of_all_shown_data() -> None:
                 assert (f"include={member}", f"read:{resource}") in field_scopes, endpoint.path
 
 
-def test_writes_require_the_scope_of_the_written_resource_and_show_no_other() -> None:
+def test_writes_require_the_scope_of_the_written_resource_alone() -> None:
     for endpoint in merchant_endpoints():
         assert endpoint.options
         if endpoint.method == "GET":
@@ -56,7 +56,7 @@ def test_writes_require_the_scope_of_the_written_resource_and_show_no_other() ->
         assert set(shown_resources(endpoint.answer)) == {(endpoint.resource, None)}, endpoint.path
 
 
-def test_fields_that_select_by_data_of_another_resource_require_its_scope() -> None:
+def test_fields_that_select_by_other_data_require_its_scope() -> None:
     declared = {
         (f"{endpoint.method} {endpoint.path.removeprefix('/api/v1')}", required.name(struct), required.scope)
         for endpoint in merchant_endpoints()
