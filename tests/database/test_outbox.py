@@ -27,6 +27,16 @@ def test_statement_of_many_rows_records_each_once_by_one_insert(environment: Env
         assert len(recorded) == len({row[0] for row in recorded}) == 500
 
 
+def test_changes_of_a_statement_are_in_the_order_of_ids(environment: Environment) -> None:
+    """The drain reads rows and replaces documents in this order, and random order costs a fifth of its speed."""
+    environment.run(MANY, environment.id)
+    mark = environment.mark()
+    environment.run("UPDATE consumers SET full_name = 'Other' WHERE environment_id = %s", environment.id)
+    recorded = environment.rows("SELECT consumer_id FROM outbox WHERE seq > %s ORDER BY seq", mark)
+    assert len(recorded) == 500
+    assert recorded == sorted(recorded)
+
+
 def test_outbox_has_the_row_version_and_one_more_for_a_delete(environment: Environment) -> None:
     environment.run(MANY, environment.id)
     versions: LiteralString = "SELECT id, version FROM consumers WHERE environment_id = %s ORDER BY 1"

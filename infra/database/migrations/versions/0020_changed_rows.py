@@ -31,10 +31,11 @@ OUTBOX = f"""
         RETURN NULL;
     END $$"""
 OUTBOX_JOIN = "new_rows n JOIN old_rows o ON o.id = n.id WHERE n.version <> o.version"
-# A consumer keeps its id and its environment.
+# A consumer keeps its id and its environment. In the order of ids, because EXCEPT returns the order of a hash, and the
+# drain then reads rows and replaces documents in random order: a fifth fewer changes per second.
 OUTBOX_EXCEPT = """(
                 SELECT environment_id, id, version FROM new_rows
-                EXCEPT SELECT environment_id, id, version FROM old_rows) n"""
+                EXCEPT SELECT environment_id, id, version FROM old_rows) n ORDER BY n.id"""
 
 TOTALS = """
     CREATE OR REPLACE FUNCTION orders_to_totals() RETURNS trigger LANGUAGE plpgsql AS $$
