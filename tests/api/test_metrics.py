@@ -73,27 +73,26 @@ def test_no_label_reveals_tenant_data(account: Account, service: Service) -> Non
 NOBODY = "cons_" + "0" * 26
 
 
-@pytest.mark.parametrize(("lane", "parked"), [("live", False), ("bulk", False), ("live", True)])
-def test_outbox_metrics_are_per_lane(service: Service, account: Account, lane: str, *, parked: bool) -> None:
-    service.stop("worker")
-    before = metrics(service)  # an earlier test's changes may still be queued
-    try:
-        with account.database.engine.begin() as connection:
-            row = """INSERT INTO outbox (environment_id, consumer_id, version, lane, created_at, parked_at)
-                SELECT :id, :consumer, 1, :lane, now() - interval '90 seconds', CASE WHEN :parked THEN now() END
-                FROM generate_series(1, 3)"""
-            values = {"id": account.live_environment, "consumer": NOBODY, "lane": lane, "parked": parked}
-            connection.execute(sa.text(row), values)
-        now = metrics(service)
-        assert now["consumers_database_up",] == 1
-        added = {key[0]: now[key] - before[key] for key in now if key[1:] == (lane,)}
-        assert added["consumers_outbox_parked"] == (3 if parked else 0)
-        assert added["consumers_outbox_waiting"] == (0 if parked else 3)
-        assert (90 <= now["consumers_outbox_oldest_seconds", lane] < 150) == (not parked)
-    finally:
-        with account.database.engine.begin() as connection:
-            connection.execute(sa.text("DELETE FROM outbox WHERE consumer_id = :id"), {"id": NOBODY})
-        service.start("worker")
+def test_outbox_metrics_are_per_lane(service: Service, account: Account) -> None:
+    row = """INSERT INTO outbox (environment_id, consumer_id, version, lane, created_at, parked_at)
+        SELECT :id, :consumer, 1, :lane, now() - interval '90 seconds', CASE WHEN :parked THEN now() END
+        FROM generate_series(1, 3)"""
+    with service.without("worker", "background"):  # either drains the live lane, and `background` the bulk lane
+        for lane, parked in (("live", False), ("bulk", False), ("live", True)):
+            before = metrics(service)  # an earlier test's changes may still be queued
+            try:
+                with account.database.engine.begin() as connection:
+                    values = {"id": account.live_environment, "consumer": NOBODY, "lane": lane, "parked": parked}
+                    connection.execute(sa.text(row), values)
+                now = metrics(service)
+            finally:
+                with account.database.engine.begin() as connection:
+                    connection.execute(sa.text("DELETE FROM outbox WHERE consumer_id = :id"), {"id": NOBODY})
+            assert now["consumers_database_up",] == 1
+            added = {key[0]: now[key] - before[key] for key in now if key[1:] == (lane,)}
+            assert added["consumers_outbox_parked"] == (3 if parked else 0)
+            assert added["consumers_outbox_waiting"] == (0 if parked else 3)
+            assert (90 <= now["consumers_outbox_oldest_seconds", lane] < 150) == (not parked)
 
 
 WAITING = [("consumers_outbox_waiting", lane) for lane in ("live", "bulk")]
