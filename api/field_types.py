@@ -79,7 +79,8 @@ MetadataChange = Annotated[
 ExternalId = Annotated[
     str,
     msgspec.Meta(
-        description="Your own id, 1 to 255 characters, unique in the environment.",
+        description="Your own id, unique in the environment: 1 to 255 characters after trimming, without control and "
+        "invisible characters.",
         examples=["customer-17850"],
         extra={"check": lambda value, _: fields.external_id(value)},
         extra_json_schema={"minLength": 1, "maxLength": 255},

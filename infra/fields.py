@@ -36,10 +36,26 @@ RFC3339 = re.compile(
 )
 # A day within the range of Python's datetime: a stored time must be readable in every time zone.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+# Unicode's format characters (Cf) that show nothing, and white space: removed at both ends of a text.
+ENDS = "".join(
+    chr(code)
+    for first, last in (
+        *((0x09, 0x0D), (0x1C, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0xAD, 0xAD), (0x61C, 0x61C), (0x1680, 0x1680)),
+        *((0x180E, 0x180E), (0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x206F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
+    )
+    for code in range(first, last + 1)
+)
+# Letters of Unicode that show nothing.
+FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 INVISIBLE_MARKS = frozenset(map(chr, [0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]))
 METADATA_BYTES, METADATA_KEYS, METADATA_KEY_LENGTH, METADATA_DEPTH = 16 * 1024, 50, 64, 5
 TOO_LARGE = f"Metadata must be at most {METADATA_BYTES // 1024} KiB"
 TOO_DEEP = f"Metadata must be at most {METADATA_DEPTH} levels deep"
+
+
+def trimmed(value: str) -> str:
+    """Return the text without white space and invisible characters at its ends."""
+    return value.strip(ENDS)
 
 
 def email(value: str) -> str:
@@ -133,14 +149,30 @@ def _is_invisible(character: str) -> bool:
 
 
 def external_id(value: str) -> str:
-    """Return the external id unchanged.
+    """Return the external id without surrounding white space and invisible characters.
 
     Raises:
         ValueError: the external id is invalid.
     """
+    value = trimmed(value)
     if not 1 <= len(value) <= 255:  # noqa: PLR2004 (the limit in contract.md)
         raise ValueError("External ID must be 1 to 255 characters")
+    if not value.isascii() or not value.isprintable():
+        _refuse_invisible(value)
     return value
+
+
+def _refuse_invisible(value: str) -> None:
+    """Refuse an external id that nobody could type again.
+
+    Raises:
+        ValueError: names the first control character or invisible character.
+    """
+    for character in value:
+        is_invisible = character != " " and (_is_invisible(character) or character in FILLERS)
+        if is_invisible or UNPRINTABLE.search(character):
+            name = unicodedata.name(character, "control character")
+            raise ValueError(f"External ID must not contain invisible characters: U+{ord(character):04X} ({name})")
 
 
 def amount(value: str | Decimal) -> Decimal:

@@ -91,6 +91,22 @@ def test_name_of_invisible_characters_is_empty(name: str) -> None:
         fields.full_name(name)
 
 
+@pytest.mark.parametrize("text", [" x20 ", "\ufeffx20\u200b", "\u00a0x20\u3000", "\tx20\r\n"])
+def test_external_id_is_trimmed(text: str) -> None:
+    assert fields.external_id(text) == "x20"
+
+
+@pytest.mark.parametrize("text", ["a\tb", "a\0b", "a\x85b", "a\u200bb", "a\u00adb", "a\u00a0b", "a\u3164", "a\ufe0fb"])
+def test_external_id_with_an_invisible_character_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must not contain invisible characters: U"):
+        fields.external_id(text)
+
+
+@pytest.mark.parametrize("text", ["a b", "№ 1", "ключ", "客户-1", "O'Quill", "#1001", "é"])
+def test_visible_external_id_is_unchanged(text: str) -> None:
+    assert fields.external_id(text) == text
+
+
 @pytest.mark.parametrize(
     "domain",
     [
