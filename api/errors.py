@@ -29,7 +29,9 @@ class Fault(msgspec.Struct):
     """A problem of a request. `field` is a field of the body (`[3].email` in a batch) or the name of a parameter."""
 
     field: str
+    """A field of the body, such as `email` or, in a batch, `[3].email`; or the name of a parameter or header."""
     message: str
+    """A sentence that says what is wrong, and what is allowed."""
 
 
 class ItemFault(msgspec.Struct, frozen=True):
@@ -80,11 +82,18 @@ def _shortened(text: str) -> str:
 
 
 class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
+    """An error."""
+
     error: str
+    """A sentence. It may change, so let programs look at the status and the codes."""
     message: str | None = None
+    """Further information: what is wrong, and what to do."""
     details: Sequence[Fault] = ()
+    """The faults of a request: at most 100. `message` says how many more there are."""
     retry_after: int | None = None
+    """With status 429: seconds to wait before a retry, as in the header `Retry-After`."""
     request_id: str | None = None
+    """The id of the request, as in the header `X-Request-Id`. Quote the id in a question to support."""
 
 
 class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure of the service)

@@ -22,7 +22,10 @@ CACHE_SECONDS = 1.0
 
 
 class Live(msgspec.Struct):
+    """The process runs."""
+
     status: str = "ok"
+    """Always `ok`."""
 
 
 class Ready(msgspec.Struct, rename="camel"):
@@ -32,9 +35,13 @@ class Ready(msgspec.Struct, rename="camel"):
     """
 
     status: str
+    """`ok` if requests can be answered."""
     database: str
+    """PostgreSQL."""
     search: str
+    """OpenSearch."""
     queue: str
+    """Valkey or Redis."""
 
 
 class ReadyForOperators(Ready, rename="camel"):
@@ -47,11 +54,16 @@ class HealthController(Controller):
     path = "/health"
     tags = ("Service",)
 
-    @get("/live", summary="Check that the process runs")
+    @get("/live", summary="Check that the process runs", description="Asks no other server.")
     async def live(self) -> Live:
         return Live()
 
-    @get("/ready", summary="Check each dependency", responses={503: ResponseSpec(Ready, generate_examples=False)})
+    @get(
+        "/ready",
+        summary="Check each dependency",
+        description="The result of a check is kept for a second.",
+        responses={503: ResponseSpec(Ready, generate_examples=False)},
+    )
     async def ready(self, request: AnyRequest, state: State) -> Response[Ready]:
         recent: Recent[ReadyForOperators] = state.readiness
         full = await recent.value()

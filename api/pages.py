@@ -31,7 +31,7 @@ Moment = Annotated[
     msgspec.Meta(
         description=MOMENT_FORMAT,
         extra={"parse": lambda value, _: fields.timestamp(require_text(value))},
-        extra_json_schema={"anyOf": [{"format": "date-time"}, {"format": "date"}]},
+        extra_json_schema={"format": "date-time"},
     ),
 ]
 
@@ -40,9 +40,13 @@ class PageInfo(msgspec.Struct, rename="camel"):
     """The cursors of the first and the last row of the page. Both are null on an empty page."""
 
     start_cursor: str | None
+    """The cursor of the first row: send it as `before` for the previous page."""
     end_cursor: str | None
+    """The cursor of the last row: send it as `after` for the next page."""
     has_next_page: bool
+    """Exact on a walk forward; backward it says whether a cursor led here."""
     has_previous_page: bool
+    """Exact on a walk backward; forward it says whether a cursor led here."""
 
     example: ClassVar[dict[str, Any]] = {
         "startCursor": "ASwm…",

@@ -7,11 +7,11 @@ from api.answers import Answer, created, location, ok
 from api.audiences import lists, writes
 from api.audiences.schemas import (
     Audience,
-    AudienceChange,
+    AudienceCreate,
     AudiencePage,
+    AudienceUpdate,
     Members,
     MembersChanged,
-    NewAudience,
 )
 from api.audiences.writes import RuleLimits
 from api.auth import Caller
@@ -36,7 +36,7 @@ class AudienceController(Controller):
 
     @post("/", opt=WRITE, summary="Create an audience")
     async def create(
-        self, payload: NewAudience, caller: Caller, transaction: Transaction, state: State
+        self, payload: AudienceCreate, caller: Caller, transaction: Transaction, state: State
     ) -> Response[Audience]:
         return await transaction.run(writes.create, caller, _limits(state), payload, render=_created)
 
@@ -47,7 +47,7 @@ class AudienceController(Controller):
 
     @put("/{audience_id:str}", opt=WRITE, summary="Change an audience")
     async def update(
-        self, audience_id: str, payload: AudienceChange, caller: Caller, transaction: Transaction, state: State
+        self, audience_id: str, payload: AudienceUpdate, caller: Caller, transaction: Transaction, state: State
     ) -> Response[Audience]:
         return await transaction.run(writes.update, caller, _limits(state), audience_id, payload, render=ok)
 

@@ -58,6 +58,7 @@ class Rule(Input, kw_only=True):
         ),
     ]
     operator: Operator
+    """The comparison. Null fulfils `NOT_EXISTS`, `NOT_EQUALS`, `NOT_CONTAINS` and `NOT_IN` alone."""
     values: Annotated[
         list[Value],
         msgspec.Meta(

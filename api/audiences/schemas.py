@@ -40,7 +40,7 @@ RULE_SCOPES = (FieldScope("rules", "read:consumers"), FieldScope("filter", "read
 """Rules ask for data of consumers, and the count of an audience with suitable rules answers."""
 
 
-class NewAudience(Input, kw_only=True):
+class AudienceCreate(Input, kw_only=True):
     """An audience to create. A `DYNAMIC` audience needs `rules`, or a `filter`, to be stored as rules."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
@@ -49,9 +49,12 @@ class NewAudience(Input, kw_only=True):
 
     name: Name
     type: AudienceType
+    """`STATIC` and `SYNCED_LIST` have stored members, `DYNAMIC` has rules. The type cannot change."""
     description: Description | None = None
+    """A text of your own, at most 2,000 characters."""
     metadata: Metadata | None = None
     rules: Rules | None = None
+    """Required for a `DYNAMIC` audience. Rules of one group must all hold; any group suffices."""
     filter: Filter | None = None
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
@@ -65,7 +68,7 @@ class NewAudience(Input, kw_only=True):
         return self.rules if self.filter is None else rules_of_filter(self.filter)
 
 
-class AudienceChange(Input):
+class AudienceUpdate(Input):
     """Changes to an audience: a field that is sent changes, an omitted field keeps its value, null clears a field.
 
     The type cannot change. A `filter` can replace `rules`.
@@ -77,9 +80,13 @@ class AudienceChange(Input):
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
     type: AudienceType | msgspec.UnsetType = msgspec.UNSET
+    """The type cannot change: leave it out, or send the type that the audience has."""
     description: Description | msgspec.UnsetType | None = msgspec.UNSET
+    """A text of your own, at most 2,000 characters."""
     metadata: MetadataChange | msgspec.UnsetType | None = msgspec.UNSET
+    """Merged (RFC 7396): a null inside removes the key, null clears all keys."""
     rules: Rules | msgspec.UnsetType | None = msgspec.UNSET
+    """Only for a `DYNAMIC` audience. Replaces all rules."""
     filter: Filter | msgspec.UnsetType = msgspec.UNSET
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
@@ -94,6 +101,7 @@ class Members(Input, kw_only=True):
     """Consumers by id, at most 10,000."""
 
     consumer_ids: ConsumerIds
+    """Ids of consumers, at most 10,000. An unknown id is a fault, and then nothing is stored."""
 
     example: ClassVar[dict[str, Any]] = {"consumerIds": ["cons_01JBK3Q8X5W5V0B6T1R2M3N4P5"]}
 
@@ -108,13 +116,21 @@ class Audience(msgspec.Struct, rename="camel"):
     """An audience."""
 
     id: AudienceId
+    """The id, in order of creation."""
     name: str
+    """The name, not unique."""
     description: str | None
+    """A text of your own."""
     metadata: JSONObject | None
+    """A JSON object of your own."""
     type: AudienceType
+    """`STATIC` and `SYNCED_LIST` have stored members, `DYNAMIC` has rules."""
     rules: StoredRules | None
+    """The rules of a `DYNAMIC` audience; null for others."""
     created_at: Time
+    """Time of creation."""
     updated_at: Time
+    """Time of the last change of the audience itself, without its members."""
 
     example: ClassVar[dict[str, Any]] = {
         "id": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5",
@@ -132,8 +148,11 @@ class AudienceReference(msgspec.Struct):
     """An audience of a consumer."""
 
     id: AudienceId
+    """The id of the audience."""
     name: str
+    """The name of the audience."""
     type: AudienceType
+    """How members come into the audience."""
 
     example: ClassVar[dict[str, Any]] = {
         "id": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5",
@@ -146,7 +165,9 @@ class AudienceCount(msgspec.Struct, rename="camel"):
     """The number of members of an audience."""
 
     audience_id: AudienceId
+    """The id of the audience."""
     count: int
+    """The exact number of members."""
 
     example: ClassVar[dict[str, Any]] = {"audienceId": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5", "count": 1}
 
@@ -155,6 +176,7 @@ class AudiencePage(msgspec.Struct, rename="camel"):
     """A page of audiences, newest first."""
 
     data: list[Audience]
+    """The audiences of the page."""
     page_info: PageInfo
 
     example: ClassVar[dict[str, Any]] = {"data": [Audience.example], "pageInfo": PageInfo.example}
@@ -164,7 +186,10 @@ class MembersChanged(msgspec.Struct, rename="camel", omit_defaults=True):
     """How many members were added, removed or, if all were replaced, both."""
 
     audience_id: str
+    """The id of the audience."""
     added_count: int | None = None
+    """Consumers that are new members."""
     removed_count: int | None = None
+    """Consumers that are members no longer."""
 
     example: ClassVar[dict[str, Any]] = {"audienceId": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5", "addedCount": 1}

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.audiences.rows import COLUMNS, VISIBLE, audience_of
 from api.audiences.rules import rules_of_filter, type_faults
-from api.audiences.schemas import Audience, AudienceChange, Members, MembersChanged, NewAudience
+from api.audiences.schemas import Audience, AudienceCreate, AudienceUpdate, Members, MembersChanged
 from api.auth import Caller
 from api.errors import Fault, invalid, not_found, refuse
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
@@ -67,7 +67,7 @@ class RuleLimits(NamedTuple):
     bytes: int
 
 
-async def create(connection: AsyncConnection, caller: Caller, limits: RuleLimits, new: NewAudience) -> Audience:
+async def create(connection: AsyncConnection, caller: Caller, limits: RuleLimits, new: AudienceCreate) -> Audience:
     """Insert an audience.
 
     Raises:
@@ -96,7 +96,7 @@ async def get(connection: AsyncConnection, caller: Caller, audience_id: str) -> 
 
 
 async def update(
-    connection: AsyncConnection, caller: Caller, limits: RuleLimits, audience_id: str, change: AudienceChange
+    connection: AsyncConnection, caller: Caller, limits: RuleLimits, audience_id: str, change: AudienceUpdate
 ) -> Audience:
     """Change an audience.
 

@@ -58,8 +58,11 @@ class Match(msgspec.Struct, frozen=True):
     """
 
     field: Field
+    """The field that matches."""
     kind: Kind
+    """How the field matches: as a whole, by a word, by the start of a word, or with a typo."""
     text: str
+    """The word of the query that matches."""
 
     example: ClassVar[dict[str, Any]] = {"field": "fullName", "kind": "prefix", "text": "jose"}
 

@@ -14,11 +14,11 @@ from api.audiences import membership
 from api.auth import Caller
 from api.consumers import reads, writes
 from api.consumers.schemas import (
-    ConsumerChange,
-    ConsumerChangeItem,
+    ConsumerCreate,
+    ConsumerUpdate,
+    ConsumerUpdateItem,
     GetParameters,
     ListParameters,
-    NewConsumer,
     SearchParameters,
 )
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
@@ -41,7 +41,7 @@ class ConsumerController(Controller):
 
     @post("/", opt=WRITE, summary="Create a consumer")
     async def create(
-        self, payload: ObjectDraft[NewConsumer], caller: Caller, transaction: Transaction
+        self, payload: ObjectDraft[ConsumerCreate], caller: Caller, transaction: Transaction
     ) -> Response[Consumer]:
         return await transaction.run(
             writes.create, caller, payload, render=partial(_created, caller), explain=writes.explain_conflict
@@ -49,7 +49,7 @@ class ConsumerController(Controller):
 
     @post("/batch", opt=WRITE_BATCH, summary="Create up to 500 consumers, all or none")
     async def create_batch(
-        self, payload: BatchDraft[NewConsumer], caller: Caller, transaction: Transaction
+        self, payload: BatchDraft[ConsumerCreate], caller: Caller, transaction: Transaction
     ) -> Response[list[Consumer]]:
         return await transaction.run(
             writes.create, caller, payload, render=_created_batch, explain=writes.explain_conflict
@@ -57,7 +57,7 @@ class ConsumerController(Controller):
 
     @put("/batch", opt=WRITE_BATCH, summary="Change up to 500 consumers, all or none")
     async def update_batch(
-        self, payload: BatchDraft[ConsumerChangeItem], caller: Caller, transaction: Transaction, state: State
+        self, payload: BatchDraft[ConsumerUpdateItem], caller: Caller, transaction: Transaction, state: State
     ) -> Response[list[Consumer]]:
         return await transaction.run(writes.update_batch, caller, payload, state.turns, render=_changed_batch)
 
@@ -66,7 +66,7 @@ class ConsumerController(Controller):
         self,
         request: AnyRequest,
         consumer_id: str,
-        payload: ObjectDraft[ConsumerChange],
+        payload: ObjectDraft[ConsumerUpdate],
         caller: Caller,
         transaction: Transaction,
         state: State,

@@ -15,7 +15,7 @@ from api.scopes import FieldScope
 from api.validation import Input
 
 
-class NewConsumer(Input):
+class ConsumerCreate(Input):
     """A consumer to create. Every field is optional."""
 
     read_only: ClassVar[frozenset[str]] = frozenset(
@@ -37,28 +37,30 @@ class NewConsumer(Input):
     external_id: ExternalId | None = None
 
 
-class ConsumerChange(Input):
+class ConsumerUpdate(Input):
     """Changes to a consumer: a field that is sent changes, an omitted field keeps its value, null clears a field.
 
     `metadata` is merged (RFC 7396): a null inside removes the key; `"metadata": null` clears all keys.
     """
 
-    read_only: ClassVar[frozenset[str]] = NewConsumer.read_only
+    read_only: ClassVar[frozenset[str]] = ConsumerCreate.read_only
     example: ClassVar[dict[str, Any]] = {"fullName": "José García Núñez", "metadata": {"tier": None}}
 
     email: Email | msgspec.UnsetType | None = msgspec.UNSET
     phone: Phone | msgspec.UnsetType | None = msgspec.UNSET
     full_name: FullName | msgspec.UnsetType | None = msgspec.UNSET
     metadata: MetadataChange | msgspec.UnsetType | None = msgspec.UNSET
+    """Merged (RFC 7396): a null inside removes the key, null clears all keys."""
     external_id: ExternalId | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class ConsumerChangeItem(ConsumerChange, kw_only=True):
+class ConsumerUpdateItem(ConsumerUpdate, kw_only=True):
     """An item of a batch: the id of a consumer, and the changes."""
 
     example: ClassVar[dict[str, Any]] = {"id": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5", "phone": None}
 
     id: str
+    """The id of the consumer to change."""
 
 
 Text = Annotated[

@@ -36,6 +36,7 @@ class FoundConsumer(Consumer, rename="camel"):
     """A consumer in a search result. `matchedOn` is present with `explain=true`."""
 
     matched_on: list[Match] | msgspec.UnsetType = msgspec.UNSET
+    """How the consumer matches the search."""
 
     example: ClassVar[dict[str, Any]] = Consumer.example | {"matchedOn": [Match.example]}
 
@@ -44,8 +45,10 @@ class ConsumerPage(msgspec.Struct, rename="camel"):
     """A page of the list. `totalCount` is present with `count=true`."""
 
     data: list[ListedConsumer]
+    """The consumers of the page, in the order of the list."""
     page_info: PageInfo
     total_count: int | msgspec.UnsetType = msgspec.UNSET
+    """The exact number of rows in the whole list."""
 
     example: ClassVar[dict[str, Any]] = {"data": [ListedConsumer.example], "pageInfo": PageInfo.example}
 
@@ -54,6 +57,7 @@ class SearchPage(msgspec.Struct, rename="camel"):
     """A page of a search, best match first."""
 
     data: list[FoundConsumer]
+    """The consumers of the page, best match first."""
     page_info: PageInfo
 
     example: ClassVar[dict[str, Any]] = {"data": [FoundConsumer.example], "pageInfo": PageInfo.example}

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.answers import etags, is_match
 from api.auth import Caller
-from api.consumers.schemas import ConsumerChange, ConsumerChangeItem, NewConsumer
+from api.consumers.schemas import ConsumerCreate, ConsumerUpdate, ConsumerUpdateItem
 from api.drafts import BatchDraft, Draft, ObjectDraft
 from api.errors import Fault, ItemFault, Problem, not_found
 from api.transactions import ValueTaken
@@ -83,7 +83,7 @@ LOCK_TO_DELETE = sa.text(f"{GET.text} FOR UPDATE")
 DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id AND id = :id")
 
 
-async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewConsumer]) -> list[ConsumerRow]:
+async def create(connection: AsyncConnection, caller: Caller, draft: Draft[ConsumerCreate]) -> list[ConsumerRow]:
     """Insert consumers, all or none; return the rows in the order of the request.
 
     Raises:
@@ -99,7 +99,7 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewCo
     return await _store(connection, INSERT, caller, values)
 
 
-async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[NewConsumer]) -> None:
+async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[ConsumerCreate]) -> None:
     """Raise 400 with the schema faults and every taken value; return if there are none."""
     values = [
         UniqueValues(email=item.email, external_id=item.external_id) if item else UniqueValues() for item in draft.items
@@ -122,7 +122,7 @@ async def update(
     connection: AsyncConnection,
     caller: Caller,
     consumer_id: str,
-    draft: ObjectDraft[ConsumerChange],
+    draft: ObjectDraft[ConsumerUpdate],
     if_match: set[str] | None,
     turns: Turns,
 ) -> ConsumerRow:
@@ -141,7 +141,7 @@ async def update(
 
 
 async def update_batch(
-    connection: AsyncConnection, caller: Caller, draft: BatchDraft[ConsumerChangeItem], turns: Turns
+    connection: AsyncConnection, caller: Caller, draft: BatchDraft[ConsumerUpdateItem], turns: Turns
 ) -> list[ConsumerRow]:
     """Change consumers, all or none; return the rows in the order of the request.
 
@@ -241,7 +241,7 @@ def _stored_values(row: ConsumerRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in SETTABLE} | {"id": row.id, "metadata": raw(row.metadata)}
 
 
-def _changed_values(change: ConsumerChange) -> dict[str, Any]:
+def _changed_values(change: ConsumerUpdate) -> dict[str, Any]:
     return {name: value for name in SETTABLE if (value := getattr(change, name)) is not msgspec.UNSET}
 
 

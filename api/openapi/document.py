@@ -1,27 +1,26 @@
-"""The OpenAPI document, made from the routes and their types.
+"""The OpenAPI documents, made from the routes and their types: one for merchants, and one for operators.
 
 The signature of a route declares the types of parameters, body and answer; the types declare the allowed values. This
 module adds the conventions of contract.md §1 for all routes of a kind: headers, errors, authentication.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from inspect import cleandoc
 from typing import Any
 
-import msgspec
 from litestar.routes import BaseRoute
 
 from api.budget import TOO_MANY_REQUESTS
 from api.errors import MAX_FAULTS, ErrorBody
-from api.openapi.endpoints import Endpoint, endpoints
+from api.openapi.endpoints import Endpoint, endpoints, in_reading_order
 from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_headers
+from api.openapi.schemas import Schema, Schemas
+from api.openapi.texts import PATH_PARAMETERS, TAGS
 from api.route_options import OBJECT_BODY_BYTES, RouteOptions
-from api.validation import MAX_BATCH, Input
+from api.validation import MAX_BATCH
 
 JSON = "application/json"
-SCHEMAS = "#/components/schemas/{name}"
 DESCRIPTION = f"""\
 Every error has the same envelope, and every response an `X-Request-Id`. An unknown path is a 404, and so is another
 spelling of a path, such as `//` or `%63`; a method that a path does not have is a 405 with `Allow`. HEAD answers like
@@ -32,29 +31,39 @@ and `{TOO_MANY_REQUESTS}` if too many requests of the environment run at a time.
 `Retry-After` says. A 403 says `Storage limit reached` if the environment stores as much as allowed."""
 
 Document = dict[str, Any]
-SchemaOf = Callable[[Any], Document]
 
 
-def document(routes: Sequence[BaseRoute]) -> Document:
-    """Build the document of an application's routes."""
-    documented = list(endpoints(routes))
-    types = list(dict.fromkeys([ErrorBody, *_types(documented)]))
-    schemas, components = msgspec.json.schema_components(types, ref_template=SCHEMAS)
-    components = _adapted(components)
-    schema_of = dict(zip(types, schemas, strict=True))
-    for struct in _subclasses(Input):
-        if struct.__name__ in components:
-            components[struct.__name__] |= _closed(struct, components[struct.__name__])
+def document(routes: Sequence[BaseRoute], *, for_operators: bool = False) -> Document:
+    """Build the document of an application's routes: those for merchants and for everybody, or those for operators."""
+    chosen = [endpoint for endpoint in endpoints(routes) if endpoint.is_for_operators == for_operators]
+    documented = sorted(chosen, key=in_reading_order)
+    answers = {item: endpoint.answer_item for endpoint in documented if (item := endpoint.body_item)}
+    schemas = Schemas(list(dict.fromkeys([ErrorBody, *_types(documented)])), answers)
     paths: Document = {}
     for endpoint in documented:
-        operation = _operation(endpoint, schema_of.__getitem__, components)
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    queries = {endpoint.parameters.__name__ for endpoint in documented if endpoint.parameters}
+        paths.setdefault(endpoint.documented_path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+    used = {tag for endpoint in documented for tag in endpoint.tags}
+    scheme = "operatorKey" if for_operators else "key"
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Consumers API", "version": "1", "description": DESCRIPTION},
+        "info": {
+            "title": "Consumers API: operations" if for_operators else "Consumers API",
+            "version": "1",
+            "description": DESCRIPTION,
+            "contact": {"name": "The operator of this service"},
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "The server of this document."}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in used],
         "paths": paths,
-        "components": COMPONENTS | {"schemas": {name: components[name] for name in components if name not in queries}},
+        "components": {
+            "headers": COMPONENTS["headers"],
+            "parameters": {} if for_operators else COMPONENTS["parameters"],
+            "securitySchemes": {scheme: COMPONENTS["securitySchemes"][scheme]},
+            "schemas": schemas.components_without(
+                {endpoint.parameters for endpoint in documented if endpoint.parameters}
+            ),
+        },
     }
 
 
@@ -65,59 +74,47 @@ def _types(documented: Sequence[Endpoint]) -> Iterator[Any]:
                 yield annotation
 
 
-def _subclasses(struct: type[Input]) -> Iterator[type[Input]]:
-    for subclass in struct.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
-
-
-def _adapted(schema: Any) -> Any:
-    """Adapt a schema of msgspec to this API: a Decimal is a number, and in a request (with a pattern) also a text."""
-    if isinstance(schema, list):
-        return [_adapted(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {name: _adapted(part) for name, part in schema.items()}
-    if schema.get("format") == "decimal":
-        del schema["format"]
-        schema["type"] = ["number", "string"] if "pattern" in schema else "number"
-    if isinstance(schema.get("description"), str):
-        schema["description"] = cleandoc(schema["description"])
-    return schema
-
-
-def _closed(struct: type[Input], schema: Document) -> Document:
-    """Return the keywords for a type without further fields; read-only fields are allowed."""
-    ignored = {name: {"description": "Read-only: ignored."} for name in sorted(struct.read_only)}
-    return {"properties": ignored | schema["properties"], "additionalProperties": False}
-
-
-def _operation(endpoint: Endpoint, schema_of: SchemaOf, components: Document) -> Document:
+def _operation(endpoint: Endpoint, schemas: Schemas) -> Document:
     handler = endpoint.handler
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _path_names(endpoint)
+    parameters: list[Document] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PATH_PARAMETERS[name],
+            "schema": {"type": "string"},
+        }
+        for name in endpoint.path_names
     ]
     if endpoint.parameters:
-        parameters += query_parameters(components[endpoint.parameters.__name__])
+        parameters += query_parameters(schemas.component(endpoint.parameters))
     parameters += request_headers(endpoint)
     operation: Document = {
         "operationId": endpoint.name,
         "summary": handler.summary,
-        "tags": sorted(handler.resolve_tags()),
+        "description": _description(endpoint),
+        "tags": endpoint.tags,
         "parameters": parameters,
-        "responses": _responses(endpoint, schema_of),
+        "responses": _responses(endpoint, schemas),
+        "security": [],
     }
     if options := endpoint.options:
         operation["security"] = [{"operatorKey" if options.for_operators else "key": []}]
-        limit = f"Counts against the rate limit for {options.limit}."
-        operation["description"] = f"{_requirements(endpoint, options)} {limit}"
-        if endpoint.body:
-            operation["description"] += f" The body has at most {options.max_body_bytes // 1024} KiB."
-        if options.batch_key:
-            operation["description"] += f" An item has at most {OBJECT_BODY_BYTES // 1024} KiB."
     if endpoint.body:
-        operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schema_of)}}
+        operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schemas)}}
     return operation
+
+
+def _description(endpoint: Endpoint) -> str:
+    sentences = [endpoint.handler.description] if endpoint.handler.description else []
+    if options := endpoint.options:
+        sentences += [_requirements(endpoint, options), f"Counts against the rate limit for {options.limit}."]
+        if endpoint.body:
+            sentences.append(f"The body has at most {options.max_body_bytes // 1024} KiB.")
+        if options.batch_key:
+            sentences.append(f"An item has at most {OBJECT_BODY_BYTES // 1024} KiB.")
+            sentences.append(f'An object around the array is accepted as well: `{{"{options.batch_key}": […]}}`.')
+    return " ".join(sentences)
 
 
 def _requirements(endpoint: Endpoint, options: RouteOptions) -> str:
@@ -133,38 +130,32 @@ def _requirements(endpoint: Endpoint, options: RouteOptions) -> str:
     return " ".join(sentences)
 
 
-def _path_names(endpoint: Endpoint) -> list[str]:
-    return [part[1:-1] for part in endpoint.path.split("/") if part.startswith("{")]
+def query_parameters(schema: Schema) -> list[Document]:
+    """Return the parameters of a query, given the schema of the type.
 
-
-def query_parameters(schema: Document) -> list[Document]:
-    """Return the parameters of a query, given the schema of the type."""
+    A parameter has no example: Swagger UI would send the example without being told to.
+    """
     parameters = []
     for name, declared in schema["properties"].items():
         # In the type, null stands for an omitted parameter; a query cannot contain null.
-        value, *_ = [part for part in declared.get("anyOf", [declared]) if part != {"type": "null"}]
-        value = value | ({"default": declared["default"]} if declared.get("default") else {})
+        types = declared.get("type")
+        value = declared | ({"type": types[0]} if isinstance(types, list) else {})
+        if "enum" in value:
+            value["enum"] = [choice for choice in value["enum"] if choice is not None]
+        description = value.pop("description", "")
+        if examples := value.pop("examples", None):
+            description += f" Example: `{examples[0]}`."
         parameter: Document = {"name": name, "in": "query", "required": name in schema["required"]}
-        if description := value.pop("description", None):
-            parameter["description"] = description
         if value.get("type") == "array":
             parameter |= {"style": "form", "explode": False}
-        parameters.append(parameter | {"schema": value})
+        parameters.append(parameter | {"description": description, "schema": value})
     return parameters
 
 
-def _request(endpoint: Endpoint, schema_of: SchemaOf) -> Document:
-    schema: Document = schema_of(endpoint.body)
-    if batch_key := endpoint.options and endpoint.options.batch_key:
-        array = schema | {"maxItems": MAX_BATCH}
-        properties = {batch_key: array}
-        wrapped = {
-            "type": "object",
-            "properties": properties,
-            "required": [batch_key],
-            "additionalProperties": False,
-        }
-        schema = {"oneOf": [array, wrapped]}
+def _request(endpoint: Endpoint, schemas: Schemas) -> Document:
+    schema = schemas.of(endpoint.body)
+    if endpoint.options and endpoint.options.batch_key:
+        schema = schema | {"maxItems": MAX_BATCH}
     return _with_example({"schema": schema}, endpoint.body)
 
 
@@ -173,11 +164,11 @@ def _with_example(content: Document, annotation: Any) -> Document:
     return content if example is None else content | {"example": example}
 
 
-def _responses(endpoint: Endpoint, schema_of: SchemaOf) -> Document:
+def _responses(endpoint: Endpoint, schemas: Schemas) -> Document:
     success = endpoint.handler.status_code
-    responses: Document = {str(success): _answer(endpoint, success, endpoint.answer, schema_of)}
+    responses: Document = {str(success): _answer(endpoint, success, endpoint.answer, schemas)}
     for status, annotation in endpoint.further_answers.items():
-        responses[str(status)] = _answer(endpoint, status, annotation, schema_of)
+        responses[str(status)] = _answer(endpoint, status, annotation, schemas)
     if endpoint.is_of_consumer and endpoint.method == "GET":
         not_modified = HTTPStatus.NOT_MODIFIED
         responses["304"] = {"description": not_modified.phrase, "headers": answer_headers(endpoint, not_modified)}
@@ -185,14 +176,14 @@ def _responses(endpoint: Endpoint, schema_of: SchemaOf) -> Document:
         responses[str(error.value)] = {
             "description": error.phrase,
             "headers": answer_headers(endpoint, error),
-            "content": {JSON: {"schema": schema_of(ErrorBody), "example": error_example(error, endpoint.resource)}},
+            "content": {JSON: {"schema": schemas.of(ErrorBody), "example": error_example(error, endpoint.resource)}},
         }
     return dict(sorted(responses.items()))
 
 
-def _answer(endpoint: Endpoint, status: int, annotation: Any, schema_of: SchemaOf) -> Document:
+def _answer(endpoint: Endpoint, status: int, annotation: Any, schemas: Schemas) -> Document:
     media = str(getattr(endpoint.handler.media_type, "value", endpoint.handler.media_type) or JSON).partition(";")[0]
-    schema = {"type": "string"} if annotation is bytes else schema_of(annotation)
+    schema = {"type": "string"} if annotation is bytes else schemas.of(annotation)
     content = _with_example({"schema": schema}, annotation)
     phrase = HTTPStatus(status).phrase
     return {"description": phrase, "headers": answer_headers(endpoint, HTTPStatus(status)), "content": {media: content}}
@@ -200,6 +191,7 @@ def _answer(endpoint: Endpoint, status: int, annotation: Any, schema_of: SchemaO
 
 def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
     if not endpoint.options:
+        yield HTTPStatus.BAD_REQUEST
         return
     batch_change = endpoint.method == "PUT" and endpoint.options.limit == "batch"
     names_another = endpoint.parameters is not None and "audience_id" in endpoint.parameters.__struct_fields__
@@ -211,7 +203,7 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         or endpoint.method == "POST",
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
-        HTTPStatus.NOT_FOUND: endpoint.has_path_parameter or batch_change or names_another,
+        HTTPStatus.NOT_FOUND: endpoint.path_names or batch_change or names_another,
         HTTPStatus.CONFLICT: endpoint.method == "POST",
         # A POST of these resources answers with consumers, which may be deleted before a replay.
         HTTPStatus.GONE: endpoint.method == "POST" and endpoint.resource in {"consumers", "orders"},

@@ -1,5 +1,6 @@
 """Endpoints: the declarations in signatures and options of the routes, as the source of the OpenAPI document."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -8,9 +9,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
 
 from api.drafts import BatchDraft
+from api.openapi.texts import TAGS
 from api.route_options import RouteOptions, find_options
 from api.validation import Input
 from infra.index.documents import Consumer
+
+METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
 class Endpoint(NamedTuple):
@@ -28,10 +32,8 @@ class Endpoint(NamedTuple):
     @property
     def name(self) -> str:
         """The operation id: unique and stable, because client libraries are generated from the document."""
-        words = self.handler.fn.__name__.split("_")
-        if self.is_authenticated:
-            words = [self.resource, *words]
-        return words[0] + "".join(word.capitalize() for word in words[1:])
+        name = self.handler.fn.__name__
+        return _camel(f"{self.resource}_{name}" if self.is_authenticated else name)
 
     @property
     def options(self) -> RouteOptions | None:
@@ -55,8 +57,18 @@ class Endpoint(NamedTuple):
         return self.options is not None and self.options.from_index
 
     @property
-    def has_path_parameter(self) -> bool:
-        return "{" in self.path
+    def tags(self) -> list[str]:
+        return sorted(self.handler.resolve_tags())
+
+    @property
+    def path_names(self) -> list[str]:
+        """The names of the path's parameters, in camel case as all names of the API."""
+        return [_camel(part[1:-1]) for part in self.path.split("/") if part.startswith("{")]
+
+    @property
+    def documented_path(self) -> str:
+        """The path with the names of the parameters in camel case."""
+        return re.sub(r"\w+(?=})", lambda name: _camel(name[0]), self.path)
 
     @property
     def parameters(self) -> type[Input] | None:
@@ -77,8 +89,17 @@ class Endpoint(NamedTuple):
     @property
     def inputs(self) -> list[type[Input]]:
         """The types of the query and of the body; of a batch, the type of an item."""
-        body = get_args(self.body)[0] if get_origin(self.body) is list else self.body
-        return [struct for struct in (self.parameters, body) if struct]
+        return [struct for struct in (self.parameters, self.body_item) if struct]
+
+    @property
+    def body_item(self) -> Any:
+        """The type of the body or, of a batch, the type of an item."""
+        return _item(self.body)
+
+    @property
+    def answer_item(self) -> Any:
+        """The type of the answer or, of a batch, the type of an item."""
+        return _item(self.answer)
 
     @property
     def answer(self) -> Any:
@@ -99,6 +120,23 @@ class Endpoint(NamedTuple):
     def _annotation(self, parameter: str) -> Any:
         definition = self.handler.parsed_fn_signature.parameters.get(parameter)
         return definition and definition.annotation
+
+
+def _camel(name: str) -> str:
+    first, *words = name.split("_")
+    return first + "".join(map(str.capitalize, words))
+
+
+def _item(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is list else annotation
+
+
+def in_reading_order(endpoint: Endpoint) -> tuple[Any, ...]:
+    """Return a key to sort endpoints for a reader: by tag; collections before single objects, reads before writes."""
+    [tag] = endpoint.tags
+    rest = endpoint.path.removeprefix("/api/v1").split("/")[2:]
+    kinds = [part.startswith("{") for part in rest]
+    return list(TAGS).index(tag), "batch" in rest, bool(rest), kinds, rest, METHODS.index(endpoint.method)
 
 
 def endpoints(routes: Sequence[BaseRoute]) -> Iterator[Endpoint]:

@@ -9,6 +9,7 @@ TEXT = {"type": "string"}
 KEY = {"type": "string", "minLength": 1, "maxLength": 255}
 ETAG = '"AXxaCbjIBnxIpKEdw3UaTu0xcwsHGfXQnw"'
 TOKEN = "AW3T1hWQc9xdkodhU-pfsLjw6VdaZzyHUA"  # noqa: S105 (an example)
+TRUE = {"type": "string", "const": "true"}
 COUNT = {"type": "integer", "minimum": 0}
 
 
@@ -16,8 +17,10 @@ def _header(description: str, schema: dict[str, Any], example: Any, **members: A
     return {"description": description, "schema": schema, "example": example, **members}
 
 
-def _parameter(name: str, description: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, **_header(description, schema, example)}
+def _parameter(name: str, description: str, schema: dict[str, Any], example: str) -> dict[str, Any]:
+    """Return a header of requests. The example is in the text, because Swagger UI sends an example by itself."""
+    text = f"{description} Example: `{example}`."
+    return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
 
 
 ANSWER = {
@@ -28,9 +31,14 @@ ANSWER = {
         required=True,
     ),
     "X-Content-Type-Options": _header(
-        "Browsers must not guess another content type.", {"const": "nosniff"}, "nosniff", required=True
+        "Browsers must not guess another content type.",
+        {"type": "string", "const": "nosniff"},
+        "nosniff",
+        required=True,
     ),
-    "Cache-Control": _header("No cache may keep the response.", {"const": "no-store"}, "no-store", required=True),
+    "Cache-Control": _header(
+        "No cache may keep the response.", {"type": "string", "const": "no-store"}, "no-store", required=True
+    ),
     "Location": _header("The path of the new resource.", TEXT, "/api/v1/consumers/cons_01JBK3Q8X5W5V0B6T1R2M3N4P5"),
     "X-RateLimit-Limit": _header("Requests allowed a minute. Absent if there is no limit.", COUNT, 1000),
     "X-RateLimit-Remaining": _header("Requests that remain in this minute.", COUNT, 999),
@@ -42,17 +50,23 @@ ANSWER = {
         "Identifies this write. Send it with a read that must contain the write.", TEXT, TOKEN
     ),
     "Index-State": _header(
-        "With `Prefer: wait`: whether the write is searchable.", {"enum": ["searchable", "pending"]}, "searchable"
+        "With `Prefer: wait`: whether the write is searchable.",
+        {"type": "string", "enum": ["searchable", "pending"]},
+        "searchable",
     ),
     "Index-Stale": _header(
-        "The response does not contain the write of the `Consistency-Token`.", {"const": "true"}, "true"
+        "The response does not contain the write of the `Consistency-Token`.",
+        TRUE,
+        "true",
     ),
     "Index-Lag-Ms": _header(
         "Age of the oldest change that is not searchable yet, in milliseconds; 0 if there is none.", COUNT, 0
     ),
     "Preference-Applied": _header("The preferences in `Prefer` that were applied.", TEXT, "wait=2"),
     "Idempotent-Replayed": _header(
-        "The response is that of an earlier request with the same `Idempotency-Key`.", {"const": "true"}, "true"
+        "The response is that of an earlier request with the same `Idempotency-Key`.",
+        TRUE,
+        "true",
     ),
 }
 REQUEST = {
@@ -76,9 +90,6 @@ REQUEST = {
         "of a consumer in the response, a retry is answered 410, and writes nothing.",
         KEY,
         "order-17850-paid",
-    ),
-    "X-Idempotency-Key": _parameter(
-        "X-Idempotency-Key", "Alternative name of `Idempotency-Key`.", KEY, "order-17850-paid"
     ),
     "If-Match": _parameter("If-Match", "Entity tags, or `*`. 412 if none matches the consumer's `ETag`.", TEXT, ETAG),
     "If-None-Match": _parameter(
@@ -107,8 +118,8 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
     """Return the request headers of an endpoint, without the usual headers of HTTP."""
     names = []
     if endpoint.is_authenticated and endpoint.method == "POST":
-        names += ["Idempotency-Key", "X-Idempotency-Key"]
-    if endpoint.is_of_consumer and endpoint.has_path_parameter:
+        names += ["Idempotency-Key"]
+    if endpoint.is_of_consumer and endpoint.path_names:
         names += ["If-None-Match" if endpoint.method == "GET" else "If-Match"]
     if endpoint.is_from_index:
         names += ["Consistency-Token", "Prefer"]

@@ -31,9 +31,11 @@ class Change(msgspec.Struct, rename="camel"):
     """The newest change in the outbox: it may not be searchable yet."""
 
     version: int
+    """The version of the consumer after the change."""
     attempts: int
     """Refusals of the document: the highest count of the changes in the outbox."""
     is_parked: bool
+    """Whether the change is set aside after too many refusals."""
     error: str | None
     """The last refusal. May quote the document."""
 
@@ -42,18 +44,25 @@ class Indexed(msgspec.Struct, rename="camel"):
     """The document of the consumer in a generation."""
 
     index_name: str
+    """The index of the generation."""
     state: str
+    """The state of the generation."""
     version: int | None
+    """The version of the consumer in the document; null without a document."""
     is_deleted: bool
+    """Whether the document says that the consumer is deleted."""
 
 
-class IndexState(msgspec.Struct, rename="camel"):
+class ConsumerIndexState(msgspec.Struct, rename="camel"):
+    """The state of a consumer in the database and in each generation of the index."""
+
     database_version: int | None
     """Null if the consumer is deleted."""
     is_searchable: bool
     """Whether searches see the consumer as stored in the database."""
     change: Change | None
     generations: list[Indexed]
+    """The document of the consumer in each generation."""
 
     example: ClassVar[dict[str, Any]] = {
         "databaseVersion": 1048577,
@@ -81,7 +90,7 @@ class StateController(Controller):
     tags = ("Operations",)
 
     @get("/{consumer_id:str}/index-state", opt=READ, summary="Show the state of a consumer in the index")
-    async def index_state(self, consumer_id: str, state: State) -> Response[IndexState]:
+    async def index_state(self, consumer_id: str, state: State) -> Response[ConsumerIndexState]:
         if not is_id("cons_", consumer_id):
             raise not_found("Consumer")
         async with state.engine.connect() as connection:
@@ -102,7 +111,7 @@ class StateController(Controller):
         live = next((generation for generation in indexed if generation.state == "live"), None)
         is_searchable = change is None and live is not None and version is not None and live.version == version
         waiting = Change(change.version, change.attempts, change.is_parked, change.error) if change else None
-        answer = IndexState(version, is_searchable, waiting, indexed)
+        answer = ConsumerIndexState(version, is_searchable, waiting, indexed)
         return Answer(200, msgspec.json.encode(answer)).response()
 
 

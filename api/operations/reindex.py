@@ -43,6 +43,7 @@ class Reindex(Input):
     """The consumers to write again. Give at least one condition; a consumer must meet every condition given."""
 
     ids: Ids | None = None
+    """Ids of consumers, of any environment."""
     environment: Environment | None = None
     filter: Filter | None = None
     updated_since: Moment | None = None
@@ -58,6 +59,7 @@ class Reindexes(msgspec.Struct, rename="camel"):
     """The latest reindex runs, newest first."""
 
     runs: list[Run]
+    """At most 20 runs."""
 
     example: ClassVar[dict[str, Any]] = {
         "runs": [

@@ -57,6 +57,7 @@ class Verifications(msgspec.Struct, rename="camel"):
     """The latest runs, newest first, and the documents known to differ."""
 
     runs: list[Run]
+    """At most 20 runs."""
     differing: dict[str, int]
     """Documents known to differ, by cause."""
     differences: list[Difference]

@@ -7,7 +7,7 @@ from api.answers import Answer, created, location, ok
 from api.auth import Caller
 from api.drafts import BatchDraft, ObjectDraft
 from api.orders import lists, writes
-from api.orders.schemas import NewOrder, Order, OrderChange, OrderListParameters, OrderPage
+from api.orders.schemas import Order, OrderCreate, OrderListParameters, OrderPage, OrderUpdate
 from api.route_options import route_options
 from api.transactions import Transaction
 
@@ -21,12 +21,14 @@ class OrderController(Controller):
     tags = ("Orders",)
 
     @post("/", opt=WRITE, summary="Create an order")
-    async def create(self, payload: ObjectDraft[NewOrder], caller: Caller, transaction: Transaction) -> Response[Order]:
+    async def create(
+        self, payload: ObjectDraft[OrderCreate], caller: Caller, transaction: Transaction
+    ) -> Response[Order]:
         return await transaction.run(writes.create, caller, payload, render=_created, explain=writes.explain_conflict)
 
     @post("/batch", opt=WRITE_BATCH, summary="Create up to 500 orders, all or none")
     async def create_batch(
-        self, payload: BatchDraft[NewOrder], caller: Caller, transaction: Transaction
+        self, payload: BatchDraft[OrderCreate], caller: Caller, transaction: Transaction
     ) -> Response[list[Order]]:
         return await transaction.run(
             writes.create, caller, payload, render=_created_batch, explain=writes.explain_conflict
@@ -44,7 +46,7 @@ class OrderController(Controller):
 
     @put("/{order_id:str}", opt=WRITE, summary="Change an order")
     async def update(
-        self, order_id: str, payload: ObjectDraft[OrderChange], caller: Caller, transaction: Transaction
+        self, order_id: str, payload: ObjectDraft[OrderUpdate], caller: Caller, transaction: Transaction
     ) -> Response[Order]:
         return await transaction.run(writes.update, caller, order_id, payload, render=ok)
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from api.orders.schemas import Item, Order
+from api.orders.schemas import Order, OrderItem
 from infra.wire import raw, time
 
 COLUMNS = """o.id, o.consumer_id, o.external_id, o.status, o.amount::text, o.refunded_amount::text, o.currency_code,
@@ -13,7 +13,7 @@ COLUMNS = """o.id, o.consumer_id, o.external_id, o.status, o.amount::text, o.ref
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
 # jsonb does not keep the order of keys: decoding and encoding restores the order of the contract.
-_items = msgspec.json.Decoder(list[Item]).decode
+_items = msgspec.json.Decoder(list[OrderItem]).decode
 
 
 def order_of(row: sa.Row[Any]) -> Order:

@@ -56,14 +56,17 @@ _BASE_AMOUNT = msgspec.Meta(
 )
 
 
-class Item(Input, kw_only=True):
+class OrderItem(Input, kw_only=True):
     """A line of an order."""
 
     example: ClassVar[dict[str, Any]] = {"productId": "85123A", "variantId": None, "quantity": 6, "unitAmount": "2.55"}
 
     product_id: ShortText
+    """Your own id of the product."""
     variant_id: ShortText | None = None
+    """Your own id of the variant of the product."""
     quantity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+    """How many were ordered."""
     unit_amount: Amount | None = None
 
 
@@ -71,7 +74,9 @@ class ConsumerReference(Input):
     """A consumer, named by either `email` or `externalId`."""
 
     email: str | None = None
+    """The e-mail address of the consumer, ignoring case."""
     external_id: str | None = None
+    """The external id of the consumer."""
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
         del requester
@@ -79,21 +84,23 @@ class ConsumerReference(Input):
             yield Fault("", "Name the consumer by either email or externalId")
 
 
-class NewOrder(Input, kw_only=True):
+class OrderCreate(Input, kw_only=True):
     """An order to create. Name the consumer by either `consumerId` or `consumer`."""
 
     read_only: ClassVar[frozenset[str]] = frozenset({"id", "createdAt", "updatedAt"})
     example: ClassVar[dict[str, Any]] = {
         "consumer": {"externalId": "customer-17850"},
         "amount": "149.99",
-        "items": [Item.example],
+        "items": [OrderItem.example],
     }
     # The answer tells which consumer, if any, has the e-mail address or the external id.
     field_scopes: ClassVar[tuple[FieldScope, ...]] = (FieldScope("consumer", "read:consumers"),)
 
     amount: Amount
     consumer_id: str | None = None
+    """The id of the consumer."""
     consumer: ConsumerReference | None = None
+    """The consumer by another value than the id."""
     external_id: ExternalId | None = None
     status: Annotated[Status, _STATUS] = "COMPLETED"
     refunded_amount: Annotated[Amount, _REFUNDED_AMOUNT] = Decimal(0)
@@ -101,7 +108,8 @@ class NewOrder(Input, kw_only=True):
         Annotated[Currency, msgspec.Meta(description="ISO 4217. The default is the environment's currency.")] | None
     ) = None
     base_amount: Annotated[Amount, _BASE_AMOUNT] | None = None
-    items: Annotated[list[Item], msgspec.Meta(max_length=200)] | None = None
+    items: Annotated[list[OrderItem], msgspec.Meta(max_length=200)] | None = None
+    """The lines of the order, at most 200."""
     metadata: Metadata | None = None
     placed_at: Annotated[Moment, msgspec.Meta(description=f"{MOMENT_FORMAT} The default is now.")] | None = None
 
@@ -121,25 +129,28 @@ Unset = msgspec.UnsetType
 UNSET = msgspec.UNSET
 
 
-class OrderChange(Input):
+class OrderUpdate(Input):
     """Changes to an order: a field that is sent changes, an omitted field keeps its value, null clears a field.
 
     The consumer cannot change. `metadata` is merged (RFC 7396). If the order has the environment's currency,
     `baseAmount` changes with `amount`.
     """
 
-    read_only: ClassVar[frozenset[str]] = NewOrder.read_only
+    read_only: ClassVar[frozenset[str]] = OrderCreate.read_only
     example: ClassVar[dict[str, Any]] = {"status": "REFUNDED", "refundedAmount": "149.99"}
 
     amount: Amount | Unset = UNSET
     consumer_id: str | Unset = UNSET
+    """The consumer cannot change: leave it out, or send the id that the order has."""
     external_id: ExternalId | Unset | None = UNSET
     status: Annotated[Status, _STATUS] | Unset = UNSET
     refunded_amount: Annotated[Amount, _REFUNDED_AMOUNT] | Unset = UNSET
     currency_code: Currency | Unset = UNSET
     base_amount: Annotated[Amount, _BASE_AMOUNT] | Unset = UNSET
-    items: Annotated[list[Item], msgspec.Meta(max_length=200)] | Unset | None = UNSET
+    items: Annotated[list[OrderItem], msgspec.Meta(max_length=200)] | Unset | None = UNSET
+    """The lines of the order, at most 200. Replaces all lines."""
     metadata: MetadataChange | Unset | None = UNSET
+    """Merged (RFC 7396): a null inside removes the key, null clears all keys."""
     placed_at: Moment | Unset = UNSET
 
 
@@ -158,7 +169,7 @@ class OrderListParameters(TwoWayParameters):
 
 AmountText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}(\.[0-9]{1,4})?$", examples=["149.99"])]
 Items = Annotated[
-    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/Item"}})
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/OrderItem"}})
 ]
 
 
@@ -166,18 +177,30 @@ class Order(msgspec.Struct, rename="camel"):
     """An order. Amounts are decimal strings."""
 
     id: Annotated[str, msgspec.Meta(pattern="^ord_[0-9A-HJKMNP-TV-Z]{26}$")]
+    """The id, in order of creation."""
     consumer_id: Annotated[str, msgspec.Meta(pattern="^cons_[0-9A-HJKMNP-TV-Z]{26}$")]
+    """The id of the consumer."""
     external_id: str | None
+    """Your own id, unique among the orders of the environment."""
     status: Annotated[Status, _STATUS]
     amount: AmountText
+    """The amount of the order, in `currencyCode`."""
     refunded_amount: AmountText
+    """The part of `amount` that was refunded."""
     currency_code: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+    """ISO 4217."""
     base_amount: AmountText
+    """`amount` in the environment's currency."""
     items: Items | None
+    """The lines of the order."""
     metadata: JSONObject | None
+    """A JSON object of your own."""
     placed_at: Time
+    """Time at which the consumer placed the order."""
     created_at: Time
+    """Time of creation."""
     updated_at: Time
+    """Time of the last change."""
 
     example: ClassVar[dict[str, Any]] = {
         "id": "ord_01JBK3Q8X5W5V0B6T1R2M3N4P5",
@@ -188,7 +211,7 @@ class Order(msgspec.Struct, rename="camel"):
         "refundedAmount": "0",
         "currencyCode": "USD",
         "baseAmount": "149.99",
-        "items": [Item.example],
+        "items": [OrderItem.example],
         "metadata": None,
         "placedAt": "2024-11-01T10:00:00.000Z",
         "createdAt": "2024-11-01T10:00:00.000Z",
@@ -200,6 +223,7 @@ class OrderPage(msgspec.Struct, rename="camel"):
     """A page of orders, newest first."""
 
     data: list[Order]
+    """The orders of the page."""
     page_info: PageInfo
 
     example: ClassVar[dict[str, Any]] = {"data": [Order.example], "pageInfo": PageInfo.example}

@@ -5,7 +5,7 @@ The column `orders.value` has the same definition. The API needs the value befor
 
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
-from api.orders.schemas import NewOrder
+from api.orders.schemas import OrderCreate
 
 TOTAL_MAX = Decimal(90_000_000_000_000)
 TOTAL_EXCEEDED = f"Would raise the consumer's totalOrderValue above the maximum of {TOTAL_MAX}"
@@ -14,7 +14,7 @@ COUNTING = frozenset({"CREATED", "COMPLETED"})
 """The states of counted orders."""
 
 
-def value_of(order: NewOrder) -> Decimal:
+def value_of(order: OrderCreate) -> Decimal:
     base = order.amount if order.base_amount is None else order.base_amount
     if order.status not in COUNTING or not order.amount:
         return Decimal(0)

@@ -13,7 +13,7 @@ from api.auth import Caller
 from api.drafts import Draft, ObjectDraft
 from api.errors import Fault, ItemFault, not_found
 from api.orders.rows import COLUMNS, encode, order_of
-from api.orders.schemas import NewOrder, Order, OrderChange
+from api.orders.schemas import Order, OrderCreate, OrderUpdate
 from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
 from api.transactions import ValueTaken
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
@@ -45,7 +45,7 @@ FIND_TAKEN = sa.text(f"""
     SELECT external_id FROM orders
     WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND external_id = ANY(:external_ids)
       AND id IS DISTINCT FROM CAST(:own_id AS text)""")
-SETTABLE = tuple(name for name in NewOrder.__struct_fields__ if name not in {"consumer_id", "consumer", "placed_at"})
+SETTABLE = tuple(name for name in OrderCreate.__struct_fields__ if name not in {"consumer_id", "consumer", "placed_at"})
 """Columns that take the order's value as it is, unlike the consumer and the time of the order."""
 # PostgreSQL assigns the values to columns by name, and takes the types from the table.
 WRITTEN = "json_populate_recordset(NULL::orders, CAST(:rows AS json)) w"
@@ -77,7 +77,7 @@ class LockedConsumers(NamedTuple):
     """`total_order_value` by the id of the consumer."""
 
 
-async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOrder]) -> list[Order]:
+async def create(connection: AsyncConnection, caller: Caller, draft: Draft[OrderCreate]) -> list[Order]:
     """Insert orders, all or none; return the orders as in the request.
 
     Raises:
@@ -99,7 +99,7 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[NewOr
     return [order_of(stored[row["id"]]) for row in rows]
 
 
-async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[NewOrder]) -> None:
+async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[OrderCreate]) -> None:
     """Raise the 400 of `create`, with every taken external id; return if there are no faults."""
     orders = _by_index(draft)
     locked = await _lock_consumers(connection, caller, orders)
@@ -115,7 +115,7 @@ async def get(connection: AsyncConnection, caller: Caller, order_id: str) -> Ord
     return order_of(_row_or_404(await _find(connection, GET, caller, order_id)))
 
 
-async def update(connection: AsyncConnection, caller: Caller, order_id: str, draft: ObjectDraft[OrderChange]) -> Order:
+async def update(connection: AsyncConnection, caller: Caller, order_id: str, draft: ObjectDraft[OrderUpdate]) -> Order:
     """Change an order; the consumer's totals follow.
 
     Raises:
@@ -153,12 +153,12 @@ async def newest(connection: AsyncConnection, caller: Caller, consumer_id: str, 
     return [order_of(row) for row in await connection.execute(NEWEST, values)]
 
 
-def _by_index(draft: Draft[NewOrder]) -> dict[int, NewOrder]:
+def _by_index(draft: Draft[OrderCreate]) -> dict[int, OrderCreate]:
     return {index: order for index, order in enumerate(draft.items) if order}
 
 
 async def _lock_consumers(
-    connection: AsyncConnection, caller: Caller, orders: Mapping[int, NewOrder]
+    connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate]
 ) -> LockedConsumers:
     environment = {"environment_id": caller.environment_id}
     result = await connection.execute(
@@ -179,7 +179,7 @@ async def _lock_consumers(
 
 
 def _consumer_faults(
-    draft: Draft[NewOrder], orders: Mapping[int, NewOrder], locked: LockedConsumers
+    draft: Draft[OrderCreate], orders: Mapping[int, OrderCreate], locked: LockedConsumers
 ) -> list[ItemFault]:
     """Return a fault for each order with an unknown consumer, or with too large a total for the consumer."""
     faults = [
@@ -191,7 +191,7 @@ def _consumer_faults(
     return faults if draft.faults else faults + _excessive_totals(orders, locked)
 
 
-def _excessive_totals(orders: Mapping[int, NewOrder], locked: LockedConsumers) -> list[ItemFault]:
+def _excessive_totals(orders: Mapping[int, OrderCreate], locked: LockedConsumers) -> list[ItemFault]:
     by_consumer: dict[str, list[int]] = defaultdict(list)
     for index, consumer_id in locked.ids.items():
         by_consumer[consumer_id].append(index)
@@ -204,7 +204,7 @@ def _excessive_totals(orders: Mapping[int, NewOrder], locked: LockedConsumers) -
 
 
 async def _find_taken(
-    connection: AsyncConnection, caller: Caller, orders: Mapping[int, NewOrder], *, own_id: str | None = None
+    connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate], *, own_id: str | None = None
 ) -> list[ItemFault]:
     """Return a fault for each external id taken by a stored order or an earlier order of the request."""
     external_ids = [order.external_id for order in orders.values() if order.external_id is not None]
@@ -246,7 +246,7 @@ def _row_or_404(row: sa.Row[Any] | None) -> sa.Row[Any]:
     return row
 
 
-def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderChange], caller: Caller) -> tuple[NewOrder, list[Fault]]:
+def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderUpdate], caller: Caller) -> tuple[OrderCreate, list[Fault]]:
     """Return the order after the change, and its faults.
 
     Faults between fields are looked for only if the draft has no schema faults.
@@ -268,13 +268,13 @@ def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderChange], caller: Caller) 
     is_revalued = any(changes[name] != stored[name] for name in ("amount", "currency_code") if name in changes)
     if is_revalued and "base_amount" not in changes:
         stored["base_amount"] = None
-    changed = NewOrder(**stored | changes)
+    changed = OrderCreate(**stored | changes)
     if not draft.faults:
         faults += changed.faults(caller)
     return changed, faults
 
 
-def _rows(caller: Caller, orders: Sequence[NewOrder], consumer_ids: Mapping[int, str]) -> list[dict[str, Any]]:
+def _rows(caller: Caller, orders: Sequence[OrderCreate], consumer_ids: Mapping[int, str]) -> list[dict[str, Any]]:
     """Return the rows to write, with new ids. `consumer_ids` are by the index of the order."""
     return [
         {column: getattr(order, column) for column in SETTABLE}

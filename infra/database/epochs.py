@@ -28,9 +28,13 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """An epoch of the database."""
 
     number: int
+    """1 for the first epoch, one more for each further epoch."""
     id: str
+    """The id, which consistency tokens contain."""
     reason: Reason
+    """Why the epoch began: the first start, or a fail-over, a restore or a crash that may have lost writes."""
     began_at: datetime
+    """Time at which the epoch began."""
 
 
 def check(connection: sa.Connection, seen: Epoch | None = None) -> Epoch | None:

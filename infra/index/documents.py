@@ -59,11 +59,17 @@ class Consumer(msgspec.Struct, rename="camel"):
     """A consumer."""
 
     id: Annotated[str, msgspec.Meta(pattern="^cons_[0-9A-HJKMNP-TV-Z]{26}$")]
+    """The id, in order of creation."""
     email: str | None
+    """The e-mail address, unique in the environment."""
     phone: str | None
+    """The phone number: in E.164 where the number is a possible international one, otherwise as sent."""
     full_name: str | None
+    """The whole name."""
     metadata: JSONObject | None
+    """A JSON object of your own."""
     external_id: str | None
+    """Your own id, unique in the environment."""
     total_orders: Annotated[int, msgspec.Meta(description="Number of orders with status `CREATED` or `COMPLETED`.")]
     total_order_value: Annotated[
         Decimal | int,
@@ -71,6 +77,7 @@ class Consumer(msgspec.Struct, rename="camel"):
     ]
     last_order_at: Annotated[Time, msgspec.Meta(description="`placedAt` of the newest of these orders.")] | None
     created_at: Time
+    """Time of creation."""
     updated_at: Annotated[Time, msgspec.Meta(description="Also changes with the totals and the stored memberships.")]
 
     example: ClassVar[dict[str, Any]] = {

@@ -42,6 +42,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Counters of a lane since the database was created."""
 
     lane: str
+    """The lane, such as `live`."""
     rounds: int
     """Rounds of the drain with at least one claimed row."""
     changes: int
@@ -67,10 +68,15 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """
 
     worker: str
+    """The name of the process."""
     lane: str
+    """The lane, such as `live`."""
     rounds: int
+    """Rounds with at least one claimed row."""
     changes: int
+    """Outbox rows whose change became searchable."""
     updated_at: datetime
+    """Time of the last such round."""
 
 
 def totals(connection: sa.Connection) -> list[Totals]:

@@ -82,6 +82,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The backlog of a lane. Counts end at 100,000; the limit of `parked` is for both lanes together."""
 
     lane: str
+    """The lane, such as `live`."""
     waiting: int
     """Changes not searchable yet."""
     oldest_seconds: float
@@ -94,14 +95,21 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A parked change: OpenSearch refused the document five times, because of its content."""
 
     consumer_id: str
+    """The id of the consumer."""
     organization: str | None
+    """The organization of the consumer; null if the consumer is deleted."""
     mode: str | None
+    """`live` or `test`."""
     version: int
+    """The version of the consumer after the change."""
     attempts: int
+    """Refusals of the document."""
     reason: str | None
     """OpenSearch's reason. The reason may quote the document."""
     created_at: datetime
+    """Time of the change."""
     parked_at: datetime
+    """Time at which the change was parked."""
 
 
 def backlog(connection: sa.Connection) -> list[Waiting]:

@@ -91,15 +91,19 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     # break clients.
 
     id: int
+    """The number of the rebuild."""
     index_name: str
+    """The name of the new index in OpenSearch."""
     state: str
     """`filling`, then `refreshed` during the build; `live` while serving reads; then `kept`; at the end `dropped`."""
     phase: str
     """`requested`, `creating`, `filling`, `refilling`, `verifying`, `swapping`; then `done`, `failed`, `cancelled`."""
     is_paused: bool
+    """Whether the rebuild waits for `resume`."""
     wanted: str | None
     """The pending request, `cancel` or `rollback`."""
     document_version: int
+    """The version of the documents' form."""
     documents: int
     """Consumers written so far."""
     total: int
@@ -117,8 +121,11 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     error: str | None
     """Why the rebuild has failed; during a rebuild, why the last step failed: the step is repeated."""
     started_at: datetime
+    """Time of the request."""
     ended_at: datetime | None
+    """Time of the end; null before."""
     keep_until: datetime | None
+    """Until when the index before is kept for a rollback."""
 
     example: ClassVar[dict[str, Any]] = {
         "id": 2,

@@ -76,7 +76,9 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The number of consumers a reindex would write."""
 
     consumers: int
+    """The number of consumers."""
     is_dry_run: bool = True
+    """Always true: nothing was written."""
 
     example: ClassVar[dict[str, Any]] = {"consumers": 5000, "isDryRun": True}
 

@@ -32,14 +32,22 @@ GENERATIONS = sa.text("""
 
 
 class Generation(msgspec.Struct, kw_only=True, rename="camel"):
+    """A generation of the index: an index of OpenSearch with all consumers."""
+
     index_name: str
+    """The name of the index in OpenSearch."""
     state: str
+    """The state of the generation, such as `live`."""
     document_version: int
+    """The version of the documents' form."""
     shards: int
+    """Primary shards of the index."""
     is_as_declared: bool
     """Whether the index was built with the mapping and settings of this code, and with INDEX_SHARDS shards."""
     live_at: datetime | None
+    """Since when searches use the generation."""
     keep_until: datetime | None
+    """Until when the generation is kept for a rollback."""
     lost_at: datetime | None
     """When the index was found missing or replaced by another index of the same name."""
     position: int
@@ -51,6 +59,7 @@ class Generation(msgspec.Struct, kw_only=True, rename="camel"):
     documents: int | None = None
     """Including tombstones."""
     bytes: int | None = None
+    """Size of the index on disk, without replicas."""
     aliases: list[str] | None = None
     """The existing aliases, of `read` and `write`."""
 
@@ -59,22 +68,30 @@ class Part(msgspec.Struct, kw_only=True, rename="camel"):
     """A part of the indexer: the workers of a lane, or `clock`, beat's process with the fallback poller."""
 
     part: str
+    """A lane, or `clock`."""
     silent_seconds: float | None
     """Since the last database query; None without a connection."""
 
 
 class Status(msgspec.Struct, kw_only=True, rename="camel"):
+    """The status of the index."""
+
     epoch: epochs.Epoch | None
     """The newest epoch of the database; None before the first change of a consumer."""
     search: str
     """`ok`, or `unreachable` with the error."""
     generations: list[Generation]
+    """The generations that exist, the oldest first."""
     rebuild: Rebuild | None
     """The running rebuild, or the last."""
     parts: list[Part]
+    """The parts of the indexer, and when each was last heard of."""
     waiting: list[outbox.Waiting]
+    """The backlog of each lane."""
     done: list[counters.Totals]
+    """The counters of each lane."""
     workers: list[counters.Worker]
+    """Draining sessions of the last hour."""
     parked: list[outbox.Parked]
     """The latest parked changes, up to `PARKED_ROWS`."""
     verified: list[Run]

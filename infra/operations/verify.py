@@ -75,11 +75,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A verification, repair, watch round or reindex, with progress and result."""
 
     id: int
+    """The number of the run."""
     kind: RunKind
     """`verify` compares; `repair` also rewrites the differences; `watch` compares all the time, a few consumers every
     few seconds; `reindex` rewrites chosen consumers and compares nothing; `fork` compares and rewrites documents of
     writes that were lost in a fail-over or restore of the database."""
     state: RunState
+    """The state of the run."""
     environment: str | None
     """Organization and mode, such as `shop:live`; null: all environments."""
     repairs: int | None
@@ -88,6 +90,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The consumers a reindex was limited to, without their ids and without the text of the filter, which may hold
     personal data."""
     index_name: str | None
+    """The name of the index in OpenSearch; null before the start."""
     total: int | None
     """Consumers at the start of the run; for a reindex, the consumers chosen."""
     compared: int
@@ -95,13 +98,19 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     in_flight: int
     """Documents not compared, because a change was on the way to the index."""
     differences: int
+    """Documents found to differ."""
     causes: dict[str, int]
+    """Documents found to differ, by cause."""
     mended: int
+    """Differences that the run removed."""
     error: str | None
     """Why the run failed, or why the run waits."""
     requested_at: datetime
+    """Time of the request."""
     started_at: datetime | None
+    """Time of the start; null before."""
     finished_at: datetime | None
+    """Time of the end; null before."""
     seconds: float | None
     """From the start to the end, or to now."""
 
@@ -140,11 +149,17 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A document found to differ from the row, as stored with the run."""
 
     document_id: str
+    """The id of the document, which is that of the consumer."""
     cause: Cause
+    """How the document differs."""
     environment: str | None
+    """Organization and mode, such as `shop:live`; null if unknown."""
     database_version: int | None
+    """The version in the database; null without a row."""
     index_version: int | None
+    """The version in the index; null without a document."""
     found_at: datetime
+    """Time of the comparison."""
 
     example: ClassVar[dict[str, Any]] = {
         "documentId": "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5",

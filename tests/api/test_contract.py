@@ -16,6 +16,7 @@ import pytest
 from infra.local.servers import LocalServers
 from tests.service import UNLIMITED_OPERATORS, Account, Service, new_service
 
+PATHS = ("openapi.json", "openapi-operations.json")
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
@@ -27,23 +28,31 @@ def service(servers: LocalServers, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def document(service: Service) -> dict[str, Any]:
-    content: dict[str, Any] = httpx.get(f"{service.url}/openapi.json").raise_for_status().json()
-    return content
+def documents(service: Service) -> list[dict[str, Any]]:
+    return [httpx.get(f"{service.url}/{path}").raise_for_status().json() for path in PATHS]
 
 
-def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def document(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    return documents[0]
+
+
+def operations(*documents: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         f"{verb.upper()} {path}": operation
+        for document in documents
         for path, verbs in document["paths"].items()
         for verb, operation in verbs.items()
     }
 
 
-def test_every_response_matches_the_openapi_document(account: Account, service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_every_response_matches_the_openapi_document(
+    account: Account, service: Service, tmp_path: Path, path: str
+) -> None:
     clients = {"MERCHANT_KEY": account.live, "OPERATOR_KEY": account.operator}
     secrets = {name: client.headers["authorization"].removeprefix("Bearer ") for name, client in clients.items()}
-    command = [f"{sys.prefix}/bin/schemathesis", "--config-file", str(CONFIG), "run", f"{service.url}/openapi.json"]
+    command = [f"{sys.prefix}/bin/schemathesis", "--config-file", str(CONFIG), "run", f"{service.url}/{path}"]
     options = ["--checks", "all", "--continue-on-failure", "--no-color"]
     done = subprocess.run(
         [*command, *options], env=os.environ | secrets, capture_output=True, text=True, check=False, cwd=tmp_path
@@ -59,18 +68,19 @@ def test_every_endpoint_of_the_contract_is_documented(document: dict[str, Any]) 
     assert paths <= {re.sub(r"\{\w+\}", "{}", path) for path in document["paths"]}
 
 
-def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
+def test_every_example_matches_its_schema(documents: list[dict[str, Any]]) -> None:
     contents = [
-        content
+        (document["components"], content)
+        for document in documents
         for operation in operations(document).values()
         for part in [operation.get("requestBody", {}), *operation["responses"].values()]
         for content in part.get("content", {}).values()
         if "example" in content
     ]
     assert len(contents) > 100
-    for content in contents:
+    for components, content in contents:
         schema = json.loads(json.dumps(content["schema"]).replace("#/components/", "#/$defs/components/"))
-        defs = json.loads(json.dumps(document["components"]).replace("#/components/", "#/$defs/components/"))
+        defs = json.loads(json.dumps(components).replace("#/components/", "#/$defs/components/"))
         validator = jsonschema_rs.validator_for({**schema, "$defs": {"components": defs}}, validate_formats=True)
         validator.validate(content["example"])
 
@@ -88,22 +98,22 @@ def test_every_request_example_is_accepted(document: dict[str, Any], account: Ac
     static = api.post("/audiences", json={"name": "Friends", "type": "SYNCED_LIST"})
     ids = [response.raise_for_status().json()["id"] for response in (consumer, order, audience, static)]
     changes = {
-        f"/consumers/{ids[0]}": "/consumers/{consumer_id}",
-        f"/orders/{ids[1]}": "/orders/{order_id}",
-        f"/audiences/{ids[2]}": "/audiences/{audience_id}",
+        f"/consumers/{ids[0]}": "/consumers/{consumerId}",
+        f"/orders/{ids[1]}": "/orders/{orderId}",
+        f"/audiences/{ids[2]}": "/audiences/{audienceId}",
     }
     for path, template in changes.items():
         api.put(path, json=example(f"PUT /api/v1{template}")).raise_for_status()
     batch = [item | {"id": ids[0]} for item in example("PUT /api/v1/consumers/batch")]
     api.put("/consumers/batch", json=batch).raise_for_status()
     for verb in ("POST", "PUT", "DELETE"):
-        assert list(example(f"{verb} /api/v1/audiences/{{audience_id}}/members")) == ["consumerIds"]
+        assert list(example(f"{verb} /api/v1/audiences/{{audienceId}}/members")) == ["consumerIds"]
         response = api.request(verb, f"/audiences/{ids[3]}/members", json={"consumerIds": [ids[0]]})
         assert response.status_code == 200, response.text
 
 
-def test_every_operation_documents_its_errors_and_headers(document: dict[str, Any]) -> None:
-    for name, operation in operations(document).items():
+def test_every_operation_documents_its_errors_and_headers(documents: list[dict[str, Any]]) -> None:
+    for name, operation in operations(*documents).items():
         if "/api/v1/" not in name:
             continue
         assert {"401", "403", "429", "500", "503"} <= operation["responses"].keys(), name

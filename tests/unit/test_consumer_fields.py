@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from api.consumers.schemas import ConsumerChange, NewConsumer
+from api.consumers.schemas import ConsumerCreate, ConsumerUpdate
 from api.consumers.writes import SETTABLE
 from infra.fields import CONSUMER_FIELDS, ConsumerField
 from infra.imports import rules
@@ -19,14 +19,14 @@ def names(kind: type[msgspec.Struct]) -> dict[str, str]:
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_field_has_its_name_and_its_column_in_each_type(field: ConsumerField) -> None:
-    for kind in (NewConsumer, ConsumerChange, Consumer):
+    for kind in (ConsumerCreate, ConsumerUpdate, Consumer):
         assert names(kind)[field.column] == field.name
     assert field.column in ConsumerRow._fields
 
 
 def test_requests_set_these_fields_and_no_others() -> None:
     columns = {field.column for field in FIELDS}
-    assert set(names(NewConsumer)) == set(names(ConsumerChange)) == set(SETTABLE) == columns
+    assert set(names(ConsumerCreate)) == set(names(ConsumerUpdate)) == set(SETTABLE) == columns
 
 
 @pytest.mark.parametrize("kind", [rules.CONSUMERS, rules.ORDERS])

@@ -11,9 +11,9 @@ import pytest
 from api import turns
 from api.audiences.schemas import Members
 from api.auth import Caller
-from api.consumers.schemas import NewConsumer
+from api.consumers.schemas import ConsumerCreate
 from api.errors import MAX_FAULTS, Problem
-from api.orders.schemas import NewOrder
+from api.orders.schemas import OrderCreate
 from api.turns import Steps, Turns
 from api.validation import MAX_BATCH, MAX_IDS, Checker
 from tests.seals import fixed_seal
@@ -26,11 +26,11 @@ Check = Callable[[Checker, bytes], Steps[Any]]
 
 
 def check_consumers(checker: Checker, body: bytes) -> Steps[Any]:
-    return checker.check_batch(body, "consumers", NewConsumer)
+    return checker.check_batch(body, "consumers", ConsumerCreate)
 
 
 def check_orders(checker: Checker, body: bytes) -> Steps[Any]:
-    return checker.check_batch(body, "orders", NewOrder)
+    return checker.check_batch(body, "orders", OrderCreate)
 
 
 def check_members(checker: Checker, body: bytes) -> Steps[Any]:
