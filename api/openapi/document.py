@@ -14,7 +14,7 @@ from api.budget import TOO_MANY_REQUESTS
 from api.errors import MAX_FAULTS, ErrorBody
 from api.openapi.endpoints import Endpoint, endpoints, in_reading_order
 from api.openapi.examples import error_example, example_of
-from api.openapi.headers import COMPONENTS, answer_headers, request_headers
+from api.openapi.headers import COMPONENTS, answer_headers, request_header_names, request_headers
 from api.openapi.schemas import Schema, Schemas
 from api.openapi.texts import PATH_PARAMETERS, TAGS
 from api.route_options import OBJECT_BODY_BYTES, RouteOptions
@@ -58,13 +58,18 @@ def document(routes: Sequence[BaseRoute], *, for_operators: bool = False) -> Doc
         "paths": paths,
         "components": {
             "headers": COMPONENTS["headers"],
-            "parameters": {} if for_operators else COMPONENTS["parameters"],
+            "parameters": {name: COMPONENTS["parameters"][name] for name in _header_names(documented)},
             "securitySchemes": {scheme: COMPONENTS["securitySchemes"][scheme]},
             "schemas": schemas.components_without(
                 {endpoint.parameters for endpoint in documented if endpoint.parameters}
             ),
         },
     }
+
+
+def _header_names(documented: Sequence[Endpoint]) -> list[str]:
+    """Return the names of the request headers of some endpoints: a component without use is a fault for linters."""
+    return sorted({name for endpoint in documented for name in request_header_names(endpoint)})
 
 
 def _types(documented: Sequence[Endpoint]) -> Iterator[Any]:

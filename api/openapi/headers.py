@@ -115,6 +115,11 @@ COMPONENTS: dict[str, Any] = {
 
 
 def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """Return references to the request headers of an endpoint."""
+    return [{"$ref": f"#/components/parameters/{name}"} for name in request_header_names(endpoint)]
+
+
+def request_header_names(endpoint: Endpoint) -> list[str]:
     """Return the request headers of an endpoint, without the usual headers of HTTP."""
     names = []
     if endpoint.is_authenticated and endpoint.method == "POST":
@@ -125,7 +130,7 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
         names += ["Consistency-Token", "Prefer"]
     if endpoint.is_write and not endpoint.is_for_operators:
         names += ["Prefer"]
-    return [{"$ref": f"#/components/parameters/{name}"} for name in names]
+    return names
 
 
 def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:

@@ -68,6 +68,15 @@ def test_every_schema_has_a_single_type(openapi: dict[str, Any]) -> None:
 
 
 @BOTH
+def test_every_reference_leads_to_a_component(openapi: dict[str, Any]) -> None:
+    references = {part["$ref"] for _, part in objects(openapi) if "$ref" in part}
+    assert references
+    for reference in references:
+        _, components, kind, name = reference.split("/")
+        assert name in openapi[components][kind], reference
+
+
+@BOTH
 def test_no_schema_has_a_default(openapi: dict[str, Any]) -> None:
     """Generated clients would send the default, even where omitting the field has another meaning."""
     assert [path for path, schema in objects(openapi["components"]["schemas"]) if "default" in schema] == []
