@@ -52,7 +52,7 @@ class Reindex(Input):
     dry_run: bool = False
     """Count the consumers and write none."""
 
-    example: ClassVar[dict[str, Any]] = {"updatedSince": "2024-11-01", "dryRun": True}
+    example: ClassVar[dict[str, Any]] = {"updatedSince": "2024-11-01T00:00:00Z", "dryRun": True}
 
 
 class Reindexes(msgspec.Struct, rename="camel"):

@@ -132,7 +132,12 @@ def test_documentation_page_works_offline(service: Service) -> None:
         assert httpx.get(f"{service.url}{asset}").raise_for_status().content
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/docs/nothing", "/api/v1/nothing", "/api/v1/consumers/a/b"])
+def test_the_root_leads_to_the_documentation(service: Service) -> None:
+    response = httpx.get(f"{service.url}/")
+    assert (response.status_code, response.headers["location"]) == (302, "/docs")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/docs/nothing", "/api/v1/nothing", "/api/v1/consumers/a/b"])
 def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) -> None:
     response = httpx.get(f"{service.url}{path}")
     assert (response.status_code, response.json()["error"]) == (404, "Not found")
