@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from infra.errors import ExplainedError
+
 ROOT = Path(__file__).resolve().parent.parent
 
 HIGHEST_PORT = 65_535
@@ -31,7 +33,7 @@ NO_CLUSTER = (
 )
 
 
-class SettingsError(Exception):
+class SettingsError(ExplainedError):
     """A setting is missing or invalid. The message names the variable."""
 
 

@@ -9,6 +9,7 @@ import phonenumbers
 import sqlalchemy as sa
 
 from infra import fields
+from infra.errors import ExplainedError
 from infra.ids import new_ids
 
 Mode = Literal["live", "test"]
@@ -37,7 +38,7 @@ REVOKE_KEYS = sa.text("""
 ENVIRONMENT = sa.text("SELECT id FROM environments WHERE organization_id = :organization_id AND mode = :mode")
 
 
-class OrganizationError(Exception):
+class OrganizationError(ExplainedError):
     """The request cannot be carried out. The message is a single line, for the caller."""
 
 

@@ -16,7 +16,7 @@ from infra.queue import DRAIN, TaskQueue
 from infra.settings import load
 from infra.wire import time
 
-index_app = typer.Typer(no_args_is_help=True, help="Manage the search index: its status, rebuilds, verifications.")
+app = typer.Typer(no_args_is_help=True, help="Manage the search index: its status, rebuilds, verifications.")
 
 REASON_LENGTH = 200
 """Characters of a reason shown in the table."""
@@ -35,7 +35,7 @@ class Retried(msgspec.Struct):
     """Whether a wake-up was sent. Otherwise the indexer finds the rows within two seconds."""
 
 
-@index_app.command("status")
+@app.command("status")
 def show(*, json: Json = False) -> None:
     """Print the status of the index: generations, lanes, runs, workers, parked changes.
 
@@ -51,7 +51,7 @@ def show(*, json: Json = False) -> None:
         _print(current)
 
 
-@index_app.command()
+@app.command()
 def retry_parked(*, environment: Environment = None, ids: Ids = None, json: Json = False) -> None:
     """Return parked changes to the drain, for up to five more attempts each.
 
@@ -77,10 +77,10 @@ def retry_parked(*, environment: Environment = None, ids: Ids = None, json: Json
         typer.echo(f"{retried} parked {'change' if retried == 1 else 'changes'} will be tried again.")
 
 
-index_app.command()(verify.verify)
-index_app.command()(verify.repair)
-rebuild.add_commands(index_app)
-index_app.command()(reindex.reindex)
+app.command()(verify.verify)
+app.command()(verify.repair)
+rebuild.add_commands(app)
+app.command()(reindex.reindex)
 
 
 def _print(current: status.Status) -> None:

@@ -13,7 +13,7 @@ from infra.accounts.organizations import Mode
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
-key_app = typer.Typer(no_args_is_help=True, help="Manage the secret keys to an organization's environments.")
+app = typer.Typer(no_args_is_help=True, help="Manage the secret keys to an organization's environments.")
 
 Org = Annotated[str, typer.Argument(metavar="ORG", help="Name of the organization.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key; `consumers key list` prints it.")]
@@ -33,7 +33,7 @@ Expires = Annotated[
 ]
 
 
-@key_app.command()
+@app.command()
 def create(
     org: Org,
     *,
@@ -56,7 +56,7 @@ def create(
     _print(created, json=json)
 
 
-@key_app.command("list")
+@app.command("list")
 def list_all(org: Org, *, json: Json = False) -> None:
     """List the keys of an organization, without their secrets.
 
@@ -74,7 +74,7 @@ def list_all(org: Org, *, json: Json = False) -> None:
         typer.echo(f"Keys of earlier releases: {keys.ADMIN_REMOVED}. Their other scopes work.", err=True)
 
 
-@key_app.command()
+@app.command()
 def revoke(key_id: KeyId, *, json: Json = False) -> None:
     """Revoke a key for good. Every process rejects the key within 5 seconds.
 
@@ -89,7 +89,7 @@ def revoke(key_id: KeyId, *, json: Json = False) -> None:
         typer.echo(f"Revoked {revoked.id} ({revoked.name}, {revoked.organization} {revoked.mode}).")
 
 
-@key_app.command()
+@app.command()
 def rotate(key_id: KeyId, *, json: Json = False) -> None:
     """Revoke a key, and create and print another with the same properties.
 

@@ -11,7 +11,7 @@ from infra.cli.keys import Expires, Name, expiry_of
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
-operator_app = typer.Typer(
+app = typer.Typer(
     no_args_is_help=True,
     help="Manage the keys of operators. They open /api/v1/ops, and nothing of any organization's own API.",
 )
@@ -19,7 +19,7 @@ operator_app = typer.Typer(
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key; `consumers operator list` prints it.")]
 
 
-@operator_app.command()
+@app.command()
 def create(*, name: Name = "default", expires: Expires = None, json: Json = False) -> None:
     """Create and print a key. The key cannot be printed again.
 
@@ -40,7 +40,7 @@ def create(*, name: Name = "default", expires: Expires = None, json: Json = Fals
     typer.echo(f"{created.id} ({created.name}){expiry}. Store the key now: it is not shown again.", err=True)
 
 
-@operator_app.command("list")
+@app.command("list")
 def list_all(*, json: Json = False) -> None:
     """List the keys of operators, without their secrets.
 
@@ -54,7 +54,7 @@ def list_all(*, json: Json = False) -> None:
         print_table(("ID", "NAME", "KEY", "CREATED", "EXPIRES", "REVOKED", "LAST USED"), map(_cells, rows))
 
 
-@operator_app.command()
+@app.command()
 def revoke(key_id: KeyId, *, json: Json = False) -> None:
     """Revoke a key for good. Every process rejects the key within 5 seconds.
 

@@ -14,7 +14,7 @@ from infra.accounts.organizations import Organization, OrganizationError
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 
-org_app = typer.Typer(no_args_is_help=True, help="Manage organizations. Each has a live and a test environment.")
+app = typer.Typer(no_args_is_help=True, help="Manage organizations. Each has a live and a test environment.")
 
 Name = Annotated[str, typer.Argument(help="Name of the organization.")]
 Currency = Annotated[str, typer.Option(help="Currency of the organization's totals, an ISO 4217 code.")]
@@ -37,7 +37,7 @@ CONFIRM = (
 )
 
 
-@org_app.command()
+@app.command()
 def create(name: Name, *, currency: Currency = "USD", region: Region = None, json: Json = False) -> None:
     """Create an organization with the environments live and test.
 
@@ -52,7 +52,7 @@ def create(name: Name, *, currency: Currency = "USD", region: Region = None, jso
         typer.echo(f"Created {created.name} ({created.id}). Next: {next_command}")
 
 
-@org_app.command("list")
+@app.command("list")
 def list_all(*, json: Json = False) -> None:
     """List all organizations with their limits, ordered by name.
 
@@ -66,7 +66,7 @@ def list_all(*, json: Json = False) -> None:
         _print(rows)
 
 
-@org_app.command()
+@app.command()
 def limits(
     name: Name,
     *,
@@ -91,7 +91,7 @@ def limits(
         _print([changed])
 
 
-@org_app.command()
+@app.command()
 def delete(name: Name, *, yes: Yes = None, json: Json = False) -> None:
     """Delete an organization: consumers, orders, audiences, keys, documents.
 

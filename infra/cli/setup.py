@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from infra.cli.transaction import database_errors_as_one_line
-from infra.database import activity, migrate
+from infra.database import activity
 from infra.database.engine import open_engine
+from infra.database.migrate import upgrade
 from infra.index.ownership import refuse_foreign_index
 from infra.local import sample
 from infra.operations import first_generation
@@ -20,7 +21,7 @@ HANGING = 3
 """Exit status of `consumers alive` for a part that is connected and silent."""
 
 
-def migrate_all(
+def migrate(
     grant_to: Annotated[
         str | None,
         typer.Option(metavar="ROLE", help="Role of PostgreSQL that gets the rights for everything but migrations."),
@@ -39,7 +40,7 @@ def migrate_all(
     """
     settings = load()
     with database_errors_as_one_line():
-        migrate.upgrade(settings.session_url, grant_to=grant_to, report=partial(typer.echo, err=True))
+        upgrade(settings.session_url, grant_to=grant_to, report=partial(typer.echo, err=True))
         first_generation.ensure(settings)
 
 

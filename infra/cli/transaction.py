@@ -7,12 +7,13 @@ import sqlalchemy as sa
 
 from infra import settings
 from infra.database.engine import open_engine
+from infra.errors import ExplainedError
 from infra.index.ownership import refuse_foreign_index
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
 
-class DatabaseError(Exception):
+class DatabaseError(ExplainedError):
     """The database cannot be used. The message is a single line, for the caller."""
 
 

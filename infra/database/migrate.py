@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 from infra.backoff import Backoff
 from infra.database import pooling, roles, sealing_keys
 from infra.database.engine import sqlalchemy_url
+from infra.errors import ExplainedError
 
 LOCK = 0x636F6E73
 """Advisory lock: if several processes start at the same time, their migrations run in sequence."""
@@ -33,7 +34,7 @@ PATIENCE_SECONDS = 600.0
 """Time for all attempts. A transaction that keeps a table in use for longer has to be ended by an operator."""
 
 
-class MigrationError(Exception):
+class MigrationError(ExplainedError):
     """The schema cannot be upgraded at present. The message is a line for the operator."""
 
 

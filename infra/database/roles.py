@@ -2,6 +2,8 @@
 
 import sqlalchemy as sa
 
+from infra.errors import ExplainedError
+
 OWNS_TABLES = sa.text("""
     SELECT has_schema_privilege(current_schema(), 'CREATE')
         AND (SELECT coalesce(bool_and(pg_has_role(relowner, 'USAGE')), true)
@@ -19,7 +21,7 @@ GRANTS = (
 )
 
 
-class RoleError(Exception):
+class RoleError(ExplainedError):
     """A role of PostgreSQL is missing, or is not the owner of the tables."""
 
 

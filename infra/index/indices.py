@@ -8,6 +8,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import ConnectionError as NoAnswer
 from opensearchpy.exceptions import TransportError
 
+from infra.errors import ExplainedError
 from infra.index import mapping, naming
 
 NOT_FOUND = 404
@@ -15,7 +16,7 @@ INSTALLATION = "installation"
 """Key of a mapping's `_meta`: the id of the installation that owns the index."""
 
 
-class SearchError(Exception):
+class SearchError(ExplainedError):
     """OpenSearch cannot be used; the message is a line for the operator."""
 
 

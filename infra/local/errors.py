@@ -1,5 +1,7 @@
 """The error of local servers."""
 
+from infra.errors import ExplainedError
 
-class LocalError(Exception):
+
+class LocalError(ExplainedError):
     """Local servers cannot be started; the message is a single line with the fault and the remedy."""

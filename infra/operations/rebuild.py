@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import msgspec
 import sqlalchemy as sa
 
+from infra.errors import ExplainedError
 from infra.index import generations
 from infra.operations.outbox import LIVE_LAG_MS
 from infra.settings import Settings
@@ -80,7 +81,7 @@ LATEST = sa.text(f"""
     """).bindparams(misses_limit=MISSES_LIMIT)
 
 
-class RebuildError(Exception):
+class RebuildError(ExplainedError):
     """The request is refused in the present phase; the message is a line for the caller."""
 
 

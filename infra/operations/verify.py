@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 import msgspec
 import sqlalchemy as sa
 
+from infra.errors import ExplainedError
+
 RunKind: TypeAlias = Literal["verify", "repair", "watch", "reindex", "fork"]
 RunState: TypeAlias = Literal["requested", "running", "done", "failed"]
 Cause: TypeAlias = Literal["missing", "stale", "ahead", "resurrected", "foreign", "content"]
@@ -67,7 +69,7 @@ KNOWN = sa.text("""
     GROUP BY d.cause""")
 
 
-class VerificationError(Exception):
+class VerificationError(ExplainedError):
     """The request cannot be carried out. The message is a single line, for the caller."""
 
 

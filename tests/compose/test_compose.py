@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]  # ships no types
 
 from infra import settings
 from infra.cli import setup
-from infra.cli.main import app
+from infra.cli.main import COMMANDS, command_line
 from infra.local.artifacts import LIBRARIES, OPENSEARCH, PLUGIN
 from infra.local.services import services
 
@@ -76,7 +76,7 @@ def test_documented_commands_are_those_of_make_up(name: str) -> None:
 @pytest.mark.parametrize("name", ["migrate", "demo"])
 def test_one_time_services_run_a_command(name: str) -> None:
     program, subcommand, *_ = OWN[name]["command"]
-    commands = typer.main.get_group(app).commands
+    commands = typer.main.get_group(command_line(*COMMANDS)).commands
     assert program == "consumers"
     assert subcommand in commands
 
