@@ -35,7 +35,9 @@ def empty_database(servers: LocalServers, name: str) -> Iterator[str]:
 def _database(servers: LocalServers, name: str, template: str) -> Iterator[str]:
     name, server = f"{name}_{os.getpid()}", servers.addresses["database_url"]
     with _connect(server) as connection:
-        connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+        connection.execute(
+            SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(Identifier(name), Identifier(template))
+        )
     try:
         yield _address(server, name)
     finally:

@@ -32,6 +32,7 @@ class Node(OpenSearch):
             artifacts.opensearch_home(),
             heap=heap,
             java_options=THROWAWAY.java_options,
+            settings_of_profile=THROWAWAY.opensearch_settings,
             has_agent=THROWAWAY.has_agent,
         )
         self.number, self._transports, self._published = number, transports, published

@@ -11,6 +11,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from infra.index import isolation
@@ -66,6 +67,7 @@ class OpenSearch(Server):
         *,
         heap: str,
         java_options: Sequence[str],
+        settings_of_profile: Mapping[str, Any] = MappingProxyType({}),
         has_agent: bool = True,
         keep_open: Sequence[int] = (),
     ) -> None:
@@ -76,6 +78,7 @@ class OpenSearch(Server):
         self._temporary = folder / "opensearch.tmp"
         self._heap = heap
         self._java_options = java_options
+        self._settings = settings_of_profile
         self._has_agent = has_agent
         self._password = data_folder.secret(folder / "opensearch.password")
 
@@ -107,6 +110,7 @@ class OpenSearch(Server):
             "cluster.routing.allocation.disk.watermark.low": "1gb",
             "cluster.routing.allocation.disk.watermark.high": "500mb",
             "cluster.routing.allocation.disk.watermark.flood_stage": "250mb",
+            **self._settings,
         }
 
     def prepare(self) -> None:

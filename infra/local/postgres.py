@@ -99,7 +99,8 @@ class Postgres(Server):
         access = [f"--username={USER}", "--auth=scram-sha-256", f"--pwfile={self._password_file}"]
         command = [str(PROGRAMS / "initdb"), f"--pgdata={folder}", *locale, *access]
         if not self._durable:
-            command.append("--no-sync")
+            # Fewer iterations save 2 ms of processor time for each connection.
+            command += ["--no-sync", "--set=scram_iterations=1"]
         with self.log.open("ab") as log:
             done = subprocess.run(
                 [*self.prefix(), *command], check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log
