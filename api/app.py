@@ -26,6 +26,7 @@ from api.consumers.windows import FirstPages
 from api.edge import AT_END, edge
 from api.errors import HANDLERS, allowed
 from api.freshness import Freshness
+from api.guide import routes as guide
 from api.index_owner import IndexOwner
 from api.inputs import parameters, payload
 from api.limits import Limits, limit
@@ -114,7 +115,7 @@ def route_handlers() -> list[ControllerRouterHandler]:
             "transaction": Provide(transaction, sync_to_thread=False),
         },
     )
-    return [api, health.HealthController, metrics.metrics, *documentation.ROUTES]
+    return [api, health.HealthController, metrics.metrics, *documentation.ROUTES, *guide.ROUTES]
 
 
 async def admit(request: AnyRequest) -> None:
