@@ -14,8 +14,10 @@ from infra import settings
 from infra.cli.progress import ImportProgress
 from infra.imports import kinds
 from infra.imports.columns import parse_mapping
-from infra.imports.rows import ImportFailed
+from infra.imports.exports import System
+from infra.imports.formats import Format
 from infra.imports.run import Counts, connect, find_environment, run
+from infra.imports.sources import ImportFailed
 from infra.index.ownership import ForeignIndexError, refuse_foreign_index
 
 REJECTED, FAILED, INTERRUPTED = 1, 2, 130
@@ -28,16 +30,43 @@ class Mode(StrEnum):
     test = "test"
 
 
-File = Annotated[Path, typer.Argument(help="Path of the CSV file.", exists=True, dir_okay=False, readable=True)]
+DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+STDIN = Path("/dev/stdin")
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="Path of the CSV file, or of a pipe; - is standard input.",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        allow_dash=True,
+    ),
+]
 Organization = Annotated[str, typer.Option("--org", help="Name of the organization.")]
 ModeOption = Annotated[Mode, typer.Option(help="Environment of the organization.")]
+From = Annotated[
+    System | None,
+    typer.Option("--from", help="System that exported the file. By default, its export is recognized by the header."),
+]
 Column = Annotated[
     list[str] | None,
     typer.Option(
         metavar="HEADER=FIELD",
-        help="Import the column HEADER as FIELD; HEADER= ignores the column. Needed for each column whose header is "
-        "not the name of a field. May be repeated.",
+        help="Import the column HEADER as FIELD. HEADER= ignores the column. FIELD=HEADER+HEADER joins columns by a "
+        "space, FIELD=HEADER|HEADER takes the first cell that is not empty. May be repeated.",
     ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="A character, or tab. By default, the most frequent of , ; tab and | in the first line."),
+]
+Encoding = Annotated[
+    str | None, typer.Option(help="Encoding of the file, such as utf-16 or windows-1252. The default is UTF-8.")
+]
+Timezone = Annotated[
+    str | None,
+    typer.Option(help="Time zone of times without an offset, such as Europe/London. Without it, they are rejected."),
 ]
 DryRun = Annotated[
     bool,
@@ -52,7 +81,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print the counts as one line
 
 @app.callback()
 def import_() -> None:
-    """Import a CSV file. The file is UTF-8; the first line names the columns.
+    """Import a CSV file: your own, or an export of another system.
+
+    The first line names the columns. Known are the names of the fields, and
+    the columns of the customer and order exports of Shopify, WooCommerce,
+    HubSpot, Stripe, Klaviyo and Magento; --column maps any others.
 
     Rows are stored in chunks of 5,000. Running the same command again after
     an interruption completes the import and stores nothing twice. An empty
@@ -60,11 +93,11 @@ def import_() -> None:
 
     Rejected rows are written to FILE.errors.csv with their line number and
     the reasons; all remaining rows are stored. Correct the rejected rows and
-    import FILE.errors.csv in the same way. Progress is shown on standard error, the counts are
-    printed at the end.
+    import FILE.errors.csv in the same way. Progress is shown on standard
+    error, the counts are printed at the end.
 
-    Exit status: 0 if every row was stored; 1 if some rows were rejected; 2
-    if the import could not start or continue; 130 if interrupted.
+    Exit status: 0 if every row was stored; 1 if rows were rejected or not
+    read; 2 if the import could not start or continue; 130 if interrupted.
     """
 
 
@@ -73,7 +106,11 @@ def consumers(
     file: File,
     org: Organization,
     mode: ModeOption = Mode.live,
+    from_: From = None,
     column: Column = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    timezone: Timezone = None,
     dry_run: DryRun = False,  # noqa: FBT002 (a flag)
     json: Json = False,  # noqa: FBT002 (a flag)
 ) -> None:
@@ -81,10 +118,15 @@ def consumers(
 
     Every row needs an externalId or an email. A row updates the consumer
     with the same externalId; else the consumer with the same email, unless
-    with another externalId; else the row creates a consumer. Metadata is
-    merged key by key.
+    with another externalId; else the row creates a consumer. Rows may
+    exchange e-mail addresses: they must be unique at the end of the file.
+
+    Metadata is merged key by key. Numbers, true, false and null are stored
+    as such, unless a number has leading zeros or 16 digits or more.
+    metadata.KEY:text, :number, :boolean and :list name another type.
     """
-    _import(kinds.CONSUMERS, file, org, mode, column, dry_run=dry_run, json=json)
+    form = _form(from_, column, delimiter, encoding, timezone)
+    _import(kinds.CONSUMERS, file, org, mode, form, dry_run=dry_run, json=json)
 
 
 @app.command()
@@ -92,7 +134,11 @@ def orders(
     file: File,
     org: Organization,
     mode: ModeOption = Mode.live,
+    from_: From = None,
     column: Column = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    timezone: Timezone = None,
     dry_run: DryRun = False,  # noqa: FBT002 (a flag)
     json: Json = False,  # noqa: FBT002 (a flag)
 ) -> None:
@@ -101,37 +147,50 @@ def orders(
     The consumer, named by consumerId, consumerExternalId or consumerEmail,
     must exist. Optional fields, with the defaults of the API, are
     status, refundedAmount, currencyCode, baseAmount (the amount in the
-    organization's currency, if the order has another), placedAt (RFC 3339 or
-    a date) and metadata.KEY.
+    organization's currency, if the order has another), items (a JSON array),
+    placedAt (a time with an offset, or a date) and metadata.KEY.
 
     A row updates the order with the same externalId, or creates an order.
     Every row needs an externalId: otherwise a second import would create the
     order again. The consumer of an order never changes.
     """
-    _import(kinds.ORDERS, file, org, mode, column, dry_run=dry_run, json=json)
+    form = _form(from_, column, delimiter, encoding, timezone)
+    _import(kinds.ORDERS, file, org, mode, form, dry_run=dry_run, json=json)
 
 
-def _import(
-    kind: kinds.Kind, file: Path, org: str, mode: Mode, column: list[str] | None, *, dry_run: bool, json: bool
-) -> None:
-    progress = ImportProgress(file.stat().st_size)
+def _form(
+    system: System | None, column: list[str] | None, delimiter: str | None, encoding: str | None, timezone: str | None
+) -> Format:
+    if delimiter is not None:
+        delimiter = DELIMITERS.get(delimiter.lower(), delimiter)
+        if len(delimiter) != 1 or delimiter in '"\r\n':
+            _stop(f"--delimiter takes one character, or tab, not {delimiter!r}", FAILED)
+    try:
+        mapping = parse_mapping(column or [])
+    except ImportFailed as error:
+        _stop(str(error), FAILED)
+    return Format(mapping, system, delimiter, encoding, timezone)
+
+
+def _import(kind: kinds.Kind, file: Path, org: str, mode: Mode, form: Format, *, dry_run: bool, json: bool) -> None:
+    progress = ImportProgress()
     counts = Counts()
 
-    def committed(current: Counts, position: int) -> None:
+    def committed(current: Counts, share: float) -> None:
         nonlocal counts
         counts = current
-        progress.show_rows(current.read, current.rejected, position)
+        progress.show_rows(current.read, current.rejected, share)
 
     try:
         configured = settings.load()
         refuse_foreign_index(configured)
         with closing(connect(configured.session_url)) as connection, progress:
-            run(
+            counts = run(
                 connection,
-                file,
+                STDIN if str(file) == "-" else file,
                 kind,
                 find_environment(connection, org, mode),
-                mapping=parse_mapping(column or []),
+                form=form,
                 dry_run=dry_run,
                 committed=committed,
             )
@@ -142,6 +201,8 @@ def _import(
     except KeyboardInterrupt:
         _stop(f"Interrupted. {_resume_hint(counts)}", INTERRUPTED)
     typer.echo(msgspec.json.encode(counts).decode() if json else _summary(counts, progress, dry_run=dry_run))
+    if counts.unread:
+        _stop(counts.unread, REJECTED)
     raise typer.Exit(REJECTED if counts.rejected else 0)
 
 
@@ -151,7 +212,13 @@ def _summary(counts: Counts, progress: ImportProgress, *, dry_run: bool) -> str:
         f"{counts.updated:,} updated, {counts.unchanged:,} unchanged, {counts.rejected:,} rejected "
         f"({progress.seconds():.1f} s, {progress.rate(counts.read):,.0f} rows/s)"
     )
-    return f"{text}\nRejected rows with their reasons: {counts.errors_file}" if counts.rejected else text
+    if counts.export:
+        text += f"\nRead as a {counts.export}; {counts.continued:,} rows continue the row above"
+    if counts.ignored:
+        text += f'\nColumns not imported (--column "HEADER=metadata.KEY" imports one): {", ".join(counts.ignored)}'
+    if counts.rejected:
+        text += f"\nRejected rows with their reasons: {counts.errors_file}"
+    return text
 
 
 def _resume_hint(counts: Counts) -> str:

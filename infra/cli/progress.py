@@ -51,18 +51,16 @@ class ProgressDisplay:
 
 
 class ImportProgress(ProgressDisplay):
-    """Show the progress of an import, by bytes of the file, and measure the rate."""
+    """Show the progress of an import, by the share of the file that is read, and measure the rate."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(TimeRemainingColumn(), total=size, line_seconds=IMPORT_LINE_SECONDS)
-        self._size = size
+    def __init__(self) -> None:
+        super().__init__(TimeRemainingColumn(), total=1, line_seconds=IMPORT_LINE_SECONDS)
         self._started = time.monotonic()
 
-    def show_rows(self, rows: int, rejected: int, position: int) -> None:
-        """Show the rows read and the rows rejected so far, and the position in the file in bytes."""
+    def show_rows(self, rows: int, rejected: int, share: float) -> None:
+        """Show the rows read and the rows rejected so far, and the share of the file that is read."""
         text = f"{rows:,} rows, {rejected:,} rejected, {self.rate(rows):,.0f} rows/s"
-        percent = f"{position / max(self._size, 1):.0%}"
-        self.show(text, completed=position, total=self._size, line=f"{percent}: {text}")
+        self.show(text, completed=share, total=1, line=f"{share:.0%}: {text}")
 
     def seconds(self) -> float:
         return time.monotonic() - self._started

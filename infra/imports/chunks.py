@@ -4,12 +4,15 @@ A chunk is repeated after a collision with another transaction. A chunk refused 
 refused row is alone.
 """
 
+from collections.abc import Callable, Hashable
+
 import psycopg
 from psycopg import errors, sql
 
+from infra.imports.exported import Environment
 from infra.imports.kinds import Kind
-from infra.imports.rows import ImportFailed
-from infra.imports.rules import Environment, Row
+from infra.imports.rules import Row
+from infra.imports.sources import ImportFailed
 from infra.imports.staging import Db, Outcome, ValueTaken
 
 ATTEMPTS = 5
@@ -31,6 +34,9 @@ SELECT set_config('consumers.lane', 'bulk', true), set_config('enable_seqscan', 
     set_config('jit', 'off', true)
 """
 
+Store = Callable[[Db, Environment], Outcome]
+# Deferred rows are kept in memory, and stored in one transaction.
+MAX_DEFERRED = 20_000
 
 # The clean-up of a deleted organization must not meet new rows for ever.
 EXISTS = """
@@ -49,38 +55,59 @@ class Chunks:
         self._dry_run = dry_run
         columns = sql.SQL(", ").join(map(sql.Identifier, ("row", *kind.rules.columns.values(), "metadata")))
         self._copy = sql.SQL("COPY staging ({}) FROM STDIN").format(columns)
+        self._waiting: set[Hashable] = set()
+        self._deferred = 0
         kind.prepare(connection)
 
     def store(self, rows: list[Row]) -> Outcome:
-        """Store the rows; return the counts, and the reason for each row that the database refuses.
+        """Store the rows; return the counts, the reason for each row that the database refuses, and deferred rows.
 
         Raises:
             ImportFailed: the organization has been deleted.
             psycopg.Error: the server is unavailable, or the locks were not free in any attempt.
         """
+        outcome = self._halved(rows, self._store)
+        if self._deferred + len(outcome.deferred) > MAX_DEFERRED:
+            outcome.rejects |= outcome.deferred
+            outcome.deferred = {}
+        self._deferred += len(outcome.deferred)
+        return outcome
+
+    def settle(self, rows: list[Row]) -> Outcome:
+        """Store the deferred rows of all chunks in one transaction. Raises as `store` does."""
+        return self._halved(rows, self._kind.settle)
+
+    def _store(self, connection: Db, environment: Environment) -> Outcome:
+        waiting = set(self._waiting)  # the transaction may be repeated
+        outcome = self._kind.store(connection, environment, waiting)
+        if self._deferred + len(outcome.deferred) <= MAX_DEFERRED:
+            self._waiting = waiting
+        return outcome
+
+    def _halved(self, rows: list[Row], store: Store) -> Outcome:
         if not rows:
             return Outcome()
         try:
-            return self._attempts(rows)
+            return self._attempts(rows, store)
         except (ValueTaken, psycopg.IntegrityError, psycopg.DataError) as error:
             if len(rows) == 1:
                 (position, *_) = rows[0]
                 assert isinstance(position, int)
                 return Outcome(rejects={position: _reason(error)})
         middle = len(rows) // 2
-        outcome = self.store(rows[:middle])
-        outcome.add(self.store(rows[middle:]))
+        outcome = self._halved(rows[:middle], store)
+        outcome.add(self._halved(rows[middle:], store))
         return outcome
 
-    def _attempts(self, rows: list[Row]) -> Outcome:
+    def _attempts(self, rows: list[Row], store: Store) -> Outcome:
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._transaction(rows)
+                return self._transaction(rows, store)
             except COLLISIONS:
                 continue
-        return self._transaction(rows)
+        return self._transaction(rows, store)
 
-    def _transaction(self, rows: list[Row]) -> Outcome:
+    def _transaction(self, rows: list[Row], store: Store) -> Outcome:
         with self._connection.transaction(force_rollback=self._dry_run):
             self._connection.execute(SETTINGS)
             if not self._connection.execute(EXISTS, [self._environment.id]).rowcount:
@@ -88,7 +115,7 @@ class Chunks:
             with self._connection.cursor() as cursor, cursor.copy(self._copy) as copy:
                 for row in rows:
                     copy.write_row(row)
-            return self._kind.store(self._connection, self._environment)
+            return store(self._connection, self._environment)
 
 
 def _reason(error: ValueTaken | psycopg.Error) -> str:

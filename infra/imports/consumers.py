@@ -1,11 +1,13 @@
 """Store checked rows of consumers: match by externalId or e-mail, then insert, update or skip.
 
-1. The database finds and locks the consumers that match the rows.
-2. `decide` chooses for each row: insert, update or reject.
+1. The database finds and locks the matching consumers.
+2. `decide` chooses for each row: insert, update or defer.
 3. The database inserts and updates.
+4. At the end of the file, `settle` stores the deferred rows, because by then the taken address of a row may be free,
+   or rows may exchange their addresses.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from psycopg import sql
@@ -13,7 +15,7 @@ from psycopg.rows import class_row
 
 from infra.ids import new_ids
 from infra.imports import rules
-from infra.imports.rules import Environment
+from infra.imports.exported import Environment
 from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, email_key, metadata_faults, waves
 
 COLUMNS = tuple(rules.CONSUMERS.columns.values())
@@ -68,6 +70,9 @@ FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s
 ORDER BY s.row ON CONFLICT DO NOTHING
 """
 
+RELEASE = "UPDATE consumers SET email = NULL WHERE id = ANY (%s)"
+WAITS = "externalId or email: shared with a row above that was rejected, so the order of the rows matters"
+
 
 class RowKeys(NamedTuple):
     """The identifiers in a row; at least one is set."""
@@ -89,26 +94,109 @@ def prepare(connection: Db) -> None:
     connection.execute(STAGING.format(columns=columns, email_key=email_key(connection)))
 
 
-def store(connection: Db, environment: Environment) -> Outcome:
-    """Store the rows of the staging table, with the same result as row after row."""
-    staged = connection.execute("SELECT row, external_id, email_key FROM staging ORDER BY row")
-    rows_keys = {row: RowKeys(*keys) for row, *keys in staged}
+def store(connection: Db, environment: Environment, waiting: set[Hashable]) -> Outcome:
+    """Store the rows of the staging table, with the same result as row after row.
+
+    Args:
+        connection: with the rows in the staging table.
+        environment: the target environment.
+        waiting: keys of deferred rows; a later row with such a key is deferred too. Keys are added.
+    """
+    rows_keys = _staged(connection)
     matches = _match(connection, environment, rows_keys)
-    touched = {
-        row: [key for key in enumerate(keys) if key[1]] + [("id", stored.id) for stored in matches[row]]
-        for row, keys in rows_keys.items()
-    }
+    touched = {row: _touched(keys, matches[row]) for row, keys in rows_keys.items()}
     outcome = Outcome()
     for number, rows in enumerate(waves(touched)):
         wave = {row: rows_keys[row] for row in rows}
         if number > 0:  # rows of an earlier wave may match now
             matches = _match(connection, environment, wave)
-        outcome.add(_store_wave(connection, environment, wave, matches))
+        outcome.add(_store_wave(connection, environment, wave, matches, waiting))
     return outcome
 
 
+class _Rejected(Exception):  # noqa: N818 (a state of the rows: the savepoint is undone)
+    """Rows cannot be stored with the rest."""
+
+    def __init__(self, rejects: dict[int, str]) -> None:
+        self.rejects = rejects
+
+
+def settle(connection: Db, environment: Environment) -> Outcome:
+    """Store the deferred rows in the staging table, if the addresses are unique once all of them are stored."""
+    rows_keys = _staged(connection)
+    rejects: dict[int, str] = {}
+    while True:
+        matches = _match(connection, environment, rows_keys)
+        unsettled = _unsettled(rows_keys, matches)
+        rejects |= unsettled
+        rows_keys = {row: keys for row, keys in rows_keys.items() if row not in unsettled}
+        try:
+            with connection.transaction():
+                connection.execute(RELEASE, [_released(rows_keys, matches)])
+                connection.execute("DELETE FROM staging WHERE NOT row = ANY (%s)", [list(rows_keys)])
+                outcome = store(connection, environment, set())
+                if refused := outcome.rejects | outcome.deferred:
+                    raise _Rejected(refused)
+        except _Rejected as error:
+            rejects |= error.rejects
+            rows_keys = {row: keys for row, keys in rows_keys.items() if row not in error.rejects}
+        else:
+            outcome.rejects = rejects
+            return outcome
+
+
+class _Move(NamedTuple):
+    """A deferred row: the consumer to change, if it is stored, and the present owner of the row's address."""
+
+    target: Stored | None
+    owner: Stored | None
+    email_key: str | None
+
+    @property
+    def is_blocked(self) -> bool:
+        return self.owner not in (None, self.target)
+
+    @property
+    def frees(self) -> str | None:
+        """The address that the target gives up."""
+        old = self.target.email_key if self.target else None
+        return old if self.email_key not in (None, old) else None
+
+
+def _move(keys: RowKeys, matches: Sequence[Stored]) -> _Move:
+    owner = next((stored for stored in matches if keys.email_key and stored.email_key == keys.email_key), None)
+    target = next((stored for stored in matches if keys.external_id and stored.external_id == keys.external_id), None)
+    if target is None and owner and not (keys.external_id and owner.external_id):
+        target = owner
+    return _Move(target, owner, keys.email_key)
+
+
+def _unsettled(rows_keys: Mapping[int, RowKeys], matches: Mapping[int, Sequence[Stored]]) -> dict[int, str]:
+    """Return the reason for each row whose address stays with another consumer after all other rows are stored."""
+    moves = {row: _move(keys, matches[row]) for row, keys in rows_keys.items()}
+    reasons: dict[int, str] = {}
+    while True:
+        freed = {move.frees for row, move in moves.items() if row not in reasons}
+        stuck = [
+            row for row, move in moves.items() if row not in reasons and move.is_blocked and move.email_key not in freed
+        ]
+        if not stuck:
+            return reasons
+        for row in stuck:
+            _, fault = decide(rows_keys[row], matches[row])
+            assert fault
+            reasons[row] = fault
+
+
+def _released(rows_keys: Mapping[int, RowKeys], matches: Mapping[int, Sequence[Stored]]) -> list[str]:
+    """Return the ids of the consumers whose address another row takes."""
+    moves = [_move(keys, matches[row]) for row, keys in rows_keys.items()]
+    taken = {move.email_key for move in moves if move.is_blocked}
+    return [move.target.id for move in moves if move.target and move.frees in taken - {None}]
+
+
 def decide(keys: RowKeys, matches: Sequence[Stored]) -> tuple[str | None, str | None]:
-    """Return the id of the consumer to update, or the reason to reject the row. A new consumer has neither."""
+    """Return the id of the consumer to update, or the reason to defer the row. A new consumer has neither."""
     if not matches:
         return None, None
     if len(matches) > 1:
@@ -117,6 +205,16 @@ def decide(keys: RowKeys, matches: Sequence[Stored]) -> tuple[str | None, str | 
     if keys.external_id and stored.external_id and stored.external_id != keys.external_id:
         return None, "email: Email already exists, on a consumer with another externalId"
     return stored.id, None
+
+
+def _staged(connection: Db) -> dict[int, RowKeys]:
+    staged = connection.execute("SELECT row, external_id, email_key FROM staging ORDER BY row")
+    return {row: RowKeys(*keys) for row, *keys in staged}
+
+
+def _touched(keys: RowKeys, matches: Iterable[Stored]) -> list[Hashable]:
+    """Return the identifiers of the row, and the ids of the consumers that match."""
+    return [key for key in enumerate(keys) if key[1]] + [("id", stored.id) for stored in matches]
 
 
 def _match(connection: Db, environment: Environment, rows_keys: Mapping[int, RowKeys]) -> dict[int, list[Stored]]:
@@ -132,15 +230,21 @@ def _match(connection: Db, environment: Environment, rows_keys: Mapping[int, Row
 
 
 def _store_wave(
-    connection: Db, environment: Environment, rows_keys: Mapping[int, RowKeys], matches: Mapping[int, Sequence[Stored]]
+    connection: Db,
+    environment: Environment,
+    rows_keys: Mapping[int, RowKeys],
+    matches: Mapping[int, Sequence[Stored]],
+    waiting: set[Hashable],
 ) -> Outcome:
     outcome = Outcome()
     new: list[int] = []
     known: dict[int, str] = {}
     for row, keys in rows_keys.items():
         target, fault = decide(keys, matches[row])
-        if fault:
-            outcome.rejects[row] = fault
+        touched = _touched(keys, matches[row])
+        if fault or not waiting.isdisjoint(touched):
+            outcome.deferred[row] = fault or WAITS
+            waiting.update(touched)
         elif target:
             known[row] = target
         else:

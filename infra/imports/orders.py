@@ -7,14 +7,15 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from infra.ids import new_ids
-from infra.imports.rules import REFERENCES, Environment, money_faults
+from infra.imports.exported import REFERENCES, Environment
+from infra.imports.rules import money_faults
 from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, email_key, metadata_faults, waves
 
 STAGING = sql.SQL("""
 CREATE TEMP TABLE staging (
     row int PRIMARY KEY, consumer_id text COLLATE "C", consumer_external_id text COLLATE "C", email text,
     external_id text COLLATE "C", status text, amount numeric, refunded_amount numeric, currency_code text,
-    base_amount numeric, placed_at timestamptz(3), metadata jsonb,
+    base_amount numeric, items jsonb, placed_at timestamptz(3), metadata jsonb,
     email_key text COLLATE "C" GENERATED ALWAYS AS ({email_key}) STORED,
     order_id text COLLATE "C", owner_id text COLLATE "C"
 ) ON COMMIT DELETE ROWS
@@ -46,7 +47,7 @@ RESOLVE = sql.SQL("""
 UPDATE staging s SET
     order_id = o.order_id, owner_id = coalesce(o.owner_id, o.named_id), status = o.status, amount = o.amount,
     refunded_amount = o.refunded_amount, currency_code = o.currency_code, placed_at = o.placed_at,
-    metadata = o.metadata, base_amount = coalesce(s.base_amount, CASE
+    items = o.items, metadata = o.metadata, base_amount = coalesce(s.base_amount, CASE
         WHEN o.currency_code = %(currency)s THEN o.amount
         WHEN (o.currency_code, o.amount) = (o.old_currency_code, o.old_amount) THEN o.old_base_amount END)
 FROM (
@@ -54,7 +55,7 @@ FROM (
         coalesce(s.status, o.status, 'COMPLETED') AS status, coalesce(s.amount, o.amount) AS amount,
         coalesce(s.refunded_amount, o.refunded_amount, 0) AS refunded_amount,
         coalesce(s.currency_code, o.currency_code, %(currency)s) AS currency_code,
-        coalesce(s.placed_at, o.placed_at, present()) AS placed_at,
+        coalesce(s.items, o.items) AS items, coalesce(s.placed_at, o.placed_at, present()) AS placed_at,
         coalesce(coalesce(o.metadata, '{{}}') || s.metadata, o.metadata) AS metadata,
         o.amount AS old_amount, o.currency_code AS old_currency_code, o.base_amount AS old_base_amount
     FROM staging s
@@ -83,19 +84,20 @@ RETURNING s.row, o.order_id, o.owner_id, o.named_id,
 UPDATE = """
 UPDATE orders o SET
     status = s.status, amount = s.amount, refunded_amount = s.refunded_amount, currency_code = s.currency_code,
-    base_amount = s.base_amount, placed_at = s.placed_at, metadata = s.metadata
+    base_amount = s.base_amount, items = s.items, placed_at = s.placed_at, metadata = s.metadata
 FROM staging s
 WHERE s.row = ANY (%(rows)s) AND o.id = s.order_id
     AND o.id = ANY (ARRAY (SELECT order_id FROM staging WHERE row = ANY (%(rows)s))) AND
-    (o.status, o.amount, o.refunded_amount, o.currency_code, o.base_amount, o.placed_at, o.metadata) IS DISTINCT FROM
-    (s.status, s.amount, s.refunded_amount, s.currency_code, s.base_amount, s.placed_at, s.metadata)
+    (o.status, o.amount, o.refunded_amount, o.currency_code, o.base_amount, o.items, o.placed_at, o.metadata)
+    IS DISTINCT FROM
+    (s.status, s.amount, s.refunded_amount, s.currency_code, s.base_amount, s.items, s.placed_at, s.metadata)
 """
 
 INSERT = """
 INSERT INTO orders (id, environment_id, consumer_id, external_id, status, amount, refunded_amount, currency_code,
-    base_amount, placed_at, metadata)
+    base_amount, items, placed_at, metadata)
 SELECT m.id, %(environment)s, s.owner_id, s.external_id, s.status, s.amount, s.refunded_amount, s.currency_code,
-    s.base_amount, s.placed_at, s.metadata
+    s.base_amount, s.items, s.placed_at, s.metadata
 FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
 ORDER BY s.row ON CONFLICT DO NOTHING
 """

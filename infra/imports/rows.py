@@ -1,20 +1,20 @@
 """Read a CSV file as records, each with the number of its first line. A faulty record does not stop the next."""
 
-import codecs
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, TextIO
+
+from infra.imports.sources import ImportFailed
 
 CHUNK_ROWS = 5000
 # Longer than any value that can be stored, and short enough for memory: an unclosed quote reads at most this much.
 FIELD_CHARACTERS = 1024 * 1024
-SCAN_BYTES = 1024 * 1024
-
-
-class ImportFailed(Exception):  # noqa: N818 (read as a sentence where it is raised)
-    """The import cannot start or continue; the message is shown to the user of the command."""
+DELIMITERS = ",;\t|"
+QUOTED = re.compile(r'"(?:[^"]|"")*("|\Z)')
+# Spreadsheets write and read this line before the header.
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 class Record(NamedTuple):
@@ -23,6 +23,8 @@ class Record(NamedTuple):
     cells: list[str]
     fault: str = ""
     """Why the record is not a row. For text that is not CSV, `cells` holds the text of the file."""
+    continued: Sequence[list[str]] = ()
+    """Further rows of the record, such as further items of an order."""
 
 
 class Chunk(NamedTuple):
@@ -31,76 +33,157 @@ class Chunk(NamedTuple):
     """Number of bytes read from the file so far."""
 
 
-class Reader:
-    """Read the records of an open file, without its blank lines."""
+class Unread(NamedTuple):
+    """The lines after a quote that never closes."""
 
-    def __init__(self, file: TextIO) -> None:
+    line: int
+    lines: int
+
+    def __str__(self) -> str:
+        to = f" to {self.line + self.lines - 1}" if self.lines > 1 else ""
+        return (
+            f"Line {self.line}: a quote opens and never closes, so line {self.line}{to} ({self.lines:,} in all) was "
+            "not read; the rows above were. Close the quote, or double it inside a cell, and import the file again"
+        )
+
+
+class Reader:
+    """Read the records of an open file, without its blank rows."""
+
+    def __init__(self, file: TextIO, delimiter: str | None = None) -> None:
         csv.field_size_limit(FIELD_CHARACTERS)
         self._file = file
         self._text: list[str] = []
+        self._ended = False
+        self._line = 0
+        self.unread: Unread | None = None
+        first = self._first_line()
+        if separator := SEPARATOR_LINE.fullmatch(first):
+            delimiter = delimiter or separator[1]
+            first = self._first_line()
+        self.delimiter = delimiter or _likely_delimiter(first)
         # A parser that is not strict silently loses rows to an unclosed quote at the end of the file.
-        self._csv = csv.reader(self._lines(), strict=True)
+        self._csv = csv.reader(self._lines(first), delimiter=self.delimiter, strict=True, skipinitialspace=True)
+        self.header = self._header()
+        self._unnamed = [index for index, name in enumerate(self.header) if not name.strip()]
+
+    def chunks(self, rows: int = CHUNK_ROWS, *, continued_by: int | None = None) -> Iterator[Chunk]:
+        """Yield chunks of up to `rows` records.
+
+        Args:
+            rows: maximum number of records in a chunk.
+            continued_by: position of a column; a row with an empty cell there, or with the cell of the row above,
+                continues the record above.
+        """
+        records: Iterator[Record] = map(self._checked, self._records())
+        if continued_by is not None:
+            records = _joined(records, continued_by)
+        while chunk := list(islice(records, rows)):
+            yield Chunk(chunk, self._file.buffer.tell())
+
+    def _header(self) -> list[str]:
         header = next(self._records(), None)
+        if self.unread or (header and header.fault):
+            reason = header.fault if header else "not readable as CSV: its quote never closes"
+            raise ImportFailed(f"The first line, which must name the columns, is {reason}")
         if header is None:
             raise ImportFailed("The file is empty: its first line must name the columns")
-        if header.fault:
-            raise ImportFailed(f"The first line, which must name the columns, is {header.fault}")
-        self.header = header.cells
+        return _without_blank_end([header.cells[0].removeprefix("\ufeff"), *header.cells[1:]])
 
-    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
-        """Yield chunks of up to `rows` records."""
-        records = self._records()
-        while chunk := list(islice(records, rows)):
-            yield Chunk([self._checked(record) for record in chunk], self._file.buffer.tell())
+    def _first_line(self) -> str:
+        """Return the next line with content."""
+        for line in self._file:
+            self._line += 1
+            if line.strip("\ufeff\r\n\t ,;|"):
+                return line
+        return ""
 
-    def _lines(self) -> Iterator[str]:
+    def _lines(self, first: str) -> Iterator[str]:
+        self._line -= 1  # the parser counts the first line
+        self._text.append(first)
+        yield first
         for line in self._file:
             self._text.append(line)
             yield line
+        self._ended = True
 
     def _records(self) -> Iterator[Record]:
         while True:
             self._text.clear()
-            start = self._csv.line_num + 1
+            start = self._line + self._csv.line_num + 1
             try:
                 cells = next(self._csv)
             except StopIteration:
                 return
             except csv.Error as error:
+                last = self._line + self._csv.line_num
+                if self._ended or (last > start and len("".join(self._text)) > FIELD_CHARACTERS):
+                    self.unread = self._after_quote(start)
+                    return
                 text = "".join(self._text).rstrip("\r\n")[:FIELD_CHARACTERS]
-                yield Record(start, [text], _unreadable(error, start, self._csv.line_num))
+                yield Record(start, [text], _unreadable(error, start, last))
             else:
-                if cells:
+                if cells and (cells[0] or any(map(str.strip, cells))):
                     yield Record(start, cells)
 
+    def _after_quote(self, start: int) -> Unread:
+        """Return the lines from the unclosed quote on, in a record that starts at line `start`."""
+        text = "".join(self._text)
+        opened = [match.start() for match in QUOTED.finditer(text) if not match[1]]
+        line = start + _line_ends(text[: opened[-1]] if opened else "")
+        last = self._line + self._csv.line_num + sum(1 for _ in self._file)
+        return Unread(line, last - line + 1)
+
     def _checked(self, record: Record) -> Record:
-        if record.fault or len(record.cells) == len(self.header):
+        """Pad a short row, and cut empty cells beyond the last column. A value needs a column with a name."""
+        width = len(self.header)
+        if record.fault:
             return record
-        return record._replace(fault=f"{len(record.cells)} columns instead of {len(self.header)}")
+        if len(record.cells) != width:
+            if any(map(str.strip, record.cells[width:])):
+                return record._replace(fault=f"{len(_without_blank_end(record.cells))} columns instead of {width}")
+            record = record._replace(cells=record.cells[:width] + [""] * (width - len(record.cells)))
+        for index in self._unnamed:
+            if record.cells[index].strip():
+                return record._replace(fault=f"column {index + 1} has a value, but no name in the first line")
+        return record
+
+
+def _joined(records: Iterator[Record], key: int) -> Iterator[Record]:
+    """Join rows that continue the record above; see `Reader.chunks`."""
+    current: Record | None = None
+    continued: list[list[str]] = []
+    for record in records:
+        if current and not current.fault and not record.fault:
+            cell = record.cells[key].strip()
+            if not cell or cell == current.cells[key].strip():
+                continued.append(record.cells)
+                continue
+        if current:
+            yield current._replace(continued=continued)
+        current, continued = record, []
+    if current:
+        yield current._replace(continued=continued)
+
+
+def _without_blank_end(cells: list[str]) -> list[str]:
+    width = len(cells)
+    while width > 1 and not cells[width - 1].strip():
+        width -= 1
+    return cells[:width]
+
+
+def _likely_delimiter(line: str) -> str:
+    """Return the most frequent delimiter in the header, outside quotes; the comma if there is none."""
+    plain = QUOTED.sub("", line)
+    return max(DELIMITERS, key=plain.count)
+
+
+def _line_ends(text: str) -> int:
+    return len(re.findall(r"\r\n|\r|\n", text))
 
 
 def _unreadable(error: csv.Error, first: int, last: int) -> str:
     lines = f"lines {first} to {last} are " if last > first else ""
     hint = "; is a quote not closed?" if last > first else ""
     return f"{lines}not readable as CSV ({error}){hint}"
-
-
-def check_encoding(path: Path) -> None:
-    """Read the whole file once, to find a wrong encoding before any row is stored.
-
-    Raises:
-        ImportFailed: the file is not UTF-8; the message names the first faulty line.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines = 1
-    with path.open("rb") as file:
-        while True:
-            block = file.read(SCAN_BYTES)
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                line = lines + error.object[: error.start].count(b"\n")
-                raise ImportFailed(f"Line {line} is not UTF-8: save the file with that encoding") from error
-            if not block:
-                return
-            lines += block.count(b"\n")

@@ -1,6 +1,6 @@
 """Check records by the rules of `infra.fields`, in pure functions for use in several processes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -8,21 +8,14 @@ from typing import Any
 import msgspec
 
 from infra import fields
-from infra.imports.columns import METADATA, Columns
+from infra.imports import exported, values
+from infra.imports.columns import METADATA, Columns, texts_reader
+from infra.imports.exported import REFERENCES, STATUSES, Environment
 from infra.imports.rows import Record
 
 Rule = Callable[[str], Any]
 Row = tuple[Any, ...]
 """A row of the staging table: position in the chunk, a value for each of the kind's columns, metadata as JSON."""
-
-STATUSES = ("CREATED", "COMPLETED", "CANCELLED", "REFUNDED")
-REFERENCES = ("consumerId", "consumerExternalId", "consumerEmail")
-
-
-class Environment(msgspec.Struct, frozen=True):
-    id: int
-    currency: str
-    region: str | None
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -30,10 +23,10 @@ class Rules(msgspec.Struct, frozen=True):
 
     columns: dict[str, str]
     """Field name in the API → column of the staging table, in the order of a row."""
-    rules: Callable[[Environment], dict[str, Rule]]
+    rules: Callable[[Environment, Columns], dict[str, Rule]]
     """Rule by field."""
-    faults: Callable[[Mapping[str, str], set[str], Environment], list[str]]
-    """Faults between fields, from the valid fields, the names of all non-empty fields, and the environment."""
+    faults: Callable[[Mapping[str, str], Mapping[str, str], Environment], list[str]]
+    """Faults between fields, from the valid fields, the texts of all non-empty fields, and the environment."""
 
 
 class Checked(msgspec.Struct):
@@ -42,47 +35,49 @@ class Checked(msgspec.Struct):
     """Position in the chunk → all reasons, joined."""
 
 
-def consumer_rules(environment: Environment) -> dict[str, Rule]:
-    return {field.name: partial(_apply, field, environment.region) for field in fields.CONSUMER_FIELDS}
+def consumer_rules(environment: Environment, _columns: Columns) -> dict[str, Rule]:
+    rules: dict[str, Rule] = {
+        field.name: partial(_apply, field, environment.region) for field in fields.CONSUMER_FIELDS
+    }
+    return rules | {"externalId": values.exact_id}
 
 
 def _apply(field: fields.ConsumerField, region: str | None, value: str) -> Any:
     return field.rule(value, region)
 
 
-def consumer_faults(_values: Mapping[str, str], present: set[str], _environment: Environment) -> list[str]:
+def consumer_faults(_: Mapping[str, str], present: Mapping[str, str], _environment: Environment) -> list[str]:
     if "externalId" in present or "email" in present:
         return []
     return ["externalId or email: one is required, or importing again would insert the row again"]
 
 
-def order_rules(_: Environment) -> dict[str, Rule]:
+def order_rules(_: Environment, columns: Columns) -> dict[str, Rule]:
     return {
         "consumerId": fields.external_id,
-        "consumerExternalId": fields.external_id,
+        "consumerExternalId": values.exact_id,
         "consumerEmail": str,
-        "externalId": fields.external_id,
+        "externalId": values.exact_id,
         "status": _status,
         "amount": _amount,
         "refundedAmount": _amount,
         "currencyCode": fields.currency,
         "baseAmount": _amount,
-        "placedAt": _timestamp,
+        "items": values.items,
+        "placedAt": partial(_timestamp, columns.zone, columns.export.times if columns.export else ()),
     }
 
 
-def order_faults(values: Mapping[str, str], present: set[str], environment: Environment) -> list[str]:
+def order_faults(valid: Mapping[str, str], present: Mapping[str, str], environment: Environment) -> list[str]:
     faults = []
     if "externalId" not in present:
         faults.append("externalId: required, or importing again would insert the row again")
-    if len(present.intersection(REFERENCES)) > 1:
-        faults.append(f"only one of {', '.join(REFERENCES)} can name the consumer")
-    amounts = {name: Decimal(values[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in values}
+    amounts = {name: Decimal(valid[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in valid}
     return faults + money_faults(
         amounts.get("amount"),
         amounts.get("refundedAmount"),
         amounts.get("baseAmount"),
-        local=values.get("currencyCode") == environment.currency,
+        local=valid.get("currencyCode") == environment.currency,
         currency=environment.currency,
     )
 
@@ -115,6 +110,7 @@ ORDERS = Rules(
         "refundedAmount": "refunded_amount",
         "currencyCode": "currency_code",
         "baseAmount": "base_amount",
+        "items": "items",
         "placedAt": "placed_at",
     },
     rules=order_rules,
@@ -125,38 +121,47 @@ ORDERS = Rules(
 def check(kind: Rules, environment: Environment, columns: Columns, records: Iterable[Record]) -> Checked:
     """Check a chunk. An empty cell counts as missing and leaves the stored value unchanged."""
     checked = Checked([], {})
-    rules = kind.rules(environment)
+    rules = kind.rules(environment, columns)
+    read_texts, read_metadata = texts_reader(columns.fields), texts_reader(columns.metadata, trim=False)
+    types = {column.name: values.TYPES[column.kind] for column in columns.metadata}
     for position, record in enumerate(records):
         if record.fault:
             checked.rejects[position] = record.fault
             continue
-        values: dict[str, Any] = {}
-        faults = []
-        for index, name in columns.fields:
-            if cell := record.cells[index]:
-                try:
-                    values[name] = rules[name](_clean(cell))
-                except ValueError as error:
-                    faults.append(f"{name}: {error}")
-        present = {name for index, name in columns.fields if record.cells[index]}
-        faults += kind.faults(values, present, environment)
-        metadata, metadata_faults = _metadata(columns, record)
+        cells = columns.row(record.cells)
+        texts = read_texts(cells)
+        faults = exported.convert(texts, columns, cells, record.continued, environment) if columns.export else []
+        valid: dict[str, Any] = {}
+        for name, text in texts.items():
+            try:
+                valid[name] = rules[name](_clean(text))
+            except ValueError as error:
+                faults.append(f"{name}: {error}")
+        if not columns.export and len(texts.keys() & set(REFERENCES)) > 1:
+            faults.append(f"only one of {', '.join(REFERENCES)} can name the consumer")
+        faults += kind.faults(valid, texts, environment)
+        metadata, metadata_faults = _metadata(types, read_metadata(cells))
         faults += metadata_faults
         if faults:
             checked.rejects[position] = "; ".join(faults)
         else:
-            checked.rows.append((position, *map(values.get, kind.columns), metadata))
+            checked.rows.append((position, *map(valid.get, kind.columns), metadata))
     return checked
 
 
-def _metadata(columns: Columns, record: Record) -> tuple[str | None, list[str]]:
-    """Return the metadata cells that are not empty, as JSON text, and their faults."""
-    cells = {key: cell for index, key in columns.metadata if (cell := record.cells[index])}
-    faults = [f"{METADATA}{key}: must not contain NUL" for key, cell in cells.items() if "\0" in cell]
-    if not cells or faults:
+def _metadata(types: Mapping[str, Callable[[str], Any]], texts: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    """Return the metadata as JSON text, and its faults."""
+    result: dict[str, Any] = {}
+    faults = []
+    for key, text in texts.items():
+        try:
+            result[key] = types[key](_clean(text))
+        except ValueError as error:
+            faults.append(f"{METADATA}{key}: {error}")
+    if not result or faults:
         return None, faults
     try:
-        return msgspec.json.encode(fields.metadata(cells)).decode(), []
+        return msgspec.json.encode(fields.metadata(result)).decode(), []
     except ValueError as error:
         return None, [f"metadata: {error}"]
 
@@ -177,5 +182,5 @@ def _amount(value: str) -> str:
     return f"{fields.amount(value):f}"
 
 
-def _timestamp(value: str) -> str:
-    return fields.timestamp(value).isoformat()
+def _timestamp(zone: str | None, formats: Sequence[str], value: str) -> str:
+    return values.moment(value, zone, formats).isoformat()

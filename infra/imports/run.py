@@ -4,20 +4,26 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 from psycopg.rows import class_row
 
 from infra.database.engine import open_connection
-from infra.imports import columns, rules
+from infra.imports import rules, sources
 from infra.imports.chunks import Chunks
+from infra.imports.columns import Columns
+from infra.imports.conflicts import conflicts
 from infra.imports.errors_file import ErrorsFile
+from infra.imports.exported import Environment
+from infra.imports.formats import AS_SHOWN, Format, assign_columns
 from infra.imports.kinds import Kind
 from infra.imports.processes import checked
-from infra.imports.rows import CHUNK_ROWS, ImportFailed, Reader, check_encoding
-from infra.imports.rules import Environment
-from infra.imports.staging import Db
+from infra.imports.rows import CHUNK_ROWS, Chunk, Reader, Record
+from infra.imports.rules import Checked, Row
+from infra.imports.sources import ImportFailed, Source
+from infra.imports.staging import Db, Outcome
 
 # Checking a smaller file takes less time than starting a process.
 SINGLE_PROCESS_BYTES = 1024 * 1024
@@ -25,7 +31,7 @@ MAX_PROCESSES = 8
 
 
 class Counts(msgspec.Struct):
-    """Numbers of rows, and the path of the errors file."""
+    """Numbers of rows, and how the file was read."""
 
     read: int = 0
     inserted: int = 0
@@ -34,6 +40,16 @@ class Counts(msgspec.Struct):
     rejected: int = 0
     errors_file: str | None = None
     """Path of the file with the rejected rows."""
+    continued: int = 0
+    """Further rows of a record, such as further items of an order; not counted in `read`."""
+    export: str | None = None
+    """The file was read as this export of another system."""
+    ignored: list[str] = msgspec.field(default_factory=list)
+    """Headers of the export without a place in the mapping."""
+    unread_lines: int = 0
+    """Lines after a quote that never closes."""
+    unread: str | None = None
+    """Why the lines were not read."""
 
 
 def find_environment(connection: Db, organization: str, mode: str) -> Environment:
@@ -64,57 +80,115 @@ def run(
     kind: Kind,
     environment: Environment,
     *,
-    mapping: Mapping[str, str] | None = None,
+    form: Format = AS_SHOWN,
     dry_run: bool = False,
     processes: int | None = None,
     chunk_rows: int = CHUNK_ROWS,
-    committed: Callable[[Counts, int], None] = lambda _counts, _position: None,
+    committed: Callable[[Counts, float], None] = lambda _counts, _share: None,
 ) -> Counts:
     """Import a file.
 
     Args:
         connection: in autocommit mode; each chunk is a transaction of its own.
-        path: of the CSV file; the errors file is put beside it.
+        path: of the CSV file; the errors file is put beside it, or into the working directory for a pipe.
         kind: consumers or orders.
         environment: the target environment.
-        mapping: header → field, for headers that differ from the field's name; "" ignores the column.
+        form: how to read the file.
         dry_run: roll each chunk back instead of committing it.
         processes: number of processes for the checks; None chooses by file size and processors.
         chunk_rows: maximum number of rows in one transaction.
-        committed: called after each chunk with the counts and the number of bytes read so far.
+        committed: called after each chunk with the counts and the share of the file read so far.
 
     Raises:
         ImportFailed: the file cannot be read: encoding, header or columns.
         psycopg.Error: the database failed; chunks committed before the failure stay.
     """
-    check_encoding(path)
-    if processes is None:
-        processes = 0 if path.stat().st_size <= SINGLE_PROCESS_BYTES else min(os.cpu_count() or 1, MAX_PROCESSES)
-    counts = Counts()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = Reader(file)
-        assigned = columns.assign(reader.header, list(kind.rules.columns), mapping or {})
+    with sources.opened(path, form.encoding) as source:
+        if processes is None:
+            processes = 0 if source.size <= SINGLE_PROCESS_BYTES else min(os.cpu_count() or 1, MAX_PROCESSES)
+        assigned, different_people = _survey(source, kind, form)
+        counts = Counts(export=assigned.export.name if assigned.export else None, ignored=list(assigned.ignored))
+        with source.text() as text:
+            reader = Reader(text, form.delimiter)
+            errors_path = sources.errors_path(path, kind.name)
+            check = partial(rules.check, kind.rules, environment, assigned)
+            with (
+                ErrorsFile(errors_path, reader.header, delimiter=reader.delimiter, encoding=source.encoding) as errors,
+                closing(
+                    checked(reader.chunks(chunk_rows, continued_by=assigned.continued_by), check, processes)
+                ) as ready,
+            ):
+                storing = _Storing(Chunks(connection, kind, environment, dry_run=dry_run), errors, counts)
+                for chunk, result in ready:
+                    storing.store(chunk, _without(result, chunk.records, different_people))
+                    committed(counts, chunk.end / max(source.size, 1))
+                storing.settle()
+            if reader.unread:
+                counts.unread_lines, counts.unread = reader.unread.lines, str(reader.unread)
+    return counts
+
+
+class _Storing:
+    """Store chunks; count the rows, and write the rejected rows to the errors file."""
+
+    def __init__(self, chunks: Chunks, errors: ErrorsFile, counts: Counts) -> None:
+        self._chunks = chunks
+        self._errors = errors
+        self._counts = counts
+        self._deferred: list[tuple[Record, Row]] = []
+
+    def store(self, chunk: Chunk, result: Checked) -> None:
+        outcome = self._chunks.store(result.rows)
+        outcome.rejects |= result.rejects
+        if outcome.deferred:
+            self._deferred += [(chunk.records[row[0]], row) for row in result.rows if row[0] in outcome.deferred]
+        self._counts.read += len(chunk.records)
+        self._counts.continued += sum(len(record.continued) for record in chunk.records)
+        self._add(chunk.records, outcome)
+
+    def settle(self) -> None:
+        """Store the deferred rows, after the last chunk."""
+        rows = [(position, *row[1:]) for position, (_, row) in enumerate(self._deferred)]
+        self._add([record for record, _ in self._deferred], self._chunks.settle(rows))
+
+    def _add(self, records: list[Record], outcome: Outcome) -> None:
+        for position in sorted(outcome.rejects):
+            self._errors.add(records[position], outcome.rejects[position])
+        counts = self._counts
+        counts.inserted += outcome.inserted
+        counts.updated += outcome.updated
+        counts.unchanged += outcome.unchanged
+        counts.rejected += len(outcome.rejects)
+        counts.errors_file = str(self._errors.path) if counts.rejected else None
+
+
+def _survey(source: Source, kind: Kind, form: Format) -> tuple[Columns, dict[int, str]]:
+    """Return the columns of the file, and the reason for each line whose key belongs to different people."""
+    with source.text() as text:
+        reader = Reader(text, form.delimiter)
+        assigned = assign_columns(reader.header, kind, form)
         if not assigned.names.intersection(kind.required):
             raise ImportFailed(f"The file needs a column {' or '.join(kind.required)}")
-        chunks = Chunks(connection, kind, environment, dry_run=dry_run)
-        check = partial(rules.check, kind.rules, environment, assigned)
-        with (
-            ErrorsFile(path, reader.header) as errors,
-            closing(checked(reader.chunks(chunk_rows), check, processes)) as ready,
-        ):
-            for chunk, result in ready:
-                outcome = chunks.store(result.rows)
-                rejects = result.rejects | outcome.rejects
-                for position in sorted(rejects):
-                    errors.add(chunk.records[position], rejects[position])
-                counts.read += len(chunk.records)
-                counts.inserted += outcome.inserted
-                counts.updated += outcome.updated
-                counts.unchanged += outcome.unchanged
-                counts.rejected += len(rejects)
-                counts.errors_file = str(errors.path) if counts.rejected else None
-                committed(counts, chunk.end)
-    return counts
+        if not kind.has_people or not assigned.names.issuperset({"externalId", "email"}):
+            return assigned, {}
+        records = chain.from_iterable(chunk.records for chunk in reader.chunks())
+        return assigned, conflicts(records, assigned)
+
+
+def _without(result: Checked, records: list[Record], different_people: Mapping[int, str]) -> Checked:
+    """Reject the rows whose key belongs to different people."""
+    if not different_people:
+        return result
+    conflicting = {
+        position: reason
+        for position, record in enumerate(records)
+        if (reason := different_people.get(record.line)) is not None
+    }
+    rejects = {
+        position: "; ".join(filter(None, (result.rejects.get(position), conflicting.get(position))))
+        for position in result.rejects.keys() | conflicting.keys()
+    }
+    return Checked([row for row in result.rows if row[0] not in conflicting], rejects)
 
 
 def connect(database_url: str) -> Db:

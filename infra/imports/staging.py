@@ -24,12 +24,15 @@ class Outcome(msgspec.Struct):
     unchanged: int = 0
     rejects: dict[int, str] = msgspec.field(default_factory=dict)
     """Position in the chunk → reason."""
+    deferred: dict[int, str] = msgspec.field(default_factory=dict)
+    """Position in the chunk → reason to reject the row, unless a later row frees the value that is taken."""
 
     def add(self, other: "Outcome") -> None:
         self.inserted += other.inserted
         self.updated += other.updated
         self.unchanged += other.unchanged
         self.rejects |= other.rejects
+        self.deferred |= other.deferred
 
 
 def email_key(connection: Db) -> sql.SQL:

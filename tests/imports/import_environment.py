@@ -7,7 +7,8 @@ from typing import Any
 from uuid import uuid4
 
 from infra.imports import kinds
-from infra.imports.rules import Environment
+from infra.imports.exported import Environment
+from infra.imports.formats import Format
 from infra.imports.run import Counts, connect, find_environment, run
 from infra.imports.staging import Db
 
@@ -35,8 +36,9 @@ class ImportEnvironment:
 
     def import_file(self, kind: kinds.Kind, path: Path, **options: Any) -> Counts:
         # A separate connection, because the staging table lives as long as its connection.
+        form = Format(**{name: options.pop(name) for name in Format.__struct_fields__ if name in options})
         with closing(connect(self.url)) as own:
-            return run(own, path, kind, self.environment, **options)
+            return run(own, path, kind, self.environment, form=form, **options)
 
     def consumers(self, text: str | bytes, **options: Any) -> Counts:
         return self.imports(kinds.CONSUMERS, text, **options)

@@ -1,8 +1,10 @@
 """Imports of consumers, and their effect on stored consumers."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -152,67 +154,143 @@ CELLS = st.tuples(
 )
 
 
+Stored = dict[str, Any]
+
+
 class Model:
     """A reference implementation: applies rows one by one, by the documented rules."""
 
     def __init__(self) -> None:
-        self.stored: list[dict[str, str | dict[str, str]]] = []
+        self.stored: list[Stored] = []
         self.counts = Counts()
-        self.lines: list[int] = []
+        self.rejected: list[int] = []
+        self.waiting: list[tuple[int, Row]] = []
 
-    def apply(self, line: int, row: Row) -> None:
-        external_id, email, name, u, w = row
-        self.counts.read += 1
-        domain = email.partition("@")[2]
-        fields = {"external_id": external_id, "email": email.replace(domain, domain.lower()), "full_name": name}
-        new = {key: value for key, value in fields.items() if value}
-        by_external_id = [c for c in self.stored if external_id and c.get("external_id") == external_id]
-        by_email = [c for c in self.stored if email and str(c.get("email", "")).lower() == email.lower()]
-        other = by_email and (
-            by_email[0] not in by_external_id if by_external_id else external_id and by_email[0].get("external_id")
+    def import_file(self, rows: list[Row]) -> None:
+        self.counts, self.rejected, self.waiting = Counts(), [], []
+        emails: dict[str, set[str]] = defaultdict(set)
+        ids: dict[str, set[str]] = defaultdict(set)
+        for external_id, email, *_ in rows:
+            emails[external_id].add(email.lower())
+            ids[email.lower()].add(external_id)
+        for line, row in enumerate(rows, start=2):
+            external_id, email, *_ = row
+            if not any(row):
+                continue
+            self.counts.read += 1
+            different = (external_id and len(emails[external_id] - {""}) > 1) or (
+                email and len(ids[email.lower()] - {""}) > 1
+            )
+            if email == "wrong" or not (external_id or email) or different:
+                self.rejected.append(line)
+            elif self._waits(row) or not self._apply(row):
+                self.waiting.append((line, row))
+        self._settle()
+        self.counts.rejected = len(self.rejected)
+
+    def _match(self, row: Row) -> tuple[Stored | None, Stored | None]:
+        """Return the consumers with the externalId and with the e-mail address of the row."""
+        external_id, email, *_ = row
+        by_id = next((c for c in self.stored if external_id and c.get("external_id") == external_id), None)
+        return by_id, next((c for c in self.stored if email and c.get("email", "").lower() == email.lower()), None)
+
+    def _is_blocked(self, row: Row) -> bool:
+        by_id, by_email = self._match(row)
+        if by_id:
+            return by_email not in (None, by_id)
+        return bool(by_email and row[0] and by_email.get("external_id"))
+
+    def _waits(self, row: Row) -> bool:
+        matches = {id(c) for c in self._match(row) if c}
+        return any(
+            (row[0] and row[0] == other[0])
+            or (row[1] and row[1].lower() == other[1].lower())
+            or matches & {id(c) for c in self._match(other) if c}
+            for _, other in self.waiting
         )
-        if email == "wrong" or not (external_id or email) or other:
-            self.counts.rejected += 1
-            self.lines.append(line)
-            return
-        metadata = {key: value for key, value in {"u": u, "w": w}.items() if value}
-        target = next(iter(by_external_id + by_email), None)
+
+    def _apply(self, row: Row) -> bool:
+        if self._is_blocked(row):
+            return False
+        external_id, email, name, u, w = row
+        domain = email.partition("@")[2]
+        new = {"external_id": external_id, "email": email.replace(domain, domain.lower()), "full_name": name}
+        target = next(filter(None, self._match(row)), None)
         before = None if target is None else dict(target)
         if target is None:
             target = {}
             self.stored.append(target)
-        target.update(new)
-        if metadata:
-            old = target.get("metadata", {})
-            assert isinstance(old, dict)
-            target["metadata"] = old | metadata
+        target.update({key: value for key, value in new.items() if value})
+        if metadata := {key: value for key, value in {"u": u, "w": w}.items() if value}:
+            target["metadata"] = target.get("metadata", {}) | metadata
         self.counts.inserted += before is None
         self.counts.updated += before is not None and before != target
         self.counts.unchanged += before == target
+        return True
+
+    def _settle(self) -> None:
+        """Apply the waiting rows whose address nobody else has once all are applied."""
+        while True:
+            moves = {}
+            for _, row in self.waiting:
+                by_id, by_email = self._match(row)
+                target = by_id or (None if row[0] and by_email and by_email.get("external_id") else by_email)
+                if target and row[1]:
+                    moves[id(target)] = row[1].lower()
+            held = {c["email"].lower() for c in self.stored if "email" in c and id(c) not in moves} | {
+                c["email"].lower() for c in self.stored if moves.get(id(c)) == c.get("email", "").lower()
+            }
+            stuck = [(line, row) for line, row in self.waiting if self._is_blocked(row) and row[1].lower() in held]
+            if not stuck:
+                break
+            self.rejected += [line for line, _ in stuck]
+            self.waiting = [waiting for waiting in self.waiting if waiting not in stuck]
+        taken = {row[1].lower() for _, row in self.waiting if self._is_blocked(row)}
+        for consumer in self.stored:
+            old = consumer.get("email", "").lower()
+            if old in taken and moves.get(id(consumer)) not in (None, old):
+                del consumer["email"]
+        for _, row in self.waiting:
+            assert self._apply(row)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(CELLS, max_size=14), chunk_rows=st.integers(1, 15))
+@given(first=st.lists(CELLS, max_size=6), second=st.lists(CELLS, max_size=10), chunk_rows=st.integers(1, 10))
 def test_import_in_chunks_equals_applying_rows_one_by_one(
-    new_shop: Callable[[], ImportEnvironment], rows: list[Row], chunk_rows: int
+    new_shop: Callable[[], ImportEnvironment], first: list[Row], second: list[Row], chunk_rows: int
 ) -> None:
     shop, model = new_shop(), Model()
-    for line, row in enumerate(rows, start=2):
-        if any(row):
-            model.apply(line, row)
-        else:
-            model.counts.read, model.counts.rejected = model.counts.read + 1, model.counts.rejected + 1
-            model.lines.append(line)
-    text = "\n".join(["externalId,email,fullName,metadata.u,metadata.w", *map(",".join, rows)])
-    counts = shop.consumers(text, chunk_rows=chunk_rows)
-    counts.errors_file = None
-    expected = [(c.get("external_id"), c.get("email"), c.get("full_name"), c.get("metadata")) for c in model.stored]
-    assert sorted(shop.stored("external_id, email, full_name, metadata"), key=str) == sorted(expected, key=str)
-    assert counts == model.counts
-    assert [int(line) for line, _ in shop.errors()] == model.lines
+    for rows in (first, second):
+        model.import_file(rows)
+        text = "\n".join(["externalId,email,fullName,metadata.u,metadata.w", *map(",".join, rows)])
+        counts = shop.consumers(text, chunk_rows=chunk_rows)
+        counts.errors_file = None
+        expected = [(c.get("external_id"), c.get("email"), c.get("full_name"), c.get("metadata")) for c in model.stored]
+        assert sorted(shop.stored("external_id, email, full_name, metadata"), key=str) == sorted(expected, key=str)
+        assert counts == model.counts
+        assert sorted(int(line) for line, _ in shop.errors()) == sorted(model.rejected)
     unrecorded = shop.rows(
         "SELECT id FROM consumers c WHERE environment_id = %s AND version <> "
         "(SELECT max(version) FROM outbox o WHERE o.consumer_id = c.id)",
         shop.environment.id,
     )
     assert unrecorded == []
+
+
+def test_metadata_keeps_its_type(shop: ImportEnvironment) -> None:
+    shop.connection.execute(
+        "INSERT INTO consumers (environment_id, email, metadata) VALUES (%s, 'flip@shop.example', %s)",
+        (shop.environment.id, '{"points": 100, "vip": true, "zip": "0123", "old": null, "rate": 0.50}'),
+    )
+    before, changes = shop.stored("version, metadata"), shop.changes()
+    header = "email,metadata.points,metadata.vip,metadata.zip,metadata.old,metadata.rate\n"
+    assert shop.consumers(header + "flip@shop.example,100,true,0123,null,0.5\n") == Counts(read=1, unchanged=1)
+    assert (shop.stored("version, metadata"), shop.changes()) == (before, changes)
+    shop.consumers("email,metadata.points:text,metadata.zip:number\nflip@shop.example,100,0123\n")
+    assert shop.stored("metadata->'points', metadata->'zip'") == [("100", 123)]
+
+
+def test_external_id_is_trimmed(shop: ImportEnvironment) -> None:
+    assert shop.consumers("externalId,email\nx20 ,x20@shop.example\n x21,x21@shop.example\n").inserted == 2
+    assert shop.consumers("externalId,email\nx20,x20@shop.example\nx21,x21@shop.example\n").unchanged == 2
+    assert shop.consumers("externalId\na\u200bb\n4.47401E+11\n").rejected == 2

@@ -9,6 +9,10 @@ from tests.imports.import_environment import ImportEnvironment
 
 MONEY = "external_id, status, amount::text, refunded_amount::text, currency_code, base_amount::text"
 NO_TIME = "placedAt: Must be a time in RFC 3339, such as 2024-11-01T10:00:00Z, or a date"
+NO_ZONE = (
+    "placedAt: '2024-01-01T10:00:00' has no time zone: add an offset such as +01:00, or name the zone of all times by "
+    "--timezone"
+)
 TOTALS = "total_orders, total_order_value, last_order_at::text"
 
 
@@ -98,7 +102,7 @@ def test_fields_missing_in_the_file_are_kept(shop: ImportEnvironment) -> None:
         (
             "consumerExternalId,amount,placedAt",
             "1,1,2024-01-01T10:00:00",
-            NO_TIME,
+            NO_ZONE,
         ),
     ],
 )

@@ -7,7 +7,8 @@ from api.consumers.schemas import ConsumerCreate, ConsumerUpdate
 from api.consumers.writes import SETTABLE
 from infra.fields import CONSUMER_FIELDS, ConsumerField
 from infra.imports import rules
-from infra.imports.rules import Environment
+from infra.imports.columns import Columns
+from infra.imports.exported import Environment
 from infra.index.documents import Consumer, ConsumerRow
 
 FIELDS = [*CONSUMER_FIELDS, ConsumerField("metadata", "metadata", lambda value, _: value)]
@@ -31,4 +32,4 @@ def test_requests_set_these_fields_and_no_others() -> None:
 
 @pytest.mark.parametrize("kind", [rules.CONSUMERS, rules.ORDERS])
 def test_importer_has_a_rule_for_each_column(kind: rules.Rules) -> None:
-    assert kind.rules(Environment(1, "USD", "US")).keys() == kind.columns.keys()
+    assert kind.rules(Environment(1, "USD", "US"), Columns([], [])).keys() == kind.columns.keys()

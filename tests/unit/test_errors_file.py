@@ -19,7 +19,7 @@ def open_umask() -> Iterator[None]:
 
 
 def write_errors(source: Path, *, appears_later: bool) -> int:
-    with ErrorsFile(source, ["email"]) as errors:
+    with ErrorsFile(source.with_suffix(".errors.csv"), ["email"]) as errors:
         if appears_later:
             errors.path.touch(mode=0o666)
         errors.add(Record(2, ["no address"]), "email: is invalid")

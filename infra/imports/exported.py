@@ -1,0 +1,99 @@
+"""Convert the texts of another system's export to texts of the fields."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from infra.imports import values
+from infra.imports.columns import Column, Columns
+
+STATUSES = ("CREATED", "COMPLETED", "CANCELLED", "REFUNDED")
+
+REFERENCES = ("consumerId", "consumerExternalId", "consumerEmail")
+AMOUNTS = ("amount", "refundedAmount", "baseAmount")
+# Shops write this id for an order without an account.
+GUEST = "0"
+
+
+class Environment(msgspec.Struct, frozen=True):
+    id: int
+    currency: str
+    region: str | None
+
+
+def convert(
+    texts: dict[str, str],
+    columns: Columns,
+    cells: Sequence[str],
+    continued: Iterable[list[str]],
+    environment: Environment,
+) -> list[str]:
+    """Change the texts of a row to texts of the fields; return the faults.
+
+    Args:
+        texts: by field, without empty texts; changed in place.
+        columns: of an export.
+        cells: of the row.
+        continued: the cells of the further rows of the record.
+        environment: the target environment.
+    """
+    rows = [cells, *map(columns.row, continued)]
+    faults = _contradictions(columns, rows)
+    for name in AMOUNTS:
+        if name in texts:
+            texts[name] = values.money(texts[name])
+    for name in ("externalId", "consumerExternalId"):
+        if texts.get(name) == GUEST:
+            del texts[name]
+    if "consumerExternalId" in texts:  # a deal may name several contacts: the first counts
+        texts["consumerExternalId"] = texts["consumerExternalId"].partition(";")[0].strip()
+    if "currencyCode" in texts:
+        texts["currencyCode"] = texts["currencyCode"].upper()
+    if columns.base_currency and columns.base_currency.text(cells).upper() != environment.currency:
+        texts.pop("baseAmount", None)
+    if "status" in texts:
+        faults += _convert_status(texts, columns, cells)
+    if columns.items and (items := _items(columns, rows)):
+        texts["items"] = msgspec.json.encode(items).decode()
+    return faults
+
+
+def _convert_status(texts: dict[str, str], columns: Columns, cells: Sequence[str]) -> list[str]:
+    assert columns.export
+    sent = texts["status"].lower().removeprefix("wc-")
+    texts["status"] = columns.export.statuses.get(sent, sent.upper())
+    if columns.cancelled_at and columns.cancelled_at.text(cells):
+        texts["status"] = "CANCELLED"
+    if texts["status"] in STATUSES:
+        return []
+    del texts["status"]
+    known = ", ".join(columns.export.statuses)
+    return [f"status: {sent!r} is not imported; imported are {known}, {', '.join(STATUSES)}"]
+
+
+def _contradictions(columns: Columns, rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a fault for each field in which the rows of one order name different consumers or amounts."""
+    if len(rows) == 1:
+        return []
+    faults = []
+    for column in columns.fields:
+        if column.name in (*REFERENCES, "amount"):
+            texts = list(dict.fromkeys(text for row in rows if (text := column.text(row))))
+            if len(texts) > 1:
+                faults.append(f"{column.name}: the rows of this order have {' and '.join(map(repr, texts[:2]))}")
+    return faults
+
+
+def _items(columns: Columns, rows: Iterable[Sequence[str]]) -> list[dict[str, str | None]]:
+    assert columns.items
+    product, quantity, price = columns.items
+    return [
+        {"productId": product.text(row), "quantity": quantity.text(row), "unitAmount": _price(price, row)}
+        for row in rows
+        if product.text(row)
+    ]
+
+
+def _price(column: Column, row: Sequence[str]) -> str | None:
+    text = column.text(row)
+    return values.money(text) if text else None

@@ -1,0 +1,182 @@
+"""Texts of import files become values: typed metadata, times, amounts."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from infra.imports import values
+
+INTEGERS = st.integers(-(10**15) + 1, 10**15 - 1)
+JSON = st.one_of(st.none(), st.booleans(), INTEGERS, INTEGERS.map(lambda number: number / 1024))
+
+
+@given(JSON)
+def test_value_that_json_writes_is_read_again(value: Any) -> None:
+    assume(sum(map(str.isdigit, str(value))) < 16)
+    assert values.automatic(msgspec.json.encode(value).decode()) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0123", "007", "00", "+44", "1234567890123456", "0.1234567890123456", "1e400", "1e-400", "1.", ".5", "1,5"),
+        *(
+            "NaN",
+            "Infinity",
+            "True",
+            "TRUE",
+            "None",
+            "NULL",
+            "nil",
+            "1_000",
+            "１２",
+            "0x1f",
+            '"a"',
+            "[1]",
+            "a b",
+            "1 2",
+        ),
+    ],
+)
+def test_other_texts_stay_texts(text: str) -> None:
+    assert values.automatic(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("100", 100), (" 100 ", 100), ("-0.5", -0.5), ("1e3", 1000), ("0", 0), ("true", True), ("null", None)],
+)
+def test_text_is_read_as_json(text: str, value: Any) -> None:
+    assert values.automatic(text) == value
+    assert type(values.automatic(text)) is not str
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("text", "100", b'"100"'),
+        ("text", " a ", b'" a "'),
+        ("number", "007", b"7"),
+        ("number", " 12345678901234567890.50 ", b"12345678901234567890.50"),
+        ("number", "1e3", b"1000"),
+        ("boolean", "YES", b"true"),
+        ("boolean", "0", b"false"),
+        ("list", " vip, ,wholesale ", b'["vip","wholesale"]'),
+    ],
+)
+def test_type_of_the_column_decides(kind: str, text: str, value: bytes) -> None:
+    assert msgspec.json.encode(values.TYPES[kind](text)) == value
+
+
+@pytest.mark.parametrize(("kind", "text"), [("number", "x"), ("number", "1,5"), ("boolean", "maybe")])
+def test_text_of_another_type_is_refused(kind: str, text: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        values.TYPES[kind](text)
+
+
+HALF_PAST_ONE = [
+    *("2024-03-31T01:30:00+00:00", "2024-03-31 01:30:00 UTC", "2024-03-31T01:30Z", "2024-03-31 01:30:00Z"),
+    *("2024-03-31T02:30:00+0100", "2024-03-31 02:30:00 +0100", "2024-03-31 02:30:00 +01", "2024-03-31 2:30 +01:00"),
+    *(
+        "2024-03-31 01:30:00 GMT",
+        "2024-03-31 02:30:00 GMT+0100",
+        "2024-03-31T02:30:00 UTC+01:00",
+        *("2024-03-31t01:30:00z", "2024-03-31 01:30:00+00", "2024-03-31T02:30:00+01:00[Europe/London]"),
+        *("2024-03-31 02:30:00 UTC+1", "2024-03-31 01:30:00.000 utc"),
+    ),
+    *("2024-03-30T20:30:00.000-0500", "2024-03-31T01:30:00,000Z", "2024-03-31  01:30:00 -00:00"),
+]
+
+
+@pytest.mark.parametrize("text", HALF_PAST_ONE)
+def test_time_with_any_unambiguous_offset_is_taken(text: str) -> None:
+    assert values.moment(text).isoformat() == "2024-03-31T01:30:00+00:00"
+
+
+@pytest.mark.parametrize("text", ["2024-03-31T01:30:00", "2024-03-31 01:30:00", "2024-03-31 01:30"])
+def test_time_without_a_zone_needs_one(text: str) -> None:
+    with pytest.raises(ValueError, match="has no time zone: add an offset such as"):
+        values.moment(text)
+    assert values.moment(text, "America/New_York").isoformat() == "2024-03-31T05:30:00+00:00"
+    with pytest.raises(ValueError, match="does not exist in the time zone Europe/London"):
+        values.moment(text, "Europe/London")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("31/03/2024", "03/31/2024", "2024-02-30", "2024-3-1", "1711846200", "45382", "2024-W13-7", "Sun Mar 31 2024"),
+        *(
+            "0000-00-00 00:00:00",
+            "2024-03-31T24:00:00Z",
+            "2024-03-31 01:30:00 BST",
+            "2024-03-31 01:30:00 EST",
+            "now",
+            "",
+        ),
+        *("2024-03-31 01:30:00 +1", "2024-03-31 01:30:00 +01:0", "2024-03-31 01:30:00 +25:00", "20240331T013000Z"),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, "Europe/London"])
+def test_other_times_are_refused(text: str, zone: str | None) -> None:
+    with pytest.raises(ValueError, match="Must be a time"):
+        values.moment(text, zone)
+
+
+def test_date_is_midnight_in_the_zone() -> None:
+    assert values.moment("2024-07-01").isoformat() == "2024-07-01T00:00:00+00:00"
+    assert values.moment("2024-07-01", "Europe/Berlin").isoformat() == "2024-06-30T22:00:00+00:00"
+
+
+def test_repeated_hour_is_the_first() -> None:
+    assert values.moment("2024-10-27 01:30:00", "Europe/London").isoformat() == "2024-10-27T00:30:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        *(("149.99", "149.99"), ("1,234.56", "1234.56"), ("1,234,567", "1234567"), ("399,00", "399.00")),
+        *(("1.234,56", "1234.56"), ("0,5", "0.5"), ("1.000", "1.000"), ("-5,00", "-5.00")),
+        *((text, text) for text in ("1,000", "1,2,3", "£5", "1.234.567", "5 EUR", "")),
+    ],
+)
+def test_amount_gets_a_decimal_point(text: str, amount: str) -> None:
+    assert values.money(text) == amount
+
+
+@pytest.mark.parametrize("text", ["4.47401E+11", "4,47401E+11", "4.47401e11", "1E+05", " 9.1E+15 ", "4.47401E-11"])
+def test_id_in_scientific_notation_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is in scientific notation"):
+        values.exact_id(text)
+
+
+@pytest.mark.parametrize("text", ["1E5", "5E12", "E+11", "447401000000", "1.5", "v1.2e", "SKU-1E+05"])
+def test_other_ids_are_taken(text: str) -> None:
+    assert values.exact_id(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[", "must be a JSON array"),
+        ('{"productId": "a", "quantity": 1}', "must be a JSON array"),
+        ('[{"productId": "a"}]', "must be a JSON array"),
+        ('[{"productId": "a", "quantity": 1, "size": 1}]', "must be a JSON array"),
+        ('[{"productId": " ", "quantity": 1}]', "productId must be 1 to 255 characters"),
+        ('[{"productId": "a", "quantity": -1}]', "quantity must be"),
+        ('[{"productId": "a", "quantity": 1, "unitAmount": "x"}]', "Must be a decimal number"),
+        ("[" + ",".join(['{"productId": "a", "quantity": 1}'] * 201) + "]", "must be at most 200"),
+    ],
+)
+def test_invalid_items_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        values.items(text)
+
+
+def test_items_are_stored_as_the_api_stores_them() -> None:
+    assert msgspec.json.decode(values.items('[{"productId": "a", "quantity": "2", "unitAmount": 1.50}]')) == [
+        {"productId": "a", "variantId": None, "quantity": 2, "unitAmount": "1.5"}
+    ]
