@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses of the nodes, separated by commas, with user and password if the nodes need them."""
     opensearch_ca: str | None = None
     """File with the certificates of the authorities that OpenSearch's certificate is verified with; for `https://`."""
+    opensearch_certificate: str | None = None
+    """File with the certificate and the private key of this client, if OpenSearch asks for a certificate."""
     host: str = "127.0.0.1"
     """Address the API listens on."""
     port: Port = 8000
@@ -134,6 +136,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     for variable, file in (("OPENSEARCH_CA", settings.opensearch_ca), ("REDIS_CA", settings.redis_ca)):
         if file:
             _require_certificates(variable, file)
+    if settings.opensearch_certificate:
+        _require_certificate_with_key("OPENSEARCH_CERTIFICATE", settings.opensearch_certificate)
     _check_redis_url(settings.redis_url)
     if settings.operations_port == settings.port or settings.operations_port > HIGHEST_PORT:
         raise SettingsError(f"METRICS_PORT is invalid: expected a port other than PORT, at most {HIGHEST_PORT}")
@@ -153,6 +157,16 @@ def _require_certificates(variable: str, file: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except OSError as error:
         raise SettingsError(f"{variable} is invalid: {file} is not a file with certificates in PEM format") from error
+
+
+def _require_certificate_with_key(variable: str, file: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(file, password="")
+    except OSError as error:
+        raise SettingsError(
+            f"{variable} is invalid: {file} is not a file with a certificate and its private key, without password, in "
+            "PEM format"
+        ) from error
 
 
 def _check_redis_url(url: str) -> None:

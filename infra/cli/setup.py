@@ -12,6 +12,7 @@ from infra.cli.transaction import database_errors_as_one_line
 from infra.database import activity
 from infra.database.engine import open_engine
 from infra.database.migrate import upgrade
+from infra.doctor.catalog import fault_lines
 from infra.index.ownership import refuse_foreign_index
 from infra.local import sample
 from infra.operations import first_generation
@@ -32,7 +33,7 @@ def migrate(
     Run this command before the processes of a new release start, as the
     role that owns the tables. The processes of the release before continue
     meanwhile. A second run changes nothing, and neither does a run of the
-    release before.
+    release before. Faults that `consumers doctor` finds are printed.
 
     Exit status: 0 if both are done; 1 if the database or OpenSearch cannot
     be used, the role may not change the tables, or a long transaction kept
@@ -42,6 +43,8 @@ def migrate(
     with database_errors_as_one_line():
         upgrade(settings.session_url, grant_to=grant_to, report=partial(typer.echo, err=True))
         first_generation.ensure(settings)
+    for line in fault_lines(settings):
+        typer.echo(line, err=True)
 
 
 def demo() -> None:

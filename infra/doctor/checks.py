@@ -1,7 +1,7 @@
 """Checks of a deployment, for `consumers doctor`: settings and states of the servers that break a guarantee.
 
 Each module of this package has the checks of a subject, and lists them in a tuple `CHECKS`. A check is a function that
-yields a finding for each fault: the fault, and how to correct the fault. `ALL` in `infra/cli/doctor.py` names the
+yields a finding for each fault: the fault, and how to correct the fault. `catalog.py` names the
 modules. A check only reads, and needs no data of consumers.
 """
 
@@ -28,13 +28,15 @@ from infra.settings import Settings, SettingsError
 SECONDS = 5
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True, rename="camel"):
     """A fault of the deployment. Both texts are single sentences without a full stop, and hold no password."""
 
     problem: str
     """The fault, with the value that was read."""
     advice: str
     """The correction: the setting and its value, or the command."""
+    is_warning: bool = False
+    """Whether no guarantee is broken: a risk, or a choice to make knowingly. Exit status 0, unlike with a fault."""
 
 
 class Servers:
@@ -85,8 +87,9 @@ class Result(msgspec.Struct, frozen=True):
     """The result of a check."""
 
     check: str
-    """Module and function, such as `nodes.refuse_reads_without_manager`."""
+    """Module and function, such as `nodes.isolation_settings`."""
     ok: bool
+    """Whether there is no fault. There may be warnings."""
     findings: list[Finding]
 
 
@@ -99,7 +102,7 @@ def run(checks: Iterable[Check], settings: Settings) -> Iterator[Result]:
     try:
         for check in checks:
             findings = _findings(check, servers)
-            yield Result(name_of(check), not findings, findings)
+            yield Result(name_of(check), all(finding.is_warning for finding in findings), findings)
     finally:
         servers.close()
 
@@ -122,6 +125,10 @@ def _findings(check: Check, servers: Servers) -> list[Finding]:
         return [Finding(problem, advice)]
     except RedisError as error:
         return [_unanswered("Redis", "REDIS_URL", error)]
+    except OSError as error:
+        # The files of certificates are read by the drivers, except here.
+        problem = f"A file of the settings cannot be read ({error.filename or logs.error_kind(error)})"
+        return [Finding(problem, "Correct the file, or its name in the settings")]
 
 
 def _unanswered(server: str, variable: str, error: Exception) -> Finding:

@@ -43,7 +43,8 @@ def copied_database(servers: Servers) -> Iterator[Finding]:
         if installation.is_copy(connection):
             yield Finding(
                 "The database was copied or restored from another, and has the same installation id",
-                "If the original is still in use, stop this copy at once and set another INDEX_PREFIX for it",
+                "If the original is still in use, stop this copy at once and set another INDEX_PREFIX for it; if the "
+                "original is gone, say so with the statement under Restore, in docs/backup.md",
             )
 
 

@@ -26,10 +26,17 @@ class TextSerializer(JSONSerializer):
         return s
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    """Return how certificates are verified; None without `https://`, because loading them takes 20 ms."""
-    is_encrypted = "https://" in settings.opensearch_url
-    return ssl.create_default_context(cafile=settings.opensearch_ca) if is_encrypted else None
+def tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return how certificates are verified, and the certificate of this client.
+
+    None without `https://`, because loading the certificates takes 20 ms.
+    """
+    if "https://" not in settings.opensearch_url:
+        return None
+    context = ssl.create_default_context(cafile=settings.opensearch_ca)
+    if settings.opensearch_certificate:
+        context.load_cert_chain(settings.opensearch_certificate)
+    return context
 
 
 def open_client(settings: Settings, seconds: float = TIMEOUT_SECONDS) -> OpenSearch:
@@ -46,7 +53,7 @@ def _open(settings: Settings, seconds: float = TIMEOUT_SECONDS, **options: Any) 
     return OpenSearch(
         settings.opensearch_url.split(","),
         transport_class=SyncNodes,  # type: ignore[arg-type]  # has the methods that the client calls
-        ssl_context=_tls(settings),
+        ssl_context=tls(settings),
         timeout=seconds,
         attempt_seconds=ATTEMPT_SECONDS,
         **options,
@@ -58,7 +65,7 @@ def open_reader(settings: Settings) -> AsyncOpenSearch:
     return AsyncOpenSearch(
         settings.opensearch_url.split(","),
         transport_class=AsyncNodes,  # type: ignore[arg-type]  # has the methods that the client calls
-        ssl_context=_tls(settings),
+        ssl_context=tls(settings),
         timeout=READ_TIMEOUT_SECONDS,
         attempt_seconds=READ_ATTEMPT_SECONDS,
         serializer=TextSerializer(),

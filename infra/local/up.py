@@ -16,6 +16,7 @@ from rich.console import Console
 
 from infra.database import migrate
 from infra.database.engine import open_engine
+from infra.doctor.catalog import fault_lines
 from infra.local import ports, sample
 from infra.local.display import Display, welcome
 from infra.local.errors import LocalError
@@ -95,6 +96,8 @@ def _run(folder: Path, lock: int, display: Display) -> None:
             with display.step("Loading the sample data …"):
                 key = sample.ensure_demo(settings, folder)
                 wait_until_searchable(settings)
+            for fault in fault_lines(settings):
+                display.line(fault)
             if not as_declared:
                 display.line(_rebuild(settings))
             welcome(settings, key, display.line)

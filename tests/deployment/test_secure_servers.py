@@ -5,6 +5,7 @@ The certificates are for the name `localhost` only, and signed by an authority o
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import trustme
 from redis import Redis
 
 from infra import queue, settings
+from infra.database import installation
 from infra.database.engine import open_engine
 from infra.index.client import open_client, open_reader
 from infra.local.postgres import PROGRAMS
@@ -89,6 +91,11 @@ def consumers(environ: Mapping[str, str], *arguments: str) -> subprocess.Complet
     )
 
 
+def faults(output: str) -> list[str]:
+    """Return the checks of `consumers doctor` with a fault. The servers of tests may lose data in a crash: a fault."""
+    return [line.split()[1] for line in output.splitlines() if line.startswith("fault")]
+
+
 def create_database(connection: psycopg.Connection[Any], name: str) -> None:
     """Create a database for the two roles, as docs/deploying.md describes it."""
     locale = "ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C' TEMPLATE template0"
@@ -117,7 +124,7 @@ def roles(servers: LocalServers, secured: Secured) -> Iterator[Secured]:
 @pytest.fixture(scope="module")
 def migrated(roles: Secured) -> Secured:
     migration = consumers(roles.environ(OWNER), "migrate", "--grant-to", PLAIN)
-    assert (migration.returncode, migration.stderr) == (0, "")
+    assert (migration.returncode, faults(migration.stderr)) == (0, ["postgresql.settings"])
     return roles
 
 
@@ -160,6 +167,16 @@ def test_every_process_and_command_works(service: Service, tmp_path: Path) -> No
         assert account.live.get(f"{service.url}/health/ready").status_code == 200
     for name in ("api", "worker", "background", "beat"):
         assert "permission denied" not in service.log(name)
+
+
+def test_doctor_checks_certificates_and_rights(service: Service, migrated: Secured) -> None:
+    """The host name of the certificates is `localhost` only."""
+    doctor = consumers(service.database.environ, "doctor")
+    assert (faults(doctor.stdout), "warn " in doctor.stdout) == (["postgresql.settings"], False), doctor.stdout
+    other = consumers(migrated.environ(host=LOOPBACK), "doctor", "--only", "encryption.certificates")
+    assert other.returncode == 1
+    for variable in ("DATABASE_URL", "REDIS_URL", "OPENSEARCH_URL"):
+        assert f"{variable}: the certificate of {LOOPBACK} cannot be verified" in other.stdout
 
 
 def test_plain_role_may_not_migrate(migrated: Secured) -> None:
@@ -234,7 +251,11 @@ def test_backup_is_restored_by_the_owner(servers: LocalServers, service: Service
             migration = consumers(
                 owner | {"DATABASE_URL": owner["DATABASE_URL"].replace(PLAIN, OWNER)}, "migrate", "--grant-to", PLAIN
             )
-            assert (migration.returncode, migration.stderr) == (0, "")
+            assert (migration.returncode, faults(migration.stderr)[-1]) == (0, "ownership.copied_database")
+            [confirmation] = re.findall(r"UPDATE installation[^;]+", (settings.ROOT / "docs/backup.md").read_text())
+            with psycopg.connect(target, autocommit=True) as restored:
+                restored.execute(confirmation.encode())
+                assert restored.execute(str(installation.IS_COPY).encode()).fetchone() == (False,)
             keys = [
                 sealing_key(address) for address in (service.database.environ["DATABASE_URL"], owner["DATABASE_URL"])
             ]

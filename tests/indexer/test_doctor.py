@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import redis
 import sqlalchemy as sa
+from sqlalchemy import make_url
 
 from indexer.floors import Floors
 from infra.doctor import floors as doctor_floors
@@ -17,12 +19,66 @@ def consumers(quiet: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     return consumers_command(quiet, monkeypatch, capsys)
 
 
-def test_doctor_finds_nothing_in_a_healthy_deployment(consumers: ConsumersCommand) -> None:
+NOT_DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+"""Settings of the servers of tests: a crash of the machine may lose their data."""
+
+
+def test_doctor_finds_what_is_wrong_with_the_servers_of_tests_only(consumers: ConsumersCommand) -> None:
+    """The role is that of `make up`, which owns the tables: a warning."""
     result = consumers("doctor", "--json")
     checks = json.loads(result.out)
-    assert [check for check in checks if not check["ok"]] == []
-    assert result.code == 0
-    assert "nodes.unreachable_addresses" in [check["check"] for check in checks]
+    findings = {check["check"]: check["findings"] for check in checks}
+    faults = [check["check"] for check in checks if not check["ok"]]
+    assert faults == ["postgresql.settings"]
+    assert [finding["problem"].split()[0] for finding in findings.pop("postgresql.settings")] == list(NOT_DURABLE)
+    [warning] = findings.pop("roles.rights")
+    assert warning["isWarning"]
+    assert [finding for each in findings.values() for finding in each] == []
+    assert result.code == 1
+    assert {"nodes.unreachable_addresses", "clocks.agree", "encryption.certificates"} <= findings.keys()
+
+
+def test_warning_leaves_the_exit_status_0(consumers: ConsumersCommand) -> None:
+    result = consumers("doctor", "--only", "roles.rights")
+    assert (result.code, result.out.splitlines()[0]) == (0, "warn   roles.rights")
+    assert "is a superuser" in result.out
+
+
+def test_doctor_finds_settings_of_redis_and_opensearch(consumers: ConsumersCommand, quiet: Database) -> None:
+    enable = "cluster.routing.allocation.enable"
+    index = f"{quiet.settings.index_prefix}-000001"
+    with redis.Redis.from_url(quiet.settings.redis_url) as server:
+        server.config_set("maxmemory-policy", "allkeys-lru")
+        quiet.search.cluster.put_settings(body={"transient": {enable: "primaries"}})
+        quiet.search.indices.close(index=index)
+        try:
+            policy, settings, blocks = (
+                problems(consumers, check) for check in ("redis_policy", "cluster.settings", "cluster.blocks")
+            )
+        finally:
+            server.config_set("maxmemory-policy", "noeviction")
+            quiet.search.cluster.put_settings(body={"transient": {enable: None}})
+            quiet.search.indices.open(index=index)
+    assert len(policy) == len(settings) == 1
+    assert "allkeys-lru" in policy[0]
+    assert f"{enable} is primaries" in settings[0]
+    assert blocks == [f"The index {index} is closed"]
+
+
+def test_doctor_finds_a_role_without_rights(
+    consumers: ConsumersCommand, quiet: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"doctor_{quiet.engine.url.database}"
+    url = make_url(quiet.settings.database_url).set(username=role, password="p")
+    with quiet.engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
+    try:
+        monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+        [problem] = problems(consumers, "roles.rights")
+    finally:
+        with quiet.engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+    assert problem.startswith(f"The role {role} lacks rights on ")
 
 
 def test_doctor_names_each_unreachable_server_without_password(
