@@ -18,10 +18,10 @@ ROOM_FACTOR = 1.2
 
 def settings(servers: Servers) -> Iterator[Finding]:
     """Find settings of the cluster against writes, new copies, or the mapping of indices."""
-    yield from of_settings(_settings(servers))
+    yield from of_settings(_settings(servers), servers.settings.index_prefix)
 
 
-def of_settings(values: Mapping[str, Any]) -> Iterator[Finding]:
+def of_settings(values: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
     for block in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if str(values.get(block, "false")) == "true":
             yield Finding(f"{block} is true, so changes do not become searchable", f"Set {block} to null")
@@ -31,11 +31,12 @@ def of_settings(values: Mapping[str, Any]) -> Iterator[Finding]:
                 f"{setting} is {value}, as during a restart of the cluster, so lost copies are not made again",
                 f"Set {setting} to null",
             )
-    if str(values.get("action.auto_create_index", "true")) != "false":
+    creates = str(values.get("action.auto_create_index", "true"))
+    if creates != "false" and f"-{prefix}" not in creates:
         yield Finding(
-            "action.auto_create_index is not false, so another program can create an index without a mapping under the "
-            "name of an index of this service",
-            "Set action.auto_create_index: false in opensearch.yml, or by PUT /_cluster/settings",
+            f"action.auto_create_index is {creates}, so another program can create an index without a mapping under "
+            "the name of an index of this service",
+            f"Set action.auto_create_index to false, or to -{prefix}*,+*: in opensearch.yml, or PUT /_cluster/settings",
         )
 
 

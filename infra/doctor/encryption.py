@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from infra.doctor.checks import SECONDS, Check, Finding, Servers
 from infra.index.client import tls as opensearch_tls
@@ -106,7 +107,9 @@ def addresses(settings: Settings) -> Iterator[Address]:
 
 
 def _of_postgresql(variable: str, url: str) -> Iterator[Address]:
-    parameters: dict[str, Any] = conninfo_to_dict(url)
+    # Defaults may come from variables, such as PGSSLMODE.
+    defaults = {row.keyword.decode(): row.val.decode() for row in Conninfo.get_defaults() if row.val}
+    parameters: dict[str, Any] = {**defaults, **conninfo_to_dict(url)}
     hosts, ports = (str(parameters.get(name) or "").split(",") for name in ("host", "port"))
     context = None
     if parameters.get("sslmode") == VERIFIED:

@@ -200,11 +200,13 @@ def test_policy_of_redis(info: dict[str, Any], text: str, expected: list[bool]) 
         ({"cluster.blocks.create_index": "true"}, "cluster.blocks.create_index is true", [FAULT]),
         ({"cluster.routing.allocation.enable": "primaries"}, "is primaries", [FAULT]),
         ({"cluster.routing.rebalance.enable": "none"}, "is none", [FAULT]),
-        ({"action.auto_create_index": "true"}, "action.auto_create_index", [FAULT]),
+        ({"action.auto_create_index": "true"}, "action.auto_create_index is true", [FAULT]),
+        ({"action.auto_create_index": "-shop*,+*"}, "action.auto_create_index is -shop*,+*", [FAULT]),
+        ({"action.auto_create_index": "-consumers*,+*"}, "", []),
     ],
 )
 def test_settings_of_the_cluster(values: dict[str, str], text: str, expected: list[bool]) -> None:
-    assert kinds(cluster.of_settings({"action.auto_create_index": "false"} | values), text) == expected
+    assert kinds(cluster.of_settings({"action.auto_create_index": "false"} | values, "consumers"), text) == expected
 
 
 def test_closed_and_blocked_indices() -> None:
@@ -295,6 +297,13 @@ def test_connections_without_tls(name: str, value: str, expected: list[str]) -> 
     assert kinds(findings, f"{name}: ") == [WARNING] * len(expected)
     assert [finding.problem.split()[4] for finding in findings] == expected
     assert "u:p" not in str(findings)
+
+
+def test_variables_of_libpq_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    monkeypatch.setenv("PGSSLROOTCERT", "system")
+    chosen = settings.load(ADDRESSES | {"DATABASE_URL": "postgresql://u:p@db.example.com/d"})
+    assert kinds(encryption.of_addresses(encryption.addresses(chosen))) == []
 
 
 @pytest.mark.parametrize(("days", "expected"), [(90, []), (21, []), (20, [FAULT]), (0, [FAULT]), (-3, [FAULT])])

@@ -1,8 +1,10 @@
 """The units of infra/systemd run the processes of compose.yaml, with few rights."""
 
+import os
 import shlex
 import shutil
 import subprocess
+import time
 from configparser import RawConfigParser
 from pathlib import Path
 
@@ -48,6 +50,19 @@ def test_unit_has_few_rights(name: str) -> None:
     for option in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "RestrictNamespaces"):
         assert unit[option] == "yes"
     assert unit["ProtectSystem"] == "strict"
+
+
+@pytest.mark.parametrize(("age", "is_killed"), [(0, False), (9, False), (15, True)])
+def test_check_ends_a_process_that_hangs(tmp_path: Path, age: int, *, is_killed: bool) -> None:
+    (file := tmp_path / "consumers-beat" / "alive").parent.mkdir()
+    file.touch()
+    os.utime(file, (time.time() - age,) * 2)
+    for option, result in (("ExecCondition", ""), ("ExecStart", "kill --signal=KILL consumers-beat.service\n")):
+        shell, _, script = shlex.split(service("check@")[option])
+        script = script.replace("%t", str(tmp_path)).replace("%i", "beat").replace("%%", "%")
+        command = [shell, "-c", f"systemctl() {{ echo $*; }}; {script}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == (result if is_killed else "")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
