@@ -191,6 +191,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     # requests. Frozen objects are not visited.
     gc.collect()
     gc.freeze()
+    gc.enable()
     try:
         yield
     finally:

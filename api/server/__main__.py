@@ -5,6 +5,7 @@ hanging or ended process is replaced. Clients use PORT; operators find `/metrics
 """
 
 import errno
+import gc
 import socket
 import sys
 
@@ -20,6 +21,11 @@ HANGING_SECONDS = 15
 STOP_SECONDS = 15
 """Time for running requests when the server stops; then the requests are cancelled. Longer than a request waits for the
 index."""
+
+
+# Each process runs this line when it imports the module, before it imports the application: imports create many objects
+# and no garbage. `serve` and `api.app.connections` turn the collector on again.
+gc.disable()
 
 
 class _Supervisor(Multiprocess):
@@ -38,6 +44,7 @@ def serve(application: str = "api.app:create_app") -> None:
     Raises:
         SettingsError: a setting is missing or wrong, or a port is in use; the message names the variable.
     """
+    gc.enable()
     chosen = settings.load()
     logs.configure(chosen.log_level)
     config = uvicorn.Config(

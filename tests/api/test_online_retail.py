@@ -2,15 +2,20 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
+import sqlalchemy as sa
 
+from infra.imports.run import Counts
 from infra.settings import ROOT
 from tests.service import Account, Service, new_account
 
@@ -28,40 +33,53 @@ class Totals(NamedTuple):
     last: str | None
 
 
+class Shop(NamedTuple):
+    account: Account
+    files: Path
+    counts: dict[str, Counts]
+    """The output of each import."""
+
+
 @pytest.fixture(scope="module")
-def shop(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    """The shop's organization, imported by the command line and indexed."""
-    folder = tmp_path_factory.mktemp("online_retail")
-    with new_account(service, currency="GBP") as account:
-        for kind, status in (("consumers", 0), ("orders", None)):
-            file = folder / f"{kind}.csv"
-            file.write_bytes((FILES / f"{kind}.csv").read_bytes())
-            command = [f"{sys.prefix}/bin/consumers", "import", kind, str(file), "--org", account.name]
+def shop(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """The shop's organization, imported by the command line and indexed. The files are copies: errors stand beside."""
+    files = Path(shutil.copytree(FILES, tmp_path_factory.mktemp("online_retail") / "files"))
+    counts = {}
+    with new_account(service, currency="GBP", region="GB") as account:
+        for kind, status in (("consumers", 0), ("orders", 1)):
+            command = [f"{sys.prefix}/bin/consumers", "import", kind, str(files / f"{kind}.csv"), "--json"]
             done = subprocess.run(
-                command, env=os.environ | service.database.environ, capture_output=True, text=True, check=False
+                [*command, "--org", account.name],
+                env=os.environ | service.database.environ,
+                capture_output=True,
+                text=True,
+                check=False,
             )
-            assert status is None or done.returncode == status, done.stderr
+            assert done.returncode == status, done.stderr
+            counts[kind] = msgspec.json.decode(done.stdout, type=Counts)
         account.settled()
-        yield account
+        yield Shop(account, files, counts)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def truth() -> dict[str, Totals]:
     """Compute each customer's totals from the files; credit notes are not imported."""
-    with (FILES / "consumers.csv").open(encoding="utf-8", newline="") as file:
-        customers = [row["externalId"] for row in csv.DictReader(file)]
     orders: dict[str, list[tuple[Decimal, str]]] = defaultdict(list)
-    with (FILES / "orders.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if Decimal(row["amount"]) >= 0:
-                moment = row["placedAt"].replace("Z", ".000Z")
-                orders[row["consumerExternalId"]].append((Decimal(row["amount"]), moment))
+    for row in read(FILES / "orders.csv"):
+        if Decimal(row["amount"]) >= 0:
+            moment = row["placedAt"].replace("Z", ".000Z")
+            orders[row["consumerExternalId"]].append((Decimal(row["amount"]), moment))
     return {
         customer: Totals(
             len(orders[customer]),
             sum((amount for amount, _ in orders[customer]), Decimal(0)),
             max((moment for _, moment in orders[customer]), default=None),
         )
-        for customer in customers
+        for customer in (row["externalId"] for row in read(FILES / "consumers.csv"))
     }
 
 
@@ -77,9 +95,34 @@ def walk(account: Account, **parameters: str) -> list[dict[str, Any]]:
             return rows
 
 
+def test_all_real_orders_but_credit_notes_are_imported(shop: Shop) -> None:
+    errors = shop.files / "orders.errors.csv"
+    assert shop.counts == {
+        "consumers": Counts(read=4372, inserted=4372),
+        "orders": Counts(read=22190, inserted=18536, rejected=3654, errors_file=str(errors)),
+    }
+    credit_notes = [
+        {"errorLine": str(line), "errorReasons": "amount: Must be 0 or more", **order}
+        for line, order in enumerate(read(shop.files / "orders.csv"), start=2)
+        if Decimal(order["amount"]) < 0
+    ]
+    assert read(errors) == credit_notes
+
+
+def test_stored_totals_equal_the_files(shop: Shop) -> None:
+    stored = sa.text("""
+        SELECT external_id, total_orders, total_order_value,
+            to_char(last_order_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+        FROM consumers WHERE environment_id = :environment""")
+    with shop.account.database.engine.connect() as connection:
+        rows = connection.execute(stored, {"environment": shop.account.live_environment}).all()
+    assert {customer: Totals(*totals) for customer, *totals in rows} == truth()
+    assert len(rows) == shop.counts["consumers"].inserted
+
+
 @pytest.mark.parametrize("direction", ["desc", "asc"])
-def test_list_by_order_value_equals_the_ranking_of_the_files(shop: Account, direction: str) -> None:
-    rows = walk(shop, sortBy="totalOrderValue", sortDir=direction)
+def test_list_by_order_value_equals_the_ranking_of_the_files(shop: Shop, direction: str) -> None:
+    rows = walk(shop.account, sortBy="totalOrderValue", sortDir=direction)
     expected = truth()
     assert {row["externalId"] for row in rows} == expected.keys()
     ids = {row["externalId"]: row["id"] for row in rows}
@@ -94,8 +137,8 @@ def test_list_by_order_value_equals_the_ranking_of_the_files(shop: Account, dire
 
 @pytest.mark.parametrize("sort", ["totalOrders", "lastOrderAt"])
 @pytest.mark.parametrize("direction", ["desc", "asc"])
-def test_lists_by_count_and_last_order_equal_the_files(shop: Account, sort: str, direction: str) -> None:
-    rows = walk(shop, sortBy=sort, sortDir=direction)
+def test_lists_by_count_and_last_order_equal_the_files(shop: Shop, sort: str, direction: str) -> None:
+    rows = walk(shop.account, sortBy=sort, sortDir=direction)
     expected = truth()
     value = {customer: one.orders if sort == "totalOrders" else one.last or "" for customer, one in expected.items()}
     ids = {row["externalId"]: row["id"] for row in rows}

@@ -200,7 +200,8 @@ def test_session_ended_while_idle_is_an_error(environment: Environment) -> None:
     """The server rolled back before COMMIT arrived, and says so."""
 
     async def idle(connection: AsyncConnection) -> None:
-        await connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 1"))
+        # Longer than this process takes to read the reply: together with the reply, the error would be read too early.
+        await connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 500"))
         raw = await connection.get_raw_connection()
         driver = cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
         await asyncio.to_thread(wait_until, lambda: has_unread_data(driver.fileno()))

@@ -110,15 +110,28 @@ def test_servers_end_with_a_killed_parent_and_keep_their_data(
     parent: subprocess.Popen[str], servers_of_parent: Servers, folder: Path
 ) -> None:
     assert servers_of_parent
-    assert len(processes_of(folder)) > 3
+    processes = set(processes_of(folder))
+    assert len(processes) > 3
     parent.kill()  # without waiting, because the next start must cope with the remains
     with start(folder) as after:
         addresses_and_pids = read_servers(after)
-        assert not set(addresses_and_pids["pids"].values()) & set(servers_of_parent["pids"].values())
+        assert not processes & set(processes_of(folder))
         with psycopg.connect(addresses_and_pids["addresses"]["database_url"]) as connection:
             assert connection.execute("SELECT value FROM kept").fetchone() == (42,)
         assert index_exists(addresses_and_pids["addresses"]["opensearch_url"])
-    wait_until(lambda: not processes_of(folder), what="all processes to end")
+        assert_stops_in_order(after, folder)
+
+
+def assert_stops_in_order(parent: subprocess.Popen[str], folder: Path) -> None:
+    """Assert that SIGTERM stops the servers in reverse order of their start, and removes the addresses."""
+    assert (folder / "servers.json").exists()
+    output, error = stop(parent, signal.SIGTERM)
+    assert (parent.returncode, output, error) == (0, "Stopped.\n", "")
+    assert not processes_of(folder)
+    assert not (folder / "servers.json").exists()
+    logs = [folder / "log" / f"{name}.log" for name in ("opensearch", "valkey", "postgresql")]
+    assert sorted(logs, key=lambda log: log.stat().st_mtime_ns) == logs
+    assert logs[-1].read_text().endswith("database system is shut down\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -129,16 +142,3 @@ def test_signal_during_the_start_stops_started_servers(folder: Path, number: sig
         output, error = stop(parent, number)
     assert (parent.returncode, output, error) == (0, "Stopped.\n", "")
     assert not processes_of(folder)
-
-
-def test_signal_stops_servers_in_order_and_removes_addresses(folder: Path) -> None:
-    with start(folder) as parent:
-        read_servers(parent)
-        assert (folder / "servers.json").exists()
-        output, error = stop(parent, signal.SIGTERM)
-    assert (parent.returncode, output, error) == (0, "Stopped.\n", "")
-    assert not processes_of(folder)
-    assert not (folder / "servers.json").exists()
-    logs = [folder / "log" / f"{name}.log" for name in ("opensearch", "valkey", "postgresql")]
-    assert sorted(logs, key=lambda log: log.stat().st_mtime_ns) == logs
-    assert logs[-1].read_text().endswith("database system is shut down\n")
