@@ -5,6 +5,7 @@ refused row is alone.
 """
 
 from collections.abc import Callable, Hashable
+from functools import partial
 
 import psycopg
 from psycopg import errors, sql
@@ -66,37 +67,37 @@ class Chunks:
             ImportFailed: the organization has been deleted.
             psycopg.Error: the server is unavailable, or the locks were not free in any attempt.
         """
-        outcome = self._halved(rows, self._store)
-        if self._deferred + len(outcome.deferred) > MAX_DEFERRED:
-            outcome.rejects |= outcome.deferred
-            outcome.deferred = {}
-        self._deferred += len(outcome.deferred)
-        return outcome
+        return self._halved(rows, partial(self._kind.store, waiting=self._waiting))
 
     def settle(self, rows: list[Row]) -> Outcome:
         """Store the deferred rows of all chunks in one transaction. Raises as `store` does."""
         return self._halved(rows, self._kind.settle)
 
-    def _store(self, connection: Db, environment: Environment) -> Outcome:
-        waiting = set(self._waiting)  # the transaction may be repeated
-        outcome = self._kind.store(connection, environment, waiting)
-        if self._deferred + len(outcome.deferred) <= MAX_DEFERRED:
-            self._waiting = waiting
-        return outcome
-
     def _halved(self, rows: list[Row], store: Store) -> Outcome:
         if not rows:
             return Outcome()
         try:
-            return self._attempts(rows, store)
+            outcome = self._attempts(rows, store)
         except (ValueTaken, psycopg.IntegrityError, psycopg.DataError) as error:
             if len(rows) == 1:
                 (position, *_) = rows[0]
                 assert isinstance(position, int)
                 return Outcome(rejects={position: _reason(error)})
+        else:
+            return self._kept(outcome)
         middle = len(rows) // 2
         outcome = self._halved(rows[:middle], store)
         outcome.add(self._halved(rows[middle:], store))
+        return outcome
+
+    def _kept(self, outcome: Outcome) -> Outcome:
+        """Keep the keys of the deferred rows, or reject these rows because they are too many."""
+        if self._deferred + len(outcome.deferred) > MAX_DEFERRED:
+            outcome.rejects |= outcome.deferred
+            outcome.deferred = {}
+        elif outcome.deferred:
+            self._deferred += len(outcome.deferred)
+            self._waiting |= outcome.waiting
         return outcome
 
     def _attempts(self, rows: list[Row], store: Store) -> Outcome:

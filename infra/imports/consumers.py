@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from psycopg import sql
@@ -94,23 +95,23 @@ def prepare(connection: Db) -> None:
     connection.execute(STAGING.format(columns=columns, email_key=email_key(connection)))
 
 
-def store(connection: Db, environment: Environment, waiting: set[Hashable]) -> Outcome:
+def store(connection: Db, environment: Environment, waiting: AbstractSet[Hashable] = frozenset()) -> Outcome:
     """Store the rows of the staging table, with the same result as row after row.
 
     Args:
         connection: with the rows in the staging table.
         environment: the target environment.
-        waiting: keys of deferred rows; a later row with such a key is deferred too. Keys are added.
+        waiting: keys of deferred rows. A later row with such a key is deferred too.
     """
     rows_keys = _staged(connection)
     matches = _match(connection, environment, rows_keys)
     touched = {row: _touched(keys, matches[row]) for row, keys in rows_keys.items()}
-    outcome = Outcome()
+    outcome = Outcome(waiting=set(waiting))
     for number, rows in enumerate(waves(touched)):
         wave = {row: rows_keys[row] for row in rows}
         if number > 0:  # rows of an earlier wave may match now
             matches = _match(connection, environment, wave)
-        outcome.add(_store_wave(connection, environment, wave, matches, waiting))
+        outcome.add(_store_wave(connection, environment, wave, matches, outcome.waiting))
     return outcome
 
 
@@ -134,7 +135,7 @@ def settle(connection: Db, environment: Environment) -> Outcome:
             with connection.transaction():
                 connection.execute(RELEASE, [_released(rows_keys, matches)])
                 connection.execute("DELETE FROM staging WHERE NOT row = ANY (%s)", [list(rows_keys)])
-                outcome = store(connection, environment, set())
+                outcome = store(connection, environment)
                 if refused := outcome.rejects | outcome.deferred:
                     raise _Rejected(refused)
         except _Rejected as error:

@@ -1,6 +1,8 @@
 """The kinds of import files: their checks and storage."""
 
 from collections.abc import Callable, Hashable
+from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 import msgspec
 
@@ -10,17 +12,28 @@ from infra.imports.rules import Rules
 from infra.imports.staging import Db, Outcome
 
 
+class Store(Protocol):
+    """Store the rows of the staging table; see `infra.imports.consumers.store`."""
+
+    def __call__(self, connection: Db, environment: Environment, *, waiting: AbstractSet[Hashable]) -> Outcome: ...
+
+
 class Kind(msgspec.Struct, frozen=True):
     name: str
     required: tuple[str, ...]
     """At least one of these fields must have a column in the file."""
     rules: Rules
     prepare: Callable[[Db], None]
-    store: Callable[[Db, Environment, set[Hashable]], Outcome]
+    store: Store
     settle: Callable[[Db, Environment], Outcome]
     """Store the deferred rows of `store`."""
     has_people: bool = False
     """Whether `externalId` and `email` identify a person, hence must agree in all rows."""
+
+
+def _store_orders(connection: Db, environment: Environment, *, waiting: AbstractSet[Hashable]) -> Outcome:
+    del waiting  # no order is deferred
+    return orders.store(connection, environment)
 
 
 CONSUMERS = Kind(
@@ -37,6 +50,6 @@ ORDERS = Kind(
     required=("externalId",),
     rules=rules.ORDERS,
     prepare=orders.prepare,
-    store=lambda connection, environment, _waiting: orders.store(connection, environment),
+    store=_store_orders,
     settle=orders.store,
 )

@@ -25,7 +25,9 @@ class Outcome(msgspec.Struct):
     rejects: dict[int, str] = msgspec.field(default_factory=dict)
     """Position in the chunk → reason."""
     deferred: dict[int, str] = msgspec.field(default_factory=dict)
-    """Position in the chunk → reason to reject the row, unless a later row frees the value that is taken."""
+    """Position in the chunk → reason to reject the row, unless a later row frees the taken address."""
+    waiting: set[Hashable] = msgspec.field(default_factory=set)
+    """Keys of the deferred rows."""
 
     def add(self, other: "Outcome") -> None:
         self.inserted += other.inserted
