@@ -245,7 +245,6 @@ EXPORTS = (
             ),
             **dict.fromkeys(("closed lost", "closedlost", "checkout abandoned", "cancelled"), "CANCELLED"),
         },
-        local_times=True,
     ),
     Export(
         system="stripe",

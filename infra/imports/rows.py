@@ -88,14 +88,15 @@ class Reader:
             raise ImportFailed(f"The first line, which must name the columns, is {reason}")
         if header is None:
             raise ImportFailed("The file is empty: its first line must name the columns")
-        return _without_blank_end([header.cells[0].removeprefix("\ufeff"), *header.cells[1:]])
+        return _without_blank_end(header.cells)
 
     def _first_line(self) -> str:
         """Return the next line with content."""
         for line in self._file:
             self._line += 1
-            if line.strip("\ufeff\r\n\t ,;|"):
-                return line
+            content = line.removeprefix("\ufeff")  # the codec utf-16-le keeps the mark
+            if content.strip("\r\n\t ,;|"):
+                return content
         return ""
 
     def _lines(self, first: str) -> Iterator[str]:

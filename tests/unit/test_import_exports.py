@@ -225,12 +225,13 @@ def test_hubspot_contacts_and_deals() -> None:
         ORDERS,
         "Record ID,Deal Name,Deal Stage,Close Date,Deal owner,Amount,Associated Contact IDs\n"
         "9001,Chairs,Closed won,2024-07-01 10:00,Eve,1500,8001;8002\n"
-        "9002,Desks,Negotiation,2024-07-01 10:00,Eve,1500,8001\n",
-        timezone="UTC",
+        "9002,Desks,Negotiation,2024-07-01,Eve,1500,8001\n"
+        "9003,Lamps,Closed lost,2024-07-01,Eve,1500,8001\n",
     )
     assert [(row["externalId"], row["consumerExternalId"], row["status"]) for row in read.rows] == [
-        ("9001", "8001", "COMPLETED")
+        ("9003", "8001", "CANCELLED")
     ]
+    assert read.rejects[2].startswith("placedAt: '2024-07-01 10:00' has no time zone")
     assert read.rejects[3].startswith("status: 'negotiation' is not imported; imported are closed won")
 
 
@@ -332,6 +333,10 @@ def test_export_of_another_kind_is_refused_with_the_right_command() -> None:
     message = "The file is a shopify order export: import it by `consumers import orders`"
     assert refusal(CONSUMERS, SHOPIFY_ORDERS) == message
     assert refusal(CONSUMERS, SHOPIFY_ORDERS, system="shopify") == message
+
+
+def test_unknown_time_zone_is_refused() -> None:
+    assert refusal(ORDERS, "externalId\n", timezone="Moon/Sea").startswith("--timezone Moon/Sea is unknown")
 
 
 def test_options_replace_the_mapping_of_an_export() -> None:

@@ -109,6 +109,7 @@ def test_rows_with_an_equal_or_empty_key_continue_the_row_above() -> None:
         ("utf-8-sig", "utf-8"),
         ("utf-16", "utf-16"),
         ("utf-16-le", "utf-16-le"),
+        ("utf-16", "utf-16-le"),
         ("windows-1252", "windows-1252"),
         ("windows-1252", "cp1252"),
         ("iso-8859-1", "latin1"),
