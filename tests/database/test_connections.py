@@ -85,7 +85,7 @@ def test_read_that_takes_too_long_is_canceled_and_a_write_is_not(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "statement_timeout" in engine.REQUESTS
-    monkeypatch.setitem(engine.REQUESTS, "statement_timeout", "50ms")
+    monkeypatch.setitem(engine.REQUESTS, "statement_timeout", "500ms")
     values = {"request_id": None, "lock_timeout": LOCK_TIMEOUT, "seen_epoch": None}
 
     async def sleep(seconds: float, *, is_write: bool) -> None:
@@ -98,6 +98,6 @@ def test_read_that_takes_too_long_is_canceled_and_a_write_is_not(
         finally:
             await opened.dispose()
 
-    asyncio.run(sleep(0.1, is_write=True))
+    asyncio.run(sleep(0.6, is_write=True))
     with pytest.raises(sa.exc.OperationalError, match="canceling statement due to statement timeout"):
         asyncio.run(sleep(30, is_write=False))

@@ -20,17 +20,20 @@ LIVE = sa.text("SELECT index_name FROM generations WHERE state = 'live'")
 OUTBOX = sa.text("SELECT parked_at IS NOT NULL, count(*), min(error) FROM outbox GROUP BY 1")
 
 
+class _State(msgspec.Struct):
+    deleted: bool
+
+
 class IndexedDocument(msgspec.Struct, rename={"id": "_id", "version": "_version", "source": "_source"}):
     """A document in the index."""
 
     id: str
     version: int
-    source: msgspec.Raw
+    source: msgspec.Raw = msgspec.Raw()
 
     @property
     def is_tombstone(self) -> bool:
-        deleted: bool = msgspec.json.decode(self.source)["deleted"]
-        return deleted
+        return msgspec.json.decode(self.source, type=_State).deleted
 
 
 class _Hits(msgspec.Struct):
@@ -69,7 +72,8 @@ def find_differences(database: Database) -> Differences:
     try:
         hits = list(_documents(client, index))
         indexed = {hit.id: hit for hit in hits}
-        shown = {hit.id for hit in _documents(client, naming.read_alias(database.settings.index_prefix))}
+        alias = naming.read_alias(database.settings.index_prefix)
+        shown = {hit.id for hit in _documents(client, alias, has_source=False)}
     finally:
         client.close()
     living = {name for name, hit in indexed.items() if not hit.is_tombstone}
@@ -107,8 +111,8 @@ def _matches_row(document: IndexedDocument, row: sa.Row[Any]) -> bool:
     return document.version == consumer.version and bytes(document.source) == documents.document(consumer, row[-1])
 
 
-def _documents(client: OpenSearch, index: str) -> Iterator[IndexedDocument]:
-    body = {"size": PAGE, "sort": ["_doc"], "version": True}
+def _documents(client: OpenSearch, index: str, *, has_source: bool = True) -> Iterator[IndexedDocument]:
+    body = {"size": PAGE, "sort": ["_doc"], "version": True, "_source": has_source}
     response: Any = client.search(index=index, body=body, params={"scroll": "1m"})
     page = msgspec.json.decode(response, type=_Page)
     while page.hits.hits:

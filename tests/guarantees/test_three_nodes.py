@@ -123,4 +123,3 @@ def test_rebuild_survives_the_killed_node_of_the_new_primary(clustered: Account,
     done = wait_until(lambda: finished_rebuild(clustered), 180, "the rebuild")
     assert (done["phase"], done["error"]) == ("done", None)
     assert_index_soon_equals_database(clustered.database, timeout=120)
-    node.start()

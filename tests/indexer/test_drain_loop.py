@@ -136,8 +136,7 @@ def test_drain_continues_after_a_server_was_away(
     engine = open_engine(away)
     drainer = Drainer(engine, writer, "live", NO_PAUSES)
     first = pipeline.insert_consumer()
-    assert not drainer.catch_up(LONG)
-    assert pipeline.visible() == {first}
+    wait_until(lambda: not drainer.catch_up(LONG) and pipeline.visible() == {first}, what="the first document")
     second = pipeline.insert_consumer()
     if failure == "hanging":
         proxies[server].open(hanging=True)
