@@ -176,17 +176,19 @@ def is_read_only(connection: PGconn) -> bool:
 
 
 def _check_usable(dialect: sa.Dialect, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
-    """Check a connection before a request uses it.
+    """Check a connection before its use.
 
     The check queries the server only if the connection was idle for a while, or if the server has sent data, for
-    example at a shutdown. Without this condition every request would wait for an answer.
+    example at a shutdown. Without this condition every request would wait for an answer, and an idle service would send
+    ten such queries a second.
 
     Raises:
         InvalidatePoolError: the connection is unusable, so the pool replaces it.
     """
     idle_seconds = time.monotonic() - record.info.get(RETURNED_AT, time.monotonic())
     try:
-        if idle_seconds >= TRUSTED_SECONDS or has_unread_data(connection.driver_connection.pgconn.socket):
+        driver_connection: Any = record.driver_connection
+        if idle_seconds >= TRUSTED_SECONDS or has_unread_data(driver_connection.pgconn.socket):
             dialect.do_ping(connection)
     except psycopg.Error:
         raise InvalidatePoolError from None
@@ -214,14 +216,13 @@ def open_engine(settings: Settings, *, pool_size: int = 1, name: str | None = No
     engine = sa.create_engine(
         sqlalchemy_url(settings.session_url),
         pool_size=pool_size,
-        pool_pre_ping=True,
         connect_args=connect_args,
         hide_parameters=True,
     )
     pooling.check_sessions(engine, connect_args, session)
     event.listen(engine, "handle_error", _replace_read_only)
     event.listen(engine, "checkin", _note_return)
-    event.listen(engine, "checkout", _leave_read_only_server)
+    event.listen(engine, "checkout", partial(_check_usable, engine.dialect))
     return engine
 
 
