@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from lark import Lark, Token, UnexpectedInput
+from lark import Lark, ParseTree, Token, UnexpectedInput
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 from lark.visitors import Transformer_NonRecursive
 
@@ -59,6 +59,7 @@ COMPARISONS: dict[str | None, Operator] = {
     "<=": "LESS_THAN_OR_EQUAL",
 }
 RANGE, ANY_VALUE = "..", "*"
+OPERATOR_WORD = re.compile(r"(and|or|not)(?=[\s(]|$)", re.IGNORECASE)
 MAX_QUOTED = 20
 """Characters of the text quoted in a message."""
 
@@ -88,11 +89,8 @@ def parse(text: str) -> Expression:
     """
     if len(text) > MAX_LENGTH:
         raise FilterError([f"Must be at most {MAX_LENGTH} characters"])
-    try:
-        tree = PARSER.parse(text)
-    except UnexpectedInput as error:
-        raise FilterError([_syntax_fault(text, error)]) from None
     builder = _Builder()
+    tree = _syntax_tree(text, builder.faults)
     whole: _Part = builder.transform(tree)
     if whole.conditions > MAX_CONDITIONS:
         builder.faults.append(f"Must have at most {MAX_CONDITIONS} conditions, but has {whole.conditions}")
@@ -190,7 +188,33 @@ def _unquoted(text: str) -> str:
     return QUOTED.sub(lambda match: re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL), text)
 
 
-def _syntax_fault(text: str, error: UnexpectedInput) -> str:
+def _syntax_tree(text: str, faults: list[str]) -> ParseTree:
+    """Parse the text as if every operator were in capitals; add a fault for each operator in lower case.
+
+    A word is taken as an operator only where the grammar refuses the word: a value, a key and a quoted text keep their
+    `and`.
+
+    Raises:
+        FilterError: the text has another fault of syntax, or too many operators in lower case.
+    """
+    while True:
+        try:
+            return PARSER.parse(text)
+        except UnexpectedInput as error:
+            position, expected = _position(text, error)
+            word = OPERATOR_WORD.match(text, position)
+            if not word or word[0].isupper():
+                fault = f"At character {position + 1}: {_expectation(text[position:], expected)}"
+                raise FilterError([*faults, fault]) from None
+        operator = word[0].upper()
+        faults.append(f"At character {position + 1}: Write {operator} in capitals, or put text with spaces in quotes")
+        if len(faults) > MAX_CONDITIONS:
+            raise FilterError(faults)
+        text = text[:position] + operator + text[word.end() :]
+
+
+def _position(text: str, error: UnexpectedInput) -> tuple[int, Collection[str]]:
+    """Return the position of a syntax error, and the tokens expected there."""
     if isinstance(error, UnexpectedToken):
         expected = error.expected
         position = len(text) if error.token.type == "$END" else error.token.start_pos
@@ -198,7 +222,7 @@ def _syntax_fault(text: str, error: UnexpectedInput) -> str:
         assert isinstance(error, UnexpectedCharacters)
         position, expected = error.pos_in_stream, error.allowed
     assert position is not None
-    return f"At character {position + 1}: {_expectation(text[position:], expected)}"
+    return position, expected
 
 
 def _expectation(remaining: str, expected: Collection[str]) -> str:

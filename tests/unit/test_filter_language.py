@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
-from infra.filters.language import MAX_LENGTH, FilterError, parse
+from infra.filters.language import MAX_CONDITIONS, MAX_LENGTH, FilterError, parse
 from infra.index.terms import CODE_LENGTH
 from tests.filter_expressions import conditions, expressions, written
 
@@ -97,6 +97,44 @@ PHONE = Condition("phone", "EXISTS")
 )
 def test_text_is_parsed_as(text: str, expression: Expression) -> None:
     assert parse(text) == expression
+
+
+@pytest.mark.parametrize(
+    ("text", "operators"),
+    [
+        ("email:* and phone:*", {9: "AND"}),
+        ("email:* Or phone:*", {9: "OR"}),
+        ("not email:*", {1: "NOT"}),
+        ("NOT not email:*", {5: "NOT"}),
+        ("email:* AND nOT phone:*", {13: "NOT"}),
+        ("(email:*)or(phone:*)", {10: "OR"}),
+        ("not(email:*)and\nnot phone:*", {1: "NOT", 13: "AND", 17: "NOT"}),
+        ('fullName:"a and b" or email:*', {20: "OR"}),
+        ("fullName:and and metadata.or:not", {14: "AND"}),
+    ],
+)
+def test_operators_in_lower_case_are_named(text: str, operators: dict[int, str]) -> None:
+    message = "At character {}: Write {} in capitals, or put text with spaces in quotes"
+    assert faults(text) == [message.format(position, operator) for position, operator in operators.items()]
+    capitals = list(text)
+    for position, operator in operators.items():
+        capitals[position - 1 : position - 1 + len(operator)] = operator
+    parse("".join(capitals))
+
+
+def test_lower_case_operator_is_named_beside_other_faults() -> None:
+    assert [fault.partition(": ")[2][:12] for fault in faults("nope:1 and fullName:Jean and Marie")] == [
+        *("Write AND in", "Write AND in", "Expected a c"),
+    ]
+    assert [fault.partition(": ")[2][:13] for fault in faults("nope:1 and email:>5")] == [
+        *("Write AND in ", "Unknown field", "Operator > is"),
+    ]
+    assert len(faults("email:* or " * 180)) == MAX_CONDITIONS + 1
+
+
+@pytest.mark.parametrize("text", ['fullName:"or"', "fullName:not", "metadata.and.or:NOT", 'metadata."and b":"x or y"'])
+def test_operator_words_in_fields_and_values_are_text(text: str) -> None:
+    assert faults(text) == []
 
 
 @pytest.mark.parametrize(
