@@ -91,8 +91,9 @@ Filter = Annotated[
     msgspec.Meta(
         max_length=language.MAX_LENGTH,
         description="Conditions on fields: `field:value` (equal), `field:>=100`, `field:1..5` (range, ends included), "
-        "`field:~text` (contains), `field:*` (not null), `metadata.key:value`. Combine them with `AND`, `OR`, `NOT` "
-        "and brackets. Put a value that contains spaces, brackets or quotes in quotes.",
+        "`field:~text` (contains, ignoring case and accents), `field:*` (not null), `metadata.key:value`. Combine them "
+        "with `AND`, `OR`, `NOT` (in capitals) and brackets. In metadata, numbers and dates are compared. "
+        "Put a value that contains spaces, brackets or quotes in quotes.",
         examples=["totalOrderValue:>=100 AND NOT metadata.tier:gold"],
     ),
 ]

@@ -79,6 +79,7 @@ NUMBERS = [
 LONG = "Lorem ἄλφα ς " * 250 + "Nadel" + " ΐﬃ" * 350 + "E\u0301nde"
 TIMES = ["0001-01-02T00:00:00Z", "1969-12-31T23:59:59.999Z", "2024-01-01T00:00:00Z", "2024-02-29T12:00:00.5Z"]
 MOMENTS = [*TIMES, "2024-02-29T12:00:00.501Z", "9999-12-30T00:00:00Z"]
+DATES = [*MOMENTS, "2024-01-01", "2024-01-01T01:00:00+01:00", "1990-12-31", "2024-01-01T00:00:00", "2024-13-01"]
 KEYS = [
     "tier",
     "Tier",
@@ -101,7 +102,7 @@ EMAILS = ["ann@example.com", "ANN@example.com", "éva@example.com", "o'brien+x@e
 PHONES = ["+442079460000", "020 7946 0000", "+44 20 7946 0000", "02079460001", "123", "#12*"]
 
 _keys = st.sampled_from([key for key in KEYS if all(key.split("."))])
-_texts = st.sampled_from([*NAMES, *NUMBERS, "true", "TRUE", "false", "gold", "nadel", "ς ΐ", "énde", "Ende"])
+_texts = st.sampled_from([*NAMES, *NUMBERS, *DATES, "true", "TRUE", "false", "gold", "nadel", "ς ΐ", "énde", "Ende"])
 _numbers = st.sampled_from(NUMBERS).map(Decimal)
 _moments = st.sampled_from(MOMENTS).map(moment)
 paths = st.lists(_keys, min_size=1, max_size=3).map(".".join).filter(lambda path: path.count(".") < 5)
@@ -126,6 +127,8 @@ def conditions(draw: st.DrawFn, operators: Sequence[str] = LANGUAGE, *, rules: b
     values = _values_for(field, name, rules=rules)
     if name in {"EXISTS", "NOT_EXISTS"}:
         return Condition(field, name)
+    if field.startswith("metadata.") and name not in TEXTUAL:
+        values = draw(st.sampled_from([_numbers, _moments]))
     if name == "BETWEEN":
         return Condition(field, name, sorted([draw(values), draw(values)]))
     size = draw(st.integers(1, 4)) if name in {"IN", "NOT_IN"} else 1
@@ -143,8 +146,6 @@ def _values_for(field: str, name: str, *, rules: bool) -> st.SearchStrategy[Any]
         return _moments if field.endswith("At") else _numbers
     if name in CONTAINING:
         return (_texts | _pieces).filter(bool)
-    if name not in TEXTUAL:
-        return _numbers
     return st.one_of(_texts, _pieces, *([_numbers.filter(_is_json), st.booleans()] if rules else []))
 
 

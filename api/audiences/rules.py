@@ -29,8 +29,8 @@ from infra.filters.conditions import (
     Operator,
     Value,
     clauses_of,
-    is_valid_range,
     kind_of,
+    range_fault,
     read_value,
 )
 from infra.filters.rules import groups
@@ -91,8 +91,8 @@ class Rule(Input, kw_only=True):
                 converted.append(read_value(kind, self.operator, value))
             except ValueError as error:
                 yield Fault(f"values[{index}]", str(error))
-        if len(converted) == len(self.values) and not is_valid_range(self.operator, converted):
-            yield Fault("values", "The first value must not exceed the second")
+        if len(converted) == len(self.values) and (fault := range_fault(self.operator, converted)):
+            yield Fault("values", fault)
 
     def condition(self) -> Condition:
         """Return the rule as a condition. The rule must have no faults."""

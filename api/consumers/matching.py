@@ -1,37 +1,30 @@
-"""Clauses for `search` and `q`, and the explanation of a match (contract.md §2 "Matching").
+"""Clauses for `search` and `q` (contract.md §2 "Matching").
 
 Pure functions: text in, clauses out. Each tier has a constant score, so scores do not move between refreshes and
-replicas.
-
-The text is split into words. Consecutive words that may form a phone number with spaces are a unit; any other
-word is a unit by itself. Every unit must match.
+replicas. Every unit of a query (`words.py`) must match.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import lru_cache
-from itertools import groupby
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
-import msgspec
 import phonenumbers
 
+from api.consumers import words
+from api.consumers.words import Query
 from infra import fields
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
+from infra.index import names
+from infra.index.analysis import APOSTROPHES
+from infra.index.terms import text_term
 
 Field = Literal["email", "phone", "fullName", "externalId"]
-Kind = Literal["exact", "word", "prefix", "typo"]
-ASKED_KINDS: tuple[Kind, ...] = ("exact", "word", "prefix")
 
-MAX_TEXT = 300
-MAX_WORDS = 32
 PART_SEPARATORS = re.compile(r"[@._+\-]+")
 ADDRESS_QUOTES = "<>()[]{}\"'“”«»,;:"
 """Characters around a copied address, as in `Ann <ann@example.com>,`."""
-DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
 PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
 MIN_PHONE_DIGITS, MAX_PHONE_LENGTH = 3, 40
 TYPO_WORDS, TYPO_LETTERS = 5, 24
@@ -40,6 +33,8 @@ TYPO_WORDS, TYPO_LETTERS = 5, 24
 MAX_SPELLINGS = 500
 """Indexed names that are tried for a word with a typo, the most similar first."""
 MIN_TYPO_LETTERS = 4
+TITLE_SCORE = 0.5
+"""For a match of the titles too, which puts the row before the rows of the same tier."""
 
 
 class FieldClause(NamedTuple):
@@ -49,27 +44,11 @@ class FieldClause(NamedTuple):
     clause: Clause
 
 
-class Match(msgspec.Struct, frozen=True):
-    """A part of the query found in a field.
-
-    `exact`: the part is the whole value of the field. `word`: a whole word of the field. `prefix`: the start of a
-    word, or the start or end of a phone number. `typo`: a word with one or two wrong letters and
-    without any other match.
-    """
-
-    field: Field
-    """The field that matches."""
-    kind: Kind
-    """How the field matches: as a whole, by a word, by the start of a word, or with a typo."""
-    text: str
-    """The word of the query that matches."""
-
-    example: ClassVar[dict[str, Any]] = {"field": "fullName", "kind": "prefix", "text": "jose"}
-
-
 def filter_clause(text: str, region: str | None) -> Clause:
     """Return the clause of `search`: unranked and without typos."""
-    return _any([_whole_value(text, region), _match_units(_units(text), _word_start, region)])
+    query = words.read(text)
+    whole = [_whole_value(query.text, region)] + ([] if query.name else [_name_as_typed(query)])
+    return _any([*whole, _match_units(query, _word_start, region)])
 
 
 def ranking_clause(text: str, region: str | None, room: int) -> Clause:
@@ -80,196 +59,150 @@ def ranking_clause(text: str, region: str | None, room: int) -> Clause:
         region: country of national phone numbers, as two letters.
         room: how many clauses the query may have besides its other parts.
     """
-    units = _units(text)
-    starts = _match_units(units, _word_start, region)
+    query = words.read(text)
+    starts = _match_units(query, _word_start, region)
     exact = [
-        _match_units(units, _whole_word, region),
-        {"match": {"fullName.whole": text}},
-        _whole_value(text, region),
+        *([_match_units(query, _word_or_form, region)] if query.forms else []),
+        _match_units(query, _whole_word, region),
+        *([whole_name_clause(query)] if query.name else []),
+        _name_as_typed(query),
+        _name_in_capitals_as_typed(query),
+        _whole_value(query.text, region),
     ]
-    tolerant = _tolerant_words(units)
+    tolerant = _tolerant_words(query)
     spellings = _spellings(tolerant, room - 2 * cost(starts) - sum(map(cost, exact)))
 
-    def word_or_typo(word: str, region: str | None) -> Clause:
-        return _any([_word_start(word, region), *([_typo(word, spellings)] if word in tolerant else [])])
+    def word_or_typo(query: Query, word: str, region: str | None) -> Clause:
+        return _any([_word_start(query, word, region), *([_typo(word, spellings)] if word in tolerant else [])])
 
-    tiers = [_match_units(units, word_or_typo, region), starts, *exact]
+    tiers = [_match_units(query, word_or_typo, region), starts, *exact]
     scored = [{"constant_score": {"filter": tier, "boost": rank}} for rank, tier in enumerate(tiers, start=1)]
-    return {"dis_max": {"queries": scored}}
+    ranked = {"dis_max": {"queries": scored}}
+    if not query.titles:
+        return ranked
+    titles = _all([_word_start(query, title, region) for title in query.titles])
+    return {"bool": {"must": [ranked], "should": [{"constant_score": {"filter": titles, "boost": TITLE_SCORE}}]}}
 
 
-def explanation_clauses(text: str, region: str | None) -> list[Clause]:
-    """Return named clauses for all matches without typos; `explanations` reads the names of the satisfied clauses."""
-    return [
-        {"bool": {"should": list(clauses), "_name": str(number)}}
-        for number, (_, clauses) in enumerate(_possible_matches(text, region))
-    ]
+def whole_value_clauses(text: str, region: str | None) -> Iterator[FieldClause]:
+    """Match if the whole text is the e-mail address, the phone number or the external id."""
+    yield FieldClause("email", {"match": {"email.whole": words.normalized(text).strip(ADDRESS_QUOTES)}})
+    yield _external_id(text)
+    yield from _phone("phoneDigits", phone_forms(text, region))
 
 
-def explanations(text: str, region: str | None, names: Iterable[str]) -> list[Match]:
-    """Return the matches of a row: the best kind for every part of the text and every field with that part.
-
-    Every word of `q` matches, so a word without any other match has a typo. No clause asks for typos: OpenSearch would
-    build the automata of `ranking_clause` again, twice.
-
-    Args:
-        text: the text of `q`.
-        region: as in `explanation_clauses`.
-        names: of the clauses satisfied by the row.
-    """
-    possible = _possible_matches(text, region)
-    best: dict[tuple[str, Field], Match] = {}
-    for number in sorted(map(int, names)):
-        match, _ = possible[number]
-        best.setdefault((match.text, match.field), match)
-    matched = {match.text for match in best.values()}
-    typos = [Match("fullName", "typo", word) for word in _unmatched_words(text, matched)]
-    positions = {part: position for position, part in enumerate(_parts(text))}
-    return sorted([*best.values(), *typos], key=lambda match: positions[match.text])
+def word_clauses(query: Query, word: str) -> Iterator[FieldClause]:
+    """Match a word of the name, or parts of the address."""
+    if symbols := query.forms_of(word).symbols:
+        yield FieldClause("fullName", _all([{"term": {"forms": symbol}} for symbol in symbols]))
+    yield FieldClause("fullName", {"match": {"fullName": {"query": word, "operator": "and"}}})
+    yield from _address_parts(word, "email.parts")
 
 
-def _unmatched_words(text: str, matched: Collection[str]) -> list[str]:
-    """Return the words that belong to no matched part of the text."""
-    if text in matched:
-        return []
-    units = [unit for unit in _units(text) if " ".join(unit) not in matched]
-    return list(dict.fromkeys(word for unit in units for word in unit if word not in matched))
+def form_clauses(query: Query, word: str) -> Iterator[FieldClause]:
+    """Match a form of the name, or a word of the name that is a form of the word."""
+    keys, spellings, _ = query.forms_of(word)
+    if keys:
+        yield FieldClause("fullName", {"terms": {"forms": keys}})
+    if spellings:
+        yield FieldClause("fullName", {"terms": {"fullName": spellings}})
 
 
-@lru_cache(maxsize=64)
-def _possible_matches(text: str, region: str | None) -> Sequence[tuple[Match, Sequence[Clause]]]:
-    """Return all possible matches with their clauses, part by part of the text, better kinds first."""
-    return [
-        (Match(field, kind, part), clauses)
-        for part, kinds in _parts(text).items()
-        for kind in kinds
-        for field, clauses in _by_field(kind, part, region).items()
-    ]
+def prefix_clauses(query: Query, word: str, region: str | None) -> Iterator[FieldClause]:
+    """Match the start of a word of the name or of a part of the address, or the start or end of the phone number."""
+    keys, spellings, symbols = query.forms_of(word)
+    if symbols:
+        yield from word_clauses(query, word)
+        return
+    yield FieldClause("fullName", {"match": {"fullName.starts": {"query": word, "operator": "and"}}})
+    if not word.isascii():
+        yield FieldClause("fullName", {"match": {"nameRuns": {"query": word, "operator": "and"}}})
+    if keys:
+        yield FieldClause("fullName", {"terms": {"forms": keys}})
+        yield FieldClause("fullName", {"terms": {"formStarts": keys}})
+        yield FieldClause("email", {"term": {"formStarts": names.ADDRESS + keys[0]}})
+    if spellings:
+        yield FieldClause("fullName", {"terms": {"fullName.starts": spellings}})
+    if any(map(names.SYLLABIC.match, spellings)):
+        yield FieldClause("fullName", {"terms": {"nameRuns": spellings}})
+    yield from _address_parts(word, "email.starts")
+    forms = phone_forms(word, region)
+    yield from _phone("phoneDigits.starts", forms)
+    yield from _phone("phoneReversed", [form[::-1] for form in forms])
 
 
-def _parts(text: str) -> dict[str, tuple[Kind, ...]]:
-    """Return the whole text, each unit and each word, with the kinds of matches asked of the index for each."""
-    units = _units(text)
-    parts = [word for unit in units for word in dict.fromkeys([" ".join(unit), *unit])]
-    return {text: ASKED_KINDS[:1]} | dict.fromkeys(parts, ASKED_KINDS)
+def whole_name_clause(query: Query) -> Clause:
+    """Match if the query, with or without the titles in it, is the whole name."""
+    return _any([{"match": {"fullName.whole": text}} for text in _texts_of_name(query)])
 
 
-def _by_field(kind: Kind, text: str, region: str | None) -> dict[Field, list[Clause]]:
-    clauses: dict[Field, list[Clause]] = {}
-    for field, clause in _of_kind(kind, text, region):
-        clauses.setdefault(field, []).append(clause)
-    return clauses
+def _name_as_typed(query: Query) -> Clause:
+    """Match a name with the same accents, in any case."""
+    return {"terms": {"texts": [text_term("fullName", text) for text in _texts_of_name(query)]}}
 
 
-def _of_kind(kind: Kind, text: str, region: str | None) -> Iterator[FieldClause]:
-    match kind:
-        case "exact":
-            yield FieldClause("fullName", {"match": {"fullName.whole": text}})
-            yield from _exact_clauses(text, region)
-        case "word":
-            yield from _word_clauses(text)
-        case "prefix":
-            yield from _prefix_clauses(text, region)
+def _name_in_capitals_as_typed(query: Query) -> Clause:
+    """Match a name with the same accents and capitals."""
+    return _any([_exactly_named(text) for text in _texts_of_name(query)])
+
+
+def _exactly_named(name: str) -> Clause:
+    if sent := names.as_sent(name):
+        return {"term": {"forms": sent}}
+    has_usual_capitals = {"bool": {"must_not": [{"term": {"forms": names.AS_SENT}}]}}
+    return _all([{"term": {"texts": text_term("fullName", name)}}, has_usual_capitals])
+
+
+def _texts_of_name(query: Query) -> list[str]:
+    texts = [query.text, query.name] if query.titles else [query.text]
+    return [unicodedata.normalize("NFC", text) for text in texts]
 
 
 def _any(clauses: list[Clause]) -> Clause:
-    return {"bool": {"should": clauses}}
+    return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses}}
 
 
 def _all(clauses: list[Clause]) -> Clause:
     return clauses[0] if len(clauses) == 1 else {"bool": {"filter": clauses}}
 
 
-def _units(text: str) -> list[list[str]]:
-    """Return the words of each unit (see the module's docstring), without repetitions."""
-    runs = [(phone, list(run)) for phone, run in groupby(words(text), lambda word: bool(PHONE_WORD.fullmatch(word)))]
-    units = [unit for phone, run in runs for unit in ([run] if phone else [[word] for word in run])]
-    return list({tuple(unit): unit for unit in units}.values())
-
-
-def _tolerant_words(units: Sequence[Sequence[str]]) -> Sequence[str]:
-    """Return the words that may have typos."""
-    distinct = dict.fromkeys(word for unit in units for word in unit)
-    return [word for word in list(distinct)[:TYPO_WORDS] if len(word) <= TYPO_LETTERS]
-
-
-def words(text: str) -> list[str]:
-    """Split a query into words. Punctuation alone (`&` in `Smith & Sons`) is dropped, unless nothing else is left."""
-    candidates = _normalized(text).split() or [text]
-    return [word for word in candidates if not all(map(_is_punctuation, word))] or candidates
-
-
-def _normalized(text: str) -> str:
-    """Return the text as typed on a keyboard.
-
-    Characters have usual width, digits are ASCII, dashes are hyphens. Direction marks (in copied phone
-    numbers) are removed. A free-standing acute accent becomes an apostrophe.
-    """
-    if text.isascii():
-        return text
-    usual = DIRECTION_MARKS.sub("", unicodedata.normalize("NFKC", text.replace("´", "'")))
-    return "".join(map(_normalized_character, usual))
-
-
-def _normalized_character(character: str) -> str:
-    if character.isdecimal():
-        return str(unicodedata.decimal(character))
-    return "-" if unicodedata.category(character) == "Pd" else character
-
-
-def _is_punctuation(character: str) -> bool:
-    return unicodedata.category(character)[0] == "P" or unicodedata.category(character) in {"Sm", "Sc", "Sk"}
-
-
-def _match_units(units: list[list[str]], match: Callable[[str, str | None], Clause], region: str | None) -> Clause:
+def _match_units(query: Query, match: Callable[[Query, str, str | None], Clause], region: str | None) -> Clause:
     """Require a match of every unit, as a phone number or word by word."""
     clauses = []
-    for unit in units:
-        by_word = _all([match(word, region) for word in dict.fromkeys(unit)])
-        clauses.append(by_word if len(unit) == 1 else _any([match(" ".join(unit), region), by_word]))
+    for unit in query.units:
+        by_word = _all([match(query, word, region) for word in dict.fromkeys(unit)])
+        clauses.append(by_word if len(unit) == 1 else _any([match(query, " ".join(unit), region), by_word]))
     return _all(clauses)
 
 
 def _whole_value(text: str, region: str | None) -> Clause:
-    """Match if the whole text is the e-mail address, the phone number or the external id."""
-    return _any(_clauses(_exact_clauses(text, region)))
+    return _any(_clauses(whole_value_clauses(text, region)))
 
 
-def _whole_word(word: str, region: str | None) -> Clause:
-    return _any(_clauses([*_word_clauses(word), *_exact_clauses(word, region)]))
+def _whole_word(query: Query, word: str, region: str | None) -> Clause:
+    return _any(_clauses([*word_clauses(query, word), *whole_value_clauses(word, region)]))
 
 
-def _word_start(word: str, region: str | None) -> Clause:
-    return _any(_clauses([*_prefix_clauses(word, region), _external_id(word)]))
+def _word_or_form(query: Query, word: str, region: str | None) -> Clause:
+    return _any([_whole_word(query, word, region), *_clauses(form_clauses(query, word))])
+
+
+def _word_start(query: Query, word: str, region: str | None) -> Clause:
+    return _any(_clauses([*prefix_clauses(query, word, region), _external_id(word)]))
+
+
+def _tolerant_words(query: Query) -> Sequence[str]:
+    """Return the words that may have typos."""
+    distinct = dict.fromkeys(word for unit in query.units for word in unit)
+    return [word for word in list(distinct)[:TYPO_WORDS] if len(word) <= TYPO_LETTERS]
 
 
 def _clauses(field_clauses: Iterable[FieldClause]) -> list[Clause]:
     return [field_clause.clause for field_clause in field_clauses]
 
 
-def _exact_clauses(text: str, region: str | None) -> Iterator[FieldClause]:
-    yield FieldClause("email", {"match": {"email.whole": _normalized(text).strip(ADDRESS_QUOTES)}})
-    yield _external_id(text)
-    yield from _phone("phoneDigits", phone_forms(text, region))
-
-
 def _external_id(text: str) -> FieldClause:
     return FieldClause("externalId", {"term": {"externalId.folded": text}})
-
-
-def _word_clauses(word: str) -> Iterator[FieldClause]:
-    yield FieldClause("fullName", {"match": {"fullName": {"query": word, "operator": "and"}}})
-    yield from _address_parts(word, "email.parts")
-
-
-def _prefix_clauses(word: str, region: str | None) -> Iterator[FieldClause]:
-    """Match the start of a word of the name or of a part of the address, or the start or end of the phone number."""
-    yield FieldClause("fullName", {"match": {"fullName.starts": {"query": word, "operator": "and"}}})
-    yield FieldClause("fullName", {"match": {"nameRuns": {"query": word, "operator": "and"}}})
-    yield from _address_parts(word, "email.starts")
-    forms = phone_forms(word, region)
-    yield from _phone("phoneDigits.starts", forms)
-    yield from _phone("phoneReversed", [form[::-1] for form in forms])
 
 
 def _typo(word: str, spellings: int) -> Clause:
@@ -281,27 +214,33 @@ def _typo(word: str, spellings: int) -> Clause:
     return {"match": {"fullName": {"query": word, "operator": "and", **typos}}}
 
 
-def _spellings(words: Sequence[str], room: int) -> int:
+def _spellings(tolerant: Sequence[str], room: int) -> int:
     """Return the spellings to try for each name in the words. Every spelling is a clause.
 
     OpenSearch may split a word into several names, such as `Ann-Marie`.
     """
-    names = sum(max(1, (len(word) + 1) // (MIN_TYPO_LETTERS + 1)) for word in words)
-    return max(1, min(MAX_SPELLINGS, room // max(1, names)))
+    parts = sum(max(1, (len(word) + 1) // (MIN_TYPO_LETTERS + 1)) for word in tolerant)
+    return max(1, min(MAX_SPELLINGS, room // max(1, parts)))
 
 
 def _address_parts(word: str, last: str) -> Iterator[FieldClause]:
     """Match consecutive parts of the e-mail address. The sub-field `last` decides whether the last part matches whole
     parts or their starts; the parts before must be whole.
     """
-    parts = [part for part in PART_SEPARATORS.split(word.strip(ADDRESS_QUOTES)) if part]
+    typed = word.strip(ADDRESS_QUOTES)
+    without_apostrophes = "".join(character for character in typed if character not in APOSTROPHES)
+    for text in dict.fromkeys([typed, without_apostrophes]):
+        parts = [part for part in PART_SEPARATORS.split(text) if part]
+        if parts:
+            yield FieldClause("email", _consecutive(parts, last))
+
+
+def _consecutive(parts: Sequence[str], last: str) -> Clause:
     if len(parts) == 1:
-        yield FieldClause("email", {"match": {last: parts[0]}})
-    elif parts:
-        intervals = [{"match": {"query": part}} for part in parts[:-1]]
-        intervals.append({"match": {"query": parts[-1], "use_field": last}})
-        ordered = {"all_of": {"ordered": True, "max_gaps": 0, "intervals": intervals}}
-        yield FieldClause("email", {"intervals": {"email.parts": ordered}})
+        return {"match": {last: parts[0]}}
+    intervals: list[Clause] = [{"match": {"query": part}} for part in parts[:-1]]
+    intervals.append({"match": {"query": parts[-1], "use_field": last}})
+    return {"intervals": {"email.parts": {"all_of": {"ordered": True, "max_gaps": 0, "intervals": intervals}}}}
 
 
 def _phone(target: str, forms: Sequence[str]) -> Iterator[FieldClause]:
@@ -311,7 +250,7 @@ def _phone(target: str, forms: Sequence[str]) -> Iterator[FieldClause]:
 
 def phone_forms(text: str, region: str | None) -> list[str]:
     """Return the possible indexed forms of a phone number, as digits; an empty list for any other text."""
-    text = _normalized(text)
+    text = words.normalized(text)
     if len(text) > MAX_PHONE_LENGTH or not PHONE_TEXT.fullmatch(text):
         return []
     digits = "".join(filter(str.isdigit, text))

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from api.consumers import matching
+from api.consumers.explanations import explanation_clauses
 from api.consumers.matching import Field
 from api.search import in_environment
 from infra.filters.clauses import Clause
@@ -132,13 +133,13 @@ def search_query(
         exact: whole values, by field.
         region: country of national phone numbers, as two letters.
         conditions: further filters.
-        explain: add named clauses that report the matches (`matching.explanation_clauses`).
+        explain: add named clauses that report the matches (`explanations.explanation_clauses`).
     """
     filters = [in_environment(environment_id), *conditions]
     filters += [_exact(field, text, region) for field, text in exact.items()]
     if q is None:
         return {"bool": {"filter": filters}}
-    explanations = {"should": _unscored(matching.explanation_clauses(q, region))} if explain else {}
+    explanations = {"should": _unscored(explanation_clauses(q, region))} if explain else {}
     room = MAX_CLAUSES - cost({"bool": {"filter": filters, **explanations}})
     return {"bool": {"filter": filters, "must": [matching.ranking_clause(q, region, room)], **explanations}}
 

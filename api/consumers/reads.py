@@ -20,8 +20,8 @@ from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.budget import Budget
 from api.consumers import fetch, query
+from api.consumers.explanations import Match, explanations
 from api.consumers.fetch import ExtraMembers, Hit, PageRequest
-from api.consumers.matching import Match, explanations
 from api.consumers.schemas import ListParameters, SearchParameters
 from api.cursors import Cursors
 from api.errors import VALIDATION_FAILED, Problem

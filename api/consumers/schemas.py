@@ -6,8 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from api.auth import Requester
-from api.consumers.matching import MAX_TEXT, MAX_WORDS, Field, phone_forms, words
+from api.consumers import words
+from api.consumers.matching import Field, phone_forms
 from api.consumers.query import Direction, SortField
+from api.consumers.words import MAX_TEXT, MAX_WORDS
 from api.errors import Fault
 from api.field_types import Email, ExternalId, Filter, FullName, Metadata, MetadataChange, Phone, filter_faults
 from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, require_text
@@ -66,10 +68,14 @@ class ConsumerUpdateItem(ConsumerUpdate, kw_only=True):
 Text = Annotated[
     str,
     msgspec.Meta(
-        min_length=2,
+        min_length=1,
         max_length=MAX_TEXT,
-        description="Words, at least 2 characters. Every word must match: the start of a word of the name, the start "
-        "of a part of the e-mail address, the start or end of the phone number, or the whole external id.",
+        description="Words: at least 2 characters, or a single Han, Hangul or kana character. Every word must match: "
+        "the start of a word of the name, the start of a part of the e-mail address, the start or end of the phone "
+        "number, or the whole external id. Accents and case are ignored. Names are also found joined, split or "
+        "elided (`oquill` and `quill` find O'Quill), by a given name written together with the family name, in "
+        "hiragana or katakana, and in the usual spellings of umlauts (`mueller` finds Müller). Titles such as `Mr`, "
+        "`mailto:`, `tel:` and invisible characters are ignored.",
         extra={"check": lambda value, _: _words(value)},
     ),
 ]
@@ -77,9 +83,9 @@ Text = Annotated[
 
 def _words(value: str) -> str:
     value = value.strip()
-    if len(value) < 2:  # noqa: PLR2004 (the limit in contract.md)
-        raise ValueError("Must be 2 characters or more")
-    if len(words(value)) > MAX_WORDS:
+    if not words.is_long_enough(value):
+        raise ValueError("Must be 2 characters or more, or a single Han, Hangul or kana character")
+    if len(words.words(value)) > MAX_WORDS:
         raise ValueError(f"Must be at most {MAX_WORDS} words")
     return value
 
@@ -160,9 +166,10 @@ class SearchParameters(PageParameters):
         Annotated[
             Text,
             msgspec.Meta(
-                description="Words, at least 2 characters. Every word must match, as in the parameter `search` of the "
-                "list. The first five words may also match the name with typos, if they have at most 24 letters. "
-                "Better matches come first."
+                description="Words. Every word must match, as in the parameter `search` of the list. The first five "
+                "words may also match the name with typos, if they have at most 24 letters. Better matches come first: "
+                "a whole e-mail address, phone number or external id, the whole name as typed, the whole name, whole "
+                "words, joined or split words, starts of words, typos."
             ),
         ]
         | None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from api.audiences.schemas import AudienceReference
-from api.consumers.matching import Match
+from api.consumers.explanations import Match
 from api.orders.schemas import Order
 from api.pages import PageInfo
 from infra.index.documents import Consumer

@@ -5,6 +5,7 @@ Only this module knows the meaning of conditions in the index. The terms of text
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
@@ -22,7 +23,8 @@ from infra.filters.conditions import (
     Not,
 )
 from infra.index.documents import MONEY_UNIT
-from infra.index.terms import MAX_VALUE_LENGTH, fold, number_term, path_code, text_term
+from infra.index.folding import plain
+from infra.index.terms import AFTER_NUMBERS, MAX_VALUE_LENGTH, date, date_term, number_term, path_code, text_term
 from infra.wire import time
 
 Clause = dict[str, Any]
@@ -105,19 +107,25 @@ def _text(condition: Condition, region: str | None) -> Clause:
     if operator == "EXISTS":
         return {"term": {"texts": field}}
     if operator == "CONTAINS":
-        return {"wildcard": {"contents": {"value": f"{path_code(field)}*{_escaped(fold(values[0]))}*"}}}
+        return {"wildcard": {"contents": {"value": f"{path_code(field)}*{_escaped(plain(values[0]))}*"}}}
     if operator in {"EQUALS", "IN"}:
         return _equals(field, values, region)
-    # `numbers` holds the terms of all fields: both ends of the range must stay within this field's terms.
-    bounds = {"gt": f"{field}\0", "lt": f"{field}\1"}
+    # `numbers` holds the numbers and dates of all fields: both ends of the range must stay within those of this field.
+    numbers, dates = (
+        {"gt": f"{field}\0", "lt": f"{field}{AFTER_NUMBERS}"},
+        {"gt": f"{field}{AFTER_NUMBERS}", "lt": f"{field}\1"},
+    )
+    bounds = dates if isinstance(values[0], datetime) else numbers
     for bound, value in _bounds(operator, values).items():
         del bounds[bound[:2]]
-        bounds[bound] = number_term(field, value)
+        bounds[bound] = (date_term if isinstance(value, datetime) else number_term)(field, value)
     return {"range": {"numbers": bounds}}
 
 
 def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
-    """Compare text ignoring case. In metadata, numeric text also equals the number; a number equals only numbers."""
+    """Compare text ignoring case. In metadata, numeric text also equals the number, and a date the same time in any
+    notation; a number equals only numbers.
+    """
     texts, numbers = [], []
     for value in values:
         if isinstance(value, bool):
@@ -129,6 +137,8 @@ def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
             texts.append(text_term(field, _stored_phone(value, region)))
         if field.startswith(METADATA) and (isinstance(value, Decimal) or fields.DECIMAL.fullmatch(value)):
             numbers.append(number_term(field, Decimal(value)))
+        elif field.startswith(METADATA) and (moment := date(value)):
+            numbers.append(date_term(field, moment))
     clauses = [
         {"terms": {name: list(dict.fromkeys(compared))}}
         for name, compared in (("texts", texts), ("numbers", numbers))

@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias, Union
 
 from infra import fields
-from infra.index.terms import CODE_LENGTH, MAX_VALUE_LENGTH, fold
+from infra.index.folding import plain
+from infra.index.terms import CODE_LENGTH, MAX_VALUE_LENGTH, date
 
 Operator = Literal[
     "EQUALS",
@@ -43,7 +44,7 @@ POSITIVE: dict[Operator, Operator] = {
 """Negative operator → positive operator. The negative holds wherever the positive does not, so also for null."""
 METADATA = "metadata."
 MAX_CONTAINED = 300
-"""Characters of a CONTAINS value after case folding, which can triple the length. OpenSearch refuses to compile longer
+"""Characters of a CONTAINS value after folding, which can triple the length. OpenSearch refuses to compile longer
 repetitive patterns: a single repeated letter fails from 315 on."""
 MAX_CLAUSES = 900
 """Clauses of the conditions in a query. OpenSearch allows 1,024 clauses, and allocates 10 KB for each character of a
@@ -72,7 +73,7 @@ def clause_count(condition: Condition) -> int:
     """
     if condition.operator not in CONTAINMENT:
         return 3 + len(condition.values) // VALUES_PER_CLAUSE
-    folded = fold(condition.values[0])
+    folded = plain(condition.values[0])
     if len(folded) < SCAN_LENGTH:
         return SCAN_CLAUSES
     if len(folded) > MAX_CONTAINED:
@@ -127,6 +128,15 @@ def _moment(value: Value) -> Any:
     return fields.timestamp(_text(value))
 
 
+def _number_or_date(value: Value) -> Any:
+    if isinstance(value, str) and (moment := date(value)):
+        return moment
+    try:
+        return _number(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a date such as 1990-12-31, or a time in RFC 3339") from None
+
+
 def _metadata_value(value: Value) -> Any:
     return value if isinstance(value, str | bool) else _number(value)
 
@@ -170,14 +180,18 @@ def read_value(kind: Kind, operator: str, value: Value) -> Any:
     """
     if isinstance(value, str) and len(value) > MAX_VALUE_LENGTH:
         raise ValueError(f"Must be at most {MAX_VALUE_LENGTH} characters")
-    # In metadata the operator decides: comparisons need numbers, CONTAINS needs text.
+    # In metadata the operator decides: comparisons need numbers or dates, CONTAINS needs text.
     if kind is METADATA_VALUE and operator in ORDERED:
-        return _number(value)
+        return _number_or_date(value)
     if kind is METADATA_VALUE and operator in CONTAINMENT:
         return _text(value)
     return kind.read(value)
 
 
-def is_valid_range(operator: str, values: Sequence[Any]) -> bool:
-    """Return whether the values of BETWEEN are in order; True for all other operators."""
-    return operator != "BETWEEN" or values[0] <= values[1]
+def range_fault(operator: str, values: Sequence[Any]) -> str | None:
+    """Return the fault between the values of BETWEEN; None for all other operators."""
+    if operator != "BETWEEN":
+        return None
+    if type(values[0]) is not type(values[1]):
+        return "Both ends of the range must be numbers, or both must be dates"
+    return "The start of the range must not exceed its end" if values[0] > values[1] else None

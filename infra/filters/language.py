@@ -24,8 +24,8 @@ from infra.filters.conditions import (
     Not,
     Operator,
     clauses_of,
-    is_valid_range,
     kind_of,
+    range_fault,
     read_value,
 )
 
@@ -163,8 +163,8 @@ def _condition(field: str, value: str) -> Condition:
     if not all(operands):
         raise ValueError("Expected a value")
     values = [read_value(kind, operator, _unquoted(operand)) for operand in operands]
-    if not is_valid_range(operator, values):
-        raise ValueError("The start of the range must not exceed its end")
+    if fault := range_fault(operator, values):
+        raise ValueError(fault)
     return Condition(field, operator, values)
 
 

@@ -76,7 +76,7 @@ def _negation(condition: Condition) -> Expression:
         return Condition(field, OPPOSITE[operator], values)
     assert operator in ORDERED
     if field.startswith(METADATA):
-        raise ValueError(f"NOT of a number comparison on {field} cannot be expressed as rules")
+        raise ValueError(f"NOT of a comparison on {field} cannot be expressed as rules")
     if operator == "BETWEEN":
         outside = [Condition(field, "LESS_THAN", values[:1]), Condition(field, "GREATER_THAN", values[1:])]
     else:

@@ -12,7 +12,7 @@ def _analyzer(tokenizer: str, *filters: str, chars: Sequence[str] = ()) -> dict[
     return {"type": "custom", "tokenizer": tokenizer, "filter": [*filters], "char_filter": [*chars]}
 
 
-APOSTROPHES = "'’‘ʼ`´＇′‛׳״"
+APOSTROPHES = "'’‘ʼ`´＇′‛׳״ʹʻʽʾʿˈ՚‵᾽᾿Ꞌꞌ"
 HEBREW = "אבגדהוזחטיךכלםמןנסעףפץצקרשתװױײ"
 UNSPACED = ("icu_folding", "unspaced", "not_empty")
 
@@ -53,6 +53,7 @@ ANALYSIS: dict[str, Any] = {
         "parts": _analyzer("address_parts", "icu_folding"),
         "part_starts": _analyzer("address_parts", "icu_folding", "starts"),
         "digit_starts": _analyzer("keyword", "digit_starts"),
+        "form_starts": _analyzer("keyword", "starts"),
     },
     "normalizer": {"folded": {"type": "custom", "filter": ["icu_folding"]}},
 }

@@ -12,7 +12,8 @@ import msgspec
 
 from infra.fields import CONSUMER_FIELDS
 from infra.index import mapping
-from infra.index.terms import METADATA, former_terms
+from infra.index.folding import fold
+from infra.index.terms import AFTER_NUMBERS, METADATA, terms
 
 FIELDS = frozenset(mapping.MAPPING["properties"])
 FORMER_VERSION = mapping.DOCUMENT_VERSION - 1
@@ -47,9 +48,9 @@ def convert(source: bytes, form: Form) -> bytes:
 
 
 def _former_terms(row: msgspec.Raw) -> dict[str, Any]:
-    """Return the fields that documents of version 3 have with other terms."""
+    """Return the fields that documents of version 4 have with other terms: no dates, and accents for CONTAINS."""
     consumer = _decode(row)
     metadata = bytes(consumer[METADATA]).decode()
     values = {field.name: _decode_value(consumer[field.name]) for field in CONSUMER_FIELDS}
-    terms = former_terms(values, None if metadata == "null" else metadata)
-    return {"texts": terms.texts, "numbers": terms.numbers, "contents": terms.contents}
+    former = terms(values, None if metadata == "null" else metadata, contained=fold)
+    return {"numbers": [term for term in former.numbers if AFTER_NUMBERS not in term], "contents": former.contents}

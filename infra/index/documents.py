@@ -16,6 +16,7 @@ import phonenumbers
 
 from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
+from infra.index import names
 from infra.index.terms import terms
 from infra.phones import parse_plain
 from infra.wire import JSONObject, Time, time, without_trailing_zeros
@@ -111,6 +112,8 @@ class Document(msgspec.Struct, rename="camel"):
     phone_reversed: Sequence[str]
     full_name: str | None
     name_runs: str | None
+    forms: Sequence[str]
+    form_starts: Sequence[str]
     external_id: str | None
     total_orders: int
     total_order_value: int
@@ -152,6 +155,7 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
     consumer = _consumer(row)
     compared = terms(dict(zip(_FIELD_NAMES, _field_values(row), strict=True)), row.metadata)
     digits = phone_digits(row.phone) if row.phone else ()
+    forms = names.forms(row.full_name, row.email_key)
     return _encode(
         Document(
             row=msgspec.Raw(_encode(consumer)),
@@ -165,6 +169,8 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             phone_reversed=reversed_digits(digits),
             full_name=row.full_name,
             name_runs=_name_runs(row.full_name),
+            forms=forms.whole,
+            form_starts=forms.starts,
             external_id=row.external_id,
             total_orders=row.total_orders,
             total_order_value=int(row.total_order_value * MONEY_UNIT),

@@ -13,7 +13,7 @@ import msgspec
 
 from infra.index.analysis import ANALYSIS
 
-DOCUMENT_VERSION = 4
+DOCUMENT_VERSION = 5
 """Must rise with every change to the content of documents. A generation keeps the version of the code that built it: a
 worker converts documents to the former version (`conversion.py`), and never writes a generation with a higher version.
 """
@@ -69,6 +69,9 @@ MAPPING: dict[str, Any] = {
         },
         # Names in scripts without spaces, else null. The tokenizer seldom splits the start of a word like the word.
         "nameRuns": _text("run_starts", "runs"),
+        # Further words to find a name by, and parts of addresses, as they are looked up (`names.py`).
+        "forms": KEYWORD | {"doc_values": False},
+        "formStarts": _text("form_starts", "keyword"),
         "externalId": KEYWORD | {"fields": {"folded": KEYWORD | {"normalizer": "folded"}}},
         "totalOrders": {"type": "integer"},
         "totalOrderValue": {"type": "long"},

@@ -1,17 +1,22 @@
 """Terms for conditions: the texts and numbers of a consumer, each under the field's path.
 
-A term is `path NUL value`. Texts are case-folded. Numbers are written so that the terms have the order of the numbers.
-Documents and queries use the same functions, so both always agree.
+A term is `path NUL value`. Texts are case-folded; for CONTAINS they have no accents either. Numbers and dates are
+written so that the terms have the order of the values. Documents and queries use the same functions, so both always
+agree.
 """
 
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
 import msgspec
+
+from infra import fields
+from infra.index.folding import fold, plain
+from infra.wire import time
 
 METADATA = "metadata"
 MAX_PATH_LENGTH = 340
@@ -25,13 +30,16 @@ MAX_CONTENTS_BYTES = 2048
 """Bytes of a consumer's metadata for CONTAINS, because the index splits every character of it into trigrams: 15 KB
 take the index 20 times as long as all further fields of a document. A text counts in UTF-8 after case folding, with the
 12 bytes of its path's code."""
-FORMER_CHUNK_LENGTH = 4096
-"""Characters of a chunk of long text in documents of version 3. Chunks overlap by `MAX_TERM_LENGTH`."""
+AFTER_NUMBERS = "\0003"
+"""After a path: follows the terms of all numbers, and begins the terms of dates."""
+DATE_LENGTHS = range(len("2024-11-01"), len("2024-11-01T10:00:00.000000000+00:00") + 1)
 MAX_DIGITS, EXPONENT_OFFSET = 1000, 50_000
 """Significant digits of a number's term, and the offset that makes every exponent positive."""
 DIGITS_COMPLEMENT = str.maketrans("0123456789", "9876543210")
 CODE_LENGTH, CODE_BITS, FIRST_CODE_POINT = 4, 14, 0x4E00
 """Characters of a path's code, bits in each, and the lowest character."""
+
+Folding = Callable[[str], str]
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -42,15 +50,9 @@ class Terms(msgspec.Struct):
     texts: list[str]
     """For each field with a value: the path alone (for EXISTS), and the path with the text."""
     numbers: list[str]
+    """Also the dates among the texts of metadata."""
     contents: list[str]
     """For CONTAINS: the code of the path with the text."""
-
-
-def fold(text: str) -> str:
-    """Return text without case, by Unicode's canonical caseless matching."""
-    if text.isascii():
-        return text.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
 def text_term(path: str, text: str) -> str:
@@ -91,52 +93,41 @@ def number_term(path: str, number: Decimal | int) -> str:
     return f"{path}\0002{magnitude}"
 
 
-def terms(values: Mapping[str, Any], metadata: str | None) -> Terms:
+def date_term(path: str, moment: datetime) -> str:
+    """Return the term of a date or time. Terms of a path have the order of the times, after all numbers."""
+    return f"{path}{AFTER_NUMBERS}{time(moment)}"
+
+
+def date(text: str) -> datetime | None:
+    """Return the time in a text as RFC 3339 has it, or midnight in UTC of a date; None for any other text."""
+    try:
+        return fields.timestamp(text)
+    except ValueError:
+        return None
+
+
+def terms(values: Mapping[str, Any], metadata: str | None, contained: Folding = plain) -> Terms:
     """Return the terms of a consumer.
 
     Args:
         values: values of the fields, by name; arrays are indexed like arrays in metadata.
         metadata: JSON text.
+        contained: folds texts for CONTAINS.
     """
     collected = Terms([], [], [])
     for path, value in values.items():
         if isinstance(value, str):  # saves the call of `_add`, 3 % of the time to make a document
             collected.texts.append(path)
-            _add_text(collected, path, value)
+            _add_text(collected, path, value, contained)
         else:
-            _add(collected, path, value)
+            _add(collected, path, value, contained)
     if metadata is not None:
         inner = Terms([], [], [])
-        _add(inner, METADATA, _decode(metadata))
+        _add(inner, METADATA, _decode(metadata), contained)
         collected.texts += dict.fromkeys(inner.texts)
         collected.numbers += dict.fromkeys(inner.numbers)
         collected.contents += _shortest(inner.contents, MAX_CONTENTS_BYTES)
     return collected
-
-
-def former_terms(values: Mapping[str, Any], metadata: str | None) -> Terms:
-    """Return the terms of a consumer in documents of version 3, in which every text of the metadata is in `contents`.
-
-    Args:
-        values: values of the fields, by name.
-        metadata: JSON text.
-    """
-    collected = Terms([], [], [])
-    for path, value in values.items():
-        _add(collected, path, value)
-    if metadata is not None:
-        _add(collected, METADATA, _decode(metadata))
-    chunks = [chunk for text in collected.contents for chunk in _former_chunks(text)]
-    return Terms(list(dict.fromkeys(collected.texts)), collected.numbers, chunks)
-
-
-def _former_chunks(text: str) -> list[str]:
-    """Cut the text after the code of its path into chunks, each with the code."""
-    code, folded = text[:CODE_LENGTH], text[CODE_LENGTH:]
-    if len(folded) <= MAX_TERM_LENGTH:
-        return [text]
-    begins = range(0, len(folded) - MAX_TERM_LENGTH, FORMER_CHUNK_LENGTH - MAX_TERM_LENGTH)
-    return [code + folded[begin : begin + FORMER_CHUNK_LENGTH] for begin in begins]
 
 
 def _shortest(texts: Iterable[str], limit: int) -> list[str]:
@@ -152,28 +143,30 @@ def _shortest(texts: Iterable[str], limit: int) -> list[str]:
     return shortest
 
 
-def _add(collected: Terms, path: str, value: Any) -> None:
+def _add(collected: Terms, path: str, value: Any, contained: Folding) -> None:
     """Add the terms of a value: the path alone, and the content. Every element of an array has the array's path."""
     if value is None or len(path) > MAX_PATH_LENGTH:
         return
     if path != METADATA:
         collected.texts.append(path)
     if isinstance(value, str):
-        _add_text(collected, path, value)
+        _add_text(collected, path, value, contained)
+        if len(value) in DATE_LENGTHS and value[:4].isdecimal() and (moment := date(value)):
+            collected.numbers.append(date_term(path, moment))
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _add(collected, f"{path}.{key}", inner)
+            _add(collected, f"{path}.{key}", inner, contained)
     elif isinstance(value, list):
         for inner in value:
-            _add(collected, path, inner)
+            _add(collected, path, inner, contained)
     elif isinstance(value, bool):
-        _add_text(collected, path, "true" if value else "false")
+        _add_text(collected, path, "true" if value else "false", contained)
     else:
         collected.numbers.append(number_term(path, value))
 
 
-def _add_text(collected: Terms, path: str, text: str) -> None:
+def _add_text(collected: Terms, path: str, text: str, contained: Folding) -> None:
     folded = fold(text)
     if len(folded) <= MAX_TERM_LENGTH:
         collected.texts.append(f"{path}\0{folded}")
-    collected.contents.append(path_code(path) + folded)
+    collected.contents.append(path_code(path) + (folded if folded.isascii() else contained(text)))

@@ -27,6 +27,7 @@ def test_tiers_rank_independently_of_creation_order(account: Account, turned: bo
         "identity": {"externalId": "marina"},
         "whole name": {"fullName": "Marína"},
         "whole word": {"fullName": "Aldo Marina Costa"},
+        "joined word": {"fullName": "Aldo Ma-Rina"},
         "word start": {"fullName": "Marinara Sauce"},
         "typo": {"fullName": "Martina Costa"},
         "nobody": {"fullName": "Somebody Else"},
@@ -34,6 +35,29 @@ def test_tiers_rank_independently_of_creation_order(account: Account, turned: bo
     tiers = list(people)[:-1]
     names = create_named(account, dict(reversed(people.items())) if turned else people)
     assert search_names(account, names, q="marina") == tiers
+
+
+TYPED = {
+    "Käthe Müller": ["Käthe Müller", "KÄTHE MÜLLER", "Kathe Muller", "Kaethe Mueller"],
+    "KÄTHE MÜLLER": ["KÄTHE MÜLLER", "Käthe Müller", "Kathe Muller", "Kaethe Mueller"],
+    "kathe muller": ["Kathe Muller", "KÄTHE MÜLLER", "Käthe Müller"],
+    "Frau Käthe Müller": ["Käthe Müller", "KÄTHE MÜLLER", "Kathe Muller", "Kaethe Mueller"],
+    "Božić": ["Božić", "BOŽIĆ", "Božič", "Bozic"],
+    "božič": ["Božič", "Bozic", "BOŽIĆ", "Božić"],
+    "McDonald": ["McDonald", "Mcdonald", "MCDONALD", "Mc Donald"],
+    "MCDONALD": ["MCDONALD", "Mcdonald", "McDonald", "Mc Donald"],
+    "Mc Donald": ["Mc Donald"],
+    "M. Bean": ["Mbeana Bean", "Ann Bean"],
+    "Dr. Bean": ["Drew Bean", "Mbeana Bean", "Ann Bean"],
+}
+
+
+def test_name_as_typed_ranks_above_its_twins(account: Account) -> None:
+    stored = ["Mc Donald", "Drew Bean", "Ann Bean", "Mbeana Bean", "Božić", "BOŽIĆ", "Bozic", "Božič"]
+    stored += ["Käthe Müller", "KÄTHE MÜLLER", "Kathe Muller", "Kaethe Mueller", "McDonald", "MCDONALD", "Mcdonald"]
+    names = create_named(account, {name: {"fullName": name} for name in stored})
+    for text, expected in TYPED.items():
+        assert search_names(account, names, q=text)[: len(expected)] == expected, text
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from infra.index.documents import phone_digits
 from infra.local.sample.consumers import Consumer
 from infra.local.servers import KEEPING, LocalServers
+from tests.bench.name_forms import name_forms
 from tests.relevance.bulk_load import load
 from tests.relevance.generated_consumers import generated_consumers
 from tests.relevance.golden import Case, cases, golden_consumers
@@ -29,6 +30,8 @@ from tests.relevance.search_requests import first_ids
 from tests.service import Service, new_account, new_database
 
 KINDS = ("whole", "name", "address", "phone", "typo")
+FORM_KINDS = ("joined", "spelled", "given")
+"""Kinds of `name_forms.py`."""
 SIZE = 10
 PHONE = re.compile(r"[0-9 +\-–.()/x#]+")
 
@@ -111,8 +114,9 @@ def report(searches: dict[str, Search]) -> None:
     print(f"| | | {' | '.join(f'{name} | | ' for name in searches)} |")
     print("|---|---|" + "---|---|---|" * len(searches))
     print("| queries | number |" + " recall@10 | MRR | median, ms |" * len(searches))
-    for kind in KINDS:
-        queries = cases(kind)
+    forms = list(name_forms())
+    for kind in (*KINDS, *FORM_KINDS):
+        queries = cases(kind) if kind in KINDS else [case for of_kind, case in forms if of_kind == kind]
         figures = " | ".join(str(measure(search, queries)) for search in searches.values())
         print(f"| {kind} | {len(queries)} | {figures} |", flush=True)
     print("\n| must not be found | number |", " | ".join(searches), "|")
@@ -123,6 +127,7 @@ def report(searches: dict[str, Search]) -> None:
 
 def main() -> None:
     people = [*golden_consumers(), *generated_consumers(golden_consumers())]
+    people += [case.expected for _, case in name_forms()]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = stack.enter_context(LocalServers(folder, KEEPING))

@@ -69,6 +69,8 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
         "phoneReversed": ["859064970244"],
         "fullName": "José",
         "nameRuns": None,
+        "forms": [],
+        "formStarts": [],
         "externalId": "X1",
         "totalOrders": 2,
         "totalOrderValue": 12_345_000,
@@ -85,8 +87,8 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
             number_term("metadata.a", Decimal(12345678901234567890)),
         ],
         "contents": [
-            *(path_code("email") + "josé@example.com", path_code("phone") + "+442079460958"),
-            *(path_code("fullName") + "josé", path_code("externalId") + "x1"),
+            *(path_code("email") + "jose@example.com", path_code("phone") + "+442079460958"),
+            *(path_code("fullName") + "jose", path_code("externalId") + "x1"),
         ],
     }
 

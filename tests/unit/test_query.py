@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from api.consumers import matching, query
+from api.consumers import query, words
 from api.consumers.query import Direction, SortField
+from infra.filters.costs import MAX_CLAUSES, cost
 
 
 @pytest.mark.parametrize(
@@ -22,11 +23,67 @@ from api.consumers.query import Direction, SortField
         ("020–7946\u20110958", ["020-7946-0958"]),
         ("\u202a+٤٤ ٢٠", ["+44", "20"]),
         ("O´Brien", ["O'Brien"]),
-        ("\u200e", ["\u200e"]),
+        ("jo\u200bse \ufeffgarcia\u00ad", ["jose", "garcia"]),
     ],
 )
 def test_text_is_split_at_spaces_without_lone_punctuation(text: str, expected: list[str]) -> None:
-    assert matching.words(text) == expected
+    assert words.words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "titles", "kept"),
+    [
+        ("Mr Smith", ["Mr"], ["Smith"]),
+        ("Herr Prof. Dr. Jürgen Weiß", ["Herr", "Prof.", "Dr."], ["Jürgen", "Weiß"]),
+        ("Mme Dupont", ["Mme"], ["Dupont"]),
+        ("M. Dupont", ["M."], ["Dupont"]),
+        ("M Dupont", [], ["M", "Dupont"]),
+        ("Dr.Smith", ["Dr"], ["Smith"]),
+        ("Smith, Mrs. Anna", ["Mrs."], ["Smith,", "Anna"]),
+        ("Señora Núñez", ["Señora"], ["Núñez"]),
+        ("Sig.ra Rossi", ["Sig.ra"], ["Rossi"]),
+        ("г-жа Иванова", ["г-жа"], ["Иванова"]),
+        ("山田様", [], ["山田"]),
+        ("김민준 씨", ["씨"], ["김민준"]),
+        ("คุณสมชาย ใจดี", [], ["สมชาย", "ใจดี"]),
+        ("คุณากร", [], ["คุณากร"]),
+        ("Dr. med. Anna Roth", ["Dr.", "med."], ["Anna", "Roth"]),
+        ("Dr", [], ["Dr"]),
+        ("Mr Mrs", ["Mr"], ["Mrs"]),
+        ("Smith Dr", [], ["Smith", "Dr"]),
+        ("mr.smith@example.com", [], ["mr.smith@example.com"]),
+        ("j.r.r. tolkien", [], ["j.r.r.", "tolkien"]),
+        ("Don Johnson", [], ["Don", "Johnson"]),
+    ],
+)
+def test_titles_before_a_name_are_optional(text: str, titles: list[str], kept: list[str]) -> None:
+    read = words.read(text)
+    assert (read.titles, [word for unit in read.units for word in unit]) == (titles, kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("mailto:ann@example.com", "ann@example.com"),
+        ("MailTo:ann@example.com?subject=Hi&body=x", "ann@example.com"),
+        ("Ann <mailto:ann@example.com>", "Ann <ann@example.com>"),
+        ("tel:+44-20-7946-0958", "+44-20-7946-0958"),
+        ("tel: 020 7946 0958", "020 7946 0958"),
+        ("hotel:x", "hotel:x"),
+        ("mailto:", "mailto:"),
+    ],
+)
+def test_schemes_of_links_are_left_out(text: str, address: str) -> None:
+    assert words.read(text).text == address
+
+
+LONGEST = " ".join(f"m\u00fcll{letter}-\u00f6d{letter}" for letter in "abcdefgh")
+
+
+@pytest.mark.parametrize("text", [LONGEST, " ".join(f"w{number}x" for number in range(words.MAX_WORDS)), "é" * 300])
+def test_longest_query_has_room_in_the_limit_of_clauses(text: str) -> None:
+    body = query.search_query(7, text, {}, region="GB")
+    assert cost(body) < MAX_CLAUSES
 
 
 SORTS: list[SortField] = ["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]

@@ -1,6 +1,7 @@
 """Terms of the index, which conditions are compared with."""
 
 import sys
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import msgspec
@@ -8,8 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.index.terms import CODE_LENGTH, MAX_CONTENTS_BYTES, fold, number_term, path_code, terms, text_term
-from tests.filter_reference import caseless
+from infra.index.folding import fold, plain
+from infra.index.terms import (
+    AFTER_NUMBERS,
+    CODE_LENGTH,
+    MAX_CONTENTS_BYTES,
+    date,
+    date_term,
+    number_term,
+    path_code,
+    terms,
+    text_term,
+)
+from infra.wire import time
+from tests.filter_reference import caseless, unaccented
 
 LUCENE_BYTES = 32_766
 """The maximum length of a term in Lucene."""
@@ -42,6 +55,65 @@ def test_terms_have_the_same_order_in_utf8(some: list[Decimal]) -> None:
     written = sorted(number_term("n", one).encode() for one in some)
     assert written == [number_term("n", one).encode() for one in sorted(some)]
     assert all(b"n\0" < one < b"n\1" for one in written)
+
+
+moments = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 29), timezones=st.just(UTC))  # noqa: DTZ001 (hypothesis adds the time zone)
+
+
+@given(moments, moments, numbers)
+def test_terms_of_dates_have_the_order_of_the_times_and_follow_numbers(
+    one: datetime, other: datetime, number: Decimal
+) -> None:
+    first, second = (time(moment) for moment in (one, other))
+    assert (date_term("n", one) < date_term("n", other)) == (first < second) == (one < other and first != second)
+    assert number_term("n", number) < f"n{AFTER_NUMBERS}" < date_term("n", one) < "n\1"
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("1990-01-01", "1990-01-01T00:00:00.000Z"),
+        ("1990-01-01T00:30:00+01:00", "1989-12-31T23:30:00.000Z"),
+        ("1990-01-01 00:30:00.123456789Z", "1990-01-01T00:30:00.123Z"),
+        ("1990-02-30", None),
+        ("1990-01-01T00:00:00", None),
+        ("1990", None),
+        ("01/02/1990", None),
+        ("1990-01-01 or later", None),
+    ],
+)
+def test_dates_of_metadata_are_rfc_3339(text: str, moment: str | None) -> None:
+    parsed = date(text)
+    assert (parsed and time(parsed)) == moment
+    assert terms({}, msgspec.json.encode({"a": text}).decode()).numbers == (
+        [f"metadata.a{AFTER_NUMBERS}{moment}"] if moment else []
+    )
+
+
+@given(st.text())
+@settings(max_examples=1000)
+def test_plain_text_is_idempotent(text: str) -> None:
+    assert plain(plain(text)) == plain(text)
+
+
+@given(st.text(st.characters(max_codepoint=0xFF) | st.sampled_from("ΐΣςÉ田中가ﬃ\u0301\u200bｱΆйӨ"), max_size=20))
+def test_plain_text_has_no_accents_case_or_width(text: str) -> None:
+    known = "".join(character for character in text if character not in "øØæÆðÐþÞ·«»")
+    assert plain(known) == unaccented(known)
+    assert plain(text) == plain(fold(text)) == plain(text.upper())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ødegård", "odegard"),
+        ("Łukasz Đorđević", "lukasz dordevic"),
+        ("ﬃ Straße", "ffi strasse"),
+        ("ışık İI", "isik ii"),
+    ],
+)
+def test_letters_with_strokes_have_plain_forms(text: str, expected: str) -> None:
+    assert plain(text) == expected
 
 
 @pytest.mark.parametrize(("one", "other"), [("5", "5.0"), ("5", "5e0"), ("0", "-0"), ("0", "-0.0e7"), ("100", "1e2")])
@@ -111,7 +183,7 @@ def test_short_texts_of_metadata_are_searched_before_long_texts() -> None:
     texts = contents({"a": long, "b": "Gold", "c": [True, "x" * 300, "Gold", "Gold"]})
     short = [("b", "gold"), ("c", "true"), ("c", "gold"), ("c", "x" * 300)]
     assert texts[:-1] == [path_code(f"metadata.{key}") + text for key, text in short]
-    assert (path_code("metadata.a") + fold(long)).startswith(texts[-1])
+    assert (path_code("metadata.a") + plain(long)).startswith(texts[-1])
     # The cut text fills the limit, up to a part of a character.
     assert sum(len(one.encode()) for one in texts) > MAX_CONTENTS_BYTES - 4
 

@@ -1,0 +1,219 @@
+"""The words of `search` and `q` as typed or copied (contract.md §2 "Matching").
+
+Pure functions. Titles before a name, `mailto:` and `tel:` before an address or number, and invisible characters are
+passed over. Consecutive words that may form a phone number with spaces are a unit; any other word is a unit by itself.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
+
+from infra.index import names
+from infra.index.folding import plain
+from infra.index.names import Piece, Span
+from infra.index.symbols import JOINER, symbols
+
+MAX_TEXT = 300
+MAX_WORDS = 32
+MAX_FORM_WORDS = 8
+"""Words of a query whose forms (`infra/index/names.py`) are looked up. A query with more words has too many clauses."""
+PHONE_WORD = re.compile(r"[0-9+\-.()/x#]*[0-9+()][0-9+\-.()/x#]*")
+SCHEME = re.compile(r"(?<!\S)([<(\"']*)(?:mailto|tel|sms|callto):", re.IGNORECASE)
+MAIL_HEADERS = re.compile(r"(@[^\s?]+)\?[^\s>]*")
+"""Headers in a link to an address: `?subject=Hello`."""
+TITLES_OF_LANGUAGES = """
+    Mr Mrs Ms Miss Mx Dr Prof Professor Doctor Sir Dame Shri Smt
+    Herr Frau Fräulein Doktor Dipl-Ing Hr Fru Frøken Frk Mevr Mevrouw Dhr Meneer Pani
+    Mme Mlle MM Madame Monsieur Mademoiselle Sr Sra Srta Dra Profa Señor Señora Señorita Sayın
+    Dott Dottssa Dottor Dottore Dottoressa Signor Signore Signora Signorina Sigra
+    г-н г-жа господин госпожа κος κα κύριος κυρία السيد السيدة الدكتور श्री श्रीमती"""
+"""Without dots. Titles that are names as well, such as Don, are not passed over."""
+TITLES = frozenset(map(plain, TITLES_OF_LANGUAGES.split()))
+DOTTED_TITLES = frozenset(
+    {"m", "me", "mw", "fr", "sig", "ing", "avv", "rev", "hon", "mag", "dipl", "med", "pr", "mgr", "lic"}
+)
+"""Words that are titles only with a dot, as in `M. Dupont`. Without the dot they may begin a name."""
+HONORIFICS = ("様", "さま", "さん", "先生", "君", "ちゃん", "女士", "小姐", "님", "씨")
+"""Titles after a name, without a space."""
+THAI_TITLE = re.compile("(?:นางสาว|นาง|นาย|คุณ)(?=[\u0e01-\u0e2f\u0e40-\u0e44]{2})")
+"""Before a name, without a space. After it comes a letter, or a vowel written before its letter."""
+
+
+class Forms(NamedTuple):
+    """What is looked up for a word besides the word itself."""
+
+    keys: Sequence[str]
+    """Forms of the word, and of the word joined with its neighbours, as names have them."""
+    spellings: Sequence[str]
+    """Those that are words of other names: `mueller` for Müller, `oquill` for `o quill`."""
+    symbols: Sequence[str]
+    """The symbols of a word without letters and digits."""
+
+
+class Query(NamedTuple):
+    """A query, read."""
+
+    text: str
+    """Without invisible characters, `mailto:` and `tel:`."""
+    name: str
+    """The words without titles. Empty without any letter or digit."""
+    titles: Sequence[str]
+    units: Sequence[Sequence[str]]
+    """Units without repetitions, without the titles. Each has a word or more."""
+    forms: Mapping[str, Forms]
+    """By word."""
+
+    def forms_of(self, word: str) -> Forms:
+        return self.forms.get(word, NO_FORMS)
+
+
+NO_FORMS = Forms((), (), ())
+
+
+@lru_cache(maxsize=256)
+def read(text: str) -> Query:
+    """Read a query."""
+    text = visible(text)
+    without_schemes = MAIL_HEADERS.sub(r"\1", SCHEME.sub(r"\1", text)).strip()
+    text = without_schemes or text
+    titles, kept = _without_titles(words(text))
+    runs = [(phone, list(run)) for phone, run in groupby(kept, lambda word: bool(PHONE_WORD.fullmatch(word)))]
+    units = [unit for phone, run in runs for unit in ([run] if phone else [[word] for word in run])]
+    parts = names.pieces(" ".join(kept))
+    return Query(
+        text,
+        " ".join(kept) if parts else "",
+        titles,
+        list({tuple(unit): unit for unit in units}.values()),
+        _forms(kept, parts) if len(kept) <= MAX_FORM_WORDS else {},
+    )
+
+
+def visible(text: str) -> str:
+    """Return text without invisible characters (Unicode's format characters), anywhere.
+
+    Only the joiner of an emoji remains: without the joiner, a family is three people.
+    """
+    if text.isascii():
+        return text
+    return "".join(
+        character
+        for before, character in zip(" " + text, text, strict=False)
+        if unicodedata.category(character) != "Cf"
+        or (character == JOINER and unicodedata.category(before) in {"So", "Mn", "Sk"})
+    )
+
+
+def is_long_enough(text: str) -> bool:
+    """Return whether a query has two visible characters, or a single one of Han, Hangul or kana."""
+    letters = normalized(visible(text)).strip()
+    return len(letters) > 1 or bool(names.SYLLABIC.fullmatch(letters))
+
+
+def words(text: str) -> list[str]:
+    """Split a query into words. Punctuation alone (`&` in `Smith & Sons`) is dropped, unless nothing else is left."""
+    candidates = normalized(text).split() or [text]
+    return [word for word in candidates if not all(map(_is_punctuation, word))] or candidates
+
+
+def normalized(text: str) -> str:
+    """Return the text as typed on a keyboard.
+
+    Characters have usual width, digits are ASCII, dashes are hyphens. A free-standing acute accent becomes an
+    apostrophe.
+    """
+    if text.isascii():
+        return text
+    usual = unicodedata.normalize("NFKC", visible(text).replace("´", "'"))
+    return "".join(map(_normalized_character, usual))
+
+
+def _normalized_character(character: str) -> str:
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "-" if unicodedata.category(character) == "Pd" else character
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] == "P" or unicodedata.category(character) in {"Sm", "Sc", "Sk"}
+
+
+def _without_titles(candidates: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the titles, and the other words. A title with no word after it is not a title."""
+    titles: list[str] = []
+    kept: list[str] = []
+    for word in reversed(candidates):
+        title, rest = _split_title(word)
+        if title and (rest or kept):
+            titles.insert(0, title)
+        if rest or not (title and kept):
+            kept.insert(0, rest or word)
+    if len(kept) > 1 and kept[-1] in HONORIFICS:
+        titles.append(kept.pop())
+    return titles, [_without_honorific(word) for word in kept]
+
+
+def _split_title(word: str) -> tuple[str, str]:
+    """Return the title in a word, and the rest of the word: `Dr.` and `Smith` for `Dr.Smith`."""
+    if "@" in word:
+        return "", word
+    bare = plain(word.strip(",;:()")).replace(".", "")
+    if bare in TITLES or (bare in DOTTED_TITLES and word.rstrip(",;:)").endswith(".")):
+        return word, ""
+    first, dot, rest = word.partition(".")
+    if dot and rest[:1].isalpha() and len(rest) > 2 and plain(first) in TITLES:  # noqa: PLR2004
+        return first, rest
+    return "", word
+
+
+def _without_honorific(word: str) -> str:
+    """Return a word without the title written together with a name: 山田様, คุณสมชาย."""
+    for honorific in HONORIFICS:
+        if word.endswith(honorific) and len(word) > len(honorific) + 1 and names.SYLLABIC.match(word):
+            return word.removesuffix(honorific)
+    return THAI_TITLE.sub("", word, count=1) if THAI_TITLE.match(word) else word
+
+
+def _forms(kept: Sequence[str], parts: Sequence[Piece]) -> dict[str, Forms]:
+    """Return the forms of each word: first by itself, then joined with the words beside."""
+    keys: dict[str, dict[str, None]] = {word: {} for word in kept}
+    singles = [Span(begin, begin + 1, piece.key, piece.spellings[-1]) for begin, piece in enumerate(parts)]
+    for span in [*singles, *names.spans(parts)]:
+        pieces = parts[span.begin : span.end]
+        joined = kept[pieces[0].word : pieces[-1].word + 1]
+        if _is_of_whole_words(parts, span) and _is_name(joined):
+            for word in joined:
+                keys[word] |= dict.fromkeys(_keys(span, pieces))
+    forms = {word: _forms_of(word, list(of_word)) for word, of_word in keys.items()}
+    return {word: of_word for word, of_word in forms.items() if any(of_word)}
+
+
+def _forms_of(word: str, keys: Sequence[str]) -> Forms:
+    if not keys:
+        return Forms((), (), () if names.pieces(word) else symbols(word))
+    katakana = [key.translate(names.TO_KATAKANA) for key in keys if not key.isascii()]
+    return Forms(keys, [key for key in dict.fromkeys([*keys, *katakana]) if key != plain(word)], ())
+
+
+def _keys(span: Span, pieces: Sequence[Piece]) -> list[str]:
+    """Return the keys of neighbouring pieces. A single letter is joined with single letters only: not `ann a`."""
+    if len(pieces) == 1:
+        [piece] = pieces
+        return [*piece.spellings, *filter(None, [names.without_article(piece.key)])]
+    is_letter = [len(piece.key) == 1 and not names.SYLLABIC.match(piece.key) for piece in pieces]
+    return [span.text, span.spelling] if not is_letter[-1] or all(is_letter) else []
+
+
+def _is_of_whole_words(parts: Sequence[Piece], span: Span) -> bool:
+    begin, end, *_ = span
+    return (begin == 0 or parts[begin - 1].word != parts[begin].word) and (
+        end == len(parts) or parts[end].word != parts[end - 1].word
+    )
+
+
+def _is_name(some: Sequence[str]) -> bool:
+    """Return whether all words may be of a name: neither numbers nor parts of an address."""
+    return not any("@" in word or PHONE_WORD.fullmatch(word) for word in some)
