@@ -46,7 +46,7 @@ UNIFIED_HAN_NAME = re.compile("[\u4e00-\u9fff]{2,4}")
 """The form of most names in Han."""
 HAN_NAME = re.compile(f"[{HAN}][{HAN}{HIRAGANA}{KATAKANA}]{{1,7}}")
 KANA_NAME = re.compile(f"[{HIRAGANA}{KATAKANA}]{{4,12}}")
-HAN_FAMILY, KANA_FAMILY = range(1, 4), range(2, 7)
+HAN_FAMILY, KANA_FAMILY = range(1, 5), range(2, 7)
 """Lengths of a family name in characters."""
 NOT_FIRST = frozenset("ぁぃぅぇぉっゃゅょゎー")
 """Kana that no word begins with."""
@@ -241,7 +241,7 @@ def _korean_given_names(name: str) -> list[str]:
 def _han_given_names(name: str) -> list[str]:
     """Return the possible given names of a Chinese or Japanese name without a space.
 
-    The family name has one to three characters. Only the Chinese double family names are few enough for a list.
+    The family name has one to four characters. Only the Chinese double family names are few enough for a list.
     """
     if HAN_NAME.fullmatch(name):
         lengths = (2,) if CHINESE_DOUBLE_NAME.match(name) else HAN_FAMILY
