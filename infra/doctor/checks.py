@@ -20,12 +20,14 @@ from redis.exceptions import RedisError
 
 from infra import logs
 from infra.database.engine import open_engine
-from infra.database.installation import InstallationMissing
+from infra.database.installation import UNDEFINED_TABLE, InstallationMissing
 from infra.index.client import open_client
 from infra.redis_client import open_redis
 from infra.settings import Settings, SettingsError
 
 SECONDS = 5
+EXPECTED = (OpenSearchException, RedisError, sa.exc.SQLAlchemyError, OSError, SettingsError, InstallationMissing)
+"""Errors of a check with a finding of their own. All further errors are bugs."""
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel"):
@@ -115,20 +117,30 @@ def name_of(check: Check) -> str:
 def _findings(check: Check, servers: Servers) -> list[Finding]:
     try:
         return list(check(servers))
-    except OpenSearchException as error:
-        return [_unanswered("OpenSearch", "OPENSEARCH_URL", error)]
-    except sa.exc.SQLAlchemyError as error:
-        return [_unanswered("The database", "DATABASE_URL", error)]
-    except (SettingsError, InstallationMissing) as error:
-        # Such a message ends with the correction.
-        problem, _, advice = str(error).rpartition(": ")
-        return [Finding(problem, advice)]
-    except RedisError as error:
-        return [_unanswered("Redis", "REDIS_URL", error)]
-    except OSError as error:
-        # The files of certificates are read by the drivers, except here.
-        problem = f"A file of the settings cannot be read ({error.filename or logs.error_kind(error)})"
-        return [Finding(problem, "Correct the file, or its name in the settings")]
+    except EXPECTED as error:
+        return [_explained(error)]
+
+
+def _explained(error: Exception) -> Finding:
+    """Make the finding of a check that could not be done."""
+    match error:
+        case OpenSearchException():
+            finding = _unanswered("OpenSearch", "OPENSEARCH_URL", error)
+        case RedisError():
+            finding = _unanswered("Redis", "REDIS_URL", error)
+        case sa.exc.ProgrammingError() if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
+            finding = Finding("The database lacks a table of this release", "Run `consumers migrate`")
+        case sa.exc.SQLAlchemyError():
+            finding = _unanswered("The database", "DATABASE_URL", error)
+        case OSError():
+            # The files of certificates are read by the drivers, except here.
+            problem = f"A file of the settings cannot be read ({error.filename or logs.error_kind(error)})"
+            finding = Finding(problem, "Correct the file, or its name in the settings")
+        case _:
+            # Such a message ends with the correction.
+            problem, _, advice = str(error).rpartition(": ")
+            finding = Finding(problem, advice[:1].upper() + advice[1:])
+    return finding
 
 
 def _unanswered(server: str, variable: str, error: Exception) -> Finding:

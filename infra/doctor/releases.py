@@ -23,7 +23,8 @@ def schema(servers: Servers) -> Iterator[Finding]:
             "Run the processes of the later release, or of the release before that one",
         )
     elif not in_database.is_current:
-        yield Finding(f"Migrations after {in_database.revision} are missing", "Run `consumers migrate`")
+        missing = f"Migrations after {in_database.revision} are" if in_database.revision else "All migrations are"
+        yield Finding(f"{missing} missing", "Run `consumers migrate`")
 
 
 def document_version(servers: Servers) -> Iterator[Finding]:

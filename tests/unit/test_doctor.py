@@ -4,15 +4,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+import redis
+import sqlalchemy as sa
 import trustme
+from opensearchpy.exceptions import OpenSearchException
 
 from infra import settings
-from infra.doctor import clocks, cluster, encryption, postgresql, redis_policy, roles, versions
+from infra.doctor import checks, clocks, cluster, encryption, postgresql, redis_policy, roles, versions
 from infra.doctor.checks import Finding
 
 GIB = 1 << 30
 FAULT, WARNING = False, True
+ADDRESSES = {
+    "DATABASE_URL": "postgresql://u:p@127.0.0.1/d",
+    "REDIS_URL": "redis://localhost:6379/0",
+    "OPENSEARCH_URL": "http://127.0.0.1:9200",
+}
 
 
 def kinds(findings: Iterable[Finding], text: str = "") -> list[bool]:
@@ -20,6 +29,36 @@ def kinds(findings: Iterable[Finding], text: str = "") -> list[bool]:
     found = list(findings)
     assert all(text in finding.problem and finding.advice for finding in found), found
     return [finding.is_warning for finding in found]
+
+
+def failing(error: Exception) -> checks.Check:
+    def check(_: checks.Servers) -> Iterable[Finding]:
+        raise error
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "advice"),
+    [
+        (OpenSearchException("N/A", "no"), "OpenSearch did not answer", "correct OPENSEARCH_URL"),
+        (redis.ConnectionError("no"), "Redis did not answer", "correct REDIS_URL"),
+        (
+            sa.exc.OperationalError("", {}, psycopg.OperationalError("no")),
+            "The database did not answer",
+            "DATABASE_URL",
+        ),
+        (sa.exc.ProgrammingError("", {}, psycopg.errors.UndefinedTable("no")), "lacks a table", "`consumers migrate`"),
+        (settings.SettingsError("REDIS_URL is invalid: use a server"), "REDIS_URL is invalid", "Use a server"),
+        (FileNotFoundError(2, "No such file", "ca.pem"), "cannot be read (ca.pem)", "Correct the file"),
+    ],
+)
+def test_check_without_an_answer_says_what_to_do(error: Exception, text: str, advice: str) -> None:
+    [result] = checks.run([failing(error)], settings.load(ADDRESSES))
+    [finding] = result.findings
+    assert not result.ok
+    assert text in finding.problem
+    assert advice in finding.advice
 
 
 @pytest.mark.parametrize(("major", "expected"), [(17, [FAULT]), (18, []), (19, [WARNING])])
@@ -267,13 +306,6 @@ def test_room_on_the_disks(free: int, shards: int, roles_of_node: list[str], exp
 )
 def test_clocks(then: float, expected: list[bool]) -> None:
     assert kinds(clocks.of_clock("Redis", then, 1000.0, 1001.0), "The clock of Redis is") == expected
-
-
-ADDRESSES = {
-    "DATABASE_URL": "postgresql://u:p@127.0.0.1/d",
-    "REDIS_URL": "redis://localhost:6379/0",
-    "OPENSEARCH_URL": "http://127.0.0.1:9200",
-}
 
 
 @pytest.mark.parametrize(
