@@ -10,7 +10,7 @@ from infra.doctor.checks import Check, Finding, Servers
 PERSONAL_DATA = "Logs of other servers, in docs/personal-data.md, says what would be logged"
 USED_SHARE = 0.8
 """From this share of connections in use, a release or a fail-over may run out of connections."""
-WATCHING = 2
+WATCHING = 4
 """Connections of an API process beside its pool."""
 INDEXER = 2 + 2 * 10 + 2 * 8
 """Maximum of connections of a worker `live`, a worker `bulk` with two processes, and two processes of beat."""

@@ -185,14 +185,14 @@ def test_replication_slots(slot: dict[str, Any], expected: list[bool]) -> None:
     [
         ({}, "", []),
         ({"used": 160}, "160 of 197 connections", [FAULT]),
-        ({"usable": 47}, "may use 50 connections", [FAULT]),
+        ({"usable": 47}, "may use 52 connections", [FAULT]),
         ({"of_database": 40, "used": 1}, "limit of the database", [FAULT]),
         ({"of_role": 12}, "limit of the role", [FAULT]),
     ],
 )
 def test_limits_of_connections(change: dict[str, int], text: str, expected: list[bool]) -> None:
     row = {"usable": 197, "used": 10, "of_database": -1, "of_role": -1} | change
-    assert kinds(postgresql.of_connections(row, api=12), text) == expected
+    assert kinds(postgresql.of_connections(row, api=14), text) == expected
 
 
 ROLE = {"role": "plain", "lacking": None, "is_owner": False, "has_temporary": True, "is_superuser": False}
