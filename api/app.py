@@ -19,6 +19,8 @@ from api import health, metrics
 from api.audiences.routes import AudienceController
 from api.auth import Keys, caller_of, requester_of
 from api.budget import Budget, Requests
+from api.changes import routes as changes
+from api.changes.watch import ChangeWatch
 from api.cluster_metrics import ClusterCollector
 from api.consumers.members import MembersController
 from api.consumers.routes import ConsumerController
@@ -105,7 +107,7 @@ def route_handlers() -> list[ControllerRouterHandler]:
         "/api/v1",
         route_handlers=[
             *(AudienceController, MembersController, ConsumerController, OrderController),
-            *(index_router, StateController, VerifyController, ReindexController),
+            *(changes.router, index_router, StateController, VerifyController, ReindexController),
         ],
         before_request=admit,
         dependencies={
@@ -182,6 +184,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     wake_ups = WakeUpSender(app.state.task_queue)
     watching_engine = open_watching_engine(chosen)
     app.state.freshness = Freshness(watching_engine)
+    app.state.changes = ChangeWatch(watching_engine)
     app.state.transactions = Transactions(
         app.state.budget, wake_ups.send, app.state.freshness, max_stored_bytes=chosen.idempotency_mib << 20
     )
@@ -198,6 +201,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         storing_last_uses.cancel()
         wake_ups.close()
         await app.state.freshness.close()
+        await app.state.changes.close()
         await watching_engine.dispose()
         await app.state.api_keys.store_last_uses()
         await app.state.index_owner.close()

@@ -88,7 +88,7 @@ def unsealed_xid(token: str) -> str | None:
     return match[1] if match and int(match[1]) < 1 << 63 else None
 
 
-def parse_preferences(values: list[str]) -> Preferences:
+def parse_preferences(values: list[str], max_wait: int = MAX_WAIT_SECONDS) -> Preferences:
     """Parse the `Prefer` headers of a request. Of a repeated preference the first counts."""
     preferences: dict[str, str] = {}
     for part in (part for value in values for part in PART.findall(value)):
@@ -96,12 +96,12 @@ def parse_preferences(values: list[str]) -> Preferences:
             preferences.setdefault(match[1].lower(), (match[2] or "").strip('"'))
     wait = preferences.get("wait", "")
     # Three digits suffice to compare with the maximum, and int() refuses very long numbers.
-    seconds = min(int(wait.lstrip("0")[:3] or 0), MAX_WAIT_SECONDS) if re.fullmatch("[0-9]+", wait) else None
+    seconds = min(int(wait.lstrip("0")[:3] or 0), max_wait) if re.fullmatch("[0-9]+", wait) else None
     return Preferences(seconds, preferences.get("handling", "").lower() == "strict")
 
 
-def preferences_of(request: AnyRequest) -> Preferences:
-    return parse_preferences(request.headers.getall("prefer", []))
+def preferences_of(request: AnyRequest, max_wait: int = MAX_WAIT_SECONDS) -> Preferences:
+    return parse_preferences(request.headers.getall("prefer", []), max_wait)
 
 
 async def wait_after_write(

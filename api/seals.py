@@ -31,7 +31,7 @@ from infra.logs import error_kind
 
 log = structlog.get_logger()
 
-Purpose: TypeAlias = Literal["token", "etag", "cursor"]
+Purpose: TypeAlias = Literal["token", "etag", "cursor", "changes"]
 
 START_SECONDS = 2.0
 """How long the start of a process waits for the database."""

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from indexer import stored_size, upkeep
 from indexer.erasure import Erasure
 from infra import logs, queue
+from infra.settings import Settings
 
 log = structlog.get_logger()
 
@@ -26,14 +27,15 @@ SCHEDULE = {queue.UPKEEP: 5.0, queue.WATCH: 5.0, queue.ERASE: 5.0, queue.PURGE: 
 class Chores:
     """Does the chores in this process. No method raises: a chore that fails is tried again later."""
 
-    def __init__(self, engine: sa.Engine, client: OpenSearch, redis: Redis, index_prefix: str) -> None:
-        """Take the resources, as `Erasure`."""
-        self._engine, self._client = engine, client
-        self._erasure = Erasure(engine, client, redis, index_prefix)
+    def __init__(self, engine: sa.Engine, client: OpenSearch, redis: Redis, settings: Settings) -> None:
+        """Take the resources, as `Erasure`, and the settings."""
+        self._engine, self._client, self._settings = engine, client, settings
+        self._erasure = Erasure(engine, client, redis, settings.index_prefix)
 
     def delete_expired(self) -> None:
-        """Delete expired idempotency keys, memberships of deleted audiences, and counters of ended sessions."""
+        """Delete expired idempotency keys, memberships of deleted audiences, counters, and old changes."""
         try:
+            upkeep.keep_changes(self._engine, self._settings.changes_days)
             deleted = {
                 "keys": upkeep.delete_expired_keys(self._engine),
                 "memberships": upkeep.clear_deleted_audiences(self._engine),

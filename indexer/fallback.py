@@ -86,7 +86,7 @@ class Substitute:
     def __init__(self, settings: Settings) -> None:
         self._engine = open_engine(settings, name="reconcile")
         self._builder, self._runner = Builder(settings), Runner.open(settings)
-        chores = Chores(self._engine, open_writer(settings), open_redis(settings, seconds=1), settings.index_prefix)
+        chores = Chores(self._engine, open_writer(settings), open_redis(settings, seconds=1), settings)
         self._timetable = Timetable(chores, self._runner.watch)
 
     def run(self) -> None:

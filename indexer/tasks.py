@@ -85,7 +85,7 @@ def _runner() -> Runner:
 
 @cache
 def _chores() -> Chores:
-    return Chores(_engine(), _writer(), _redis(), SETTINGS.index_prefix)
+    return Chores(_engine(), _writer(), _redis(), SETTINGS)
 
 
 @cache

@@ -1,5 +1,5 @@
 """Background clean-up in short transactions: expired idempotency keys, memberships of deleted audiences, counters of
-ended sessions, tombstones of consumers deleted more than a week ago.
+ended sessions, old changes, tombstones of consumers deleted more than a week ago.
 """
 
 import time
@@ -55,6 +55,8 @@ LOCK_MEMBERS = sa.text("""
 DELETE_MEMBERS = sa.text("DELETE FROM audience_members WHERE audience_id = :id AND consumer_id = ANY(:consumers)")
 TOMBSTONES_BEFORE = sa.text(f"SELECT now() - interval '{TOMBSTONE_DAYS} days'")
 DELETE_AUDIENCE = sa.text("DELETE FROM audiences WHERE id = :id")
+
+KEEP_CHANGES = sa.text("SELECT keep_changes(:days)")
 
 _decode_hits = msgspec.json.Decoder(SearchResponse[Hit]).decode
 
@@ -112,6 +114,12 @@ def fold_counters(engine: sa.Engine) -> int:
     """Merge the counters of sessions without a round for an hour; return the number of merged rows."""
     with engine.begin() as connection:
         return counters.fold(connection, ROWS)
+
+
+def keep_changes(engine: sa.Engine, days: int) -> None:
+    """Add the coming partitions of the feed of changes, drop partitions older than `days`, and record the snapshot."""
+    with engine.begin() as connection:
+        connection.execute(KEEP_CHANGES, {"days": days})
 
 
 def purge_tombstones(engine: sa.Engine, client: OpenSearch) -> int:

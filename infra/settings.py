@@ -100,6 +100,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """MiB of rows that an environment may store; 0 is unlimited. Organizations may have others."""
     idempotency_mib: Limit = 1024
     """MiB of responses stored for idempotency keys, per environment and day; 0 is unlimited."""
+    changes_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 30
+    """Days that the feeds of changes go back."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
     """Least severe level to log."""
 

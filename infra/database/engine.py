@@ -115,7 +115,7 @@ def open_watching_engine(settings: Settings) -> AsyncEngine:
 
     The connections are separate from the pool for requests, because requests may use the whole pool.
     """
-    return _with_sessions(settings.session_url, 2, {**INDEXER, **INDEX_ORDER}, isolation_level="AUTOCOMMIT")
+    return _with_sessions(settings.session_url, 3, {**INDEXER, **INDEX_ORDER}, isolation_level="AUTOCOMMIT")
 
 
 def _with_sessions(url: str, pool_size: int, session: Mapping[str, str], **engine_options: Any) -> AsyncEngine:
