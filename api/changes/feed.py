@@ -24,11 +24,13 @@ MAX_PAGE_BYTES = 1024 * 1024
 REUSED_XIDS = 1 << 20
 """After a crash, numbers of aborted transactions may be given out again: only the last, far fewer than these."""
 
+# In a transaction of its own: with a fixed snapshot, `current_epoch` would not see an epoch begun by another session.
+BEGIN_EPOCH = sa.text("SELECT FROM current_epoch()")
 # The position in the WAL is read after the snapshot was taken, so every visible change was written before.
 PRESENT = sa.text("""
     SELECT e.id::text AS epoch, pg_current_wal_flush_lsn()::text AS lsn, pg_current_snapshot()::text AS snapshot,
         now() AS at
-    FROM current_epoch() e""")
+    FROM epochs e ORDER BY e.number DESC LIMIT 1""")
 # The first position that an earlier epoch does not share with the present; null for an unknown epoch.
 FORK = sa.text("""
     SELECT min(later.fork_lsn)::text AS fork, min(later.fork_lsn) >= CAST(:lsn AS pg_lsn) AS is_kept
@@ -49,13 +51,10 @@ ROWS = sa.text(f"""
     FROM (({_OF_FEED.format(unseen=_IN_PROGRESS)}) UNION ALL ({_OF_FEED.format(unseen=_LATER)})) AS unseen
     ORDER BY unseen.xid, object_id LIMIT :rows""")
 # In a later epoch, the numbers of aborted transactions of the earlier epoch may be given out again.
+_REPEATED = f"xid >= CAST(:oldest_xid AS xid8) AND ({_IN_PROGRESS} OR {_LATER} OR lsn >= CAST(:fork AS pg_lsn))"
 ROWS_OF_LATER_EPOCH = sa.text(f"""
-    SELECT xid::text AS xid, object_id, kind, at FROM ({
-    _OF_FEED.format(
-        unseen=f"xid >= CAST(greatest(0, CAST(:next_xid AS numeric) - {REUSED_XIDS})::text AS xid8)"
-        f" AND ({_IN_PROGRESS} OR {_LATER} OR lsn >= CAST(:fork AS pg_lsn))"
-    )
-}) AS unseen ORDER BY unseen.xid, object_id""")
+    SELECT xid::text AS xid, object_id, kind, at FROM ({_OF_FEED.format(unseen=_REPEATED)}) AS unseen
+    ORDER BY unseen.xid, object_id""")
 
 Load = Callable[[AsyncConnection, Caller, Sequence[str]], Awaitable[dict[str, bytes]]]
 
@@ -90,13 +89,20 @@ class _Row(NamedTuple):
     at: datetime
 
 
+async def start(connection: AsyncConnection) -> None:
+    """Begin a transaction in which all statements see the same, in the present epoch."""
+    await connection.execution_options(isolation_level="AUTOCOMMIT")
+    await connection.execute(BEGIN_EPOCH)
+    await connection.execution_options(isolation_level="REPEATABLE READ")
+
+
 async def read(
     connection: AsyncConnection, caller: Caller, feed: Feed, parameters: ChangesParameters, days: int
 ) -> Page:
     """Read the page that the parameters name.
 
     Args:
-        connection: in a REPEATABLE READ transaction, so that all statements see the same.
+        connection: in a transaction that `start` began.
         caller: the environment to read.
         feed: to read.
         parameters: of the request.
@@ -168,7 +174,9 @@ async def _walk(
         "in_progress": seen.in_progress,
         "next_xid": seen.next_xid,
         "rows": size + 1,
-    } | ({"fork": fork} if fork else {})
+    }
+    if fork:
+        values |= {"fork": fork, "oldest_xid": str(max(0, int(seen.next_xid) - REUSED_XIDS))}
     found = (await connection.execute(ROWS_OF_LATER_EPOCH if fork else ROWS, values)).all()
     rows = [_Row(*row) for row in found]
     changes = list[bytes]()

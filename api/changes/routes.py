@@ -52,9 +52,8 @@ async def _answer(
     until = asyncio.get_running_loop().time() + (wait or 0)
     while True:
         async with state.budget.connection(caller) as connection:
-            await connection.execution_options(isolation_level="REPEATABLE READ")
+            await feeds.start(connection)
             page = await feeds.read(connection, caller, feed, parameters, state.settings.changes_days)
-            await connection.commit()  # reading may begin an epoch
         seconds = until - asyncio.get_running_loop().time()
         if page.changes or page.has_more or seconds <= 0 or state.changes.is_stopping:
             break

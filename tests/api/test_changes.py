@@ -13,45 +13,15 @@ from hypothesis import strategies as st
 
 from api.changes.feed import OBJECTS_AT_A_TIME
 from tests.api.resources import create, faults
+from tests.mirror import Mirror
 from tests.service import Account
 
 CONSUMERS, ORDERS = "/consumers/changes", "/orders/changes"
 WRITERS = 3
-NO_IDS: list[str] = []
-
-
-class Reader:
-    """A reader of a feed, from now on. `copy` has the objects as the feed told them."""
-
-    def __init__(self, account: Account, path: str = CONSUMERS, **parameters: Any) -> None:
-        self._account, self._path = account, path
-        self._member = path.split("/")[1].removesuffix("s")
-        self.copy = dict[str, Any]()
-        self.cursor = self._page(**parameters)["pageInfo"]["endCursor"]
-
-    def _page(self, **parameters: Any) -> Any:
-        page = self._account.live.get(self._path, params=parameters).raise_for_status().json()
-        for change in page["data"]:
-            assert (change["type"] == "deleted") == (change[self._member] is None)
-            assert change[self._member] is None or change[self._member]["id"] == change["id"]
-            self.copy[change["id"]] = change[self._member]
-            if change["type"] == "deleted":
-                del self.copy[change["id"]]
-        return page
-
-    def read(self, first: int = 500) -> list[tuple[str, str]]:
-        """Read to the end, page by page; return the type and the id of each change."""
-        changes = list[tuple[str, str]]()
-        while True:
-            page = self._page(first=first, after=self.cursor)
-            changes += [(change["type"], change["id"]) for change in page["data"]]
-            self.cursor = page["pageInfo"]["endCursor"]
-            if not page["pageInfo"]["hasNextPage"]:
-                return changes
 
 
 def test_changes_of_consumers_are_read_in_order(account: Account) -> None:
-    reader = Reader(account)
+    reader = Mirror(account.live, "consumers")
     ann, ben = create(account.live, fullName="Ann"), create(account.live, fullName="Ben")
     assert reader.read() == [("created", ann["id"]), ("created", ben["id"])]
     account.live.put(f"/consumers/{ann['id']}", json={"fullName": "Ann Lee"}).raise_for_status()
@@ -60,12 +30,12 @@ def test_changes_of_consumers_are_read_in_order(account: Account) -> None:
     assert list(reader.copy.values()) == [account.live.get(f"/consumers/{ann['id']}").json()]
     account.live.put(f"/consumers/{ann['id']}", json={"fullName": "Ann Lee"}).raise_for_status()
     assert reader.read() == []
-    assert Reader(account).read() == []
+    assert Mirror(account.live, "consumers").read() == []
 
 
 def test_changes_of_orders_and_their_consumer(account: Account) -> None:
     consumer = create(account.live)
-    consumers, orders = Reader(account), Reader(account, ORDERS)
+    consumers, orders = Mirror(account.live, "consumers"), Mirror(account.live, "orders")
     order = account.live.post("/orders", json={"consumerId": consumer["id"], "amount": "5"}).json()
     assert (orders.read(), consumers.read()) == ([("created", order["id"])], [("updated", consumer["id"])])
     # The totals do not change, so the consumer does not.
@@ -77,7 +47,7 @@ def test_changes_of_orders_and_their_consumer(account: Account) -> None:
 
 
 def test_pages_of_any_size_contain_every_change_once(account: Account) -> None:
-    reader = Reader(account)
+    reader = Mirror(account.live, "consumers")
     names = [{"fullName": f"Name {number}"} for number in range(OBJECTS_AT_A_TIME + 7)]
     made = account.live.post("/consumers/batch", json=names).raise_for_status().json()
     last = create(account.live)
@@ -89,7 +59,7 @@ def test_pages_of_any_size_contain_every_change_once(account: Account) -> None:
 
 
 def test_large_objects_end_a_page_early(account: Account) -> None:
-    reader = Reader(account)
+    reader = Mirror(account.live, "consumers")
     items = [{"metadata": {"text": "x" * 15_000}} for _ in range(3 * OBJECTS_AT_A_TIME)]
     made = account.live.post("/consumers/batch", json=items).raise_for_status().json()
     page = account.live.get(CONSUMERS, params={"after": reader.cursor, "first": 500}).json()
@@ -128,7 +98,7 @@ def writers(account: Account) -> Iterator[Writers]:
 
 
 def test_late_transaction_is_read_after_its_commit(account: Account, writers: Writers) -> None:
-    reader = Reader(account)
+    reader = Mirror(account.live, "consumers")
     writers.insert(0)
     later = create(account.live)
     assert reader.read() == [("created", later["id"])]
@@ -139,7 +109,7 @@ def test_late_transaction_is_read_after_its_commit(account: Account, writers: Wr
 
 
 def test_transaction_that_ends_during_a_walk_is_not_missed(account: Account, writers: Writers) -> None:
-    reader = Reader(account)
+    reader = Mirror(account.live, "consumers")
     writers.insert(0)
     first, second = create(account.live), create(account.live)
     page = account.live.get(CONSUMERS, params={"after": reader.cursor, "first": 1}).json()
@@ -162,7 +132,7 @@ STEPS = st.tuples(st.sampled_from(["insert", "update", "delete", "commit", "roll
 
 
 def test_copy_equals_the_database_after_any_interleaving(account: Account, writers: Writers) -> None:
-    reader = Reader(account)
+    reader = Mirror(account.live, "consumers")
 
     @settings(max_examples=40, deadline=None)
     @given(st.lists(STEPS, max_size=25), st.integers(1, 3))
@@ -190,7 +160,7 @@ def test_copy_equals_the_database_after_any_interleaving(account: Account, write
 
 
 def test_prefer_wait_ends_with_the_first_change(account: Account) -> None:
-    cursor = Reader(account).cursor
+    cursor = Mirror(account.live, "consumers").cursor
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(
             account.live.get, CONSUMERS, params={"after": cursor}, headers={"Prefer": "wait=30"}, timeout=60
@@ -224,6 +194,6 @@ def test_invalid_parameters_are_named(account: Account, parameters: dict[str, An
 
 
 def test_cursor_belongs_to_a_feed_and_an_environment(account: Account) -> None:
-    cursor = Reader(account).cursor
+    cursor = Mirror(account.live, "consumers").cursor
     assert account.live.get(ORDERS, params={"after": cursor}).status_code == 400
     assert account.test.get(CONSUMERS, params={"after": cursor}).status_code == 400

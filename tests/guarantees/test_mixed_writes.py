@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +16,7 @@ from infra.local.servers import LocalServers
 from tests.guarantees.conftest import crash
 from tests.guarantees.index_comparison import assert_index_soon_equals_database, find_differences
 from tests.guarantees.random_client import RandomClient
+from tests.mirror import Mirror
 from tests.service import Database, Service, new_account
 from tests.waiting import wait_until
 
@@ -62,6 +64,7 @@ def test_mixed_writes_under_faults_lose_nothing(own_servers: LocalServers, own_s
     with new_account(own_service) as account:
         audience = account.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
         url = f"{own_service.url}/api/v1"
+        mirrors = {resource: Mirror(account.live, resource) for resource in ("consumers", "orders")}
         clients = [RandomClient(account, url, audience["id"], number) for number in range(CLIENTS)]
 
         def reached(changes: int) -> bool:
@@ -71,7 +74,8 @@ def test_mixed_writes_under_faults_lose_nothing(own_servers: LocalServers, own_s
                 own_service.start("api", workers=API_WORKERS)
             return sum(client.changes for client in clients) >= changes or all(client.done() for client in running)
 
-        with ThreadPoolExecutor(CLIENTS) as pool:
+        with ThreadPoolExecutor(CLIENTS + len(mirrors)) as pool:
+            following = [pool.submit(mirror.follow) for mirror in mirrors.values()]
             running = [pool.submit(client.run, CHANGES // CLIENTS) for client in clients]
             crashes = {CHANGES // 3: own_servers.opensearch, 2 * CHANGES // 3: own_servers.postgres}
             for mark, fault in zip(
@@ -84,8 +88,12 @@ def test_mixed_writes_under_faults_lose_nothing(own_servers: LocalServers, own_s
             if own_service.running("worker"):
                 own_service.signal("worker", signal.SIGCONT)
             wait_until(partial(reached, CHANGES), 300, "the last changes")
-        for client in running:
-            client.result()
+            for mirror in mirrors.values():
+                mirror.stop()
+        for done in (*running, *following):
+            done.result()
+        for mirror in mirrors.values():
+            mirror.read()
         wait_until(own_servers.opensearch.ready, what="OpenSearch")
         assert_index_soon_equals_database(account.database, timeout=120)
     figures = {
@@ -94,6 +102,10 @@ def test_mixed_writes_under_faults_lose_nothing(own_servers: LocalServers, own_s
     print(figures, find_differences(account.database).counts())  # noqa: T201 (figures quoted in the documentation)
     expected = dict(itertools.chain.from_iterable(client.names.items() for client in clients))
     assert stored_names(account.database) == expected, "the stored names are those of the responses"
+    assert {id_: copy["fullName"] for id_, copy in mirrors["consumers"].copy.items()} == expected
+    orders = Counter(order["consumerId"] for order in mirrors["orders"].copy.values())
+    totals = {id_: copy["totalOrders"] for id_, copy in mirrors["consumers"].copy.items() if copy["totalOrders"]}
+    assert orders == totals
     assert [missed for client in clients for missed in client.missed] == []
     with account.database.engine.connect() as connection:
         assert connection.execute(OLD_TOTALS).all() == []

@@ -108,10 +108,13 @@ KEEP = """
         begins timestamptz;
         partition text;
     BEGIN
-        INSERT INTO public.change_snapshots (snapshot, epoch, lsn)
-        SELECT pg_current_snapshot(), e.id, pg_current_wal_flush_lsn() FROM public.current_epoch() e
-        WHERE NOT EXISTS (SELECT FROM public.change_snapshots WHERE at > now() - interval '1 minute')
-        ON CONFLICT DO NOTHING;
+        IF EXISTS (SELECT FROM public.epochs)
+            AND NOT EXISTS (SELECT FROM public.change_snapshots WHERE at > now() - interval '1 minute')
+        THEN
+            INSERT INTO public.change_snapshots (snapshot, epoch, lsn)
+            SELECT pg_current_snapshot(), e.id, pg_current_wal_flush_lsn() FROM public.current_epoch() e
+            ON CONFLICT DO NOTHING;
+        END IF;
         DELETE FROM public.change_snapshots WHERE at < oldest;
         DELETE FROM public.changes_without_week WHERE at < oldest;
         FOR weeks IN 0..3 LOOP
