@@ -93,6 +93,7 @@ async def start(connection: AsyncConnection) -> None:
     """Begin a transaction in which all statements see the same, in the present epoch."""
     await connection.execution_options(isolation_level="AUTOCOMMIT")
     await connection.execute(BEGIN_EPOCH)
+    await connection.commit()
     await connection.execution_options(isolation_level="REPEATABLE READ")
 
 
