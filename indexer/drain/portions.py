@@ -24,7 +24,7 @@ NOW = sa.text("SELECT now()")
 ROUND_BYTES = 4 * 1024 * 1024
 WRITE_SECONDS, SHARED_WRITE_SECONDS = 0.2, 0.05
 """Time with writes to the live generation from which a round ends. While several environments are active, a round ends
-sooner, once each environment of the round has a document."""
+sooner, once each environment of the round had a turn."""
 READ_ROWS, READ_BYTES = 250, 512 * 1024
 """Limits of a statement: consumers, and bytes of their documents, because the round may end before the next one."""
 LARGE_BYTES = 4 * 1024
@@ -73,8 +73,8 @@ class Portions:
 
     def _is_long_enough(self, seconds: float) -> bool:
         """Return whether the round ends after this time with writes."""
-        is_everyone_served = self._is_shared and len(self._turns.bytes) == len(self._claim.queues)
-        return seconds >= (SHARED_WRITE_SECONDS if is_everyone_served else WRITE_SECONDS)
+        may_end_soon = self._is_shared and self._turns.is_everyone_served
+        return seconds >= (SHARED_WRITE_SECONDS if may_end_soon else WRITE_SECONDS)
 
     def _flush(self, portion: "_Portion") -> list[Document]:
         documents = portion.flush()

@@ -54,7 +54,14 @@ class RoundRobin:
         self._charges: dict[str, _Charge] = {}
         self.bytes = Counter[int]()
         """Size of the round's documents by environment."""
+        self._unserved: dict[int, int] = {}
+        """The number of consumers without a document, by environment that had no whole turn in this round."""
         self.rests = Rests()
+
+    @property
+    def is_everyone_served(self) -> bool:
+        """Whether every environment had a turn in this round: `QUANTUM_BYTES`, or all of its documents."""
+        return not self._unserved
 
     @property
     def left(self) -> int:
@@ -74,6 +81,7 @@ class RoundRobin:
         self.bytes.clear()
         self.rests.note_changes(queues)
         self._queues = {environment: deque(ids) for environment, ids in queues.items()}
+        self._unserved = {environment: len(queue) for environment, queue in self._queues.items()}
         self._turns, self._next_turns = deque(self._queues), deque()
         is_light = set()
         for environment, queue in self._queues.items():
@@ -117,6 +125,9 @@ class RoundRobin:
         account.estimate = max(1, (account.estimate + size) // 2)
         self.bytes[environment] += size
         self.cursor = environment
+        unserved = self._unserved.pop(environment, 1) - 1
+        if unserved and self.bytes[environment] < QUANTUM_BYTES:
+            self._unserved[environment] = unserved
 
     def _end_turn(self) -> None:
         environment = self._turns.popleft()

@@ -98,6 +98,8 @@ INDEX_SETTINGS: dict[str, Any] = {
     "replication.type": "DOCUMENT",
     # Only the drain refreshes the index, before deleting outbox rows.
     "refresh_interval": "-1",
+    # By default a refresh waits up to 10 s for merges of small segments, and a round waits for its refresh.
+    "merge_on_flush.enabled": False,
     # The default order of the list, environment by environment: a small environment is read without the large ones.
     "sort.field": ["environmentId", "createdAt", "id"],
     "sort.order": ["asc", "desc", "desc"],

@@ -53,7 +53,10 @@ def measure(bench: Bench) -> None:
         "highest at the end",
     ]
     bench.report.table(head, [_writing(bench, number) for number in CROWDS])
-    bench.report.say(f"Milliseconds of a claim by number of waiting environments, {CLAIMS} claims.")
+    bench.report.say(
+        f"Milliseconds of a claim of {claims.ROWS:,} rows by number of waiting environments, {CLAIMS} claims. A claim "
+        "begins in the middle of the environments."
+    )
     bench.report.table(["environments", "median (p10–p90)"], _claims(bench.servers))
 
 
@@ -96,24 +99,25 @@ def _samples(database: Database) -> list[Ages]:
 
 
 def _claims(servers: LocalServers) -> list[list[str]]:
-    """Measure claims of the live lane, rolled back, with a waiting change of each environment."""
+    """Measure claims of the live lane, rolled back. Each environment has the same number of waiting changes."""
     rows = []
     with new_database(servers) as database, database.engine.connect() as connection:
         for environments in WAITING:
-            values = {"lane": "live", "first": 1, "last": environments, "each": 1}
+            each = max(1, claims.ROWS // environments)
+            values = {"lane": "live", "first": 1, "last": environments, "each": each}
             with connection.begin():
                 connection.execute(EMPTY)
                 connection.execute(sa.text(FILL_OUTBOX), values)
                 connection.execute(ANALYZE)
-            times = [_claim_milliseconds(connection) for _ in range(CLAIMS)]
+            times = [_claim_milliseconds(connection, environments // 2) for _ in range(CLAIMS)]
             rows.append([f"{environments:,}", f"{spread(times):.1f}"])
     return rows
 
 
-def _claim_milliseconds(connection: sa.Connection) -> float:
+def _claim_milliseconds(connection: sa.Connection, after: int) -> float:
     with connection.begin() as transaction:
         started = time.perf_counter()
-        claims.claim(connection, "live")
+        claims.claim(connection, "live", after=after)
         taken = time.perf_counter() - started
         transaction.rollback()
     return taken * 1000

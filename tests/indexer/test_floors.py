@@ -170,12 +170,10 @@ def held(pipeline: Pipeline) -> Iterator[Pipeline]:
         yield pipeline
 
 
+CLAIM = {"after": 0, "lane": "live", "resting": None, "share": 10, "rows": 20}
 STATEMENTS: dict[str, tuple[sa.TextClause, dict[str, Any]]] = {
-    "environments": (
-        claims.ENVIRONMENTS,
-        {"low": 0, "highest": claims.HIGHEST_ID, "wrapped_low": 0, "high": 0, "lane": "live", "environments": 64},
-    ),
-    "near environments": (claims.NEAR_ENVIRONMENTS, {"lane": "live"}),
+    "claim near the floor": (claims.CLAIM_NEAR, CLAIM),
+    "claim far from the floor": (claims.CLAIM_FAR, CLAIM),
     "claim": (claims.CLAIM, {"environments": [1, 2], "after": [0, 0], "lane": "live", "share": 10, "rows": 20}),
     "retries": (claims.RELEASE_RETRIES, {"lane": "live", "rows": 1000}),
     "longest waiting": (claims.LONGEST_WAITING, {"lane": "live"}),

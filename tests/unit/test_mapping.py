@@ -28,3 +28,7 @@ def test_index_with_shards_and_replicas_has_the_settings() -> None:
     settings = body["settings"]
     assert (settings["number_of_shards"], settings["routing_partition_size"]) == (5, 2)
     assert (settings["number_of_replicas"], settings["auto_expand_replicas"]) == (2, False)
+
+
+def test_refresh_does_not_wait_for_merges() -> None:
+    assert mapping.index_body(1, None)["settings"]["merge_on_flush.enabled"] is False

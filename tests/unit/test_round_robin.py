@@ -121,3 +121,15 @@ def test_consumers_without_a_document_are_left_and_cost_nothing(backlog: Mapping
     assert lane.turns.left == sum(lane.rows.values()) - 1
     lane.turns.begin(queues, others_wait=False)
     assert lane.turns.take(READ_ROWS, ROUND_BYTES)[0] == first[0]
+
+
+def test_everyone_is_served_after_a_whole_turn_of_each() -> None:
+    """A round beside others may end then. A second change of a small environment must not wait for a further round."""
+    turns = RoundRobin(cursor=0)
+    turns.begin({1: [f"large {number}" for number in range(9)], 2: ["small 1", "small 2"]}, others_wait=False)
+    served = []
+    while taken := turns.take(READ_ROWS, ROUND_BYTES):
+        for consumer in taken:
+            turns.charge(consumer, QUANTUM_BYTES // 2 if consumer.startswith("large") else 100)
+            served.append((consumer, turns.is_everyone_served))
+    assert next(consumer for consumer, is_everyone_served in served if is_everyone_served) == "small 2"
