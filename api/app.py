@@ -18,6 +18,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from api import health, metrics
 from api.audiences.routes import AudienceController
 from api.auth import Keys, caller_of, requester_of
+from api.bodies import may_be_large, turns_of
 from api.budget import Budget, Requests
 from api.changes import routes as changes
 from api.changes.watch import ChangeWatch
@@ -125,6 +126,8 @@ async def admit(request: AnyRequest) -> None:
 
     Runs before the handler. A guard of Litestar would do the same, but Litestar copies the whole handler for each.
     """
+    if may_be_large(request.scope):
+        await turns_of(request.scope).wait()  # hundreds may begin at once
     await authenticate_limited(request)
     if request.method == "OPTIONS":
         # The framework answers OPTIONS itself. The answer names only the methods of the path, so no scope is needed.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -113,6 +114,8 @@ class Keys:
         self._unknown: dict[bytes, float] = {}
         """The same for secrets without a key. Random secrets must not displace the known keys."""
         self._unknown_lookups = asyncio.Semaphore(UNKNOWN_LOOKUPS)
+        self._lookups: dict[bytes, asyncio.Task[Requester | None]] = {}
+        """By secret hash: the query in progress. Requests that arrive meanwhile wait for the same query."""
         self._last_uses: dict[str, datetime] = {}
 
     async def find(self, secret: str) -> Requester | None:
@@ -123,6 +126,20 @@ class Keys:
             return requester
         if now <= self._unknown.get(digest, 0.0):
             return None
+        if not (lookup := self._lookups.get(digest)):
+            lookup = self._lookups[digest] = asyncio.create_task(self._look_up(secret, digest, requester))
+            lookup.add_done_callback(partial(self._end_lookup, digest))
+        # The query continues for the other requests if one request is cancelled.
+        return await asyncio.shield(lookup)
+
+    def _end_lookup(self, digest: bytes, lookup: asyncio.Task[Requester | None]) -> None:
+        del self._lookups[digest]
+        if not lookup.cancelled():
+            lookup.exception()  # marks the exception as retrieved, because every request may be cancelled
+
+    async def _look_up(self, secret: str, digest: bytes, requester: Requester | None) -> Requester | None:
+        """Find a key in the database, and put the result into the cache. `requester` is the last result."""
+        now = time.monotonic()
         find = self._find_operator if secret.startswith(operators.PREFIX) else self._find_caller
         async with nullcontext() if requester else self._unknown_lookups:
             requester = await find({"secret_hash": digest})

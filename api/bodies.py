@@ -5,16 +5,19 @@ import time
 from http import HTTPStatus
 from typing import cast
 
-from litestar.types import HTTPReceiveMessage, HTTPScope, Receive
+from litestar.types import HTTPReceiveMessage, HTTPScope, Receive, Scope
 
 from api.auth import Requester
 from api.errors import SENTENCES, Problem
 from api.room import Room
 from api.route_options import OBJECT_BODY_BYTES, find_options
+from api.turns import Turns
 
 BODY_FAILURE = "body_failure"
 """The key in the scope's state for the status of a body that the server stopped reading: malformed, or too slow."""
 
+WAITING_BYTES = 32 * 1024
+"""A request with a larger body waits for a turn before it is authenticated, and before the body is parsed."""
 ROOM_SECONDS = 10.0
 """A large body must be received in this time after it has entered the room, if others wait for the room."""
 
@@ -48,16 +51,14 @@ class RequestBody:
             raise _too_large()
         message = cast("HTTPReceiveMessage", await self._receive())
         failure = self._scope["state"].get(BODY_FAILURE)
-        if failure == HTTPStatus.REQUEST_TIMEOUT:
-            raise too_slow()
-        if failure:
+        if failure or (message["type"] == "http.disconnect" and not self.is_answered):
+            await turns_of(self._scope).wait()  # many connections may end at once, and each error takes 0.5 ms
+            if failure == HTTPStatus.REQUEST_TIMEOUT:
+                raise too_slow()
             self.failed = True
             raise _incomplete()
         if message["type"] == "http.disconnect":
-            if self.is_answered:
-                return message
-            self.failed = True
-            raise _incomplete()
+            return message
         self._bytes += len(message["body"])
         if self._bytes > limit:
             raise _too_large()
@@ -94,6 +95,18 @@ class RequestBody:
     def _announced_bytes(self) -> int:
         value = next((value for name, value in self._scope["headers"] if name == b"content-length"), b"")
         return int(value) if value.isdigit() else 0
+
+
+def may_be_large(scope: Scope) -> bool:
+    """Return whether the body of a request has more than `WAITING_BYTES`, or an unknown size."""
+    headers = dict(scope["headers"])
+    announced = headers.get(b"content-length", b"")
+    return b"transfer-encoding" in headers or (announced.isdigit() and int(announced) > WAITING_BYTES)
+
+
+def turns_of(scope: Scope) -> Turns:
+    turns: Turns = scope["litestar_app"].state.turns
+    return turns
 
 
 def _too_large() -> Problem:

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from api.auth import requester_of
+from api.bodies import WAITING_BYTES
 from api.drafts import BatchDraft, ObjectDraft
 from api.errors import VALIDATION_FAILED, Fault, Problem
 from api.parsing import invalid_json
@@ -18,9 +19,6 @@ from api.route_options import options_of
 from api.scopes import authorize_fields
 from api.turns import Turns
 from api.validation import Checker, Input
-
-WAITING_BYTES = 32 * 1024
-"""A larger body waits for its first turn too."""
 
 
 async def payload(request: AnyRequest) -> Any:

@@ -1,17 +1,27 @@
 """The API's connections: a closed connection is replaced before a request uses it."""
 
 import asyncio
-from typing import LiteralString
+from collections.abc import Awaitable, Callable
+from typing import LiteralString, TypeAlias
 
 import pytest
 import sqlalchemy as sa
 from psycopg import sql
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.audiences.schemas import Members, MembersChanged
+from api.audiences.writes import add_members, remove_members, replace_members
+from api.auth import Caller, Keys
+from api.seals import Seals
 from api.transactions import BEGIN, LOCK_TIMEOUT
+from infra.accounts.key_secrets import new_secret
 from infra.database import engine
 from infra.database.engine import open_async_engine
 from infra.settings import Settings, load
 from tests.database.conftest import Environment
+from tests.seals import fixed_seal
+
+MembersChange: TypeAlias = Callable[[AsyncConnection, Caller, str, Members], Awaitable[MembersChanged]]
 
 BACKEND_PID = sa.text("SELECT pg_backend_pid()")
 
@@ -23,6 +33,17 @@ WRITABLE: LiteralString = "ALTER DATABASE {} RESET default_transaction_read_only
 def settings_of(environment: Environment) -> Settings:
     unused = {"REDIS_URL": "redis://unused", "OPENSEARCH_URL": "http://unused"}
     return load(unused | {"DATABASE_URL": environment.url, "DATABASE_POOL": "1"})
+
+
+def caller_of(environment: Environment) -> Caller:
+    return Caller(
+        key_id="key",
+        environment_id=environment.id,
+        mode="live",
+        organization_id="org",
+        scopes=frozenset(),
+        seal=fixed_seal(),
+    )
 
 
 def pids_around_a_close(environment: Environment) -> tuple[int, int]:
@@ -84,7 +105,7 @@ def test_idle_connection_that_died_silently_is_replaced(
 def test_read_that_takes_too_long_is_canceled_and_a_write_is_not(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "statement_timeout" in engine.REQUESTS
+    assert engine.REQUESTS["statement_timeout"] == "10s"
     monkeypatch.setitem(engine.REQUESTS, "statement_timeout", "500ms")
     values = {"request_id": None, "lock_timeout": LOCK_TIMEOUT, "seen_epoch": None}
 
@@ -101,3 +122,45 @@ def test_read_that_takes_too_long_is_canceled_and_a_write_is_not(
     asyncio.run(sleep(0.6, is_write=True))
     with pytest.raises(sa.exc.OperationalError, match="canceling statement due to statement timeout"):
         asyncio.run(sleep(30, is_write=False))
+
+
+@pytest.mark.parametrize("change", [add_members, remove_members, replace_members])
+def test_ids_of_members_are_sent_as_a_single_text(environment: Environment, change: MembersChange) -> None:
+    """The driver escapes each element of a list: 10,000 ids would keep the event loop for 7 ms in each statement."""
+    audience = environment.value(
+        "INSERT INTO audiences (environment_id, name, type) VALUES (%s, 'list', 'SYNCED_LIST') RETURNING id",
+        environment.id,
+    )
+    members = Members(consumer_ids=[environment.consumer(), environment.consumer()])
+    sent: list[dict[str, object]] = []
+
+    async def run() -> None:
+        opened = open_async_engine(settings_of(environment))
+        sa.event.listen(opened.sync_engine, "before_cursor_execute", lambda *call: sent.append(call[3]))
+        try:
+            async with opened.begin() as connection:
+                await change(connection, caller_of(environment), audience, members)
+        finally:
+            await opened.dispose()
+
+    asyncio.run(run())
+    types = {type(parameters["ids"]) for parameters in sent if "ids" in parameters}
+    assert types == {str}
+
+
+def test_concurrent_requests_with_a_key_share_a_query(environment: Environment) -> None:
+    """When a cached key expires, the requests of a burst must not use all connections to look it up again."""
+    sent: list[str] = []
+
+    async def find() -> set[object]:
+        opened = open_async_engine(settings_of(environment))
+        sa.event.listen(opened.sync_engine, "before_cursor_execute", lambda *call: sent.append(call[2]))
+        try:
+            keys = Keys(opened, Seals(opened))
+            return set(await asyncio.gather(*(keys.find(secret) for _ in range(20))))
+        finally:
+            await opened.dispose()
+
+    secret = new_secret("sk_live_")
+    assert asyncio.run(find()) == {None}
+    assert sum("api_keys" in statement for statement in sent) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api import turns
+from api import parsing, turns, validation
 from api.audiences.schemas import Members
 from api.auth import Caller
 from api.consumers.schemas import ConsumerCreate
@@ -101,6 +101,27 @@ def test_large_bodies_take_a_single_turn_at_a_time(monkeypatch: pytest.MonkeyPat
     assert not re.search("[abc]{2}", letters[0 if waits else 4 : letters.rindex("o")])
 
 
+def test_waiting_requests_go_on_one_at_a_time() -> None:
+    """A hundred requests at once delay a further request no longer than one of them does."""
+    order: list[str] = []
+
+    async def request(shared: Turns, name: str) -> None:
+        await shared.wait()
+        order.append(name)
+
+    async def other() -> None:
+        for _ in range(3 * turns.PASSES):
+            await asyncio.sleep(0)
+            order.append("-")
+
+    async def all_of_them() -> None:
+        shared = Turns()
+        await asyncio.gather(*(request(shared, name) for name in "abc"), other())
+
+    asyncio.run(all_of_them())
+    assert re.fullmatch(r"(-{20,}[abc]){3}-*", "".join(order))
+
+
 def test_item_larger_than_a_single_object_is_a_fault() -> None:
     checker = Checker(CALLER)
     body = encode([{"fullName": "A"}, {"metadata": {"a": "x" * 256 * 1024}}, {"fullName": "B"}])
@@ -126,6 +147,21 @@ def test_list_of_ids_is_checked(ids: Any, message: str | None) -> None:
         [("consumerIds", message)] if message else []
     )
     assert (members and members.consumer_ids) == (None if message else ids)
+
+
+def test_items_of_a_short_list_are_not_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commas bound the number of the items. Splitting 10,000 ids would take as long as reading them."""
+    counted: list[bytes] = []
+
+    def elements(array: bytes, limit: int) -> list[msgspec.Raw] | None:
+        counted.append(array)
+        return parsing.elements(array, limit)
+
+    monkeypatch.setattr(validation, "elements", elements)
+    for number, is_counted in ((MAX_IDS, False), (MAX_IDS + 1, True)):
+        del counted[:]
+        asyncio.run(Turns().run(check_members(Checker(CALLER), encode({"consumerIds": ["a"] * number}))))
+        assert bool(counted) == is_counted
 
 
 @pytest.mark.parametrize("ids", [b'["\\u0000"]', b'["\\ud800"]', b'["\xff"]', b'["a"', b'["a",]'])
