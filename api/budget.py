@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
 
@@ -28,10 +28,14 @@ PAUSE = 2
 """Pause after an expensive search, as a multiple of the time it took."""
 WRITE_PAUSE, LONGEST_WRITE_PAUSE_SECONDS = 5, 0.1
 """Pause after a write for which others of the same row wait, as a multiple of the time it took."""
+BATCH_PAUSE, LONGEST_BATCH_PAUSE_SECONDS = 1, 1.0
+"""The same after a batch, if further batches of the environment wait."""
 ACTIVE_SECONDS = 1.0
 """How long an environment counts as active after a search or a write."""
 WRITE_WAIT_SECONDS = 5.0
 """How long a request waits for a database connection, or for a concurrent write of the same row."""
+BATCH_WAIT_SECONDS = 30.0
+"""How long a batch waits for the batches before it."""
 
 
 class _Line(msgspec.Struct, eq=False):
@@ -179,6 +183,7 @@ class Budget:
         self._connections = Gate(connections, WRITE_WAIT_SECONDS, "database queries of an environment")
         self._activity = _Activity()
         self._rows = Gate(1, WRITE_WAIT_SECONDS, "writes of the same object")
+        self._batches = Gate(1, BATCH_WAIT_SECONDS, "batches of an environment")
 
     @asynccontextmanager
     async def search(self, requester: Requester, *, expensive: bool) -> AsyncIterator[None]:
@@ -217,28 +222,42 @@ class Budget:
         async with self._connections.admit(requester.counted_as), self.engine.connect() as connection:
             yield connection
 
-    @asynccontextmanager
-    async def row(self, requester: Requester, row_id: str | None) -> AsyncIterator[None]:
+    def row(self, requester: Requester, row_id: str) -> AbstractAsyncContextManager[None]:
         """Hold the only place for writes of a row, so that a write waiting for the row holds no connection.
-
-        If different environments are active and more writes wait for the place, it stays taken for a while after the
-        write: otherwise a merchant could keep the database and a process busy without a pause.
 
         Args:
             requester: of the request.
-            row_id: the id in the request's path; None for a write of several rows, which waits in the database.
+            row_id: the id in the request's path.
         """
-        if row_id is None:
-            yield
-            return
         key = f"{requester.counted_as} {row_id}"
-        await self._rows.enter(key)
+        return self._with_pause(self._rows, requester, key, WRITE_PAUSE, LONGEST_WRITE_PAUSE_SECONDS)
+
+    def batch(self, requester: Requester) -> AbstractAsyncContextManager[None]:
+        """Hold the only place for batches of an environment, while different environments are active.
+
+        A single active environment may write batches in parallel.
+        """
+        key = requester.counted_as
+        if not self._activity.others_since(key, time.monotonic() - ACTIVE_SECONDS):
+            return nullcontext()
+        return self._with_pause(self._batches, requester, key, BATCH_PAUSE, LONGEST_BATCH_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def _with_pause(
+        self, gate: Gate, requester: Requester, key: str, factor: float, longest_seconds: float
+    ) -> AsyncIterator[None]:
+        """Hold a place for a write.
+
+        If different environments are active and more writes wait for the place, it stays taken for a while after the
+        write: otherwise a merchant could keep the database and a process busy without a pause.
+        """
+        await gate.enter(key)
         began = time.monotonic()
         try:
             yield
         finally:
-            if self._rows.is_awaited(key) and self._activity.others_since(requester.counted_as, began - ACTIVE_SECONDS):
-                pause = min(WRITE_PAUSE * (time.monotonic() - began), LONGEST_WRITE_PAUSE_SECONDS)
-                asyncio.get_running_loop().call_later(pause, self._rows.leave, key)
+            if gate.is_awaited(key) and self._activity.others_since(requester.counted_as, began - ACTIVE_SECONDS):
+                pause = min(factor * (time.monotonic() - began), longest_seconds)
+                asyncio.get_running_loop().call_later(pause, gate.leave, key)
             else:
-                self._rows.leave(key)
+                gate.leave(key)

@@ -10,12 +10,13 @@ A write that creates rows inserts first, and explains a conflict later (a change
    the schema faults and the taken values together.
 4. The query may find nothing, because the conflicting row has been deleted meanwhile. Then the write is tried again.
 
-Two concurrent changes of stored rows to the same value still end in a unique violation, which is treated alike.
+Concurrent writes of the same value wait for each other (`api/reserved_values.py`), so a change of stored rows finds the
+value taken. A unique violation is still possible beside a write of many rows, or beside SQL, and is treated alike.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
@@ -32,6 +33,7 @@ from api.budget import Budget
 from api.errors import RETRY_AFTER_SECONDS, Problem, unavailable
 from api.freshness import Freshness, TransactionId
 from api.request import AnyRequest, request_id_of
+from api.route_options import options_of
 from api.wake_ups import WakeUp
 from infra.logs import error_kind
 
@@ -112,10 +114,15 @@ class Transactions:
                 with nothing stored.
         """
         claim = await idempotency.claim_of(request, requester)
-        row_id = next(iter(request.scope.get("path_params", {}).values()), None)
-        async with self._budget.row(requester, row_id):
+        async with self._place(request, requester):
             answer = await self._written(request_id_of(request), requester, claim, work, explain)
         return await self._committed(request, requester, answer)
+
+    def _place(self, request: AnyRequest, requester: Requester) -> AbstractAsyncContextManager[None]:
+        """Return the place that the write needs. A write of several rows waits for these in the database."""
+        if row_id := next(iter(request.scope.get("path_params", {}).values()), None):
+            return self._budget.row(requester, row_id)
+        return self._budget.batch(requester) if options_of(request.route_handler).batch_key else nullcontext()
 
     async def _written(
         self,

@@ -13,14 +13,15 @@ from api.auth import Caller
 from api.consumers.schemas import ConsumerCreate, ConsumerUpdate, ConsumerUpdateItem
 from api.drafts import BatchDraft, Draft, ObjectDraft
 from api.errors import Fault, ItemFault, Problem, not_found
+from api.reserved_values import RESERVED, reserved
 from api.transactions import ValueTaken
 from api.turns import Steps, Turns
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
+from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
 from infra.ids import is_id, new_ids
 from infra.index.documents import COLUMNS, ConsumerRow
 from infra.merge_patch import merge
-from infra.wire import raw
 
 EMAIL_EXISTS, EXTERNAL_ID_EXISTS = "Email already exists", "External ID already exists"
 SETTABLE = (*(field.column for field in CONSUMER_FIELDS), "metadata")
@@ -66,18 +67,24 @@ NOW = "date_trunc('milliseconds', now())"
 # deadlock, and PostgreSQL would abort a batch.
 INSERT = sa.text(f"""
     INSERT INTO consumers AS c (environment_id, id, {", ".join(SETTABLE)}, created_at, updated_at)
-    SELECT :environment_id, w.id, {", ".join(f"w.{column}" for column in SETTABLE)}, {NOW}, {NOW} FROM {WRITTEN}
+    SELECT :environment_id, w.id, {", ".join(f"w.{column}" for column in SETTABLE)}, {NOW}, {NOW}
+    FROM {WRITTEN} WHERE {RESERVED}
     ORDER BY lower(w.email COLLATE pg_c_utf8), w.external_id COLLATE "C" ON CONFLICT DO NOTHING RETURNING {COLUMNS}""")
+_HAS_METADATA = "c.id = ANY(CAST(:with_metadata AS text[]))"
+_CHANGED = select_list(ConsumerRow._fields, "c", metadata=f"CASE WHEN {_HAS_METADATA} THEN c.metadata::text END")
 # `+ 0` keeps the planner from an index on the environment alone: rows must be found by their ids, even if the
 # environment is empty according to the statistics. The list of ids tells the planner how many rows there are.
+# Metadata that does not change is neither sent nor stored again nor returned, because it may have 16 KiB.
 UPDATE = sa.text(f"""
-    UPDATE consumers c SET {", ".join(f"{column} = w.{column}" for column in SETTABLE)}
+    UPDATE consumers c SET {", ".join(f"{column} = w.{column}" for column in SETTABLE if column != "metadata")},
+        metadata = CASE WHEN {_HAS_METADATA} THEN w.metadata ELSE c.metadata END
     FROM {WRITTEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id AND c.id = ANY(:ids)
-    RETURNING {COLUMNS}""")
+    RETURNING {_CHANGED}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
 # Every write locks consumers in the order of their ids: otherwise two writes could deadlock.
 LOCK = sa.text(f"""
     SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = ANY(:ids)
+        AND {RESERVED}
     ORDER BY c.id FOR NO KEY UPDATE""")
 LOCK_TO_DELETE = sa.text(f"{GET.text} FOR UPDATE")
 DELETE = sa.text("DELETE FROM consumers WHERE environment_id = :environment_id AND id = :id")
@@ -96,7 +103,7 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[Consu
     values = [{name: getattr(item, name) for name in SETTABLE} for item in draft.items]
     for row, consumer_id in zip(values, new_ids("cons_", len(values)), strict=True):
         row["id"] = consumer_id
-    return await _store(connection, INSERT, caller, values)
+    return await _store(connection, INSERT, caller, values, reserved=_reserved(draft))
 
 
 async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[ConsumerCreate]) -> None:
@@ -133,7 +140,7 @@ async def update(
             values.
     """
     _require_id(consumer_id)
-    row = _row_or_404((await _lock(connection, caller, [consumer_id])).get(consumer_id))
+    row = _row_or_404((await _lock(connection, caller, [consumer_id], draft)).get(consumer_id))
     if not draft.faults:  # preconditions apply only to otherwise successful requests (RFC 9110, 13.2.1)
         require_match(caller, row, if_match)
     [changed] = await _update(connection, caller, draft, [row], [], turns)
@@ -150,7 +157,7 @@ async def update_batch(
     """
     # A faulty id is UNSET.
     ids = [change.id if change and isinstance(change.id, str) else None for change in draft.items]
-    rows = await _lock(connection, caller, [consumer_id for consumer_id in ids if consumer_id is not None])
+    rows = await _lock(connection, caller, [consumer_id for consumer_id in ids if consumer_id is not None], draft)
     duplicates, unknown = list[ItemFault](), list[ItemFault]()
     seen = set[str]()
     for index, consumer_id in enumerate(ids):
@@ -194,8 +201,12 @@ def require_match(caller: Caller, row: ConsumerRow, if_match: set[str] | None) -
         raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=message)
 
 
-async def _lock(connection: AsyncConnection, caller: Caller, ids: Sequence[str]) -> dict[str, ConsumerRow]:
-    rows = await connection.execute(LOCK, {"environment_id": caller.environment_id, "ids": list(ids)})
+async def _lock(
+    connection: AsyncConnection, caller: Caller, ids: Sequence[str], draft: Draft[Any]
+) -> dict[str, ConsumerRow]:
+    """Lock consumers, and the unique values of the draft."""
+    values = {"environment_id": caller.environment_id, "ids": list(ids), "reserved": _reserved(draft)}
+    rows = await connection.execute(LOCK, values)
     return {row[0]: ConsumerRow._make(row) for row in rows}
 
 
@@ -211,7 +222,12 @@ async def _update(
     changes = await turns.run(_changes(draft, rows))
     taken = await _find_taken(connection, caller, changes.unique_values)
     draft.refuse([*faults, *changes.faults, *taken])
-    return await _store(connection, UPDATE, caller, changes.rows)
+    with_metadata = {row["id"] for row in changes.rows if "metadata" in row}
+    stored = await _store(connection, UPDATE, caller, changes.rows, with_metadata=list(with_metadata))
+    return [
+        row if row.id in with_metadata or before is None else row._replace(metadata=before.metadata)
+        for row, before in zip(stored, rows, strict=True)
+    ]
 
 
 def _changes(draft: Draft[Any], rows: Sequence[ConsumerRow | None]) -> Steps[Changes]:
@@ -238,7 +254,7 @@ def _changes(draft: Draft[Any], rows: Sequence[ConsumerRow | None]) -> Steps[Cha
 
 
 def _stored_values(row: ConsumerRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in SETTABLE} | {"id": row.id, "metadata": raw(row.metadata)}
+    return {name: getattr(row, name) for name in SETTABLE if name != "metadata"} | {"id": row.id}
 
 
 def _changed_values(change: ConsumerUpdate) -> dict[str, Any]:
@@ -270,9 +286,20 @@ async def _find_taken(connection: AsyncConnection, caller: Caller, values: Seque
 
 
 async def _store(
-    connection: AsyncConnection, statement: sa.TextClause, caller: Caller, values: Sequence[dict[str, Any]]
+    connection: AsyncConnection,
+    statement: sa.TextClause,
+    caller: Caller,
+    values: Sequence[dict[str, Any]],
+    **others: object,
 ) -> list[ConsumerRow]:
     """Insert or update rows; return the rows in the order of `values`.
+
+    Args:
+        connection: of the transaction.
+        statement: `INSERT` or `UPDATE`.
+        caller: of the request.
+        values: the rows to store, each with an id.
+        others: further parameters of the statement.
 
     Raises:
         ValueTaken: an insert skipped a row. The caller must roll back.
@@ -281,10 +308,14 @@ async def _store(
         return []
     ids = [value["id"] for value in values]
     parameters = {"environment_id": caller.environment_id, "rows": msgspec.json.encode(values).decode(), "ids": ids}
-    rows = {row[0]: ConsumerRow._make(row) for row in await connection.execute(statement, parameters)}
+    rows = {row[0]: ConsumerRow._make(row) for row in await connection.execute(statement, parameters | others)}
     if len(rows) < len(ids):
         raise ValueTaken
     return [rows[consumer_id] for consumer_id in ids]
+
+
+def _reserved(draft: Draft[Any]) -> list[str]:
+    return reserved(value for item in draft.items if item for value in (item.email, item.external_id))
 
 
 def _require_id(consumer_id: str) -> None:

@@ -15,6 +15,7 @@ from api.errors import Fault, ItemFault, not_found
 from api.orders.rows import COLUMNS, encode, order_of
 from api.orders.schemas import Order, OrderCreate, OrderUpdate
 from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
+from api.reserved_values import RESERVED, reserved
 from api.transactions import ValueTaken
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
@@ -39,7 +40,8 @@ FIND_CONSUMERS = sa.text(f"""
 # Consumers are locked before any of their orders, and in the order of their ids: otherwise a write of orders and a
 # delete of a consumer could deadlock.
 LOCK_CONSUMERS = sa.text(f"""
-    SELECT id, total_order_value FROM consumers WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids)
+    SELECT id, total_order_value FROM consumers
+    WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids) AND {RESERVED}
     ORDER BY id FOR NO KEY UPDATE""")
 FIND_TAKEN = sa.text(f"""
     SELECT external_id FROM orders
@@ -121,7 +123,7 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, dra
     Raises:
         Problem: 404; 400 for the faults of `create`, or if the change names another consumer.
     """
-    row, total = await _lock_order(connection, caller, order_id)
+    row, total = await _lock_order(connection, caller, order_id, draft.value.external_id)
     changed, faults = _changed(row, draft, caller)
     item_faults = [ItemFault(0, fault) for fault in faults]
     item_faults += await _find_taken(connection, caller, {0: changed}, own_id=order_id)
@@ -172,7 +174,8 @@ async def _lock_consumers(
         },
     )
     ids = {row.item: row.id for row in result if row.id is not None}
-    rows = await connection.execute(LOCK_CONSUMERS, environment | {"ids": list(set(ids.values()))})
+    values = {"ids": list(set(ids.values())), "reserved": reserved(order.external_id for order in orders.values())}
+    rows = await connection.execute(LOCK_CONSUMERS, environment | values)
     totals = {row.id: row.total_order_value for row in rows}
     # A consumer deleted between the two statements is unknown.
     return LockedConsumers({item: consumer_id for item, consumer_id in ids.items() if consumer_id in totals}, totals)
@@ -221,11 +224,13 @@ async def _find_taken(
     return faults
 
 
-async def _lock_order(connection: AsyncConnection, caller: Caller, order_id: str) -> tuple[sa.Row[Any], Decimal]:
-    """Lock an order's consumer, then the order; return the order and the consumer's total."""
+async def _lock_order(
+    connection: AsyncConnection, caller: Caller, order_id: str, external_id: str | msgspec.UnsetType | None = None
+) -> tuple[sa.Row[Any], Decimal]:
+    """Lock the order's new external id, the consumer, then the order; return the order and the consumer's total."""
     row = _row_or_404(await _find(connection, GET, caller, order_id))
-    ids = {"environment_id": caller.environment_id, "ids": [row.consumer_id]}
-    consumer = (await connection.execute(LOCK_CONSUMERS, ids)).one_or_none()
+    values = {"environment_id": caller.environment_id, "ids": [row.consumer_id], "reserved": reserved([external_id])}
+    consumer = (await connection.execute(LOCK_CONSUMERS, values)).one_or_none()
     row = _row_or_404(consumer and await _find(connection, LOCK_ORDER, caller, order_id))
     assert consumer is not None
     return row, consumer.total_order_value

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def concurrently(account: Account, path: str, body: Any) -> Faults:
     return {(response.status_code, response.json()["error"] if response.is_error else "") for response in responses}
 
 
+def assert_first_change_wins(account: Account, path: str, new: dict[str, Any], value: dict[str, str]) -> None:
+    """Give stored objects and new ones the same unique value, all at once. A single write succeeds."""
+    ids = [create(account.live, path, **new)["id"] for _ in range(4)]
+    writes = [partial(account.live.put, f"{path}/{each}", json=value) for each in ids]
+    writes += [partial(account.live.post, path, json=new | value)] * 4
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda write: write().status_code, writes))
+    assert sorted(statuses)[1:] == [400] * 7
+    assert min(statuses) in {200, 201}
+
+
 def import_people(account: Account, path: Path) -> Counts:
     """Import new people, and a row with the address of a stored consumer."""
     people = (f"P-{number},person.{number}@example.com" for number in range(PEOPLE))
@@ -69,6 +81,9 @@ def test_taken_values_are_no_failed_statements(
     assert concurrently(account, "/consumers", new) == {(201, ""), (400, "Email already exists")}
     batch = [{"externalId": f"D-{number}"} for number in range(50)]
     assert concurrently(account, "/consumers/batch", batch) == {(201, ""), (400, "External ID already exists")}
+    for round_ in range(4):
+        assert_first_change_wins(account, "/consumers", {}, {"email": f"e{round_}@example.com"})
+        assert_first_change_wins(account, "/orders", {"consumerId": buyer, "amount": 1}, {"externalId": f"P-{round_}"})
     with ThreadPoolExecutor(2) as pool:
         counts = list(pool.map(lambda name: import_people(account, tmp_path / f"{name}.csv"), ["one", "two"]))
     assert sum(count.inserted for count in counts) == PEOPLE

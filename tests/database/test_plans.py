@@ -55,16 +55,16 @@ ITEMS = list(range(BATCH))
     [
         (consumers.FIND_TAKEN, {"items": ITEMS, "ids": "ids", "emails": FREE, "external_ids": FREE}),
         (consumers.FIND_TAKEN, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": "external_ids"}),
-        (consumers.LOCK, {"ids": "ids"}),
+        (consumers.LOCK, {"ids": "ids", "reserved": []}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": "ids", "emails": NONE, "external_ids": NONE}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": NONE}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": NONE, "external_ids": "external_ids"}),
-        (orders.LOCK_CONSUMERS, {"ids": "ids"}),
+        (orders.LOCK_CONSUMERS, {"ids": "ids", "reserved": []}),
         (orders.FIND_TAKEN, {"external_ids": "external_ids", "own_id": None}),
         (audiences.LOCK_CONSUMERS, {"ids": "ids"}),
         (
             consumers.UPDATE,
-            {"rows": "rows", "ids": "ids"},
+            {"rows": "rows", "ids": "ids", "with_metadata": []},
         ),
     ],
 )

@@ -195,6 +195,35 @@ def test_waiting_writes_of_a_row_pause_while_others_are_active(
     run(work)
 
 
+@pytest.mark.parametrize("others_are_active", [False, True])
+def test_batches_take_turns_while_others_are_active(
+    monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
+) -> None:
+    monkeypatch.setattr(budget, "BATCH_PAUSE", 0)
+
+    async def work() -> None:
+        gates = Budget(cast("AsyncEngine", None), searches=1, connections=1)
+        first, second = requester(1), requester(2)
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+            async with gates.batch(first):
+                written += 1
+
+        async with gates.search(second if others_are_active else first, expensive=False):
+            pass
+        async with gates.batch(first):
+            writes = [asyncio.create_task(write()) for _ in range(2)]
+            await settle()
+            assert written == (0 if others_are_active else 2)
+            async with gates.batch(second):
+                pass
+        await asyncio.gather(*writes)
+
+    run(work)
+
+
 def test_failed_request_gives_up_its_place() -> None:
     async def work() -> None:
         gate = Gate(1, SOON, "searches")
