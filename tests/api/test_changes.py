@@ -128,14 +128,16 @@ def stored_ids(account: Account) -> set[str]:
 
 
 Step = tuple[str, int]
-STEPS = st.tuples(st.sampled_from(["insert", "update", "delete", "commit", "rollback", "read"]), st.integers(0, 2))
+STEPS = st.tuples(
+    st.sampled_from(["insert", "update", "delete", "commit", "commit", "rollback", "read", "read"]), st.integers(0, 2)
+)
 
 
 def test_copy_equals_the_database_after_any_interleaving(account: Account, writers: Writers) -> None:
     reader = Mirror(account.live, "consumers")
 
     @settings(max_examples=40, deadline=None)
-    @given(st.lists(STEPS, max_size=25), st.integers(1, 3))
+    @given(st.lists(STEPS, min_size=12, max_size=40), st.integers(1, 3))
     def check(steps: list[Step], size: int) -> None:
         for step, writer in steps:
             if step == "insert":
