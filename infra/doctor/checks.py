@@ -7,13 +7,15 @@ modules. A check only reads, and needs no data of consumers.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import cached_property
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import msgspec
+import redis.exceptions
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import ConnectionError as NoAnswer
 from opensearchpy.exceptions import OpenSearchException
 from redis import Redis
 from redis.exceptions import RedisError
@@ -28,6 +30,11 @@ from infra.settings import Settings, SettingsError
 SECONDS = 5
 EXPECTED = (OpenSearchException, RedisError, sa.exc.SQLAlchemyError, OSError, SettingsError, InstallationMissing)
 """Errors of a check with a finding of their own. All further errors are bugs."""
+NO_ANSWER: dict[str, tuple[type[Exception], ...]] = {
+    "engine": (sa.exc.InterfaceError, sa.exc.TimeoutError),
+    "search": (NoAnswer,),
+    "redis": (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError),
+}
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel"):
@@ -46,18 +53,40 @@ class Servers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._opened: dict[str, Any] = {}
+        self._silent: dict[str, Exception] = {}
 
-    @cached_property
+    @property
     def engine(self) -> sa.Engine:
-        return open_engine(self.settings)
+        return cast("sa.Engine", self._server("engine", open_engine))
 
-    @cached_property
+    @property
     def search(self) -> OpenSearch:
-        return open_client(self.settings)
+        return cast("OpenSearch", self._server("search", open_client))
 
-    @cached_property
+    @property
     def redis(self) -> Redis:
-        return open_redis(self.settings, seconds=SECONDS, retry=None)
+        return cast("Redis", self._server("redis", partial(open_redis, seconds=SECONDS, retry=None)))
+
+    def _server(self, name: str, connect: Callable[[Settings], Any]) -> Any:
+        """Return the connections to a server.
+
+        Raises:
+            Exception: the error of an earlier check, because each further check would wait for the same server.
+        """
+        if error := self._silent.get(name):
+            raise error
+        if name not in self._opened:
+            self._opened[name] = connect(self.settings)
+        return self._opened[name]
+
+    def note(self, error: Exception) -> None:
+        """Note the error of a check. A server without an answer is not asked again."""
+        if isinstance(error, sa.exc.OperationalError) and getattr(error.orig, "sqlstate", None) is None:
+            self._silent["engine"] = error
+        for name, kinds in NO_ANSWER.items():
+            if isinstance(error, kinds):
+                self._silent[name] = error
 
     def nodes(self) -> Iterator[tuple[str, dict[str, Any] | str]]:
         """Yield host and port of each address of OpenSearch, with the node's answer or the kind of the error."""
@@ -74,12 +103,8 @@ class Servers:
 
     def close(self) -> None:
         """Close the opened connections."""
-        opened = vars(self)
-        if "engine" in opened:
-            self.engine.dispose()
-        for name in ("search", "redis"):
-            if name in opened:
-                opened[name].close()
+        for name, server in self._opened.items():
+            (server.dispose if name == "engine" else server.close)()
 
 
 Check: TypeAlias = Callable[[Servers], Iterable[Finding]]
@@ -118,6 +143,7 @@ def _findings(check: Check, servers: Servers) -> list[Finding]:
     try:
         return list(check(servers))
     except EXPECTED as error:
+        servers.note(error)
         return [_explained(error)]
 
 

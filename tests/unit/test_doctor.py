@@ -9,7 +9,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 import trustme
-from opensearchpy.exceptions import OpenSearchException
+from opensearchpy.exceptions import ConnectionTimeout, OpenSearchException
 
 from infra import settings
 from infra.doctor import checks, clocks, cluster, encryption, postgresql, redis_policy, roles, versions
@@ -59,6 +59,27 @@ def test_check_without_an_answer_says_what_to_do(error: Exception, text: str, ad
     assert not result.ok
     assert text in finding.problem
     assert advice in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("search", ConnectionTimeout("TIMEOUT", "no", None)),
+        ("redis", redis.TimeoutError("no")),
+        ("engine", sa.exc.OperationalError("", {}, psycopg.OperationalError("no"))),
+    ],
+)
+def test_server_without_an_answer_is_not_asked_again(name: str, error: Exception) -> None:
+    """Otherwise each of many checks would wait for a server that hangs."""
+    servers = checks.Servers(settings.load(ADDRESSES))
+    assert getattr(servers, name)
+    servers.note(psycopg.DataError("an answer"))
+    assert getattr(servers, name)
+    servers.note(error)
+    with pytest.raises(type(error)):
+        getattr(servers, name)
+    assert [each for each in ("engine", "redis", "search") if each != name and getattr(servers, each)]
+    servers.close()
 
 
 @pytest.mark.parametrize(("major", "expected"), [(17, [FAULT]), (18, []), (19, [WARNING])])
