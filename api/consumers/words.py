@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from infra.index import names
 from infra.index.folding import plain
-from infra.index.names import Piece, Span
+from infra.index.names import Parts, Piece, Span
 from infra.index.symbols import JOINER, symbols
 
 MAX_TEXT = 300
@@ -82,10 +82,10 @@ def read(text: str) -> Query:
     titles, kept = _without_titles(words(text))
     runs = [(phone, list(run)) for phone, run in groupby(kept, lambda word: bool(PHONE_WORD.fullmatch(word)))]
     units = [unit for phone, run in runs for unit in ([run] if phone else [[word] for word in run])]
-    parts = names.pieces(" ".join(kept))
+    parts = names.parts(" ".join(kept))
     return Query(
         text,
-        " ".join(kept) if parts else "",
+        " ".join(kept) if parts.pieces else "",
         titles,
         list({tuple(unit): unit for unit in units}.values()),
         _forms(kept, parts) if len(kept) <= MAX_FORM_WORDS else {},
@@ -177,23 +177,22 @@ def _without_honorific(word: str) -> str:
     return THAI_TITLE.sub("", word, count=1) if THAI_TITLE.match(word) else word
 
 
-def _forms(kept: Sequence[str], parts: Sequence[Piece]) -> dict[str, Forms]:
+def _forms(kept: Sequence[str], parts: Parts) -> dict[str, Forms]:
     """Return the forms of each word: first by itself, then joined with the words beside."""
     keys: dict[str, dict[str, None]] = {word: {} for word in kept}
-    singles = [Span(begin, begin + 1, piece.key, piece.spellings[-1]) for begin, piece in enumerate(parts)]
+    singles = [Span(begin, begin + 1, piece.key, piece.spelling) for begin, piece in enumerate(parts.pieces)]
     for span in [*singles, *names.spans(parts)]:
-        pieces = parts[span.begin : span.end]
-        joined = kept[pieces[0].word : pieces[-1].word + 1]
-        if _is_of_whole_words(parts, span) and _is_name(joined):
+        joined = kept[parts.words[span.begin] : parts.words[span.end - 1] + 1]
+        if _is_of_whole_words(parts.words, span) and _is_name(joined):
             for word in joined:
-                keys[word] |= dict.fromkeys(_keys(span, pieces))
+                keys[word] |= dict.fromkeys(_keys(span, parts.pieces[span.begin : span.end]))
     forms = {word: _forms_of(word, list(of_word)) for word, of_word in keys.items()}
     return {word: of_word for word, of_word in forms.items() if any(of_word)}
 
 
 def _forms_of(word: str, keys: Sequence[str]) -> Forms:
     if not keys:
-        return Forms((), (), () if names.pieces(word) else symbols(word))
+        return Forms((), (), () if names.parts(word).pieces else symbols(word))
     katakana = [key.translate(names.TO_KATAKANA) for key in keys if not key.isascii()]
     return Forms(keys, [key for key in dict.fromkeys([*keys, *katakana]) if key != plain(word)], ())
 
@@ -201,17 +200,14 @@ def _forms_of(word: str, keys: Sequence[str]) -> Forms:
 def _keys(span: Span, pieces: Sequence[Piece]) -> list[str]:
     """Return the keys of neighbouring pieces. A single letter is joined with single letters only: not `ann a`."""
     if len(pieces) == 1:
-        [piece] = pieces
-        return [*piece.spellings, *filter(None, [names.without_article(piece.key)])]
-    is_letter = [len(piece.key) == 1 and not names.SYLLABIC.match(piece.key) for piece in pieces]
+        return [span.text, *pieces[0].forms]
+    is_letter = [len(piece.key) == 1 and not piece.is_syllabic for piece in pieces]
     return [span.text, span.spelling] if not is_letter[-1] or all(is_letter) else []
 
 
-def _is_of_whole_words(parts: Sequence[Piece], span: Span) -> bool:
+def _is_of_whole_words(words: Sequence[int], span: Span) -> bool:
     begin, end, *_ = span
-    return (begin == 0 or parts[begin - 1].word != parts[begin].word) and (
-        end == len(parts) or parts[end].word != parts[end - 1].word
-    )
+    return (begin == 0 or words[begin - 1] != words[begin]) and (end == len(words) or words[end] != words[end - 1])
 
 
 def _is_name(some: Sequence[str]) -> bool:

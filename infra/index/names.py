@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice, product
+from itertools import product
 from typing import NamedTuple
 
 from infra.index.analysis import APOSTROPHES, HEBREW
@@ -50,7 +50,6 @@ HAN_FAMILY, KANA_FAMILY = range(1, 5), range(2, 7)
 """Lengths of a family name in characters."""
 NOT_FIRST = frozenset("ぁぃぅぇぉっゃゅょゎー")
 """Kana that no word begins with."""
-FIRST_SYLLABIC = "々"
 AS_SENT = "="
 """Marks a name with unusual capitals, as sent. The mark alone is a term of the document too."""
 ADDRESS = "@"
@@ -71,16 +70,23 @@ class Forms(NamedTuple):
 class Piece(NamedTuple):
     """A part of a name between spaces, hyphens, dots and apostrophes."""
 
-    spellings: Sequence[str]
-    """Keys: first without accents, last with umlauts written out."""
-    word: int
-    """Number of the word between spaces."""
+    key: str
+    spelling: str
+    """The key with umlauts written out."""
+    forms: Sequence[str]
+    """Other keys: further spellings, an Arabic word without the article, and the key itself after an article."""
     is_elided: bool
     """Whether an article with an apostrophe is before, as in O'Quill."""
+    is_syllabic: bool
+    """Whether the piece is in a script without spaces."""
 
-    @property
-    def key(self) -> str:
-        return self.spellings[0]
+
+class Parts(NamedTuple):
+    """The pieces of a name, or of the words of a query."""
+
+    pieces: list[Piece]
+    words: list[int]
+    """The number of the word between spaces, for each piece."""
 
 
 class Span(NamedTuple):
@@ -137,33 +143,33 @@ def key(text: str) -> str:
     return folded if folded.isascii() else folded.translate(TO_HIRAGANA)
 
 
-def pieces(text: str) -> list[Piece]:
-    """Split a name, or words of a query, into pieces."""
-    return list(islice(_pieces(text), MAX_PIECES))
+def parts(text: str) -> Parts:
+    """Split a name, or the words of a query, into pieces."""
+    pieces: list[Piece] = []
+    words: list[int] = []
+    for number, word in enumerate((text if text.isascii() else unicodedata.normalize("NFKC", text)).split()):
+        of_word = _pieces_of_word(word)
+        pieces += of_word
+        words += [number] * len(of_word)
+    return Parts(pieces[:MAX_PIECES], words[:MAX_PIECES])
 
 
-def spans(parts: Sequence[Piece]) -> Iterator[Span]:
+def spans(parts: Parts) -> Iterator[Span]:
     """Yield neighbouring pieces that may be joined: two pieces, all pieces of a word, or a longer piece with particles
     or initials.
     """
-    for begin, first in enumerate(parts):
-        text = spelling = ""
-        long_pieces = 0
-        for end, piece in enumerate(parts[begin : begin + MAX_JOINED], start=begin):
-            key = piece.spellings[0]
+    pieces, words = parts
+    for begin, first in enumerate(pieces):
+        text, spelling, *_ = first
+        long_pieces = int(len(text) > SHORT)
+        for end in range(begin + 1, min(begin + MAX_JOINED, len(pieces))):
+            key, spelled, *_ = pieces[end]
             text += key
-            spelling += piece.spellings[-1]
+            spelling += spelled
             long_pieces += len(key) > SHORT
-            if end > begin + 1 and long_pieces > 1 and piece.word != first.word:
+            if end > begin + 1 and long_pieces > 1 and words[begin] != words[end]:
                 break
-            if end > begin:
-                yield Span(begin, end + 1, text, spelling)
-
-
-def without_article(word: str) -> str | None:
-    """Return an Arabic word without the article; None for any other word."""
-    has_article = word.startswith(ARABIC_ARTICLE) and len(word) >= len(ARABIC_ARTICLE) + MIN_AFTER_ARTICLE
-    return word.removeprefix(ARABIC_ARTICLE) if has_article else None
+            yield Span(begin, end + 1, text, spelling)
 
 
 def as_sent(name: str) -> str | None:
@@ -172,60 +178,55 @@ def as_sent(name: str) -> str | None:
 
 
 def _of_name(name: str) -> Forms:
-    # Most names are two words, or one word in Han or Hangul.
-    first, _, second = name.partition(" ")
-    if (one := _single_piece(first)) and (other := _single_piece(second)):
-        if one.is_usual and other.is_usual:
-            return Forms(usual := [one.text + other.text], usual if len(one.text) <= SHORT else [])
-        own = [*one.forms, *other.forms]
-        both = [one.text + other.text, one.spelling + other.spelling]
-        joined = both if both[0] != both[1] else both[:1]
-        sent = [AS_SENT, AS_SENT + name] if one.is_in_unusual_case or other.is_in_unusual_case else []
-        return Forms([*own, *joined, *sent], own + joined if len(one.text) <= SHORT else own)
     if KOREAN_NAME.fullmatch(name):
         return Forms(given := _korean_given_names(name), given)
     if UNIFIED_HAN_NAME.fullmatch(name):
         return Forms(_han_given_names(name), [])
+    first, _, second = name.partition(" ")
+    if max(name) < FIRST_SYMBOL and " " not in second:
+        of_first, of_second = _pieces_of_word(first), _pieces_of_word(second)
+        if len(of_first) == len(of_second) == 1:
+            return _of_two_pieces(name, *of_first, *of_second)
     return forms_of_any_name(name)
+
+
+def _of_two_pieces(name: str, first: Piece, second: Piece) -> Forms:
+    own = [*first.forms, *second.forms]
+    joined = [first.key + second.key]
+    if (spelling := first.spelling + second.spelling) != joined[0]:
+        joined.append(spelling)
+    sent = as_sent(name)
+    return Forms([*own, *joined, *([AS_SENT, sent] if sent else ())], own + joined if len(first.key) <= SHORT else own)
 
 
 def forms_of_any_name(name: str) -> Forms:
     """Return the forms of a name. `forms` returns the same, faster for most names."""
-    parts = pieces(name)
-    starts = [form for piece in parts for form in _of_piece(piece)]
+    pieces, words = of_name = parts(name)
+    starts = [form for piece in pieces for form in piece.forms]
     whole: list[str] = []
-    if max(name) >= FIRST_SYLLABIC:
-        syllabic = [piece.key for piece in parts if SYLLABIC.match(piece.key)]
+    for begin, end, text, spelling in spans(of_name):
+        begins_short = len(pieces[begin].key) <= SHORT or words[begin] == words[end - 1]
+        (starts if begins_short else whole).extend((text, spelling) if text != spelling else (text,))
+    if not name.isascii():
+        syllabic = [piece.key for piece in pieces if piece.is_syllabic]
         if len(syllabic) == 1:
             starts += _korean_given_names(*syllabic)
             whole += _han_given_names(*syllabic)
-    for begin, end, text, spelling in spans(parts):
-        first = parts[begin]
-        begins_short = len(first.spellings[0]) <= SHORT or first.word == parts[end - 1].word
-        (starts if begins_short else whole).extend((text, spelling) if text != spelling else (text,))
-    whole = [*dict.fromkeys([*starts, *whole])][:MAX_FORMS]
-    if max(name) >= FIRST_SYMBOL and not name.isalpha():
-        whole += symbols(name)
+        if max(name) >= FIRST_SYMBOL:
+            whole += symbols(name)
+    whole = [*dict.fromkeys(starts + whole)][:MAX_FORMS] if starts else whole[:MAX_FORMS]
     if sent := as_sent(name):
         whole += [AS_SENT, sent]
-    return Forms(whole, [*dict.fromkeys(starts)][:MAX_FORMS])
-
-
-def _of_piece(piece: Piece) -> Iterator[str]:
-    """Yield the forms of a piece besides its key, which the analyzers index."""
-    if piece.is_elided:
-        yield piece.key
-    yield from piece.spellings[1:]
-    if without := without_article(piece.key):
-        yield without
+    return Forms(whole, [*dict.fromkeys(starts)][:MAX_FORMS] if starts else starts)
 
 
 def _of_address(address: str) -> Iterator[str]:
     """Yield the parts of an address without their apostrophes: `oneil` and `neil` for o'neil@example.com."""
     for part in PART_SEPARATORS.split(address.rpartition("@")[0]):
-        if len(parts := pieces(part)) > 1:
-            yield ADDRESS + "".join(piece.key for piece in parts)
-            yield from (ADDRESS + piece.key for piece in parts if piece.is_elided)
+        if any(character in APOSTROPHES for character in part):
+            pieces = parts(part).pieces
+            yield ADDRESS + "".join(piece.key for piece in pieces)
+            yield from (ADDRESS + piece.key for piece in pieces if piece.is_elided)
 
 
 def _korean_given_names(name: str) -> list[str]:
@@ -251,39 +252,9 @@ def _han_given_names(name: str) -> list[str]:
     return []
 
 
-def _pieces(text: str) -> Iterator[Piece]:
-    for number, word in enumerate(unicodedata.normalize("NFKC", text).split()):
-        for spellings, is_elided in _pieces_of_word(word):
-            yield Piece(spellings, number, is_elided)
-
-
-class _Single(NamedTuple):
-    """A word that is a single piece."""
-
-    text: str
-    spelling: str
-    forms: Sequence[str]
-    is_in_unusual_case: bool
-    is_usual: bool
-    """Whether the word has no other form."""
-
-
 @lru_cache(maxsize=CACHED_WORDS)
-def _single_piece(word: str) -> _Single | None:
-    """Return the forms of a word of letters; None for other words, and in scripts without spaces."""
-    parts = pieces(word)
-    is_of_letters = all(unicodedata.category(character)[0] in "LM" for character in word)
-    if len(parts) != 1 or not is_of_letters or SYLLABIC.match(parts[0].key):
-        return None
-    [piece] = parts
-    forms, is_in_unusual_case = list(_of_piece(piece)), word != word.title()
-    return _Single(piece.key, piece.spellings[-1], forms, is_in_unusual_case, not forms and not is_in_unusual_case)
-
-
-@lru_cache(maxsize=CACHED_WORDS)
-def _pieces_of_word(word: str) -> Sequence[tuple[Sequence[str], bool]]:
-    """Return the keys of each piece of a word, and whether an article is before."""
-    parts: list[tuple[Sequence[str], bool]] = []
+def _pieces_of_word(word: str) -> Sequence[Piece]:
+    pieces: list[Piece] = []
     for part in word.translate(_SEPARATORS).split("-"):
         first, *others = part.split("'")
         texts, is_elided = [first], False
@@ -294,9 +265,17 @@ def _pieces_of_word(word: str) -> Sequence[tuple[Sequence[str], bool]]:
                 texts[-1] += text
         for text in texts:
             if (spellings := _spellings(text))[0]:
-                parts.append((spellings, is_elided))
+                pieces.append(_piece(spellings, is_elided=is_elided))
             is_elided = True
-    return parts
+    return pieces
+
+
+def _piece(spellings: Sequence[str], *, is_elided: bool) -> Piece:
+    key, *others = spellings
+    forms = [key, *others] if is_elided else others
+    if key.startswith(ARABIC_ARTICLE) and len(key) >= len(ARABIC_ARTICLE) + MIN_AFTER_ARTICLE:
+        forms.append(key.removeprefix(ARABIC_ARTICLE))
+    return Piece(key, spellings[-1], forms, is_elided, bool(SYLLABIC.match(key)))
 
 
 def _spellings(word: str) -> Sequence[str]:

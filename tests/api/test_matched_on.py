@@ -50,6 +50,7 @@ def matches(account: Account, **parameters: str) -> list[tuple[str, str, str]]:
         ("LEÁNDER", [("fullName", "word", "LEÁNDER")]),
         ("marie", [("email", "word", "marie")]),
         ("ann-marie", [("email", "word", "ann-marie")]),
+        ("annelieseleander", [("fullName", "word", "annelieseleander")]),
         ("annel", [("fullName", "prefix", "annel")]),
         ("exam", [("email", "prefix", "exam")]),
         ("marie.le", [("email", "prefix", "marie.le")]),

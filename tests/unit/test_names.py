@@ -16,7 +16,7 @@ def is_found(name: str, text: str) -> bool:
     """Return whether every word of a query is a word of the name, or meets a form, as the clauses of the index do."""
     query = words.read(text)
     forms = set(names.forms(name, None).whole)
-    stored = {"".join(piece.key for piece in names.pieces(part)) for part in _words_of_index(name)}
+    stored = {"".join(piece.key for piece in names.parts(part).pieces) for part in _words_of_index(name)}
     for word in (word for unit in query.units for word in unit):
         keys, spellings, symbols = query.forms_of(word)
         if symbols:
