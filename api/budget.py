@@ -18,9 +18,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.auth import Requester
-from api.errors import Problem
+from api.errors import TOO_MANY_REQUESTS, Problem
 
-TOO_MANY_REQUESTS = "Too many concurrent requests"
 RETRY_AFTER_SECONDS = 1
 SEARCH_WAIT_SECONDS = 2.0
 """How long a search waits for a place."""
@@ -169,15 +168,23 @@ def _too_many(noun: str, places: int) -> Problem:
 class Budget:
     """The gates of a process. A requester without an environment, an operator, has places of its own."""
 
-    def __init__(self, engine: AsyncEngine, *, searches: int, connections: int) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        searches: int,
+        connections: int,
+        waited: Callable[[float], None] = lambda _: None,
+    ) -> None:
         """Open the gates.
 
         Args:
             engine: the connections to the database.
             searches: of an environment at a time.
             connections: of an environment at a time.
+            waited: receives the seconds that each request has waited for its connection.
         """
-        self.engine = engine
+        self.engine, self._waited = engine, waited
         self._searches = Gate(searches, SEARCH_WAIT_SECONDS, "searches of an environment")
         self._expensive = Gate(1, SEARCH_WAIT_SECONDS, "expensive searches of an environment")
         self._connections = Gate(connections, WRITE_WAIT_SECONDS, "database queries of an environment")
@@ -219,7 +226,9 @@ class Budget:
     async def connection(self, requester: Requester) -> AsyncIterator[AsyncConnection]:
         """Hold a database connection of the process."""
         self._activity.note(requester.counted_as)
+        began = time.monotonic()
         async with self._connections.admit(requester.counted_as), self.engine.connect() as connection:
+            self._waited(time.monotonic() - began)
             yield connection
 
     def row(self, requester: Requester, row_id: str) -> AbstractAsyncContextManager[None]:

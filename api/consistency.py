@@ -22,6 +22,7 @@ from api.seals import Seal, SealError
 
 Result = TypeVar("Result")
 
+STALE = {"Index-Stale": "true"}
 TOKEN = "Consistency-Token"  # noqa: S105 (a header's name)
 CONTENT = struct.Struct(">QQ16s")
 """The content of a token: the transaction's number, a position in the WAL, and the id of the epoch."""
@@ -131,8 +132,11 @@ async def read(
         Problem: 400 for an invalid token; 503 if the index does not contain the write and the request is strict.
     """
     headers = await _wait_for_token(request, caller, freshness)
-    lag, result = await asyncio.gather(freshness.lag_ms(caller.environment_id), search())
-    return result, headers | {"Index-Lag-Ms": str(lag)}
+    lag, result = await asyncio.gather(freshness.lag(caller.environment_id), search())
+    if lag.is_index_lost and STALE.keys().isdisjoint(headers):
+        # An incomplete index lacks writes that were searchable before.
+        headers |= _stale(request, headers)
+    return result, headers | {"Index-Lag-Ms": str(lag.milliseconds)}
 
 
 def requested_write(request: AnyRequest, caller: Caller) -> Write | None:
@@ -158,11 +162,21 @@ async def _wait_for_token(request: AnyRequest, caller: Caller, freshness: Freshn
     seconds = DEFAULT_WAIT_SECONDS if preferences.wait is None else preferences.wait
     if await freshness.wait_until_searchable(write, seconds):
         return headers
-    if preferences.strict:
+    return headers | _stale(request, headers)
+
+
+def _stale(request: AnyRequest, headers: dict[str, str]) -> dict[str, str]:
+    """Return the header of an answer that may lack writes.
+
+    Raises:
+        Problem: 503 if the request has a token and is strict.
+    """
+    if TOKEN in request.headers and preferences_of(request).strict:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "Search unavailable",
             message="The index does not contain the write of this Consistency-Token yet: repeat the request later",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)} | headers,
         )
-    return headers | {"Index-Stale": "true"}
+    request.app.state.metrics.stale()
+    return dict(STALE)

@@ -35,6 +35,8 @@ NOT_CANONICAL = re.compile(rb"//|/\.\.?(?:/|$)|%(?:2[DdEeFf]|3[0-9]|4[1-9A-Fa-f]
 
 Such a path could name a resource in a way that a rule of a proxy does not foresee.
 """
+PROBES = frozenset({"/health/live", "/health/ready", "/metrics"})
+"""Routes whose requests are logged at the level debug: each balancer sends one every few seconds."""
 SAFE_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 """Browsers must not guess a content type, and caches must not keep personal data (contract.md §1)."""
 
@@ -128,7 +130,8 @@ def _record(scope: HTTPScope, method: str, metrics: Metrics, status: int, second
     if window and window.exceeded:
         metrics.limited(window.category)
     metrics.request(method, route, status, seconds)
-    log.info(
+    write_line = log.debug if route in PROBES else log.info
+    write_line(
         "request",
         request_id=scope["state"]["request_id"],
         key=scope["state"].get("key_id"),

@@ -18,6 +18,9 @@ from infra.logs import error_kind
 log = structlog.get_logger()
 
 RETRY_AFTER_SECONDS = 2
+TOO_MANY_REQUESTS = "Too many concurrent requests"
+LOCK_NOT_GRANTED = "55P03"
+"""PostgreSQL's error code of a lock that was not granted within `lock_timeout`."""
 VALIDATION_FAILED = "Validation failed"
 MAX_FAULTS = 100
 """A response lists at most so many faults."""
@@ -195,6 +198,9 @@ def allowed(methods: Iterable[str]) -> str:
 
 
 def from_database(request: AnyRequest, error: Exception) -> Response[ErrorBody]:
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == LOCK_NOT_GRANTED:
+        log.info("lock_not_granted", request_id=request_id_of(request))
+        return render(request, _locked())
     log.error("database_failed", request_id=request_id_of(request), reason=error_kind(error))
     if isinstance(error, DBAPIError) and not _is_unreachable(error):
         return from_bug(request, error)
@@ -209,6 +215,15 @@ def from_search(request: AnyRequest, error: OpenSearchError) -> Response[ErrorBo
 def from_bug(request: AnyRequest, error: Exception) -> Response[ErrorBody]:
     log.error("request_failed", request_id=request_id_of(request), exc_info=error)
     return render(request, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"))
+
+
+def _locked() -> Problem:
+    message = (
+        "Other writes of the same objects took too long: nothing is stored, so repeat the request. Write an object in "
+        "one request at a time"
+    )
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_REQUESTS, message=message, headers=headers)
 
 
 def _is_unreachable(error: DBAPIError) -> bool:

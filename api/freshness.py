@@ -59,7 +59,8 @@ SEARCHABLE = sa.text(f"""
             WHERE attempts = 0 AND {rows_of_environment("w.environment_id", "'live'", floor("'live'"))}
             LIMIT 1) AS longest_waiting WHERE xid < w.number)""")
 LAGS = sa.text(f"""
-    SELECT e.id, coalesce(extract(epoch FROM clock_timestamp() - min(o.created_at)) * 1000, 0)::bigint
+    SELECT e.id, coalesce(extract(epoch FROM clock_timestamp() - min(o.created_at)) * 1000, 0)::bigint,
+        (SELECT EXISTS (SELECT FROM generations WHERE state = 'live' AND lost_at IS NOT NULL))
     FROM unnest(CAST(:environments AS int[])) AS e (id) LEFT JOIN LATERAL (
         SELECT head.created_at FROM ({LANE_FLOORS}) AS f CROSS JOIN LATERAL (
             SELECT created_at FROM outbox WHERE {rows_of_environment("e.id", "f.lane", "f.seq")} LIMIT 1) head
@@ -94,8 +95,17 @@ class _Wait(msgspec.Struct, eq=False):
     requests: int = 0
 
 
-class _Lag(NamedTuple):
+class Lag(NamedTuple):
+    """How far the index is behind the database."""
+
     milliseconds: int
+    """Age of the environment's oldest change that may not be searchable; 0 without one."""
+    is_index_lost: bool
+    """Whether the live index is lost, so that reads are answered from an incomplete index, if at all."""
+
+
+class _Measured(NamedTuple):
+    lag: Lag
     until: float
 
 
@@ -108,12 +118,16 @@ class Freshness:
         self._waits: dict[Write, _Wait] = {}
         self._ticker: asyncio.Task[None] | None = None
         self._last_arrival = 0.0
-        self._lags: dict[int, _Lag] = {}
-        self._lag_requests: dict[int, asyncio.Future[int]] = {}
+        self._lags: dict[int, _Measured] = {}
+        self._lag_requests: dict[int, asyncio.Future[Lag]] = {}
         self._lag_measurement: asyncio.Task[None] | None = None
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def wait_until_searchable(self, write: Write, seconds: float) -> bool:
-        """Wait until a write is searchable, at most `seconds`; return whether that was reached. Check at least once."""
+        """Wait until a write is searchable, at most `seconds`; return whether that was reached. Check at least once.
+
+        After `stop_waiting` the check is the end of the wait.
+        """
         loop = asyncio.get_running_loop()
         wait = self._waits.get(write)
         if wait is None:
@@ -123,7 +137,8 @@ class Freshness:
         if self._ticker is None or self._ticker.done():
             self._ticker = asyncio.create_task(self._tick())
         try:
-            await asyncio.wait([wait.searchable], timeout=seconds)
+            ends: list[asyncio.Future[None]] = [wait.searchable, self._stopped]
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not wait.checked.done():
                 await asyncio.wait([wait.checked], timeout=CHECK_SECONDS)
             return wait.searchable.done()
@@ -132,23 +147,27 @@ class Freshness:
             if not wait.requests and self._waits.get(write) is wait:
                 del self._waits[write]
 
-    async def lag_ms(self, environment_id: int) -> int:
-        """Return the age in milliseconds of an environment's oldest change that may not be searchable; 0 without one.
+    async def lag(self, environment_id: int) -> Lag:
+        """Return how far the index is behind, for an environment.
 
         The value is at most `LAG_SECONDS` old.
 
         Raises:
             SQLAlchemyError: the database does not answer.
         """
-        lag = self._lags.get(environment_id)
-        if lag and time.monotonic() < lag.until:
-            return lag.milliseconds
+        measured = self._lags.get(environment_id)
+        if measured and time.monotonic() < measured.until:
+            return measured.lag
         if environment_id not in self._lag_requests:
             self._lag_requests[environment_id] = asyncio.get_running_loop().create_future()
         answer = self._lag_requests[environment_id]
         if self._lag_measurement is None or self._lag_measurement.done():
             self._lag_measurement = asyncio.create_task(self._measure())
         return await asyncio.shield(answer)
+
+    def stop_waiting(self) -> None:
+        """End all waits, because the process ends: the writes count as not searchable."""
+        self._stopped.set_result(None)
 
     async def close(self) -> None:
         for task in (self._ticker, self._lag_measurement):
@@ -197,7 +216,7 @@ class Freshness:
         while self._lag_requests:
             requests, self._lag_requests = self._lag_requests, {}
             now = time.monotonic()
-            self._lags = {environment_id: lag for environment_id, lag in self._lags.items() if lag.until > now}
+            self._lags = {number: measured for number, measured in self._lags.items() if measured.until > now}
             try:
                 async with asyncio.timeout(CHECK_SECONDS), self._engine.connect() as connection:
                     rows = (await connection.execute(LAGS, {"environments": list(requests)})).all()
@@ -207,6 +226,7 @@ class Freshness:
                     answer.set_exception(failure)
                     answer.exception()  # marks the exception as retrieved, because the request may be cancelled
                 continue
-            for environment_id, milliseconds in rows:
-                self._lags[environment_id] = _Lag(milliseconds, now + LAG_SECONDS)
-                requests[environment_id].set_result(milliseconds)
+            for environment_id, *values in rows:
+                lag = Lag(*values)
+                self._lags[environment_id] = _Measured(lag, now + LAG_SECONDS)
+                requests[environment_id].set_result(lag)

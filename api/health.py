@@ -1,24 +1,18 @@
-"""Health checks: whether the process runs, and whether requests can be answered."""
+"""Health checks: whether the process runs, and whether it can answer requests."""
 
-import asyncio
+from typing import Literal
 
 import msgspec
 from litestar import Controller, Response, get
 from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.openapi.datastructures import ResponseSpec
-from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.edge import OPERATIONS
-from api.recent import Recent
+from api.inputs import parameters as parameters_of
+from api.readiness import Readiness
 from api.request import AnyRequest
-from infra.index.client import OpenSearchError
-from infra.index.naming import read_alias
-from infra.operations.outbox import LIVE_LAG_MS
-
-CHECK_SECONDS = 3.0
-CACHE_SECONDS = 1.0
-"""The dependencies are checked at most once in this period, however many requests there are."""
+from api.validation import Input
 
 
 class Live(msgspec.Struct):
@@ -29,25 +23,31 @@ class Live(msgspec.Struct):
 
 
 class Ready(msgspec.Struct, rename="camel"):
-    """`ok` or `unavailable`, for each dependency and as a whole.
+    """Whether the process can answer requests.
 
-    The service is ready without the queue, because wake-ups may be lost at any time. Checked at most once a second.
+    The process is ready if it can write to the database. With `for=reads`, search must be available too. The queue is
+    never required, because wake-ups may be lost at any time.
     """
 
     status: str
-    """`ok` if requests can be answered."""
+    """`ok`, `unavailable`, or `stopping`: the process ends soon, and serves requests until then."""
     database: str
-    """PostgreSQL."""
+    """`ok` or `unavailable`: whether the process can write to PostgreSQL."""
     search: str
-    """OpenSearch."""
+    """`ok` or `unavailable`: whether OpenSearch answers a search of the process."""
     queue: str
-    """Valkey or Redis."""
+    """`ok` or `unavailable`: whether Valkey or Redis answers the process."""
 
 
 class ReadyForOperators(Ready, rename="camel"):
     """`Ready`, and the age of the oldest change of any environment that is not searchable yet; null if unknown."""
 
     index_lag_ms: int | None
+
+
+class ReadyParameters(Input):
+    purpose: Literal["writes", "reads"] = msgspec.field(default="writes", name="for")
+    """The requests that the process must be ready for. `reads` is for a balancer that balances reads apart."""
 
 
 class HealthController(Controller):
@@ -60,50 +60,23 @@ class HealthController(Controller):
 
     @get(
         "/ready",
-        summary="Check each dependency",
-        description="The result of a check is kept for a second.",
+        summary="Check that the process can answer requests",
+        description="Answered from checks in the background, one a second, so the answer waits for no server.",
         responses={503: ResponseSpec(Ready, generate_examples=False)},
+        dependencies={"parameters": Provide(parameters_of, sync_to_thread=False)},
     )
-    async def ready(self, request: AnyRequest, state: State) -> Response[Ready]:
-        recent: Recent[ReadyForOperators] = state.readiness
-        full = await recent.value()
-        # The lag shows how much all merchants write, so it is for operators only.
-        public = Ready(full.status, full.database, full.search, full.queue)
-        body = full if request.scope["state"][OPERATIONS] else public
-        return Response(body, status_code=200 if full.status == "ok" else 503)
+    async def ready(self, request: AnyRequest, parameters: ReadyParameters, state: State) -> Response[Ready]:
+        readiness: Readiness = state.readiness
+        up = {name: readiness.is_up(name) for name in ("database", "search", "queue")}
+        is_ready = up["database"] and (up["search"] or parameters.purpose == "writes")
+        status = "stopping" if readiness.is_stopping else _word(is_ready)
+        words = {name: _word(up[name]) for name in up}
+        body = Ready(status=status, **words)
+        if request.scope["state"][OPERATIONS]:
+            # The lag shows how much all merchants write, so it is for operators only.
+            body = ReadyForOperators(status=status, **words, index_lag_ms=readiness.lag_ms)
+        return Response(body, status_code=200 if status == "ok" else 503)
 
 
-async def check(state: State) -> ReadyForOperators:
-    """Check each dependency."""
-    lag, search, queue = await asyncio.gather(_lag(state), _search(state), _queue(state))
-    up = lag is not None and search
-    return ReadyForOperators(_word(up), _word(lag is not None), _word(search), _word(queue), lag)
-
-
-def _word(up: bool) -> str:  # noqa: FBT001 (the only argument, clear at each call)
-    return "ok" if up else "unavailable"
-
-
-async def _lag(state: State) -> int | None:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS), state.engine.connect() as connection:
-            return int((await connection.execute(LIVE_LAG_MS)).scalar_one())
-    except (SQLAlchemyError, TimeoutError):
-        return None
-
-
-async def _search(state: State) -> bool:
-    alias = read_alias(state.settings.index_prefix)
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return bool(await state.search.indices.exists_alias(name=alias)) and not state.index_owner.is_foreign
-    except (OpenSearchError, TimeoutError):
-        return False
-
-
-async def _queue(state: State) -> bool:
-    try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return bool(await state.redis.ping())
-    except (RedisError, OSError, TimeoutError):
-        return False
+def _word(is_up: bool) -> str:  # noqa: FBT001 (the only argument, clear at each call)
+    return "ok" if is_up else "unavailable"

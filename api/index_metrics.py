@@ -1,6 +1,7 @@
 """Metrics of the index at `/metrics`: backlog, totals, rebuild and verification, all read from the database."""
 
 import asyncio
+import math
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple
@@ -12,16 +13,24 @@ from prometheus_client.utils import floatToGoString
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from infra.database import epochs
+from infra.database import activity, epochs
 from infra.operations.counters import DELAY_BOUNDS, Totals, totals
 from infra.operations.outbox import COUNT_LIMIT, Waiting, backlog
 from infra.operations.rebuild import Rebuild, is_live_index_lost, latest
+from infra.operations.status import PARTS
 from infra.operations.verify import Run, known_differences, last_completed
 
 SCRAPE_SECONDS = 2.0
 GAUGES = {
     "waiting": ("consumers_outbox_waiting", f"Changes that may not be searchable yet, up to {COUNT_LIMIT}."),
-    "oldest_seconds": ("consumers_outbox_oldest_seconds", "Age of the oldest such change."),
+    "refused": (
+        "consumers_outbox_refused",
+        f"Of these, changes with a refused document that will be tried again, up to {COUNT_LIMIT}.",
+    ),
+    "oldest_seconds": (
+        "consumers_outbox_oldest_seconds",
+        "Age of the oldest change that is neither searchable nor refused.",
+    ),
     "parked": ("consumers_outbox_parked", f"Parked changes: given up after repeated failures, up to {COUNT_LIMIT}."),
 }
 COUNTERS = {
@@ -51,6 +60,7 @@ EDGES = (*map(floatToGoString, DELAY_BOUNDS), "+Inf")
 
 class Figures(NamedTuple):
     epoch: epochs.Epoch | None
+    parts: list[activity.Activity]
     backlog: list[Waiting]
     totals: list[Totals]
     rebuild: Rebuild | None
@@ -71,6 +81,7 @@ async def read_figures(engine: AsyncEngine) -> Figures | None:
 def _figures(connection: sa.Connection) -> Figures:
     return Figures(
         epochs.newest(connection),
+        activity.activities(connection, PARTS),
         backlog(connection),
         totals(connection),
         latest(connection),
@@ -81,19 +92,19 @@ def _figures(connection: sa.Connection) -> Figures:
 
 
 class IndexCollector(Collector):
-    """Collects the metrics of the index; only `consumers_database_up` while the database is down."""
+    """Collects the metrics of the index; none while the database is down."""
 
     def __init__(self, figures: Figures | None) -> None:
         self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
         figures = self._figures
-        yield GaugeMetricFamily("consumers_database_up", "Whether the database answers queries.", figures is not None)
         if figures is None:
             return
         if figures.epoch:
             text = "Number of the database's epoch: rises when a server is promoted, restored, replaced or restarted."
             yield GaugeMetricFamily("consumers_database_epoch", text, figures.epoch.number)
+        yield from _parts(figures.parts)
         for field, (name, text) in GAUGES.items():
             yield _by_lane(GaugeMetricFamily(name, text, labels=LABELS), figures.backlog, field)
         for field, (name, text) in COUNTERS.items():
@@ -112,6 +123,24 @@ class IndexCollector(Collector):
             )
         yield delays
         yield from _verifications(figures)
+
+
+def _parts(parts: Iterable[activity.Activity]) -> Iterator[Metric]:
+    silent = GaugeMetricFamily(
+        "consumers_indexer_silent_seconds",
+        "Time since the last database query of any process of a part of the indexer; infinite if none is connected.",
+        labels=("part",),
+    )
+    processes = GaugeMetricFamily(
+        "consumers_indexer_processes",
+        f"Processes of a part of the indexer with a database query in the last {activity.ACTIVE_SECONDS:.0f} seconds.",
+        labels=("part",),
+    )
+    for part in parts:
+        silent.add_metric([part.part], math.inf if part.silent_seconds is None else part.silent_seconds)
+        processes.add_metric([part.part], part.processes)
+    yield silent
+    yield processes
 
 
 def _rebuild(rebuild: Rebuild) -> Iterator[Metric]:

@@ -52,6 +52,15 @@ class Metrics:
         self._limited = Counter(
             "consumers_rate_limited_requests", "Requests answered 429.", ["category"], registry=registry
         )
+        self._stale = Counter(
+            "consumers_stale_answers", "Answers that may lack the write of their Consistency-Token.", registry=registry
+        )
+        self._waits = Histogram(
+            "consumers_database_wait_seconds",
+            "Time that a request waits for a connection to the database.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
         self._connections = Gauge(
             "consumers_database_connections_in_use",
             "Connections in use, over all pools.",
@@ -68,17 +77,24 @@ class Metrics:
     def limited(self, category: str) -> None:
         self._limited.labels(category).inc()
 
+    def stale(self) -> None:
+        self._stale.inc()
+
+    def waited(self, seconds: float) -> None:
+        """Count the wait of a request for a connection."""
+        self._waits.observe(seconds)
+
     def watch(self, engine: AsyncEngine) -> None:
         """Count the connections in use of a pool."""
         sa.event.listen(engine.sync_engine, "checkout", lambda *_: self._connections.inc())
         sa.event.listen(engine.sync_engine, "checkin", lambda *_: self._connections.dec())
 
-    async def text(self, engine: AsyncEngine, cluster: Collector) -> bytes:
-        """Render the metrics of all processes of this server, of the indexer, and of the OpenSearch nodes."""
+    async def text(self, engine: AsyncEngine, servers: Collector) -> bytes:
+        """Render the metrics of all processes of this server, of the indexer, and of the three servers."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=str(self._folder))  # type: ignore[no-untyped-call]  # partly typed
         registry.register(IndexCollector(await read_figures(engine)))
-        registry.register(cluster)
+        registry.register(servers)
         # In a thread, because requests must not wait while the files of many processes are read.
         return await asyncio.to_thread(generate_latest, registry)
 
@@ -88,7 +104,8 @@ def _folder() -> Path:
     parent = Path(tempfile.gettempdir())
     name = f"consumers-metrics-{os.getuid()}-"
     for existing in parent.glob(f"{name}*"):
-        if not _is_running(int(existing.name.removeprefix(name))):
+        number = existing.name.removeprefix(name)
+        if not (number.isdecimal() and _is_running(int(number))):
             shutil.rmtree(existing, ignore_errors=True)
     folder = parent / f"{name}{os.getppid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -99,7 +116,8 @@ def _folder() -> Path:
 
 
 def _is_running(pid: int) -> bool:
-    with suppress(ProcessLookupError):
+    """Return whether a process of this user runs. A process of another user has got the number of an ended one."""
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, 0)
         return True
     return False

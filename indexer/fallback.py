@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from indexer.chores import Chores, Timetable
 from indexer.drain.loop import Drainer
+from indexer.liveness import signs_of_life
 from indexer.rebuild.builder import Builder
 from indexer.verify.runs import Runner
 from infra import logs, queue
@@ -44,7 +45,9 @@ class Poller:
 
     def run(self) -> None:
         """Poll forever."""
+        advance = signs_of_life.loop("poller")
         while True:
+            advance()
             if not self.poll():
                 time.sleep(POLL_SECONDS)
 
@@ -91,7 +94,9 @@ class Substitute:
 
     def run(self) -> None:
         """Look forever."""
+        advance = signs_of_life.loop("substitute", queue.BUILD_LIMIT_SECONDS)
         while True:
+            advance()
             if not self.poll():
                 time.sleep(POLL_SECONDS)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
 
+from indexer.liveness import signs_of_life
 from infra import settings
 from infra.queue import TaskQueue
 
@@ -18,7 +19,13 @@ class SleepingScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no typ
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._task_queue = TaskQueue(settings.load())
+        self._advance = signs_of_life.loop("scheduler")
         super().__init__(*args, **options)
+
+    def tick(self, **options: Any) -> Any:
+        """Send the tasks that are due; return the seconds until the next one."""
+        self._advance()
+        return super().tick(**options)
 
     def adjust(self, n: float | None, drift: float = 0.0) -> float | None:  # noqa: ARG002 (Celery's signature)
         """Return the seconds until the next task, unchanged."""

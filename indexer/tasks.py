@@ -30,7 +30,7 @@ from infra.accounts.organizations import OrganizationError, named_environment
 from infra.database.engine import open_engine
 from infra.fields import timestamp
 from infra.index.client import open_writer
-from infra.operations import rebuild
+from infra.operations import outbox, rebuild
 from infra.operations.reindex import ReindexError, ReindexRequest, check_request, request_reindex
 from infra.operations.verify import RunKind, VerificationError, request_run
 from infra.redis_client import open_redis
@@ -116,6 +116,20 @@ def drain() -> None:
 def drain_bulk() -> None:
     """Index the changes of the bulk lane: imports, repairs, members of deleted audiences."""
     _drainer(queue.BULK).catch_up(DRAIN_SECONDS)
+
+
+@app.task(name=queue.RETRY_PARKED)  # type: ignore[untyped-decorator]  # Celery ships no types
+def retry_parked(environment: str | None = None, ids: list[str] | None = None) -> None:
+    """Return all parked changes to the drain, or those of an environment or of consumers; the log has the number."""
+    try:
+        with _engine().begin() as connection:
+            environment_id = named_environment(connection, environment) if environment is not None else None
+            retried = outbox.retry(connection, environment_id=environment_id, ids=ids)
+    except OrganizationError as error:
+        log.warning("request_refused", request="retry_parked", reason=str(error))
+        return
+    log.info("request_accepted", request="retry_parked", retried=retried)
+    _task_queue().send(queue.DRAIN)
 
 
 # Rebuild

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from indexer.floors import Floors
+from indexer.liveness import signs_of_life
 from infra import logs, queue
 from infra.database import epochs
 from infra.database.engine import open_engine
@@ -53,7 +54,9 @@ class WorkFinder:
 
     def run(self) -> None:
         """Look for work forever."""
+        advance = signs_of_life.loop("waiting work")
         while True:
+            advance()
             try:
                 self.look()
             except DBAPIError as error:

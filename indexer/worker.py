@@ -1,24 +1,32 @@
 """The Celery application: `celery -A indexer.worker worker`, `celery -A indexer.worker beat`."""
 
+from functools import partial
 from typing import Any
 
+import structlog
 from celery.signals import beat_init, worker_process_init, worker_ready
 
-from indexer import collector, fallback, supervision, waiting_work
+from indexer import celery_output, collector, fallback, liveness, supervision, waiting_work
 from indexer.chores import SCHEDULE
 from indexer.rebuild import lost_index
 from infra import logs, queue, redis_client, settings
 from infra.database import installation
 from infra.index import generations, isolation, ownership
 
-SETTINGS = settings.load()
-logs.configure(SETTINGS.log_level)
-
-# The keys in Redis begin with the id of the installation, which is in the database.
-installation.wait_for_id(SETTINGS)
-ownership.refuse_foreign_index(SETTINGS)
-redis_client.refuse_cluster(SETTINGS)
-app = queue.celery(SETTINGS)
+log = structlog.get_logger()
+logs.configure("info")
+try:
+    SETTINGS = settings.load()
+    logs.configure(SETTINGS.log_level)
+    # The keys in Redis begin with the id of the installation, which is in the database.
+    installation.wait_for_id(SETTINGS, meanwhile=partial(liveness.touch, SETTINGS.liveness_file))
+    ownership.refuse_foreign_index(SETTINGS)
+    redis_client.refuse_cluster(SETTINGS)
+    app = queue.celery(SETTINGS)
+except (settings.SettingsError, installation.InstallationMissing, ownership.ForeignIndexError) as error:
+    logs.exit_after(error)
+celery_output.log_only(app)
+liveness.watch_pool(app, SETTINGS.liveness_file)
 
 app.conf.update(
     imports=["indexer.tasks"],
@@ -48,9 +56,13 @@ def _start_beat_threads(**_: Any) -> None:
     lost_index.start(SETTINGS)
     waiting_work.start(SETTINGS)
     isolation.Watch(SETTINGS).start()
+    liveness.start(SETTINGS.liveness_file)
+    log.info("beat_started")
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def _start_worker_threads(**_: Any) -> None:
-    supervision.start(SETTINGS, list(app.amqp.queues.consume_from))
+    queues = list(app.amqp.queues.consume_from)
+    supervision.start(SETTINGS, queues)
     generations.warn_if_mapping_differs(SETTINGS)
+    log.info("worker_started", queues=queues)

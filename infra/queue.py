@@ -23,6 +23,7 @@ UPKEEP, PURGE, ERASE, MEASURE = "indexer.upkeep", "indexer.purge", "indexer.eras
 BUILD = "indexer.build"
 VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
 """Tasks to request a run. `COMPARE` continues requested runs, `WATCH` the endless verification."""
+RETRY_PARKED = "indexer.retry_parked"
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
 
 QUEUES = {DRAIN: LIVE} | dict.fromkeys((DRAIN_BULK, UPKEEP, PURGE, ERASE, MEASURE), BULK)

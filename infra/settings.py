@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Time for a client to send its headers, or to send or receive the next 64 KiB of a body."""
     idle_seconds: Count = 75
     """Time that a connection stays open between two requests. A proxy must close its connections earlier."""
+    stop_delay_seconds: Limit = 5
+    """How long the API serves on after SIGTERM, while `/health/ready` is 503 and balancers take it out."""
     api_workers: Count = 1
     """Number of API processes."""
     worker_processes: Count = 1
@@ -85,6 +87,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Primary shards of an index. A rebuild changes them."""
     index_replicas: Limit | None = None
     """Replicas of each shard. By default one where the cluster has a second node."""
+    serve_incomplete_index: bool = False
+    """While the index is lost, answer lists and searches from a restored index, or from the index that is being built,
+    with `Index-Stale: true` instead of 503."""
     limit_reads: Limit = 1000
     """Read requests per minute of an environment, or an operator key; 0 is unlimited. Organizations may have others."""
     limit_writes: Limit = 500
@@ -102,6 +107,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """MiB of responses stored for idempotency keys, per environment and day; 0 is unlimited."""
     changes_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 30
     """Days that the feeds of changes go back."""
+    liveness_file: str | None = None
+    """File that a worker or beat touches each second while it advances, for probes; each process needs its own."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
     """Least severe level to log."""
 

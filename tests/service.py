@@ -45,6 +45,8 @@ NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 NO_LIMITS = {"reads": 0, "writes": 0, "batch": 0}
 UNLIMITED_ADDRESSES = {"LIMIT_UNAUTHORIZED": "0"}
 """A setting of every service, because all tests have one address."""
+NO_STOP_DELAY = {"STOP_DELAY_SECONDS": "0"}
+"""A setting of every service, because no balancer has to notice a stop."""
 UNLIMITED_OPERATORS = {"LIMIT_READS": "0", "LIMIT_WRITES": "0"}
 """Settings for tests with many requests of an operator: an operator's key has the limits of the settings."""
 
@@ -156,7 +158,7 @@ class Service:
     ) -> None:
         """Take the database; `root` is the folder of the code, which may be of another release."""
         self.database, self._folder, self._root = database, folder, root
-        self._environ = database.environ | UNLIMITED_ADDRESSES | dict(environ)
+        self._environ = database.environ | UNLIMITED_ADDRESSES | NO_STOP_DELAY | dict(environ)
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
     @property

@@ -10,8 +10,7 @@ from typing import Any
 
 from litestar.routes import BaseRoute
 
-from api.budget import TOO_MANY_REQUESTS
-from api.errors import MAX_FAULTS, ErrorBody
+from api.errors import MAX_FAULTS, TOO_MANY_REQUESTS, ErrorBody
 from api.openapi.endpoints import Endpoint, endpoints, in_reading_order
 from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_header_names, request_headers
@@ -27,8 +26,8 @@ spelling of a path, such as `//` or `%63`; a method that a path does not have is
 GET. A malformed request is a 400, headers or a body that arrive too slowly are a 408, a path over 32 KiB is a 414, and
 headers over 32 KiB are a 431. A response lists at most {MAX_FAULTS} faults; `message` says how many more there are. A
 429 says `Rate limit exceeded` after too many requests in a minute, or too many without a valid key from one address,
-and `{TOO_MANY_REQUESTS}` if too many requests of the environment run at a time. After a 429 or 503, retry as
-`Retry-After` says. A 403 says `Storage limit reached` if the environment stores as much as allowed."""
+and `{TOO_MANY_REQUESTS}` if too many requests of the environment run at a time, or write the same objects. After a 429
+or 503, retry as `Retry-After` says. A 403 says `Storage limit reached` if the environment stores as much as allowed."""
 
 Document = dict[str, Any]
 

@@ -40,6 +40,8 @@ NAMES = {
     "Reindex": "IndexReindex",
     "Reindexes": "IndexReindexes",
     "Repair": "IndexRepair",
+    "Retried": "IndexRetried",
+    "RetryParked": "IndexRetry",
     "Rule": "AudienceRule",
     "Run": "IndexRun",
     "Status": "IndexStatus",

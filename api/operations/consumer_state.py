@@ -15,6 +15,7 @@ from api.errors import not_found
 from api.operations.options import READ
 from api.search import in_environment
 from infra.ids import is_id
+from infra.index.client import OpenSearchError
 from infra.index.hits import SearchResponse, SourceHit
 from infra.index.naming import routing
 
@@ -48,7 +49,7 @@ class Indexed(msgspec.Struct, rename="camel"):
     state: str
     """The state of the generation."""
     version: int | None
-    """The version of the consumer in the document; null without a document."""
+    """The version of the consumer in the document; null without a document, or while OpenSearch does not answer."""
     is_deleted: bool
     """Whether the document says that the consumer is deleted."""
 
@@ -58,14 +59,17 @@ class ConsumerIndexState(msgspec.Struct, rename="camel"):
 
     database_version: int | None
     """Null if the consumer is deleted."""
-    is_searchable: bool
-    """Whether searches see the consumer as stored in the database."""
+    search: str
+    """`ok`, or `unavailable` while OpenSearch does not answer: the state is then that of the database alone."""
+    is_searchable: bool | None
+    """Whether searches see the consumer as stored in the database; null while OpenSearch does not answer."""
     change: Change | None
     generations: list[Indexed]
     """The document of the consumer in each generation."""
 
     example: ClassVar[dict[str, Any]] = {
         "databaseVersion": 1048577,
+        "search": "ok",
         "isSearchable": True,
         "change": None,
         "generations": [
@@ -99,19 +103,28 @@ class StateController(Controller):
             generations = (await connection.execute(GENERATIONS)).all()
         stored = consumer or change
         environment_id = stored.environment_id if stored else None
-        hits = await _hits_by_index(state, environment_id, consumer_id, [row.index_name for row in generations])
+        try:
+            hits = await _hits_by_index(state, environment_id, consumer_id, [row.index_name for row in generations])
+        except OpenSearchError:
+            # Without the index, an unknown consumer cannot be told from a deleted one.
+            if stored is None:
+                raise
+            hits = None
         if stored is None and not hits:
             raise not_found("Consumer")
         version = consumer.version if consumer else None
         indexed = [
             Indexed(row.index_name, row.state, hit.version if hit else None, hit is not None and hit.source.deleted)
             for row in generations
-            for hit in [hits.get(row.index_name)]
+            for hit in [(hits or {}).get(row.index_name)]
         ]
         live = next((generation for generation in indexed if generation.state == "live"), None)
         is_searchable = change is None and live is not None and version is not None and live.version == version
         waiting = Change(change.version, change.attempts, change.is_parked, change.error) if change else None
-        answer = ConsumerIndexState(version, is_searchable, waiting, indexed)
+        if hits is None:
+            answer = ConsumerIndexState(version, "unavailable", None, waiting, indexed)
+        else:
+            answer = ConsumerIndexState(version, "ok", is_searchable, waiting, indexed)
         return Answer(200, msgspec.json.encode(answer)).response()
 
 

@@ -6,12 +6,16 @@ hanging or ended process is replaced. Clients use PORT; operators find `/metrics
 
 import errno
 import gc
+import os
+import signal
 import socket
 import sys
+import time
+from contextlib import suppress
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from infra import logs, settings
 
@@ -21,6 +25,7 @@ HANGING_SECONDS = 15
 STOP_SECONDS = 15
 """Time for running requests when the server stops; then the requests are cancelled. Longer than a request waits for the
 index."""
+POLL_SECONDS = 0.1
 
 
 # Each process runs this line when it imports the module, before it imports the application: imports create many objects
@@ -31,11 +36,32 @@ gc.disable()
 class _Supervisor(Multiprocess):
     """Starts, replaces and stops the processes."""
 
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], stop_delay_seconds: float) -> None:
+        super().__init__(config, sockets)
+        self._stop_delay_seconds = stop_delay_seconds
+        self._stops_at = 0.0
+
+    def handle_term(self) -> None:
+        self._stops_at = time.monotonic() + self._stop_delay_seconds
+        super().handle_term()
+
     def terminate_all(self) -> None:
-        """Close the ports here first. Otherwise the kernel would accept connections that no process serves."""
+        """Stop the processes in the steps of `api/stopping.py`. A further signal ends the delay."""
+        self._send(signal.SIGTERM)
+        while time.monotonic() < self._stops_at and not self.signal_queue and self._running():
+            time.sleep(POLL_SECONDS)
+        # The ports are closed here first. Otherwise the kernel would accept connections that no process serves.
         for listener in self.sockets:
             listener.close()
-        super().terminate_all()
+        self._send(signal.SIGINT)
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._running():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid or 0, number)
+
+    def _running(self) -> list[Process]:
+        return [process for process in self.processes if process.exitcode is None]
 
 
 def serve(application: str = "api.app:create_app") -> None:
@@ -69,7 +95,7 @@ def serve(application: str = "api.app:create_app") -> None:
         _listener("PORT", chosen.host, chosen.port),
         _listener("METRICS_PORT", chosen.metrics_host, chosen.operations_port),
     ]
-    supervisor = _Supervisor(config, sockets=listeners)
+    supervisor = _Supervisor(config, listeners, chosen.stop_delay_seconds)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(STARTUP_FAILURE)
@@ -91,7 +117,8 @@ def _listener(name: str, host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
+    logs.configure("info")
     try:
         serve()
     except settings.SettingsError as error:
-        sys.exit(str(error))
+        logs.exit_after(error)

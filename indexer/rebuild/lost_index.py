@@ -6,7 +6,8 @@
   below the highest number seen on disk in every copy. A crash cannot cause this, because every copy that can become the
   primary has the operations seen on disk. One such shard is enough, because its environments lack documents.
 - When the live index is lost, reads have no index until the end of a rebuild: an error, never an empty list. The
-  rebuild starts automatically.
+  rebuild starts automatically. With SERVE_INCOMPLETE_INDEX, reads have an incomplete index meanwhile: the replacement
+  of this installation, or the index that is being built. The API marks every such answer as stale.
 - In a cluster of several nodes, a node that is cut off may answer with an old state. So an index counts as lost only
   after several comparisons in a row, each with answers of all shards (`doubts.py`).
 - A missing or misdirected alias, for example after a swap without a commit, is corrected, and another number of
@@ -15,13 +16,14 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
 
+from indexer.liveness import signs_of_life
 from indexer.rebuild import transitions
 from indexer.rebuild.doubts import Doubts
 from infra import logs
@@ -94,7 +96,11 @@ def _compare(connection: sa.Connection, client: OpenSearch, settings: Settings, 
     _remove_late_indices(connection, rows, existing)
     live = next((row for row in rows if row.state == "live"), None)
     if live:
-        _check_live(connection, client, settings, live, existing, doubts)
+        # The loss was committed by an earlier comparison, so the API knows that answers are stale.
+        serves_incomplete = settings.serve_incomplete_index and live.is_lost
+        names = [live.index_name, *(row.index_name for row in rows if row.state in {"filling", "refreshed"})]
+        incomplete = _incomplete_index(connection, names, existing) if serves_incomplete else None
+        _check_live(connection, client, settings, live, existing, doubts, incomplete)
 
 
 def _remove_late_indices(connection: sa.Connection, rows: Sequence[sa.Row[Any]], existing: Mapping[str, Index]) -> None:
@@ -168,8 +174,12 @@ def _check_live(
     live: sa.Row[tuple[object, ...]],
     existing: Mapping[str, Index],
     doubts: Doubts,
+    incomplete: str | None,
 ) -> None:
-    """Point the read alias at the live index alone. If the live index is lost, remove the alias and start a rebuild."""
+    """Point the read alias at the live index alone. If the live index is lost, start a rebuild.
+
+    The alias of a lost index is removed, or points at the incomplete index, if there is one.
+    """
     alias = naming.read_alias(settings.index_prefix)
     read = {name for name, index in existing.items() if alias in index.aliases}
     index = existing.get(live.index_name)
@@ -183,10 +193,27 @@ def _check_live(
         return
     if not doubts.are_confirmed(live.index_name):
         return
-    for name in read:
-        client.indices.delete_alias(index=name, name=alias)
+    if incomplete:
+        _serve_incomplete(client, settings, incomplete, read)
+    else:
+        for name in read:
+            client.indices.delete_alias(index=name, name=alias)
     if connection.execute(MAY_START, {"seconds": RESTART_SECONDS}).scalar_one():
         log.warning("rebuild_started", index=rebuild.start(connection, settings).index_name, reason="index lost")
+
+
+def _incomplete_index(connection: sa.Connection, names: Sequence[str], existing: Mapping[str, Index]) -> str | None:
+    """Return the first of the indices that exists and belongs to this installation."""
+    owner = installation.read(connection)
+    return next((name for name in names if name in existing and existing[name].installation == owner), None)
+
+
+def _serve_incomplete(client: OpenSearch, settings: Settings, name: str, read: Collection[str]) -> None:
+    """Point the read alias at an incomplete index, and make searchable what it has so far."""
+    client.indices.refresh(index=name)
+    if set(read) != {name}:
+        indices.switch_reads(client, settings.index_prefix, name)
+        log.warning("incomplete_index_served", index=name)
 
 
 def start(settings: Settings) -> None:
@@ -195,7 +222,9 @@ def start(settings: Settings) -> None:
     doubts = Doubts(client)
 
     def run() -> None:
+        advance = signs_of_life.loop("reconcile")
         while True:
+            advance()
             try:
                 reconcile(engine, client, settings, doubts)
             except ForeignIndexError as error:

@@ -151,6 +151,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.nice(NICENESS)
     settings: Settings = pickle.load(requests)  # noqa: S301 (from the parent)
+    logs.configure(settings.log_level)
     engine, client = open_engine(settings, name="verify"), open_writer(settings)
     collector.tune_gc()
     while True:

@@ -138,7 +138,9 @@ class Runner:
         for comparison in comparisons:
             self._record(run, index_name, comparison)
             if comparison.last is None:
-                log.info("run_done", run=run.id, kind=run.kind, consumers=run.compared, **run.causes)
+                # The watch begins its rounds anew for ever, every few seconds in a small database.
+                write_line = log.debug if run.kind == "watch" and not run.causes else log.info
+                write_line("run_done", run=run.id, kind=run.kind, consumers=run.compared, **run.causes)
                 return
         claims.release(self.engine, run)
 

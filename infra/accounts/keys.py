@@ -41,6 +41,8 @@ BY_ID = sa.text(f"{_KEY} WHERE k.id = :id")
 BY_SECRET = sa.text(f"{_KEY} WHERE k.secret_hash = :secret_hash")
 OF_ORGANIZATION = sa.text(f"{_KEY} WHERE o.id = :organization_id ORDER BY k.created_at, k.id")
 LOCK = sa.text("SELECT id FROM api_keys WHERE id = :id FOR UPDATE")
+EXPIRE = sa.text("""
+    UPDATE api_keys SET expires_at = least(expires_at, present() + :seconds * interval '1 second') WHERE id = :id""")
 REVOKE = sa.text("UPDATE api_keys SET revoked_at = coalesce(revoked_at, present()) WHERE id = :id")
 
 
@@ -126,10 +128,15 @@ def revoke(connection: sa.Connection, key_id: str) -> Key:
     return _get(connection, key_id)
 
 
-def rotate(connection: sa.Connection, key_id: str) -> NewKey:
+def rotate(connection: sa.Connection, key_id: str, *, overlap_seconds: int = 0) -> NewKey:
     """Revoke a key and create another with the same environment, name, scopes and expiry.
 
     The removed scope `admin` is left out.
+
+    Args:
+        connection: in a transaction.
+        key_id: of the key to replace.
+        overlap_seconds: how long the key stays valid beside the new one. 0: the key is revoked.
 
     Raises:
         OrganizationError: no key has this id, the key is no longer valid, or the key has no other scope than `admin`.
@@ -141,7 +148,10 @@ def rotate(connection: sa.Connection, key_id: str) -> NewKey:
     scopes = [scope for scope in old.scopes if scope != ADMIN]
     if not scopes:
         raise OrganizationError(f"the key {key_id} has no scope but admin: {ADMIN_REMOVED}")
-    revoke(connection, key_id)
+    if overlap_seconds:
+        connection.execute(EXPIRE, {"id": key_id, "seconds": overlap_seconds})
+    else:
+        revoke(connection, key_id)
     return create(connection, old.organization, old.mode, name=old.name, scopes=scopes, expires_at=old.expires_at)
 
 

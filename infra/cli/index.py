@@ -102,7 +102,8 @@ def _print(current: status.Status) -> None:
         runs = ((f"{run.kind}: {progress_line(run)}", run.requested_at) for run in current.running)
         print_table(("REQUESTED", "AT"), runs)
     typer.echo()
-    print_table(("PART", "SILENT FOR"), ((part.part, _seconds(part.silent_seconds)) for part in current.parts))
+    parts = ((part.part, _seconds(part.silent_seconds), part.processes) for part in current.parts)
+    print_table(("PART", "SILENT FOR", "PROCESSES"), parts)
     if current.workers:
         typer.echo()
         rows = ((row.worker, row.lane, row.rounds, row.changes, row.updated_at) for row in current.workers)

@@ -1,5 +1,6 @@
 """`consumers key create`, `list`, `revoke` and `rotate`."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
@@ -31,6 +32,13 @@ Expires = Annotated[
     str | None,
     typer.Option(help="Time at which the key expires: a date (midnight UTC) or RFC 3339. By default never."),
 ]
+
+Overlap = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="How long the key stays valid beside the new one, such as 30m, 24h or 7d."),
+]
+DURATION = re.compile("([1-9][0-9]{0,4})([mhd])")
+UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @app.command()
@@ -90,15 +98,17 @@ def revoke(key_id: KeyId, *, json: Json = False) -> None:
 
 
 @app.command()
-def rotate(key_id: KeyId, *, json: Json = False) -> None:
+def rotate(key_id: KeyId, *, overlap: Overlap = None, json: Json = False) -> None:
     """Revoke a key, and create and print another with the same properties.
 
     Environment, name, scopes and expiry stay the same; the removed scope
-    admin is left out. Exit status: 0, or 1 if the key does not exist, is
-    revoked or expired, or has no other scope.
+    admin is left out. With --overlap the key expires after that time
+    instead, so that its users can be changed one after the other.
+    Exit status: 0; 1 if the key does not exist, is revoked or expired, or
+    has no other scope; 2 if an option is invalid.
     """
     with transaction() as connection:
-        created = keys.rotate(connection, key_id)
+        created = keys.rotate(connection, key_id, overlap_seconds=_seconds(overlap) if overlap else 0)
     _print(created, json=json)
 
 
@@ -108,6 +118,13 @@ def expiry_of(expires: str | None) -> datetime | None:
         return fields.timestamp(expires) if expires else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--expires") from error
+
+
+def _seconds(overlap: str) -> int:
+    """Read the option --overlap."""
+    if not (match := DURATION.fullmatch(overlap)):
+        raise typer.BadParameter("expected a number and a unit, such as 30m, 24h or 7d", param_hint="--overlap")
+    return int(match[1]) * UNIT_SECONDS[match[2]]
 
 
 def _print(created: NewKey, *, json: bool) -> None:

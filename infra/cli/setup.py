@@ -1,4 +1,4 @@
-"""`consumers migrate` and `consumers demo`, to set up a deployment, and `consumers alive`, the health check.
+"""`consumers migrate` and `consumers demo`, to set up a deployment, and `consumers alive`, to check its parts.
 
 Every release runs `migrate` again. Both commands are safe to repeat.
 """
@@ -69,7 +69,8 @@ def alive(
 ) -> None:
     """Check for a recent database query by a part of the indexer.
 
-    Exit status: 0 after a recent query; 1 if the part is not connected, or
+    The part may have several processes; LIVENESS_FILE shows whether a single
+    one advances. Exit status: 0 after a recent query; 1 if the part is not connected, or
     the database cannot be used; 3 if the part is connected and silent, so
     that its process hangs.
     """

@@ -92,17 +92,23 @@ def _connect_args(database_url: str) -> dict[str, Any]:
     return CONNECT_ARGS | ({"connect_timeout": NEXT_HOST_SECONDS} if has_several_hosts(database_url) else {})
 
 
-def open_async_engine(settings: Settings) -> AsyncEngine:
-    """Open the API's connections for requests. An unusable connection is replaced before use."""
+def open_async_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine:
+    """Open the API's connections for requests. An unusable connection is replaced before use.
+
+    Args:
+        settings: with the address of the database.
+        pool_size: maximum of connections; by default DATABASE_POOL.
+    """
+    pool_size = pool_size or settings.database_pool
     # With cached plans: the statements of a request are few and short, so the time to plan would be noticeable.
     if settings.database_session_url is None:
-        return _with_sessions(settings.database_url, settings.database_pool, REQUESTS)
+        return _with_sessions(settings.database_url, pool_size, REQUESTS)
     # The pooler gives each transaction to any session: prepared statements and settings would be those of another.
     connect_args = _connect_args(settings.database_url) | {"prepare_threshold": None}
     del connect_args["options"]
     engine = _async_engine(
         settings.database_url,
-        settings.database_pool,
+        pool_size,
         connect_args,
         isolation_level="READ COMMITTED",
     )

@@ -5,6 +5,7 @@ Several installations can share OpenSearch and Redis. Each index carries the id 
 """
 
 import time
+from collections.abc import Callable
 from functools import cache
 
 import sqlalchemy as sa
@@ -80,8 +81,12 @@ def id_of(settings: Settings) -> str:
         engine.dispose()
 
 
-def wait_for_id(settings: Settings) -> str:
+def wait_for_id(settings: Settings, meanwhile: Callable[[], None] = lambda: None) -> str:
     """Return the id of an installation, once the database answers.
+
+    Args:
+        settings: with the address of the database.
+        meanwhile: called after each attempt that got no answer.
 
     Raises:
         InstallationMissing: the database is not migrated to this release.
@@ -91,6 +96,7 @@ def wait_for_id(settings: Settings) -> str:
             return id_of(settings)
         except OperationalError as error:
             log.warning("database_awaited", reason=error_kind(error))
+            meanwhile()
             time.sleep(WAIT_SECONDS)
 
 

@@ -19,7 +19,7 @@ from mirakuru.exceptions import ProcessFinishedWithError
 from infra.local.errors import LocalError
 
 STOP_SECONDS = 20.0
-ERROR_LINE = re.compile(r"FATAL|PANIC|ERROR|Error|Exception|No space left|not permitted")
+ERROR_LINE = re.compile(r"FATAL|PANIC|ERROR|Error|Exception|No space left|not permitted|\"critical\"")
 
 # At exit mirakuru kills every process on the machine whose mark contains our process id *anywhere*: a short id also
 # matches servers of other programs. Our servers need neither the mark nor the clean-up.

@@ -51,7 +51,9 @@ class Service(Process):
 
     def environ(self) -> Mapping[str, str]:
         addresses = ("database_url", "redis_url", "opensearch_url")
-        return os.environ | {name.upper(): str(getattr(self._settings, name)) for name in addresses}
+        addressed = {name.upper(): str(getattr(self._settings, name)) for name in addresses}
+        # No balancer has to notice the stop.
+        return os.environ | addressed | {"STOP_DELAY_SECONDS": "0"}
 
     def cwd(self) -> Path:
         return ROOT
@@ -106,17 +108,16 @@ class Indexer(Service):
 def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list[Service]:
     """Return the processes in start order."""
     celery = ("celery", "-A", "indexer.worker")
-    quiet = ("--loglevel", settings.log_level)
     workers = {
         name: (
             *(*celery, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(max(minimum, settings.worker_processes))),
-            *("--without-gossip", "--without-mingle", *quiet),
+            *("--without-gossip", "--without-mingle"),
         )
         # Live changes never wait behind bulk work, nor an import behind the verification of a rebuild.
         for name, queues, minimum in (("live", "live", 1), ("bulk", "bulk,rebuild", 2))
     }
     # This scheduler stores no file; after a restart every entry is due at once, which is harmless.
-    beat = (*celery, "beat", "--pidfile=", *quiet)
+    beat = (*celery, "beat", "--pidfile=")
     return [
         # Without its broker, a worker may hang on SIGTERM; after SIGKILL the children end within two seconds. An
         # interrupted drain is repeated.

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 import structlog
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import ConnectionError as NoAnswer
-from opensearchpy.exceptions import OpenSearchException, TransportError
+from opensearchpy.exceptions import ConnectionTimeout, OpenSearchException, TransportError
 
 from infra import logs
 from infra.database import installation
@@ -22,8 +22,10 @@ log = structlog.get_logger()
 
 CREATION_SECONDS = 60
 POLL_SECONDS = 0.25
-KEEP_TRANSACTION = sa.text("SELECT 1")
-"""PostgreSQL ends a transaction without a statement for 15 seconds."""
+PATIENCE_SECONDS = 180
+"""Time for all attempts while OpenSearch is too busy to answer in time, as at the first start of a machine."""
+KEEP_TRANSACTION = sa.text("SET LOCAL idle_in_transaction_session_timeout = '5min'")
+"""PostgreSQL would end the transaction after 15 seconds, which is less than a busy OpenSearch takes."""
 
 
 def ensure(settings: Settings) -> bool:
@@ -39,22 +41,39 @@ def ensure(settings: Settings) -> bool:
     engine = open_engine(settings)
     client = open_client(settings)
     try:
-        with engine.begin() as connection:
-            if generations.live(connection) is None:
-                installation.renew_copy(connection)
-        with engine.begin() as connection:
-            connection.execute(LOCK_BARRIER)
-            if (live := generations.live(connection)) is None:
-                _create(connection, client, settings)
-                return True
-        _claim(engine, client, settings.index_prefix, live)
-        return generations.is_as_declared(live, settings)
+        return _ensure_patiently(engine, client, settings)
     except OpenSearchException as error:
         # The address may hold a password, so the message omits the address.
         raise SearchError(f"OpenSearch (OPENSEARCH_URL) cannot be used: {_first_line(error)}") from error
     finally:
         engine.dispose()
         client.close()
+
+
+def _ensure_patiently(engine: sa.Engine, client: OpenSearch, settings: Settings) -> bool:
+    """Repeat `_ensure` after an answer that came too late; each attempt removes the index of the attempt before."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return _ensure(engine, client, settings)
+        except ConnectionTimeout as error:
+            if time.monotonic() > until:
+                raise
+            log.warning("first_generation_postponed", reason=logs.error_kind(error))
+
+
+def _ensure(engine: sa.Engine, client: OpenSearch, settings: Settings) -> bool:
+    with engine.begin() as connection:
+        if generations.live(connection) is None:
+            installation.renew_copy(connection)
+    with engine.begin() as connection:
+        connection.execute(KEEP_TRANSACTION)
+        connection.execute(LOCK_BARRIER)
+        if (live := generations.live(connection)) is None:
+            _create(connection, client, settings)
+            return True
+    _claim(engine, client, settings.index_prefix, live)
+    return generations.is_as_declared(live, settings)
 
 
 def _create(connection: sa.Connection, client: OpenSearch, settings: Settings) -> None:
@@ -72,7 +91,7 @@ def _create(connection: sa.Connection, client: OpenSearch, settings: Settings) -
     try:
         indices.create(client, name, owner, shards=shards, replicas=settings.index_replicas)
     except NoAnswer:
-        _wait_for_index(connection, client, prefix, name)
+        _wait_for_index(client, prefix, name)
     except SearchError:
         # The request may have been sent to two nodes: the second one answers that the index exists.
         if name not in indices.existing(client, prefix):
@@ -81,7 +100,7 @@ def _create(connection: sa.Connection, client: OpenSearch, settings: Settings) -
     rebuild.add_first(connection, name, indices.existing(client, prefix)[name].uuid, shards)
 
 
-def _wait_for_index(connection: sa.Connection, client: OpenSearch, prefix: str, name: str) -> None:
+def _wait_for_index(client: OpenSearch, prefix: str, name: str) -> None:
     """Wait for an index that OpenSearch is still creating, because a busy cluster takes longer than a request waits.
 
     Raises:
@@ -94,7 +113,6 @@ def _wait_for_index(connection: sa.Connection, client: OpenSearch, prefix: str, 
                 f"OpenSearch did not create the index {name} within {CREATION_SECONDS} seconds: see its log, and run "
                 "this again"
             )
-        connection.execute(KEEP_TRANSACTION)
         time.sleep(POLL_SECONDS)
 
 

@@ -17,7 +17,7 @@ COUNT_LIMIT = 100_000
 
 
 def _oldest(lane: str) -> str:
-    """Return a query for the time of the oldest change of a lane that is not parked.
+    """Return a query for the time of the oldest change of a lane that is not refused.
 
     With many rows behind the floor, the query takes one step for each environment, regardless of the number of rows.
     """
@@ -29,14 +29,17 @@ def _oldest(lane: str) -> str:
             SELECT next.* FROM heads h CROSS JOIN LATERAL (
                 SELECT environment_id, created_at FROM outbox o
                 WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)} AND o.environment_id > h.environment_id
-                ORDER BY environment_id, seq LIMIT 1) next),
-        retried AS (
-            SELECT created_at FROM outbox WHERE lane = {lane} AND parked_at IS NULL AND retry_at IS NOT NULL
-            ORDER BY retry_at LIMIT {COUNT_LIMIT})
-        SELECT least(
-            CASE WHEN {is_near(lane)} THEN (SELECT min(created_at) FROM ({all_waiting("created_at", lane)}) AS waiting)
-                ELSE (SELECT min(created_at) FROM heads) END,
-            (SELECT min(created_at) FROM retried))"""
+                ORDER BY environment_id, seq LIMIT 1) next)
+        SELECT CASE
+            WHEN {is_near(lane)} THEN (SELECT min(created_at) FROM ({all_waiting("created_at", lane)}) AS waiting)
+            ELSE (SELECT min(created_at) FROM heads) END"""
+
+
+def _retried(columns: str, lane: str) -> str:
+    """Return a query for the refused changes of a lane that will be tried again."""
+    return f"""
+        SELECT {columns} FROM outbox WHERE lane = {lane} AND parked_at IS NULL AND retry_at IS NOT NULL
+        ORDER BY retry_at LIMIT {COUNT_LIMIT}"""
 
 
 # The statement contains the names of the lanes, so the planner can estimate the rows of each lane. Parked rows are read
@@ -48,11 +51,11 @@ def _backlog_of(lane: str) -> str:
                 ELSE (SELECT count(*) FROM (
                     SELECT FROM outbox WHERE lane = {lane} AND {WAITING} AND seq >= {floor(lane)}
                     ORDER BY environment_id, seq LIMIT :count_limit) AS waiting) END
-            + (SELECT count(*) FROM (
-                SELECT FROM outbox WHERE lane = {lane} AND parked_at IS NULL AND retry_at IS NOT NULL
-                LIMIT :count_limit) AS retried) AS waiting,
+            + retried.count AS waiting,
+            retried.count AS refused,
             coalesce(extract(epoch FROM clock_timestamp() - ({_oldest(lane)})), 0)::float8 AS oldest_seconds,
-            (SELECT count(*) FROM parked WHERE lane = {lane}) AS parked"""
+            (SELECT count(*) FROM parked WHERE lane = {lane}) AS parked
+        FROM (SELECT count(*) FROM ({_retried("", lane)}) AS refused) AS retried"""
 
 
 BACKLOG = sa.text(
@@ -62,7 +65,9 @@ BACKLOG = sa.text(
     + " UNION ALL ".join(_backlog_of(f"'{lane}'") for lane in LANES)
 )
 LIVE_LAG_MS = sa.text(f"""
-    SELECT coalesce(extract(epoch FROM clock_timestamp() - ({_oldest("'live'")})) * 1000, 0)::bigint""")
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - least(
+        ({_oldest("'live'")}),
+        (SELECT min(created_at) FROM ({_retried("created_at", "'live'")}) AS refused))) * 1000, 0)::bigint""")
 """Age in milliseconds of the oldest live change of all environments; 0 if none waits."""
 PARKED = sa.text("""
     SELECT o.consumer_id, org.name AS organization, e.mode, o.version, o.attempts, o.error AS reason, o.created_at,
@@ -85,8 +90,10 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The lane, such as `live`."""
     waiting: int
     """Changes not searchable yet."""
+    refused: int
+    """Of these, changes whose document was refused and will be tried again."""
     oldest_seconds: float
-    """Age of the oldest waiting change; 0 without one."""
+    """Age of the oldest waiting change that is not refused; 0 without one."""
     parked: int
     """Parked changes: the document was refused too often, and is not retried automatically."""
 

@@ -70,7 +70,9 @@ class Part(msgspec.Struct, kw_only=True, rename="camel"):
     part: str
     """A lane, or `clock`."""
     silent_seconds: float | None
-    """Since the last database query; None without a connection."""
+    """Since the last database query of any of its processes; None without a connection."""
+    processes: int
+    """Processes with a database query in the last 15 seconds. An idle worker uses one of its processes, or more."""
 
 
 class Status(msgspec.Struct, kw_only=True, rename="camel"):
@@ -128,8 +130,8 @@ class Status(msgspec.Struct, kw_only=True, rename="camel"):
             }
         ],
         "rebuild": Rebuild.example,
-        "parts": [{"part": "live", "silentSeconds": 0.4}],
-        "waiting": [{"lane": "live", "waiting": 3, "oldestSeconds": 0.01, "parked": 0}],
+        "parts": [{"part": "live", "silentSeconds": 0.4, "processes": 1}],
+        "waiting": [{"lane": "live", "waiting": 3, "refused": 0, "oldestSeconds": 0.01, "parked": 0}],
         "done": [],
         "workers": [],
         "parked": [],
@@ -174,7 +176,7 @@ def database_status(connection: sa.Connection, settings: Settings) -> Status:
         search="ok",
         generations=generations,
         rebuild=latest_rebuild(connection),
-        parts=[Part(part=part, silent_seconds=activity.seconds_since_query(connection, part)) for part in PARTS],
+        parts=[Part(**part._asdict()) for part in activity.activities(connection, PARTS)],
         waiting=outbox.backlog(connection),
         done=counters.totals(connection),
         workers=counters.workers(connection),

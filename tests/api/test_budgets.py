@@ -89,6 +89,15 @@ def test_writes_waiting_for_a_row_hold_up_no_other_merchant(account: Account, ne
     assert {answer.status_code for answer in answers} <= {200, 201, 429, 503}
 
 
+def test_write_that_waits_too_long_for_a_row_is_told_so(account: Account) -> None:
+    consumer = create(account.live, "/consumers")["id"]
+    with locked(account, "consumers", consumer):
+        response = account.live.put("/consumers/batch", json=[{"id": consumer, "fullName": "C"}])
+    assert (response.status_code, response.json()["error"]) == (429, "Too many concurrent requests")
+    assert "writes of the same objects" in response.json()["message"]
+    assert response.headers["Retry-After"]
+
+
 def test_only_four_searches_of_an_environment_run_at_a_time(
     account: Account, neighbour: Account, servers: LocalServers
 ) -> None:

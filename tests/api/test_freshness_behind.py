@@ -7,6 +7,7 @@ import pytest
 from tests.api.freshness import READS, TOKEN, WRITES, Resources, index_lag_ms, is_empty, is_stale, read, run_sql
 from tests.api.freshness import resources as resources  # noqa: PLC0414 (a fixture)
 from tests.api.resources import create
+from tests.metrics import metrics
 from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
@@ -48,6 +49,27 @@ def test_read_whose_wait_ends_is_marked_stale(account: Account, token: str, kind
     assert is_empty(response)
     assert response.headers["Index-Stale"] == "true"
     assert response.headers.get("Preference-Applied") == prefer
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_read_of_an_incomplete_index_is_marked_stale(account: Account, kind: str) -> None:
+    written = account.live.post("/orders/batch", json=[])
+    lost = "UPDATE generations SET lost_at = {} WHERE state = 'live'"
+    run_sql(account, lost.format("now()"))
+    try:
+        # A measured lag is used for a while.
+        wait_until(lambda: "Index-Stale" in read(account.live, None, None, kind).headers, what="the mark")
+        strict = read(account.live, written.headers[TOKEN], "handling=strict, wait=0", kind)
+    finally:
+        run_sql(account, lost.format("NULL"))
+    assert strict.status_code == 503
+
+
+def test_stale_answers_are_counted(account: Account, token: str, service: Service) -> None:
+    before = metrics(service)["consumers_stale_answers_total",]
+    read(account.live, token, "wait=0", "list")
+    account.live.get("/consumers")
+    assert metrics(service)["consumers_stale_answers_total",] == before + 1
 
 
 @pytest.mark.parametrize("kind", READS)

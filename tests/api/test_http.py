@@ -212,6 +212,13 @@ def test_health_reports_each_dependency(service: Service) -> None:
     assert ready == public
     for url in (service.url, service.operations_url):
         assert httpx.get(f"{url}/health/live").json() == {"status": "ok"}
+        assert httpx.get(f"{url}/health/ready?for=reads").status_code == 200
+
+
+@pytest.mark.parametrize(("query", "field"), [("for=everything", "for"), ("purpose=reads", "purpose")])
+def test_unknown_purpose_of_readiness_is_refused(service: Service, query: str, field: str) -> None:
+    response = httpx.get(f"{service.url}/health/ready?{query}")
+    assert (response.status_code, [fault["field"] for fault in response.json()["details"]]) == (400, [field])
 
 
 def test_documentation_needs_no_other_server(service: Service) -> None:

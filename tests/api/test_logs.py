@@ -30,7 +30,7 @@ FIELDS = {
 def lines(service: Service, process: str, request_id: str) -> list[dict[str, Any]]:
     """Return the lines of a process's log that contain a request id."""
     naming = [line for line in service.log(process).splitlines() if request_id in line]
-    return [json.loads(line[line.index("{") :]) for line in naming]
+    return [json.loads(line) for line in naming]
 
 
 def organization_id(account: Account) -> str:
@@ -56,7 +56,6 @@ def key_id(account: Account, mode: str) -> str:
         ("HEAD", "/api/v1/consumers", "/api/v1/consumers", 200),
         ("OPTIONS", "/api/v1/consumers", "/api/v1/consumers", 204),
         ("GET", "/nothing/secret@example.com", None, 404),
-        ("GET", "/health/live", "/health/live", 200),
     ],
 )
 def test_request_logs_one_line(
@@ -101,6 +100,23 @@ def test_log_line_names_a_refused_key_too(account: Account, service: Service, ki
         revoke(connection, id_)
     refused = wait_until(lambda: (now := line())["status"] == 401 and now, what="the revocation")
     assert (refused["key"], refused["organization"]) == (id_, None)
+
+
+def test_probes_and_scrapes_log_nothing(account: Account, service: Service) -> None:
+    request_id = f"test-{uuid4()}"
+    headers = {"X-Request-Id": request_id}
+    for path in ("/health/live", "/health/ready", "/metrics"):
+        httpx.get(f"{service.operations_url}{path}", headers=headers).raise_for_status()
+    account.live.get("/orders", headers=headers)
+    [line] = wait_until(lambda: lines(service, "api", request_id), what="the line")
+    assert line["route"] == "/api/v1/orders"
+
+
+def test_every_line_of_every_process_is_an_object_of_json(service: Service) -> None:
+    for process in ("api", "worker", "background", "beat"):
+        logged = [json.loads(line) for line in service.log(process).splitlines()]
+        assert logged
+        assert all({"event", "level", "timestamp"} <= line.keys() for line in logged), process
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "x" * 129, "{}", "a/b"])

@@ -95,6 +95,18 @@ def test_outbox_metrics_are_per_lane(service: Service, account: Account) -> None
             assert (90 <= now["consumers_outbox_oldest_seconds", lane] < 150) == (not parked)
 
 
+def test_metrics_show_servers_and_parts_of_the_indexer(account: Account, service: Service) -> None:
+    wait_until(lambda: metrics(service)["consumers_indexer_processes", "bulk"], what="the worker")
+    now = metrics(service)
+    assert [now[f"consumers_{server}_up",] for server in ("database", "search", "queue")] == [1, 1, 1]
+    for part in ("live", "bulk", "clock"):
+        assert now["consumers_indexer_silent_seconds", part] < 30
+        assert now["consumers_indexer_processes", part] >= 1
+    account.live.get("/orders")
+    later = metrics(service)
+    assert later["consumers_database_wait_seconds_count",] > now["consumers_database_wait_seconds_count",]
+
+
 WAITING = [("consumers_outbox_waiting", lane) for lane in ("live", "bulk")]
 
 
@@ -122,7 +134,8 @@ def test_indexer_metrics_are_per_lane(account: Account, service: Service) -> Non
     assert list(current) == [*DELAY_BOUNDS, float("inf")]
     assert current[float("inf")] - earlier[float("inf")] == 3
     assert sorted(current.values()) == list(current.values())
-    assert all(now[key] == before[key] for key in now if key[1:] == ("bulk",))
+    bulk = [key for key in now if key[1:] == ("bulk",) and not key[0].startswith("consumers_indexer_")]
+    assert all(now[key] == before[key] for key in bulk)
 
 
 def test_index_metrics_are_absent_while_the_database_is_away(quiet: Database, tmp_path: Path) -> None:

@@ -108,6 +108,20 @@ def test_index_state_has_the_reason_of_a_refusal(account: Account) -> None:
     account.live.delete(f"/consumers/{consumer}").raise_for_status()
 
 
+def test_parked_changes_are_tried_again(account: Account) -> None:
+    consumer = account.live.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]
+    account.settled()
+    park = """INSERT INTO outbox (environment_id, consumer_id, version, lane, attempts, parked_at)
+        SELECT environment_id, id, version, 'live', 5, now() FROM consumers WHERE id = :id"""
+    run_sql(account, park, id=consumer)
+    for body, retried in (({"ids": ["cons_" + "0" * 26]}, 0), ({"environment": f"{account.name}:live"}, 1)):
+        response = account.operator.post("/ops/index/retry-parked", json=body)
+        assert (response.status_code, response.json()) == (HTTPStatus.ACCEPTED, {"retried": retried})
+    wait_until(lambda: state_of(account.operator, consumer)["change"] is None, what="the drain")
+    refused = account.operator.post("/ops/index/retry-parked", json={"environment": "nobody:live"})
+    assert refused.status_code == HTTPStatus.BAD_REQUEST
+
+
 def test_consumer_of_any_environment_is_known_and_further_ids_are_404(account: Account) -> None:
     for client in (account.live, account.test):
         consumer = client.post("/consumers", json={"fullName": "Zoë"}).raise_for_status().json()["id"]

@@ -1,8 +1,10 @@
 """compose.yaml and the images agree with the code. Running them takes Docker, and is not tested here."""
 
+import os
 import re
 import shlex
 import subprocess
+import time
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +15,6 @@ import typer
 import yaml  # type: ignore[import-untyped]  # ships no types
 
 from infra import settings
-from infra.cli import setup
 from infra.cli.main import COMMANDS, command_line
 from infra.local.artifacts import LIBRARIES, OPENSEARCH, PLUGIN
 from infra.local.services import services
@@ -69,7 +70,7 @@ def test_published_ports_are_those_of_the_api() -> None:
 @pytest.mark.parametrize("name", ["api", *INDEXER])
 def test_documented_commands_are_those_of_make_up(name: str) -> None:
     document = (settings.ROOT / "docs" / "deploying.md").read_text("utf-8")
-    command, _, _ = " ".join(shlex.split(OWN[name]["command"])).partition(" --loglevel")
+    command = " ".join(shlex.split(OWN[name]["command"]))
     assert f"| `{command}`" in document
 
 
@@ -149,14 +150,26 @@ def test_running_services_have_health_checks_and_restart() -> None:
     assert all("healthcheck" in SERVICES[name] for name in keeps)
 
 
-@pytest.mark.parametrize("status", [0, 1, setup.HANGING])
-@pytest.mark.parametrize(("name", "part"), list(zip(INDEXER, ("live", "bulk", "clock"), strict=True)))
-def test_health_check_ends_the_processes_of_a_hanging_part(name: str, part: str, status: int) -> None:
+@pytest.mark.parametrize("name", INDEXER)
+@pytest.mark.parametrize(("age", "outcome"), [(None, "failed"), (0, "passed"), (15, "failed"), (60, "failed, ended")])
+def test_health_check_compares_the_age_of_the_liveness_file(
+    tmp_path: Path, name: str, age: int | None, outcome: str
+) -> None:
+    """A container that has not started yet has no file, and is not ended."""
+    file = tmp_path / "alive"
+    if age is not None:
+        file.touch()
+        os.utime(file, (time.time() - age,) * 2)
     kind, check = SERVICES[name]["healthcheck"]["test"]
-    shell = f"consumers() {{ echo $*; return {status}; }}; kill() {{ echo kill $*; }}; {check.replace('$$', '$')}"
+    check = check.replace("$$", "$").replace(OWN[name]["environment"]["LIVENESS_FILE"], str(file))
+    shell = f"kill() {{ echo kill $*; }}; {check}"
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
-    expected = [f"alive {part}", *(["kill -s KILL -- -1"] if status == setup.HANGING else [])]
-    assert (kind, done.stdout.splitlines(), bool(done.returncode)) == ("CMD-SHELL", expected, status != 0)
+    ended = ", ended" if done.stdout == "kill -s KILL -- -1\n" else done.stdout
+    assert (kind, ("failed" if done.returncode else "passed") + ended) == ("CMD-SHELL", outcome)
+
+
+def test_a_second_beat_takes_over_from_the_first() -> None:
+    assert SERVICES["beat"]["deploy"] == {"replicas": 2}
 
 
 def test_servers_have_the_versions_of_make_up() -> None:

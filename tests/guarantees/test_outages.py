@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 import redis
 import sqlalchemy as sa
@@ -19,6 +21,10 @@ from tests.service import Account, Service, new_account
 from tests.waiting import wait_until
 
 BACKLOG = 20_000
+ANSWERS = 6
+"""Answers to the same question, so that both processes of the API are asked."""
+UP, DOWN = "ok", "unavailable"
+READY = (200, UP, UP, UP)
 
 
 class Deployment(NamedTuple):
@@ -32,6 +38,25 @@ class Deployment(NamedTuple):
         response = self.account.live.post("/consumers", json={"fullName": name}, headers={"Prefer": prefer})
         assert response.status_code == 201, response.text
         return response
+
+    def readiness(self, purpose: str = "writes") -> tuple[int, str, str, str]:
+        """Return the status of the answer, and the states of database, search and queue."""
+        response = httpx.get(f"{self.service.url}/health/ready", params={"for": purpose})
+        body = response.json()
+        return response.status_code, body["database"], body["search"], body["queue"]
+
+    def wait_for_readiness(self, *expected: tuple[int, str, str, str]) -> None:
+        """Wait until both processes of the API report the state for writes, and the state for reads."""
+        purposes = ("writes", "reads")
+
+        def is_reported() -> bool:
+            return all(
+                self.readiness(purpose) == state
+                for purpose, state in zip(purposes, expected, strict=True)
+                for _ in range(ANSWERS)
+            )
+
+        wait_until(is_reported, 60, f"the readiness {expected}")
 
     def is_found(self, name: str) -> bool:
         response = self.account.live.get("/consumers", params={"search": name})
@@ -99,10 +124,31 @@ def test_frozen_opensearch_blocks_no_write_and_reads_are_stale(deployment: Deplo
         token = {"Consistency-Token": written.headers["Consistency-Token"]}
         read = deployment.account.live.get("/consumers", headers=token)
         assert read.status_code == 503 or read.headers["Index-Stale"] == "true"
+        deployment.wait_for_readiness((200, UP, DOWN, UP), (503, UP, DOWN, UP))
+        state = deployment.account.operator.get(f"/ops/consumers/{written.json()['id']}/index-state").json()
+        assert (state["search"], state["isSearchable"]) == ("unavailable", None)
+        assert state["change"]["version"] == state["databaseVersion"]
     finally:
         os.killpg(deployment.servers.opensearch.pid, signal.SIGCONT)
     deployment.wait_for("Frozen")
+    deployment.wait_for_readiness(READY, READY)
     assert_index_soon_equals_database(deployment.account.database)
+
+
+def test_frozen_postgresql_is_noticed_at_once_and_over(deployment: Deployment) -> None:
+    postmaster = deployment.servers.postgres.pid
+    os.kill(postmaster, signal.SIGSTOP)  # first, so that it starts no further process
+    sessions = subprocess.run(["pgrep", "-P", str(postmaster)], stdout=subprocess.PIPE, check=True).stdout.split()
+    frozen = [*map(int, sessions), postmaster]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        deployment.wait_for_readiness((503, DOWN, UP, UP), (503, DOWN, UP, UP))
+        assert httpx.get(f"{deployment.service.url}/health/live").status_code == 200
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    deployment.wait_for_readiness(READY, READY)
 
 
 class Fault(NamedTuple):
@@ -154,6 +200,7 @@ def test_verify_and_repair_work_while_redis_is_away(deployment: Deployment) -> N
         deployment.account.settled()
         tamper()
         assert complete_run("reindex", "reindex", ids=[consumer])["compared"] == 1
+        deployment.wait_for_readiness((200, UP, UP, DOWN), (200, UP, UP, DOWN))
         deployment.wait_for("Tampered with")
         deployment.account.settled()
         run_ = complete_run("verify", "verify", **everything)
@@ -209,7 +256,9 @@ def test_opensearch_killed_during_a_drain_blocks_no_write(deployment: Deployment
 
 def test_postgresql_killed_during_a_drain_loses_nothing(deployment: Deployment) -> None:
     deployment.drain_backlog()
-    crash(deployment.servers.postgres)
+    deployment.servers.postgres.kill()
+    deployment.wait_for_readiness((503, DOWN, UP, UP), (503, DOWN, UP, UP))
+    start(deployment.servers.postgres)
     wait_until(lambda: deployment.account.live.get("/consumers").status_code == 200, what="the API")
     deployment.create("After the crash")
     assert_index_soon_equals_database(deployment.account.database)

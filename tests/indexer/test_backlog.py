@@ -30,6 +30,14 @@ def test_backlog_age_is_the_oldest_of_all_environments(pipeline: Pipeline) -> No
         live, bulk = outbox.backlog(connection)
     assert 3 * 3600 <= live.oldest_seconds < 4 * 3600
     assert bulk.oldest_seconds == 0
+    # A refused document does not make the lane old: it is tried again later, and then parked.
+    pipeline.run("UPDATE outbox SET attempts = 1, retry_at = now() + interval '1 minute' WHERE environment_id = 3")
+    with pipeline.database.engine.connect() as connection:
+        live, _ = outbox.backlog(connection)
+        lag_ms = connection.execute(outbox.LIVE_LAG_MS).scalar_one()
+    assert 2 * 3600 <= live.oldest_seconds < 3 * 3600
+    assert (live.waiting, live.refused, live.parked) == (8, 2, 2)
+    assert 3 * 3600 <= lag_ms / 1000 < 4 * 3600
 
 
 def test_backlog_reads_few_pages_of_a_long_queue(pipeline: Pipeline) -> None:

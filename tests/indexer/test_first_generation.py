@@ -94,6 +94,26 @@ def test_index_that_is_created_late_is_used(pipeline: Pipeline, monkeypatch: pyt
     assert pipeline.visible() == {consumer}
 
 
+def test_answers_that_come_too_late_are_asked_for_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a busy machine: each call times out once."""
+    late = {name: getattr(indices, name) for name in ("existing", "switch_reads")}
+
+    def patch(name: str) -> None:
+        def time_out(*_: Any) -> None:
+            monkeypatch.setattr(indices, name, late[name])
+            raise ConnectionTimeout("TIMEOUT", "a busy cluster", {})
+
+        monkeypatch.setattr(indices, name, time_out)
+
+    for name in late:
+        patch(name)
+    pipeline.run("DELETE FROM generations")
+    assert first_generation.ensure(pipeline.database.settings)
+    [(index, state)] = pipeline.run("SELECT index_name, state FROM generations")
+    assert state == "live"
+    assert list(pipeline.database.search.indices.get(index=f"{pipeline.database.settings.index_prefix}-0*")) == [index]
+
+
 def test_different_mapping_is_reported_and_not_rebuilt(pipeline: Pipeline) -> None:
     assert first_generation.ensure(pipeline.database.settings)
     pipeline.run("UPDATE generations SET mapping_digest = 'another'")

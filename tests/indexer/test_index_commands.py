@@ -114,7 +114,8 @@ def test_status_shows_generations_and_backlog(pipeline: Pipeline, consumers: Con
     assert (bulk["lane"], bulk["waiting"], bulk["oldestSeconds"]) == ("bulk", 0, 0)
     assert [(lane["lane"], lane["changes"]) for lane in content["done"]] == [("live", 3), ("bulk", 0)]
     assert [(worker["lane"], worker["rounds"], worker["changes"]) for worker in content["workers"]] == [("live", 1, 3)]
-    assert content["parts"] == [{"part": part, "silentSeconds": None} for part in ("live", "bulk", "clock")]
+    parts = [{"part": part, "silentSeconds": None, "processes": 0} for part in ("live", "bulk", "clock")]
+    assert content["parts"] == parts
     assert (content["search"], content["parked"]) == ("ok", [])
     table = consumers("index", "status").out
     assert pipeline.index_name in table

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from opensearchpy.exceptions import NotFoundError
 
@@ -92,6 +93,28 @@ def test_lost_index_is_not_read_and_is_rebuilt(
     assert index_names(pipeline) == indices_read(pipeline) == [second_index(pipeline)]
     assert pipeline.visible() == {consumer}
     assert_index_equals_database(pipeline.database)
+
+
+@pytest.mark.parametrize(("harm", "phase"), [(lose_operations, "requested"), (delete_index, "verifying")])
+def test_incomplete_index_is_served_with_the_setting(
+    pipeline: Pipeline, builder: Builder, harm: Callable[[Pipeline], None], phase: str
+) -> None:
+    """The index with older files is served at once, the new index from the time it has documents."""
+    settings = msgspec.structs.replace(pipeline.database.settings, serve_incomplete_index=True)
+    consumer = pipeline.insert_consumer()
+    pipeline.drain()
+    harm(pipeline)
+    reconcile(pipeline.database.engine, pipeline.database.search, settings)
+    # The loss is committed before an incomplete index is read.
+    with pytest.raises(NotFoundError):
+        pipeline.visible()
+    reconcile(pipeline.database.engine, pipeline.database.search, settings)
+    advance_to(pipeline, builder, phase)
+    reconcile(pipeline.database.engine, pipeline.database.search, settings)
+    assert pipeline.visible() == {consumer}
+    assert run_to_end(pipeline, builder).phase == "done"
+    reconcile(pipeline.database.engine, pipeline.database.search, settings)
+    assert indices_read(pipeline) == [second_index(pipeline)]
 
 
 class DoubtsAboutSeveralNodes(Doubts):

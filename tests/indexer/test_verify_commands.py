@@ -170,6 +170,7 @@ def test_run_is_requested_by_a_task(
         ("verify", {"environment": "nobody:live"}, "there is no organization"),
         ("repair", {"run": 999999}, "there is no run 999999"),
         ("reindex", {}, "choose consumers by at least one condition"),
+        ("retry_parked", {"environment": "nobody:live"}, "there is no organization"),
     ],
 )
 def test_invalid_task_is_refused_in_the_log(

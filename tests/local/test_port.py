@@ -1,6 +1,7 @@
 """Only one service on this machine may have the port of its API."""
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from infra.local import ports
 from infra.settings import ROOT
+from tests.service import NO_STOP_DELAY
 from tests.waiting import wait_until
 
 NO_SERVERS = {
@@ -50,7 +52,7 @@ def test_second_start_on_a_port_is_refused_before_the_first_listens(tmp_path: Pa
 
 def test_api_listens_on_the_reserved_ports() -> None:
     port, operations_port = ports.pick(), ports.pick()
-    environ = os.environ | NO_SERVERS | {"PORT": str(port), "METRICS_PORT": str(operations_port)}
+    environ = os.environ | NO_SERVERS | NO_STOP_DELAY | {"PORT": str(port), "METRICS_PORT": str(operations_port)}
     with ports.reserved(port) as is_ours, ports.reserved(operations_port) as is_ours_too:
         assert is_ours
         assert is_ours_too
@@ -74,4 +76,6 @@ def test_start_without_a_free_port_names_the_port(name: str) -> None:
         environ = os.environ | NO_SERVERS | taken
         result = subprocess.run(command, check=False, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert result.stderr == f"port {taken[name]} is in use: choose another with {name}\n"
+    line = json.loads(result.stderr)
+    assert line["event"] == "start_failed"
+    assert line["reason"] == f"port {taken[name]} is in use: choose another with {name}"

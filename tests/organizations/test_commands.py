@@ -146,6 +146,18 @@ def test_rotated_key_has_the_same_scopes_name_and_expiry(consumers: ConsumersCom
     assert (result.code, result.err.count("\n")) == (1, 1)
 
 
+def test_rotated_key_stays_valid_for_the_overlap(consumers: ConsumersCommand, org: str) -> None:
+    for expires, overlap, is_shortened in ((None, "24h", True), ("2999-01-01", "7d", True)):
+        options = () if expires is None else ("--expires", expires)
+        old = json.loads(consumers("key", "create", org, "--mode", "test", *options, "--json").out)
+        new = json.loads(consumers("key", "rotate", old["id"], "--overlap", overlap, "--json").out)
+        keys = {key["id"]: key for key in json.loads(consumers("key", "list", org, "--json").out)}
+        assert keys[old["id"]]["revokedAt"] is None
+        assert (keys[old["id"]]["expiresAt"] < "2999") == is_shortened
+        assert keys[new["id"]]["expiresAt"] == old["expiresAt"]
+    assert consumers("key", "rotate", new["id"], "--overlap", "tomorrow").code == 2
+
+
 @pytest.mark.parametrize(
     ("address", "problem"),
     [("postgresql://nobody@127.0.0.1:1/none", "cannot be used"), ("postgres", "consumers migrate")],
