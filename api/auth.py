@@ -77,6 +77,11 @@ class Requester(msgspec.Struct, frozen=True, kw_only=True):
         """The name under which the rate limits count the requests: the environment, or the operator's key."""
         return self.key_id
 
+    @property
+    def is_test(self) -> bool:
+        """Whether the key is of a test environment."""
+        return False
+
     def is_valid(self) -> bool:
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > datetime.now(UTC))
 
@@ -94,6 +99,10 @@ class Caller(Requester, frozen=True, kw_only=True):
     """The limit of the organization; None: the default of the service; 0: unlimited."""
     seal: Seal
     """Seals tokens, entity tags and cursors for this environment alone."""
+
+    @property
+    def is_test(self) -> bool:
+        return self.mode == "test"
 
     @property
     def counted_as(self) -> str:

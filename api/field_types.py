@@ -16,23 +16,25 @@ from infra.filters import language
 Email = Annotated[
     str,
     msgspec.Meta(
-        max_length=254,
-        description="A valid e-mail address, unique in the environment ignoring case. The domain is stored in lower "
-        "case.",
+        description="A valid e-mail address, unique in the environment. Case, width, and the form of the domain "
+        "(Unicode or Punycode) do not distinguish addresses. The address is trimmed, and the domain stored in lower "
+        "case. Test keys also accept domains in `.test`, `.invalid` and `.localhost`.",
         examples=["jose@example.com"],
-        extra={"check": lambda value, _: fields.email(value)},
-        extra_json_schema={"format": "idn-email"},
+        extra={"check": lambda value, requester: fields.email(value, is_test=requester.is_test)},
+        extra_json_schema={"format": "idn-email", "maxLength": 254},
     ),
 ]
 Phone = Annotated[
     str,
     msgspec.Meta(
-        max_length=32,
-        description="Digits, spaces and `+-.()/x#`, with at least 3 digits. A possible international number, or a "
-        "national number of the organization's region, is stored in E.164; any other is stored as sent.",
+        description="At most 40 characters: digits of any script, spaces, dashes and dots of any kind, `+()/`, and "
+        "an extension after `x`, `#`, `ext.` or `;ext=`, with at least 3 digits. A prefix `tel:` is removed. A "
+        "possible international number is stored in E.164, with its extension as in `+442079460000 x12`. If the "
+        "organization has a region, so is a national number, and a number with the prefix for calls abroad. Any other "
+        "is stored as sent.",
         examples=["+442079460000"],
         extra={"check": lambda value, requester: fields.phone(value, requester.region)},
-        extra_json_schema={"minLength": 3, "pattern": r"^[0-9 +\-.()/x#]*$"},
+        extra_json_schema={"minLength": 3, "maxLength": 40},
     ),
 ]
 FullName = Annotated[

@@ -9,24 +9,21 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-import phonenumbers
-
 from api.consumers import words
 from api.consumers.words import Query
-from infra import fields
+from infra import emails
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
 from infra.index import names
 from infra.index.analysis import APOSTROPHES
 from infra.index.terms import text_term
+from infra.phone_numbers import searched_digits
 
 Field = Literal["email", "phone", "fullName", "externalId"]
 
 PART_SEPARATORS = re.compile(r"[@._+\-]+")
 ADDRESS_QUOTES = "<>()[]{}\"'“”«»,;:"
 """Characters around a copied address, as in `Ann <ann@example.com>,`."""
-PHONE_TEXT = re.compile(r"[0-9 +\-.()/x#]*")
-MIN_PHONE_DIGITS, MAX_PHONE_LENGTH = 3, 40
 TYPO_WORDS, TYPO_LETTERS = 5, 24
 """Typos are tolerated in the first words of a query, and in words of at most so many letters: OpenSearch needs up to
 6 ms for such a word."""
@@ -86,9 +83,9 @@ def ranking_clause(text: str, region: str | None, room: int) -> Clause:
 
 def whole_value_clauses(text: str, region: str | None) -> Iterator[FieldClause]:
     """Match if the whole text is the e-mail address, the phone number or the external id."""
-    yield FieldClause("email", {"match": {"email.whole": words.normalized(text).strip(ADDRESS_QUOTES)}})
+    yield FieldClause("email", {"match": {"email.whole": emails.fold(words.normalized(text).strip(ADDRESS_QUOTES))}})
     yield _external_id(text)
-    yield from _phone("phoneDigits", phone_forms(text, region))
+    yield from _phone("phoneDigits", searched_digits(text, region))
 
 
 def word_clauses(query: Query, word: str) -> Iterator[FieldClause]:
@@ -126,7 +123,7 @@ def prefix_clauses(query: Query, word: str, region: str | None) -> Iterator[Fiel
     if any(map(names.SYLLABIC.match, spellings)):
         yield FieldClause("fullName", {"terms": {"nameRuns": spellings}})
     yield from _address_parts(word, "email.starts")
-    forms = phone_forms(word, region)
+    forms = searched_digits(word, region)
     yield from _phone("phoneDigits.starts", forms)
     yield from _phone("phoneReversed", [form[::-1] for form in forms])
 
@@ -227,7 +224,7 @@ def _address_parts(word: str, last: str) -> Iterator[FieldClause]:
     """Match consecutive parts of the e-mail address. The sub-field `last` decides whether the last part matches whole
     parts or their starts; the parts before must be whole.
     """
-    typed = word.strip(ADDRESS_QUOTES)
+    typed = emails.fold(word.strip(ADDRESS_QUOTES))
     without_apostrophes = "".join(character for character in typed if character not in APOSTROPHES)
     for text in dict.fromkeys([typed, without_apostrophes]):
         parts = [part for part in PART_SEPARATORS.split(text) if part]
@@ -246,15 +243,3 @@ def _consecutive(parts: Sequence[str], last: str) -> Clause:
 def _phone(target: str, forms: Sequence[str]) -> Iterator[FieldClause]:
     if forms:
         yield FieldClause("phone", {"terms": {target: forms}})
-
-
-def phone_forms(text: str, region: str | None) -> list[str]:
-    """Return the possible indexed forms of a phone number, as digits; an empty list for any other text."""
-    text = words.normalized(text)
-    if len(text) > MAX_PHONE_LENGTH or not PHONE_TEXT.fullmatch(text):
-        return []
-    digits = "".join(filter(str.isdigit, text))
-    forms = {digits, digits.removeprefix("00")}
-    if parsed := fields.parse_phone(text, region):
-        forms.add(f"{parsed.country_code}{phonenumbers.national_significant_number(parsed)}")
-    return sorted(form for form in forms if len(form) >= MIN_PHONE_DIGITS)

@@ -22,6 +22,7 @@ from api.search import in_environment
 from infra.filters.clauses import Clause
 from infra.filters.costs import MAX_CLAUSES, cost
 from infra.index.terms import text_term
+from infra.phone_numbers import searched_digits
 from infra.wire import time
 
 Direction = Literal["asc", "desc"]
@@ -156,7 +157,7 @@ def count(rows: Clause) -> Clause:
 
 def _exact(field: Field, text: str, region: str | None) -> Clause:
     if field == "phone":
-        return {"terms": {"phoneDigits": matching.phone_forms(text, region)}}
+        return {"terms": {"phoneDigits": searched_digits(text, region)}}
     if field == "externalId":
         return {"term": {field: text}}
     return {"term": {"texts": text_term(field, text)}}

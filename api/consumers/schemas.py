@@ -7,7 +7,7 @@ import msgspec
 
 from api.auth import Requester
 from api.consumers import words
-from api.consumers.matching import Field, phone_forms
+from api.consumers.matching import Field
 from api.consumers.query import Direction, SortField
 from api.consumers.words import MAX_TEXT, MAX_WORDS
 from api.errors import Fault
@@ -15,6 +15,8 @@ from api.field_types import Email, ExternalId, Filter, FullName, Metadata, Metad
 from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, require_text
 from api.scopes import FieldScope
 from api.validation import Input
+from infra import fields
+from infra.phone_numbers import INVALID, searched_digits
 
 
 class ConsumerCreate(Input):
@@ -152,8 +154,8 @@ class ListParameters(TwoWayParameters):
 
 
 def _phone_digits(value: str, requester: Requester) -> str:
-    if not phone_forms(value, requester.region):
-        raise ValueError("Invalid phone number")
+    if not searched_digits(value, requester.region):
+        raise ValueError(INVALID)
     return value
 
 
@@ -175,7 +177,7 @@ class SearchParameters(PageParameters):
         | None
     ) = None
     email: (
-        Annotated[str, msgspec.Meta(max_length=254, description="The whole e-mail address, ignoring case.")] | None
+        Annotated[str, msgspec.Meta(max_length=254, description="The whole e-mail address, in any spelling.")] | None
     ) = None
     phone: (
         Annotated[
@@ -194,7 +196,7 @@ class SearchParameters(PageParameters):
     def exact(self) -> dict[Field, str]:
         """Return the fields to match as a whole."""
         values: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
-        return {field: value for field, value in values.items() if value is not None}
+        return {field: fields.trimmed(value) for field, value in values.items() if value is not None}
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
         del requester

@@ -11,28 +11,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.answers import etags, is_match
 from api.auth import Caller
 from api.consumers.schemas import ConsumerCreate, ConsumerUpdate, ConsumerUpdateItem
+from api.consumers.uniqueness import UNIQUE, find_faults, key, release, stored_key
 from api.drafts import BatchDraft, Draft, ObjectDraft
 from api.errors import Fault, ItemFault, Problem, not_found
 from api.reserved_values import RESERVED, reserved
 from api.transactions import ValueTaken
 from api.turns import Steps, Turns
+from infra import emails
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
 from infra.ids import is_id, new_ids
 from infra.index.documents import COLUMNS, ConsumerRow
 from infra.merge_patch import merge
+from infra.unique_values import Claim
 
-EMAIL_EXISTS, EXTERNAL_ID_EXISTS = "Email already exists", "External ID already exists"
-SETTABLE = (*(field.column for field in CONSUMER_FIELDS), "metadata")
-
-
-class UniqueValues(NamedTuple):
-    """The unique values of an item, and the id of the consumer that may have the same values."""
-
-    id: str | None = None
-    email: str | None = None
-    external_id: str | None = None
+FIELDS = (*(field.column for field in CONSUMER_FIELDS), "metadata")
+SETTABLE = (*FIELDS, "email_as_sent")
 
 
 class Changes(NamedTuple):
@@ -40,25 +35,11 @@ class Changes(NamedTuple):
 
     rows: list[dict[str, Any]]
     """The rows to store."""
-    unique_values: list[UniqueValues]
+    claims: dict[str, list[Claim]]
+    """For each unique column, the claims of all items."""
     faults: list[ItemFault]
 
 
-# A value is taken by another consumer, or by an earlier item of the same request.
-FIND_TAKEN = sa.text(f"""
-    SELECT w.item,
-        w.key IS NOT NULL AND (
-            row_number() OVER (PARTITION BY w.key ORDER BY w.item) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
-                       AND c.email_key = w.key COLLATE "C" AND c.id IS DISTINCT FROM w.id)) AS email,
-        w.external_id IS NOT NULL AND (
-            row_number() OVER (PARTITION BY w.external_id ORDER BY w.item) > 1
-            OR EXISTS (SELECT FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
-                       AND c.external_id = w.external_id AND c.id IS DISTINCT FROM w.id)) AS external_id
-    FROM (SELECT item, id, lower(email COLLATE pg_c_utf8) AS key, external_id
-          FROM unnest(CAST(:items AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]),
-                      CAST(:external_ids AS text[])) AS v (item, id, email, external_id)) w
-    ORDER BY w.item""")
 # PostgreSQL assigns the values to columns by name, and takes the types from the table.
 WRITTEN = "json_populate_recordset(NULL::consumers, CAST(:rows AS json)) w"
 # All consumers of a batch have the same time, so their ids alone decide their order.
@@ -100,7 +81,7 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[Consu
     """
     if draft.faults:
         await explain_conflict(connection, caller, draft)
-    values = [{name: getattr(item, name) for name in SETTABLE} for item in draft.items]
+    values = [_columns({name: getattr(item, name) for name in FIELDS}) for item in draft.items]
     for row, consumer_id in zip(values, new_ids("cons_", len(values)), strict=True):
         row["id"] = consumer_id
     return await _store(connection, INSERT, caller, values, reserved=_reserved(draft))
@@ -108,10 +89,14 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[Consu
 
 async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[ConsumerCreate]) -> None:
     """Raise 400 with the schema faults and every taken value; return if there are none."""
-    values = [
-        UniqueValues(email=item.email, external_id=item.external_id) if item else UniqueValues() for item in draft.items
-    ]
-    draft.refuse(await _find_taken(connection, caller, values))
+    claims = {
+        unique.column: [
+            Claim(after=key(unique, getattr(item, unique.column)) if item else None) for item in draft.items
+        ]
+        for unique in UNIQUE
+    }
+    faults, _ = await find_faults(connection, caller, claims)
+    draft.refuse(faults)
 
 
 async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> ConsumerRow:
@@ -220,8 +205,9 @@ async def _update(
 ) -> list[ConsumerRow]:
     """Change the rows as the items of the draft say, unless there are faults. An unknown id has None for a row."""
     changes = await turns.run(_changes(draft, rows))
-    taken = await _find_taken(connection, caller, changes.unique_values)
+    taken, released = await find_faults(connection, caller, changes.claims)
     draft.refuse([*faults, *changes.faults, *taken])
+    await release(connection, caller, released)
     with_metadata = {row["id"] for row in changes.rows if "metadata" in row}
     stored = await _store(connection, UPDATE, caller, changes.rows, with_metadata=list(with_metadata))
     return [
@@ -232,23 +218,23 @@ async def _update(
 
 def _changes(draft: Draft[Any], rows: Sequence[ConsumerRow | None]) -> Steps[Changes]:
     """Merge the items of the draft into the rows."""
-    changes = Changes([], [], [])
+    changes = Changes([], {unique.column: [] for unique in UNIQUE}, [])
     for index, (row, change) in enumerate(zip(rows, draft.items, strict=True)):
         if row is None or change is None:
-            changes.unique_values.append(UniqueValues())
+            for claims in changes.claims.values():
+                claims.append(Claim())
             continue
-        stored, changed = _stored_values(row), _changed_values(change)
+        changed = _changed_values(row, change)
         try:
             if changed.get("metadata") is not None:
                 changed["metadata"] = merge(row.metadata, changed["metadata"])
         except ValueError as error:
             changes.faults.append(ItemFault(index, Fault("metadata", str(error))))
-        changes.rows.append(stored | changed)
-        # An unchanged value cannot conflict, even if another item of the batch asks for the same value.
-        new = {
-            name: changed[name] for name in ("email", "external_id") if changed.get(name) not in {None, stored[name]}
-        }
-        changes.unique_values.append(UniqueValues(row.id, **new))
+        changes.rows.append(_stored_values(row) | _columns(changed))
+        for unique in UNIQUE:
+            before = stored_key(unique, row)
+            after = key(unique, changed[unique.column]) if unique.column in changed else before
+            changes.claims[unique.column].append(Claim(row.id, before, after))
         yield
     return changes
 
@@ -257,32 +243,22 @@ def _stored_values(row: ConsumerRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in SETTABLE if name != "metadata"} | {"id": row.id}
 
 
-def _changed_values(change: ConsumerUpdate) -> dict[str, Any]:
-    return {name: value for name in SETTABLE if (value := getattr(change, name)) is not msgspec.UNSET}
+def _changed_values(row: ConsumerRow, change: ConsumerUpdate) -> dict[str, Any]:
+    """Return the values of a change, without an e-mail address that stays the same.
+
+    An address of an earlier release may be stored under another key than its own, and may then keep it.
+    """
+    values = {name: value for name in FIELDS if (value := getattr(change, name)) is not msgspec.UNSET}
+    if values.get("email") is not None and values["email"] == row.address:
+        del values["email"]
+    return values
 
 
-async def _find_taken(connection: AsyncConnection, caller: Caller, values: Sequence[UniqueValues]) -> list[ItemFault]:
-    """Return a fault for each taken value."""
-    ids, emails, external_ids = ([value[column] for value in values] for column in range(3))
-    if not any(emails) and not any(external_ids):
-        return []
-    rows = await connection.execute(
-        FIND_TAKEN,
-        {
-            "environment_id": caller.environment_id,
-            "items": list(range(len(values))),
-            "ids": ids,
-            "emails": emails,
-            "external_ids": external_ids,
-        },
-    )
-    faults = []
-    for row in rows:
-        if row.email:
-            faults.append(ItemFault(row.item, Fault("email", EMAIL_EXISTS)))
-        if row.external_id:
-            faults.append(ItemFault(row.item, Fault("externalId", EXTERNAL_ID_EXISTS)))
-    return faults
+def _columns(values: dict[str, Any]) -> dict[str, Any]:
+    """Put the values of fields into the columns of `consumers`."""
+    if "email" in values:
+        values["email"], values["email_as_sent"] = emails.columns(values["email"])
+    return values
 
 
 async def _store(
@@ -315,7 +291,9 @@ async def _store(
 
 
 def _reserved(draft: Draft[Any]) -> list[str]:
-    return reserved(value for item in draft.items if item for value in (item.email, item.external_id))
+    items = [item for item in draft.items if item]
+    keys = [emails.fold(item.email) for item in items if isinstance(item.email, str)]
+    return reserved([*keys, *(item.external_id for item in items)])
 
 
 def _require_id(consumer_id: str) -> None:

@@ -12,7 +12,7 @@ from api.field_types import ExternalId, Metadata, MetadataChange
 from api.pages import MOMENT_FORMAT, Moment, PageInfo, TwoWayParameters
 from api.scopes import FieldScope
 from api.validation import Input
-from infra import fields
+from infra import emails, fields
 from infra.wire import JSONObject, Time
 
 
@@ -36,10 +36,26 @@ Amount = Annotated[
         },
     ),
 ]
+
+
+def _quantity(value: Any) -> Decimal:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError("Expected a number")
+    return fields.quantity(value)
+
+
+Quantity = Annotated[
+    Decimal,
+    msgspec.Meta(
+        description=f"A number with at most {fields.QUANTITY_DECIMALS} decimals.",
+        extra={"parse": lambda value, _: _quantity(value)},
+        extra_json_schema={"type": "number", "minimum": 0, "maximum": fields.MAX_QUANTITY},
+    ),
+]
 Currency = Annotated[
     str,
     msgspec.Meta(
-        description="An ISO 4217 currency code.",
+        description="An ISO 4217 currency code, also a withdrawn code. Lower case is accepted.",
         examples=["USD"],
         extra={"check": lambda value, _: fields.currency(value)},
     ),
@@ -65,7 +81,7 @@ class OrderItem(Input, kw_only=True):
     """Your own id of the product."""
     variant_id: ShortText | None = None
     """Your own id of the variant of the product."""
-    quantity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+    quantity: Quantity
     """How many were ordered."""
     unit_amount: Amount | None = None
 
@@ -73,9 +89,9 @@ class OrderItem(Input, kw_only=True):
 class ConsumerReference(Input):
     """A consumer, named by either `email` or `externalId`."""
 
-    email: str | None = None
-    """The e-mail address of the consumer, ignoring case."""
-    external_id: str | None = None
+    email: Annotated[str, msgspec.Meta(extra={"check": lambda value, _: emails.fold(value)})] | None = None
+    """The e-mail address of the consumer, in any spelling."""
+    external_id: Annotated[str, msgspec.Meta(extra={"check": lambda value, _: fields.trimmed(value)})] | None = None
     """The external id of the consumer."""
 
     def faults(self, requester: Requester) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.auth import Caller
 from api.drafts import Draft, ObjectDraft
 from api.errors import Fault, ItemFault, not_found
-from api.orders.rows import COLUMNS, encode, order_of
+from api.orders.rows import COLUMNS, encode, order_of, stored_items
 from api.orders.schemas import Order, OrderCreate, OrderUpdate
 from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
 from api.reserved_values import RESERVED, reserved
@@ -209,18 +209,19 @@ def _excessive_totals(orders: Mapping[int, OrderCreate], locked: LockedConsumers
 async def _find_taken(
     connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate], *, own_id: str | None = None
 ) -> list[ItemFault]:
-    """Return a fault for each external id taken by a stored order or an earlier order of the request."""
+    """Return a fault for each external id of a stored order, and of an earlier order of the request."""
     external_ids = [order.external_id for order in orders.values() if order.external_id is not None]
     if not external_ids:
         return []
     values = {"environment_id": caller.environment_id, "external_ids": external_ids, "own_id": own_id}
     taken = set((await connection.execute(FIND_TAKEN, values)).scalars())
     faults = []
+    first: dict[str, int] = {}
     for index, order in orders.items():
         if order.external_id in taken:
             faults.append(ItemFault(index, Fault("externalId", EXTERNAL_ID_EXISTS)))
-        elif order.external_id is not None:
-            taken.add(order.external_id)
+        elif order.external_id is not None and first.setdefault(order.external_id, index) != index:
+            faults.append(ItemFault(index, Fault("externalId", f"Same as [{first[order.external_id]}]")))
     return faults
 
 
@@ -261,7 +262,7 @@ def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderUpdate], caller: Caller) 
         name: getattr(row, name) for name in ("consumer_id", "external_id", "status", "currency_code", "placed_at")
     }
     stored |= {name: Decimal(getattr(row, name)) for name in ("amount", "refunded_amount", "base_amount")}
-    stored |= {name: getattr(row, name) and msgspec.json.decode(getattr(row, name)) for name in ("items", "metadata")}
+    stored["metadata"] = row.metadata and msgspec.json.decode(row.metadata)
     faults = []
     if changes.get("metadata") is not None:
         try:
@@ -288,6 +289,7 @@ def _rows(caller: Caller, orders: Sequence[OrderCreate], consumer_ids: Mapping[i
             "consumer_id": consumer_ids[index],
             "currency_code": order.currency_code or caller.currency,
             "base_amount": order.amount if order.base_amount is None else order.base_amount,
+            "items": stored_items(order.items),
             "placed_at": order.placed_at,
         }
         for index, (order, order_id) in enumerate(zip(orders, new_ids("ord_", len(orders)), strict=True))

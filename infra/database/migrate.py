@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from infra.backoff import Backoff
-from infra.database import pooling, roles, sealing_keys
+from infra.database import addresses, pooling, roles, sealing_keys
 from infra.database.engine import sqlalchemy_url
 from infra.errors import ExplainedError
 
@@ -84,6 +84,12 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
                 )
             else:
                 _upgrade_patiently(config, connection, report)
+                connection.commit()
+                if kept := addresses.store_under_keys(connection):
+                    report(
+                        f"{len(kept)} e-mail addresses have another spelling of an address in use: both are kept. "
+                        "`consumers doctor --only addresses` names the consumers"
+                    )
             sealing_keys.ensure(connection)
             if grant_to is not None:
                 roles.grant(connection, grant_to)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from infra.doctor import (
+    addresses,
     checks,
     clocks,
     cluster,
@@ -35,6 +36,7 @@ ALL: tuple[Check, ...] = (
     *nodes.CHECKS,
     *cluster.CHECKS,
     *shards.CHECKS,
+    *addresses.CHECKS,
 )
 
 

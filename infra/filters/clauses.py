@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
-from infra import fields
+from infra import fields, phone_numbers
 from infra.filters.conditions import (
     FIELDS,
     METADATA,
@@ -23,8 +23,16 @@ from infra.filters.conditions import (
     Not,
 )
 from infra.index.documents import MONEY_UNIT
-from infra.index.folding import plain
-from infra.index.terms import AFTER_NUMBERS, MAX_VALUE_LENGTH, date, date_term, number_term, path_code, text_term
+from infra.index.terms import (
+    AFTER_NUMBERS,
+    MAX_VALUE_LENGTH,
+    contained_text,
+    date,
+    date_term,
+    number_term,
+    path_code,
+    text_term,
+)
 from infra.wire import time
 
 Clause = dict[str, Any]
@@ -107,7 +115,9 @@ def _text(condition: Condition, region: str | None) -> Clause:
     if operator == "EXISTS":
         return {"term": {"texts": field}}
     if operator == "CONTAINS":
-        return {"wildcard": {"contents": {"value": f"{path_code(field)}*{_escaped(plain(values[0]))}*"}}}
+        return {
+            "wildcard": {"contents": {"value": f"{path_code(field)}*{_escaped(contained_text(field, values[0]))}*"}}
+        }
     if operator in {"EQUALS", "IN"}:
         return _equals(field, values, region)
     # `numbers` holds the numbers and dates of all fields: both ends of the range must stay within those of this field.
@@ -134,7 +144,7 @@ def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
         if isinstance(value, str):
             texts.append(text_term(field, value))
         if field == "phone":
-            texts.append(text_term(field, _stored_phone(value, region)))
+            texts += [text_term(field, number) for number in phone_numbers.equivalents(value, region)]
         if field.startswith(METADATA) and (isinstance(value, Decimal) or fields.DECIMAL.fullmatch(value)):
             numbers.append(number_term(field, Decimal(value)))
         elif field.startswith(METADATA) and (moment := date(value)):
@@ -145,14 +155,6 @@ def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
         if compared
     ]
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses}}
-
-
-def _stored_phone(phone: str, region: str | None) -> str:
-    """Return a phone number in the stored form, any other text unchanged."""
-    try:
-        return fields.phone(phone, region)
-    except ValueError:
-        return phone
 
 
 def _bounds(operator: str, values: Sequence[Any]) -> dict[str, Any]:

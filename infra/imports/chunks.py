@@ -54,7 +54,7 @@ class Chunks:
         self._kind = kind
         self._environment = environment
         self._dry_run = dry_run
-        columns = sql.SQL(", ").join(map(sql.Identifier, ("row", *kind.rules.columns.values(), "metadata")))
+        columns = sql.SQL(", ").join(map(sql.Identifier, ("row", *kind.rules.staged, "metadata")))
         self._copy = sql.SQL("COPY staging ({}) FROM STDIN").format(columns)
         self._waiting: set[Hashable] = set()
         self._deferred = 0

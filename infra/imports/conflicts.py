@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
+from infra import emails
 from infra.imports.columns import Columns, texts_reader
 from infra.imports.rows import Record
 
@@ -49,7 +50,7 @@ def _keys(
         if not record.fault:
             texts = read_texts(columns.row(record.cells))
             external_id, email = texts.get("externalId"), texts.get("email")
-            yield record.line, hash(external_id) if external_id else None, hash(email.lower()) if email else None
+            yield record.line, hash(external_id) if external_id else None, hash(emails.fold(email)) if email else None
 
 
 def _listed(lines: list[int]) -> str:

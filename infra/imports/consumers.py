@@ -21,7 +21,8 @@ from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, ema
 
 COLUMNS = tuple(rules.CONSUMERS.columns.values())
 MERGED = {column: f"coalesce(s.{column}, c.{column})" for column in COLUMNS} | {
-    "metadata": "coalesce(coalesce(c.metadata, '{}') || s.metadata, c.metadata)"
+    "email_as_sent": "CASE WHEN s.email IS NULL THEN c.email_as_sent ELSE s.email_as_sent END",
+    "metadata": "coalesce(coalesce(c.metadata, '{}') || s.metadata, c.metadata)",
 }
 """By column, the value after a row `s` is merged into a consumer `c`. An empty cell keeps the stored value."""
 

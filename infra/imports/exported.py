@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from infra import fields
 from infra.imports import values
 from infra.imports.columns import Column, Columns
 
@@ -19,6 +20,11 @@ class Environment(msgspec.Struct, frozen=True):
     id: int
     currency: str
     region: str | None
+    mode: str = "live"
+
+    @property
+    def conventions(self) -> fields.Conventions:
+        return fields.Conventions(self.region, self.mode == "test")
 
 
 def convert(

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from infra import fields
+from infra import emails, fields
 from infra.imports import exported, values
 from infra.imports.columns import METADATA, Columns, texts_reader
 from infra.imports.exported import REFERENCES, STATUSES, Environment
@@ -27,6 +27,15 @@ class Rules(msgspec.Struct, frozen=True):
     """Rule by field."""
     faults: Callable[[Mapping[str, str], Mapping[str, str], Environment], list[str]]
     """Faults between fields, from the valid fields, the texts of all non-empty fields, and the environment."""
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """Returns the values to store, from the valid fields."""
+    added: dict[str, str] = {}
+    """As `columns`, for values that `complete` adds."""
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """The columns of a row, without its position and its metadata."""
+        return (*self.columns.values(), *self.added.values())
 
 
 class Checked(msgspec.Struct):
@@ -37,13 +46,18 @@ class Checked(msgspec.Struct):
 
 def consumer_rules(environment: Environment, _columns: Columns) -> dict[str, Rule]:
     rules: dict[str, Rule] = {
-        field.name: partial(_apply, field, environment.region) for field in fields.CONSUMER_FIELDS
+        field.name: partial(_apply, field, environment.conventions) for field in fields.CONSUMER_FIELDS
     }
     return rules | {"externalId": values.exact_id}
 
 
-def _apply(field: fields.ConsumerField, region: str | None, value: str) -> Any:
-    return field.rule(value, region)
+def _apply(field: fields.ConsumerField, conventions: fields.Conventions, value: str) -> Any:
+    return field.rule(value, conventions)
+
+
+def consumer_columns(valid: dict[str, Any]) -> dict[str, Any]:
+    email, email_as_sent = emails.columns(valid.get("email"))
+    return valid | {"email": email, "emailAsSent": email_as_sent}
 
 
 def consumer_faults(_: Mapping[str, str], present: Mapping[str, str], _environment: Environment) -> list[str]:
@@ -56,7 +70,7 @@ def order_rules(_: Environment, columns: Columns) -> dict[str, Rule]:
     return {
         "consumerId": fields.external_id,
         "consumerExternalId": values.exact_id,
-        "consumerEmail": str,
+        "consumerEmail": emails.fold,
         "externalId": values.exact_id,
         "status": _status,
         "amount": _amount,
@@ -98,6 +112,8 @@ CONSUMERS = Rules(
     columns={field.name: field.column for field in fields.CONSUMER_FIELDS},
     rules=consumer_rules,
     faults=consumer_faults,
+    complete=consumer_columns,
+    added={"emailAsSent": "email_as_sent"},
 )
 ORDERS = Rules(
     columns={
@@ -145,7 +161,8 @@ def check(kind: Rules, environment: Environment, columns: Columns, records: Iter
         if faults:
             checked.rejects[position] = "; ".join(faults)
         else:
-            checked.rows.append((position, *map(valid.get, kind.columns), metadata))
+            stored = kind.complete(valid)
+            checked.rows.append((position, *map(stored.get, (*kind.columns, *kind.added)), metadata))
     return checked
 
 

@@ -62,7 +62,7 @@ def find_environment(connection: Db, organization: str, mode: str) -> Environmen
         connection.cursor(row_factory=class_row(Environment))
         .execute(
             """
-        SELECT e.id, o.currency, o.region FROM organizations o JOIN environments e ON e.organization_id = o.id
+        SELECT e.id, o.currency, o.region, e.mode FROM organizations o JOIN environments e ON e.organization_id = o.id
         WHERE o.name = %s AND e.mode = %s AND o.deleted_at IS NULL
         """,
             (organization, mode),

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from infra import fields
+from infra.order_items import stored_quantity
 
 JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 # Floats keep this many digits; a longer number is an id.
@@ -31,7 +32,6 @@ OFFSET_TIME = re.compile(
 THOUSANDS_COMMA = re.compile(r"-?[0-9]{1,3}(,[0-9]{3})+\.[0-9]+|-?[0-9]{1,3}(,[0-9]{3}){2,}")
 DECIMAL_COMMA = re.compile(r"-?[0-9]{1,3}(\.[0-9]{3})+,[0-9]+|-?[0-9]+,[0-9]{1,2}")
 MAX_ITEMS = 200
-MAX_QUANTITY = 1_000_000_000
 
 
 def automatic(text: str) -> Any:
@@ -222,12 +222,15 @@ def _item(item: _Item) -> dict[str, Any]:
     product, quantity, price = fields.trimmed(item.product_id), str(item.quantity), item.unit_amount
     if not 1 <= len(product) <= 255:  # noqa: PLR2004 (the limit in contract.md)
         raise ValueError("productId must be 1 to 255 characters")
-    count = Decimal(quantity) if fields.DECIMAL.fullmatch(quantity) else Decimal(-1)
-    if not (0 <= count <= MAX_QUANTITY and count == int(count)):
-        raise ValueError(f"quantity must be a whole number from 0 to {MAX_QUANTITY:,}, not {quantity!r}")
+    if not fields.DECIMAL.fullmatch(quantity):
+        raise ValueError(f"quantity must be a number, not {quantity!r}")
+    try:
+        count = fields.quantity(quantity)
+    except ValueError as error:
+        raise ValueError(f"quantity {str(error).replace('Must', 'must', 1)}") from None
     return {
         "productId": product,
         "variantId": item.variant_id,
-        "quantity": int(count),
+        **stored_quantity(count),
         "unitAmount": None if price is None else f"{fields.amount(str(price)):f}",
     }

@@ -4,7 +4,6 @@ A write's response and the document's `row` are the same bytes. The drain and a 
 document never depends on the way of indexing. `mapping.py` declares the index.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -14,6 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import msgspec
 import phonenumbers
 
+from infra import emails, phone_numbers
 from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
 from infra.index import names
@@ -23,8 +23,6 @@ from infra.wire import JSONObject, Time, time, without_trailing_zeros
 
 MONEY_UNIT = 10_000
 """Money is indexed as a `long` of ten-thousandths, because paging by a `scaled_float` loses rows."""
-
-EXTENSION = re.compile("[x#]")
 
 UNSPACED_FROM = "\u0e00"
 """All scripts without spaces between words begin at this character or above (`analysis.py`)."""
@@ -37,7 +35,7 @@ class ConsumerRow(NamedTuple):
     environment_id: int
     version: int
     email: str | None
-    email_key: str | None
+    email_as_sent: str | None
     phone: str | None
     full_name: str | None
     metadata: str | None
@@ -47,6 +45,11 @@ class ConsumerRow(NamedTuple):
     last_order_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def address(self) -> str | None:
+        """The e-mail address as clients see it; `email` may be its key (`infra/emails.py`)."""
+        return self.email_as_sent or self.email
 
 
 COLUMNS = select_list(ConsumerRow._fields, "c", metadata="c.metadata::text")
@@ -153,9 +156,10 @@ def consumer_json(row: ConsumerRow) -> bytes:
 def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
     """Return the document of a consumer, as JSON."""
     consumer = _consumer(row)
-    compared = terms(dict(zip(_FIELD_NAMES, _field_values(row), strict=True)), row.metadata)
+    compared = terms(dict(zip(_FIELD_NAMES, _field_values(consumer), strict=True)), row.metadata)
     digits = phone_digits(row.phone) if row.phone else ()
-    forms = names.forms(row.full_name, row.email_key)
+    email_key = emails.fold(row.address) if row.address else None
+    forms = names.forms(row.full_name, email_key)
     return _encode(
         Document(
             row=msgspec.Raw(_encode(consumer)),
@@ -163,7 +167,7 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             environment_id=str(row.environment_id),
             version=row.version,
             deleted=False,
-            email=row.email_key,
+            email=email_key,
             phone=row.phone,
             phone_digits=digits,
             phone_reversed=reversed_digits(digits),
@@ -201,8 +205,15 @@ def phone_digits(phone: str) -> list[str]:
     """
     if number := parse_plain(phone):
         return list(dict.fromkeys(number.digits()))
-    numbers = [phone, EXTENSION.split(phone)[0]]
-    digits = ["".join(filter(str.isdigit, form)) for each in numbers for form in (each, *_national_forms(each))]
+    written = phone_numbers.read(phone)
+    if not written:
+        return list(filter(None, ["".join(filter(str.isdigit, phone))]))
+    forms = [
+        form + extension
+        for extension in dict.fromkeys([written.extension, ""])
+        for form in (written.number, *_other_forms(written.number))
+    ]
+    digits = ["".join(filter(str.isdigit, form)) for form in forms]
     return [form for form in dict.fromkeys(digits) if form]
 
 
@@ -224,14 +235,20 @@ def _name_runs(name: str | None) -> str | None:
     return name if name and not name.isascii() and max(name) >= UNSPACED_FROM else None
 
 
-def _national_forms(phone: str) -> list[str]:
-    """Return an international number as written inside the country, with and without the national prefix."""
-    if not phone.startswith("+"):
+def _other_forms(phone: str) -> list[str]:
+    """Return an international number as written inside the country, with and without the national prefix.
+
+    Return the international number for a number dialled with 00, which is stored so if the organization has no region.
+    """
+    is_dialled = phone.startswith("00")
+    if not phone.startswith("+") and not is_dialled:
         return []
     try:
-        parsed = phonenumbers.parse(phone)
+        parsed = phonenumbers.parse(f"+{phone[2:]}" if is_dialled else phone)
     except phonenumbers.NumberParseException:
         return []
+    if is_dialled:
+        return [phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)]
     national = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
     return [national, phonenumbers.national_significant_number(parsed)]
 
@@ -239,7 +256,7 @@ def _national_forms(phone: str) -> list[str]:
 def _consumer(row: ConsumerRow) -> Consumer:
     return Consumer(
         id=row.id,
-        email=row.email,
+        email=row.address,
         phone=row.phone,
         full_name=row.full_name,
         metadata=None if row.metadata is None else msgspec.Raw(row.metadata.encode()),

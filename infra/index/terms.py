@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from infra import fields
+from infra import emails, fields
 from infra.index.folding import fold, plain
 from infra.wire import time
 
-METADATA = "metadata"
+METADATA, EMAIL = "metadata", "email"
 MAX_PATH_LENGTH = 340
 """Characters of an indexed path. Every path of a condition fits: five levels of metadata, each of 64 characters and a
 dot."""
@@ -55,8 +55,18 @@ class Terms(msgspec.Struct):
     """For CONTAINS: the code of the path with the text."""
 
 
+def fold_value(path: str, text: str) -> str:
+    """Return the text of a field as it is compared."""
+    return emails.fold(text) if path == EMAIL else fold(text)
+
+
+def contained_text(path: str, text: str, folding: Folding = plain) -> str:
+    """Return the text of a field as CONTAINS compares it."""
+    return folding(emails.fold(text) if path == EMAIL else text)
+
+
 def text_term(path: str, text: str) -> str:
-    return f"{path}\0{fold(text)}"
+    return f"{path}\0{fold_value(path, text)}"
 
 
 @lru_cache(maxsize=65_536)
@@ -166,7 +176,7 @@ def _add(collected: Terms, path: str, value: Any, contained: Folding) -> None:
 
 
 def _add_text(collected: Terms, path: str, text: str, contained: Folding) -> None:
-    folded = fold(text)
+    folded = fold_value(path, text)
     if len(folded) <= MAX_TERM_LENGTH:
         collected.texts.append(f"{path}\0{folded}")
-    collected.contents.append(path_code(path) + (folded if folded.isascii() else contained(text)))
+    collected.contents.append(path_code(path) + (folded if folded.isascii() else contained_text(path, text, contained)))

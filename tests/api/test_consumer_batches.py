@@ -1,5 +1,6 @@
 """Batches of consumers: all or nothing, response in request order, each fault with the index of the item."""
 
+import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +28,10 @@ def create_batch(account: Account, number: int, **fields: str) -> Items:
     assert response.status_code == 201, response.text
     content: Items = response.json()
     return content
+
+
+def is_listed(account: Account, rows: Items) -> bool:
+    return sorted(account.live.get("/consumers").json()["data"], key=str) == sorted(rows, key=str)
 
 
 def is_unchanged(account: Account, before: Items) -> bool:
@@ -136,8 +141,9 @@ def test_duplicate_and_existing_values_are_listed_together(account: Account) -> 
         {},
     ]
     response = send(account, "POST", body)
-    expected = {"[1].email": EMAIL, "[2].email": EMAIL, "[6].email": EMAIL}
-    assert faults(response) == expected | {"[4].externalId": EXTERNAL_ID, "[5].externalId": EXTERNAL_ID}
+    expected = {"[1].email": EMAIL, "[2].email": "Same as [0]", "[6].email": "Same as [5]"}
+    assert faults(response) == expected | {"[4].externalId": EXTERNAL_ID, "[5].externalId": "Same as [2]"}
+    assert response.json()["error"] == "Validation failed"
     mixed = send(account, "POST", [*body, {"phone": "x"}, {"email": "taken@example.com", "phone": "x"}])
     assert faults(mixed).keys() == faults(response).keys() | {"[8].phone", "[9].email", "[9].phone"}
     assert mixed.json()["error"] == "Validation failed"
@@ -154,11 +160,51 @@ def test_conflict_is_reported_at_the_item_that_takes_the_value(account: Account,
 
 
 @pytest.mark.parametrize("field", ["email", "externalId"])
-def test_values_cannot_be_swapped_in_one_batch(account: Account, field: str) -> None:
-    before = create_batch(account, 3, email="{}@example.com", externalId="{}@example.com")
-    swap = [{"id": before[n]["id"], field: before[(n + 1) % 3][field]} for n in range(3)]
-    assert faults(send(account, "PUT", swap)).keys() == {f"[{n}].{field}" for n in range(3)}
+def test_state_after_the_batch_decides_about_unique_values(account: Account, field: str) -> None:
+    """A value is freed and used again, moved along, swapped, and passed around."""
+    before = create_batch(account, 9, email="{}@example.com", externalId="{}@example.com")
+    values = [one[field] for one in before]
+    new = [values[1], "new@example.com", values[3], values[2], values[5], values[6], values[4], None, values[7].upper()]
+    if field == "externalId":
+        new[8] = values[7]
+    after = send(account, "PUT", [{"id": one["id"], field: value} for one, value in zip(before, new, strict=True)])
+    assert after.status_code == 200, after.text
+    assert [one[field] for one in after.json()] == [value and value.lower() for value in new]
+    account.settled()
+    assert is_listed(account, after.json())
+
+
+@pytest.mark.parametrize("field", ["email", "externalId"])
+def test_values_that_stay_taken_are_refused_within_a_move(account: Account, field: str) -> None:
+    before = create_batch(account, 4, email="{}@example.com", externalId="{}@example.com")
+    values, ids = [one[field] for one in before], [one["id"] for one in before]
+    moved = [values[1], values[2], values[3]]
+    exists = EMAIL if field == "email" else EXTERNAL_ID
+    shifted = [{"id": ids[n], field: moved[n]} for n in range(3)]
+    assert faults(send(account, "PUT", shifted)) == {f"[2].{field}": exists}
+    staying = [*shifted, {"id": ids[3], "fullName": "Stays"}]
+    assert faults(send(account, "PUT", staying)) == {f"[2].{field}": exists}
+    repeated = [*shifted[:2], {"id": ids[2], field: "x@example.com"}, {"id": ids[3], field: "x@example.com"}]
+    assert faults(send(account, "PUT", repeated)) == {f"[3].{field}": "Same as [2]"}
     assert is_unchanged(account, before)
+
+
+def test_random_moves_of_values_agree_with_a_model(account: Account) -> None:
+    """Many small groups of consumers in each batch, each group with moves of its own."""
+    chance = random.Random(7)
+    values = [f"{n}@example.com" for n in range(120)]
+    before = create_batch(account, 90, email="{}@example.com")
+    held = {one["id"]: one["email"] for one in before}
+    for _ in range(8):
+        group = chance.sample(list(held), 60)
+        free = [value for value in values if value not in {held[one] for one in held.keys() - set(group)}]
+        wanted = [None if chance.random() < 0.1 else value for value in chance.sample(free, len(group))]
+        response = send(account, "PUT", [{"id": one, "email": new} for one, new in zip(group, wanted, strict=True)])
+        assert response.status_code == 200, response.text
+        held |= dict(zip(group, wanted, strict=True))
+        assert [one["email"] for one in response.json()] == wanted
+    account.settled()
+    assert {one["id"]: one["email"] for one in account.live.get("/consumers?first=100").json()["data"]} == held
 
 
 def test_all_unknown_ids_are_listed_and_nothing_changes(account: Account, service: Service) -> None:

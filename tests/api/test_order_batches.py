@@ -89,7 +89,7 @@ def test_database_faults_name_their_item_and_nothing_is_stored(account: Account,
     assert faults(send(account, body)) == {
         "[1].externalId": "External ID already exists",
         "[2].consumerId": "Unknown consumer",
-        "[3].externalId": "External ID already exists",
+        "[3].externalId": "Same as [0]",
         "[4].consumer": "Unknown consumer",
     }
     assert count_rows(account, "orders") == 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from tests.api.orders import written_totals
 from tests.api.resources import create, faults
@@ -45,12 +46,20 @@ def test_order_has_every_field_in_order_with_defaults(account: Account, buyer: s
 
 
 def test_items_are_returned_complete_in_documented_order(account: Account, buyer: str) -> None:
-    items = [{"unitAmount": 3.5, "quantity": 2, "productId": "p"}, {"productId": "q", "variantId": "v", "quantity": 1}]
+    items = [
+        {"unitAmount": 3.5, "quantity": 2, "productId": "p"},
+        {"productId": "q", "variantId": "v", "quantity": 0.125},
+        {"productId": "r", "quantity": 1.50},
+    ]
     order = create(account.live, "/orders", consumerId=buyer, amount=7, items=items, metadata={"b": 1, "a": [2.50]})
     assert [list(item.items()) for item in order["items"]] == [
         [("productId", "p"), ("variantId", None), ("quantity", 2), ("unitAmount", "3.5")],
-        [("productId", "q"), ("variantId", "v"), ("quantity", 1), ("unitAmount", None)],
+        [("productId", "q"), ("variantId", "v"), ("quantity", 0.125), ("unitAmount", None)],
+        [("productId", "r"), ("variantId", None), ("quantity", 1.5), ("unitAmount", None)],
     ]
+    changed = account.live.put(f"/orders/{order['id']}", json={"status": "CREATED"}).json()
+    assert changed["items"] == order["items"]
+    assert account.live.get(f"/consumers/{buyer}?include=orders").json()["orders"] == [changed]
     assert order["metadata"] == {"a": [2.5], "b": 1}
 
 
@@ -118,9 +127,9 @@ def test_all_faults_of_an_order_are_listed_at_once(account: Account, buyer: str)
         "amount": "x",
         "refundedAmount": -1,
         "status": "completed",
-        "currencyCode": "usd",
+        "currencyCode": "us$",
         "baseAmount": [],
-        "items": [{"productId": "", "quantity": 1.5, "price": 1}, 5],
+        "items": [{"productId": "", "quantity": 1.0005, "price": 1}, 5],
         "metadata": [],
         "placedAt": "soon",
         "externalId": "",
@@ -131,6 +140,22 @@ def test_all_faults_of_an_order_are_listed_at_once(account: Account, buyer: str)
     }
     assert faults(send(account, **body)).keys() == expected
     assert written_totals(account, buyer) == (0, "0", None)
+
+
+def test_release_before_can_read_a_decimal_quantity(account: Account, buyer: str) -> None:
+    """Its type of a quantity is a whole number, and it ignores unknown fields."""
+    items = [{"productId": "p", "quantity": 2.5}, {"productId": "p", "quantity": 3}]
+    create(account.live, "/orders", consumerId=buyer, amount=7, items=items)
+    with account.database.engine.connect() as connection:
+        query = sa.text("SELECT items FROM orders WHERE consumer_id = :id")
+        stored = connection.execute(query, {"id": buyer}).scalar_one()
+    assert [(item["quantity"], item.get("exactQuantity")) for item in stored] == [(3, 2.5), (3, None)]
+
+
+@pytest.mark.parametrize("code", ["HRK", "bgn", " Dem ", "zwl", "ANG"])
+def test_withdrawn_and_lower_case_currency_is_accepted(account: Account, buyer: str, code: str) -> None:
+    order = create(account.live, "/orders", consumerId=buyer, amount=7, currencyCode=code, baseAmount=1)
+    assert order["currencyCode"] == code.strip().upper()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from infra.imports.kinds import CONSUMERS
 from infra.imports.run import Counts, connect, find_environment, run
 from infra.local.servers import LocalServers
-from tests.api.resources import create
+from tests.api.resources import create, faults
 from tests.service import Account
 
 Faults = set[tuple[int, str]]
@@ -68,15 +68,23 @@ def test_taken_values_are_no_failed_statements(
     create(account.live, "/orders", **order)
     taken: dict[str, list[Any]] = {
         "/consumers": [{"email": "ANN@example.com"}, {"externalId": "C-1"}, person],
-        "/consumers/batch": [[{"fullName": "B"}, person], [{"email": "b@example.com"}, {"email": "B@example.com"}]],
+        "/consumers/batch": [[{"fullName": "B"}, person]],
         "/orders": [order],
-        "/orders/batch": [[order | {"externalId": "O-2"}, order], [order | {"externalId": "O-3"}] * 2],
+        "/orders/batch": [[order | {"externalId": "O-2"}, order]],
+    }
+    repeated: dict[str, list[Any]] = {
+        "/consumers/batch": [{"email": "b@example.com"}, {"email": "B@example.com"}],
+        "/orders/batch": [order | {"externalId": "O-3"}] * 2,
     }
     for path, bodies in taken.items():
         for body in bodies:
             response = account.live.post(path, json=body)
             assert response.status_code == 400
             assert response.json()["error"] in {"Email already exists", "External ID already exists"}
+    for path, body in repeated.items():
+        response = account.live.post(path, json=body)
+        assert list(faults(response).values()) == ["Same as [0]"]
+        assert response.json()["error"] == "Validation failed"
     new = {"fullName": "C", "email": "c@example.com"}
     assert concurrently(account, "/consumers", new) == {(201, ""), (400, "Email already exists")}
     batch = [{"externalId": f"D-{number}"} for number in range(50)]

@@ -30,8 +30,7 @@ MOST_ORDERS = 40
 DOMAINS = ("example.com", "example.net", "example.org")
 TAGS = ("newsletter", "vip", "wholesale", "beta", "returns-often", "gift-buyer", "loyalty")
 WEIGHTS = [group.weight for group in PEOPLE]
-COPIED = tuple(name for name in ConsumerRow._fields if name != "email_key")
-COPY_CONSUMERS = f"COPY consumers ({', '.join(COPIED)}) FROM STDIN"
+COPY_CONSUMERS = f"COPY consumers ({', '.join(ConsumerRow._fields)}) FROM STDIN"
 COPY_ORDERS = """
     COPY orders (id, consumer_id, amount, placed_at, environment_id, currency_code, base_amount, created_at, updated_at)
     FROM STDIN"""
@@ -76,7 +75,7 @@ def people(environment_id: int, first: int, end: int, size: int) -> Iterator[Per
             environment_id=environment_id,
             version=1,
             email=email if has_email else None,
-            email_key=email.lower() if has_email else None,
+            email_as_sent=None,
             phone=phone if random.random() < 0.78 else None,
             full_name=name if random.random() < 0.98 else None,
             metadata=_metadata(random, group.country, group.language) if random.random() < 0.95 else None,
@@ -134,7 +133,7 @@ def _fill(address: str, environment_id: int, audience_id: str, first: int, size:
         cursor.execute("SET session_replication_role = replica")
         with cursor.copy(COPY_CONSUMERS.encode()) as copy:
             for person in people_:
-                copy.write_row([getattr(person.row, name) for name in COPIED])
+                copy.write_row([getattr(person.row, name) for name in ConsumerRow._fields])
         with cursor.copy(COPY_ORDERS.encode()) as copy:
             for order in (order for person in people_ for order in person.orders):
                 columns = (environment_id, "USD", order.amount, order.placed_at, order.placed_at)

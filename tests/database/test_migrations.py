@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -74,6 +75,38 @@ def test_migration_gives_up_with_a_remedy(outdated: Environment, monkeypatch: py
             migrate.upgrade(outdated.url)
     migrate.upgrade(outdated.url)
     assert read_schema(outdated).is_current
+
+
+def test_addresses_of_before_are_stored_under_their_keys_and_twins_kept(environment: Environment) -> None:
+    rows = {
+        "punycode": "Ann@xn--bcher-kva.de",
+        "unicode": "ann@bücher.com",
+        "twin": "ann@xn--bcher-kva.com",
+        "wide": "ｂｅｎ@shop.example",
+        "plain": "Cid@shop.example",
+    }
+    for name, email in rows.items():
+        environment.run(
+            "INSERT INTO consumers (environment_id, full_name, email) VALUES (%s, %s, %s)", environment.id, name, email
+        )
+    reported: list[str] = []
+    migrate.upgrade(environment.url, report=reported.append)
+    assert "1 e-mail addresses have another spelling" in reported[0]
+    stored = {name: row for name, *row in environment.rows("SELECT full_name, email, email_as_sent FROM consumers")}
+    assert stored == {
+        "punycode": ["ann@bücher.de", "Ann@xn--bcher-kva.de"],
+        "unicode": ["ann@bücher.com", None],
+        "twin": ["ann@xn--bcher-kva.com", None],
+        "wide": ["ben@shop.example", "ｂｅｎ@shop.example"],
+        "plain": ["Cid@shop.example", None],
+    }
+    # As the release before changes them.
+    environment.run("UPDATE consumers SET email = 'new@shop.example' WHERE full_name = 'punycode'")
+    environment.run("UPDATE consumers SET phone = '123' WHERE full_name = 'wide'")
+    sent: dict[str, Any] = dict(
+        environment.rows("SELECT full_name, email_as_sent FROM consumers WHERE full_name IN ('punycode', 'wide')")
+    )
+    assert sent == {"punycode": None, "wide": "ｂｅｎ@shop.example"}
 
 
 def test_schema_of_a_later_release_is_left_as_it_is(environment: Environment) -> None:

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.audiences import writes as audiences
+from api.consumers import uniqueness
 from api.consumers import writes as consumers
 from api.orders import writes as orders
 from infra.database.engine import sqlalchemy_url
@@ -53,8 +54,9 @@ ITEMS = list(range(BATCH))
 @pytest.mark.parametrize(
     ("statement", "values"),
     [
-        (consumers.FIND_TAKEN, {"items": ITEMS, "ids": "ids", "emails": FREE, "external_ids": FREE}),
-        (consumers.FIND_TAKEN, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": "external_ids"}),
+        (uniqueness.OWNERS, {"email": FREE, "external_id": FREE}),
+        (uniqueness.OWNERS, {"email": "emails", "external_id": "external_ids"}),
+        (uniqueness.RELEASE, {"ids": "ids", "email": "ids", "external_id": "ids"}),
         (consumers.LOCK, {"ids": "ids", "reserved": []}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": "ids", "emails": NONE, "external_ids": NONE}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": NONE}),

@@ -5,6 +5,7 @@ import pytest
 from infra.imports.rows import FIELD_CHARACTERS
 from infra.imports.run import Counts
 from infra.imports.sources import ImportFailed
+from infra.phone_numbers import INVALID
 from tests.imports.import_environment import ImportEnvironment
 
 ROWS = 'externalId,fullName\n1,"José\nÅngström"\n2,Émile\n'
@@ -47,8 +48,8 @@ def test_errors_file_has_every_fault_and_the_original_columns(shop: ImportEnviro
     shop.consumers('email,Note,phone,fullName\nno@,"a, ""b""",1,\x07\n', mapping={"Note": "metadata.note"})
     assert shop.errors_path.read_text() == (
         "errorLine,errorReasons,email,Note,phone,fullName\n"
-        "2,email: Invalid email format; phone: Invalid phone number; "
-        'fullName: Name must not contain control characters,no@,"a, ""b""",1,\x07\n'
+        f'2,"email: Invalid email format; phone: {INVALID}; '
+        'fullName: Name must not contain control characters",no@,"a, ""b""",1,\x07\n'
     )
 
 

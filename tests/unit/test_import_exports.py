@@ -29,7 +29,8 @@ class Read:
             checked = rules.check(kind.rules, SHOP, self.columns, chunk.records)
             self.rejects |= {chunk.records[position].line: text for position, text in checked.rejects.items()}
             for _, *values, metadata in checked.rows:
-                row = {name: value for name, value in zip(kind.rules.columns, values, strict=True) if value is not None}
+                names = (*kind.rules.columns, *kind.rules.added)
+                row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
                 for name, encoded in (("items", row.get("items")), ("metadata", metadata)):
                     if encoded is not None:
                         row[name] = msgspec.json.decode(encoded)

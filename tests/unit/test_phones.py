@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import fields
+from infra import fields, phone_numbers
 from infra.index import documents
 from infra.phones import parse_plain
 from tests.unit.test_fields import PHONES
@@ -19,7 +19,7 @@ CODES = sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
 
 def assert_is_as_the_library_has_it(number: str) -> None:
     for region in REGIONS:
-        parsed = fields.parse_phone(number, region)
+        parsed = phone_numbers.parse(number, region)
         e164 = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164) if parsed else number
         assert fields.phone(number, region) == e164, (number, region)
     forms = [number]
