@@ -10,6 +10,7 @@ import pytest
 
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.databases import drop_template
+from tests.server_folders import server_folder
 
 pytest_plugins = ["tests.service", "tests.parts"]
 
@@ -45,9 +46,6 @@ def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
     """PostgreSQL, Valkey and OpenSearch on ports of their own, beside whatever else runs here."""
-    folder = tmp_path_factory.mktemp("servers")
-    with LocalServers(folder, THROWAWAY) as running:
+    with server_folder(tmp_path_factory) as folder, LocalServers(folder, THROWAWAY) as running:
         yield running
         drop_template(running)
-    for data in ("postgresql", "valkey", "opensearch"):
-        shutil.rmtree(folder / data, ignore_errors=True)

@@ -8,6 +8,7 @@ from infra.local.errors import LocalError
 from infra.local.server import Server
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.indexer.conftest import Pipeline, new_pipeline
+from tests.server_folders import server_folder
 from tests.service import UNLIMITED_OPERATORS, Service, new_database
 from tests.waiting import wait_until
 
@@ -23,7 +24,7 @@ def shared_pipeline(servers: LocalServers) -> Iterator[Pipeline]:
 def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServers]:
     """Servers for the files with crashes (`parts.WITH_OWN_SERVERS`). PostgreSQL is durable, because tests kill it."""
     profile = THROWAWAY._replace(durable=True)
-    with LocalServers(tmp_path_factory.mktemp("servers"), profile, environ={}) as running:
+    with server_folder(tmp_path_factory) as folder, LocalServers(folder, profile, environ={}) as running:
         yield running
 
 
