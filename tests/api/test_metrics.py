@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from infra.operations.counters import DELAY_BOUNDS
 from tests.metrics import metrics
 from tests.service import Account, Database, Service, new_account
+from tests.unit.test_monitoring import QUERIES, selectors
 from tests.waiting import wait_until
 
 
@@ -165,3 +166,12 @@ def test_every_process_reports_totals_of_all_processes(workers: Service) -> None
     os.kill(first[0], signal.SIGKILL)
     wait_until(lambda: len(pids(workers)) > len(first), what="the replacement worker")
     assert {metrics(workers)[key] for _ in range(20)} == {40}
+
+
+def test_metrics_of_alerts_and_dashboard_are_scraped(service: Service) -> None:
+    """Metrics of rebuilds, of requests and of 429 appear with the first of each."""
+    scraped = set(re.findall(r"^# TYPE (\S+)", httpx.get(f"{service.operations_url}/metrics").text, re.MULTILINE))
+    queries = [query for panel in QUERIES.values() for query in panel]
+    queried = {re.sub("_bucket$", "", str(selector.name)) for query in queries for selector in selectors(query)}
+    later = re.compile("consumers_(rebuild|request|rate_limited)")
+    assert {name for name in queried - scraped if not later.match(name)} == set()
