@@ -7,6 +7,7 @@
    or rows may exchange their addresses.
 """
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from infra.ids import new_ids
 from infra.imports import rules
 from infra.imports.exported import Environment
 from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, email_key, metadata_faults, waves
+from infra.unique_values import Claim, judge
 
 COLUMNS = tuple(rules.CONSUMERS.columns.values())
 MERGED = {column: f"coalesce(s.{column}, c.{column})" for column in COLUMNS} | {
@@ -129,12 +131,12 @@ def settle(connection: Db, environment: Environment) -> Outcome:
     rejects: dict[int, str] = {}
     while True:
         matches = _match(connection, environment, rows_keys)
-        unsettled = _unsettled(rows_keys, matches)
+        unsettled, released = _judged(rows_keys, matches)
         rejects |= unsettled
         rows_keys = {row: keys for row, keys in rows_keys.items() if row not in unsettled}
         try:
             with connection.transaction():
-                connection.execute(RELEASE, [_released(rows_keys, matches)])
+                connection.execute(RELEASE, [released])
                 connection.execute("DELETE FROM staging WHERE NOT row = ANY (%s)", [list(rows_keys)])
                 outcome = store(connection, environment)
                 if refused := outcome.rejects | outcome.deferred:
@@ -147,54 +149,42 @@ def settle(connection: Db, environment: Environment) -> Outcome:
             return outcome
 
 
-class _Move(NamedTuple):
-    """A deferred row: the consumer to change, if it is stored, and the present owner of the row's address."""
-
-    target: Stored | None
-    owner: Stored | None
-    email_key: str | None
-
-    @property
-    def is_blocked(self) -> bool:
-        return self.owner not in (None, self.target)
-
-    @property
-    def frees(self) -> str | None:
-        """The address that the target gives up."""
-        old = self.target.email_key if self.target else None
-        return old if self.email_key not in (None, old) else None
+def _target(keys: RowKeys, matches: Sequence[Stored]) -> Stored | None:
+    """Return the consumer that a row changes, if its address is free; None for a new consumer."""
+    by_id = [stored for stored in matches if keys.external_id and stored.external_id == keys.external_id]
+    by_email = [stored for stored in matches if not (keys.external_id and stored.external_id)]
+    return next(iter(by_id or by_email), None)
 
 
-def _move(keys: RowKeys, matches: Sequence[Stored]) -> _Move:
-    owner = next((stored for stored in matches if keys.email_key and stored.email_key == keys.email_key), None)
-    target = next((stored for stored in matches if keys.external_id and stored.external_id == keys.external_id), None)
-    if target is None and owner and not (keys.external_id and owner.external_id):
-        target = owner
-    return _Move(target, owner, keys.email_key)
+def _judged(
+    rows_keys: Mapping[int, RowKeys], matches: Mapping[int, Sequence[Stored]]
+) -> tuple[dict[int, str], Sequence[str]]:
+    """Judge the rows by the addresses after all of them.
 
-
-def _unsettled(rows_keys: Mapping[int, RowKeys], matches: Mapping[int, Sequence[Stored]]) -> dict[int, str]:
-    """Return the reason for each row whose address stays with another consumer after all other rows are stored."""
-    moves = {row: _move(keys, matches[row]) for row, keys in rows_keys.items()}
+    Returns:
+        The reason for each row whose address stays with another consumer, and the ids of the consumers that must give
+        up their address before the other rows are stored.
+    """
+    owners = {stored.email_key: stored.id for found in matches.values() for stored in found if stored.email_key}
     reasons: dict[int, str] = {}
     while True:
-        freed = {move.frees for row, move in moves.items() if row not in reasons}
-        stuck = [
-            row for row, move in moves.items() if row not in reasons and move.is_blocked and move.email_key not in freed
-        ]
+        rows: dict[str | None, list[int]] = defaultdict(list)
+        claims: dict[str | None, Claim] = {}
+        for row, keys in rows_keys.items():
+            if row not in reasons:
+                target = _target(keys, matches[row])
+                person, before = (target.id, target.email_key) if target else (keys.external_id or keys.email_key, None)
+                rows[person].append(row)
+                after = claims[person].after if person in claims else before
+                claims[person] = Claim(target.id if target else None, before, keys.email_key or after)
+        verdict = judge(list(claims.values()), owners)
+        people = list(claims)
+        stuck = [people[index] for index in {*verdict.taken, *verdict.repeated}]
         if not stuck:
-            return reasons
-        for row in stuck:
-            _, fault = decide(rows_keys[row], matches[row])
-            assert fault
-            reasons[row] = fault
-
-
-def _released(rows_keys: Mapping[int, RowKeys], matches: Mapping[int, Sequence[Stored]]) -> list[str]:
-    """Return the ids of the consumers whose address another row takes."""
-    moves = [_move(keys, matches[row]) for row, keys in rows_keys.items()]
-    taken = {move.email_key for move in moves if move.is_blocked}
-    return [move.target.id for move in moves if move.target and move.frees in taken - {None}]
+            return reasons, verdict.released
+        for person in stuck:
+            faults = {row: decide(rows_keys[row], matches[row])[1] for row in rows[person]}
+            reasons |= {row: fault for row, fault in faults.items() if fault} or dict.fromkeys(faults, WAITS)
 
 
 def decide(keys: RowKeys, matches: Sequence[Stored]) -> tuple[str | None, str | None]:
