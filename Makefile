@@ -14,7 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PARTS := $(sort $(patsubst tests/%/,%,$(dir $(wildcard tests/*/test_*.py))))
 CHOSEN := $(subst $(comma), ,$(ONLY))
 WITHOUT_SERVERS := compose unit
-# Each process has its own servers (2 GB of memory). Tests wait for part of their time, so two cores run three processes.
+# Each process has its own servers: 2 GB of memory, and up to 2 GB more where data is in memory. Tests wait for part of
+# their time, so two cores run three processes.
 PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	--durations=15 --durations-min=5
