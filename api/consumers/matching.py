@@ -117,7 +117,7 @@ def prefix_clauses(query: Query, word: str, region: str | None) -> Iterator[Fiel
     if keys:
         yield FieldClause("fullName", {"terms": {"forms": keys}})
         yield FieldClause("fullName", {"terms": {"formStarts": keys}})
-        yield FieldClause("email", {"term": {"formStarts": names.ADDRESS + keys[0]}})
+        yield FieldClause("email", {"terms": {"formStarts": [names.ADDRESS + keys[0]]}})
     if spellings:
         yield FieldClause("fullName", {"terms": {"fullName.starts": spellings}})
     if any(map(names.SYLLABIC.match, spellings)):
@@ -181,7 +181,9 @@ def _whole_word(query: Query, word: str, region: str | None) -> Clause:
 
 
 def _word_or_form(query: Query, word: str, region: str | None) -> Clause:
-    return _any([_whole_word(query, word, region), *_clauses(form_clauses(query, word))])
+    """Match a part of the name or address. A whole number or external id beside a joined name ranks like a start."""
+    del region
+    return _any(_clauses([*word_clauses(query, word), *form_clauses(query, word)]))
 
 
 def _word_start(query: Query, word: str, region: str | None) -> Clause:
@@ -195,7 +197,16 @@ def _tolerant_words(query: Query) -> Sequence[str]:
 
 
 def _clauses(field_clauses: Iterable[FieldClause]) -> list[Clause]:
-    return [field_clause.clause for field_clause in field_clauses]
+    """Return the clauses. Terms of the same index field are looked up together."""
+    clauses: list[Clause] = []
+    terms: dict[str, list[str]] = {}
+    for _, clause in field_clauses:
+        if "terms" in clause:
+            for name, values in clause["terms"].items():
+                terms.setdefault(name, []).extend(values)
+        else:
+            clauses.append(clause)
+    return [*clauses, *({"terms": {name: values}} for name, values in terms.items())]
 
 
 def _external_id(text: str) -> FieldClause:
