@@ -17,7 +17,7 @@ from infra.filters.costs import cost
 from infra.index import names
 from infra.index.analysis import APOSTROPHES
 from infra.index.terms import text_term
-from infra.phone_numbers import searched_digits
+from infra.phone_numbers import equivalents, searched_digits
 
 Field = Literal["email", "phone", "fullName", "externalId"]
 
@@ -65,6 +65,7 @@ def ranking_clause(text: str, region: str | None, room: int) -> Clause:
         _name_as_typed(query),
         _name_in_capitals_as_typed(query),
         _whole_value(query.text, region),
+        *_number_as_typed(query.text, region),
     ]
     tolerant = _tolerant_words(query)
     spellings = _spellings(tolerant, room - 2 * cost(starts) - sum(map(cost, exact)))
@@ -157,6 +158,13 @@ def _texts_of_name(query: Query) -> list[str]:
 
 def _any(clauses: list[Clause]) -> Clause:
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses}}
+
+
+def _number_as_typed(text: str, region: str | None) -> Iterator[Clause]:
+    """Match the phone number in the form of the text, if the line has another form too."""
+    form, *others = equivalents(text, region)
+    if others:
+        yield {"term": {"phone": form}}
 
 
 def _all(clauses: list[Clause]) -> Clause:
