@@ -68,7 +68,7 @@ def _has_ace_label(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _fold(text: str) -> str:
-    local, at_sign, domain = _compatible(text.translate(AT_SIGNS)).strip().rpartition("@")
+    local, at_sign, domain = _compatible(_with_at_sign(text)).strip().rpartition("@")
     if not at_sign:
         # Part of an address, as in searches: of the local part or of the domain.
         return ACE_LABEL.sub(lambda label: _unicode_label(label[0]), _fold_local(domain))
@@ -81,6 +81,11 @@ def fold_domain(domain: str) -> str:
     if domain.isascii() and not _has_ace_label(domain):
         return domain.lower()
     return ".".join(_unicode_label(label) for label in DOTS.split(domain))
+
+
+def _with_at_sign(text: str) -> str:
+    """Return an address typed in full width with the usual `@`."""
+    return text if "@" in text else text.translate(AT_SIGNS)
 
 
 def _fold_local(local: str) -> str:
@@ -126,8 +131,7 @@ def checked(value: str, *, is_test: bool) -> str:
     Raises:
         ValueError: the address is invalid.
     """
-    if not value.isascii():
-        value = value.translate(AT_SIGNS)
+    value = _with_at_sign(value)
     if len(value) > MAX_LENGTH or (not value.isascii() and len(fold(value)) > MAX_LENGTH):
         raise ValueError(f"Email must be at most {MAX_LENGTH} characters")
     local, _, sent_domain = value.rpartition("@")
@@ -146,13 +150,14 @@ def checked(value: str, *, is_test: bool) -> str:
 def _domain(sent: str) -> _Domain:
     folded = fold_domain(sent)
     reserved = TEST_DOMAIN.fullmatch(folded)
+    # The library refuses reserved domains. Their other labels are checked in a domain that it accepts.
+    accepted = f"{sent}.com" if reserved else sent
     try:
-        # The library refuses reserved domains. Their other labels are checked in a domain that it accepts.
-        valid = validate_email(f"a@{sent}.com" if reserved else f"a@{sent}", check_deliverability=False, strict=True)
+        valid = validate_email(f"a@{accepted}", check_deliverability=False, strict=True)
     except EmailNotValidError:
         forms: tuple[str, ...] = ()
     else:
-        forms = (sent, valid.ascii_domain, valid.domain)
+        forms = (accepted, valid.ascii_domain, valid.domain)
     # Letter by letter, because the lower case of a whole word ends in a final sigma, which is another domain.
     lower = "".join(map(str.lower, sent))
     return _Domain(lower, reserved and reserved[1], bool(DOTTED_DOMAINS.fullmatch(folded)), forms)
@@ -164,12 +169,11 @@ def _valid_length(local: str, domain: _Domain) -> bool:
 
 
 def _valid_whole(local: str, domain: _Domain) -> bool:
-    """Return whether the address is valid with its local part in usual width, and without a carrier's further dots."""
-    local = unicodedata.normalize("NFKC", local)
+    """Return whether the address is valid, without a carrier's further dots."""
     if domain.has_further_dots:
         local = DOTTED_LOCAL.sub(lambda dots: "" if dots.end() == len(dots.string) else ".", local)
     try:
-        validate_email(f"{local}@{domain.forms[1]}", check_deliverability=False, strict=True)
+        validate_email(f"{local}@{domain.forms[0]}", check_deliverability=False, strict=True)
     except EmailNotValidError:
         return False
     return True
