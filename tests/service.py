@@ -6,6 +6,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -184,7 +185,8 @@ class Service:
     def start(self, name: str, *, workers: int = 1) -> None:
         log = (self._folder / f"{name}.log").open("ab")
         command = [*_ending_with_this_process(name), sys.executable, "-m", *self.COMMANDS[name]]
-        environ = os.environ | self._environ | {"API_WORKERS": str(workers)}
+        own = {"API_WORKERS": str(workers), "LIVENESS_FILE": str(self._liveness_file(name))}
+        environ = os.environ | self._environ | own
         process = subprocess.Popen(command, env=environ, cwd=self._root, stdout=log, stderr=log, start_new_session=True)
         self._running[name] = (process, log)
         if name == "api":
@@ -226,6 +228,13 @@ class Service:
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()
+
+    def silence(self, name: str) -> float:
+        """The age of the liveness file of a worker or beat, in seconds."""
+        return time.time() - self._liveness_file(name).stat().st_mtime
+
+    def _liveness_file(self, name: str) -> Path:
+        return self._folder / f"{name}.alive"
 
     def close(self) -> None:
         """Stop all processes at the same time, because a worker takes seconds to end."""

@@ -1,6 +1,7 @@
 """Supervision: a process running without doing work is replaced; a busy or idle process is not."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,25 @@ from infra.local.services import SILENT_SECONDS, STARTING_SECONDS, Indexer
 from infra.operations.status import PARTS
 from infra.settings import Settings
 from tests.indexer.conftest import Pipeline
+from tests.service import Service
+from tests.waiting import wait_until
+
+SILENT_FILE_SECONDS = 10
+"""As in the probes of docs/operations.md."""
+
+
+@pytest.mark.parametrize("part", ["pool process of the worker", "beat"])
+def test_liveness_file_of_a_frozen_process_gets_old(service: Service, part: str) -> None:
+    name = "beat" if part == "beat" else "worker"
+    frozen = service.pid(name) if part == "beat" else service.children(name)[-1]
+    others = {"worker", "background", "beat"} - {name}
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        wait_until(lambda: service.silence(name) > SILENT_FILE_SECONDS, what="the file to get old")
+        wait_until(lambda: all(service.silence(other) < SILENT_FILE_SECONDS / 2 for other in others), what="the others")
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    wait_until(lambda: service.silence(name) < SILENT_FILE_SECONDS / 2, what="the process")
 
 
 class Clock:
