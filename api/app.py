@@ -86,7 +86,7 @@ def _create_app() -> ASGIApp:
     app = Litestar(
         route_handlers=route_handlers(),
         exception_handlers=HANDLERS,
-        lifespan=[connections],
+        lifespan=[explained_connections],
         state=State({"settings": chosen, "metrics": process_metrics}),
         openapi_config=None,
         # The framework would give the root logger a handler of its own.
@@ -166,6 +166,17 @@ async def allow(message: Message, scope: Scope) -> None:
             for method in route.methods
         }
         MutableScopeHeaders.from_message(message)["Allow"] = allowed(methods)
+
+
+@asynccontextmanager
+async def explained_connections(app: Litestar) -> AsyncIterator[None]:
+    """Open the `connections`. Log what to correct, because the server logs only the kind of an error."""
+    try:
+        async with connections(app):
+            yield
+    except settings.SettingsError as error:
+        log.critical("start_failed", reason=str(error))
+        raise
 
 
 @asynccontextmanager
