@@ -196,10 +196,11 @@ class SearchParameters(PageParameters):
     def exact(self) -> dict[Field, str]:
         """Return the fields to match as a whole."""
         values: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
-        return {field: fields.trimmed(value) for field, value in values.items() if value is not None}
+        # A faulty parameter is unset.
+        return {field: fields.trimmed(value) for field, value in values.items() if isinstance(value, str)}
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
         del requester
-        if self.q is None and not self.exact():
+        if all(value is None for value in (self.q, self.email, self.phone, self.external_id)):
             yield Fault("q", "Required unless email, phone or externalId is given")
         yield from filter_faults(self.filter)

@@ -11,7 +11,7 @@ import pytest
 from api import parsing, turns, validation
 from api.audiences.schemas import Members
 from api.auth import Caller
-from api.consumers.schemas import ConsumerCreate
+from api.consumers.schemas import ConsumerCreate, SearchParameters
 from api.errors import MAX_FAULTS, Problem
 from api.orders.schemas import OrderCreate
 from api.turns import Steps, Turns
@@ -120,6 +120,13 @@ def test_waiting_requests_go_on_one_at_a_time() -> None:
 
     asyncio.run(all_of_them())
     assert re.fullmatch(r"(-{20,}[abc]){3}-*", "".join(order))
+
+
+@pytest.mark.parametrize("name", ["email", "externalId"])
+def test_faulty_parameter_of_a_search_is_the_only_fault(name: str) -> None:
+    checker = Checker(CALLER, is_query=True)
+    checker.check_object({name: "x" * 256}, SearchParameters)
+    assert [fault.field for fault in checker.faults.listed] == [name]
 
 
 def test_item_larger_than_a_single_object_is_a_fault() -> None:
