@@ -20,7 +20,7 @@ PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	--durations=15 --durations-min=5
 
-.PHONY: up check test cluster bench lint lock
+.PHONY: up check test cluster clients bench lint lock
 .SILENT:
 
 up: $(INSTALLED)
@@ -39,6 +39,11 @@ test: $(INSTALLED)
 # Tests with several servers of a kind, each for minutes: `make test` leaves them out.
 cluster: $(INSTALLED)
 	exec $(BIN)/python -m pytest -m cluster --durations=15 tests/cluster
+
+# Clients generated from the OpenAPI document, built and run: needs the package registries, and node, npm and go. A test
+# without its tools is skipped, and says so.
+clients: $(INSTALLED)
+	exec $(BIN)/python -m pytest -m clients tests/clients
 
 # SIZE=1000000 for more consumers, ONLY=reads,writes for some parts, CASES=deep for some cases of reads.
 bench: $(INSTALLED)

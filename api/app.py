@@ -34,7 +34,7 @@ from api.errors import HANDLERS, allowed
 from api.freshness import Freshness
 from api.guide import routes as guide
 from api.index_owner import IndexOwner
-from api.inputs import parameters, payload
+from api.inputs import parameters, payload, refuse_parameters
 from api.limits import Limits, limit
 from api.metrics import Metrics
 from api.openapi import routes as documentation
@@ -151,6 +151,7 @@ async def admit(request: AnyRequest) -> None:
         options = options_of(request.route_handler)
         await limit(request, options.limit)
         authorize(request, options)
+        refuse_parameters(request)
         if options.limit != "reads" and request.method != "DELETE" and not options.for_operators:
             require_storage(caller_of(request), request.app.state.settings.limit_stored_mib)
     request.scope["state"][AT_END] = request.app.state.requests.enter(requester_of(request).counted_as)

@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.error_codes import ErrorCode
 from api.errors import Problem
 from api.request import AnyRequest
 from api.seals import Seal, Seals
@@ -33,6 +34,8 @@ T = TypeVar("T")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 PREFIXES = ("sk_live_", "sk_test_", operators.PREFIX)
 UNKNOWN_OPERATOR_KEY = f"This operator key is unknown, revoked or expired: make another with `{operators.COMMAND}`"
+UNKNOWN_KEY = "This key is unknown, revoked or expired"
+SEND_SECRET_KEY = "send `Authorization: Bearer sk_…` with a secret key of the environment"  # noqa: S105 (no password)
 CACHE_KEYS = 10_000
 UNKNOWN_LOOKUPS = 2
 """How many unknown secrets are looked up at a time: random secrets must not take the connections of all requests."""
@@ -212,7 +215,8 @@ async def authenticate(request: AnyRequest) -> None:
     """
     secret = secret_of(request)
     if secret.startswith("pk_"):
-        raise Problem(HTTPStatus.UNAUTHORIZED, "Secret key required", headers=CHALLENGE)
+        code, message = ErrorCode.SECRET_KEY_REQUIRED, f"A publishable key opens nothing here: {SEND_SECRET_KEY}"
+        raise Problem(HTTPStatus.UNAUTHORIZED, "Secret key required", code=code, message=message, headers=CHALLENGE)
     api_keys: Keys = request.app.state.api_keys
     is_possible = any(may_exist(secret, prefix) for prefix in PREFIXES)
     requester = await api_keys.find(secret) if is_possible else None
@@ -220,8 +224,7 @@ async def authenticate(request: AnyRequest) -> None:
         # The log line names a refused key, too.
         request.scope["state"]["key_id"] = requester.key_id
     if requester is None or not requester.is_valid():
-        is_operator_key = secret.startswith(operators.PREFIX)
-        message = UNKNOWN_OPERATOR_KEY if is_operator_key else None
+        message = _why_unauthorized(request, secret)
         raise Problem(HTTPStatus.UNAUTHORIZED, "Authentication required", message=message, headers=CHALLENGE)
     api_keys.note_use(requester)
     request.scope["auth"] = requester
@@ -231,6 +234,21 @@ def secret_of(request: AnyRequest) -> str:
     """Return the secret in the `Authorization` header; an empty text without one."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def _why_unauthorized(request: AnyRequest, secret: str) -> str:
+    """Return the fault of a key, or of its absence, with advice."""
+    if secret:
+        is_operator_key = secret.startswith(operators.PREFIX)
+        return UNKNOWN_OPERATOR_KEY if is_operator_key else f"{UNKNOWN_KEY}: {SEND_SECRET_KEY}"
+    sent = request.headers.get("authorization", "").strip()
+    if not sent:
+        fault = "The key is in another header" if "x-api-key" in request.headers else "The request has no key"
+    elif sent.lower().startswith("basic "):
+        fault = "Basic authentication is not supported"
+    else:
+        fault = "The Authorization header has no key after the word Bearer"
+    return f"{fault}: {SEND_SECRET_KEY}"
 
 
 def requester_of(request: AnyRequest) -> Requester:

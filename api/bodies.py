@@ -8,6 +8,7 @@ from typing import cast
 from litestar.types import HTTPReceiveMessage, HTTPScope, Receive, Scope
 
 from api.auth import Requester
+from api.error_codes import ErrorCode
 from api.errors import SENTENCES, Problem
 from api.room import Room
 from api.route_options import OBJECT_BODY_BYTES, find_options
@@ -124,4 +125,4 @@ def too_slow() -> Problem:
 def _incomplete() -> Problem:
     """Build the 400 for an incomplete body. After malformed chunks, the client still reads the response."""
     message = "The body ends early, or its chunks are malformed"
-    return Problem(HTTPStatus.BAD_REQUEST, "Incomplete request body", message=message)
+    return Problem(HTTPStatus.BAD_REQUEST, "Incomplete request body", code=ErrorCode.MALFORMED_REQUEST, message=message)

@@ -18,6 +18,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.auth import Requester
+from api.error_codes import ErrorCode
 from api.errors import TOO_MANY_REQUESTS, Problem
 
 RETRY_AFTER_SECONDS = 1
@@ -162,7 +163,8 @@ class Requests:
 def _too_many(noun: str, places: int) -> Problem:
     message = f"Maximum of {noun} at the same time: {places}. Send fewer requests at the same time"
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return Problem(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_REQUESTS, message=message, headers=headers)
+    status, code = HTTPStatus.TOO_MANY_REQUESTS, ErrorCode.TOO_MANY_CONCURRENT_REQUESTS
+    return Problem(status, TOO_MANY_REQUESTS, code=code, message=message, headers=headers)
 
 
 class Budget:

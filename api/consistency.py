@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from api.auth import Caller
+from api.error_codes import ErrorCode
 from api.errors import Fault, Problem, invalid
 from api.freshness import Freshness, TransactionId, Write
 from api.request import AnyRequest
@@ -47,6 +48,8 @@ class Preferences(NamedTuple):
     wait: int | None = None
     """Seconds."""
     strict: bool = False
+    minimal: bool = False
+    """Whether a batch is answered without the objects."""
 
     def applied(self) -> str:
         """Return the value of the header `Preference-Applied`."""
@@ -98,7 +101,8 @@ def parse_preferences(values: list[str], max_wait: int = MAX_WAIT_SECONDS) -> Pr
     wait = preferences.get("wait", "")
     # Three digits suffice to compare with the maximum, and int() refuses very long numbers.
     seconds = min(int(wait.lstrip("0")[:3] or 0), max_wait) if re.fullmatch("[0-9]+", wait) else None
-    return Preferences(seconds, preferences.get("handling", "").lower() == "strict")
+    strict = preferences.get("handling", "").lower() == "strict"
+    return Preferences(seconds, strict, preferences.get("return", "").lower() == "minimal")
 
 
 def preferences_of(request: AnyRequest, max_wait: int = MAX_WAIT_SECONDS) -> Preferences:
@@ -140,17 +144,20 @@ async def read(
 
 
 def requested_write(request: AnyRequest, caller: Caller) -> Write | None:
-    """Check the request's `Consistency-Token`; return the named write, or None without a token.
+    """Check the tokens in `Consistency-Token`, separated by commas; return the latest write, or None without a token.
 
     Raises:
         Problem: 400 for an invalid token.
     """
-    if (token := request.headers.get(TOKEN)) is None:
+    if not (values := request.headers.getall(TOKEN, [])):
         return None
+    tokens = [token.strip() for token in ",".join(values).split(",")]
     try:
-        return Write(caller.environment_id, decode_token(caller.seal, token))
+        transactions = [decode_token(caller.seal, token) for token in tokens]
     except ValueError as error:
-        raise invalid(Fault(TOKEN, str(error))) from None
+        raise invalid(Fault(TOKEN, str(error), ErrorCode.INVALID_TOKEN)) from None
+    # A write is searchable only after all earlier writes of the environment, so the latest stands for all.
+    return Write(caller.environment_id, max(transactions, key=lambda transaction: int(transaction.xid)))
 
 
 async def _wait_for_token(request: AnyRequest, caller: Caller, freshness: Freshness) -> dict[str, str]:
@@ -175,6 +182,7 @@ def _stale(request: AnyRequest, headers: dict[str, str]) -> dict[str, str]:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "Search unavailable",
+            code=ErrorCode.SEARCH_UNAVAILABLE,
             message="The index does not contain the write of this Consistency-Token yet: repeat the request later",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)} | headers,
         )

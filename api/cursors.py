@@ -1,21 +1,27 @@
 """Cursors of lists: opaque, self-contained positions.
 
-A cursor holds the sort values of a row and the time of issue, sealed for the environment and the list's id: filters,
-sort and direction. So a cursor is valid for a single list, and on every generation of the index.
+A cursor holds the sort values of a row, the time of issue, and the parameters of the list: filters, sort, direction.
+It is sealed for the environment and the kind of list. So a cursor is valid for a single list, on every generation of
+the index, and the next page can be requested with the cursor alone.
 """
 
 import binascii
 import hashlib
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from api.errors import INVALID_CURSOR
 from api.seals import Seal, SealError
 
 IDLE_SECONDS = 24 * 3600
+EXPIRED = "Cursor has expired after 24 hours: begin again without a cursor"
+OTHER_LIST = "Invalid cursor: damaged, or issued for another filter, sort or direction"
+MEMBERS_OF = "members_of"
+"""The parameter for the audience in the path of a list of members."""
 CHECKSUM_BYTES = 12
 """Of the format before sealing."""
 
@@ -27,14 +33,43 @@ class CursorError(ValueError):
 class _Payload(msgspec.Struct, array_like=True):
     issued_at: int
     values: list[str | int | float | None]
+    parameters: dict[str, Any] = {}
+
+
+def parameters_of(seal: Seal, kind: str, cursor: str) -> dict[str, Any] | None:
+    """Return the parameters in a cursor; None if the text is no cursor of this kind, or of the release before."""
+    payload = _opened(seal, kind, cursor)
+    return payload.parameters if payload else None
+
+
+def _opened(seal: Seal, kind: str, cursor: str) -> _Payload | None:
+    try:
+        return msgspec.msgpack.decode(seal.open("cursor", cursor, kind.encode()), type=_Payload)
+    except (SealError, msgspec.MsgspecError):
+        return None
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as a cursor holds them, without those that are not given."""
+    return {name: msgspec.to_builtins(value) for name, value in parameters.items() if value is not None}
 
 
 class Cursors(NamedTuple):
     """The cursors of a list."""
 
     seal: Seal
-    list_id: bytes
-    """Identifies the list by everything that affects the rows and their order."""
+    kind: str
+    """The kind of list, such as `orders`."""
+    parameters: Mapping[str, Any]
+    """Everything else that affects the rows and their order."""
+    environment_id: int
+
+    @property
+    def list_id(self) -> bytes:
+        """Identifies the list. Cursors of the release before are sealed for this id."""
+        further = [self.parameters[MEMBERS_OF]] if MEMBERS_OF in self.parameters else []
+        parameters = {name: value for name, value in self.parameters.items() if name != MEMBERS_OF}
+        return msgspec.json.encode([self.kind, self.environment_id, parameters, *further])
 
     def encode(self, values: Sequence[Any], now: float | None = None) -> str:
         """Return the cursor of a row.
@@ -43,8 +78,11 @@ class Cursors(NamedTuple):
             values: the row's sort values, as returned by the index.
             now: Unix time in seconds.
         """
-        payload = msgspec.msgpack.encode(_Payload(int(time.time() if now is None else now), list(values)))
-        return self.seal.seal("cursor", payload, self.list_id)
+        payload = _Payload(int(time.time() if now is None else now), list(values))
+        if self.seal.makes_plain_cursors():
+            return self.seal.seal("cursor", msgspec.msgpack.encode(payload), self.list_id)
+        payload.parameters = _plain(self.parameters)
+        return self.seal.seal("cursor", msgspec.msgpack.encode(payload), self.kind.encode())
 
     def decode(self, cursor: str, now: float | None = None) -> list[Any]:
         """Return the sort values of the cursor's row.
@@ -52,13 +90,16 @@ class Cursors(NamedTuple):
         Raises:
             CursorError: the cursor is damaged, older than 24 hours, or was issued for another list.
         """
-        payload = self._open(cursor)
-        try:
-            decoded = msgspec.msgpack.decode(payload, type=_Payload)
-        except msgspec.MsgspecError:
-            raise CursorError("Invalid cursor") from None
+        decoded = _opened(self.seal, self.kind, cursor)
+        if decoded and decoded.parameters != _plain(self.parameters):
+            raise CursorError(OTHER_LIST)
+        if not decoded:
+            try:
+                decoded = msgspec.msgpack.decode(self._open(cursor), type=_Payload)
+            except msgspec.MsgspecError:
+                raise CursorError(INVALID_CURSOR) from None
         if decoded.issued_at + IDLE_SECONDS < (time.time() if now is None else now):
-            raise CursorError("Cursor has expired")
+            raise CursorError(EXPIRED)
         return decoded.values
 
     def _open(self, cursor: str) -> bytes:
@@ -67,7 +108,7 @@ class Cursors(NamedTuple):
         except SealError:
             if self.seal.accepts_unsealed() and (payload := self._unsealed_payload(cursor)):
                 return payload
-            raise CursorError("Invalid cursor: damaged, or issued for another filter, sort or direction") from None
+            raise CursorError(OTHER_LIST) from None
 
     def _unsealed_payload(self, cursor: str) -> bytes | None:
         """Return the payload of a cursor in the format before sealing; None if the text is none of this list."""

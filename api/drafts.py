@@ -7,12 +7,13 @@ if the write can fail in the database. Even a draft with schema faults goes to t
 the body is refused before the handler runs.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
 from api.errors import Faults, ItemFault, refuse
+from api.validation import Input
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
 
     items: Sequence[T | None]
     faults: Faults
+    item_faults: Mapping[int, Faults] = {}
+    """The same faults by the index of the item; empty for a body with a single object."""
     is_batch: ClassVar[bool]
 
     def refuse(self, database_faults: Sequence[ItemFault]) -> None:
@@ -50,3 +53,21 @@ class BatchDraft(Draft[T], Generic[T], frozen=True):
     """A body with an array of objects. Faults name the index of the item: `[3].email`."""
 
     is_batch: ClassVar[bool] = True
+
+
+OnError = Literal["abort", "continue"]
+
+
+class BatchParameters(Input):
+    """Parameters of a batch."""
+
+    on_error: (
+        Annotated[
+            OnError,
+            msgspec.Meta(
+                description="`abort`, the default: all or nothing. `continue`: items without faults are stored, and a "
+                "207 has the outcome of each item."
+            ),
+        ]
+        | None
+    ) = None

@@ -16,6 +16,7 @@ from ulid import ULID
 
 from api.auth import Caller
 from api.bodies import RequestBody, too_slow
+from api.error_codes import ErrorCode
 from api.errors import SENTENCES, Problem, encoded
 from api.metrics import Metrics
 
@@ -99,7 +100,8 @@ def _refusal(scope: HTTPScope) -> Problem | None:
         if status == HTTPStatus.REQUEST_TIMEOUT:
             return too_slow()
         if status == HTTPStatus.BAD_REQUEST:
-            return Problem(status, "Malformed request", message="The request is not valid HTTP/1.1")
+            message = "The request is not valid HTTP/1.1"
+            return Problem(status, "Malformed request", code=ErrorCode.MALFORMED_REQUEST, message=message)
         return Problem(status, SENTENCES[status])
     path = scope["path"]
     is_of_operators = path == "/metrics" or path.startswith("/health/")

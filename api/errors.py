@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from api.error_codes import CODES, TAKEN, ErrorCode
 from api.request import AnyRequest, request_id_of
 from infra.index.client import OpenSearchError
 from infra.logs import error_kind
@@ -22,6 +23,7 @@ TOO_MANY_REQUESTS = "Too many concurrent requests"
 LOCK_NOT_GRANTED = "55P03"
 """PostgreSQL's error code of a lock that was not granted within `lock_timeout`."""
 VALIDATION_FAILED = "Validation failed"
+INVALID_CURSOR = "Invalid cursor: send `endCursor` or `startCursor` of a page unchanged"
 MAX_FAULTS = 100
 """A response lists at most so many faults."""
 MAX_FAULT_TEXT = 500
@@ -32,9 +34,10 @@ class Fault(msgspec.Struct):
     """A problem of a request. `field` is a field of the body (`[3].email` in a batch) or the name of a parameter."""
 
     field: str
-    """A field of the body, such as `email` or, in a batch, `[3].email`; or the name of a parameter or header."""
     message: str
-    """A sentence that says what is wrong, and what is allowed."""
+    code: ErrorCode = ErrorCode.INVALID_VALUE
+    existing_id: str | None = None
+    """The object that has the same value."""
 
 
 class ItemFault(msgspec.Struct, frozen=True):
@@ -45,7 +48,7 @@ class ItemFault(msgspec.Struct, frozen=True):
 
     def in_batch(self) -> Fault:
         """Return the fault with the item's index in its field."""
-        return Fault(f"[{self.index}].{self.fault.field}", self.fault.message)
+        return msgspec.structs.replace(self.fault, field=f"[{self.index}].{self.fault.field}")
 
 
 class Faults:
@@ -65,11 +68,17 @@ class Faults:
     def append(self, fault: Fault) -> None:
         self.count += 1
         if len(self.listed) < MAX_FAULTS:
-            self.listed.append(Fault(_shortened(fault.field), _shortened(fault.message)))
+            shortened = {"field": _shortened(fault.field), "message": _shortened(fault.message)}
+            self.listed.append(msgspec.structs.replace(fault, **shortened))
 
     def extend(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
             self.append(fault)
+
+    def include(self, further: "Faults") -> None:
+        """Add the faults of a part of the request."""
+        self.extend(further.listed)
+        self.count += further.count - len(further.listed)
 
     def joined(self, faults: Iterable[Fault]) -> "Faults":
         """Return new `Faults`: these, and further faults."""
@@ -84,14 +93,29 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MAX_FAULT_TEXT else f"{text[: MAX_FAULT_TEXT - 1]}…"
 
 
+class ErrorDetail(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A fault of a request."""
+
+    field: str
+    """A field of the body, such as `email` or, in a batch, `[3].email`; or the name of a parameter or header."""
+    code: str
+    """A stable name of the fault; the description of the API lists the codes."""
+    message: str
+    """A sentence: the fault, and the allowed values."""
+    existing_id: str | None = None
+    """The id of the object that has the value, if the value is taken. Absent if it is an item of the same request."""
+
+
 class ErrorBody(msgspec.Struct, rename="camel", omit_defaults=True):
     """An error."""
 
     error: str
-    """A sentence. It may change, so let programs look at the status and the codes."""
+    """A sentence. It may change: programs should look at the status and the codes."""
+    code: str
+    """A stable name of the error; the description of the API lists the codes."""
     message: str | None = None
-    """Further information: what is wrong, and what to do."""
-    details: Sequence[Fault] = ()
+    """Further information and advice."""
+    details: Sequence[ErrorDetail] = ()
     """The faults of a request: at most 100. `message` says how many more there are."""
     retry_after: int | None = None
     """With status 429: seconds to wait before a retry, as in the header `Retry-After`."""
@@ -107,6 +131,7 @@ class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure
         status: HTTPStatus,
         error: str,
         *,
+        code: ErrorCode | None = None,
         message: str | None = None,
         details: Iterable[Fault] | Faults = (),
         headers: Mapping[str, str] | None = None,
@@ -117,28 +142,52 @@ class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure
             message = f"{faults.count - MAX_FAULTS} more faults are not listed"
         self.status, self.error, self.message, self.details = status, error, message, tuple(faults.listed)
         self.headers = headers or {}
+        self.code = code or CODES[status]
 
 
-def invalid(*faults: Fault, error: str = VALIDATION_FAILED) -> Problem:
+def invalid(*faults: Fault) -> Problem:
     """Build the 400 for a request with faults."""
-    return Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
+    return Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=faults)
 
 
 def refuse(faults: Iterable[Fault] | Faults) -> None:
     """Raise 400 if there are faults.
 
-    If every fault is an "already exists", the message of the first becomes the top-level `error`.
+    If every fault is a value that is taken, the first becomes the top-level `error` and `code`.
     """
     faults = faults if isinstance(faults, Faults) else Faults(faults)
-    if faults:
-        all_exist = all(fault.message.endswith("already exists") for fault in faults.listed)
-        error = faults.listed[0].message if all_exist else VALIDATION_FAILED
-        raise Problem(HTTPStatus.BAD_REQUEST, error, details=faults)
+    if not faults:
+        return
+    first = faults.listed[0]
+    if all(fault.code in TAKEN for fault in faults.listed):
+        raise Problem(HTTPStatus.BAD_REQUEST, first.message, code=first.code, details=faults)
+    raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=faults)
+
+
+def not_possible(error: str) -> Problem:
+    """Build the 400 for a request that the kind of the object does not allow."""
+    return Problem(HTTPStatus.BAD_REQUEST, error, code=ErrorCode.NOT_POSSIBLE)
+
+
+def invalid_cursor(name: str = "after") -> Problem:
+    """Build the 400 for a cursor that no list has issued."""
+    return invalid(Fault(name, INVALID_CURSOR, ErrorCode.INVALID_CURSOR))
 
 
 def not_found(resource: str) -> Problem:
     """Build the 404 for a resource, such as `Consumer`."""
-    return Problem(HTTPStatus.NOT_FOUND, f"{resource} not found")
+    noun = resource.lower()
+    message = (
+        f"This environment has no {noun} with this id. Ids begin with {PREFIXES[resource]}; "
+        "keys of live and of test see different data"
+    )
+    return Problem(HTTPStatus.NOT_FOUND, f"{resource} not found", code=ErrorCode(f"{noun}_not_found"), message=message)
+
+
+def no_match(resource: str, code: ErrorCode) -> Problem:
+    """Build the 404 of a lookup by a value, such as an external id."""
+    message = f"No {resource.lower()} of this environment has this value; keys of live and of test see different data"
+    return Problem(HTTPStatus.NOT_FOUND, f"{resource} not found", code=code, message=message)
 
 
 def unavailable(server: str) -> Problem:
@@ -146,10 +195,12 @@ def unavailable(server: str) -> Problem:
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         f"{server} unavailable",
+        code=ErrorCode(f"{server.lower()}_unavailable"),
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
 
 
+PREFIXES = {"Consumer": "cons_", "Order": "ord_", "Audience": "aud_"}
 SENTENCES = {
     HTTPStatus.BAD_REQUEST: VALIDATION_FAILED,
     HTTPStatus.NOT_FOUND: "Not found",
@@ -162,11 +213,17 @@ SENTENCES = {
 }
 
 
+def detail(fault: Fault, field: str) -> ErrorDetail:
+    """Return a fault as in responses."""
+    return ErrorDetail(field, fault.code, fault.message, fault.existing_id)
+
+
 def _body(problem: Problem, request_id: str | None) -> ErrorBody:
     return ErrorBody(
         error=problem.error,
+        code=problem.code,
         message=problem.message,
-        details=problem.details,
+        details=tuple(detail(fault, fault.field) for fault in problem.details),
         retry_after=int(problem.headers["Retry-After"]) if problem.status == HTTPStatus.TOO_MANY_REQUESTS else None,
         request_id=request_id,
     )
@@ -186,10 +243,14 @@ def from_framework(request: AnyRequest, error: HTTPException) -> Response[ErrorB
     """Answer an error of the framework, such as 404, 405 or 413."""
     status = HTTPStatus(error.status_code)
     sentence = SENTENCES.get(status, status.phrase.capitalize())
-    headers = dict(error.headers or {})
+    headers, message = dict(error.headers or {}), None
     if methods := headers.get("allow"):
         headers["allow"] = allowed(methods.split(", "))
-    return render(request, Problem(status, sentence, headers=headers))
+        change = ". Use PUT to change some fields of an object" if request.method == "PATCH" else ""
+        message = f"This path has the methods {headers['allow']}{change}"
+    elif status == HTTPStatus.NOT_FOUND:
+        message = "The paths of the API begin with /api/v1: /docs lists them"
+    return render(request, Problem(status, sentence, message=message, headers=headers))
 
 
 def allowed(methods: Iterable[str]) -> str:
@@ -223,7 +284,13 @@ def _locked() -> Problem:
         "one request at a time"
     )
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return Problem(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_REQUESTS, message=message, headers=headers)
+    return Problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        TOO_MANY_REQUESTS,
+        code=ErrorCode.TOO_MANY_CONCURRENT_REQUESTS,
+        message=message,
+        headers=headers,
+    )
 
 
 def _is_unreachable(error: DBAPIError) -> bool:

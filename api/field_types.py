@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from api.error_codes import ErrorCode
 from api.errors import Fault
 from infra import fields
 from infra.filters import language
@@ -20,7 +21,10 @@ Email = Annotated[
         "(Unicode or Punycode) do not distinguish addresses. The address is trimmed, and the domain stored in lower "
         "case. Test keys also accept domains in `.test`, `.invalid` and `.localhost`.",
         examples=["jose@example.com"],
-        extra={"check": lambda value, requester: fields.email(value, is_test=requester.is_test)},
+        extra={
+            "check": lambda value, requester: fields.email(value, is_test=requester.is_test),
+            "code": ErrorCode.INVALID_EMAIL,
+        },
         extra_json_schema={"format": "idn-email", "maxLength": 254},
     ),
 ]
@@ -33,7 +37,10 @@ Phone = Annotated[
         "organization has a region, so is a national number, and a number with the prefix for calls abroad. Any other "
         "is stored as sent.",
         examples=["+442079460000"],
-        extra={"check": lambda value, requester: fields.phone(value, requester.region)},
+        extra={
+            "check": lambda value, requester: fields.phone(value, requester.region),
+            "code": ErrorCode.INVALID_PHONE,
+        },
         extra_json_schema={"minLength": 3, "maxLength": 40},
     ),
 ]
@@ -42,7 +49,7 @@ FullName = Annotated[
     msgspec.Meta(
         description="1 to 255 characters, without control characters. It is trimmed and stored in Unicode form NFC.",
         examples=["José García"],
-        extra={"check": lambda value, _: fields.full_name(value)},
+        extra={"check": lambda value, _: fields.full_name(value), "code": ErrorCode.INVALID_NAME},
         extra_json_schema={"minLength": 1},
     ),
 ]
@@ -67,14 +74,14 @@ Metadata = Annotated[
     msgspec.Meta(
         description="A JSON object of your own: at most 16 KiB, 50 top-level keys of at most 64 characters, and 5 "
         "levels.",
-        extra={"parse": lambda value, _: _encoded(value, fields.metadata)},
+        extra={"parse": lambda value, _: _encoded(value, fields.metadata), "code": ErrorCode.INVALID_METADATA},
         extra_json_schema={"type": "object", "maxProperties": 50, "propertyNames": {"maxLength": 64}},
     ),
 ]
 MetadataChange = Annotated[
     msgspec.Raw,
     msgspec.Meta(
-        extra={"parse": lambda value, _: _encoded(value)},
+        extra={"parse": lambda value, _: _encoded(value), "code": ErrorCode.INVALID_METADATA},
         extra_json_schema={"type": "object"},
     ),
 ]
@@ -84,7 +91,7 @@ ExternalId = Annotated[
         description="Your own id, unique in the environment: 1 to 255 characters after trimming, without control and "
         "invisible characters.",
         examples=["customer-17850"],
-        extra={"check": lambda value, _: fields.external_id(value)},
+        extra={"check": lambda value, _: fields.external_id(value), "code": ErrorCode.INVALID_EXTERNAL_ID},
         extra_json_schema={"minLength": 1, "maxLength": 255},
     ),
 ]
@@ -106,4 +113,4 @@ def filter_faults(text: str | msgspec.UnsetType | None) -> Iterator[Fault]:
         try:
             language.parse(text)
         except language.FilterError as error:
-            yield from (Fault("filter", fault) for fault in error.faults)
+            yield from (Fault("filter", fault, ErrorCode.INVALID_FILTER) for fault in error.faults)

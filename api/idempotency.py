@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api import consistency
 from api.answers import Answer
 from api.auth import Caller, Requester
+from api.error_codes import ErrorCode
 from api.errors import Fault, Problem, refuse
 from api.freshness import TransactionId
 from api.request import AnyRequest
@@ -138,7 +139,7 @@ async def claim_of(request: AnyRequest, requester: Requester) -> Claim | None:
         return None
     refuse(
         [
-            Fault(name, f"Must be 1 to {MAX_LENGTH} characters")
+            Fault(name, f"Must be 1 to {MAX_LENGTH} characters: use a new UUID", ErrorCode.INVALID_LENGTH)
             for name, key in keys.items()
             if not 1 <= len(key) <= MAX_LENGTH
         ]
@@ -165,11 +166,12 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
         # Without a row, the key of an emptied answer has reached its 24 hours since the claim, and was deleted.
         stored = (await connection.execute(claim.statements.stored, claim.values)).one_or_none()
     if stored.fingerprint != claim.fingerprint:
-        raise _conflict("This Idempotency-Key was used for another request")
+        message = "This Idempotency-Key was used for another request: send a new key with each new request"
+        raise _conflict(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
     if stored.status == HTTPStatus.GONE:
         raise _deleted()
     if stored.status == HTTPStatus.CONFLICT:
-        raise _conflict(NOT_STORED)
+        raise _conflict(ErrorCode.IDEMPOTENCY_KEY_REUSED, NOT_STORED)
     headers = msgspec.json.decode(stored.headers, type=dict[str, str])
     xid = consistency.unsealed_xid(headers.pop(consistency.TOKEN, ""))
     transaction = TransactionId(xid, stored.epoch, stored.lsn) if xid else None
@@ -190,7 +192,9 @@ async def _claimed(connection: AsyncConnection, claim: Claim) -> bool:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise
         raise _conflict(
-            "A request with this Idempotency-Key is still running: retry later", headers={"Retry-After": "5"}
+            ErrorCode.IDEMPOTENCY_KEY_IN_USE,
+            "A request with this Idempotency-Key is still running: retry later",
+            headers={"Retry-After": "5"},
         ) from None
 
 
@@ -247,5 +251,5 @@ def _deleted() -> Problem:
     )
 
 
-def _conflict(message: str, headers: dict[str, str] | None = None) -> Problem:
-    return Problem(HTTPStatus.CONFLICT, "Conflict", message=message, headers=headers)
+def _conflict(code: ErrorCode, message: str, headers: dict[str, str] | None = None) -> Problem:
+    return Problem(HTTPStatus.CONFLICT, "Conflict", code=code, message=message, headers=headers)

@@ -9,16 +9,19 @@ from http import HTTPStatus
 from typing import Any, cast, get_args, get_origin
 from urllib.parse import parse_qsl
 
-from api.auth import Requester, requester_of
+from api.auth import Requester, caller_of, requester_of
 from api.bodies import WAITING_BYTES
 from api.drafts import BatchDraft, ObjectDraft
+from api.error_codes import ErrorCode
 from api.errors import VALIDATION_FAILED, Fault, Problem
+from api.pages import PageParameters
 from api.parsing import invalid_json
 from api.request import AnyRequest
 from api.route_options import options_of
 from api.scopes import authorize_fields
 from api.turns import Turns
-from api.validation import Checker, Input
+from api.unknown_names import unknown
+from api.validation import Checker, Input, list_names
 
 
 async def payload(request: AnyRequest) -> Any:
@@ -30,10 +33,11 @@ async def payload(request: AnyRequest) -> Any:
     """
     body = await request.body()
     if not body:
-        raise invalid_json("The body is empty")
+        raise invalid_json("The body is empty: send a JSON object, such as {}")
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json")
+        message = f"The Content-Type {content_type[:100]!r} is not supported: send JSON"
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json", message=message)
     turns: Turns = request.app.state.turns
     waits = len(body) > WAITING_BYTES
     draft, checker = get_origin(declared := _declared_type(request, "payload")), Checker(requester_of(request))
@@ -42,14 +46,14 @@ async def payload(request: AnyRequest) -> Any:
         assert options.batch_key, "a route with a batch names its key"
         items = await turns.run(checker.check_batch(body, options.batch_key, *get_args(declared)), waits=waits)
         _authorize_fields(request, items)
-        return BatchDraft(items, checker.faults)
+        return BatchDraft(items, checker.faults, checker.item_faults)
     struct: Any = get_args(declared)[0] if draft else declared
     steps = checker.check_ids(body, options.ids_key, struct) if options.ids_key else checker.check_body(body, struct)
     value = await turns.run(steps, waits=waits)
     _authorize_fields(request, [value])
     if value is None or (checker.faults and not draft):
         raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=checker.faults)
-    return ObjectDraft([value], checker.faults) if draft else value
+    return ObjectDraft([value], checker.faults, {0: checker.faults} if checker.faults else {}) if draft else value
 
 
 def parameters(request: AnyRequest) -> Any:
@@ -61,22 +65,43 @@ def parameters(request: AnyRequest) -> Any:
     """
     # Without authentication there is no requester, and none of the parameters has a rule or a scope that needs one.
     checker = Checker(cast("Requester", request.scope.get("auth")), is_query=True)
+    struct = _declared_type(request, "parameters")
+    lists = list_names(struct)
     raw: dict[str, str] = {}
     query = request.scope["query_string"].decode("utf-8", "surrogateescape")
     for encoded, text in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
         name = encoded.encode("utf-8", "replace").decode()
-        if name in raw:
-            checker.faults.append(Fault(name, "Duplicate parameter"))
+        if name in raw and name not in lists:
+            checker.faults.append(Fault(name, "Duplicate parameter", ErrorCode.DUPLICATE))
         if "\0" in text:
             checker.faults.append(Fault(name, "NUL characters are not allowed"))
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             checker.faults.append(Fault(name, "Must be percent-encoded UTF-8"))
-        raw[name] = text
-    value: Any = checker.check_object(raw, _declared_type(request, "parameters"))
+        raw[name] = f"{raw[name]},{text}" if name in raw and name in lists else text
+    value: Any = checker.check_object(raw, struct)
     _authorize_fields(request, [value])
     if checker.faults:
         raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=checker.faults)
+    if isinstance(value, PageParameters):
+        value = value.continued(caller_of(request).seal)
+        # A cursor may hold a parameter that requires a scope.
+        _authorize_fields(request, [value])
     return value
+
+
+def refuse_parameters(request: AnyRequest) -> None:
+    """Refuse a query of a request to a route without parameters: most likely the client expects an effect.
+
+    Raises:
+        Problem: 400.
+    """
+    if not request.scope["query_string"] or "parameters" in request.route_handler.parsed_fn_signature.parameters:
+        return
+    names = dict.fromkeys(
+        name for name, _ in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    )
+    faults = [Fault(name, unknown("parameter", name, ()), ErrorCode.UNKNOWN_PARAMETER) for name in names]
+    raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=faults)
 
 
 def _authorize_fields(request: AnyRequest, values: Iterable[Input | None]) -> None:

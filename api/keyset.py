@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.cursors import Cursors
-from api.errors import Fault, invalid
+from api.errors import invalid_cursor
 from api.pages import PageInfo, Paging
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -69,4 +69,4 @@ def _convert(position: list[Any], paging: Paging) -> tuple[datetime, str]:
     try:
         return msgspec.convert(position, tuple[Moment, Key])
     except msgspec.ValidationError:
-        raise invalid(Fault("before" if paging.backward else "after", "Invalid cursor")) from None
+        raise invalid_cursor("before" if paging.backward else "after") from None

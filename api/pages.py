@@ -4,13 +4,16 @@ response (contract.md §2).
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
 
 from api.auth import Requester
-from api.cursors import CursorError, Cursors
-from api.errors import Fault, invalid
+from api.cursors import CursorError, Cursors, parameters_of
+from api.error_codes import ErrorCode
+from api.errors import Fault, invalid, invalid_cursor
+from api.seals import Seal
 from api.validation import Input
 from infra import fields
 
@@ -30,7 +33,7 @@ Moment = Annotated[
     datetime,
     msgspec.Meta(
         description=MOMENT_FORMAT,
-        extra={"parse": lambda value, _: fields.timestamp(require_text(value))},
+        extra={"parse": lambda value, _: fields.timestamp(require_text(value)), "code": ErrorCode.INVALID_TIME},
         extra_json_schema={"format": "date-time"},
     ),
 ]
@@ -80,9 +83,9 @@ class Paging(msgspec.Struct):
         try:
             position = cursors.decode(cursor)
         except CursorError as error:
-            raise invalid(Fault(name, str(error))) from None
+            raise invalid(Fault(name, str(error), ErrorCode.INVALID_CURSOR)) from None
         if len(position) != length:
-            raise invalid(Fault(name, "Invalid cursor"))
+            raise invalid_cursor(name)
         return position
 
     def page_info(self, cursors: Cursors, positions: Sequence[Sequence[Any]], *, has_more: bool) -> PageInfo:
@@ -111,6 +114,8 @@ def render(rows: Sequence[bytes], info: PageInfo, total: int | None = None) -> b
 class PageParameters(Input):
     """Parameters of a forward-only list."""
 
+    kind: ClassVar[str]
+    """The kind of list, which a cursor names."""
     not_in_list_id: ClassVar[frozenset[str]] = frozenset({"first", "after", "last", "before"})
     """Parameters without effect on the rows of the list and their order."""
 
@@ -120,9 +125,48 @@ class PageParameters(Input):
     def paging(self) -> Paging:
         return Paging(self.first or DEFAULT_SIZE, self.after)
 
+    @property
+    def cursor(self) -> tuple[str, str | None]:
+        """The parameter with the cursor, and the cursor."""
+        return "after", self.after
+
+    def continued(self, seal: Seal) -> Self:
+        """Return the parameters of the list that the cursor belongs to: those left out are the cursor's own.
+
+        Raises:
+            Problem: 400 if a parameter has another value than in the cursor.
+        """
+        name, cursor = self.cursor
+        stored = cursor and parameters_of(seal, self.kind, cursor)
+        if not stored:
+            return self
+        fields = _fields(type(self))
+        faults = [
+            Fault(name, _other_list(info.encode_name, stored.get(field), value), ErrorCode.INVALID_CURSOR)
+            for field, info in fields.items()
+            if (value := getattr(self, field)) is not None and msgspec.to_builtins(value) != stored.get(field)
+        ]
+        if faults:
+            raise invalid(*faults)
+        own = {field: msgspec.convert(stored[field], info.type) for field, info in fields.items() if field in stored}
+        return msgspec.structs.replace(self, **own)
+
     def list_parameters(self) -> dict[str, Any]:
         """Return the parameters that define the list, and so are part of the list's id."""
         return {name: value for name, value in msgspec.structs.asdict(self).items() if name not in self.not_in_list_id}
+
+
+@cache
+def _fields(parameters: type[PageParameters]) -> dict[str, msgspec.structs.FieldInfo]:
+    """Return the parameters that define the list, by attribute."""
+    return {
+        info.name: info for info in msgspec.structs.fields(parameters) if info.name not in parameters.not_in_list_id
+    }
+
+
+def _other_list(parameter: str, stored: Any, sent: Any) -> str:
+    own = f"without {parameter}" if stored is None else f"with {parameter}={stored}"
+    return f"Invalid cursor: it belongs to a list {own}, not {sent}. Leave {parameter} out, or begin without a cursor"
 
 
 class TwoWayParameters(PageParameters):
@@ -136,16 +180,20 @@ class TwoWayParameters(PageParameters):
             return Paging(self.last or DEFAULT_SIZE, before=self.before, backward=True)
         return super().paging()
 
+    @property
+    def cursor(self) -> tuple[str, str | None]:
+        return super().cursor if self.before is None else ("before", self.before)
+
     def faults(self, requester: Requester) -> Iterator[Fault]:
         del requester
         if self.first is not None and self.last is not None:
-            yield Fault("last", "Cannot be combined with first")
+            yield Fault("last", "Cannot be combined with first", ErrorCode.NOT_COMBINABLE)
         if self.after is not None and self.before is not None:
-            yield Fault("before", "Cannot be combined with after")
+            yield Fault("before", "Cannot be combined with after", ErrorCode.NOT_COMBINABLE)
         if self.first is not None and self.before is not None:
-            yield Fault("before", "Use before with last")
+            yield Fault("before", "Use before with last", ErrorCode.NOT_COMBINABLE)
         if self.last is not None and self.after is not None:
-            yield Fault("after", "Use after with first")
+            yield Fault("after", "Use after with first", ErrorCode.NOT_COMBINABLE)
 
 
 def require_text(value: Any) -> str:
@@ -157,3 +205,21 @@ def require_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("Expected a string")
     return value
+
+
+def _include(value: Any, includable: frozenset[str]) -> list[str]:
+    names = require_text(value).split(",")
+    if unknown := set(names) - includable:
+        advice = ". Orders are in GET /api/v1/orders and GET /api/v1/consumers/:id" if "orders" in unknown else ""
+        raise ValueError(f"Unknown value {', '.join(sorted(unknown))}: use {' or '.join(sorted(includable))}{advice}")
+    return names
+
+
+def including(
+    *includable: str, description: str = "Related objects to add to each consumer, separated by commas."
+) -> msgspec.Meta:
+    """Return the rule of a parameter `include`."""
+    return msgspec.Meta(
+        description=description,
+        extra={"code": ErrorCode.INVALID_CHOICE, "parse": lambda value, _: _include(value, frozenset(includable))},
+    )

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from api.error_codes import ErrorCode
 from api.errors import Problem
 from api.turns import Steps
 from infra.wire import collection_paused, decode
@@ -128,7 +129,8 @@ def size(value: msgspec.Raw) -> int:
 
 def invalid_json(message: str, path: str = "") -> Problem:
     """Build the 400 for a body that is not JSON."""
-    return Problem(HTTPStatus.BAD_REQUEST, "Invalid JSON", message=f"{path}: {message}" if path else message)
+    text = f"{path}: {message}" if path else message
+    return Problem(HTTPStatus.BAD_REQUEST, "Invalid JSON", code=ErrorCode.INVALID_JSON, message=text)
 
 
 def _has_nul(text: bytes) -> bool:

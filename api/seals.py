@@ -54,6 +54,10 @@ class Keyring:
         self.short_tokens_until = max(deadlines, default=-math.inf)
         """Unix time."""
 
+        deadlines = (key.plain_cursors_until.timestamp() for key in keys if key.plain_cursors_until)
+        self.plain_cursors_until = max(deadlines, default=-math.inf)
+        """Unix time."""
+
     def of(self, environment_id: int) -> "Seal":
         return Seal(self, environment_id)
 
@@ -95,6 +99,10 @@ class Seal:
     def makes_short_tokens(self) -> bool:
         """Return whether tokens must be readable by the release before: for a day after an upgrade."""
         return time.time() < self._keyring.short_tokens_until
+
+    def makes_plain_cursors(self) -> bool:
+        """Return whether cursors must be readable by the release before: for a day after an upgrade."""
+        return time.time() < self._keyring.plain_cursors_until
 
     def _seal(self, key_id: int, purpose: Purpose, content: bytes, name: bytes) -> str:
         sealed = self._keyring.ciphers[key_id].encrypt(content, [self._bound(purpose, name)])

@@ -18,7 +18,8 @@ from opensearchpy.exceptions import RequestError, TransportError
 
 from api.auth import Requester
 from api.budget import Budget
-from api.errors import RETRY_AFTER_SECONDS, Problem
+from api.error_codes import ErrorCode
+from api.errors import RETRY_AFTER_SECONDS, Problem, invalid_cursor
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
 from infra.index.hits import Hit, SearchResponse
@@ -96,7 +97,7 @@ async def _search(index: Index, body: Clause) -> Any:
         if not isinstance(error, RequestError) or "index_closed" in str(error):
             raise
         if "search_after" in body:
-            raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor") from None
+            raise invalid_cursor() from None
         raise
 
 
@@ -105,7 +106,8 @@ def _too_slow() -> Problem:
         f"The search took more than {REQUEST_SECONDS:.0f} seconds: repeat it later, or use fewer and shorter conditions"
     )
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Search unavailable", message=message, headers=headers)
+    status, code = HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.SEARCH_UNAVAILABLE
+    return Problem(status, "Search unavailable", code=code, message=message, headers=headers)
 
 
 async def satisfied(

@@ -7,6 +7,7 @@ the writes of about a minute.
 from http import HTTPStatus
 
 from api.auth import Caller
+from api.error_codes import ErrorCode
 from api.errors import Problem
 
 
@@ -25,6 +26,7 @@ def require_storage(caller: Caller, default_limit: int) -> None:
         raise Problem(
             HTTPStatus.FORBIDDEN,
             "Storage limit reached",
+            code=ErrorCode.STORAGE_LIMIT_REACHED,
             message=f"This environment stores {caller.stored_mib:,} MiB, and at most {limit:,} MiB are allowed: delete "
             "consumers, orders or audiences, and write again after a minute",
         )

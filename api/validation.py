@@ -5,7 +5,7 @@ in `Meta(extra=…)` of a field's type, called with the value and the requester:
 the value, `parse` in place of the conversion. The OpenAPI document is made from the same types.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -14,11 +14,14 @@ import msgspec
 from msgspec import inspect
 
 from api.auth import Requester
-from api.errors import MAX_FAULTS, VALIDATION_FAILED, Fault, Faults, Problem, invalid
+from api.error_codes import ErrorCode
+from api.errors import MAX_FAULTS, VALIDATION_FAILED, Fault, Faults, Problem
 from api.parsing import elements, first_byte, member, parse, parse_texts, size
 from api.route_options import OBJECT_BODY_BYTES
 from api.scopes import FieldScope
 from api.turns import Steps
+from api.type_faults import type_fault
+from api.unknown_names import unknown
 
 MAX_BATCH, MAX_IDS = 500, 10_000
 
@@ -34,6 +37,10 @@ class Input(msgspec.Struct, rename="camel", kw_only=True):
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset()
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    """Fields that clients may send, and that have no meaning here."""
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Advice for unknown names that are known elsewhere in the API."""
     field_scopes: ClassVar[tuple[FieldScope, ...]] = ()
     """Scopes that single fields require."""
     example: ClassVar[Mapping[str, Any]]
@@ -55,8 +62,9 @@ class Checker:
 
     def __init__(self, requester: Requester, *, is_query: bool = False) -> None:
         self.faults = Faults()
+        self.item_faults = dict[int, Faults]()
+        """Of a batch: the faults by the index of the item."""
         self._requester, self._is_query = requester, is_query
-        self._unknown = "Unknown parameter" if is_query else "Unknown field"
 
     def check_body(self, body: bytes, struct: type[T]) -> Steps[T | None]:
         """Parse and check a body with a single object; return None if the body has another value.
@@ -78,18 +86,27 @@ class Checker:
         array = yield from self._member(body, key)
         raw_items = elements(array, MAX_BATCH) if array else None
         if raw_items is None:
-            details = self.faults.joined([Fault(key, "Expected an array")])
+            message = f"Must be an array: send the array alone, or as `{key}` of an object"
+            details = Faults([Fault(key, message, ErrorCode.INVALID_TYPE)])
+            details.include(self.faults)
             raise Problem(HTTPStatus.BAD_REQUEST, VALIDATION_FAILED, details=details)
         if len(raw_items) > MAX_BATCH:
-            raise invalid(error=f"Max batch size is {MAX_BATCH}")
+            message = f"Send at most {MAX_BATCH} items in a request"
+            error, code = f"Max batch size is {MAX_BATCH}", ErrorCode.BATCH_TOO_LARGE
+            raise Problem(HTTPStatus.BAD_REQUEST, error, code=code, message=message)
         items = list[T | None]()
         for index, raw in enumerate(raw_items):
-            path = f"[{index}]"
+            path, of_batch, self.faults = f"[{index}]", self.faults, Faults()
             if size(raw) > OBJECT_BODY_BYTES:
-                self.faults.append(Fault(path, f"Must be at most {OBJECT_BODY_BYTES // 1024} KiB"))
+                message = f"Must be at most {OBJECT_BODY_BYTES // 1024} KiB"
+                self.faults.append(Fault(path, message, ErrorCode.INVALID_LENGTH))
                 items.append(None)
             else:
                 items.append(self.check_object((yield from parse(raw, path)), item_type, path))
+            if self.faults:
+                self.item_faults[index] = self.faults
+                of_batch.include(self.faults)
+            self.faults = of_batch
             yield
         return items
 
@@ -102,7 +119,9 @@ class Checker:
         array = yield from self._member(body, key)
         if first_byte(body) != b"{":
             elements(array or b"[]", 0)  # refuses a broken array
-            return self.check_object(None, struct)
+            message = f'Must be an object: {{"{key}": […]}}'
+            self.faults.append(Fault("body", message, ErrorCode.INVALID_TYPE))
+            return None
         if not array:
             return self.check_object({}, struct)
         try:
@@ -111,12 +130,12 @@ class Checker:
                 raw_ids = elements(array, MAX_IDS)
                 yield
                 if raw_ids is None:
-                    raise ValueError("Expected an array")
+                    raise ValueError("Must be an array")
                 if len(raw_ids) > MAX_IDS:
                     raise ValueError(f"Must have at most {MAX_IDS} items")
             return self.check_object({key: parse_texts(array)}, struct)
         except ValueError as error:
-            self.faults.append(Fault(key, _message(error)))
+            self.faults.append(self._fault(key, error, _fields(struct)[key].rules))  # type: ignore[arg-type]
             return None
 
     def _member(self, body: bytes, key: str) -> Steps[bytes]:
@@ -126,7 +145,7 @@ class Checker:
         """
         first = first_byte(body)
         if first == b"{":
-            return (yield from member(body, key, lambda name: self.faults.append(Fault(name, self._unknown))))
+            return (yield from member(body, key, lambda name: self.faults.append(self._unknown(name, name, [key]))))
         if first != b"[":
             yield from parse(body)
         return body if first == b"[" else b""
@@ -143,7 +162,10 @@ class Checker:
             The object, with faulty fields UNSET or at the default; None if `raw` is not an object.
         """
         if not isinstance(raw, dict):
-            self.faults.append(Fault(path or "body", "Expected an object"))
+            several = (
+                ": send several objects to the path that ends in /batch" if isinstance(raw, list) and not path else ""
+            )
+            self.faults.append(Fault(path or "body", f"Must be an object{several}", ErrorCode.INVALID_TYPE))
             return None
         known = _fields(struct)  # type: ignore[arg-type]  # a class is hashable
         values, faulty = self._values(raw, known, path)
@@ -154,11 +176,16 @@ class Checker:
         # field would remove both.
         if isinstance(value, Input) and (self._is_query or not faulty):
             between_fields = value.faults(self._requester)
-            self.faults.extend(Fault(_join(path, fault.field), fault.message) for fault in between_fields)
-        ignored = struct.read_only if issubclass(struct, Input) else frozenset()
-        unknown = [name for name in raw if name not in known and name not in ignored]
-        self.faults.extend(Fault(_join(path, name), self._unknown) for name in unknown[:MAX_FAULTS])
-        self.faults.count += len(unknown[MAX_FAULTS:])
+            self.faults.extend(
+                msgspec.structs.replace(fault, field=_join(path, fault.field)) for fault in between_fields
+            )
+        ignored = struct.read_only | struct.ignored if issubclass(struct, Input) else frozenset()
+        unknown_names = [name for name in raw if name not in known and name not in ignored]
+        elsewhere = struct.elsewhere if issubclass(struct, Input) else {}
+        self.faults.extend(
+            self._unknown(_join(path, name), name, known, elsewhere) for name in unknown_names[:MAX_FAULTS]
+        )
+        self.faults.count += len(unknown_names[MAX_FAULTS:])
         return value
 
     def _values(
@@ -172,7 +199,7 @@ class Checker:
             if name in raw:
                 value = self._value(raw[name], field, _join(path, name))
             elif field.info.required:
-                self.faults.append(Fault(_join(path, name), "Required"))
+                self.faults.append(Fault(_join(path, name), "Required", ErrorCode.REQUIRED))
             if self.faults.count > before:
                 faulty.append(field.info)
             elif name in raw:
@@ -185,7 +212,8 @@ class Checker:
             return self.check_object(raw, rules.struct, path)
         if isinstance(raw, list) and rules.item:
             if rules.max_items is not None and len(raw) > rules.max_items:
-                self.faults.append(Fault(path, f"Must have at most {rules.max_items} items"))
+                message = f"Must have at most {rules.max_items} items"
+                self.faults.append(Fault(path, message, ErrorCode.OUT_OF_RANGE))
                 return None
             return [self.check_object(item, rules.item, f"{path}[{index}]") for index, item in enumerate(raw)]
         try:
@@ -196,18 +224,42 @@ class Checker:
                 raise ValueError("Invalid value")
             return rules.check(value, self._requester) if rules.check and value is not None else value
         except ValueError as error:  # includes msgspec.ValidationError
-            self.faults.append(Fault(path, _message(error)))
+            self.faults.append(self._fault(path, error, rules))
             return None
+
+    def _unknown(
+        self, path: str, name: str, known: Collection[str], elsewhere: Mapping[str, str] | None = None
+    ) -> Fault:
+        kind, code = (
+            ("parameter", ErrorCode.UNKNOWN_PARAMETER) if self._is_query else ("field", ErrorCode.UNKNOWN_FIELD)
+        )
+        if elsewhere and name in elsewhere:
+            return Fault(path, f"Unknown {kind}: {elsewhere[name]}", code)
+        return Fault(path, unknown(kind, name, known), code)
+
+    def _fault(self, path: str, error: ValueError, rules: "_Rules") -> Fault:
+        if isinstance(error, msgspec.ValidationError):
+            fault = type_fault(error, rules.choices, is_query=self._is_query)
+            return Fault(path + fault.path, fault.message, fault.code)
+        return Fault(path, str(error), rules.code)
+
+
+def list_names(struct: type[Any]) -> frozenset[str]:
+    """Return the names of the fields with a list: in a query, such a parameter may be repeated."""
+    return frozenset(name for name, field in _fields(struct).items() if field.rules.is_list)  # type: ignore[arg-type]
 
 
 class _Rules(msgspec.Struct, frozen=True):
     """The rules in a field's annotation, apart from the constraints of msgspec."""
 
+    code: ErrorCode = ErrorCode.INVALID_VALUE
     check: Rule | None = None
     parse: Rule | None = None
     struct: type[Any] | None = None
     item: type[Any] | None = None
     max_items: int | None = None
+    choices: tuple[str, ...] = ()
+    is_list: bool = False
 
 
 class _Field(NamedTuple):
@@ -225,17 +277,20 @@ def _rules(annotation: Any) -> _Rules:
     info = inspect.type_info(annotation)
     for part in info.types if isinstance(info, inspect.UnionType) else (info,):
         if isinstance(part, inspect.Metadata) and part.extra:
-            return _Rules(check=part.extra.get("check"), parse=part.extra.get("parse"))
+            return _Rules(
+                part.extra.get("code", ErrorCode.INVALID_VALUE),
+                part.extra.get("check"),
+                part.extra.get("parse"),
+                is_list=isinstance(part.type, inspect.ListType),
+            )
+        plain = part.type if isinstance(part, inspect.Metadata) else part
+        if isinstance(plain, inspect.LiteralType):
+            return _Rules(choices=tuple(map(str, plain.values)))
         if isinstance(part, inspect.StructType):
             return _Rules(struct=part.cls)
         if isinstance(part, inspect.ListType) and isinstance(part.item_type, inspect.StructType):
             return _Rules(item=part.item_type.cls, max_items=part.max_length)
     return _Rules()
-
-
-def _message(error: ValueError) -> str:
-    """Return the message of an error, without the path that msgspec adds."""
-    return str(error).partition(" - at `$")[0]
 
 
 def _join(path: str, name: str) -> str:

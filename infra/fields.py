@@ -26,7 +26,7 @@ AMOUNT_DIGITS, AMOUNT_DECIMALS = 15, 4
 MAX_QUANTITY, QUANTITY_DECIMALS = 1_000_000_000, 3
 RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+    r"([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]{2}))?"
 )
 # A day within the range of Python's datetime: a stored time must be readable in every time zone.
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)

@@ -19,8 +19,9 @@ def fixed_seal(environment_id: int = 1) -> Seal:
 
 
 def upgraded_seal(environment_id: int = 1, *, remaining: timedelta = DAY) -> Seal:
-    """Return the seal of an environment in a service that accepts the formats before sealing for a while."""
-    return Keyring([SealingKey(1, SECRET, datetime.now(UTC) + remaining)]).of(environment_id)
+    """Return the seal of an environment in a service that was upgraded: texts of releases before are in use."""
+    until = datetime.now(UTC) + remaining
+    return Keyring([SealingKey(1, SECRET, until, plain_cursors_until=until)]).of(environment_id)
 
 
 def stored_seal(engine: sa.Engine, environment_id: int) -> Seal:

@@ -8,6 +8,7 @@ from api.audiences import lists, writes
 from api.audiences.schemas import (
     Audience,
     AudienceCreate,
+    AudienceListParameters,
     AudiencePage,
     AudienceUpdate,
     Members,
@@ -15,7 +16,6 @@ from api.audiences.schemas import (
 )
 from api.audiences.writes import RuleLimits
 from api.auth import Caller
-from api.pages import TwoWayParameters
 from api.route_options import route_options
 from api.transactions import Transaction
 
@@ -30,7 +30,7 @@ class AudienceController(Controller):
     tags = ("Audiences",)
 
     @get("/", opt=READ, summary="List audiences, newest first")
-    async def page(self, parameters: TwoWayParameters, caller: Caller, state: State) -> Response[AudiencePage]:
+    async def page(self, parameters: AudienceListParameters, caller: Caller, state: State) -> Response[AudiencePage]:
         async with state.budget.connection(caller) as connection:
             return ok(await lists.page(connection, caller, parameters)).response()
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, get_args
 import msgspec
 
 from api.auth import Requester
+from api.error_codes import ErrorCode
 from api.errors import Fault
 from api.validation import Input
 from infra.filters import language
@@ -47,6 +48,7 @@ class Rule(Input, kw_only=True):
     Rules without a `groupId` form a group together.
     """
 
+    ignored: ClassVar[frozenset[str]] = frozenset({"position"})
     example: ClassVar[dict[str, Any]] = {"field": "totalOrderValue", "operator": "GREATER_THAN", "values": [1000]}
 
     field: Annotated[
@@ -75,12 +77,13 @@ class Rule(Input, kw_only=True):
         del requester
         kind = kind_of(self.field)
         if kind is None:
-            yield Fault("field", UNKNOWN_FIELD)
+            yield Fault("field", UNKNOWN_FIELD, ErrorCode.INVALID_RULE)
         elif self.operator not in kind.operators:
             supported = ", ".join(operator for operator in get_args(Operator) if operator in kind.operators)
-            yield Fault("operator", f"Operator {self.operator} is not supported for {self.field}: use {supported}")
+            message = f"Operator {self.operator} is not supported for {self.field}: use {supported}"
+            yield Fault("operator", message, ErrorCode.INVALID_RULE)
         elif fault := _wrong_number_of_values(self.operator, len(self.values)):
-            yield Fault("values", fault)
+            yield Fault("values", fault, ErrorCode.INVALID_RULE)
         else:
             yield from self._value_faults(kind)
 
@@ -90,9 +93,9 @@ class Rule(Input, kw_only=True):
             try:
                 converted.append(read_value(kind, self.operator, value))
             except ValueError as error:
-                yield Fault(f"values[{index}]", str(error))
+                yield Fault(f"values[{index}]", str(error), ErrorCode.INVALID_RULE)
         if len(converted) == len(self.values) and (fault := range_fault(self.operator, converted)):
-            yield Fault("values", fault)
+            yield Fault("values", fault, ErrorCode.INVALID_RULE)
 
     def condition(self) -> Condition:
         """Return the rule as a condition. The rule must have no faults."""
@@ -138,28 +141,28 @@ def audience_filter_faults(text: str | None, rules: Sequence[Rule] | None) -> It
     if text is None:
         return
     if rules is not None:
-        yield Fault("filter", "Cannot be combined with rules")
+        yield Fault("filter", "Cannot be combined with rules", ErrorCode.NOT_COMBINABLE)
     try:
         if clauses_of_rules(rules_of_filter(text)) > MAX_CLAUSES:
             raise ValueError(TOO_MANY_CLAUSES)
     except language.FilterError as error:
-        yield from (Fault("filter", fault) for fault in error.faults)
+        yield from (Fault("filter", fault, ErrorCode.INVALID_FILTER) for fault in error.faults)
     except ValueError as error:
-        yield Fault("filter", str(error))
+        yield Fault("filter", str(error), ErrorCode.INVALID_FILTER)
 
 
 def rules_faults(rules: Sequence[Rule] | None) -> Iterator[Fault]:
     """Return the faults of all rules together; each rule must be valid by itself."""
     if rules and clauses_of_rules(rules) > MAX_CLAUSES:
-        yield Fault("rules", TOO_MANY_CLAUSES)
+        yield Fault("rules", TOO_MANY_CLAUSES, ErrorCode.OUT_OF_RANGE)
 
 
 def type_faults(rules: Sized | None, audience_type: str) -> Iterator[Fault]:
     """Return the faults between an audience's type and rules (or filter)."""
     if audience_type == "DYNAMIC" and not rules:
-        yield Fault("rules", "Required for a DYNAMIC audience")
+        yield Fault("rules", "Required for a DYNAMIC audience", ErrorCode.REQUIRED)
     if audience_type != "DYNAMIC" and rules is not None:
-        yield Fault("rules", "Only a DYNAMIC audience can have rules")
+        yield Fault("rules", "Only a DYNAMIC audience can have rules", ErrorCode.NOT_COMBINABLE)
 
 
 def _rule_value(value: Any) -> Value:

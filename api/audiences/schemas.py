@@ -16,7 +16,7 @@ from api.audiences.rules import (
 from api.auth import Requester
 from api.errors import Fault
 from api.field_types import Filter, Metadata, MetadataChange
-from api.pages import PageInfo
+from api.pages import PageInfo, TwoWayParameters, including
 from api.scopes import FieldScope
 from api.validation import MAX_IDS, Input
 from infra import fields
@@ -44,6 +44,7 @@ class AudienceCreate(Input, kw_only=True):
     """An audience to create. A `DYNAMIC` audience needs `rules`, or a `filter`, to be stored as rules."""
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
+    ignored: ClassVar[frozenset[str]] = frozenset({"iconName", "lastRefreshedAt"})
     field_scopes: ClassVar[tuple[FieldScope, ...]] = RULE_SCOPES
     example: ClassVar[dict[str, Any]] = {"name": "Big spenders", "type": "DYNAMIC", "rules": [Rule.example]}
 
@@ -75,6 +76,7 @@ class AudienceUpdate(Input):
     """
 
     read_only: ClassVar[frozenset[str]] = READ_ONLY
+    ignored: ClassVar[frozenset[str]] = frozenset({"iconName", "lastRefreshedAt"})
     field_scopes: ClassVar[tuple[FieldScope, ...]] = RULE_SCOPES
     example: ClassVar[dict[str, Any]] = {"name": "Biggest spenders"}
 
@@ -170,6 +172,18 @@ class AudienceCount(msgspec.Struct, rename="camel"):
     """The exact number of members."""
 
     example: ClassVar[dict[str, Any]] = {"audienceId": "aud_01JBK3Q8X5W5V0B6T1R2M3N4P5", "count": 1}
+
+
+class AudienceListParameters(TwoWayParameters):
+    """Parameters of the list of audiences."""
+
+    kind: ClassVar[str] = "audiences"
+    not_in_list_id: ClassVar[frozenset[str]] = TwoWayParameters.not_in_list_id | {"include"}
+
+    include: Annotated[
+        list[Literal["rules"]],
+        including("rules", description="`rules` may be named; an audience has its rules in any case."),
+    ] = msgspec.field(default_factory=list)
 
 
 class AudiencePage(msgspec.Struct, rename="camel"):

@@ -11,7 +11,8 @@ from api.audiences.rows import COLUMNS, VISIBLE, audience_of
 from api.audiences.rules import rules_of_filter, type_faults
 from api.audiences.schemas import Audience, AudienceCreate, AudienceUpdate, Members, MembersChanged
 from api.auth import Caller
-from api.errors import Fault, invalid, not_found, refuse
+from api.error_codes import ErrorCode
+from api.errors import Fault, not_found, not_possible, refuse
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
 from infra.merge_patch import merge
@@ -110,7 +111,7 @@ async def update(
         changes["rules"] = rules_of_filter(filter_text)
     faults = []
     if changes.pop("type", row.type) != row.type:
-        faults.append(Fault("type", "The type of an audience cannot be changed"))
+        faults.append(Fault("type", "The type of an audience cannot be changed", ErrorCode.NOT_CHANGEABLE))
     if "rules" in changes:
         faults += type_faults(changes["rules"], row.type)
         changes["rules"] = _json(changes["rules"])
@@ -118,7 +119,7 @@ async def update(
         try:
             changes["metadata"] = _json(merge(row.metadata, changes["metadata"]))
         except ValueError as error:
-            faults.append(Fault("metadata", str(error)))
+            faults.append(Fault("metadata", str(error), ErrorCode.INVALID_METADATA))
     refuse(faults)
     stored = {name: getattr(row, name) for name in ("name", "description", "metadata", "rules")}
     values = stored | changes | {"environment_id": caller.environment_id, "id": audience_id}
@@ -179,7 +180,7 @@ async def replace_members(
         Problem: as `add_members`; 400 unless the audience is a synced list.
     """
     if await _lock_stored(connection, caller, audience_id) != "SYNCED_LIST":
-        raise invalid(error="Only the members of a SYNCED_LIST can be replaced")
+        raise not_possible("Only the members of a SYNCED_LIST can be replaced")
     ids = _ids_of(members)
     new = await _select_ids(connection, NEW, id=audience_id, ids=ids)
     leaving = await _select_ids(connection, LEFT_OUT, id=audience_id, ids=ids)
@@ -225,7 +226,7 @@ async def _lock_stored(connection: AsyncConnection, caller: Caller, audience_id:
     """Lock an audience with stored members, and return the type."""
     row = await _find(connection, LOCK, caller, audience_id)
     if row.type == "DYNAMIC":
-        raise invalid(error="The members of a DYNAMIC audience follow from its rules and cannot be set")
+        raise not_possible("The members of a DYNAMIC audience follow from its rules and cannot be set")
     return str(row.type)
 
 
@@ -243,7 +244,7 @@ def _refuse_unknown(members: Members, ids: Collection[str], unknown: Collection[
     """Raise 400 if a text of a request is not in `ids`, or in `unknown`."""
     if unknown or len(ids) < len(members.consumer_ids):
         refuse(
-            Fault(f"consumerIds[{index}]", f"Unknown consumer {text[:64]}")
+            Fault(f"consumerIds[{index}]", f"Unknown consumer {text[:64]}", ErrorCode.CONSUMER_NOT_FOUND)
             for index, text in enumerate(members.consumer_ids)
             if text in unknown or not is_id("cons_", text)
         )

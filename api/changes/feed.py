@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.auth import Caller
 from api.changes.positions import ChangeCursors, Position, Seen
 from api.changes.schemas import NOW, ChangesPageInfo, ChangesParameters
+from api.error_codes import ErrorCode
 from api.errors import Fault, Problem, invalid
 from infra.wire import time
 
@@ -134,7 +135,7 @@ async def read(
 async def _earlier(connection: AsyncConnection, begin: datetime, present: Seen, days: int) -> Seen:
     """Return the newest recorded snapshot of a time or before."""
     if begin > present.at:
-        raise invalid(Fault("from", f"Must be {NOW} or a time in the past"))
+        raise invalid(Fault("from", f"Must be {NOW} or a time in the past", ErrorCode.INVALID_TIME))
     row = (await connection.execute(EARLIER, {"begin": begin})).one_or_none()
     if row is None:
         raise _expired(f"Changes are kept for {days} days, and none is recorded from that time")
@@ -157,7 +158,7 @@ async def _fork(connection: AsyncConnection, seen: Seen, present: Seen) -> str |
 
 def _expired(message: str) -> Problem:
     message += ": read the whole list again, and continue from a cursor that was taken before (from=now)"
-    return Problem(HTTPStatus.GONE, "Changes expired", message=message)
+    return Problem(HTTPStatus.GONE, "Changes expired", code=ErrorCode.CHANGES_EXPIRED, message=message)
 
 
 async def _walk(

@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from api.error_codes import ErrorCode
 from api.errors import Fault, invalid
 from api.seals import Seal, SealError
 
@@ -73,5 +74,9 @@ class ChangeCursors(NamedTuple):
             return msgspec.msgpack.decode(self.seal.open("changes", cursor, self.resource.encode()), type=Position)
         except (SealError, msgspec.MsgspecError):
             raise invalid(
-                Fault("after", f"Invalid cursor: send the endCursor of a page of /{self.resource}/changes, unchanged")
+                Fault(
+                    "after",
+                    f"Invalid cursor: send the endCursor of a page of /{self.resource}/changes, unchanged",
+                    ErrorCode.INVALID_CURSOR,
+                )
             ) from None

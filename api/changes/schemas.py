@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from api.auth import Requester
+from api.error_codes import ErrorCode
 from api.errors import Fault
 from api.orders.schemas import Order
 from api.pages import require_text
@@ -49,7 +50,11 @@ class ChangesParameters(Input):
 
     def faults(self, requester: Requester) -> list[Fault]:
         del requester
-        return [Fault("from", "Cannot be combined with after")] if self.begin is not None and self.after else []
+        return (
+            [Fault("from", "Cannot be combined with after", ErrorCode.NOT_COMBINABLE)]
+            if self.begin is not None and self.after
+            else []
+        )
 
 
 ChangeType = Literal["created", "updated", "deleted"]

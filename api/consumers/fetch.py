@@ -1,7 +1,6 @@
 """The read path: pages of consumers from OpenSearch. A row is sent as the indexed bytes."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,7 +8,7 @@ import msgspec
 from api.consumers import query, windows
 from api.consumers.windows import FirstPages
 from api.cursors import Cursors
-from api.errors import Problem
+from api.errors import invalid_cursor
 from api.pages import Paging, render
 from api.search import Index, search
 from infra.filters.clauses import Clause
@@ -126,5 +125,5 @@ def _pop_width(position: list[Any]) -> int:
     """Remove the window's width from a cursor's values, and return the width."""
     width = position.pop()
     if not isinstance(width, int) or not isinstance(position[0], int):
-        raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message="Invalid cursor")
+        raise invalid_cursor()
     return width

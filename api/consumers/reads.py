@@ -23,7 +23,7 @@ from api.consumers import fetch, query
 from api.consumers.explanations import Match, explanations
 from api.consumers.fetch import ExtraMembers, Hit, PageRequest
 from api.consumers.schemas import ListParameters, SearchParameters
-from api.cursors import Cursors
+from api.cursors import MEMBERS_OF, Cursors
 from api.errors import VALIDATION_FAILED, Problem
 from api.request import AnyRequest
 from api.search import REQUEST_SECONDS, Index
@@ -54,12 +54,12 @@ async def page(
         created_before=parameters.created_before,
         conditions=_conditions(caller, parameters.filter, audiences),
     )
-    identity = ["list", caller.environment_id, parameters.list_parameters(), *([members_of.id] if members_of else [])]
+    identity = parameters.list_parameters() | ({MEMBERS_OF: members_of.id} if members_of else {})
     page_request = PageRequest(
         rows,
-        query.list_order(caller.environment_id, parameters.sort_by, parameters.sort_dir),
+        query.list_order(caller.environment_id, *parameters.order()),
         parameters.paging(),
-        Cursors(caller.seal, msgspec.json.encode(identity)),
+        Cursors(caller.seal, parameters.kind, identity, caller.environment_id),
         with_total=parameters.count,
     )
     extra_members = partial(_audiences_of_rows, state.budget, caller) if parameters.include else None
@@ -80,8 +80,8 @@ async def search(request: AnyRequest, state: State, caller: Caller, parameters: 
         conditions=_conditions(caller, parameters.filter),
         explain=parameters.explain,
     )
-    list_id = msgspec.json.encode(["search", caller.environment_id, parameters.list_parameters()])
-    page_request = PageRequest(rows, query.search_order(), parameters.paging(), Cursors(caller.seal, list_id))
+    cursors = Cursors(caller.seal, parameters.kind, parameters.list_parameters(), caller.environment_id)
+    page_request = PageRequest(rows, query.search_order(), parameters.paging(), cursors)
     extra_members = partial(_matches_of_rows, parameters, caller.region) if parameters.explain else None
     return await _answer(request, state, caller, page_request, extra_members)
 

@@ -1,28 +1,35 @@
 """The consumers' endpoints (contract.md §2)."""
 
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 
 import msgspec
 from litestar import Controller, Response, delete, get, post, put
 from litestar.datastructures import State
+from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api import consistency
+from api import batch_results, consistency
 from api.answers import Answer, array, entity_tags, etag, etags, is_none_match, location, weak_etag
 from api.audiences import membership
 from api.auth import Caller
-from api.consumers import reads, writes
+from api.batch_results import Outcome
+from api.consumers import batches, lookups, reads, writes
+from api.consumers.results import ConsumerResults
 from api.consumers.schemas import (
+    BatchUpsertParameters,
     ConsumerCreate,
     ConsumerUpdate,
     ConsumerUpdateItem,
     GetParameters,
     ListParameters,
+    LookupParameters,
     SearchParameters,
+    UpsertParameters,
 )
 from api.consumers.shown import ConsumerIncluding, ConsumerPage, SearchPage
-from api.drafts import BatchDraft, ObjectDraft
+from api.drafts import BatchDraft, BatchParameters, ObjectDraft
 from api.orders.writes import newest
 from api.request import AnyRequest
 from api.route_options import route_options
@@ -30,9 +37,11 @@ from api.transactions import Transaction
 from infra.index.documents import Consumer, ConsumerRow, consumer_json
 
 READ = route_options("read:consumers", "reads", from_index=True)
+LOOKUP = route_options("read:consumers", "reads")
 WRITE = route_options("write:consumers", "writes")
 WRITE_BATCH = route_options("write:consumers", "batch", batch_key="consumers")
 NEWEST_ORDERS = 50
+OUTCOMES: dict[int, ResponseSpec] = {HTTPStatus.MULTI_STATUS: ResponseSpec(ConsumerResults, generate_examples=False)}
 
 
 class ConsumerController(Controller):
@@ -47,19 +56,78 @@ class ConsumerController(Controller):
             writes.create, caller, payload, render=partial(_created, caller), explain=writes.explain_conflict
         )
 
-    @post("/batch", opt=WRITE_BATCH, summary="Create up to 500 consumers, all or none")
+    @post("/batch", opt=WRITE_BATCH, summary="Create up to 500 consumers", responses=OUTCOMES)
     async def create_batch(
-        self, payload: BatchDraft[ConsumerCreate], caller: Caller, transaction: Transaction
+        self,
+        request: AnyRequest,
+        payload: BatchDraft[ConsumerCreate],
+        parameters: BatchParameters,
+        caller: Caller,
+        transaction: Transaction,
+        state: State,
     ) -> Response[list[Consumer]]:
+        if parameters.on_error == "continue":
+            return await transaction.run(
+                batches.create, caller, payload, state.turns, render=_outcomes(request, HTTPStatus.MULTI_STATUS)
+            )
         return await transaction.run(
             writes.create, caller, payload, render=_created_batch, explain=writes.explain_conflict
         )
 
-    @put("/batch", opt=WRITE_BATCH, summary="Change up to 500 consumers, all or none")
+    @put("/batch", opt=WRITE_BATCH, summary="Change up to 500 consumers", responses=OUTCOMES)
     async def update_batch(
-        self, payload: BatchDraft[ConsumerUpdateItem], caller: Caller, transaction: Transaction, state: State
+        self,
+        request: AnyRequest,
+        payload: BatchDraft[ConsumerUpdateItem],
+        parameters: BatchParameters,
+        caller: Caller,
+        transaction: Transaction,
+        state: State,
     ) -> Response[list[Consumer]]:
+        if parameters.on_error == "continue":
+            return await transaction.run(
+                batches.update, caller, payload, state.turns, render=_outcomes(request, HTTPStatus.MULTI_STATUS)
+            )
         return await transaction.run(writes.update_batch, caller, payload, state.turns, render=_changed_batch)
+
+    @post(
+        "/upsert",
+        opt=WRITE,
+        summary="Change the consumer with a value, or create the consumer",
+        responses={HTTPStatus.OK: ResponseSpec(Consumer, generate_examples=False)},
+    )
+    async def upsert(
+        self,
+        payload: ObjectDraft[ConsumerUpdate],
+        parameters: UpsertParameters,
+        caller: Caller,
+        transaction: Transaction,
+        state: State,
+    ) -> Response[Consumer]:
+        by = parameters.match_by or "externalId"
+        work = partial(batches.upsert, go_on=False)
+        return await transaction.run(work, caller, payload, by, state.turns, render=partial(_upserted, caller))
+
+    @post(
+        "/batch/upsert",
+        opt=WRITE_BATCH,
+        status_code=HTTPStatus.OK,
+        summary="Change or create up to 500 consumers, each by a value",
+        responses=OUTCOMES,
+    )
+    async def upsert_batch(
+        self,
+        request: AnyRequest,
+        payload: BatchDraft[ConsumerUpdate],
+        parameters: BatchUpsertParameters,
+        caller: Caller,
+        transaction: Transaction,
+        state: State,
+    ) -> Response[ConsumerResults]:
+        by, go_on = parameters.match_by or "externalId", parameters.on_error == "continue"
+        work = partial(batches.upsert, go_on=go_on)
+        render = _outcomes(request, HTTPStatus.MULTI_STATUS if go_on else HTTPStatus.OK)
+        return await transaction.run(work, caller, payload, by, state.turns, render=render)
 
     @put("/{consumer_id:str}", opt=WRITE, summary="Change a consumer")
     async def update(
@@ -101,10 +169,15 @@ class ConsumerController(Controller):
             audiences, headers = await reads.audiences(request, state, caller, consumer_id, possible)
         body = consumer_json(row)[:-1] + audiences + orders + b"}"
         current = [weak_etag(body)] if include else etags(caller.seal, row.id, row.version)
-        headers |= {"ETag": current[0]}
-        if is_none_match(entity_tags(request, "if-none-match"), current):
-            return Answer(HTTPStatus.NOT_MODIFIED, b"", headers).response()
-        return Answer(HTTPStatus.OK, body, headers).response()
+        return _shown(request, body, current, headers).response()
+
+    @get("/lookup", opt=LOOKUP, summary="Get the consumer with an external id or e-mail address, always current")
+    async def lookup(
+        self, request: AnyRequest, parameters: LookupParameters, caller: Caller, state: State
+    ) -> Response[Consumer]:
+        async with state.budget.connection(caller) as connection:
+            row = await lookups.find(connection, caller, parameters)
+        return _shown(request, consumer_json(row), etags(caller.seal, row.id, row.version), {}).response()
 
     @get("/", opt=READ, summary="List consumers")
     async def page(
@@ -117,6 +190,34 @@ class ConsumerController(Controller):
         self, request: AnyRequest, parameters: SearchParameters, caller: Caller, state: State
     ) -> Response[SearchPage]:
         return (await reads.search(request, state, caller, parameters)).response()
+
+
+def _shown(request: AnyRequest, body: bytes, current: list[str], headers: dict[str, str]) -> Answer:
+    """Answer with a consumer or, if the client has the current entity tag, with 304."""
+    headers = headers | {"ETag": current[0]}
+    if is_none_match(entity_tags(request, "if-none-match"), current):
+        return Answer(HTTPStatus.NOT_MODIFIED, b"", headers)
+    return Answer(HTTPStatus.OK, body, headers)
+
+
+def _outcomes(request: AnyRequest, status: HTTPStatus) -> Callable[[list[Outcome]], Answer]:
+    minimal = consistency.preferences_of(request).minimal
+
+    def render(outcomes: list[Outcome]) -> Answer:
+        ids = [outcome.id for outcome in outcomes if outcome.id]
+        return batch_results.answer(outcomes, "consumer", status=status, minimal=minimal, consumer_ids=ids)
+
+    return render
+
+
+def _upserted(caller: Caller, outcomes: list[Outcome]) -> Answer:
+    [outcome] = outcomes
+    assert outcome.id, "a fault is a 400"
+    headers = {"ETag": etag(caller.seal, outcome.id, outcome.version)}
+    if outcome.status == "created":
+        headers |= location("consumers", outcome.id)
+        return Answer(HTTPStatus.CREATED, outcome.body, headers, consumer_ids=[outcome.id])
+    return Answer(HTTPStatus.OK, outcome.body, headers, consumer_ids=[outcome.id])
 
 
 def _created(caller: Caller, rows: list[ConsumerRow]) -> Answer:

@@ -1,7 +1,7 @@
 """Types of requests about consumers: bodies, and the query parameters of the list and the search."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
 
@@ -10,10 +10,13 @@ from api.consumers import words
 from api.consumers.matching import Field
 from api.consumers.query import Direction, SortField
 from api.consumers.words import MAX_TEXT, MAX_WORDS
-from api.errors import Fault
+from api.drafts import BatchParameters
+from api.error_codes import ErrorCode
+from api.errors import Fault, invalid_cursor
 from api.field_types import Email, ExternalId, Filter, FullName, Metadata, MetadataChange, Phone, filter_faults
-from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, require_text
+from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, including
 from api.scopes import FieldScope
+from api.seals import Seal
 from api.validation import Input
 from infra import fields
 from infra.phone_numbers import INVALID, searched_digits
@@ -67,6 +70,22 @@ class ConsumerUpdateItem(ConsumerUpdate, kw_only=True):
     """The id of the consumer to change."""
 
 
+MatchBy = Literal["externalId", "email"]
+_MATCH_BY = msgspec.Meta(description="The field that names the consumer, by default `externalId`.")
+
+
+class UpsertParameters(Input):
+    """Parameters of an upsert."""
+
+    match_by: Annotated[MatchBy, _MATCH_BY] | None = None
+
+
+class BatchUpsertParameters(BatchParameters):
+    """Parameters of a batch of upserts."""
+
+    match_by: Annotated[MatchBy, _MATCH_BY] | None = None
+
+
 Text = Annotated[
     str,
     msgspec.Meta(
@@ -92,26 +111,12 @@ def _words(value: str) -> str:
     return value
 
 
-def _include(value: Any, includable: frozenset[str]) -> list[str]:
-    names = require_text(value).split(",")
-    if unknown := set(names) - includable:
-        raise ValueError(f"Unknown value {', '.join(sorted(unknown))}: use {' or '.join(sorted(includable))}")
-    return names
-
-
-def _including(*includable: str) -> msgspec.Meta:
-    return msgspec.Meta(
-        description="Related objects to add to each consumer, separated by commas.",
-        extra={"parse": lambda value, _: _include(value, frozenset(includable))},
-    )
-
-
 def _created(bound: str) -> msgspec.Meta:
     return msgspec.Meta(description=f"Only consumers created {bound} this time: {MOMENT_FORMAT}")
 
 
-IncludeOfOne = Annotated[list[Literal["audiences", "orders"]], _including("audiences", "orders")]
-IncludeOfMany = Annotated[list[Literal["audiences"]], _including("audiences")]
+IncludeOfOne = Annotated[list[Literal["audiences", "orders"]], including("audiences", "orders")]
+IncludeOfMany = Annotated[list[Literal["audiences"]], including("audiences")]
 
 
 INCLUDED_AUDIENCES = FieldScope("include", "read:audiences", "audiences")
@@ -126,17 +131,54 @@ class GetParameters(Input):
     include: IncludeOfOne = msgspec.field(default_factory=list)
 
 
+class LookupParameters(Input):
+    """The value of a single consumer: either `externalId` or `email`."""
+
+    external_id: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=255,
+                description="The whole external id.",
+                extra={"check": lambda value, _: fields.trimmed(value)},
+            ),
+        ]
+        | None
+    ) = None
+    email: (
+        Annotated[str, msgspec.Meta(max_length=254, description="The whole e-mail address, ignoring case.")] | None
+    ) = None
+
+    def faults(self, requester: Requester) -> Iterator[Fault]:
+        del requester
+        if (self.external_id is None) == (self.email is None):
+            yield Fault("externalId", "Send either externalId or email", ErrorCode.NOT_COMBINABLE)
+
+
 class ListParameters(TwoWayParameters):
     """Parameters of the list. A consumer must pass all filters."""
 
+    elsewhere: ClassVar[dict[str, str]] = {
+        name: f"use GET /api/v1/consumers/search?{name}=…" for name in ("q", "email", "phone", "externalId")
+    }
+
+    kind: ClassVar[str] = "list"
     not_in_list_id: ClassVar[frozenset[str]] = TwoWayParameters.not_in_list_id | {"include", "count"}
     field_scopes: ClassVar[tuple[FieldScope, ...]] = (INCLUDED_AUDIENCES, FieldScope("audience_id", "read:audiences"))
 
     search: Text | None = None
-    sort_by: Annotated[
-        SortField, msgspec.Meta(description="The field to sort by. Nulls come last, ties are sorted by id.")
-    ] = "createdAt"
-    sort_dir: Annotated[Direction, msgspec.Meta(description="Ascending or descending.")] = "desc"
+    sort_by: (
+        Annotated[
+            SortField,
+            msgspec.Meta(
+                description="The field to sort by, by default `createdAt`. Nulls come last, ties are sorted by id."
+            ),
+        ]
+        | None
+    ) = None
+    sort_dir: Annotated[Direction, msgspec.Meta(description="Ascending or descending, by default `desc`.")] | None = (
+        None
+    )
     created_after: Annotated[Moment, _created("at or after")] | None = None
     created_before: Annotated[Moment, _created("before")] | None = None
     audience_id: (
@@ -147,6 +189,14 @@ class ListParameters(TwoWayParameters):
     count: Annotated[
         bool, msgspec.Meta(description="Add the exact number of rows in the whole list: `totalCount`.")
     ] = False
+
+    def order(self) -> tuple[SortField, Direction]:
+        """Return the field and the direction to sort by."""
+        return self.sort_by or "createdAt", self.sort_dir or "desc"
+
+    def list_parameters(self) -> dict[str, Any]:
+        sort_by, sort_dir = self.order()
+        return super().list_parameters() | {"sort_by": sort_by, "sort_dir": sort_dir}
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
         yield from super().faults(requester)
@@ -162,6 +212,7 @@ def _phone_digits(value: str, requester: Requester) -> str:
 class SearchParameters(PageParameters):
     """Parameters of a search. Required: `q`, `email`, `phone` or `externalId`. A consumer must match them all."""
 
+    kind: ClassVar[str] = "search"
     not_in_list_id: ClassVar[frozenset[str]] = PageParameters.not_in_list_id | {"explain"}
 
     q: (
@@ -193,6 +244,12 @@ class SearchParameters(PageParameters):
     filter: Filter | None = None
     explain: Annotated[bool, msgspec.Meta(description="Add the matches of each consumer: `matchedOn`.")] = False
 
+    def continued(self, seal: Seal) -> Self:
+        complete = super().continued(seal)
+        if complete.q is None and not complete.exact():
+            raise invalid_cursor()
+        return complete
+
     def exact(self) -> dict[Field, str]:
         """Return the fields to match as a whole."""
         values: dict[Field, str | None] = {"email": self.email, "phone": self.phone, "externalId": self.external_id}
@@ -201,6 +258,7 @@ class SearchParameters(PageParameters):
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
         del requester
-        if all(value is None for value in (self.q, self.email, self.phone, self.external_id)):
-            yield Fault("q", "Required unless email, phone or externalId is given")
+        # With a cursor, the parameters are the cursor's own.
+        if all(value is None for value in (self.q, self.email, self.phone, self.external_id, self.after)):
+            yield Fault("q", "Required unless email, phone or externalId is given", ErrorCode.REQUIRED)
         yield from filter_faults(self.filter)

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
+from api.error_codes import ErrorCode
 from api.errors import Fault, ItemFault
 from infra import emails
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
@@ -22,11 +23,12 @@ class Unique(NamedTuple):
     """In the rows to store."""
     exists: str
     """The message if another consumer has the value."""
+    code: ErrorCode
 
 
 UNIQUE = (
-    Unique("email", "email", "Email already exists"),
-    Unique("externalId", "external_id", "External ID already exists"),
+    Unique("email", "email", "Email already exists", ErrorCode.EMAIL_TAKEN),
+    Unique("externalId", "external_id", "External ID already exists", ErrorCode.EXTERNAL_ID_TAKEN),
 )
 # A separate subquery for each value uses the index of the column.
 OWNERS = sa.text(f"""
@@ -86,7 +88,12 @@ async def find_faults(
     for unique in UNIQUE:
         verdict = judge(claims[unique.column], owners[unique.column])
         released[unique.column] = list(verdict.released)
-        faults += [ItemFault(item, Fault(unique.name, unique.exists)) for item in verdict.taken]
+        faults += [
+            ItemFault(item, Fault(unique.name, unique.exists, unique.code, owner))
+            for item, owner in verdict.taken.items()
+        ]
         repeated = {item: f"Same as [{first}]" for item, first in verdict.repeated.items()}
-        faults += [ItemFault(item, Fault(unique.name, message)) for item, message in repeated.items()]
+        faults += [
+            ItemFault(item, Fault(unique.name, message, ErrorCode.DUPLICATE)) for item, message in repeated.items()
+        ]
     return sorted(faults, key=lambda fault: fault.index), released

@@ -13,6 +13,7 @@ from api.auth import Caller
 from api.consumers.schemas import ConsumerCreate, ConsumerUpdate, ConsumerUpdateItem
 from api.consumers.uniqueness import UNIQUE, find_faults, key, release, stored_key
 from api.drafts import BatchDraft, Draft, ObjectDraft
+from api.error_codes import ErrorCode
 from api.errors import Fault, ItemFault, Problem, not_found
 from api.reserved_values import RESERVED, reserved
 from api.transactions import ValueTaken
@@ -81,10 +82,10 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[Consu
     """
     if draft.faults:
         await explain_conflict(connection, caller, draft)
-    values = [_columns({name: getattr(item, name) for name in FIELDS}) for item in draft.items]
+    values = [columns_of({name: getattr(item, name) for name in FIELDS}) for item in draft.items]
     for row, consumer_id in zip(values, new_ids("cons_", len(values)), strict=True):
         row["id"] = consumer_id
-    return await _store(connection, INSERT, caller, values, reserved=_reserved(draft))
+    return await store(connection, INSERT, caller, values, reserved=reserved_of(draft))
 
 
 async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[ConsumerCreate]) -> None:
@@ -125,7 +126,7 @@ async def update(
             values.
     """
     _require_id(consumer_id)
-    row = _row_or_404((await _lock(connection, caller, [consumer_id], draft)).get(consumer_id))
+    row = _row_or_404((await lock(connection, caller, [consumer_id], draft)).get(consumer_id))
     if not draft.faults:  # preconditions apply only to otherwise successful requests (RFC 9110, 13.2.1)
         require_match(caller, row, if_match)
     [changed] = await _update(connection, caller, draft, [row], [], turns)
@@ -142,20 +143,23 @@ async def update_batch(
     """
     # A faulty id is UNSET.
     ids = [change.id if change and isinstance(change.id, str) else None for change in draft.items]
-    rows = await _lock(connection, caller, [consumer_id for consumer_id in ids if consumer_id is not None], draft)
+    rows = await lock(connection, caller, [consumer_id for consumer_id in ids if consumer_id is not None], draft)
     duplicates, unknown = list[ItemFault](), list[ItemFault]()
     seen = set[str]()
     for index, consumer_id in enumerate(ids):
         if consumer_id is None:
             continue
         if consumer_id in seen:
-            duplicates.append(ItemFault(index, Fault("id", "Duplicate id in this batch")))
+            duplicates.append(ItemFault(index, Fault("id", "Duplicate id in this batch", ErrorCode.DUPLICATE)))
         if consumer_id not in rows:
-            unknown.append(ItemFault(index, Fault("id", f"Unknown consumer {consumer_id[:64]}")))
+            unknown.append(
+                ItemFault(index, Fault("id", f"Unknown consumer {consumer_id[:64]}", ErrorCode.CONSUMER_NOT_FOUND))
+            )
         seen.add(consumer_id)
     if unknown and not duplicates and not draft.faults:
         details = [item.in_batch() for item in unknown]
-        raise Problem(HTTPStatus.NOT_FOUND, "Consumer not found", details=details)
+        code = ErrorCode.CONSUMER_NOT_FOUND
+        raise Problem(HTTPStatus.NOT_FOUND, "Consumer not found", code=code, details=details)
     ordered = [rows.get(consumer_id) if consumer_id else None for consumer_id in ids]
     return await _update(connection, caller, draft, ordered, [*duplicates, *unknown], turns)
 
@@ -182,15 +186,15 @@ def require_match(caller: Caller, row: ConsumerRow, if_match: set[str] | None) -
         return
     current = etags(caller.seal, row.id, row.version)
     if not is_match(if_match, current):
-        message = f"The current ETag is {current[0]}"
+        message = f"The current ETag is {current[0]}: read the consumer again, and send the ETag with its quotes"
         raise Problem(HTTPStatus.PRECONDITION_FAILED, "Precondition failed", message=message)
 
 
-async def _lock(
+async def lock(
     connection: AsyncConnection, caller: Caller, ids: Sequence[str], draft: Draft[Any]
 ) -> dict[str, ConsumerRow]:
     """Lock consumers, and the unique values of the draft."""
-    values = {"environment_id": caller.environment_id, "ids": list(ids), "reserved": _reserved(draft)}
+    values = {"environment_id": caller.environment_id, "ids": list(ids), "reserved": reserved_of(draft)}
     rows = await connection.execute(LOCK, values)
     return {row[0]: ConsumerRow._make(row) for row in rows}
 
@@ -209,7 +213,7 @@ async def _update(
     draft.refuse([*faults, *changes.faults, *taken])
     await release(connection, caller, released)
     with_metadata = {row["id"] for row in changes.rows if "metadata" in row}
-    stored = await _store(connection, UPDATE, caller, changes.rows, with_metadata=list(with_metadata))
+    stored = await store(connection, UPDATE, caller, changes.rows, with_metadata=list(with_metadata))
     return [
         row if row.id in with_metadata or before is None else row._replace(metadata=before.metadata)
         for row, before in zip(stored, rows, strict=True)
@@ -224,13 +228,13 @@ def _changes(draft: Draft[Any], rows: Sequence[ConsumerRow | None]) -> Steps[Cha
             for claims in changes.claims.values():
                 claims.append(Claim())
             continue
-        changed = _changed_values(row, change)
+        changed = changed_values(row, change)
         try:
             if changed.get("metadata") is not None:
                 changed["metadata"] = merge(row.metadata, changed["metadata"])
         except ValueError as error:
-            changes.faults.append(ItemFault(index, Fault("metadata", str(error))))
-        changes.rows.append(_stored_values(row) | _columns(changed))
+            changes.faults.append(ItemFault(index, Fault("metadata", str(error), ErrorCode.INVALID_METADATA)))
+        changes.rows.append(stored_values(row) | columns_of(changed))
         for unique in UNIQUE:
             before = stored_key(unique, row)
             after = key(unique, changed[unique.column]) if unique.column in changed else before
@@ -239,29 +243,29 @@ def _changes(draft: Draft[Any], rows: Sequence[ConsumerRow | None]) -> Steps[Cha
     return changes
 
 
-def _stored_values(row: ConsumerRow) -> dict[str, Any]:
+def stored_values(row: ConsumerRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in SETTABLE if name != "metadata"} | {"id": row.id}
 
 
-def _changed_values(row: ConsumerRow, change: ConsumerUpdate) -> dict[str, Any]:
+def changed_values(row: ConsumerRow | None, change: ConsumerUpdate | ConsumerCreate) -> dict[str, Any]:
     """Return the values of a change, without an e-mail address that stays the same.
 
     An address of an earlier release may be stored under another key than its own, and may then keep it.
     """
     values = {name: value for name in FIELDS if (value := getattr(change, name)) is not msgspec.UNSET}
-    if values.get("email") is not None and values["email"] == row.address:
+    if values.get("email") is not None and row and values["email"] == row.address:
         del values["email"]
     return values
 
 
-def _columns(values: dict[str, Any]) -> dict[str, Any]:
+def columns_of(values: dict[str, Any]) -> dict[str, Any]:
     """Put the values of fields into the columns of `consumers`."""
     if "email" in values:
         values["email"], values["email_as_sent"] = emails.columns(values["email"])
     return values
 
 
-async def _store(
+async def store(
     connection: AsyncConnection,
     statement: sa.TextClause,
     caller: Caller,
@@ -290,7 +294,8 @@ async def _store(
     return [rows[consumer_id] for consumer_id in ids]
 
 
-def _reserved(draft: Draft[Any]) -> list[str]:
+def reserved_of(draft: Draft[Any]) -> list[str]:
+    """Return the unique values of a draft, for `RESERVED`."""
     items = [item for item in draft.items if item]
     keys = [emails.fold(item.email) for item in items if isinstance(item.email, str)]
     return reserved([*keys, *(item.external_id for item in items)])

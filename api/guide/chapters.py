@@ -24,6 +24,7 @@ CHAPTERS = {
     "own-writes": "Reading your own writes",
     "errors": "Errors and retries",
     "safe-writes": "Safe writes",
+    "syncing": "Syncing from another system",
     "limits": "Limits",
     "personal-data": "Personal data",
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 from litestar.routes import BaseRoute
 
+from api.error_codes import ErrorCode
 from api.errors import MAX_FAULTS, TOO_MANY_REQUESTS, ErrorBody
 from api.openapi.endpoints import Endpoint, endpoints, in_reading_order
 from api.openapi.examples import error_example, example_of
@@ -20,23 +21,34 @@ from api.route_options import OBJECT_BODY_BYTES, RouteOptions
 from api.validation import MAX_BATCH
 
 JSON = "application/json"
+CODES = "\n".join(f"| `{code}` | {code.meaning} |" for code in ErrorCode)
 DESCRIPTION = f"""\
+[The guide](/docs/guide) leads through the API with examples.
+
 Every error has the same envelope, and every response an `X-Request-Id`. An unknown path is a 404, and so is another
 spelling of a path, such as `//` or `%63`; a method that a path does not have is a 405 with `Allow`. HEAD answers like
 GET. A malformed request is a 400, headers or a body that arrive too slowly are a 408, a path over 32 KiB is a 414, and
 headers over 32 KiB are a 431. A response lists at most {MAX_FAULTS} faults; `message` says how many more there are. A
 429 says `Rate limit exceeded` after too many requests in a minute, or too many without a valid key from one address,
 and `{TOO_MANY_REQUESTS}` if too many requests of the environment run at a time, or write the same objects. After a 429
-or 503, retry as `Retry-After` says. A 403 says `Storage limit reached` if the environment stores as much as allowed."""
+or 503, retry as `Retry-After` says. A 403 says `Storage limit reached` if the environment stores as much as allowed.
+
+<details><summary>Codes of errors: programs should look at <code>code</code>, because sentences may change</summary>
+
+| code | meaning |
+| --- | --- |
+{CODES}
+
+</details>"""
 
 Document = dict[str, Any]
 
 
 def document(routes: Sequence[BaseRoute], *, for_operators: bool = False) -> Document:
-    """Build the document of an application's routes: those for merchants and for everybody, or those for operators."""
+    """Build the document for operators, or for merchants, which also has the routes without a key."""
     chosen = [endpoint for endpoint in endpoints(routes) if endpoint.is_for_operators == for_operators]
     documented = sorted(chosen, key=in_reading_order)
-    answers = {item: endpoint.answer_item for endpoint in documented if (item := endpoint.body_item)}
+    answers = [(item, endpoint.answer_item) for endpoint in documented if (item := endpoint.body_item)]
     schemas = Schemas(list(dict.fromkeys([ErrorBody, *_types(documented)])), answers)
     paths: Document = {}
     for endpoint in documented:
@@ -207,7 +219,7 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         or endpoint.method == "POST",
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
-        HTTPStatus.NOT_FOUND: endpoint.path_names or batch_change or names_another,
+        HTTPStatus.NOT_FOUND: endpoint.path_names or endpoint.is_lookup or batch_change or names_another,
         HTTPStatus.CONFLICT: endpoint.method == "POST",
         # A POST of these resources answers with consumers, which may be deleted before a replay.
         HTTPStatus.GONE: endpoint.method == "POST" and endpoint.resource in {"consumers", "orders"},

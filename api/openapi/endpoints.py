@@ -49,6 +49,10 @@ class Endpoint(NamedTuple):
         return self.options is not None and self.options.for_operators
 
     @property
+    def is_lookup(self) -> bool:
+        return self.path.endswith("/lookup")
+
+    @property
     def is_write(self) -> bool:
         return self.options is not None and self.options.is_write
 

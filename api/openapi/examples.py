@@ -6,6 +6,7 @@ The example of a type is the type's class attribute `example`; the examples of e
 from http import HTTPStatus
 from typing import Any, get_args, get_origin
 
+from api.error_codes import CODES, ErrorCode
 from api.errors import SENTENCES
 from api.scopes import ONLY_FOR_OPERATORS
 
@@ -25,7 +26,11 @@ def example_of(annotation: Any) -> Any:
 ERRORS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: {"error": "Authentication required"},
     HTTPStatus.FORBIDDEN: {"error": "Forbidden", "message": "This key lacks the scope write:consumers"},
-    HTTPStatus.CONFLICT: {"error": "Conflict", "message": "This Idempotency-Key was used for another request"},
+    HTTPStatus.CONFLICT: {
+        "error": "Conflict",
+        "code": ErrorCode.IDEMPOTENCY_KEY_REUSED,
+        "message": "This Idempotency-Key was used for another request: send a new key with each new request",
+    },
     HTTPStatus.GONE: {
         "error": "Consumer deleted",
         "message": "The response of this Idempotency-Key contained a consumer that was deleted since: send a new write "
@@ -33,13 +38,14 @@ ERRORS: dict[HTTPStatus, dict[str, Any]] = {
     },
     HTTPStatus.PRECONDITION_FAILED: {
         "error": "Precondition failed",
-        "message": 'The current ETag is "ARLtAZyWe9n9HYRNjSOCKWJs_aTG5sV6yQ"',
+        "message": 'The current ETag is "ARLtAZyWe9n9HYRNjSOCKWJs_aTG5sV6yQ": read the consumer again, and send the '
+        "ETag with its quotes",
     },
     HTTPStatus.TOO_MANY_REQUESTS: {"error": "Rate limit exceeded", "retryAfter": 30},
     HTTPStatus.INTERNAL_SERVER_ERROR: {"error": "Internal server error"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"error": "Database unavailable"},
 }
-FAULTS = [{"field": "email", "message": "Invalid email format"}]
+FAULTS = [{"field": "email", "code": ErrorCode.INVALID_EMAIL, "message": "Invalid email format"}]
 
 
 def error_example(status: HTTPStatus, resource: str) -> dict[str, Any]:
@@ -49,10 +55,12 @@ def error_example(status: HTTPStatus, resource: str) -> dict[str, Any]:
         status: of the response.
         resource: of the route, in the plural, as in the path.
     """
+    code = {"code": CODES[status]}
     if status == HTTPStatus.NOT_FOUND:
-        return {"error": f"{resource.removesuffix('s').capitalize()} not found"}
+        noun = resource.removesuffix("s") if resource in {"consumers", "orders", "audiences"} else "consumer"
+        return {"error": f"{noun.capitalize()} not found", "code": ErrorCode(f"{noun}_not_found")}
     if status == HTTPStatus.FORBIDDEN and resource == "ops":
-        return ERRORS[status] | {"message": ONLY_FOR_OPERATORS}
+        return code | ERRORS[status] | {"message": ONLY_FOR_OPERATORS}
     if status == HTTPStatus.BAD_REQUEST:
-        return {"error": SENTENCES[status], "details": FAULTS}
-    return ERRORS.get(status) or {"error": SENTENCES[status]}
+        return code | {"error": SENTENCES[status], "details": FAULTS}
+    return code | (ERRORS.get(status) or {"error": SENTENCES[status]})

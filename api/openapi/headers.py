@@ -72,9 +72,9 @@ ANSWER = {
 REQUEST = {
     "Consistency-Token": _parameter(
         "Consistency-Token",
-        "The token of a write that the response must contain. Waits up to 2 seconds for that write to be searchable; "
-        "`Prefer: wait` changes the time.",
-        {"type": "string", "pattern": "^[A-Za-z0-9_-]{34}$"},
+        "The token of a write that the response must contain; of several, separated by commas, the latest. Waits up to "
+        "2 seconds for that write to be searchable; `Prefer: wait` changes the time.",
+        TEXT,
         TOKEN,
     ),
     "Prefer": _parameter(
@@ -124,7 +124,7 @@ def request_header_names(endpoint: Endpoint) -> list[str]:
     names = []
     if endpoint.is_authenticated and endpoint.method == "POST":
         names += ["Idempotency-Key"]
-    if endpoint.is_of_consumer and endpoint.path_names:
+    if endpoint.is_of_consumer and (endpoint.path_names or endpoint.is_lookup):
         names += ["If-None-Match" if endpoint.method == "GET" else "If-Match"]
     if endpoint.is_from_index:
         names += ["Consistency-Token", "Prefer"]

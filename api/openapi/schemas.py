@@ -1,11 +1,11 @@
-"""Schemas of the OpenAPI document: msgspec's, adapted so that generators of client libraries accept the schemas.
+"""Schemas of the OpenAPI document: the schemas of msgspec, adapted for generators of client libraries.
 
 msgspec describes values exactly. Generators expect less: one type for each value, a type beside each enum, and names
-that are neither those of a language's own types nor those of headers. `tests/unit/test_openapi.py` holds these rules.
+without a meaning in programming languages or among the headers. `tests/unit/test_openapi.py` holds these rules.
 """
 
 import ast
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from inspect import cleandoc, getsource
 from textwrap import dedent
 from typing import Any
@@ -22,10 +22,10 @@ REF = "#/components/schemas/"
 FORMATS = {"number": "double", "integer": "int64"}
 """Without a format, generators choose 32 bits, which cannot hold each amount and each number of bytes."""
 NAMES = {
+    "Consumer": "StoredConsumer",
     "Counted": "IndexReindexCount",
     "Difference": "IndexDifference",
     "Epoch": "IndexEpoch",
-    "Fault": "ErrorDetail",
     "Generation": "IndexGeneration",
     "Indexed": "IndexedConsumer",
     "Change": "IndexedConsumerChange",
@@ -59,17 +59,18 @@ class Schemas:
 
     Args:
         types: of bodies, queries and answers.
-        answers: the answer to each type of body. A read-only field of a body is described as in the answer.
+        answers: bodies and their answers. A read-only field of a body is described as in an answer with all of them.
     """
 
-    def __init__(self, types: Sequence[Any], answers: Mapping[Any, Any]) -> None:
+    def __init__(self, types: Sequence[Any], answers: Iterable[tuple[Any, Any]]) -> None:
         schemas, components = msgspec.json.schema_components(types, ref_template=f"{REF}{{name}}")
         structs = {struct.__name__: struct for struct in _structs(map(inspect.type_info, types))}
         self._schemas = dict(zip(types, map(_adapted, schemas), strict=True))
         adapted = {name: _component(structs.get(name), schema) for name, schema in components.items()}
-        for body, answer in answers.items():
-            if issubclass(body, Input):
-                adapted[body.__name__] |= _with_read_only(body, adapted[body.__name__], adapted[answer.__name__])
+        for body, answer in answers:
+            shown = adapted[answer.__name__]["properties"]
+            if issubclass(body, Input) and body.read_only <= shown.keys():
+                adapted[body.__name__] |= _with_read_only(body, adapted[body.__name__], shown)
         self.components = {NAMES.get(name, name): schema for name, schema in adapted.items()}
         for schema in self.components.values():
             for name, declared in schema.get("properties", {}).items():
@@ -164,9 +165,8 @@ def _without_null(declared: Schema) -> Schema:
     return declared | {"anyOf": [part for part in declared["anyOf"] if part != NULL]}
 
 
-def _with_read_only(body: type[Input], schema: Schema, answer: Schema) -> Schema:
-    """Add the read-only fields of a body, which the service ignores."""
-    shown = answer["properties"]
+def _with_read_only(body: type[Input], schema: Schema, shown: Schema) -> Schema:
+    """Add the read-only fields of a body, which the service ignores, as they are in an answer."""
     read_only = {name: shown[name] | {"readOnly": True} for name in sorted(body.read_only)}
     return {"properties": read_only | schema["properties"]}
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from api.auth import Requester
+from api.drafts import BatchParameters
+from api.error_codes import ErrorCode
 from api.errors import Fault
 from api.field_types import ExternalId, Metadata, MetadataChange
 from api.pages import MOMENT_FORMAT, Moment, PageInfo, TwoWayParameters
@@ -29,7 +31,7 @@ Amount = Annotated[
     msgspec.Meta(
         description="A decimal number, 0 or more, with at most 4 decimals and 15 digits. Send a number or a string.",
         examples=["149.99"],
-        extra={"parse": lambda value, _: _amount(value)},
+        extra={"parse": lambda value, _: _amount(value), "code": ErrorCode.INVALID_AMOUNT},
         extra_json_schema={
             "minimum": 0,
             "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$",
@@ -57,7 +59,7 @@ Currency = Annotated[
     msgspec.Meta(
         description="An ISO 4217 currency code, also a withdrawn code. Lower case is accepted.",
         examples=["USD"],
-        extra={"check": lambda value, _: fields.currency(value)},
+        extra={"check": lambda value, _: fields.currency(value), "code": ErrorCode.INVALID_CURRENCY},
     ),
 ]
 Status = Literal["CREATED", "COMPLETED", "CANCELLED", "REFUNDED"]
@@ -97,7 +99,7 @@ class ConsumerReference(Input):
     def faults(self, requester: Requester) -> Iterator[Fault]:
         del requester
         if (self.email is None) == (self.external_id is None):
-            yield Fault("", "Name the consumer by either email or externalId")
+            yield Fault("", "Name the consumer by either email or externalId", ErrorCode.NOT_COMBINABLE)
 
 
 class OrderCreate(Input, kw_only=True):
@@ -131,14 +133,15 @@ class OrderCreate(Input, kw_only=True):
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
         if (self.consumer_id is None) == (self.consumer is None):
-            yield Fault("consumerId", "Name the consumer by either consumerId or consumer")
+            yield Fault("consumerId", "Name the consumer by either consumerId or consumer", ErrorCode.NOT_COMBINABLE)
         if self.refunded_amount > self.amount:
-            yield Fault("refundedAmount", "Must not exceed amount")
+            yield Fault("refundedAmount", "Must not exceed amount", ErrorCode.OUT_OF_RANGE)
         if self.currency_code not in (None, requester.currency):
             if self.base_amount is None:
-                yield Fault("baseAmount", f"Required in a currency other than {requester.currency}")
+                message = f"Required in a currency other than {requester.currency}"
+                yield Fault("baseAmount", message, ErrorCode.REQUIRED)
         elif self.base_amount not in (None, self.amount):
-            yield Fault("baseAmount", f"Must equal amount in {requester.currency}")
+            yield Fault("baseAmount", f"Must equal amount in {requester.currency}", ErrorCode.INVALID_AMOUNT)
 
 
 Unset = msgspec.UnsetType
@@ -170,14 +173,64 @@ class OrderUpdate(Input):
     placed_at: Moment | Unset = UNSET
 
 
+class OrderUpsert(OrderUpdate):
+    """An order named by `externalId`: changed as by PUT, or created as by POST."""
+
+    example: ClassVar[dict[str, Any]] = {"externalId": "order-1001", **OrderCreate.example}
+    field_scopes: ClassVar[tuple[FieldScope, ...]] = OrderCreate.field_scopes
+
+    consumer: ConsumerReference | Unset = UNSET
+    """The consumer by another value than the id."""
+
+
 def _placed(bound: str) -> msgspec.Meta:
     return msgspec.Meta(description=f"Only orders placed {bound} this time: {MOMENT_FORMAT}")
+
+
+_MATCH_BY = msgspec.Meta(description="The field that names the order: `externalId`, which is also the default.")
+
+
+class OrderUpsertParameters(Input):
+    """Parameters of an upsert."""
+
+    match_by: Annotated[Literal["externalId"], _MATCH_BY] | None = None
+
+
+class OrderBatchUpsertParameters(BatchParameters):
+    """Parameters of a batch of upserts."""
+
+    match_by: Annotated[Literal["externalId"], _MATCH_BY] | None = None
+
+
+class OrderLookupParameters(Input, kw_only=True):
+    """The value of a single order."""
+
+    external_id: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=255,
+            description="The whole external id.",
+            extra={"check": lambda value, _: fields.trimmed(value)},
+        ),
+    ]
 
 
 class OrderListParameters(TwoWayParameters):
     """Parameters of the list of orders. An order must pass all filters."""
 
+    kind: ClassVar[str] = "orders"
     consumer_id: Annotated[str, msgspec.Meta(description="Only orders of this consumer.")] | None = None
+    external_id: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=255,
+                description="Only the order with this external id.",
+                extra={"check": lambda value, _: fields.trimmed(value)},
+            ),
+        ]
+        | None
+    ) = None
     status: Annotated[Status, msgspec.Meta(description="Only orders with this status.")] | None = None
     placed_after: Annotated[Moment, _placed("at or after")] | None = None
     placed_before: Annotated[Moment, _placed("before")] | None = None

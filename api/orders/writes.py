@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
 from api.drafts import Draft, ObjectDraft
+from api.error_codes import ErrorCode
 from api.errors import Fault, ItemFault, not_found
 from api.orders.rows import COLUMNS, encode, order_of, stored_items
 from api.orders.schemas import Order, OrderCreate, OrderUpdate
@@ -44,7 +45,7 @@ LOCK_CONSUMERS = sa.text(f"""
     WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND id = ANY(:ids) AND {RESERVED}
     ORDER BY id FOR NO KEY UPDATE""")
 FIND_TAKEN = sa.text(f"""
-    SELECT external_id FROM orders
+    SELECT external_id, id FROM orders
     WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND external_id = ANY(:external_ids)
       AND id IS DISTINCT FROM CAST(:own_id AS text)""")
 SETTABLE = tuple(name for name in OrderCreate.__struct_fields__ if name not in {"consumer_id", "consumer", "placed_at"})
@@ -87,13 +88,13 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[Order
         ValueTaken: an external id is taken; `explain_conflict` names all such ids.
     """
     orders = _by_index(draft)
-    locked = await _lock_consumers(connection, caller, orders)
+    locked = await lock_consumers(connection, caller, orders)
     faults = _consumer_faults(draft, orders, locked)
     if draft.faults or faults:
-        draft.refuse([*faults, *await _find_taken(connection, caller, orders)])
+        draft.refuse([*faults, *await find_taken(connection, caller, orders)])
     if not orders:
         return []
-    rows = _rows(caller, list(orders.values()), locked.ids)
+    rows = new_rows(caller, list(orders.values()), locked.ids)
     values = {"environment_id": caller.environment_id, "rows": encode(rows).decode()}
     stored = {row.id: row for row in await connection.execute(INSERT, values)}
     if len(stored) < len(rows):
@@ -104,8 +105,8 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[Order
 async def explain_conflict(connection: AsyncConnection, caller: Caller, draft: Draft[OrderCreate]) -> None:
     """Raise the 400 of `create`, with every taken external id; return if there are no faults."""
     orders = _by_index(draft)
-    locked = await _lock_consumers(connection, caller, orders)
-    draft.refuse([*_consumer_faults(draft, orders, locked), *await _find_taken(connection, caller, orders)])
+    locked = await lock_consumers(connection, caller, orders)
+    draft.refuse([*_consumer_faults(draft, orders, locked), *await find_taken(connection, caller, orders)])
 
 
 async def get(connection: AsyncConnection, caller: Caller, order_id: str) -> Order:
@@ -124,13 +125,13 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, dra
         Problem: 404; 400 for the faults of `create`, or if the change names another consumer.
     """
     row, total = await _lock_order(connection, caller, order_id, draft.value.external_id)
-    changed, faults = _changed(row, draft, caller)
+    changed, faults = changed_order(row, draft.value, caller, is_valid=not draft.faults)
     item_faults = [ItemFault(0, fault) for fault in faults]
-    item_faults += await _find_taken(connection, caller, {0: changed}, own_id=order_id)
+    item_faults += await find_taken(connection, caller, {0: changed}, own_id=order_id)
     if not draft.faults and total - row.value + value_of(changed) > TOTAL_MAX:
-        item_faults.append(ItemFault(0, Fault("amount", TOTAL_EXCEEDED)))
+        item_faults.append(ItemFault(0, Fault("amount", TOTAL_EXCEEDED, ErrorCode.OUT_OF_RANGE)))
     draft.refuse(item_faults)
-    [new] = _rows(caller, [changed], {0: row.consumer_id})
+    [new] = new_rows(caller, [changed], {0: row.consumer_id})
     # Unchanged JSON is written back as the database's text: numbers there may be longer than Python's floats.
     unchanged = [name for name in ("items", "metadata") if getattr(draft.value, name) is msgspec.UNSET]
     new |= {name: raw(getattr(row, name)) for name in unchanged} | {"id": order_id}
@@ -159,7 +160,7 @@ def _by_index(draft: Draft[OrderCreate]) -> dict[int, OrderCreate]:
     return {index: order for index, order in enumerate(draft.items) if order}
 
 
-async def _lock_consumers(
+async def lock_consumers(
     connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate]
 ) -> LockedConsumers:
     environment = {"environment_id": caller.environment_id}
@@ -186,7 +187,7 @@ def _consumer_faults(
 ) -> list[ItemFault]:
     """Return a fault for each order with an unknown consumer, or with too large a total for the consumer."""
     faults = [
-        ItemFault(index, Fault("consumer" if order.consumer_id is None else "consumerId", "Unknown consumer"))
+        ItemFault(index, unknown_consumer(order))
         for index, order in orders.items()
         if index not in locked.ids and (order.consumer_id, order.consumer) != (None, None)
     ]
@@ -194,19 +195,24 @@ def _consumer_faults(
     return faults if draft.faults else faults + _excessive_totals(orders, locked)
 
 
+def unknown_consumer(order: OrderCreate) -> Fault:
+    field = "consumer" if order.consumer_id is None else "consumerId"
+    return Fault(field, "Unknown consumer: create the consumer first", ErrorCode.CONSUMER_NOT_FOUND)
+
+
 def _excessive_totals(orders: Mapping[int, OrderCreate], locked: LockedConsumers) -> list[ItemFault]:
     by_consumer: dict[str, list[int]] = defaultdict(list)
     for index, consumer_id in locked.ids.items():
         by_consumer[consumer_id].append(index)
     return [
-        ItemFault(index, Fault("amount", TOTAL_EXCEEDED))
+        ItemFault(index, Fault("amount", TOTAL_EXCEEDED, ErrorCode.OUT_OF_RANGE))
         for consumer_id, indexes in by_consumer.items()
         if locked.totals[consumer_id] + sum(value_of(orders[index]) for index in indexes) > TOTAL_MAX
         for index in indexes
     ]
 
 
-async def _find_taken(
+async def find_taken(
     connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate], *, own_id: str | None = None
 ) -> list[ItemFault]:
     """Return a fault for each external id of a stored order, and of an earlier order of the request."""
@@ -214,14 +220,17 @@ async def _find_taken(
     if not external_ids:
         return []
     values = {"environment_id": caller.environment_id, "external_ids": external_ids, "own_id": own_id}
-    taken = set((await connection.execute(FIND_TAKEN, values)).scalars())
+    owners: dict[str, str] = {row.external_id: row.id for row in await connection.execute(FIND_TAKEN, values)}
     faults = []
     first: dict[str, int] = {}
     for index, order in orders.items():
-        if order.external_id in taken:
-            faults.append(ItemFault(index, Fault("externalId", EXTERNAL_ID_EXISTS)))
+        if order.external_id in owners:
+            owner = owners[order.external_id]
+            fault = Fault("externalId", EXTERNAL_ID_EXISTS, ErrorCode.EXTERNAL_ID_TAKEN, owner)
+            faults.append(ItemFault(index, fault))
         elif order.external_id is not None and first.setdefault(order.external_id, index) != index:
-            faults.append(ItemFault(index, Fault("externalId", f"Same as [{first[order.external_id]}]")))
+            message = f"Same as [{first[order.external_id]}]"
+            faults.append(ItemFault(index, Fault("externalId", message, ErrorCode.DUPLICATE)))
     return faults
 
 
@@ -252,12 +261,16 @@ def _row_or_404(row: sa.Row[Any] | None) -> sa.Row[Any]:
     return row
 
 
-def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderUpdate], caller: Caller) -> tuple[OrderCreate, list[Fault]]:
+def changed_order(
+    row: sa.Row[Any], change: OrderUpdate, caller: Caller, *, is_valid: bool
+) -> tuple[OrderCreate, list[Fault]]:
     """Return the order after the change, and its faults.
 
-    Faults between fields are looked for only if the draft has no schema faults.
+    Faults between fields are looked for only if the change has no schema faults (`is_valid`).
     """
-    changes = {name: new for name, new in msgspec.structs.asdict(draft.value).items() if new is not msgspec.UNSET}
+    changes = {
+        name: new for name in OrderUpdate.__struct_fields__ if (new := getattr(change, name)) is not msgspec.UNSET
+    }
     stored = {
         name: getattr(row, name) for name in ("consumer_id", "external_id", "status", "currency_code", "placed_at")
     }
@@ -268,19 +281,20 @@ def _changed(row: sa.Row[Any], draft: ObjectDraft[OrderUpdate], caller: Caller) 
         try:
             changes["metadata"] = merge(row.metadata, changes["metadata"])
         except ValueError as error:
-            faults.append(Fault("metadata", str(error)))
+            faults.append(Fault("metadata", str(error), ErrorCode.INVALID_METADATA))
     if changes.get("consumer_id", row.consumer_id) != row.consumer_id:
-        faults.append(Fault("consumerId", "The consumer of an order cannot be changed"))
+        message = "The consumer of an order cannot be changed: leave consumerId out"
+        faults.append(Fault("consumerId", message, ErrorCode.NOT_CHANGEABLE))
     is_revalued = any(changes[name] != stored[name] for name in ("amount", "currency_code") if name in changes)
     if is_revalued and "base_amount" not in changes:
         stored["base_amount"] = None
     changed = OrderCreate(**stored | changes)
-    if not draft.faults:
+    if is_valid:
         faults += changed.faults(caller)
     return changed, faults
 
 
-def _rows(caller: Caller, orders: Sequence[OrderCreate], consumer_ids: Mapping[int, str]) -> list[dict[str, Any]]:
+def new_rows(caller: Caller, orders: Sequence[OrderCreate], consumer_ids: Mapping[int, str]) -> list[dict[str, Any]]:
     """Return the rows to write, with new ids. `consumer_ids` are by the index of the order."""
     return [
         {column: getattr(order, column) for column in SETTABLE}

@@ -17,7 +17,9 @@ UNDEFINED_TABLE = "42P01"
 
 REPLACE_LOST = sa.text("""
     INSERT INTO sealing_keys (secret) SELECT :secret WHERE NOT EXISTS (SELECT FROM sealing_keys)""")
-READ = sa.text("SELECT id, secret, unsealed_until, short_tokens_until FROM sealing_keys ORDER BY id")
+READ = sa.text(
+    "SELECT id, secret, unsealed_until, short_tokens_until, plain_cursors_until FROM sealing_keys ORDER BY id"
+)
 
 
 class SealingKeyMissing(Exception):  # noqa: N818 (named for the state of the database)
@@ -34,6 +36,8 @@ class SealingKey(NamedTuple):
     """Until when the formats before sealing are accepted as well."""
     short_tokens_until: datetime | None = None
     """Until when tokens are made without an epoch, because processes of the release before may run."""
+    plain_cursors_until: datetime | None = None
+    """Until when cursors are made without the parameters of the list, for the same reason."""
 
 
 def ensure(connection: sa.Connection) -> None:

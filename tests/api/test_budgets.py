@@ -121,6 +121,7 @@ def test_only_four_searches_of_an_environment_run_at_a_time(
         assert refused.headers["Retry-After"] == "1"
         assert refused.json() == {
             "error": "Too many concurrent requests",
+            "code": "too_many_concurrent_requests",
             "message": "Maximum of searches of an environment at the same time: 4. "
             "Send fewer requests at the same time",
             "retryAfter": 1,

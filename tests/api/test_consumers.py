@@ -259,5 +259,7 @@ def test_consumer_of_another_environment_is_unknown(service: Service, account: A
             assert response.status_code == unknown.status_code == 404
             assert response.json()["error"] == unknown.json()["error"] == "Consumer not found"
             order = {"consumerId": created["id"], "amount": 1}
-            assert faults(client.post("/orders", json=order)) == {"consumerId": "Unknown consumer"}
+            assert faults(client.post("/orders", json=order)) == {
+                "consumerId": "Unknown consumer: create the consumer first"
+            }
             assert client.get("/consumers/search", params={"q": "a@example.com"}).json()["data"] == []

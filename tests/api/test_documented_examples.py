@@ -226,13 +226,28 @@ def test_audiences_of_each_type_and_their_members(client: Client) -> None:
 
 
 ERROR = {"requestId": "req_…"}
-EMAIL = {"field": "email", "message": "Invalid email format"}
+EMAIL = {"field": "email", "code": "invalid_email", "message": "Invalid email format"}
+INVALID = {"error": "Validation failed", "code": "validation_failed"}
+TOO_LARGE = {
+    "error": "Max batch size is 500",
+    "code": "batch_too_large",
+    "message": "Send at most 500 items in a request",
+}
+
+
+def no_object(resource: str, prefix: str) -> dict[str, str]:
+    noun = resource.lower()
+    message = (
+        f"This environment has no {noun} with this id. Ids begin with {prefix}; "
+        "keys of live and of test see different data"
+    )
+    return {"error": f"{resource} not found", "code": f"{noun}_not_found", "message": message}
 
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "expected"),
     [
-        ("POST", "/consumers", {"email": "x"}, 400, {"error": "Validation failed", "details": [EMAIL]}),
+        ("POST", "/consumers", {"email": "x"}, 400, INVALID | {"details": [EMAIL]}),
         (
             "POST",
             "/consumers",
@@ -240,7 +255,15 @@ EMAIL = {"field": "email", "message": "Invalid email format"}
             400,
             {
                 "error": "Email already exists",
-                "details": [{"field": "email", "message": "Email already exists"}],
+                "code": "email_taken",
+                "details": [
+                    {
+                        "field": "email",
+                        "code": "email_taken",
+                        "message": "Email already exists",
+                        "existingId": "cons_…",
+                    }
+                ],
             },
         ),
         (
@@ -250,7 +273,15 @@ EMAIL = {"field": "email", "message": "Invalid email format"}
             400,
             {
                 "error": "External ID already exists",
-                "details": [{"field": "externalId", "message": "External ID already exists"}],
+                "code": "external_id_taken",
+                "details": [
+                    {
+                        "field": "externalId",
+                        "code": "external_id_taken",
+                        "message": "External ID already exists",
+                        "existingId": "cons_…",
+                    }
+                ],
             },
         ),
         (
@@ -258,16 +289,37 @@ EMAIL = {"field": "email", "message": "Invalid email format"}
             "/consumers/batch",
             [{}, {}, {}, {"email": "x"}],
             400,
-            {"error": "Validation failed", "details": [EMAIL | {"field": "[3].email"}]},
+            INVALID | {"details": [EMAIL | {"field": "[3].email"}]},
         ),
-        ("POST", "/consumers/batch", [{}] * 501, 400, {"error": "Max batch size is 500"}),
-        ("POST", "/orders/batch", {"orders": [{}] * 501}, 400, {"error": "Max batch size is 500"}),
-        ("GET", f"/consumers/{UNKNOWN['cons']}", None, 404, {"error": "Consumer not found"}),
-        ("PUT", f"/consumers/{UNKNOWN['cons']}", {}, 404, {"error": "Consumer not found"}),
-        ("DELETE", f"/orders/{UNKNOWN['ord']}", None, 404, {"error": "Order not found"}),
-        ("GET", f"/audiences/{UNKNOWN['aud']}", None, 404, {"error": "Audience not found"}),
-        ("GET", "/nothing", None, 404, {"error": "Not found"}),
-        ("PATCH", "/consumers", {}, 405, {"error": "Method not allowed"}),
+        ("POST", "/consumers/batch", [{}] * 501, 400, TOO_LARGE),
+        ("POST", "/orders/batch", {"orders": [{}] * 501}, 400, TOO_LARGE),
+        ("GET", f"/consumers/{UNKNOWN['cons']}", None, 404, no_object("Consumer", "cons_")),
+        ("PUT", f"/consumers/{UNKNOWN['cons']}", {}, 404, no_object("Consumer", "cons_")),
+        ("DELETE", f"/orders/{UNKNOWN['ord']}", None, 404, no_object("Order", "ord_")),
+        ("GET", f"/audiences/{UNKNOWN['aud']}", None, 404, no_object("Audience", "aud_")),
+        (
+            "GET",
+            "/nothing",
+            None,
+            404,
+            {
+                "error": "Not found",
+                "code": "not_found",
+                "message": "The paths of the API begin with /api/v1: /docs lists them",
+            },
+        ),
+        (
+            "PATCH",
+            "/consumers",
+            {},
+            405,
+            {
+                "error": "Method not allowed",
+                "code": "method_not_allowed",
+                "message": "This path has the methods GET, HEAD, OPTIONS, POST. "
+                "Use PUT to change some fields of an object",
+            },
+        ),
     ],
 )
 def test_error_uses_the_envelope(
@@ -282,25 +334,34 @@ def test_error_uses_the_envelope(
 
 def test_header_errors_use_the_envelope(client: Client, account: Account) -> None:
     path = f"/consumers/{create_id(client, '/consumers')}"
-    for key, sentence in {"sk_live_x": "Authentication required", "pk_live_x": "Secret key required"}.items():
+    send = "send `Authorization: Bearer sk_…` with a secret key of the environment"
+    for key, code, sentence, message in (
+        ("sk_live_x", "authentication_required", "Authentication required", "This key is unknown, revoked or expired"),
+        ("pk_live_x", "secret_key_required", "Secret key required", "A publishable key opens nothing here"),
+    ):
         response = client._replace(key=key).send("GET", path)
         assert response.status == 401
-        assert response.matches({"error": sentence} | ERROR)
+        assert response.matches({"error": sentence, "code": code, "message": f"{message}: {send}"} | ERROR)
     with account.database.engine.begin() as connection:
         reader = keys.create(connection, account.name, "live", scopes=["read:consumers"]).key
     response = client._replace(key=reader).send("POST", "/consumers", {})
     assert response.status == 403
-    assert response.matches({"error": "Forbidden", "message": "This key lacks the scope write:consumers"} | ERROR)
+    assert response.matches(
+        {"error": "Forbidden", "code": "forbidden", "message": "This key lacks the scope write:consumers"} | ERROR
+    )
     response = client.send("PUT", path, {"fullName": "A"}, If_Match='"1"')
     tag = client.send("GET", path).headers["ETag"]
     assert response.status == 412
-    assert response.matches({"error": "Precondition failed", "message": f"The current ETag is {tag}"} | ERROR)
+    message = f"The current ETag is {tag}: read the consumer again, and send the ETag with its quotes"
+    expected = {"error": "Precondition failed", "code": "precondition_failed", "message": message}
+    assert response.matches(expected | ERROR)
     response = client.send("POST", "/consumers", b"{}", Content_Type="text/plain")
     assert response.status == 415
-    assert response.matches({"error": "Content-Type must be application/json"} | ERROR)
+    expected = {"error": "Content-Type must be application/json", "code": "unsupported_media_type"}
+    assert response.matches(expected | {"message": "The Content-Type 'text/plain' is not supported: send JSON"} | ERROR)
     response = client.send("POST", "/consumers", b"", Content_Length=str(10 * 1024 * 1024 + 1))
     assert response.status == 413
-    assert response.matches({"error": "Request body too large"} | ERROR)
+    assert response.matches({"error": "Request body too large", "code": "body_too_large"} | ERROR)
 
 
 def test_documented_headers(client: Client) -> None:
@@ -317,7 +378,7 @@ def test_documented_headers(client: Client) -> None:
     assert re.fullmatch(r"\d{10}", first.headers["X-RateLimit-Reset"])
     other = client.send("POST", "/consumers", {"fullName": "A"}, X_Idempotency_Key="k")
     assert other.status == 409
-    message = "This Idempotency-Key was used for another request"
-    assert other.matches({"error": "Conflict", "message": message} | ERROR)
+    message = "This Idempotency-Key was used for another request: send a new key with each new request"
+    assert other.matches({"error": "Conflict", "code": "idempotency_key_reused", "message": message} | ERROR)
     unchanged = client.send("GET", f"/consumers/{first.json['id']}", If_None_Match=first.headers["ETag"])
     assert (unchanged.status, unchanged.text) == (304, "")

@@ -45,7 +45,11 @@ def test_request_without_a_secret_key_is_401(
         headers = [] if authorization is None else [("Authorization", authorization.encode("latin-1"))]
         response = anonymous.get(path, headers=headers)  # type: ignore[arg-type]  # httpx also sends bytes
     assert response.status_code == 401
-    assert response.json() == {"error": error, "requestId": response.headers["X-Request-Id"]}
+    body = response.json()
+    assert list(body) == ["error", "code", "message", "requestId"]
+    assert (body["error"], body["code"]) == (error, error.lower().replace(" ", "_"))
+    assert body["message"].endswith(": send `Authorization: Bearer sk_…` with a secret key of the environment")
+    assert body["requestId"] == response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize("state", ["revoked", "expired"])
@@ -92,7 +96,12 @@ def test_key_without_the_scope_is_403_and_names_the_scope(
 def test_unknown_path_is_404_in_the_error_envelope(service: Service, path: str) -> None:
     response = httpx.get(service.url + path)
     assert response.status_code == 404
-    assert response.json() == {"error": "Not found", "requestId": response.headers["X-Request-Id"]}
+    assert response.json() == {
+        "error": "Not found",
+        "code": "not_found",
+        "message": "The paths of the API begin with /api/v1: /docs lists them",
+        "requestId": response.headers["X-Request-Id"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -173,7 +182,11 @@ def failing(account: Account) -> Iterator[str]:
 def test_failed_insert_or_commit_is_500_and_stores_nothing(account: Account, failing: str, moment: str) -> None:
     response = account.live.post("/consumers", json={"fullName": f"{failing} {moment}"})
     assert response.status_code == 500
-    assert response.json() == {"error": "Internal server error", "requestId": response.headers["X-Request-Id"]}
+    assert response.json() == {
+        "error": "Internal server error",
+        "code": "internal_error",
+        "requestId": response.headers["X-Request-Id"],
+    }
     account.settled()
     assert account.live.get("/consumers").json()["data"] == []
 

@@ -103,7 +103,10 @@ def test_malformed_authorization_header_is_401(service: Service, account: Accoun
     headers = [(b"Authorization", header.format(new_key(account).key).strip().encode("latin-1"))]
     response = httpx.get(f"{service.url}/api/v1/orders", headers=headers)
     assert response.status_code == 401
-    assert response.json() == {"error": AUTHENTICATION, "requestId": response.headers["X-Request-Id"]}
+    body = response.json()
+    assert (body["error"], body["code"]) == (AUTHENTICATION, "authentication_required")
+    assert body.keys() == {"error", "code", "message", "requestId"}
+    assert body["requestId"] == response.headers["X-Request-Id"]
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 

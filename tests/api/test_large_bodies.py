@@ -40,7 +40,11 @@ def test_body_over_the_limit_of_its_route_is_413(
     content = parts(larger) if framing == "chunks" else larger
     refused = account.live.request(method, path, content=content, headers=headers)
     assert refused.status_code == 413
-    assert refused.json() == {"error": "Request body too large", "requestId": refused.headers["X-Request-Id"]}
+    assert refused.json() == {
+        "error": "Request body too large",
+        "code": "body_too_large",
+        "requestId": refused.headers["X-Request-Id"],
+    }
     assert account.live.request(method, path, content=largest, headers=headers).status_code != 413
 
 

@@ -64,6 +64,7 @@ def test_request_over_the_limit_is_refused_until_the_minute_ends(limited: Accoun
     assert 0 < seconds <= 60
     assert refused.json() == {
         "error": "Rate limit exceeded",
+        "code": "rate_limit_exceeded",
         "retryAfter": seconds,
         "requestId": refused.headers["x-request-id"],
     }

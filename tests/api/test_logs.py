@@ -168,7 +168,7 @@ def test_failure_logs_error_and_location_but_no_values(account: Account, service
         with account.database.engine.begin() as connection:
             connection.execute(sa.text(f"ALTER TABLE consumers DROP CONSTRAINT {rule}"))
     assert response.status_code == 500
-    assert response.json() == {"error": "Internal server error", "requestId": request_id}
+    assert response.json() == {"error": "Internal server error", "code": "internal_error", "requestId": request_id}
     failed = [line for line in lines(service, "api", request_id) if line["event"] == "request_failed"]
     assert failed[0]["exception"][0]["kind"] == f"CheckViolation 23514 {rule}"
     assert any("api/consumers/writes.py" in call for call in failed[0]["exception"][0]["calls"])

@@ -88,9 +88,9 @@ def test_database_faults_name_their_item_and_nothing_is_stored(account: Account,
     ]
     assert faults(send(account, body)) == {
         "[1].externalId": "External ID already exists",
-        "[2].consumerId": "Unknown consumer",
+        "[2].consumerId": "Unknown consumer: create the consumer first",
         "[3].externalId": "Same as [0]",
-        "[4].consumer": "Unknown consumer",
+        "[4].consumer": "Unknown consumer: create the consumer first",
     }
     assert count_rows(account, "orders") == 1
     assert account.live.get(f"/consumers/{buyers[0]}").json()["totalOrders"] == 1

@@ -38,7 +38,11 @@ def test_path_in_another_spelling_is_404(service: Service, path: str) -> None:
     answer = exchange(service.url, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert answer
     assert answer.status == 404
-    assert answer.json == {"error": "Not found", "requestId": answer.headers["x-request-id"]}
+    assert answer.json == {
+        "error": "Not found",
+        "code": "not_found",
+        "requestId": answer.headers["x-request-id"],
+    }
     assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == ("nosniff", "no-store")
 
 

@@ -113,6 +113,7 @@ def test_address_over_the_limit_is_refused_without_a_query(limited: Service, acc
         assert 0 < seconds <= 60
         assert refused[0].json() == {
             "error": "Rate limit exceeded",
+            "code": "rate_limit_exceeded",
             "message": f"More than {LIMIT} requests a minute without a valid key came from this address",
             "retryAfter": seconds,
             "requestId": refused[0].headers["x-request-id"],

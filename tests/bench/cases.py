@@ -113,8 +113,8 @@ class QuestionBuilder:
                 if not whole:
                     body = query.within(body, windows.from_position(position, width, ascending=ascending))
             list_parameters = ListParameters(sort_by=sort_by, sort_dir=direction)
-            list_id = msgspec.json.encode(["list", self.environment.id, list_parameters.list_parameters()])
-            cursors = Cursors(stored_seal(self._shop.database.engine, self.environment.id), list_id)
+            seal = stored_seal(self._shop.database.engine, self.environment.id)
+            cursors = Cursors(seal, "list", list_parameters.list_parameters(), self.environment.id)
             parameters["before" if backward else "after"] = cursors.encode(values)
         sql = trigrams.page(self.environment.id, sort_by, direction, position, backward=backward)
         return self.question("", parameters, body, sql=sql)

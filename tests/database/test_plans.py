@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.audiences import writes as audiences
-from api.consumers import uniqueness
+from api.consumers import batches, uniqueness
 from api.consumers import writes as consumers
 from api.orders import writes as orders
 from infra.database.engine import sqlalchemy_url
@@ -57,6 +57,8 @@ ITEMS = list(range(BATCH))
         (uniqueness.OWNERS, {"email": FREE, "external_id": FREE}),
         (uniqueness.OWNERS, {"email": "emails", "external_id": "external_ids"}),
         (uniqueness.RELEASE, {"ids": "ids", "email": "ids", "external_id": "ids"}),
+        (batches.FIND_BY["externalId"], {"items": ITEMS, "keys": "external_ids"}),
+        (batches.FIND_BY["email"], {"items": ITEMS, "keys": "emails"}),
         (consumers.LOCK, {"ids": "ids", "reserved": []}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": "ids", "emails": NONE, "external_ids": NONE}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": NONE}),

@@ -10,7 +10,7 @@ from api.openapi.document import document
 from api.openapi.examples import example_of
 from tests.endpoints import authenticated_endpoints, documented_routes
 
-GENERAL = {"Change", "Error", "Item", "Match", "Part", "Rule", "Run", "Status", "Type", "Value"}
+GENERAL = {"Change", "Consumer", "Error", "Item", "Match", "Part", "Rule", "Run", "Status", "Type", "Value"}
 MERCHANTS, OPERATORS = (document(documented_routes(), for_operators=for_operators) for for_operators in (False, True))
 BOTH = pytest.mark.parametrize("openapi", [MERCHANTS, OPERATORS], ids=["merchants", "operators"])
 
@@ -93,7 +93,11 @@ def test_amounts_are_text_in_requests_and_answers() -> None:
 
 def test_read_only_fields_are_typed() -> None:
     schemas = MERCHANTS["components"]["schemas"]
-    for body, answer in {"ConsumerCreate": "Consumer", "ConsumerUpdate": "Consumer", "OrderUpdate": "Order"}.items():
+    for body, answer in {
+        "ConsumerCreate": "StoredConsumer",
+        "ConsumerUpdate": "StoredConsumer",
+        "OrderUpdate": "Order",
+    }.items():
         read_only = {name: field for name, field in schemas[body]["properties"].items() if field.get("readOnly")}
         assert {"id", "createdAt", "updatedAt"} <= read_only.keys(), body
         for name, field in read_only.items():
