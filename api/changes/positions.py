@@ -1,4 +1,4 @@
-"""Positions in a feed of changes, and their cursors (docs/decisions/0028-changes.md).
+"""Positions in a feed of changes, and their cursors (docs/decisions/0029-changes.md).
 
 A position says which transactions a reader has seen. Transactions commit in another order than they get their numbers,
 so a number alone cannot say that. A snapshot of PostgreSQL can: it names the transactions that were in progress.
