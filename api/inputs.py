@@ -21,7 +21,7 @@ from api.route_options import options_of
 from api.scopes import authorize_fields
 from api.turns import Turns
 from api.unknown_names import unknown
-from api.validation import Checker, Input, list_names
+from api.validation import Checker, Input, has_field, list_names
 
 
 async def payload(request: AnyRequest) -> Any:
@@ -77,6 +77,8 @@ def parameters(request: AnyRequest) -> Any:
             checker.faults.append(Fault(name, "NUL characters are not allowed"))
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             checker.faults.append(Fault(name, "Must be percent-encoded UTF-8"))
+        if not text and has_field(struct, name):
+            continue  # an empty parameter counts as omitted
         raw[name] = f"{raw[name]},{text}" if name in raw and name in lists else text
     value: Any = checker.check_object(raw, struct)
     _authorize_fields(request, [value])

@@ -249,6 +249,11 @@ def list_names(struct: type[Any]) -> frozenset[str]:
     return frozenset(name for name, field in _fields(struct).items() if field.rules.is_list)  # type: ignore[arg-type]
 
 
+def has_field(struct: type[Any], name: str) -> bool:
+    """Return whether a type has a field of this name in JSON."""
+    return name in _fields(struct)  # type: ignore[arg-type]  # a class is hashable
+
+
 class _Rules(msgspec.Struct, frozen=True):
     """The rules in a field's annotation, apart from the constraints of msgspec."""
 

@@ -25,6 +25,7 @@ CHAPTERS = {
     "errors": "Errors and retries",
     "safe-writes": "Safe writes",
     "syncing": "Syncing from another system",
+    "following-changes": "Following changes",
     "limits": "Limits",
     "personal-data": "Personal data",
 }
