@@ -143,8 +143,8 @@ class Seals:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self.keyring()
-        except SealingKeyMissing:
-            log.error("sealing_key_missing", advice="consumers migrate")  # noqa: TRY400 (the process ends with the trace)
+        except SealingKeyMissing as error:
+            log.error("sealing_key_missing", reason=str(error))  # noqa: TRY400 (the process ends with the trace)
             raise
         except (OperationalError, PoolTimeoutError, TimeoutError) as error:
             log.warning("sealing_key_not_read", reason=error_kind(error))
