@@ -9,10 +9,19 @@ from typing import Annotated, Any
 
 import msgspec
 
+from api.auth import Requester
 from api.error_codes import ErrorCode
 from api.errors import Fault
 from infra import fields
 from infra.filters import language
+
+Rule = Callable[[str, Requester], Any]
+
+
+def _or_null(rule: Rule) -> Rule:
+    """Return a rule that makes an empty text null, and follows the given rule for all other texts."""
+    return lambda value, requester: rule(value, requester) if fields.trimmed(value) else None
+
 
 Email = Annotated[
     str,
@@ -22,7 +31,7 @@ Email = Annotated[
         "case. Test keys also accept domains in `.test`, `.invalid` and `.localhost`.",
         examples=["jose@example.com"],
         extra={
-            "check": lambda value, requester: fields.email(value, is_test=requester.is_test),
+            "check": _or_null(lambda value, requester: fields.email(value, is_test=requester.is_test)),
             "code": ErrorCode.INVALID_EMAIL,
         },
         extra_json_schema={"format": "idn-email", "maxLength": 254},
@@ -38,10 +47,10 @@ Phone = Annotated[
         "is stored as sent.",
         examples=["+442079460000"],
         extra={
-            "check": lambda value, requester: fields.phone(value, requester.region),
+            "check": _or_null(lambda value, requester: fields.phone(value, requester.region)),
             "code": ErrorCode.INVALID_PHONE,
         },
-        extra_json_schema={"minLength": 3, "maxLength": 40},
+        extra_json_schema={"maxLength": 40},
     ),
 ]
 FullName = Annotated[
@@ -49,8 +58,7 @@ FullName = Annotated[
     msgspec.Meta(
         description="1 to 255 characters, without control characters. It is trimmed and stored in Unicode form NFC.",
         examples=["José García"],
-        extra={"check": lambda value, _: fields.full_name(value), "code": ErrorCode.INVALID_NAME},
-        extra_json_schema={"minLength": 1},
+        extra={"check": _or_null(lambda value, _: fields.full_name(value)), "code": ErrorCode.INVALID_NAME},
     ),
 ]
 
@@ -91,8 +99,8 @@ ExternalId = Annotated[
         description="Your own id, unique in the environment: 1 to 255 characters after trimming, without control and "
         "invisible characters.",
         examples=["customer-17850"],
-        extra={"check": lambda value, _: fields.external_id(value), "code": ErrorCode.INVALID_EXTERNAL_ID},
-        extra_json_schema={"minLength": 1, "maxLength": 255},
+        extra={"check": _or_null(lambda value, _: fields.external_id(value)), "code": ErrorCode.INVALID_EXTERNAL_ID},
+        extra_json_schema={"maxLength": 255},
     ),
 ]
 Filter = Annotated[

@@ -217,9 +217,24 @@ def test_phone_is_parsed_with_the_organizations_region(service: Service) -> None
 
 
 def test_every_fault_is_listed_and_nothing_changes(account: Account, jose: dict[str, Any]) -> None:
-    wrong = {"email": "x", "phone": "x", "fullName": "", "metadata": 1, "externalId": "", "fullname": "x", "id ": 1}
+    wrong = {
+        "email": "x",
+        "phone": "x",
+        "fullName": "A\tB",
+        "metadata": 1,
+        "externalId": "a\tb",
+        "fullname": "x",
+        "id ": 1,
+    }
     assert faults(put(account, jose, **wrong)).keys() == wrong.keys()
     assert fetch(account, jose).json() == jose
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u00a0\u200b\ufeff"])
+def test_empty_text_is_null(account: Account, jose: dict[str, Any], text: str) -> None:
+    empty = dict.fromkeys(("email", "phone", "fullName", "externalId"), text)
+    assert put(account, jose, **empty).json().items() >= dict.fromkeys(empty).items()
+    assert create(account.live, **empty).items() >= dict.fromkeys(empty).items()
 
 
 @pytest.mark.parametrize("consumer_id", [UNKNOWN, "cons_1", "%00", "ord_00000000000000000000000000"])

@@ -133,9 +133,9 @@ def test_all_faults_are_listed_at_once(account: Account) -> None:
     body = {
         "email": "x",
         "phone": "x",
-        "fullName": "",
+        "fullName": "A\tB",
         "metadata": 1,
-        "externalId": "",
+        "externalId": "a\tb",
         "fullname": "x",
         "totalOrder": 1,
     }

@@ -132,7 +132,7 @@ def test_all_faults_of_an_order_are_listed_at_once(account: Account, buyer: str)
         "items": [{"productId": "", "quantity": 1.0005, "price": 1}, 5],
         "metadata": [],
         "placedAt": "soon",
-        "externalId": "",
+        "externalId": "a\tb",
         "total": 1,
     }
     expected = (body.keys() - {"items"}) | {
