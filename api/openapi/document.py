@@ -162,6 +162,8 @@ def query_parameters(schema: Schema) -> list[Document]:
         if examples := value.pop("examples", None):
             description += f" Example: `{examples[0]}`."
         parameter: Document = {"name": name, "in": "query", "required": name in schema["required"]}
+        if name not in schema["required"]:
+            parameter["allowEmptyValue"] = True  # an empty parameter counts as omitted
         if value.get("type") == "array":
             parameter |= {"style": "form", "explode": False}
         parameters.append(parameter | {"description": description, "schema": value})

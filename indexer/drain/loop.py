@@ -63,8 +63,10 @@ class Drainer:
             if self._has_failed and not self._reaches_index():
                 break
             limit = self._rows
+            # Before the round: a rest may end between the claim of the round and the test below.
+            was_resting = self._turns.rests.resting is not None
             if (done := self._round()) and done.rows < MIN_FILL * limit and not done.left:
-                if self._turns.rests.resting is None:
+                if not was_resting:
                     return False
                 # Changes of other environments must not wait for the end of the rest.
                 time.sleep(POLL_SECONDS)

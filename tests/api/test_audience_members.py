@@ -95,7 +95,7 @@ def test_method_not_supported_by_audience_type_is_refused(
         ({}, {"consumerIds"}),
         ({"consumerIds": None}, {"consumerIds"}),
         ({"consumerIds": UNKNOWN}, {"consumerIds"}),
-        ({"consumerIds": [5, None]}, {"consumerIds"}),
+        ({"consumerIds": [5, None]}, {"consumerIds[0]"}),
         ({"consumerIds": [], "ids": []}, {"ids"}),
         ([], {"body"}),
     ],

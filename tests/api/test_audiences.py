@@ -159,7 +159,7 @@ def test_invalid_cursors_and_parameters_are_refused(account: Account) -> None:
     assert account.live.get("/audiences", params={"after": cursor}).json()["data"] == []
     assert faults(account.test.get("/audiences", params={"after": cursor})).keys() == {"after"}
     assert faults(account.live.get("/orders", params={"after": cursor})).keys() == {"after"}
-    for wrong in (cursor[:-1], cursor + "A", "", "x"):
+    for wrong in (cursor[:-1], cursor + "A", "x"):
         assert faults(account.live.get("/audiences", params={"before": wrong})).keys() == {"before"}
     parameters = {"type": "STATIC", "first": "0", "last": "1"}
     assert faults(account.live.get("/audiences", params=parameters)).keys() == {"type", "first", "last"}

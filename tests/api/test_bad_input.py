@@ -143,14 +143,13 @@ def test_malformed_id_is_404(target: Account, identifier: str) -> None:
         ("first=1&first=1", {"first"}),
         ("first=1&FIRST=2", {"FIRST"}),
         ("first[]=1", {"first[]"}),
-        ("first=", {"first"}),
         ("first=%EF%BC%91", {"first"}),
         ("first=99999999999999999999", {"first"}),
         ("first=-1", {"first"}),
         ("first=1_0", {"first"}),
         ("first=NaN&last=Infinity", {"first", "last"}),
         ("first=%zz", {"first"}),
-        ("sortBy=%zz&sortDir=", {"sortBy", "sortDir"}),
+        ("sortBy=%zz&sortDir=x", {"sortBy", "sortDir"}),
         ("sortBy=_score", {"sortBy"}),
         ("createdAfter=2024-01-01T00:00:00+01:00", {"createdAfter"}),
         ("createdAfter=0000-01-01&createdBefore=99999-01-01", {"createdAfter", "createdBefore"}),
@@ -167,7 +166,16 @@ def test_invalid_query_is_400_and_names_its_parameters(target: Account, query: s
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?", "?&&", "?search=%zz%zz", "?search=a%2Bb", "?search=%F0%9F%98%80%F0%9F%98%80"]
+    "query",
+    [
+        "",
+        "?",
+        "?&&",
+        "?first=&after=&search=&sortBy=&include=",
+        "?search=%zz%zz",
+        "?search=a%2Bb",
+        "?search=%F0%9F%98%80%F0%9F%98%80",
+    ],
 )
 def test_unusual_but_valid_query_is_accepted(target: Account, query: str) -> None:
     assert ask(target, f"/api/v1/consumers{query}")[0] == 200

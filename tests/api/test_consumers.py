@@ -79,18 +79,15 @@ def test_phone_is_stored_as_e164_if_possible(service: Service, region: str | Non
     [
         *(
             ("email", value)
-            for value in ("", "a", "a@", "@b.com", "a b@c.com", "a@b", "a@b..com", "a@b.test", "a..b@c.com")
+            for value in ("a", "a@", "@b.com", "a b@c.com", "a@b", "a@b..com", "a@b.test", "a..b@c.com")
         ),
         *(
             ("email", value)
             for value in ("a" * 65 + "@b.com", "a@" + "b" * 250 + ".com", 5, ["a@b.com"], {"a": 1}, True)
         ),
-        *(("phone", value) for value in ("", "12", "+", "abc", "12a34", "1" * 41, "447400000077.0", "4.474E+11", 123)),
-        *(
-            ("fullName", value)
-            for value in ("", "   ", "a" * 256, "a\tb", "a\x7f", "a\u0085b", "a\ufdd0", "a\U0010ffff", 1)
-        ),
-        *(("externalId", value) for value in ("", "x" * 256, "a\tb", "a\u200bb", "a\u00a0b", "a\u3164", 1)),
+        *(("phone", value) for value in ("12", "+", "abc", "12a34", "1" * 41, "447400000077.0", "4.474E+11", 123)),
+        *(("fullName", value) for value in ("a" * 256, "a\tb", "a\x7f", "a\u0085b", "a\ufdd0", "a\U0010ffff", 1)),
+        *(("externalId", value) for value in ("x" * 256, "a\tb", "a\u200bb", "a\u00a0b", "a\u3164", 1)),
         ("metadata", []),
         ("metadata", "{}"),
         ("metadata", {str(n): n for n in range(51)}),

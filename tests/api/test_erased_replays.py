@@ -21,10 +21,14 @@ ORDER = {"consumer": {"externalId": "Z-1"}, "amount": 1, "metadata": {"ship to":
 WITH_CONSUMERS: dict[str, Any] = {
     "/consumers": PERSON,
     "/consumers/batch": [OTHERS[0], PERSON, OTHERS[1]],
+    "/consumers/upsert": PERSON,
+    "/consumers/batch/upsert": [OTHERS[0], PERSON],
     "/orders": ORDER,
     "/orders/batch": [ORDER],
+    "/orders/upsert": ORDER | {"externalId": "O-1"},
+    "/orders/batch/upsert": [ORDER | {"externalId": "O-1"}],
 }
-WITHOUT_CONSUMERS = {"/audiences", "/audiences/{audience_id}/members"}
+WITHOUT_CONSUMERS = {"/audiences", "/audiences/{audienceId}/members"}
 
 
 def post(account: Account, path: str, body: Any, key: str) -> httpx.Response:
@@ -36,9 +40,10 @@ def written(account: Account, path: str, key: str) -> str:
     if path.startswith("/orders"):
         create(account.live, **PERSON)
     body = WITH_CONSUMERS[path]
-    assert post(account, path, body, key).status_code == 201
+    status = 200 if path.endswith("/batch/upsert") else 201
+    assert post(account, path, body, key).status_code == status
     replay = post(account, path, body, key)
-    assert (replay.status_code, replay.headers["Idempotent-Replayed"]) == (201, "true")
+    assert (replay.status_code, replay.headers["Idempotent-Replayed"]) == (status, "true")
     with account.database.engine.connect() as connection:
         find = sa.text("SELECT id FROM consumers WHERE environment_id = :id AND external_id = 'Z-1'")
         return str(connection.execute(find, {"id": account.live_environment}).scalar_one())

@@ -147,7 +147,7 @@ def test_every_read_parameter_is_covered(service: Service) -> None:
     paths = httpx.get(f"{service.url}/openapi.json").json()["paths"]
     for path, cases in (
         ("/consumers", LISTS),
-        ("/audiences/{audience_id}/members", LISTS),
+        ("/audiences/{audienceId}/members", LISTS),
         ("/consumers/search", SEARCHES),
     ):
         known = {one["name"] for one in paths[f"/api/v1{path}"]["get"]["parameters"] if one.get("in") == "query"}

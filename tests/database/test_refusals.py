@@ -35,7 +35,7 @@ def test_truncate_is_refused(environment: Environment, tables: str) -> None:
         ("id", ID[:-1] + "U"),
         ("id", "cons_" + "0" * 600),
         ("email", "x" * 255),
-        ("phone", "1" * 33),
+        ("phone", "1" * 41),
         ("full_name", ""),
         ("full_name", "x" * 256),
         ("external_id", ""),
