@@ -28,9 +28,10 @@ TABLES = """
     CREATE EXTENSION pg_trgm;
     CREATE EXTENSION unaccent;
     CREATE UNLOGGED TABLE raw (
-        id text COLLATE "C", environment_id int, version bigint, email text, email_key text COLLATE "C", phone text,
+        id text COLLATE "C", environment_id int, version bigint, email text, email_as_sent text, phone text,
         full_name text, metadata jsonb, external_id text COLLATE "C", total_orders int, total_order_value numeric,
-        last_order_at timestamptz, created_at timestamptz, updated_at timestamptz, text text);
+        last_order_at timestamptz, created_at timestamptz, updated_at timestamptz, text text,
+        email_key text COLLATE "C" GENERATED ALWAYS AS (lower(email)) STORED);
     CREATE TABLE members (audience_id text COLLATE "C", consumer_id text COLLATE "C")"""
 SORTED = {
     "createdAt": "created_at",
@@ -55,7 +56,7 @@ INDEXES = [
     "CREATE INDEX ON members (audience_id, consumer_id)",
 ]
 PEOPLE = """
-    CREATE TABLE people (LIKE raw, PRIMARY KEY (id));
+    CREATE TABLE people (LIKE raw INCLUDING GENERATED, PRIMARY KEY (id));
     INSERT INTO people SELECT {columns}, unaccent(lower(text)) FROM raw;
     DROP TABLE raw"""
 ROW = f"SELECT {COLUMNS} FROM people p WHERE environment_id = %s"
