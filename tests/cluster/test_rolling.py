@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
+import httpx
 import pytest
 
 from infra.local.servers import LocalServers
@@ -139,4 +140,31 @@ def test_rolling_upgrade_and_back_fails_no_request(releases: Releases, earlier_c
         consumers(database, earlier_code, "index", "verify")
     assert [client.repeated for client in clients] == [0] * CLIENTS
     assert [failed for client in clients for failed in client.failed_reads] == []
+    assert [missed for client in clients for missed in client.missed] == []
+
+
+def test_rebuild_after_an_upgrade_converts_every_document_under_writes(releases: Releases) -> None:
+    """The rebuild gives the documents of the earlier release the meaning of this one, and search finds them by it."""
+    database = releases.database
+    consumers(database, ROOT, "migrate")
+    with new_account(releases.apis["earlier"][0]) as account, ThreadPoolExecutor(CLIENTS) as pool:
+        made = account.live.post("/consumers", json={"fullName": "Mc Donald"}).raise_for_status().json()
+        audience = account.live.post("/audiences", json={"name": "All", "type": "STATIC"}).raise_for_status().json()
+        url = f"{releases.balancer.url}/api/v1"
+        clients = [RandomClient(account, url, audience["id"], number) for number in range(CLIENTS)]
+        running = [pool.submit(client.run) for client in clients]
+        try:
+            wait_for_changes(clients, CHANGES)
+            releases.replace("earlier", "this", clients)
+            consumers(database, ROOT, "index", "rebuild", "--wait")
+            wait_for_changes(clients, CHANGES)
+        finally:
+            for client in clients:
+                client.stop()
+        for done in running:
+            done.result()
+        consumers(database, ROOT, "index", "verify")
+        api = releases.apis["this"][0].url
+        found = httpx.get(f"{api}/api/v1/consumers/search?q=mcdonald", headers=account.live.headers).json()
+    assert [consumer["id"] for consumer in found["data"]] == [made["id"]]
     assert [missed for client in clients for missed in client.missed] == []
