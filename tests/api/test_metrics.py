@@ -78,7 +78,8 @@ def test_outbox_metrics_are_per_lane(service: Service, account: Account) -> None
     row = """INSERT INTO outbox (environment_id, consumer_id, version, lane, created_at, parked_at)
         SELECT :id, :consumer, 1, :lane, now() - interval '90 seconds', CASE WHEN :parked THEN now() END
         FROM generate_series(1, 3)"""
-    with service.without("worker", "background"):  # either drains the live lane, and `background` the bulk lane
+    # Each of them drains: beat as well, once the workers are silent.
+    with service.without("beat", "worker", "background"):
         for lane, parked in (("live", False), ("bulk", False), ("live", True)):
             before = metrics(service)  # an earlier test's changes may still be queued
             try:
@@ -97,10 +98,12 @@ def test_outbox_metrics_are_per_lane(service: Service, account: Account) -> None
 
 
 def test_metrics_show_servers_and_parts_of_the_indexer(account: Account, service: Service) -> None:
-    wait_until(lambda: metrics(service)["consumers_indexer_processes", "bulk"], what="the worker")
+    parts = ("live", "bulk", "clock")
+    processes = [("consumers_indexer_processes", part) for part in parts]
+    wait_until(lambda: all(map(metrics(service).get, processes)), what="all parts")
     now = metrics(service)
     assert [now[f"consumers_{server}_up",] for server in ("database", "search", "queue")] == [1, 1, 1]
-    for part in ("live", "bulk", "clock"):
+    for part in parts:
         assert now["consumers_indexer_silent_seconds", part] < 30
         assert now["consumers_indexer_processes", part] >= 1
     account.live.get("/orders")
