@@ -194,7 +194,12 @@ def _responses(endpoint: Endpoint, schemas: Schemas) -> Document:
         responses[str(error.value)] = {
             "description": error.phrase,
             "headers": answer_headers(endpoint, error),
-            "content": {JSON: {"schema": schemas.of(ErrorBody), "example": error_example(error, endpoint.resource)}},
+            "content": {
+                JSON: {
+                    "schema": schemas.of(ErrorBody),
+                    "example": error_example(error, endpoint.resource, is_feed=endpoint.is_feed),
+                }
+            },
         }
     return dict(sorted(responses.items()))
 
@@ -224,7 +229,8 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         HTTPStatus.NOT_FOUND: endpoint.path_names or endpoint.is_lookup or batch_change or names_another,
         HTTPStatus.CONFLICT: endpoint.method == "POST",
         # A POST of these resources answers with consumers, which may be deleted before a replay.
-        HTTPStatus.GONE: endpoint.method == "POST" and endpoint.resource in {"consumers", "orders"},
+        HTTPStatus.GONE: endpoint.is_feed
+        or (endpoint.method == "POST" and endpoint.resource in {"consumers", "orders"}),
         HTTPStatus.PRECONDITION_FAILED: endpoint.is_of_consumer and endpoint.method in {"PUT", "DELETE"},
         HTTPStatus.REQUEST_TIMEOUT: endpoint.body,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: endpoint.body,

@@ -53,6 +53,11 @@ class Endpoint(NamedTuple):
         return self.path.endswith("/lookup")
 
     @property
+    def is_feed(self) -> bool:
+        """Whether the answer is a page of a feed of changes."""
+        return self.path.endswith("/changes")
+
+    @property
     def is_write(self) -> bool:
         return self.options is not None and self.options.is_write
 

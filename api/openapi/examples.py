@@ -45,16 +45,25 @@ ERRORS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.INTERNAL_SERVER_ERROR: {"error": "Internal server error"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"error": "Database unavailable"},
 }
+EXPIRED = {
+    "error": "Changes expired",
+    "code": ErrorCode.CHANGES_EXPIRED,
+    "message": "Changes are kept for 30 days: read the whole list again, and continue from a cursor that was taken "
+    "before (from=now)",
+}
 FAULTS = [{"field": "email", "code": ErrorCode.INVALID_EMAIL, "message": "Invalid email format"}]
 
 
-def error_example(status: HTTPStatus, resource: str) -> dict[str, Any]:
+def error_example(status: HTTPStatus, resource: str, *, is_feed: bool = False) -> dict[str, Any]:
     """Return the example of an error.
 
     Args:
         status: of the response.
         resource: of the route, in the plural, as in the path.
+        is_feed: whether the route is a feed of changes.
     """
+    if is_feed and status == HTTPStatus.GONE:
+        return EXPIRED
     code = {"code": CODES[status]}
     if status == HTTPStatus.NOT_FOUND:
         noun = resource.removesuffix("s") if resource in {"consumers", "orders", "audiences"} else "consumer"

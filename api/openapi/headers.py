@@ -84,6 +84,9 @@ REQUEST = {
         TEXT,
         "wait=2",
     ),
+    "PreferForChanges": _parameter(
+        "Prefer", "`wait=n`: wait up to n seconds, 0 to 30, for the first change.", TEXT, "wait=30"
+    ),
     "Idempotency-Key": _parameter(
         "Idempotency-Key",
         "Makes retries safe: the first successful response with this key is replayed for 24 hours. After the deletion "
@@ -130,6 +133,8 @@ def request_header_names(endpoint: Endpoint) -> list[str]:
         names += ["Consistency-Token", "Prefer"]
     if endpoint.is_write and not endpoint.is_for_operators:
         names += ["Prefer"]
+    if endpoint.is_feed:
+        names += ["PreferForChanges"]
     return names
 
 
@@ -152,4 +157,6 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
         names += ["Idempotent-Replayed"] * (endpoint.method == "POST")
     if endpoint.is_from_index and status == HTTPStatus.OK:
         names += ["Index-Lag-Ms", "Index-Stale", "Preference-Applied"]
+    if endpoint.is_feed and status == HTTPStatus.OK:
+        names += ["Preference-Applied"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -163,3 +163,12 @@ def test_parameters_have_no_examples(openapi: dict[str, Any]) -> None:
 def test_the_order_is_that_of_a_reader() -> None:
     assert [tag["name"] for tag in MERCHANTS["tags"]] == ["Consumers", "Orders", "Audiences", "Service"]
     assert next(iter(MERCHANTS["paths"])) == "/api/v1/consumers"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/consumers/changes", "/api/v1/orders/changes"])
+def test_feed_documents_its_wait_and_its_expiry(path: str) -> None:
+    feed = MERCHANTS["paths"][path]["get"]
+    assert {"$ref": "#/components/parameters/PreferForChanges"} in feed["parameters"]
+    assert MERCHANTS["components"]["parameters"]["PreferForChanges"]["name"] == "Prefer"
+    assert "Preference-Applied" in feed["responses"]["200"]["headers"]
+    assert feed["responses"]["410"]["content"]["application/json"]["example"]["error"] == "Changes expired"

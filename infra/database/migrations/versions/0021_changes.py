@@ -117,25 +117,27 @@ KEEP = """
         END IF;
         DELETE FROM public.change_snapshots WHERE at < oldest;
         DELETE FROM public.changes_without_week WHERE at < oldest;
-        FOR weeks IN 0..3 LOOP
-            begins := date_trunc('week', now(), 'UTC') + make_interval(days => 7 * weeks);
-            partition := 'changes_' || to_char(begins AT TIME ZONE 'UTC', 'YYYYMMDD');
-            IF to_regclass('public.' || partition) IS NULL AND NOT EXISTS (
-                SELECT FROM public.changes_without_week WHERE at >= begins AND at < begins + interval '7 days')
-            THEN
-                EXECUTE format('CREATE TABLE public.%I PARTITION OF public.changes FOR VALUES FROM (%L) TO (%L)',
-                    partition, begins, begins + interval '7 days');
-            END IF;
-        END LOOP;
-        FOR partition IN
-            SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-            WHERE i.inhparent = 'public.changes'::regclass AND c.relname ~ '^changes_[0-9]{8}$'
-                AND to_date(right(c.relname, 8), 'YYYYMMDD') + 8 < oldest
-        LOOP
-            EXECUTE format('DROP TABLE public.%I', partition);
-        END LOOP;
-    EXCEPTION WHEN lock_not_available OR duplicate_table THEN
-        RETURN;  -- the next call continues
+        BEGIN
+            FOR weeks IN 0..3 LOOP
+                begins := date_trunc('week', now(), 'UTC') + make_interval(days => 7 * weeks);
+                partition := 'changes_' || to_char(begins AT TIME ZONE 'UTC', 'YYYYMMDD');
+                IF to_regclass('public.' || partition) IS NULL AND NOT EXISTS (
+                    SELECT FROM public.changes_without_week WHERE at >= begins AND at < begins + interval '7 days')
+                THEN
+                    EXECUTE format('CREATE TABLE public.%I PARTITION OF public.changes FOR VALUES FROM (%L) TO (%L)',
+                        partition, begins, begins + interval '7 days');
+                END IF;
+            END LOOP;
+            FOR partition IN
+                SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                WHERE i.inhparent = 'public.changes'::regclass AND c.relname ~ '^changes_[0-9]{8}$'
+                    AND to_date(right(c.relname, 8), 'YYYYMMDD') + 8 < oldest
+            LOOP
+                EXECUTE format('DROP TABLE public.%I', partition);
+            END LOOP;
+        EXCEPTION WHEN lock_not_available OR duplicate_table THEN
+            NULL;  -- the next call continues
+        END;
     END $$"""
 
 
