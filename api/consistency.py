@@ -3,7 +3,7 @@
 1. Every write returns `Consistency-Token`, the sealed id of the transaction (`encode_token`). With `Prefer: wait` the
    write answers as soon as the change is searchable (`wait_after_write`).
 2. A read with a token waits until the index contains the write, and only then searches (`read`). The token is checked
-   here (`requested_write`); `api/freshness.py` does the waiting.
+   here (`requested_writes`); `api/freshness.py` does the waiting.
 """
 
 import asyncio
@@ -32,6 +32,8 @@ CONTENT_BEFORE_EPOCHS = struct.Struct(">Q")
 UNSEALED_TOKEN = re.compile(r"1-([0-9]{1,19})")
 """The format before sealing; `api/idempotency.py` stores tokens in this format."""
 MAX_WAIT_SECONDS = 10
+MAX_TOKENS = 100
+"""Tokens in a request."""
 DEFAULT_WAIT_SECONDS = 2
 RETRY_AFTER_SECONDS = 1
 PART = re.compile(r'(?:"(?:[^"\\]|\\.)*"?|[^",])+')
@@ -143,31 +145,33 @@ async def read(
     return result, headers | {"Index-Lag-Ms": str(lag.milliseconds)}
 
 
-def requested_write(request: AnyRequest, caller: Caller) -> Write | None:
-    """Check the tokens in `Consistency-Token`, separated by commas; return the latest write, or None without a token.
+def requested_writes(request: AnyRequest, caller: Caller) -> list[Write]:
+    """Check the tokens in `Consistency-Token`, separated by commas; return their writes.
 
     Raises:
         Problem: 400 for an invalid token.
     """
     if not (values := request.headers.getall(TOKEN, [])):
-        return None
+        return []
     tokens = [token.strip() for token in ",".join(values).split(",")]
     try:
         transactions = [decode_token(caller.seal, token) for token in tokens]
     except ValueError as error:
         raise invalid(Fault(TOKEN, str(error), ErrorCode.INVALID_TOKEN)) from None
-    # A write is searchable only after all earlier writes of the environment, so the latest stands for all.
-    return Write(caller.environment_id, max(transactions, key=lambda transaction: int(transaction.xid)))
+    if len(transactions) > MAX_TOKENS:
+        raise invalid(Fault(TOKEN, f"Must be at most {MAX_TOKENS} tokens", ErrorCode.INVALID_TOKEN))
+    return [Write(caller.environment_id, transaction) for transaction in set(transactions)]
 
 
 async def _wait_for_token(request: AnyRequest, caller: Caller, freshness: Freshness) -> dict[str, str]:
-    write = requested_write(request, caller)
-    if write is None:
+    writes = requested_writes(request, caller)
+    if not writes:
         return {}
     preferences = preferences_of(request)
     headers = {"Preference-Applied": preferences.applied()} if preferences.applied() else {}
     seconds = DEFAULT_WAIT_SECONDS if preferences.wait is None else preferences.wait
-    if await freshness.wait_until_searchable(write, seconds):
+    # Each write is waited for: a later write may be searchable before an earlier one whose document was refused.
+    if all(await asyncio.gather(*(freshness.wait_until_searchable(write, seconds) for write in writes))):
         return headers
     return headers | _stale(request, headers)
 

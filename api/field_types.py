@@ -18,7 +18,7 @@ from infra.filters import language
 Rule = Callable[[str, Requester], Any]
 
 
-def _or_null(rule: Rule) -> Rule:
+def or_null(rule: Rule) -> Rule:
     """Return a rule that makes an empty text null, and follows the given rule for all other texts."""
     return lambda value, requester: rule(value, requester) if fields.trimmed(value) else None
 
@@ -31,7 +31,7 @@ Email = Annotated[
         "case. Test keys also accept domains in `.test`, `.invalid` and `.localhost`.",
         examples=["jose@example.com"],
         extra={
-            "check": _or_null(lambda value, requester: fields.email(value, is_test=requester.is_test)),
+            "check": or_null(lambda value, requester: fields.email(value, is_test=requester.is_test)),
             "code": ErrorCode.INVALID_EMAIL,
         },
         # No format: an empty text is null, and matches none.
@@ -48,7 +48,7 @@ Phone = Annotated[
         "is stored as sent.",
         examples=["+442079460000"],
         extra={
-            "check": _or_null(lambda value, requester: fields.phone(value, requester.region)),
+            "check": or_null(lambda value, requester: fields.phone(value, requester.region)),
             "code": ErrorCode.INVALID_PHONE,
         },
         extra_json_schema={"maxLength": 40},
@@ -59,7 +59,7 @@ FullName = Annotated[
     msgspec.Meta(
         description="1 to 255 characters, without control characters. It is trimmed and stored in Unicode form NFC.",
         examples=["José García"],
-        extra={"check": _or_null(lambda value, _: fields.full_name(value)), "code": ErrorCode.INVALID_NAME},
+        extra={"check": or_null(lambda value, _: fields.full_name(value)), "code": ErrorCode.INVALID_NAME},
     ),
 ]
 
@@ -100,7 +100,7 @@ ExternalId = Annotated[
         description="Your own id, unique in the environment: 1 to 255 characters after trimming, without control and "
         "invisible characters.",
         examples=["customer-17850"],
-        extra={"check": _or_null(lambda value, _: fields.external_id(value)), "code": ErrorCode.INVALID_EXTERNAL_ID},
+        extra={"check": or_null(lambda value, _: fields.external_id(value)), "code": ErrorCode.INVALID_EXTERNAL_ID},
         extra_json_schema={"maxLength": 255},
     ),
 ]

@@ -145,7 +145,10 @@ async def claim_of(request: AnyRequest, requester: Requester) -> Claim | None:
         ]
     )
     key = next(iter(keys.values()))
-    content = b"\0".join([request.method.encode(), request.scope["path"].encode(), await request.body()])
+    parts = [request.method.encode(), request.scope["path"].encode(), await request.body()]
+    if query := request.scope["query_string"]:
+        parts.append(query)  # such as `matchBy`; the release before has no POST with a query
+    content = b"\0".join(parts)
     fingerprint = await _in_thread_if_long(_digest, content)
     if isinstance(requester, Caller):
         return Claim(OF_ENVIRONMENT, requester.environment_id, key, fingerprint)

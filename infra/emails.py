@@ -19,8 +19,10 @@ AT_SIGNS = str.maketrans({"＠": "@", "﹫": "@"})
 ACE_LABEL = re.compile(r"xn--[a-z0-9-]+")
 """A domain label in Punycode."""
 DOTS = re.compile("[.。．｡]")
-DOTTED_I = "i\u0307"
+DOTTED_I = re.compile("i\u0307+")
 """The lower case of the Turkish `İ`. PostgreSQL and keyboards give `i`."""
+LONGEST_CACHED = 320
+"""Characters of a text whose key is kept in memory: an address, with some invisible characters."""
 
 
 # A local part valid by every rule: at most 64 characters, words separated by single dots.
@@ -59,7 +61,7 @@ def fold(text: str) -> str:
     """
     if text.isascii() and not _has_ace_label(text):
         return text.strip().lower()
-    return _fold(text)
+    return _fold(text) if len(text) <= LONGEST_CACHED else _fold.__wrapped__(text)
 
 
 def _has_ace_label(text: str) -> bool:
@@ -91,7 +93,7 @@ def _with_at_sign(text: str) -> str:
 def _fold_local(local: str) -> str:
     # Cherokee folds to capitals, and PostgreSQL's lower case must not change a key.
     folded = _compatible(_compatible(local).casefold().lower())
-    return _fold_local(folded.replace(DOTTED_I, "i")) if DOTTED_I in folded else folded
+    return _compatible(DOTTED_I.sub("i", folded))
 
 
 def _compatible(text: str) -> str:

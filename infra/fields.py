@@ -52,6 +52,20 @@ def trimmed(value: str) -> str:
     return value.strip(ENDS)
 
 
+def identifier(value: str, max_length: int = 255) -> str:
+    """Return a trimmed text that names an object, such as an external id in a query.
+
+    Raises:
+        ValueError: the text is too long, or contains a control character.
+    """
+    text = trimmed(value)
+    if len(text) > max_length:
+        raise ValueError(f"Must be at most {max_length} characters")
+    if UNPRINTABLE.search(text):
+        raise ValueError("Must not contain control characters")
+    return text
+
+
 def email(value: str, *, is_test: bool = False) -> str:
     """Return the trimmed address with the domain in lower case.
 

@@ -52,7 +52,7 @@ ROWS = sa.text(f"""
     FROM (({_OF_FEED.format(unseen=_IN_PROGRESS)}) UNION ALL ({_OF_FEED.format(unseen=_LATER)})) AS unseen
     ORDER BY unseen.xid, object_id LIMIT :rows""")
 # In a later epoch, the numbers of aborted transactions of the earlier epoch may be given out again.
-_REPEATED = f"xid >= CAST(:oldest_xid AS xid8) AND ({_IN_PROGRESS} OR {_LATER} OR lsn >= CAST(:fork AS pg_lsn))"
+_REPEATED = f"({_IN_PROGRESS} OR xid >= CAST(:oldest_xid AS xid8) AND ({_LATER} OR lsn >= CAST(:fork AS pg_lsn)))"
 ROWS_OF_LATER_EPOCH = sa.text(f"""
     SELECT xid::text AS xid, object_id, kind, at FROM ({_OF_FEED.format(unseen=_REPEATED)}) AS unseen
     ORDER BY unseen.xid, object_id""")

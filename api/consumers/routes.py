@@ -156,7 +156,7 @@ class ConsumerController(Controller):
         self, request: AnyRequest, consumer_id: str, parameters: GetParameters, caller: Caller, state: State
     ) -> Response[ConsumerIncluding]:
         include = parameters.include
-        consistency.requested_write(request, caller)
+        consistency.requested_writes(request, caller)
         async with state.budget.connection(caller) as connection:
             # The consumer and the included objects must be of the same moment.
             await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")

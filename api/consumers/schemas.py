@@ -140,7 +140,7 @@ class LookupParameters(Input):
             msgspec.Meta(
                 max_length=255,
                 description="The whole external id.",
-                extra={"check": lambda value, _: fields.trimmed(value)},
+                extra={"check": lambda value, _: fields.identifier(value)},
             ),
         ]
         | None
@@ -240,7 +240,17 @@ class SearchParameters(PageParameters):
         ]
         | None
     ) = None
-    external_id: Annotated[str, msgspec.Meta(max_length=255, description="The whole external id.")] | None = None
+    external_id: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=255,
+                description="The whole external id.",
+                extra={"check": lambda value, _: fields.identifier(value)},
+            ),
+        ]
+        | None
+    ) = None
     filter: Filter | None = None
     explain: Annotated[bool, msgspec.Meta(description="Add the matches of each consumer: `matchedOn`.")] = False
 

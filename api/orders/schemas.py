@@ -10,7 +10,7 @@ from api.auth import Requester
 from api.drafts import BatchParameters
 from api.error_codes import ErrorCode
 from api.errors import Fault
-from api.field_types import ExternalId, Metadata, MetadataChange
+from api.field_types import ExternalId, Metadata, MetadataChange, or_null
 from api.pages import MOMENT_FORMAT, Moment, PageInfo, TwoWayParameters
 from api.scopes import FieldScope
 from api.validation import Input
@@ -91,9 +91,21 @@ class OrderItem(Input, kw_only=True):
 class ConsumerReference(Input):
     """A consumer, named by either `email` or `externalId`."""
 
-    email: Annotated[str, msgspec.Meta(extra={"check": lambda value, _: emails.fold(value)})] | None = None
+    email: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                extra={
+                    "check": or_null(lambda value, _: emails.fold(fields.identifier(value, emails.MAX_LENGTH))),
+                }
+            ),
+        ]
+        | None
+    ) = None
     """The e-mail address of the consumer, in any spelling."""
-    external_id: Annotated[str, msgspec.Meta(extra={"check": lambda value, _: fields.trimmed(value)})] | None = None
+    external_id: (
+        Annotated[str, msgspec.Meta(extra={"check": or_null(lambda value, _: fields.identifier(value))})] | None
+    ) = None
     """The external id of the consumer."""
 
     def faults(self, requester: Requester) -> Iterator[Fault]:
@@ -210,7 +222,7 @@ class OrderLookupParameters(Input, kw_only=True):
         msgspec.Meta(
             max_length=255,
             description="The whole external id.",
-            extra={"check": lambda value, _: fields.trimmed(value)},
+            extra={"check": lambda value, _: fields.identifier(value)},
         ),
     ]
 
@@ -226,7 +238,7 @@ class OrderListParameters(TwoWayParameters):
             msgspec.Meta(
                 max_length=255,
                 description="Only the order with this external id.",
-                extra={"check": lambda value, _: fields.trimmed(value)},
+                extra={"check": lambda value, _: fields.identifier(value)},
             ),
         ]
         | None
