@@ -20,7 +20,9 @@ PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	--durations=15 --durations-min=5
 
-.PHONY: up check test cluster clients bench lint lock
+CACHE := .pytest_cache/v/cache/lastfailed
+
+.PHONY: up check test again cluster clients bench lint lock
 .SILENT:
 
 up: $(INSTALLED)
@@ -35,6 +37,11 @@ check: lint
 test: $(INSTALLED)
 	$(foreach part,$(filter-out $(PARTS),$(CHOSEN)),$(error ONLY=$(part): no such part; the parts are $(PARTS)))
 	exec $(PYTEST) $(CHOSEN:%=tests/%)
+
+# Failed tests that have not passed since, without other tests beside them, if they are at most three.
+again: $(INSTALLED)
+	$(BIN)/python -c 'import json, sys; sys.exit(len(json.load(open("$(CACHE)"))) > 3)'
+	exec $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 # Tests with several servers of a kind, each for minutes: `make test` leaves them out.
 cluster: $(INSTALLED)

@@ -216,9 +216,10 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.transactions = Transactions(
         app.state.budget, wake_ups.send, app.state.freshness, max_stored_bytes=chosen.idempotency_mib << 20
     )
-    # A connection for the readiness, and one for the metrics: both must work while requests use the whole pool.
-    checking_engine = open_async_engine(chosen, pool_size=2)
-    await _report_health(app.state, checking_engine)
+    # A connection for the readiness, and one for the metrics: both must work while requests use the whole pool, and a
+    # slow query of the metrics must not make a process unready.
+    writing_engine, metrics_engine = (open_async_engine(chosen, pool_size=1) for _ in range(2))
+    await _report_health(app.state, Readiness(app.state, writing_engine, watching_engine), metrics_engine)
     Stopping(
         app.state.readiness,
         [app.state.freshness.stop_waiting, app.state.changes.stop_waiting],
@@ -237,10 +238,10 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         storing_last_uses.cancel()
         wake_ups.close()
         await app.state.readiness.close()
-        await checking_engine.dispose()
         await app.state.freshness.close()
         await app.state.changes.close()
-        await watching_engine.dispose()
+        for engine in (watching_engine, writing_engine, metrics_engine):
+            await engine.dispose()
         await app.state.api_keys.store_last_uses()
         await app.state.index_owner.close()
         await app.state.redis.aclose()
@@ -248,10 +249,10 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         await app.state.engine.dispose()
 
 
-async def _report_health(state: State, engine: AsyncEngine) -> None:
-    """Start the checks of the servers, for `/health/ready` and `/metrics`."""
-    state.readiness = Readiness(state, engine)
-    await state.readiness.start()
+async def _report_health(state: State, readiness: Readiness, engine: AsyncEngine) -> None:
+    """Start the checks of the servers, for `/health/ready` and `/metrics`. `engine` reads the metrics."""
+    state.readiness = readiness
+    await readiness.start()
     servers = ServerCollector(state.readiness, cast("AsyncNodes", state.search.transport), state.isolation)
     state.metrics_text = Recent(metrics.CACHE_SECONDS, partial(state.metrics.text, engine, servers))
 

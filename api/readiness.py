@@ -74,14 +74,15 @@ class Check(Generic[T]):
 class Readiness:
     """The checks of a process. A single instance in each process."""
 
-    def __init__(self, state: State, engine: AsyncEngine) -> None:
+    def __init__(self, state: State, engine: AsyncEngine, watching: AsyncEngine) -> None:
         """Take the resources.
 
         Args:
             state: with the clients of the requests.
-            engine: with a connection that no request uses.
+            engine: with a connection for nothing else, so that a write is tried each second.
+            watching: connections for scans of the outbox.
         """
-        self._state, self._engine = state, engine
+        self._state, self._engine, self._watching = state, engine, watching
         self.is_stopping = False
         """Whether the process ends soon: it serves requests, and should get no further ones."""
         self._dependencies: dict[str, Check[bool]] = {
@@ -139,5 +140,5 @@ class Readiness:
         return bool(await self._state.redis.ping())
 
     async def _measure_lag(self) -> int:
-        async with self._state.engine.connect() as connection:
+        async with self._watching.connect() as connection:
             return int((await connection.execute(LIVE_LAG_MS)).scalar_one())

@@ -80,6 +80,8 @@ class Repetitions:
         """Write the counts, and begin a period. The kinds with fewest lines share a line if there are too many."""
         with self._lock:
             dropped = sorted((lines for lines in self._lines.values() if lines.dropped), key=lambda each: -each.dropped)
+            if self._timer:
+                self._timer.cancel()
             self._lines, self._written, self._timer = {}, 0, None
             self._ends_at = self._clock() + PERIOD_SECONDS
         listed = dropped[: MAX_COUNTS - 1]
@@ -89,6 +91,12 @@ class Repetitions:
             total = sum(lines.dropped for lines in others)
             self._write({"event": "lines_dropped", "level": "warning", "kinds": len(others), COUNTED: total})
 
+    def _end_period_of(self, ends_at: float) -> None:
+        """End a period by its timer, unless a line has ended the period before."""
+        with self._lock:
+            if self._ends_at == ends_at:
+                self.end_period()
+
     def forget(self) -> None:
         """Begin anew in a forked process: the counts and the timer belong to the parent."""
         self._lock = threading.RLock()
@@ -97,7 +105,8 @@ class Repetitions:
     def _start_timer(self) -> None:
         """Have the period end by itself, should no further line end it."""
         if self._timer is None:
-            self._timer = threading.Timer(max(0.0, self._ends_at - self._clock()), self.end_period)
+            seconds = max(0.0, self._ends_at - self._clock())
+            self._timer = threading.Timer(seconds, self._end_period_of, (self._ends_at,))
             self._timer.daemon = True
             self._timer.start()
 

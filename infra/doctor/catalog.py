@@ -40,9 +40,16 @@ ALL: tuple[Check, ...] = (
 )
 
 
+OF_OPERATION: frozenset[Check] = frozenset({roles.one_role})
+"""Checks by the role of the running processes: the owner of the tables, who migrates, may not see these processes."""
+
+
 def fault_lines(settings: Settings) -> Iterator[str]:
-    """Run all checks; yield the lines of the faults, and nothing without faults."""
-    for result in checks.run(ALL, settings):
+    """Run all checks but `OF_OPERATION`; yield the lines of the faults, and nothing without faults.
+
+    A check that fails by itself yields a line as well: `make up` and `consumers migrate` have done their work by then.
+    """
+    for result in checks.run((check for check in ALL if check not in OF_OPERATION), settings):
         if not result.ok:
             yield f"fault  {result.check}"
             for finding in result.findings:

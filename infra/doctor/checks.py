@@ -145,6 +145,9 @@ def _findings(check: Check, servers: Servers) -> list[Finding]:
     except EXPECTED as error:
         servers.note(error)
         return [_explained(error)]
+    except Exception as error:  # noqa: BLE001 (an answer that no check expects must not stop the other checks)
+        problem = f"The check failed: {type(error).__name__}: {error}"
+        return [Finding(problem, "Report this line: it is a fault of the check, and not of the deployment")]
 
 
 def _explained(error: Exception) -> Finding:

@@ -9,7 +9,8 @@ from infra.index import naming
 ZONE_ATTRIBUTES = ("zone", "availability_zone", "rack_id", "rack")
 ALLOCATION = "cluster.routing.allocation"
 WATERMARK = f"{ALLOCATION}.disk.watermark.low"
-UNITS = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
+UNITS = {"b": 1} | {f"{letter}{b}": 1 << 10 * power for power, letter in enumerate("kmgtp", 1) for b in ("", "b")}
+"""Bytes of each unit of sizes in OpenSearch; `g` is `gb`."""
 CLOSED = "4"
 """Number of the block of a closed index."""
 ROOM_FACTOR = 1.2
@@ -135,8 +136,9 @@ def free_at(watermark: str, total: int) -> int:
     >>> free_at("85%", 1000), free_at("0.9", 1000), free_at("1kb", 1000)
     (150, 100, 1024)
     """
-    number = watermark.rstrip("%abcdefghijklmnopqrstuvwxyz")
-    unit = watermark[len(number) :]
+    watermark = watermark.strip().lower()
+    number = watermark.rstrip("%abcdefghijklmnopqrstuvwxyz ")
+    unit = watermark[len(number) :].strip()
     if unit in UNITS:
         return int(float(number) * UNITS[unit])
     used = float(number) / 100 if unit == "%" else float(number)

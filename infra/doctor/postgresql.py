@@ -10,7 +10,7 @@ from infra.doctor.checks import Check, Finding, Servers
 PERSONAL_DATA = "Logs of other servers, in docs/personal-data.md, says what would be logged"
 USED_SHARE = 0.8
 """From this share of connections in use, a release or a fail-over may run out of connections."""
-WATCHING = 4
+WATCHING = 5
 """Connections of an API process beside its pool."""
 INDEXER = 2 + 2 * 10 + 2 * 8
 """Maximum of connections of a worker `live`, a worker `bulk` with two processes, and two processes of beat."""
@@ -29,7 +29,9 @@ SLOTS = sa.text("""
         (pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) / 1073741824)::int AS retained_gib
     FROM pg_replication_slots WHERE NOT pg_is_in_recovery()""")
 ARCHIVER = sa.text("""
-    SELECT last_failed_time > coalesce(last_archived_time, '-infinity') AS is_failing, failed_count
+    SELECT current_setting('archive_mode') <> 'off'
+            AND last_failed_time > coalesce(last_archived_time, '-infinity') AS is_failing,
+        failed_count
     FROM pg_stat_archiver""")
 # Sessions only: the processes of the server and the standbys have other limits.
 CONNECTIONS = sa.text("""

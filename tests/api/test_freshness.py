@@ -189,6 +189,7 @@ def test_refused_document_makes_only_its_own_token_stale(account: Account, poiso
         assert response.headers["Index-State"] == "searchable"
         assert response.json()["id"] in current_ids(read(account.live, response.headers[TOKEN], "wait=0"))
         assert is_stale(account.live, token)
+        assert is_stale(account.live, f"{token}, {response.headers[TOKEN]}"), "the later one does not stand for both"
     run_sql(account, "UPDATE outbox SET parked_at = now() WHERE consumer_id = :id", id=poisoned)
     assert is_stale(account.live, token)
 

@@ -118,6 +118,14 @@ def test_key_of_another_request_is_409_and_writes_nothing(account: Account, path
     assert rows(account) == before
 
 
+def test_query_is_a_part_of_the_request(account: Account) -> None:
+    body = {"externalId": "e", "email": "a@example.com"}
+    first = post(account, "/consumers/upsert?matchBy=externalId", body, "k1")
+    assert first.is_success, first.text
+    assert is_replay(post(account, "/consumers/upsert?matchBy=externalId", body, "k1"))
+    assert post(account, "/consumers/upsert?matchBy=email", body, "k1").status_code == 409
+
+
 def test_key_is_ignored_by_other_methods(account: Account) -> None:
     first = post(account, "/consumers", {"fullName": "A"}, "k1")
     path, headers = f"/consumers/{first.json()['id']}", {KEY: "k1"}

@@ -157,6 +157,10 @@ MISTAKES = [
     Mistake("GET /consumers/lookup?externalId=none", 404, "consumer_not_found", ("value",)),
     Mistake("GET /orders/lookup", 400, "required", ("Required",)),
     Mistake("GET /orders/lookup?externalId=none", 404, "order_not_found", ("value",)),
+    Mistake("GET /consumers/lookup?externalId=a%01b", 400, "invalid_value", ("control characters",)),
+    Mistake("GET /consumers/lookup?externalId=" + "9" * 256, 400, "invalid_length", ("at most 255",)),
+    Mistake("POST /orders", 400, "invalid_value", ("at most 255",), {"consumer": {"externalId": TEN * 26}}),
+    Mistake("POST /orders", 400, "invalid_value", ("254",), {"amount": 1, "consumer": {"email": "a" * 300 + "@b.de"}}),
 ]
 
 

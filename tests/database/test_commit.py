@@ -47,7 +47,7 @@ async def _body() -> bytes:
 def keyed(key: str) -> Request[Any, Any, Any]:
     request = SimpleNamespace(
         method="POST",
-        scope=REQUEST.scope | {"path": "/consumers"},
+        scope=REQUEST.scope | {"path": "/consumers", "query_string": b""},
         headers=Headers({"idempotency-key": key}),
         url=SimpleNamespace(path="/consumers"),
         route_handler=REQUEST.route_handler,

@@ -1,6 +1,6 @@
 """The checks of `consumers doctor` on what the servers answer: each fault, and none without a fault."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from opensearchpy.exceptions import ConnectionTimeout, OpenSearchException
 
 from infra import settings
 from infra.doctor import checks, clocks, cluster, encryption, postgresql, redis_policy, roles, versions
-from infra.doctor.checks import Finding
+from infra.doctor.checks import Finding, Servers
 
 GIB = 1 << 30
 FAULT, WARNING = False, True
@@ -300,7 +300,17 @@ def test_awareness_of_zones(zones: list[str | None], values: dict[str, Any], tex
 
 @pytest.mark.parametrize(
     ("watermark", "total", "free"),
-    [("85%", 1000, 150), ("0.85", 1000, 150), ("1gb", 50 * GIB, GIB), ("500mb", GIB, 500 << 20), ("90.5%", 1000, 95)],
+    [
+        ("85%", 1000, 150),
+        ("0.85", 1000, 150),
+        ("1gb", 50 * GIB, GIB),
+        ("500mb", GIB, 500 << 20),
+        ("90.5%", 1000, 95),
+        ("100GB", 500 * GIB, 100 * GIB),
+        ("2g", 50 * GIB, 2 * GIB),
+        ("1024B", GIB, 1024),
+        ("85 %", 1000, 150),
+    ],
 )
 def test_free_bytes_of_a_watermark(watermark: str, total: int, free: int) -> None:
     assert cluster.free_at(watermark, total) == free
@@ -382,3 +392,15 @@ def test_client_certificates_are_used_for_every_server(tmp_path: Path) -> None:
         }
     )
     assert [address.context is not None for address in encryption.addresses(chosen)] == [True, True, True]
+
+
+def test_check_that_fails_by_itself_is_a_fault_and_stops_no_other() -> None:
+    def broken(_: Servers) -> Iterator[Finding]:
+        raise ZeroDivisionError("an answer that no check expects")
+
+    def fine(_: Servers) -> Iterator[Finding]:
+        yield from ()
+
+    results = list(checks.run((broken, fine), settings.load(ADDRESSES)))
+    assert [result.ok for result in results] == [False, True]
+    assert "ZeroDivisionError" in results[0].findings[0].problem

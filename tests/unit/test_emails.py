@@ -81,6 +81,13 @@ def test_key_of_a_valid_address_is_that_of_the_stored_address(address: str) -> N
     assert emails.fold(stored) == emails.fold(address)
 
 
+def test_long_text_is_folded_without_recursion_and_is_not_kept() -> None:
+    before = emails._fold.cache_info().currsize  # noqa: SLF001 (its size is the promise)
+    assert emails.fold("i" + "\u0307" * 20_000 + "@x.com") == "i@x.com"
+    assert emails.fold("\ufdfa" * 5_000).startswith("صلى")
+    assert emails._fold.cache_info().currsize == before  # noqa: SLF001
+
+
 @pytest.mark.parametrize("part", ["xn--bcher-kva", "@xn--bcher-kva.de", "@BÜCHER.de", "bu\u0308cher"])
 def test_part_of_an_address_is_folded_like_the_address(part: str) -> None:
     assert emails.fold(part) in "ann@bücher.de"

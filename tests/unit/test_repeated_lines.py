@@ -54,6 +54,22 @@ def test_next_line_after_a_period_writes_the_counts(log: Log) -> None:
     assert [(line["event"], line.get("repeated")) for line in log.written[FIRST_LINES:]] == [("a", 2), ("b", None)]
 
 
+def test_timer_of_an_earlier_period_ends_no_later_period(log: Log) -> None:
+    for _ in range(FIRST_LINES + 1):
+        log.add("a")
+    former = log.repetitions._timer  # noqa: SLF001 (its call is the promise)
+    assert former
+    log.now += PERIOD_SECONDS
+    for _ in range(FIRST_LINES + 5):
+        log.add("a")
+    before = list(log.written)
+    former.function(*former.args)
+    assert log.written == before
+    assert former.finished.is_set(), "it was cancelled"
+    log.add("a")
+    assert log.written == before, "the period goes on"
+
+
 def test_lines_with_different_causes_are_counted_apart(log: Log) -> None:
     fault = {"kind": "KeyError", "calls": ["a.py:1 f"]}
     for fields in ({"reason": "x"}, {"reason": "y"}, {"exception": [fault]}, {"exception": [fault | {"calls": []}]}):
