@@ -58,6 +58,42 @@ def test_update_without_visible_change_records_nothing(environment: Environment,
     assert environment.changes_since(mark) == []
 
 
+LARGE: LiteralString = """
+    (SELECT jsonb_build_object('text', string_agg(md5(random()::text), '')) FROM generate_series(1, 300))"""
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "change"),
+    [
+        ("consumers", "metadata", "full_name = 'Another'"),
+        ("orders", "metadata", "status = 'REFUNDED'"),
+        ("orders", "items", "metadata = '{}'"),
+        ("audiences", "rules", "name = 'Another'"),
+    ],
+)
+def test_change_keeps_large_values_as_stored(environment: Environment, table: str, column: str, change: str) -> None:
+    environment.order(environment.consumer())
+    environment.run(
+        "INSERT INTO audiences (environment_id, name, type, rules) VALUES (%s, 'A', 'DYNAMIC', '[]')", environment.id
+    )
+    large = LARGE if column == "metadata" else f"jsonb_build_array({LARGE})"
+    where = f"WHERE environment_id = {environment.id}"
+    stored = f"SELECT pg_column_toast_chunk_id({column}) FROM {table} {where}".encode()
+    environment.connection.execute(f"UPDATE {table} SET {column} = {large} {where}".encode())
+    before = environment.connection.execute(stored).fetchone()
+    environment.connection.execute(f"UPDATE {table} SET {change} {where}".encode())
+    assert environment.connection.execute(stored).fetchone() == before != (None,)
+
+
+def test_new_order_keeps_large_metadata_as_stored(environment: Environment) -> None:
+    consumer = environment.consumer()
+    stored: LiteralString = "SELECT pg_column_toast_chunk_id(metadata) FROM consumers WHERE id = %s"
+    environment.connection.execute(f"UPDATE consumers SET metadata = {LARGE} WHERE id = %s".encode(), (consumer,))
+    before = environment.value(stored, consumer)
+    environment.order(consumer)
+    assert environment.value(stored, consumer) == before is not None
+
+
 def test_total_recomputed_to_an_equal_number_is_no_change(environment: Environment) -> None:
     """A sum has the scale of its parts: 0 without orders, and 0.0000 after an order was deleted."""
     consumer = environment.consumer()
