@@ -36,11 +36,13 @@ class RouteOptions(NamedTuple):
     """For a batch: the key of the array in a body with an object around the array."""
     for_operators: bool = False
     ids_key: str | None = None
-    """For a list of ids: the key of the list in the body."""
+    """For a list of ids alone: the key of the list in the body."""
+    may_hold_ids: bool = False
+    """Whether the body may hold a list of ids beside other members."""
 
     @property
     def max_body_bytes(self) -> int:
-        return LIST_BODY_BYTES if self.batch_key or self.ids_key else OBJECT_BODY_BYTES
+        return LIST_BODY_BYTES if self.batch_key or self.ids_key or self.may_hold_ids else OBJECT_BODY_BYTES
 
     @property
     def is_write(self) -> bool:
@@ -60,9 +62,10 @@ def route_options(
     return {KEY: RouteOptions(required, limit, from_index, batch_key, ids_key=ids_key)}
 
 
-def operator_options(limit: Category) -> dict[str, Any]:
+def operator_options(limit: Category, *, may_hold_ids: bool = False) -> dict[str, Any]:
     """Build the `opt` of a route for operators. An operator's key has no scopes."""
-    return {KEY: RouteOptions((), limit, from_index=False, batch_key=None, for_operators=True)}
+    options = RouteOptions((), limit, from_index=False, batch_key=None, for_operators=True, may_hold_ids=may_hold_ids)
+    return {KEY: options}
 
 
 def find_options(handler: BaseRouteHandler) -> RouteOptions | None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.errors import Fault, invalid
 from api.operations.answers import accepted, ok
-from api.operations.options import READ, WRITE
+from api.operations.options import READ, WRITE_BY_IDS
 from api.pages import Moment
 from api.transactions import Transaction
 from api.validation import Input
@@ -92,7 +92,7 @@ class ReindexController(Controller):
 
     @post(
         "/",
-        opt=WRITE,
+        opt=WRITE_BY_IDS,
         status_code=HTTPStatus.ACCEPTED,
         responses={HTTPStatus.OK: ResponseSpec(Counted, generate_examples=False, description="Result of a dry run")},
         summary="Write chosen consumers to the index again, unchanged",

@@ -11,7 +11,7 @@ from litestar.datastructures import State
 
 from api.errors import Fault, invalid
 from api.operations.answers import accepted
-from api.operations.options import WRITE
+from api.operations.options import WRITE_BY_IDS
 from api.transactions import Transaction
 from api.validation import Input
 from infra.accounts.organizations import OrganizationError, named_environment
@@ -19,7 +19,6 @@ from infra.operations import outbox
 from infra.queue import DRAIN
 
 MAX_IDS = 1000
-"""Fits into the body of a single object."""
 
 Environment = Annotated[str, msgspec.Meta(description="Only changes of this environment, such as `shop:live`.")]
 Ids = Annotated[
@@ -47,7 +46,7 @@ class Retried(msgspec.Struct):
 
 @post(
     "/ops/index/retry-parked",
-    opt=WRITE,
+    opt=WRITE_BY_IDS,
     status_code=HTTPStatus.ACCEPTED,
     tags=["Operations"],
     summary="Return parked changes to the drain",

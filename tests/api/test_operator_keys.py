@@ -66,6 +66,20 @@ def test_dry_run_of_a_reindex_counts_nothing_for_a_merchant(account: Account) ->
     assert account.operator.post("/ops/index/reindex", json=body).json()["consumers"] == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "most"), [("reindex", {"dryRun": True}, 10_000), ("retry-parked", {}, 1_000)]
+)
+def test_as_many_ids_as_documented_fit_into_a_body(
+    account: Account, path: str, options: dict[str, Any], most: int
+) -> None:
+    unknown = [f"cons_{number:026}" for number in range(most)]
+    accepted = account.operator.post(f"/ops/index/{path}", json={"ids": unknown, **options})
+    assert accepted.is_success, accepted.text
+    refused = account.operator.post(f"/ops/index/{path}", json={"ids": [*unknown, "cons_"], **options})
+    assert refused.status_code == 400
+    assert refused.json()["details"][0]["field"] == "ids"
+
+
 def test_operator_key_opens_no_merchant_route(service: Service, account: Account) -> None:
     for endpoint in merchant_endpoints():
         response = account.operator.request(endpoint.method, f"{service.url}{address(endpoint.path)}", content=b"{")
