@@ -4,8 +4,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from infra.database.floors import NEAR
 from infra.operations import outbox
 from tests.indexer.conftest import Pipeline
+
+WAITING_ENVIRONMENTS = max(NEAR, outbox.MANY) + 1000
+"""So many environments that neither all rows are read nor all environments are compared."""
 
 
 def waiting_and_parked(pipeline: Pipeline) -> dict[str, tuple[int, int]]:
@@ -40,14 +44,32 @@ def test_backlog_age_is_the_oldest_of_all_environments(pipeline: Pipeline) -> No
     assert 3 * 3600 <= lag_ms / 1000 < 4 * 3600
 
 
+def buffers(pipeline: Pipeline, query: str, **values: Any) -> int:
+    """Return the number of pages that a query reads."""
+    with pipeline.database.engine.connect() as connection:
+        plan: Any = connection.execute(sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}"), values).scalar_one()
+    return int(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
+
+
+def test_age_of_the_backlog_does_not_take_longer_with_more_merchants(pipeline: Pipeline) -> None:
+    read: list[int] = []
+    for number in range(2):
+        first = number * WAITING_ENVIRONMENTS
+        pipeline.fill_outbox(lane="live", first=first + 1, last=first + WAITING_ENVIRONMENTS, each=1)
+        pipeline.run("ANALYZE outbox")
+        read.append(buffers(pipeline, outbox.LIVE_LAG_MS.text))
+    assert read[1] < read[0] + outbox.MANY
+    pipeline.run("UPDATE outbox SET created_at = now() - interval '2 hours' WHERE environment_id = 1")
+    with pipeline.database.engine.connect() as connection:
+        live, _ = outbox.backlog(connection)
+        lag_ms = connection.execute(outbox.LIVE_LAG_MS).scalar_one()
+    assert min(live.oldest_seconds, lag_ms / 1000) >= 2 * 3600
+
+
 def test_backlog_reads_few_pages_of_a_long_queue(pipeline: Pipeline) -> None:
     pipeline.fill_outbox(lane="bulk", first=1, last=20, each=10_000)
     pipeline.fill_outbox(lane="live", first=1, last=1, each=3)
     pipeline.run("UPDATE outbox SET parked_at = now() WHERE seq % 70000 = 0")
-    engine = pipeline.database.engine.execution_options(isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql("ANALYZE outbox")
-        [(pages,)] = connection.exec_driver_sql("SELECT pg_relation_size('outbox') / 8192")
-        explain = sa.text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {outbox.BACKLOG.text}")
-        plan: Any = connection.execute(explain, {"count_limit": 1000}).scalar_one()
-    assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < pages / 4
+    pipeline.run("ANALYZE outbox")
+    [(pages,)] = pipeline.run("SELECT pg_relation_size('outbox') / 8192")
+    assert buffers(pipeline, outbox.BACKLOG.text, count_limit=1000) < pages / 4
