@@ -225,7 +225,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
         [app.state.freshness.stop_waiting, app.state.changes.stop_waiting],
         chosen.stop_delay_seconds,
     ).handle_signals()
-    generations.warn_if_mapping_differs(chosen)
+    generations.warn_of_differences(chosen)
     app.state.isolation.start()
     # A full garbage collection would visit all 150,000 objects made by the start: 80 ms, again and again, inside
     # requests. Frozen objects are not visited.

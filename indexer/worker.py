@@ -57,6 +57,7 @@ def _start_beat_threads(**_: Any) -> None:
     waiting_work.start(SETTINGS)
     isolation.Watch(SETTINGS).start()
     liveness.start(SETTINGS.liveness_file)
+    generations.warn_of_differences(SETTINGS)
     log.info("beat_started")
 
 
@@ -64,5 +65,5 @@ def _start_beat_threads(**_: Any) -> None:
 def _start_worker_threads(**_: Any) -> None:
     queues = list(app.amqp.queues.consume_from)
     supervision.start(SETTINGS, queues)
-    generations.warn_if_mapping_differs(SETTINGS)
+    generations.warn_of_differences(SETTINGS)
     log.info("worker_started", queues=queues)

@@ -7,7 +7,6 @@ short: the migration gives up, lets the queries pass, and tries again.
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -17,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from infra.backoff import Backoff
-from infra.database import addresses, pooling, roles, sealing_keys
+from infra.database import addresses, pooling, revisions, roles, sealing_keys
 from infra.database.engine import sqlalchemy_url
 from infra.errors import ExplainedError
 
@@ -102,15 +101,14 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
 
 def schema(connection: sa.Connection) -> Schema:
     """Return the migrations in the database, compared with those of this code."""
-    scripts = ScriptDirectory.from_config(_config())
+    head = ScriptDirectory.from_config(_config()).get_current_head()
     revision = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in scripts.walk_revisions()}
-    return Schema(revision, revision == scripts.get_current_head(), revision is not None and revision not in known)
+    return Schema(revision, revision == head, revisions.is_of_later_release(revision))
 
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(revisions.FOLDER))
     return config
 
 

@@ -18,6 +18,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from infra import logs
+from infra.database import revisions
 from infra.database.engine import open_engine
 from infra.index import mapping, naming
 from infra.settings import Settings
@@ -87,8 +88,9 @@ def is_as_declared(generation: Live, settings: Settings) -> bool:
     return True
 
 
-def warn_if_mapping_differs(settings: Settings) -> None:
-    """Log a warning if the live index was not created with the mapping of this code, or with other INDEX_SHARDS.
+def warn_of_differences(settings: Settings) -> None:
+    """Log a warning if the schema is that of a later release, or if the live index was not created with the mapping of
+    this code, or with other INDEX_SHARDS.
 
     The check runs in a thread: the start of the process neither waits for the database nor fails without it.
     """
@@ -97,11 +99,12 @@ def warn_if_mapping_differs(settings: Settings) -> None:
         engine = open_engine(settings)
         try:
             with engine.connect() as connection:
+                revisions.warn_if_newer(connection)
                 if generation := live(connection):
                     is_as_declared(generation, settings)
         except DBAPIError as error:
-            log.warning("mapping_check_failed", reason=logs.error_kind(error))
+            log.warning("release_check_failed", reason=logs.error_kind(error))
         finally:
             engine.dispose()
 
-    threading.Thread(target=check, name="mapping", daemon=True).start()
+    threading.Thread(target=check, name="release", daemon=True).start()

@@ -121,13 +121,19 @@ def test_different_mapping_is_reported_and_not_rebuilt(pipeline: Pipeline) -> No
     assert pipeline.run("SELECT count(*) FROM generations") == [(1,)]
 
 
-@pytest.mark.parametrize("process", ["api", "worker"])
-def test_start_logs_advice_if_the_mapping_differs(pipeline: Pipeline, tmp_path: Path, process: str) -> None:
+@pytest.mark.parametrize("process", ["api", "worker", "beat"])
+def test_start_logs_advice_if_the_mapping_or_the_schema_differs(
+    pipeline: Pipeline, tmp_path: Path, process: str
+) -> None:
     pipeline.run("UPDATE generations SET mapping_digest = 'of older code'")
+    pipeline.run("UPDATE alembic_version SET version_num = '9999'")
     service = Service(pipeline.database, tmp_path)
     try:
         service.start(process)
         wait_until(lambda: '"advice":"consumers index rebuild"' in service.log(process), what="the advice")
+        [schema] = [line for line in service.log(process).splitlines() if "schema_of_later_release" in line]
     finally:
         service.close()
+    assert '"revision":"9999"' in schema
+    assert '"level":"warning"' in schema
     assert pipeline.run("SELECT count(*) FROM generations") == [(1,)]
