@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -111,17 +112,31 @@ def _of_postgresql(variable: str, url: str) -> Iterator[Address]:
     defaults = {row.keyword.decode(): row.val.decode() for row in Conninfo.get_defaults() if row.val}
     parameters: dict[str, Any] = {**defaults, **conninfo_to_dict(url)}
     hosts, ports = (str(parameters.get(name) or "").split(",") for name in ("host", "port"))
-    context = None
-    if parameters.get("sslmode") == VERIFIED:
-        root = parameters.get("sslrootcert")
-        context = _context(None if root in {None, "system"} else str(root))
-        if certificate := parameters.get("sslcert"):
-            context.load_cert_chain(str(certificate), parameters.get("sslkey"))
+    context = _context_of_libpq(parameters) if parameters.get("sslmode") == VERIFIED else None
     for host, port in zip(hosts, ports * (len(hosts) if len(ports) == 1 else 1), strict=True):
         yield Address(variable, host, int(port or 5432), context, is_postgresql=True)
 
 
+def _context_of_libpq(parameters: dict[str, Any]) -> ssl.SSLContext:
+    """Read the files that libpq reads: those of the parameters, else those in the home folder.
+
+    Raises:
+        OSError: a file cannot be read. libpq then does not connect either.
+    """
+    folder = Path("~/.postgresql").expanduser()
+    root = str(parameters.get("sslrootcert") or folder / "root.crt")
+    context = _context(None if root == "system" else root)
+    certificate = Path(parameters.get("sslcert") or folder / "postgresql.crt")
+    if parameters.get("sslcertmode") != "disable" and certificate.exists():
+        key = parameters.get("sslkey") or folder / "postgresql.key"
+        # With a password, even an empty one, the terminal is not asked for it.
+        context.load_cert_chain(certificate, key, password=str(parameters.get("sslpassword") or ""))
+    return context
+
+
 def _context(authorities: str | None) -> ssl.SSLContext:
+    if authorities:
+        Path(authorities).stat()  # OpenSSL's error does not name the file
     return ssl.create_default_context(cafile=authorities)
 
 

@@ -1,5 +1,6 @@
 """The checks of `consumers doctor` on what the servers answer: each fault, and none without a fault."""
 
+import ssl
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,27 @@ def test_client_certificates_are_used_for_every_server(tmp_path: Path) -> None:
         }
     )
     assert [address.context is not None for address in encryption.addresses(chosen)] == [True, True, True]
+
+
+@pytest.mark.parametrize("root", ["", "&sslrootcert={}/.postgresql/root.crt"], ids=["home folder", "address"])
+def test_certificates_of_the_home_folder_are_those_of_libpq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    url = f"postgresql://db.example.com/d?sslmode=verify-full{root.format(tmp_path)}"
+    chosen = settings.load(ADDRESSES | {"DATABASE_URL": url})
+    [result] = checks.run([encryption.encrypted], chosen)
+    assert f"{tmp_path}/.postgresql/root.crt" in result.findings[0].problem
+    folder = tmp_path / ".postgresql"
+    folder.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "root.crt")
+    context = next(iter(encryption.addresses(chosen))).context
+    assert context
+    assert context.get_ca_certs(binary_form=True) == [ssl.PEM_cert_to_DER_cert(authority.cert_pem.bytes().decode())]
+    (folder / "postgresql.crt").write_text("no certificate")
+    [result] = checks.run([encryption.encrypted], chosen)
+    assert not result.ok
 
 
 def test_check_that_fails_by_itself_is_a_fault_and_stops_no_other() -> None:
