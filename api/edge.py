@@ -132,8 +132,9 @@ def _record(scope: HTTPScope, method: str, metrics: Metrics, status: int, second
     if window and window.exceeded:
         metrics.limited(window.category)
     metrics.request(method, route, status, seconds)
-    write_line = log.debug if route in PROBES else log.info
-    write_line(
+    # An outage fails every request: its lines are counted with the other warnings (infra/repeated_lines.py).
+    level = "debug" if route in PROBES else "warning" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "info"
+    getattr(log, level)(
         "request",
         request_id=scope["state"]["request_id"],
         key=scope["state"].get("key_id"),

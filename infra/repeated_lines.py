@@ -18,7 +18,7 @@ FIRST_LINES = 3
 MAX_LINES, MAX_COUNTS = 40, 20
 """Lines that are written in a period, and counts at its end, of all kinds."""
 LEVELS = frozenset({"warning", "error", "critical"})
-KIND = ("event", "level", "source", "reason", "lane", "dependency", "task")
+KIND = ("event", "level", "source", "reason", "status", "lane", "dependency", "task")
 """The fields that make a kind of lines. Further fields differ from line to line, such as ids and durations."""
 COUNTED = "repeated"
 

@@ -131,12 +131,16 @@ READS = [
 ]
 
 
+FAILED_ROUNDS = 5
+
+
 class ApiBehindProxy(NamedTuple):
     """A client of an API that reaches OpenSearch through a proxy."""
 
     client: httpx.Client
     proxy: Proxy
     paths: list[str]
+    api: Service
 
     def statuses(self) -> list[int]:
         responses = [self.client.get(path) for path in self.paths]
@@ -166,7 +170,7 @@ def behind_proxy(
         headers = {"Authorization": crowd.live.headers["Authorization"]}
         try:
             with httpx.Client(base_url=f"{other.url}/api/v1", headers=headers, timeout=30) as client:
-                yield ApiBehindProxy(client, proxy, paths)
+                yield ApiBehindProxy(client, proxy, paths, other)
         finally:
             other.close()
 
@@ -178,6 +182,11 @@ def test_read_is_503_while_opensearch_is_away(behind_proxy: ApiBehindProxy) -> N
     consumer = behind_proxy.paths[-1].partition("?")[0]
     assert behind_proxy.client.get(consumer).status_code == 200
     assert behind_proxy.client.get(consumer, params={"include": "orders"}).status_code == 200
+    for _ in range(FAILED_ROUNDS):
+        behind_proxy.statuses()
+    logged = behind_proxy.api.log("api")
+    # Each period begins with three lines, and the requests may take longer than a period.
+    assert 0 < logged.count('"status":503') < FAILED_ROUNDS * len(READS) / 2
     behind_proxy.proxy.open()
     behind_proxy.recover()
 

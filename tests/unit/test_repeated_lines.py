@@ -46,6 +46,14 @@ def test_repeated_line_is_counted(log: Log) -> None:
     assert log.end_period() == []
 
 
+def test_failed_requests_are_counted_by_status(log: Log) -> None:
+    """Whatever the route and the merchant: those of an outage would take the place of other warnings."""
+    for number in range(1000):
+        log.add("request", status=503 if number % 2 else 500, route=f"/r{number}", request_id=f"req_{number}")
+    assert len(log.written) == 2 * FIRST_LINES
+    assert [(line["status"], line["repeated"]) for line in log.end_period()] == [(500, 497), (503, 497)]
+
+
 def test_next_line_after_a_period_writes_the_counts(log: Log) -> None:
     for _ in range(FIRST_LINES + 2):
         log.add("a")
