@@ -25,19 +25,25 @@ SCHEME = re.compile(r"(?<!\S)([<(\"']*)(?:mailto|tel|sms|callto):", re.IGNORECAS
 MAIL_HEADERS = re.compile(r"(@[^\s?]+)\?[^\s>]*")
 """Headers in a link to an address: `?subject=Hello`."""
 TITLES_OF_LANGUAGES = """
-    Mr Mrs Ms Miss Mx Dr Prof Professor Doctor Sir Dame Shri Smt
-    Herr Frau Fräulein Doktor Dipl-Ing Hr Fru Frøken Frk Mevr Mevrouw Dhr Meneer Pani
-    Mme Mlle MM Madame Monsieur Mademoiselle Sr Sra Srta Dra Profa Señor Señora Señorita Sayın
-    Dott Dottssa Dottor Dottore Dottoressa Signor Signore Signora Signorina Sigra
-    г-н г-жа господин госпожа κος κα κύριος κυρία السيد السيدة الدكتور श्री श्रीमती"""
-"""Without dots. Titles that are names as well, such as Don, are not passed over."""
+    Mr Mrs Ms Mx Dr Prof Smt Frau Fräulein Dipl-Ing Hr Fru Frøken Frk Mevr Mevrouw Dhr Meneer
+    Mme Mlle Mademoiselle Sr Sra Srta Dra Profa Señor Señora Señorita
+    Dott Dottssa Dottor Dottore Dottoressa Signora Signorina Sigra
+    г-н г-жа господин госпожа κος κα κύριος κυρία السيد السيدة الدكتور श्रीमती"""
+"""Without dots. Titles that are names at least as often, such as Don, Dame or Pani, are not passed over."""
 TITLES = frozenset(map(plain, TITLES_OF_LANGUAGES.split()))
+FIRST_TITLES_OF_LANGUAGES = """
+    Miss Sir Doctor Professor Shri Herr Doktor Madame Monsieur Señor Signor Signore Sayın श्री"""
+FIRST_TITLES = frozenset(map(plain, FIRST_TITLES_OF_LANGUAGES.split()))
+"""Titles that are family names too. They are titles only before the whole name."""
 DOTTED_TITLES = frozenset(
-    {"m", "me", "mw", "fr", "sig", "ing", "avv", "rev", "hon", "mag", "dipl", "med", "pr", "mgr", "lic"}
+    {"m", "mm", "me", "mw", "fr", "sig", "ing", "avv", "rev", "hon", "mag", "dipl", "med", "pr", "mgr", "lic"}
 )
-"""Words that are titles only with a dot, as in `M. Dupont`. Without the dot they may begin a name."""
-HONORIFICS = ("様", "さま", "さん", "先生", "君", "ちゃん", "女士", "小姐", "님", "씨")
+"""Words that are titles only with a dot and before the whole name, as in `M. Dupont`. Others may be initials."""
+INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\.?")
+HONORIFICS = ("様", "さま", "さん", "先生", "君", "くん", "ちゃん", "女士", "小姐", "님", "씨")
 """Titles after a name, without a space."""
+SHARED_HONORIFIC, MAX_CHINESE_NAME = "君", 4
+"""A title in Japanese, and the end of many Chinese given names. A Chinese name has up to four characters."""
 THAI_TITLE = re.compile("(?:นางสาว|นาง|นาย|คุณ)(?=[\u0e01-\u0e2f\u0e40-\u0e44]{2})")
 """Before a name, without a space. After it comes a letter, or a vowel written before its letter."""
 
@@ -122,13 +128,11 @@ def words(text: str) -> list[str]:
 def normalized(text: str) -> str:
     """Return the text as typed on a keyboard.
 
-    Characters have usual width, digits are ASCII, dashes are hyphens. A free-standing acute accent becomes an
-    apostrophe.
+    Characters have usual width, digits are ASCII, dashes are hyphens. An accent without a letter becomes an apostrophe.
     """
     if text.isascii():
         return text
-    usual = unicodedata.normalize("NFKC", visible(text).replace("´", "'"))
-    return "".join(map(_normalized_character, usual))
+    return "".join(map(_normalized_character, names.compatible(visible(text))))
 
 
 def _normalized_character(character: str) -> str:
@@ -145,23 +149,35 @@ def _without_titles(candidates: Sequence[str]) -> tuple[Sequence[str], Sequence[
     """Return the titles, and the other words. A title with no word after it is not a title."""
     titles: list[str] = []
     kept: list[str] = []
-    for word in reversed(candidates):
-        title, rest = _split_title(word)
-        if title and (rest or kept):
-            titles.insert(0, title)
-        if rest or not (title and kept):
-            kept.insert(0, rest or word)
-    if len(kept) > 1 and kept[-1] in HONORIFICS:
+    is_first = True
+    for number, word in enumerate(candidates):
+        is_last = number == len(candidates) - 1
+        following = "" if is_last else candidates[number + 1]
+        title, name = _split_title(word, is_first=is_first, has_initial=bool(titles or INITIALS.fullmatch(following)))
+        if title and is_last and not name:
+            title, name = "", word
+        titles += [title] if title else []
+        kept += [name] if name else []
+        is_first = (is_first and not name) or word.endswith((",", ";", ":"))
+    if len(kept) > 1 and _is_honorific(kept[-1], "".join(kept[:-1])):
         titles.append(kept.pop())
     return titles, [_without_honorific(word) for word in kept]
 
 
-def _split_title(word: str) -> tuple[str, str]:
-    """Return the title in a word, and the rest of the word: `Dr.` and `Smith` for `Dr.Smith`."""
-    if "@" in word:
+def _split_title(word: str, *, is_first: bool, has_initial: bool) -> tuple[str, str]:
+    """Return the title in a word, and the rest of the word: `Dr.` and `Smith` for `Dr.Smith`.
+
+    Args:
+        word: the word.
+        is_first: whether no word of the name is before.
+        has_initial: whether a single letter is an initial, because a title is before or an initial follows.
+    """
+    inner = word.strip(",;:()")
+    if "@" in word or (len(inner.rstrip(".")) > 1 and INITIALS.fullmatch(inner)):
         return "", word
-    bare = plain(word.strip(",;:()")).replace(".", "")
-    if bare in TITLES or (bare in DOTTED_TITLES and word.rstrip(",;:)").endswith(".")):
+    bare = plain(inner).replace(".", "")
+    is_dotted = bare in DOTTED_TITLES and inner.endswith(".") and not (len(bare) == 1 and has_initial)
+    if bare in TITLES or (is_first and (bare in FIRST_TITLES or is_dotted)):
         return word, ""
     first, dot, rest = word.partition(".")
     if dot and rest[:1].isalpha() and len(rest) > 2 and plain(first) in TITLES:  # noqa: PLR2004
@@ -169,11 +185,19 @@ def _split_title(word: str) -> tuple[str, str]:
     return "", word
 
 
+def _is_honorific(text: str, name: str) -> bool:
+    """Return whether a text after a name is a title."""
+    if text != SHARED_HONORIFIC:
+        return text in HONORIFICS
+    return len(name) >= MAX_CHINESE_NAME or bool(names.KANA.search(name))
+
+
 def _without_honorific(word: str) -> str:
     """Return a word without the title written together with a name: 山田様, คุณสมชาย."""
     for honorific in HONORIFICS:
-        if word.endswith(honorific) and len(word) > len(honorific) + 1 and names.SYLLABIC.match(word):
-            return word.removesuffix(honorific)
+        name = word.removesuffix(honorific)
+        if 1 < len(name) < len(word) and names.SYLLABIC.match(word) and _is_honorific(honorific, name):
+            return name
     return THAI_TITLE.sub("", word, count=1) if THAI_TITLE.match(word) else word
 
 

@@ -8,7 +8,7 @@ analyzer of the index takes part.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -34,6 +34,7 @@ HANGUL = "\uac00-\ud7a3"
 HIRAGANA, KATAKANA = "\u3041-\u3096\u309d\u309e", "\u30a1-\u30fa\u30fc-\u30fe"
 SYLLABIC = re.compile(f"[{HAN}{HANGUL}{HIRAGANA}{KATAKANA}]")
 """A character of a script without spaces: a syllable, or a word."""
+KANA = re.compile(f"[{HIRAGANA}{KATAKANA}]")
 TO_HIRAGANA = {code: code - 0x60 for code in [*range(0x30A1, 0x30F7), 0x30FD, 0x30FE]}
 TO_KATAKANA = {hiragana: katakana for katakana, hiragana in TO_HIRAGANA.items()}
 KOREAN_NAME = re.compile(f"[{HANGUL}]{{2,5}}")
@@ -54,6 +55,8 @@ AS_SENT = "="
 """Marks a name with unusual capitals, as sent. The mark alone is a term of the document too."""
 ADDRESS = "@"
 """Marks part of an e-mail address."""
+SPACING_APOSTROPHES = {ord(mark): "'" for mark in APOSTROPHES if unicodedata.normalize("NFKC", mark) != mark}
+"""Accents without a letter, typed as apostrophes. NFKC would split a word at these: a space and a combining accent."""
 TURNED_COMMA = "ʻ"
 SET_OF_APOSTROPHES = frozenset(APOSTROPHES)
 PART_SEPARATORS = re.compile(r"[._+-]")
@@ -125,13 +128,29 @@ class _Separators(dict[int, str]):
 _SEPARATORS = _Separators()
 
 
-def forms(name: str | None, address: str | None) -> Forms:
+def compatible(text: str) -> str:
+    """Return the text in Unicode's form NFKC, with apostrophes in place of accents without a letter."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFC", text).translate(SPACING_APOSTROPHES))
+
+
+def parts(text: str, normalized: Callable[[str], str] = compatible) -> Parts:
+    """Split a name, or the words of a query, into pieces."""
+    pieces: list[Piece] = []
+    words: list[int] = []
+    for number, word in enumerate((text if text.isascii() else normalized(text)).split()):
+        of_word = _pieces_of_word(word)
+        pieces += of_word
+        words += [number] * len(of_word)
+    return Parts(pieces[:MAX_PIECES], words[:MAX_PIECES])
+
+
+def forms(name: str | None, address: str | None, split: Callable[[str], Parts] = parts) -> Forms:
     """Return the forms of a consumer's name and e-mail address.
 
     >>> forms("Anna O'Quill", None)
     Forms(whole=['quill', 'oquill', 'annao'], starts=['quill', 'oquill'])
     """
-    whole, starts = _of_name(name) if name else ([], [])
+    whole, starts = _of_name(name, split) if name else ([], [])
     if address and not SET_OF_APOSTROPHES.isdisjoint(address):
         starts = [*starts, *_of_address(address)]
     return Forms(whole, starts)
@@ -141,17 +160,6 @@ def key(text: str) -> str:
     """Return text as forms are compared: folded, and katakana as hiragana."""
     folded = plain(text)
     return folded if folded.isascii() else folded.translate(TO_HIRAGANA)
-
-
-def parts(text: str) -> Parts:
-    """Split a name, or the words of a query, into pieces."""
-    pieces: list[Piece] = []
-    words: list[int] = []
-    for number, word in enumerate((text if text.isascii() else unicodedata.normalize("NFKC", text)).split()):
-        of_word = _pieces_of_word(word)
-        pieces += of_word
-        words += [number] * len(of_word)
-    return Parts(pieces[:MAX_PIECES], words[:MAX_PIECES])
 
 
 def spans(parts: Parts) -> Iterator[Span]:
@@ -177,7 +185,7 @@ def as_sent(name: str) -> str | None:
     return None if name == name.title() else AS_SENT + name
 
 
-def _of_name(name: str) -> Forms:
+def _of_name(name: str, split: Callable[[str], Parts]) -> Forms:
     if KOREAN_NAME.fullmatch(name):
         return Forms(given := _korean_given_names(name), given)
     if UNIFIED_HAN_NAME.fullmatch(name):
@@ -187,7 +195,7 @@ def _of_name(name: str) -> Forms:
         of_first, of_second = _pieces_of_word(first), _pieces_of_word(second)
         if len(of_first) == len(of_second) == 1:
             return _of_two_pieces(name, *of_first, *of_second)
-    return forms_of_any_name(name)
+    return forms_of_any_name(name, split)
 
 
 def _of_two_pieces(name: str, first: Piece, second: Piece) -> Forms:
@@ -199,9 +207,9 @@ def _of_two_pieces(name: str, first: Piece, second: Piece) -> Forms:
     return Forms([*own, *joined, *([AS_SENT, sent] if sent else ())], own + joined if len(first.key) <= SHORT else own)
 
 
-def forms_of_any_name(name: str) -> Forms:
+def forms_of_any_name(name: str, split: Callable[[str], Parts] = parts) -> Forms:
     """Return the forms of a name. `forms` returns the same, faster for most names."""
-    pieces, words = of_name = parts(name)
+    pieces, words = of_name = split(name)
     starts = [form for piece in pieces for form in piece.forms]
     whole: list[str] = []
     for begin, end, text, spelling in spans(of_name):
