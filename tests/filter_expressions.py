@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from infra.filters.conditions import MAX_CLAUSES, AllOf, AnyOf, Condition, Expression, Not, clause_count
+from infra.filters.conditions import MAX_CLAUSES, AllOf, AnyOf, Condition, Expression, Not, clause_count, is_ignored
 from infra.filters.language import MAX_CONDITIONS, MAX_DEPTH, MAX_LENGTH
 from tests.filter_reference import moment
 
@@ -131,6 +131,8 @@ def conditions(draw: st.DrawFn, operators: Sequence[str] = LANGUAGE, *, rules: b
         values = draw(st.sampled_from([_numbers, _moments]))
     if name == "BETWEEN":
         return Condition(field, name, sorted([draw(values), draw(values)]))
+    if name in CONTAINING:
+        values = values.filter(lambda text: not is_ignored(text))
     size = draw(st.integers(1, 4)) if name in {"IN", "NOT_IN"} else 1
     return Condition(field, name, [draw(values) for _ in range(size)])
 
@@ -145,7 +147,7 @@ def _values_for(field: str, name: str, *, rules: bool) -> st.SearchStrategy[Any]
     if not field.startswith("metadata."):
         return _moments if field.endswith("At") else _numbers
     if name in CONTAINING:
-        return (_texts | _pieces).filter(bool)
+        return _texts | _pieces
     return st.one_of(_texts, _pieces, *([_numbers.filter(_is_json), st.booleans()] if rules else []))
 
 

@@ -30,6 +30,7 @@ from infra.filters.conditions import (
     Operator,
     Value,
     clauses_of,
+    contained_fault,
     kind_of,
     range_fault,
     read_value,
@@ -94,8 +95,11 @@ class Rule(Input, kw_only=True):
                 converted.append(read_value(kind, self.operator, value))
             except ValueError as error:
                 yield Fault(f"values[{index}]", str(error), ErrorCode.INVALID_RULE)
-        if len(converted) == len(self.values) and (fault := range_fault(self.operator, converted)):
-            yield Fault("values", fault, ErrorCode.INVALID_RULE)
+        if len(converted) == len(self.values):
+            if fault := range_fault(self.operator, converted):
+                yield Fault("values", fault, ErrorCode.INVALID_RULE)
+            if fault := contained_fault(self.operator, converted):
+                yield Fault("values[0]", fault, ErrorCode.INVALID_RULE)
 
     def condition(self) -> Condition:
         """Return the rule as a condition. The rule must have no faults."""

@@ -21,6 +21,7 @@ from infra.filters.conditions import (
     Condition,
     Expression,
     Not,
+    contained_fault,
 )
 from infra.index.documents import MONEY_UNIT
 from infra.index.terms import (
@@ -62,6 +63,8 @@ def clause(expression: Expression, region: str | None) -> Clause:
             return {"bool": {"should": [clause(part, region) for part in parts]}}
         case Not(part):
             return _not(clause(part, region))
+        case Condition(_, operator, values) if contained_fault(operator, values):
+            return NOTHING
         case Condition(field, operator, values) if operator in POSITIVE:
             return _not(clause(Condition(field, POSITIVE[operator], values), region))
         case Condition():

@@ -188,6 +188,22 @@ def read_value(kind: Kind, operator: str, value: Value) -> Any:
     return kind.read(value)
 
 
+def is_ignored(text: str) -> bool:
+    """Return whether a text has only characters that CONTAINS ignores, such as accents, besides white space."""
+    folded = plain(text)
+    return not folded or (folded.isspace() and not text.isspace())
+
+
+def contained_fault(operator: str, values: Sequence[Any]) -> str | None:
+    """Return the fault of a CONTAINS value, which would be part of every text; None for all other operators.
+
+    A rule stored before this check may have the fault: it matches nobody.
+    """
+    if operator in CONTAINMENT and is_ignored(values[0]):
+        return "Must have a character that CONTAINS does not ignore, such as a letter, a digit or a punctuation mark"
+    return None
+
+
 def range_fault(operator: str, values: Sequence[Any]) -> str | None:
     """Return the fault between the values of BETWEEN; None for all other operators."""
     if operator != "BETWEEN":

@@ -24,6 +24,7 @@ from infra.filters.conditions import (
     Not,
     Operator,
     clauses_of,
+    contained_fault,
     kind_of,
     range_fault,
     read_value,
@@ -163,7 +164,7 @@ def _condition(field: str, value: str) -> Condition:
     if not all(operands):
         raise ValueError("Expected a value")
     values = [read_value(kind, operator, _unquoted(operand)) for operand in operands]
-    if fault := range_fault(operator, values):
+    if fault := range_fault(operator, values) or contained_fault(operator, values):
         raise ValueError(fault)
     return Condition(field, operator, values)
 

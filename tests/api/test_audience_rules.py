@@ -102,6 +102,7 @@ def test_valid_rule_value_is_accepted(account: Account, field: str, operator: st
         ("metadata.a", "BETWEEN", ["a", "b"], {"values[0]", "values[1]"}),
         ("metadata.a", "CONTAINS", [5], "values[0]"),
         ("metadata.a", "CONTAINS", [""], "values[0]"),
+        ("fullName", "NOT_CONTAINS", ["\u0301"], "values[0]"),
         ("metadata", "EXISTS", [], "field"),
         ("metadata.", "EXISTS", [], "field"),
         ("metadata.a..b", "EXISTS", [], "field"),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not
+from infra.filters.clauses import NOTHING, clause
+from infra.filters.conditions import AllOf, AnyOf, Condition, Expression, Not, Operator
 from infra.filters.language import MAX_CONDITIONS, MAX_LENGTH, FilterError, parse
 from infra.index.terms import CODE_LENGTH
 from tests.filter_expressions import conditions, expressions, written
@@ -210,6 +211,28 @@ def test_limits_are_exact() -> None:
     assert parse("email:*".ljust(MAX_LENGTH)) == EMAIL
     assert faults("email:*".ljust(MAX_LENGTH + 1)) == ["Must be at most 2000 characters"]
     assert len(faults(" ".join(["email:>1"] * 51))) == 52
+
+
+IGNORED = ["\u0301", "\u200b", "\u2060\ufe0f", "ー", "ـ", "ʹ", "´", " ¨", "\u3099"]
+
+
+@pytest.mark.parametrize("text", IGNORED)
+@pytest.mark.parametrize("field", ["email", "fullName", "metadata.note"])
+def test_contained_text_without_a_searched_character_is_refused(field: str, text: str) -> None:
+    [fault] = faults(f'{field}:~"{text}"')
+    assert "Must have a character that CONTAINS does not ignore" in fault
+    assert parse(f'{field}:"{text}"')
+    assert parse(f'{field}:~"{text}x"')
+
+
+def test_contained_space_is_searched() -> None:
+    assert parse('fullName:~" "') == Condition("fullName", "CONTAINS", [" "])
+
+
+@pytest.mark.parametrize("text", IGNORED)
+@pytest.mark.parametrize("operator", ["CONTAINS", "NOT_CONTAINS"])
+def test_stored_rule_without_a_searched_character_matches_nobody(operator: Operator, text: str) -> None:
+    assert clause(Condition("fullName", operator, [text]), None) == NOTHING
 
 
 @pytest.mark.parametrize("number", [1, 5, 20, 45])
