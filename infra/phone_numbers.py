@@ -21,6 +21,21 @@ DASHES = str.maketrans(dict.fromkeys("−ー⁃˗➖─", "-"))
 NUMBER = re.compile(r"[0-9 +\-.()/x#]*")
 EXTENSION = re.compile(r"[\s,;(]*(?:;ext=|extension|extn|ext|x|#)[\s.:]*([0-9]{1,15})\s*\)?\s*", re.IGNORECASE)
 DECIMAL_NUMBER = re.compile(r"\+?[0-9]{5,}[.,]0{1,2}")
+MARK = re.compile("[x#]")
+"""A mark of an extension."""
+MARK_IN_NUMBER = re.compile(r"(?:[0-9][^0-9x#]*){3,}[x#][^0-9]*[0-9]")
+"""A mark after the number, with digits, that is not at the end of the text."""
+SECOND_PLUS = re.compile(r"(?:[0-9][^0-9+]*){3,}\+")
+SPACED_DASH = re.compile(r"\s-\s")
+FULL_NUMBER, LOCAL_NUMBER = 7, 6
+"""Digits from which a part between spaced dashes, or between slashes, is a number of its own."""
+MAX_AREA_CODE, MAX_TRUNK_AREA_CODE, MAX_COUNTRY_AND_AREA_CODE = 4, 6, 10
+"""Digits before a slash: of an area code, of one that begins with 0, and of one after a country code."""
+# Years of the Gregorian, the Persian, the Islamic and the Thai calendar.
+DATE = re.compile(r"([0-9]{1,2})\s*([/.-])\s*([0-9]{1,2})\s*\2\s*(?:1[349]|2[05])[0-9]{2}")
+DATE_FROM_YEAR = re.compile(r"(?:1[349]|2[05])[0-9]{2}\s*([/.-])\s*([0-9]{1,2})\s*\1\s*([0-9]{1,2})")
+SHORT_DATE = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/[0-9]{2}")
+MAX_DAY, MAX_MONTH = 31, 12
 SCIENTIFIC = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?e\+?[0-9]+", re.IGNORECASE)
 INVALID = (
     "Invalid phone number: send digits, spaces, dashes, dots and +()/ with at least 3 digits, and an extension as x12, "
@@ -33,6 +48,11 @@ SCIENTIFIC_ADVICE = (
     "Invalid phone number: a spreadsheet has turned the number into scientific notation, which loses digits. Format "
     "the column as text, and enter the number again"
 )
+EXTENSION_ADVICE = (
+    "Invalid phone number: there must be only one extension, of at most 15 digits at the end, such as +442079460000 x12"
+)
+NUMBERS_ADVICE = "Invalid phone number: the text has two numbers. Send one of them, such as +442079460000"
+DATE_ADVICE = "Invalid phone number: the text is a date. Send a number such as +442079460000"
 TWO_FORMS = {
     # Mexico: mobile numbers had a 1 for calls from abroad, and 044, 045 or 01 for calls within the country, until 2020.
     52: (re.compile(r"(?:044|045|01|1)?([2-9][0-9]{9})"), (r"\1", r"1\1")),
@@ -74,8 +94,8 @@ def stored(text: str, region: str | None) -> str:
         return text
     text = TEL.sub("", text, count=1) if TEL.match(text) else text
     written = read(text)
-    if written is None:
-        raise ValueError(_fault(text))
+    if written is None or (fault := _written_fault(written)):
+        raise ValueError(fault if written else _fault(text))
     number = _parse(written, region)
     if number is None:
         return text
@@ -84,10 +104,59 @@ def stored(text: str, region: str | None) -> str:
     )
 
 
+def _written_fault(written: PhoneText) -> str | None:
+    """Return the fault of a text that has the characters of a phone number."""
+    if MARK_IN_NUMBER.search(written.number):
+        return EXTENSION_ADVICE
+    if _is_date(written.number):
+        return DATE_ADVICE
+    return NUMBERS_ADVICE if _has_two_numbers(written.number) else None
+
+
+def _is_date(number: str) -> bool:
+    for pattern, day, month in ((DATE, 1, 3), (DATE_FROM_YEAR, 2, 3), (SHORT_DATE, 1, 2)):
+        if match := pattern.fullmatch(number):
+            parts = sorted((int(match[day]), int(match[month])))
+            return 1 <= parts[0] <= MAX_MONTH and parts[1] <= MAX_DAY
+    return False
+
+
+def _has_two_numbers(number: str) -> bool:
+    if SECOND_PLUS.search(number):
+        return True
+    if _has_odd_slash(number) and sum(digits >= LOCAL_NUMBER for digits in map(_count_digits, number.split("/"))) > 1:
+        return True
+    first, *others = map(_count_digits, SPACED_DASH.split(number))
+    is_full = first > MAX_COUNTRY_AND_AREA_CODE if _is_international(number) else first >= FULL_NUMBER
+    return is_full and max(others, default=0) >= FULL_NUMBER
+
+
+def _has_odd_slash(number: str) -> bool:
+    """Return whether a slash follows more digits than an area code has, as in `030 1234567/68`."""
+    first, *others = number.split("/")
+    if not others:
+        return False
+    if _is_international(first):
+        limit = MAX_COUNTRY_AND_AREA_CODE
+    else:
+        limit = MAX_TRUNK_AREA_CODE if first.lstrip(" (").startswith("0") else MAX_AREA_CODE
+    return _count_digits(first) > limit or any(_count_digits(part) > MAX_AREA_CODE for part in others[:-1])
+
+
+def _is_international(number: str) -> bool:
+    return number.lstrip(" (").startswith(("+", "00"))
+
+
+def _count_digits(text: str) -> int:
+    return sum(map(str.isdigit, text))
+
+
 def _fault(text: str) -> str:
     ascii_text = _ascii(text)
     if DECIMAL_NUMBER.fullmatch(ascii_text):
         return DECIMAL_ADVICE
+    if len(EXTENSION.findall(ascii_text)) > 1:
+        return EXTENSION_ADVICE
     return SCIENTIFIC_ADVICE if SCIENTIFIC.fullmatch(ascii_text) else INVALID
 
 
@@ -130,6 +199,8 @@ def parse(text: str, region: str | None) -> PhoneNumber | None:
 
 
 def _parse(written: PhoneText, region: str | None) -> PhoneNumber | None:
+    if MARK.search(written.number.rstrip("x# ")) or _has_odd_slash(written.number):
+        return None
     try:
         number = phonenumbers.parse(written.number, region)
     except phonenumbers.NumberParseException:

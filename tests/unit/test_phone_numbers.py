@@ -49,6 +49,22 @@ WRITTEN = [
     ("011 15-2345-6789", "AR", "+5491123456789"),
     ("(11) 8765-4321", "BR", "+551187654321"),
     ("+229 97 12 34 56", None, "+22997123456"),
+    # A slash after an area code.
+    ("0171/1234567", "DE", "+491711234567"),
+    ("0171 / 123 45 67", "DE", "+491711234567"),
+    ("(039771)/123456", "DE", "+4939771123456"),
+    ("030/123456-0", "DE", "+49301234560"),
+    ("0171/123/4567", "DE", "+491711234567"),
+    ("+49/171/1234567", None, "+491711234567"),
+    ("0049 39771/123456", "GB", "+4939771123456"),
+    ("+43 (0)5372/12345", None, "+43537212345"),
+    ("020 7946 0111 x", "GB", "+442079460111"),
+    # A slash or a mark elsewhere.
+    ("030 1234567/68", "DE", "030 1234567/68"),
+    ("1234567/68", "DE", "1234567/68"),
+    ("+49 30 12345678/90", None, "+49 30 12345678/90"),
+    ("030/123 45 67/89", "DE", "030/123 45 67/89"),
+    ("x12 020 7946 0111", "DE", "x12 020 7946 0111"),
     # As sent.
     ("٠٢٠ ٧٩٤٦", None, "٠٢٠ ٧٩٤٦"),
     ("123", "GB", "123"),
@@ -136,6 +152,41 @@ def test_refused_number_has_a_reason(written: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         fields.phone(written, "GB")
     assert searched_digits(written, "GB") == []
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("020 7946 0111 x12 x34", "only one extension"),
+        ("020 7946 0111 x12#34", "only one extension"),
+        ("020 7946 0111 x12/34", "only one extension"),
+        ("020 7946 0111 x12 34", "only one extension"),
+        ("020 7946 0111 ext. 12 ext. 13", "only one extension"),
+        ("tel:+442079460111;ext=1;ext=2", "only one extension"),
+        ("020 7946 0111 ｘ１２ ｘ３４", "only one extension"),
+        ("0171/1234567 / 0171/7654321", "two numbers"),
+        ("0171/1234567/0171/7654321", "two numbers"),
+        ("123456/654321", "two numbers"),
+        ("030 1234567/7654321", "two numbers"),
+        ("+44 20 7946 0111 / +44 20 7946 0112", "two numbers"),
+        ("+442079460111 +442079460112", "two numbers"),
+        ("1234567 - 7654321", "two numbers"),
+        ("12/05/2020", "is a date"),
+        ("5/12/2020", "is a date"),
+        ("12 / 05 / 2020", "is a date"),
+        ("12/05/20", "is a date"),
+        ("12.05.2020", "is a date"),
+        ("12-05-1980", "is a date"),
+        ("2020-05-12", "is a date"),
+        ("1980/12/5", "is a date"),
+        ("１２／０５／２０２０", "is a date"),
+        ("12/05/2563", "is a date"),
+    ],
+)
+@pytest.mark.parametrize("region", [None, "GB", "DE"])
+def test_text_that_is_not_one_number_is_refused(written: str, reason: str, region: str | None) -> None:
+    with pytest.raises(ValueError, match=reason):
+        fields.phone(written, region)
 
 
 @given(
