@@ -31,6 +31,7 @@ class Mode(StrEnum):
 
 
 DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+DECIMALS = {"point": ".", ".": ".", "comma": ",", ",": ","}
 STDIN = Path("/dev/stdin")
 
 File = Annotated[
@@ -67,6 +68,13 @@ Encoding = Annotated[
 Timezone = Annotated[
     str | None,
     typer.Option(help="Time zone of times without an offset, such as Europe/London. Without it, they are rejected."),
+]
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        help="Decimal separator of amounts: point or comma. By default, the one of the file's other amounts in an "
+        "export of another system, and the point in your own file."
+    ),
 ]
 DryRun = Annotated[
     bool,
@@ -111,6 +119,7 @@ def consumers(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     timezone: Timezone = None,
+    decimal: Decimal = None,
     dry_run: DryRun = False,  # noqa: FBT002 (a flag)
     json: Json = False,  # noqa: FBT002 (a flag)
 ) -> None:
@@ -125,7 +134,7 @@ def consumers(
     as such, unless a number has leading zeros or 16 digits or more.
     metadata.KEY:text, :number, :boolean and :list name another type.
     """
-    form = _form(from_, column, delimiter, encoding, timezone)
+    form = _form(from_, column, delimiter, encoding, timezone, decimal)
     _import(kinds.CONSUMERS, file, org, mode, form, dry_run=dry_run, json=json)
 
 
@@ -139,6 +148,7 @@ def orders(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     timezone: Timezone = None,
+    decimal: Decimal = None,
     dry_run: DryRun = False,  # noqa: FBT002 (a flag)
     json: Json = False,  # noqa: FBT002 (a flag)
 ) -> None:
@@ -154,13 +164,20 @@ def orders(
     Every row needs an externalId: otherwise a second import would create the
     order again. The consumer of an order never changes.
     """
-    form = _form(from_, column, delimiter, encoding, timezone)
+    form = _form(from_, column, delimiter, encoding, timezone, decimal)
     _import(kinds.ORDERS, file, org, mode, form, dry_run=dry_run, json=json)
 
 
 def _form(
-    system: System | None, column: list[str] | None, delimiter: str | None, encoding: str | None, timezone: str | None
+    system: System | None,
+    column: list[str] | None,
+    delimiter: str | None,
+    encoding: str | None,
+    timezone: str | None,
+    decimal: str | None,
 ) -> Format:
+    if decimal is not None and decimal not in DECIMALS:
+        _stop(f"--decimal takes point or comma, not {decimal!r}", FAILED)
     if delimiter is not None:
         delimiter = DELIMITERS.get(delimiter.lower(), delimiter)
         if len(delimiter) != 1 or delimiter in '"\r\n':
@@ -169,7 +186,7 @@ def _form(
         mapping = parse_mapping(column or [])
     except ImportFailed as error:
         _stop(str(error), FAILED)
-    return Format(mapping, system, delimiter, encoding, timezone)
+    return Format(mapping, system, delimiter, encoding, timezone, DECIMALS[decimal] if decimal else None)
 
 
 def _import(kind: kinds.Kind, file: Path, org: str, mode: Mode, form: Format, *, dry_run: bool, json: bool) -> None:
@@ -214,6 +231,8 @@ def _summary(counts: Counts, progress: ImportProgress, *, dry_run: bool) -> str:
     )
     if counts.export:
         text += f"\nRead as a {counts.export}; {counts.continued:,} rows continue the row above"
+    if counts.decimal_ids:
+        text += f"\nNumbers were read without decimals, such as 12345.0 as 12345, in {', '.join(counts.decimal_ids)}"
     if counts.ignored:
         text += f'\nColumns not imported (--column "HEADER=metadata.KEY" imports one): {", ".join(counts.ignored)}'
     if counts.rejected:

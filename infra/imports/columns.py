@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
 from typing import NamedTuple
 
@@ -82,6 +83,10 @@ class Columns(msgspec.Struct, frozen=True):
     base_currency: Column | None = None
     zone: str | None = None
     """Name of the time zone of times without an offset."""
+    decimal: str | None = None
+    """Decimal separator of amounts, if known."""
+    decimal_ids: AbstractSet[str] = frozenset()
+    """Fields with ids such as 12345.0, which is the id 12345."""
     ignored: Sequence[str] = ()
     """Headers of an export that are not imported."""
 
@@ -94,9 +99,9 @@ class Columns(msgspec.Struct, frozen=True):
         return [APOSTROPHE.sub("", cell, 1) if cell[:1] == "'" else cell for cell in cells] if self.export else cells
 
     @property
-    def continued_by(self) -> int | None:
-        """The position of the column that joins the rows of an order."""
-        keys = [column.cells[0][0] for column in self.fields if column.name == "externalId"]
+    def continued_by(self) -> Callable[[Sequence[str]], str] | None:
+        """The function that returns the text of a row by which the rows of an order are joined."""
+        keys = [column.text for column in self.fields if column.name == "externalId"]
         return keys[0] if keys and self.items else None
 
 
@@ -105,7 +110,7 @@ class _Header:
 
     def __init__(self, header: Sequence[str], *, ignore_case: bool) -> None:
         self._fold: Callable[[str], str] = str.casefold if ignore_case else str
-        self.names = [name.strip() for name in header]
+        self.names = [fields.trimmed(name) for name in header]
         self._positions: dict[str, int] = {}
         for index, name in enumerate(self.names):
             self._positions.setdefault(self._fold(name), index)
@@ -197,6 +202,7 @@ def assign(
     *,
     export: Export | None = None,
     zone: str | None = None,
+    decimal: str | None = None,
 ) -> Columns:
     """Assign a field to each column.
 
@@ -206,6 +212,7 @@ def assign(
         mapping: options of `parse_mapping`; each replaces the export's entries for the column and the field.
         export: the export of another system; its further columns are ignored.
         zone: name of the time zone of times without an offset.
+        decimal: decimal separator of amounts, if named.
 
     Raises:
         ImportFailed: names every unknown, duplicate, or mapped but missing column.
@@ -241,6 +248,7 @@ def assign(
         cancelled_at=_column(headers, export.cancelled_at) if export else None,
         base_currency=_column(headers, export.base_currency) if export else None,
         zone=zone or (export.zone if export else None),
+        decimal=decimal,
         ignored=ignored,
     )
 

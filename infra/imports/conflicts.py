@@ -1,56 +1,99 @@
-"""Find the rows of different people with the same key, before any row is stored."""
+"""Find rows that contradict each other by their keys, before any row is stored.
+
+The keys of a file may need more space than the memory, so SQLite holds their hashes in a temporary file.
+"""
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
-
-from infra import emails
-from infra.imports.columns import Columns, texts_reader
-from infra.imports.rows import Record
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
 
 MAX_LINES = 3
-CREATE = "CREATE TABLE keys (line INTEGER PRIMARY KEY, external_id INTEGER, email INTEGER)"
-INSERT = "INSERT INTO keys VALUES (?, ?, ?)"
-CONFLICTS = """
+CREATE = "CREATE TABLE keys (line INTEGER PRIMARY KEY, external_id INTEGER, number INTEGER, email INTEGER)"
+INSERT = "INSERT INTO keys VALUES (?, ?, ?, ?)"
+WITH_DIFFERENT = """
 SELECT {key}, line FROM keys
 WHERE {key} IN (SELECT {key} FROM keys GROUP BY {key} HAVING min({other}) <> max({other}))
 ORDER BY line
 """
+REPEATED = """
+SELECT {key}, line FROM keys WHERE {key} IN (SELECT {key} FROM keys GROUP BY {key} HAVING count(*) > 1) ORDER BY line
+"""
 
 
-def conflicts(records: Iterable[Record], columns: Columns) -> dict[int, str]:
-    """Return the line and the reason of each row whose externalId has several e-mail addresses, or the reverse.
+class RowKeys(NamedTuple):
+    """Hashes of the keys of a row."""
 
-    The keys of a file may need more space than the memory, so SQLite holds their hashes in a temporary file.
-    """
-    keys = [column for column in columns.fields if column.name in {"externalId", "email"}]
-    reasons: dict[int, list[str]] = defaultdict(list)
-    with closing(sqlite3.connect("")) as database:
+    line: int
+    external_id: int | None
+    number: int | None
+    """Of the external id without decimals."""
+    email: int | None
+
+
+class Conflicts:
+    """The keys of a file, and the reason for each line whose keys contradict other lines."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._reasons: dict[int, list[str]] = defaultdict(list)
         database.execute(CREATE)
-        database.executemany(INSERT, _keys(records, columns, texts_reader(keys)))
+
+    def read(self, keys: Iterable[RowKeys]) -> None:
+        self._database.executemany(INSERT, keys)
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        return {line: "; ".join(texts) for line, texts in self._reasons.items()}
+
+    def find_people(self, external_id: str) -> None:
+        """Find rows with one externalId and several e-mail addresses, or the reverse.
+
+        Args:
+            external_id: `external_id`, or `number` for ids with decimals.
+        """
         for key, other, title, plural in (
-            ("external_id", "email", "externalId", "e-mail addresses"),
-            ("email", "external_id", "email", "externalIds"),
+            (external_id, "email", "externalId", "e-mail addresses"),
+            ("email", external_id, "email", "externalIds"),
         ):
-            lines: dict[int, list[int]] = defaultdict(list)
-            for value, line in database.execute(CONFLICTS.format(key=key, other=other)):
-                lines[value].append(line)
-            for group in lines.values():
-                reason = f"{title}: lines {_listed(group)} have the same {title} and different {plural}: correct them"
-                for line in group:
-                    reasons[line].append(reason)
-    return {line: "; ".join(texts) for line, texts in reasons.items()}
+            self._find(
+                WITH_DIFFERENT.format(key=key, other=other),
+                f"{title}: lines {{}} have the same {title} and different {plural}: correct them",
+            )
+
+    def find_notations(self) -> None:
+        """Find rows whose externalId is the same number with and without decimals."""
+        self._find(
+            WITH_DIFFERENT.format(key="number", other="external_id"),
+            "externalId: lines {} have the same number with and without decimals, such as 12 and 12.0: correct them",
+        )
+
+    def find_scattered(self, external_id: str) -> None:
+        """Find the records of one order, which has other orders between its rows.
+
+        Args:
+            external_id: `external_id`, or `number` for ids with decimals.
+        """
+        self._find(
+            REPEATED.format(key=external_id),
+            "externalId: lines {} begin rows of the same order, with rows of other orders between: sort the file by "
+            "this column",
+        )
+
+    def _find(self, query: str, reason: str) -> None:
+        lines: dict[int, list[int]] = defaultdict(list)
+        for value, line in self._database.execute(query):
+            lines[value].append(line)
+        for group in lines.values():
+            for line in group:
+                self._reasons[line].append(reason.format(_listed(group)))
 
 
-def _keys(
-    records: Iterable[Record], columns: Columns, read_texts: Callable[[Sequence[str]], dict[str, str]]
-) -> Iterator[tuple[int, int | None, int | None]]:
-    for record in records:
-        if not record.fault:
-            texts = read_texts(columns.row(record.cells))
-            external_id, email = texts.get("externalId"), texts.get("email")
-            yield record.line, hash(external_id) if external_id else None, hash(emails.fold(email)) if email else None
+@contextmanager
+def opened() -> Iterator[Conflicts]:
+    with closing(sqlite3.connect("")) as database:
+        yield Conflicts(database)
 
 
 def _listed(lines: list[int]) -> str:

@@ -6,14 +6,14 @@ import msgspec
 
 from infra import fields
 from infra.imports import values
-from infra.imports.columns import Column, Columns
+from infra.imports.columns import Columns
 
 STATUSES = ("CREATED", "COMPLETED", "CANCELLED", "REFUNDED")
 
 REFERENCES = ("consumerId", "consumerExternalId", "consumerEmail")
 AMOUNTS = ("amount", "refundedAmount", "baseAmount")
-# Shops write this id for an order without an account.
-GUEST = "0"
+# Shops write this id for a customer without an account.
+GUEST = ("0", "")
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -45,23 +45,29 @@ def convert(
     """
     rows = [cells, *map(columns.row, continued)]
     faults = _contradictions(columns, rows)
-    for name in AMOUNTS:
-        if name in texts:
-            texts[name] = values.money(texts[name])
-    for name in ("externalId", "consumerExternalId"):
-        if texts.get(name) == GUEST:
-            del texts[name]
-    if "consumerExternalId" in texts:  # a deal may name several contacts: the first counts
-        texts["consumerExternalId"] = texts["consumerExternalId"].partition(";")[0].strip()
+    convert_ids(texts)
     if "currencyCode" in texts:
         texts["currencyCode"] = texts["currencyCode"].upper()
     if columns.base_currency and columns.base_currency.text(cells).upper() != environment.currency:
         texts.pop("baseAmount", None)
     if "status" in texts:
         faults += _convert_status(texts, columns, cells)
-    if columns.items and (items := _items(columns, rows)):
+    try:
+        items = _items(columns, rows)
+    except ValueError as error:
+        return [*faults, f"items: {error}"]
+    if items:
         texts["items"] = msgspec.json.encode(items).decode()
     return faults
+
+
+def convert_ids(texts: dict[str, str]) -> None:
+    """Leave out the id of a guest. Of several ids of a consumer, as a deal may have, only the first counts."""
+    if "consumerExternalId" in texts:
+        texts["consumerExternalId"] = texts["consumerExternalId"].partition(";")[0].strip()
+    for name in ("externalId", "consumerExternalId"):
+        if name in texts and values.whole_id(texts[name]) in GUEST:
+            del texts[name]
 
 
 def _convert_status(texts: dict[str, str], columns: Columns, cells: Sequence[str]) -> list[str]:
@@ -91,15 +97,15 @@ def _contradictions(columns: Columns, rows: Sequence[Sequence[str]]) -> list[str
 
 
 def _items(columns: Columns, rows: Iterable[Sequence[str]]) -> list[dict[str, str | None]]:
-    assert columns.items
+    if not columns.items:
+        return []
     product, quantity, price = columns.items
     return [
-        {"productId": product.text(row), "quantity": quantity.text(row), "unitAmount": _price(price, row)}
+        {
+            "productId": product.text(row),
+            "quantity": values.money(quantity.text(row), columns.decimal),
+            "unitAmount": values.money(price.text(row), columns.decimal) or None,
+        }
         for row in rows
         if product.text(row)
     ]
-
-
-def _price(column: Column, row: Sequence[str]) -> str | None:
-    text = column.text(row)
-    return values.money(text) if text else None

@@ -21,6 +21,8 @@ class Format(msgspec.Struct, frozen=True):
     encoding: str | None = None
     timezone: str | None = None
     """Name of the time zone of times without an offset."""
+    decimal: str | None = None
+    """Decimal separator of amounts."""
 
 
 AS_SHOWN = Format()
@@ -39,12 +41,12 @@ def assign_columns(header: Sequence[str], kind: Kind, form: Format) -> Columns:
         raise ImportFailed(str(error)) from None
     export = columns.recognized(header, kind.name, form.system) if form.system else None
     try:
-        assigned = columns.assign(header, known, form.mapping, export=export, zone=zone)
+        assigned = columns.assign(header, known, form.mapping, export=export, zone=zone, decimal=form.decimal)
     except ImportFailed:
         export = None if form.system else columns.recognized(header, kind.name)
         if export is None:
             raise
-        assigned = columns.assign(header, known, form.mapping, export=export, zone=zone)
+        assigned = columns.assign(header, known, form.mapping, export=export, zone=zone, decimal=form.decimal)
     if export and export.local_times and not zone and "placedAt" in assigned.names:
         raise ImportFailed(
             f"The times in a {export.name} have no time zone: name the zone that is set in {export.system} by "

@@ -2,10 +2,11 @@
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TextIO
 
+from infra import fields
 from infra.imports.sources import ImportFailed
 
 CHUNK_ROWS = 5000
@@ -15,6 +16,8 @@ DELIMITERS = ",;\t|"
 QUOTED = re.compile(r'"(?:[^"]|"")*("|\Z)')
 # Spreadsheets write and read this line before the header.
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+
+Key = Callable[[Sequence[str]], str]
 
 
 class Record(NamedTuple):
@@ -67,17 +70,19 @@ class Reader:
         self.header = self._header()
         self._unnamed = [index for index, name in enumerate(self.header) if not name.strip()]
 
-    def chunks(self, rows: int = CHUNK_ROWS, *, continued_by: int | None = None) -> Iterator[Chunk]:
-        """Yield chunks of up to `rows` records.
+    def records(self, continued_by: Key | None = None) -> Iterator[Record]:
+        """Yield the records.
 
         Args:
-            rows: maximum number of records in a chunk.
-            continued_by: position of a column; a row with an empty cell there, or with the cell of the row above,
+            continued_by: returns a text of a row; a row with an empty text, or with the text of the row above,
                 continues the record above.
         """
         records: Iterator[Record] = map(self._checked, self._records())
-        if continued_by is not None:
-            records = _joined(records, continued_by)
+        return _joined(records, continued_by, len(self.header)) if continued_by else records
+
+    def chunks(self, rows: int = CHUNK_ROWS, *, continued_by: Key | None = None) -> Iterator[Chunk]:
+        """Yield the records in chunks of up to `rows` records; see `records`."""
+        records = self.records(continued_by)
         while chunk := list(islice(records, rows)):
             yield Chunk(chunk, self._file.buffer.tell())
 
@@ -95,7 +100,7 @@ class Reader:
         for line in self._file:
             self._line += 1
             content = line.removeprefix("\ufeff")  # the codec utf-16-le keeps the mark
-            if content.strip("\r\n\t ,;|"):
+            if content.strip(fields.ENDS + DELIMITERS):
                 return content
         return ""
 
@@ -124,7 +129,7 @@ class Reader:
                 text = "".join(self._text).rstrip("\r\n")[:FIELD_CHARACTERS]
                 yield Record(start, [text], _unreadable(error, start, last))
             else:
-                if cells and (cells[0] or any(map(str.strip, cells))):
+                if cells and (cells[0].strip(fields.ENDS) or not _is_blank(cells)):
                     yield Record(start, cells)
 
     def _after_quote(self, start: int) -> Unread:
@@ -141,25 +146,26 @@ class Reader:
         if record.fault:
             return record
         if len(record.cells) != width:
-            if any(map(str.strip, record.cells[width:])):
+            if not _is_blank(record.cells[width:]):
                 return record._replace(fault=f"{len(_without_blank_end(record.cells))} columns instead of {width}")
             record = record._replace(cells=record.cells[:width] + [""] * (width - len(record.cells)))
         for index in self._unnamed:
-            if record.cells[index].strip():
+            if not _is_blank([record.cells[index]]):
                 return record._replace(fault=f"column {index + 1} has a value, but no name in the first line")
         return record
 
 
-def _joined(records: Iterator[Record], key: int) -> Iterator[Record]:
-    """Join rows that continue the record above; see `Reader.chunks`."""
+def _joined(records: Iterator[Record], key: Key, width: int) -> Iterator[Record]:
+    """Join rows that continue the record above; see `Reader.records`. A faulty row makes the whole record faulty."""
     current: Record | None = None
     continued: list[list[str]] = []
     for record in records:
-        if current and not current.fault and not record.fault:
-            cell = record.cells[key].strip()
-            if not cell or cell == current.cells[key].strip():
-                continued.append(record.cells)
-                continue
+        has_cells = len(record.cells) >= width  # text that is not CSV is a single cell
+        if current and has_cells and len(current.cells) >= width and key(record.cells) in ("", key(current.cells)):
+            continued.append(record.cells)
+            if record.fault and not current.fault:
+                current = current._replace(fault=f"line {record.line} of the same record: {record.fault}")
+            continue
         if current:
             yield current._replace(continued=continued)
         current, continued = record, []
@@ -167,9 +173,14 @@ def _joined(records: Iterator[Record], key: int) -> Iterator[Record]:
         yield current._replace(continued=continued)
 
 
+def _is_blank(cells: Sequence[str]) -> bool:
+    """Return whether all cells have only white space and invisible characters."""
+    return not any(cell.strip(fields.ENDS) for cell in cells)
+
+
 def _without_blank_end(cells: list[str]) -> list[str]:
     width = len(cells)
-    while width > 1 and not cells[width - 1].strip():
+    while width > 1 and _is_blank(cells[width - 1 : width]):
         width -= 1
     return cells[:width]
 

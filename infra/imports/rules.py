@@ -44,11 +44,15 @@ class Checked(msgspec.Struct):
     """Position in the chunk → all reasons, joined."""
 
 
-def consumer_rules(environment: Environment, _columns: Columns) -> dict[str, Rule]:
+def consumer_rules(environment: Environment, columns: Columns) -> dict[str, Rule]:
     rules: dict[str, Rule] = {
         field.name: partial(_apply, field, environment.conventions) for field in fields.CONSUMER_FIELDS
     }
-    return rules | {"externalId": values.exact_id}
+    return rules | {"externalId": _id_rule("externalId", columns)}
+
+
+def _id_rule(name: str, columns: Columns) -> Rule:
+    return partial(values.exact_id, is_decimal=name in columns.decimal_ids)
 
 
 def _apply(field: fields.ConsumerField, conventions: fields.Conventions, value: str) -> Any:
@@ -67,16 +71,17 @@ def consumer_faults(_: Mapping[str, str], present: Mapping[str, str], _environme
 
 
 def order_rules(_: Environment, columns: Columns) -> dict[str, Rule]:
+    amount = partial(_amount, columns)
     return {
         "consumerId": fields.external_id,
-        "consumerExternalId": values.exact_id,
+        "consumerExternalId": _id_rule("consumerExternalId", columns),
         "consumerEmail": emails.fold,
-        "externalId": values.exact_id,
+        "externalId": _id_rule("externalId", columns),
         "status": _status,
-        "amount": _amount,
-        "refundedAmount": _amount,
+        "amount": amount,
+        "refundedAmount": amount,
         "currencyCode": fields.currency,
-        "baseAmount": _amount,
+        "baseAmount": amount,
         "items": values.items,
         "placedAt": partial(_timestamp, columns.zone, columns.export.times if columns.export else ()),
     }
@@ -139,7 +144,8 @@ def check(kind: Rules, environment: Environment, columns: Columns, records: Iter
     checked = Checked([], {})
     rules = kind.rules(environment, columns)
     read_texts, read_metadata = texts_reader(columns.fields), texts_reader(columns.metadata, trim=False)
-    types = {column.name: values.TYPES[column.kind] for column in columns.metadata}
+    conversions: dict[str, Callable[[str], Any]] = {**values.TYPES, "number": partial(_number, columns)}
+    types = {column.name: conversions[column.kind] for column in columns.metadata}
     for position, record in enumerate(records):
         if record.fault:
             checked.rejects[position] = record.fault
@@ -195,8 +201,17 @@ def _status(value: str) -> str:
     return value
 
 
-def _amount(value: str) -> str:
-    return f"{fields.amount(value):f}"
+def _amount(columns: Columns, value: str) -> str:
+    return f"{fields.amount(_with_point(columns, value)):f}"
+
+
+def _number(columns: Columns, value: str) -> Any:
+    return values.number(_with_point(columns, value.strip()))
+
+
+def _with_point(columns: Columns, value: str) -> str:
+    """Return an amount with a decimal point: in a file with our own names, others need `--decimal`."""
+    return values.money(value, columns.decimal) if columns.export or columns.decimal else value
 
 
 def _timestamp(zone: str | None, formats: Sequence[str], value: str) -> str:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -13,8 +12,6 @@ from psycopg.rows import class_row
 from infra.database.engine import open_connection
 from infra.imports import rules, sources
 from infra.imports.chunks import Chunks
-from infra.imports.columns import Columns
-from infra.imports.conflicts import conflicts
 from infra.imports.errors_file import ErrorsFile
 from infra.imports.exported import Environment
 from infra.imports.formats import AS_SHOWN, Format, assign_columns
@@ -24,6 +21,7 @@ from infra.imports.rows import CHUNK_ROWS, Chunk, Reader, Record
 from infra.imports.rules import Checked, Row
 from infra.imports.sources import ImportFailed, Source
 from infra.imports.staging import Db, Outcome
+from infra.imports.survey import Survey, survey
 
 # Checking a smaller file takes less time than starting a process.
 SINGLE_PROCESS_BYTES = 1024 * 1024
@@ -46,6 +44,8 @@ class Counts(msgspec.Struct):
     """The file was read as this export of another system."""
     ignored: list[str] = msgspec.field(default_factory=list)
     """Headers of the export without a place in the mapping."""
+    decimal_ids: list[str] = msgspec.field(default_factory=list)
+    """Fields in which 12345.0 was read as the id 12345."""
     unread_lines: int = 0
     """Lines after a quote that never closes."""
     unread: str | None = None
@@ -106,8 +106,12 @@ def run(
     with sources.opened(path, form.encoding) as source:
         if processes is None:
             processes = 0 if source.size <= SINGLE_PROCESS_BYTES else min(os.cpu_count() or 1, MAX_PROCESSES)
-        assigned, different_people = _survey(source, kind, form)
-        counts = Counts(export=assigned.export.name if assigned.export else None, ignored=list(assigned.ignored))
+        assigned, contradictory = _survey(source, kind, form)
+        counts = Counts(
+            export=assigned.export.name if assigned.export else None,
+            ignored=list(assigned.ignored),
+            decimal_ids=sorted(assigned.decimal_ids),
+        )
         with source.text() as text:
             reader = Reader(text, form.delimiter)
             errors_path = sources.errors_path(path, kind.name)
@@ -120,7 +124,7 @@ def run(
             ):
                 storing = _Storing(Chunks(connection, kind, environment, dry_run=dry_run), errors, counts)
                 for chunk, result in ready:
-                    storing.store(chunk, _without(result, chunk.records, different_people))
+                    storing.store(chunk, _without(result, chunk.records, contradictory))
                     committed(counts, chunk.end / max(source.size, 1))
                 storing.settle()
             if reader.unread:
@@ -162,27 +166,25 @@ class _Storing:
         counts.errors_file = str(self._errors.path) if counts.rejected else None
 
 
-def _survey(source: Source, kind: Kind, form: Format) -> tuple[Columns, dict[int, str]]:
-    """Return the columns of the file, and the reason for each line whose key belongs to different people."""
+def _survey(source: Source, kind: Kind, form: Format) -> Survey:
+    """Return the columns of the file, and the reason for each line that contradicts other lines."""
     with source.text() as text:
         reader = Reader(text, form.delimiter)
         assigned = assign_columns(reader.header, kind, form)
         if not assigned.names.intersection(kind.required):
             raise ImportFailed(f"The file needs a column {' or '.join(kind.required)}")
-        if not kind.has_people or not assigned.names.issuperset({"externalId", "email"}):
-            return assigned, {}
-        records = chain.from_iterable(chunk.records for chunk in reader.chunks())
-        return assigned, conflicts(records, assigned)
+        has_people = kind.has_people and assigned.names.issuperset({"externalId", "email"})
+        return survey(reader.records(assigned.continued_by), assigned, has_people=has_people)
 
 
-def _without(result: Checked, records: list[Record], different_people: Mapping[int, str]) -> Checked:
-    """Reject the rows whose key belongs to different people."""
-    if not different_people:
+def _without(result: Checked, records: list[Record], contradictory: Mapping[int, str]) -> Checked:
+    """Reject the rows that contradict other rows."""
+    if not contradictory:
         return result
     conflicting = {
         position: reason
         for position, record in enumerate(records)
-        if (reason := different_people.get(record.line)) is not None
+        if (reason := contradictory.get(record.line)) is not None
     }
     rejects = {
         position: "; ".join(filter(None, (result.rejects.get(position), conflicting.get(position))))

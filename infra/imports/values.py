@@ -29,8 +29,22 @@ OFFSET_TIME = re.compile(
     r"(\[[A-Z_/+-]+\])?",  # Java adds the name of the zone
     re.IGNORECASE,
 )
-THOUSANDS_COMMA = re.compile(r"-?[0-9]{1,3}(,[0-9]{3})+\.[0-9]+|-?[0-9]{1,3}(,[0-9]{3}){2,}")
-DECIMAL_COMMA = re.compile(r"-?[0-9]{1,3}(\.[0-9]{3})+,[0-9]+|-?[0-9]+,[0-9]{1,2}")
+WHOLE_ID = re.compile(r"(0|[1-9][0-9]*)([.,]0+)?")
+"""A whole number, also as spreadsheets and data frames write a column of numbers and empty cells: 12345.0."""
+MAX_EXACT_ID = 2**53
+LONG_ID = 10_000
+SPACED = re.compile(r"-?[0-9]{1,3}(?:[ \u00a0\u2009\u202f'’][0-9]{3})+(?:[.,][0-9]+)?")
+"""An amount with spaces or apostrophes between thousands."""
+OTHER_SEPARATOR = {".": ",", ",": "."}
+CERTAIN = {
+    decimal: re.compile(
+        rf"-?(?:[0-9]+{point}(?:[0-9]{{1,2}}|[0-9]{{4,}})|(?:0[0-9]*|[0-9]{{4,}}){point}[0-9]{{3}}"
+        rf"|[0-9]{{1,3}}(?:{comma}[0-9]{{2,3}})*{comma}[0-9]{{3}}{point}[0-9]+|[0-9]{{1,3}}(?:{comma}[0-9]{{3}}){{2,}})"
+    )
+    for decimal, point, comma in ((".", r"\.", ","), (",", ",", r"\."))
+}
+"""Amounts that can have only this decimal separator, by the separator."""
+AMBIGUOUS = re.compile(r"-?[1-9][0-9]{0,2}[.,][0-9]{3}")
 MAX_ITEMS = 200
 
 
@@ -91,18 +105,35 @@ TYPES: Mapping[str, Callable[[str], Any]] = {
 """Conversion by the type of a metadata column, such as `metadata.points:number`."""
 
 
-def exact_id(text: str) -> str:
+def whole_id(text: str) -> str:
+    """Return the id 12345 for 12345.0 or 12345,0; any other text unchanged."""
+    match = WHOLE_ID.fullmatch(text)
+    return match[1] if match else text
+
+
+def exact_id(text: str, *, is_decimal: bool = False) -> str:
     """Return an external id.
 
+    Args:
+        text: the id.
+        is_decimal: the ids of the column are numbers, and some have decimals: 12345.0 is the id 12345.
+
     Raises:
-        ValueError: the external id is invalid, or in scientific notation.
+        ValueError: the external id is invalid, in scientific notation, or an unexpected decimal number.
     """
-    if SCIENTIFIC.fullmatch(text.strip()):
+    plain = text.strip()
+    if SCIENTIFIC.fullmatch(plain):
         raise ValueError(
-            f"{text.strip()!r} is in scientific notation, as spreadsheets show long numbers: format the column as text "
+            f"{plain!r} is in scientific notation, as spreadsheets show long numbers: format the column as text "
             "in the spreadsheet, and save the file again"
         )
-    return fields.external_id(text)
+    match = WHOLE_ID.fullmatch(plain)
+    if match and match[2] and (int(match[1]) > MAX_EXACT_ID if is_decimal else int(match[1]) >= LONG_ID):
+        raise ValueError(
+            f"{plain!r} is a decimal number, as spreadsheets write ids: format the column as text in the "
+            "spreadsheet, and save the file again"
+        )
+    return fields.external_id(whole_id(plain) if is_decimal else text)
 
 
 @lru_cache(maxsize=1)
@@ -127,7 +158,8 @@ def moment(text: str, zone: str | None = None, formats: Sequence[str] = ()) -> d
         formats: further formats of the time without an offset, for `datetime.strptime`.
 
     Raises:
-        ValueError: the text is not a valid time, or has no offset and `zone` is None.
+        ValueError: the text is not a valid time, or has no offset and `zone` is None, or the clocks of the zone show
+            the time twice or never.
     """
     local = _local(text, zone is not None, formats)
     if local is None:
@@ -136,15 +168,31 @@ def moment(text: str, zone: str | None = None, formats: Sequence[str] = ()) -> d
         raise ValueError(
             f"{text!r} has no time zone: add an offset such as +01:00, or name the zone of all times by --timezone"
         )
-    aware = local.replace(tzinfo=time_zone(zone))
-    try:
-        moved = aware.astimezone(UTC)
-        exists = moved.astimezone(aware.tzinfo).replace(tzinfo=None) == local
-    except OverflowError:
-        exists = False
-    if not exists:
+    is_date = ":" not in text
+    moments = _moments(local, time_zone(zone), is_date=is_date)
+    if not moments:
         raise ValueError(f"{text!r} does not exist in the time zone {zone}")
-    return fields.timestamp(moved.isoformat())
+    if len(moments) > 1 and not is_date:
+        offsets = " or ".join(moment.astimezone(time_zone(zone)).isoformat()[-len("+00:00") :] for moment in moments)
+        raise ValueError(f"{text!r} is two times in the time zone {zone}: add an offset, {offsets}")
+    return fields.timestamp(moments[0].isoformat())
+
+
+def _moments(local: datetime, zone: ZoneInfo, *, is_date: bool) -> list[datetime]:
+    """Return the times, in UTC and in order, when the clocks of a zone show a time: two in the hour after which they
+    are put back. For a date, also the beginning of a day without a midnight, where they are put forward.
+    """
+    moments: list[datetime] = []
+    for fold in (0, 1):
+        try:
+            moment = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+            shown = moment.astimezone(zone).replace(tzinfo=None)
+        except OverflowError:
+            continue
+        is_same = shown.date() == local.date() if is_date else shown == local
+        if is_same and moment not in moments:
+            moments.append(moment)
+    return moments
 
 
 def _local(text: str, has_zone: bool, formats: Sequence[str]) -> datetime | None:  # noqa: FBT001 (a private helper)
@@ -181,16 +229,40 @@ def _clock(match: re.Match[str]) -> str:
     return f"{match['date']}T{match['hour'].zfill(2)}{match['minute']}{second}"
 
 
-def money(text: str) -> str:
-    """Return an amount of another system with a decimal point, and without separators of thousands.
+def decimal_separator(text: str) -> str | None:
+    """Return the decimal separator of an amount; None if the amount has none, or may have either."""
+    plain = _without_spaces(text)
+    return next((separator for separator, pattern in CERTAIN.items() if pattern.fullmatch(plain)), None)
 
-    An ambiguous text, such as 1,000, is returned unchanged, and no rule accepts it.
+
+def money(text: str, decimal: str | None = None) -> str:
+    """Return an amount with a decimal point, and without separators of thousands.
+
+    A text that is not an amount is returned unchanged, and no rule accepts it.
+
+    Args:
+        text: an amount such as 1,129.00, 49,00 or 1 000.
+        decimal: the decimal separator of the file, if known.
+
+    Raises:
+        ValueError: the amount is ambiguous, such as 1.000, and the separator is not known.
     """
-    if THOUSANDS_COMMA.fullmatch(text):
-        return text.replace(",", "")
-    if DECIMAL_COMMA.fullmatch(text):
-        return text.replace(".", "").replace(",", ".")
-    return text
+    plain = _without_spaces(text)
+    if AMBIGUOUS.fullmatch(plain) and plain == text:
+        if decimal is None:
+            raise ValueError(
+                f"{text!r} may be a whole number or have three decimals: name the decimal separator of the file by "
+                "--decimal point or --decimal comma"
+            )
+    else:
+        decimal = decimal_separator(text)
+    if decimal is None:
+        return plain
+    return plain.replace(OTHER_SEPARATOR[decimal], "").replace(decimal, ".")
+
+
+def _without_spaces(text: str) -> str:
+    return re.sub("[^0-9.,-]", "", text) if SPACED.fullmatch(text) else text
 
 
 class _Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -13,22 +13,30 @@ from infra.imports.formats import Format, assign_columns
 from infra.imports.kinds import CONSUMERS, ORDERS, Kind
 from infra.imports.rows import Reader
 from infra.imports.sources import ImportFailed
+from infra.imports.survey import survey
 
 SHOP = Environment(1, "GBP", "GB")
+
+
+def opened(text: str) -> Reader:
+    return Reader(io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8-sig", newline=""))
 
 
 class Read:
     """The rows of a file by field, and the reasons of rejected rows by line."""
 
     def __init__(self, kind: Kind, text: str, **options: Any) -> None:
-        reader = Reader(io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8-sig", newline=""))
-        self.columns = assign_columns(reader.header, kind, Format(**options))
+        reader = opened(text)
+        assigned = assign_columns(reader.header, kind, Format(**options))
+        has_people = kind.has_people and assigned.names.issuperset({"externalId", "email"})
+        self.columns, self.rejects = survey(reader.records(assigned.continued_by), assigned, has_people=has_people)
         self.rows: list[dict[str, Any]] = []
-        self.rejects: dict[int, str] = {}
-        for chunk in reader.chunks(continued_by=self.columns.continued_by):
+        for chunk in opened(text).chunks(continued_by=self.columns.continued_by):
             checked = rules.check(kind.rules, SHOP, self.columns, chunk.records)
             self.rejects |= {chunk.records[position].line: text for position, text in checked.rejects.items()}
-            for _, *values, metadata in checked.rows:
+            for position, *values, metadata in checked.rows:
+                if chunk.records[position].line in self.rejects:
+                    continue
                 names = (*kind.rules.columns, *kind.rules.added)
                 row = {name: value for name, value in zip(names, values, strict=True) if value is not None}
                 for name, encoded in (("items", row.get("items")), ("metadata", metadata)):
@@ -152,6 +160,34 @@ def test_rows_of_an_order_that_contradict_are_rejected() -> None:
     }
 
 
+def test_rows_of_an_order_with_other_orders_between_are_rejected() -> None:
+    row = "#{},a@s.example,paid,,GBP,1,1,,,,1,{}\n"
+    rows = [("1", "a"), ("1", "b"), ("2", "c"), ("1", "d"), ("3", "e"), ("3", "f"), ("2", "g"), ("4", "h")]
+    read = Read(ORDERS, SHOPIFY_ORDERS + "".join(row.format(*values) for values in rows))
+    reason = "externalId: lines {} begin rows of the same order, with rows of other orders between: sort the file"
+    assert read.rejects.keys() == {2, 4, 5, 8}
+    assert read.rejects[2] == read.rejects[5] == reason.format("2 and 5") + " by this column"
+    assert read.rejects[4] == read.rejects[8] == reason.format("4 and 8") + " by this column"
+    assert [(row["externalId"], len(row["items"])) for row in read.rows] == [("#3", 2), ("#4", 1)]
+
+
+def test_faulty_row_of_an_order_rejects_the_whole_order() -> None:
+    first, further = "#1,a@s.example,paid,,GBP,1,1,,,,1,Mug,1,,,,,,\n", "#1,,,,,,,,,,1,Cup,1,,,,,,\n"
+    too_long = further.replace("\n", ",x\n")
+    for rows, line in ((first + too_long, 3), (first + further + too_long, 4), (first + too_long + further, 3)):
+        read = Read(ORDERS, SHOPIFY_ORDERS + rows)
+        assert (read.rows, read.rejects) == ([], {2: f"line {line} of the same record: 20 columns instead of 19"})
+    read = Read(ORDERS, SHOPIFY_ORDERS + first.replace("\n", ",x\n") + further)
+    assert (read.rows, read.rejects) == ([], {2: "20 columns instead of 19"})
+
+
+def test_orders_are_joined_by_the_first_column_with_a_number() -> None:
+    head = "order_number,order_id,date,order_total,billing_email,item_name,item_quantity\n"
+    rows = ",7,2024-07-01,1,a@s.example,Mug,1\n,7,2024-07-01,1,a@s.example,Cup,1\n,8,2024-07-01,1,a@s.example,Cup,1\n"
+    read = Read(ORDERS, head + rows, timezone="UTC")
+    assert [(row["externalId"], len(row["items"])) for row in read.rows] == [("7", 2), ("8", 1)]
+
+
 def test_named_system_continues_rows_of_a_file_with_field_names() -> None:
     read = Read(ORDERS, "externalId,consumerEmail,amount\n#1,a@s.example,50.00\n#1,,\n", system="shopify")
     assert read.rows == [{"externalId": "#1", "consumerEmail": "a@s.example", "amount": "50.00"}]
@@ -178,6 +214,19 @@ def test_woocommerce_customers() -> None:
         (None, "guest@shop.example", "Guest Gold", None),
     ]
     assert "user_pass" in read.columns.ignored
+
+
+@pytest.mark.parametrize("guest", ["0", "0.0", "", " "])
+def test_woocommerce_guests_are_different_people(guest: str) -> None:
+    head = "customer_id,first_name,last_name,user_login,email,billing_email\n"
+    rows = f"7,Ann,,ann,ann@s.example,\n{guest},Bob,,,bob@s.example,\n{guest},Cy,,,,cy@s.example\n"
+    read = Read(CONSUMERS, head + rows)
+    assert read.rejects == {}
+    assert [(row.get("externalId"), row["email"]) for row in read.rows] == [
+        ("7", "ann@s.example"),
+        (None, "bob@s.example"),
+        (None, "cy@s.example"),
+    ]
 
 
 CUSTOMER_ORDER_EXPORT = (
@@ -367,6 +416,83 @@ def test_missing_column_of_a_join_is_named() -> None:
     message = refusal(CONSUMERS, "First,email\n", mapping={"fullName": "First+Last+Second"})
     assert "--column names 'Last', which is not a column" in message
     assert "--column names 'Second', which is not a column" in message
+
+
+@pytest.mark.parametrize(
+    ("totals", "options", "amounts", "rejected"),
+    [
+        (["1.000", "19.99"], {}, ["1.000", "19.99"], []),
+        (["1.000", "19,99"], {}, ["1000", "19.99"], []),
+        (["1,000", "19.99"], {}, ["1000", "19.99"], []),
+        (["1,000", "0,5"], {}, ["1.000", "0.5"], []),
+        (["12.500", "0.250"], {}, ["12.500", "0.250"], []),
+        (["1.000", "5"], {}, ["5"], [2]),
+        (["5", "1,000"], {}, ["5"], [3]),
+        (["1.000", "2.00", "3,00"], {}, ["2.00", "3.00"], [2]),
+        (["1.000", "5"], {"decimal": "."}, ["1.000", "5"], []),
+        (["1.000", "2.000.000"], {"decimal": ","}, ["1000", "2000000"], []),
+        (["1.000", "2,00"], {"decimal": "."}, ["1.000", "2.00"], []),
+    ],
+)
+def test_decimal_separator_is_the_same_in_the_whole_export(
+    totals: list[str], options: dict[str, Any], amounts: list[str], rejected: list[int]
+) -> None:
+    rows = "".join(f'#{number},a@s.example,paid,,GBP,,"{total}"\n' for number, total in enumerate(totals))
+    read = Read(ORDERS, SHOPIFY_ORDERS + rows, **options)
+    assert [row["amount"] for row in read.rows] == amounts
+    assert list(read.rejects) == rejected
+    assert all("--decimal point or --decimal comma" in reason for reason in read.rejects.values())
+
+
+def test_price_refund_and_discount_show_the_decimal_separator_too() -> None:
+    row = '#{},a@s.example,paid,,GBP,,1.000,,"{}",,1,Mug,"{}",,,,"{}"\n'
+    for texts in (("1,50", "1", "0"), ("", "1,50", "0"), ("", "1", "1,50")):
+        read = Read(ORDERS, SHOPIFY_ORDERS + row.format("1", *texts))
+        assert [row["amount"] for row in read.rows] == ["1000"]
+    read = Read(ORDERS, SHOPIFY_ORDERS + row.format("1", "1.500", "2.500", "3.500"))
+    assert read.rejects[2].count("--decimal point or --decimal comma") == 4
+
+
+def test_own_file_has_a_decimal_point_unless_another_is_named() -> None:
+    text = 'externalId,consumerEmail,amount\n1,a@s.example,1.000\n2,a@s.example,"2,50"\n'
+    read = Read(ORDERS, text)
+    assert ([row["amount"] for row in read.rows], list(read.rejects)) == (["1.000"], [3])
+    assert [row["amount"] for row in Read(ORDERS, text, decimal=",").rows] == ["1000", "2.50"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored", "rejected"),
+    [
+        (["12345.0", "67890.0"], ["12345", "67890"], []),
+        (["12345,0", "7"], ["12345", "7"], []),
+        (["1.0", "2.5"], ["1.0", "2.5"], []),
+        (["1.0", "A-7"], ["1.0", "A-7"], []),
+        (["12345.0", "A-7"], ["A-7"], [2]),
+        (["12345.0", "67890.0", "12345"], ["67890"], [2, 4]),
+        (["12345.0", "12345.00", "7"], ["7"], [2, 3]),
+        (["007", "12.0"], ["007", "12.0"], []),
+        (["12345678901234568.0", "7.0"], ["7"], [2]),
+    ],
+)
+def test_ids_with_decimals_are_whole_numbers_in_a_column_of_numbers(
+    sent: list[str], stored: list[str], rejected: list[int]
+) -> None:
+    read = Read(CONSUMERS, "externalId;fullName\n" + "".join(f"{external_id};Ann\n" for external_id in sent))
+    assert [row["externalId"] for row in read.rows] == stored
+    assert sorted(read.rejects) == rejected
+    assert bool(read.columns.decimal_ids) == (stored != sent and "A-7" not in sent)
+
+
+def test_ids_with_and_without_decimals_are_one_person() -> None:
+    read = Read(CONSUMERS, "externalId,email\n12.0,a@s.example\n12,b@s.example\n13.0,c@s.example\n")
+    assert sorted(read.rejects) == [2, 3]
+    assert "lines 2 and 3 have the same externalId and different e-mail addresses" in read.rejects[2]
+    assert "lines 2 and 3 have the same number with and without decimals" in read.rejects[2]
+
+
+def test_ids_of_consumers_of_orders_may_have_decimals() -> None:
+    text = "externalId,consumerExternalId,amount\nA1,7.0,1\nA2,8.0,1\nA3,7,1\n"
+    assert [row["consumerExternalId"] for row in Read(ORDERS, text).rows] == ["7", "8", "7"]
 
 
 @pytest.mark.parametrize("text", ["email,metadata.a,metadata.a:text\n", "email,metadata.a:number,metadata.a:text\n"])

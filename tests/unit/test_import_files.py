@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.imports import sources
-from infra.imports.rows import FIELD_CHARACTERS, Reader, Record
+from infra.imports.rows import FIELD_CHARACTERS, Key, Reader, Record
 from infra.imports.sources import ImportFailed
 
 ROWS = [["1", "José", "a@shop.example"], ["2", "Émile", ""]]
@@ -19,7 +19,13 @@ def reader(text: str, delimiter: str | None = None) -> Reader:
 
 
 def records(text: str, continued_by: int | None = None) -> list[Record]:
-    return [record for chunk in reader(text).chunks(continued_by=continued_by) for record in chunk.records]
+    key = None if continued_by is None else cell(continued_by)
+    return [record for chunk in reader(text).chunks(continued_by=key) for record in chunk.records]
+
+
+def cell(position: int) -> Key:
+    """Return a function that returns the cell of a row."""
+    return lambda cells: cells[position].strip()
 
 
 def read(path: Path, encoding: str | None = None) -> list[list[str]]:
@@ -38,7 +44,10 @@ def read(path: Path, encoding: str | None = None) -> list[list[str]]:
         pytest.param('"sep=;"\r\n' + TABLE.replace(",", ";"), id="quoted sep=;"),
         pytest.param("SEP=^\n" + TABLE.replace(",", "^"), id="sep of another character"),
         pytest.param("\n,,\n  \n" + TABLE.replace("\n", "\n\n,,,\n \n"), id="blank rows"),
+        pytest.param(TABLE.replace("\n", '\n  ,,\n\u00a0, \u200b,\ufeff\n" ",\t,\n'), id="rows of white space"),
+        pytest.param("\u00a0,\u200b\n" + TABLE, id="white space above the header"),
         pytest.param(TABLE.replace("\n", ",,\n"), id="empty columns"),
+        pytest.param(TABLE.replace("\n", ",\u00a0,\u200b \n"), id="columns of white space"),
         pytest.param(TABLE.replace(",\n", "\n"), id="short row"),
         pytest.param(TABLE.replace(",José,", ', "José", '), id="quotes after spaces"),
     ],
@@ -98,7 +107,7 @@ def test_rows_with_an_equal_or_empty_key_continue_the_row_above() -> None:
     text = "id,item\n1,a\n1 ,b\n,c\n2,d\n1,e\n"
     joined = [(record.line, len(record.continued)) for record in records(text, continued_by=0)]
     assert joined == [(2, 2), (5, 0), (6, 0)]
-    assert [len(chunk.records) for chunk in reader(text).chunks(1, continued_by=0)] == [1, 1, 1]
+    assert [len(chunk.records) for chunk in reader(text).chunks(1, continued_by=cell(0))] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Texts of import files become values: typed metadata, times, amounts."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -131,20 +132,81 @@ def test_date_is_midnight_in_the_zone() -> None:
     assert values.moment("2024-07-01", "Europe/Berlin").isoformat() == "2024-06-30T22:00:00+00:00"
 
 
-def test_repeated_hour_is_the_first() -> None:
-    assert values.moment("2024-10-27 01:30:00", "Europe/London").isoformat() == "2024-10-27T00:30:00+00:00"
+@pytest.mark.parametrize(
+    ("text", "zone", "offsets"),
+    [
+        ("2024-10-27 01:30:00", "Europe/London", r"\+01:00 or \+00:00"),
+        ("2024-11-03 01:00", "America/New_York", "-04:00 or -05:00"),
+        ("2024-04-07 01:59:59.5", "Australia/Lord_Howe", r"\+11:00 or \+10:30"),
+    ],
+)
+def test_time_in_the_repeated_hour_needs_an_offset(text: str, zone: str, offsets: str) -> None:
+    with pytest.raises(ValueError, match=f"is two times in the time zone {zone}: add an offset, {offsets}"):
+        values.moment(text, zone)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-10-27 00:59:59", "2024-10-26T23:59:59+00:00"),
+        ("2024-10-27 02:00:00", "2024-10-27T02:00:00+00:00"),
+        ("2024-10-27 01:30:00 +01:00", "2024-10-27T00:30:00+00:00"),
+        ("2024-10-27 01:30:00 UTC", "2024-10-27T01:30:00+00:00"),
+    ],
+)
+def test_time_beside_the_repeated_hour_is_taken(text: str, moment: str) -> None:
+    assert values.moment(text, "Europe/London").isoformat() == moment
+
+
+@pytest.mark.parametrize(
+    ("date", "zone", "moment"),
+    [
+        pytest.param("2018-11-04", "America/Sao_Paulo", "2018-11-04T03:00:00+00:00", id="without a midnight"),
+        pytest.param("2024-11-03", "America/Havana", "2024-11-03T04:00:00+00:00", id="with two midnights"),
+        pytest.param("2024-10-27", "Europe/London", "2024-10-26T23:00:00+00:00", id="with a repeated hour"),
+    ],
+)
+def test_date_is_the_first_moment_of_the_day(date: str, zone: str, moment: str) -> None:
+    assert values.moment(date, zone).isoformat() == moment
+
+
+def test_day_that_a_zone_left_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not exist in the time zone Pacific/Apia"):
+        values.moment("2011-12-30", "Pacific/Apia")
 
 
 @pytest.mark.parametrize(
     ("text", "amount"),
     [
         *(("149.99", "149.99"), ("1,234.56", "1234.56"), ("1,234,567", "1234567"), ("399,00", "399.00")),
-        *(("1.234,56", "1234.56"), ("0,5", "0.5"), ("1.000", "1.000"), ("-5,00", "-5.00")),
-        *((text, text) for text in ("1,000", "1,2,3", "£5", "1.234.567", "5 EUR", "")),
+        *(("1.234,56", "1234.56"), ("0,5", "0.5"), ("1.234.567", "1234567"), ("-5,00", "-5.00")),
+        *(("0.500", "0.500"), ("0,500", "0.500"), ("1000.125", "1000.125"), ("1000,125", "1000.125")),
+        *(("36.3900", "36.3900"), ("36,3900", "36.3900"), ("1,29,999.00", "129999.00")),
+        *(("1 234,56", "1234.56"), ("1\u202f234\u00a0567", "1234567"), ("1'234.56", "1234.56"), ("1’234.5", "1234.5")),
+        *((text, text) for text in ("1,2,3", "£5", "5 EUR", "", "1 2", "1.2.3", "1,23.456.7")),
     ],
 )
 def test_amount_gets_a_decimal_point(text: str, amount: str) -> None:
     assert values.money(text) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "with_point", "with_comma"),
+    [("1.000", "1.000", "1000"), ("1,000", "1000", "1.000"), ("-12.345", "-12.345", "-12345")],
+)
+def test_ambiguous_amount_needs_the_decimal_separator(text: str, with_point: str, with_comma: str) -> None:
+    with pytest.raises(ValueError, match="name the decimal separator of the file by --decimal point or"):
+        values.money(text)
+    assert values.decimal_separator(text) is None
+    assert (values.money(text, "."), values.money(text, ",")) == (with_point, with_comma)
+
+
+@given(st.decimals(0, 10**9, places=2), st.sampled_from([".", ","]), st.booleans())
+def test_amount_with_two_decimals_is_certain(amount: Decimal, decimal: str, is_grouped: bool) -> None:  # noqa: FBT001
+    text = f"{amount:,.2f}" if is_grouped else f"{amount:.2f}"
+    written = text.translate({ord(","): ".", ord("."): ","}) if decimal == "," else text
+    assert values.decimal_separator(written) == decimal
+    assert Decimal(values.money(written)) == amount
 
 
 @pytest.mark.parametrize("text", ["4.47401E+11", "4,47401E+11", "4.47401e11", "1E+05", " 9.1E+15 ", "4.47401E-11"])
@@ -156,6 +218,23 @@ def test_id_in_scientific_notation_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["1E5", "5E12", "E+11", "447401000000", "1.5", "v1.2e", "SKU-1E+05"])
 def test_other_ids_are_taken(text: str) -> None:
     assert values.exact_id(text) == text
+
+
+@pytest.mark.parametrize(("text", "whole"), [("12345.0", "12345"), ("12345,00", "12345"), ("7.0", "7"), ("12", "12")])
+def test_decimal_id_of_a_column_of_numbers_is_the_whole_number(text: str, whole: str) -> None:
+    assert values.exact_id(text, is_decimal=True) == whole
+
+
+@pytest.mark.parametrize("is_decimal", [True, False])
+def test_decimal_id_that_has_lost_digits_is_refused(is_decimal: bool) -> None:  # noqa: FBT001
+    with pytest.raises(ValueError, match="is a decimal number, as spreadsheets write ids"):
+        values.exact_id("12345678901234568.0", is_decimal=is_decimal)
+
+
+def test_decimal_id_among_other_ids() -> None:
+    assert values.exact_id("2.0") == "2.0"
+    with pytest.raises(ValueError, match="is a decimal number, as spreadsheets write ids"):
+        values.exact_id("12345,0")
 
 
 @pytest.mark.parametrize(
