@@ -18,6 +18,9 @@ METADATA = "metadata."
 ERROR_COLUMNS = ("errorLine", "errorReasons")
 # Spreadsheets show a cell as text after an apostrophe, and some exports protect numbers and formulas with it.
 APOSTROPHE = re.compile(r"'(?=[0-9+=@-])")
+# Spreadsheets read the first as text; the second is a null in files of MySQL and PostgreSQL.
+TEXT_FORMULA, NULL = re.compile(r'="([^"]*)"'), "\\N"
+MARKS = frozenset("'=\\")
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -95,8 +98,15 @@ class Columns(msgspec.Struct, frozen=True):
         return {column.name for column in self.fields}
 
     def row(self, cells: list[str]) -> list[str]:
-        """Return the cells without the marks of an export."""
-        return [APOSTROPHE.sub("", cell, 1) if cell[:1] == "'" else cell for cell in cells] if self.export else cells
+        r"""Return the cells without marks: `="012"` is 012, `\N` is empty, and in an export `'012` is 012."""
+        return [self._without_mark(cell) if cell[:1] in MARKS else cell for cell in cells]
+
+    def _without_mark(self, cell: str) -> str:
+        if cell == NULL:
+            return ""
+        if match := TEXT_FORMULA.fullmatch(cell):
+            return match[1]
+        return APOSTROPHE.sub("", cell, 1) if self.export else cell
 
     @property
     def continued_by(self) -> Callable[[Sequence[str]], str] | None:

@@ -51,7 +51,7 @@ class Unread(NamedTuple):
 
 
 class Reader:
-    """Read the records of an open file, without its blank rows."""
+    """Read the records of an open file, without its blank rows and repetitions of its header."""
 
     def __init__(self, file: TextIO, delimiter: str | None = None) -> None:
         csv.field_size_limit(FIELD_CHARACTERS)
@@ -68,16 +68,18 @@ class Reader:
         # A parser that is not strict silently loses rows to an unclosed quote at the end of the file.
         self._csv = csv.reader(self._lines(first), delimiter=self.delimiter, strict=True, skipinitialspace=True)
         self.header = self._header()
-        self._unnamed = [index for index, name in enumerate(self.header) if not name.strip()]
+        self._names = [name.strip(fields.ENDS) for name in self.header]
+        self._unnamed = [index for index, name in enumerate(self._names) if not name]
 
     def records(self, continued_by: Key | None = None) -> Iterator[Record]:
         """Yield the records.
 
         Args:
             continued_by: returns a text of a row; a row with an empty text, or with the text of the row above,
-                continues the record above.
+                continues the record above if that has a text.
         """
-        records: Iterator[Record] = map(self._checked, self._records())
+        rows = (record for record in self._records() if not self._is_header(record.cells))
+        records: Iterator[Record] = map(self._checked, rows)
         return _joined(records, continued_by, len(self.header)) if continued_by else records
 
     def chunks(self, rows: int = CHUNK_ROWS, *, continued_by: Key | None = None) -> Iterator[Chunk]:
@@ -140,6 +142,12 @@ class Reader:
         last = self._line + self._csv.line_num + sum(1 for _ in self._file)
         return Unread(line, last - line + 1)
 
+    def _is_header(self, cells: list[str]) -> bool:
+        """Return whether a row repeats the header, as where files were put together."""
+        if cells[0].strip(fields.ENDS) != self._names[0]:
+            return False
+        return [cell.strip(fields.ENDS) for cell in _without_blank_end(cells)] == self._names
+
     def _checked(self, record: Record) -> Record:
         """Pad a short row, and cut empty cells beyond the last column. A value needs a column with a name."""
         width = len(self.header)
@@ -161,7 +169,8 @@ def _joined(records: Iterator[Record], key: Key, width: int) -> Iterator[Record]
     continued: list[list[str]] = []
     for record in records:
         has_cells = len(record.cells) >= width  # text that is not CSV is a single cell
-        if current and has_cells and len(current.cells) >= width and key(record.cells) in ("", key(current.cells)):
+        above = key(current.cells) if current and has_cells and len(current.cells) >= width else ""
+        if current and above and key(record.cells) in ("", above):
             continued.append(record.cells)
             if record.fault and not current.fault:
                 current = current._replace(fault=f"line {record.line} of the same record: {record.fault}")

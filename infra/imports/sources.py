@@ -10,6 +10,14 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, TextIO
 
 SCAN_BYTES = 1024 * 1024
+OTHER_FORMATS = {
+    b"PK\x03\x04": "a workbook or an archive",
+    b"\xd0\xcf\x11\xe0": "a workbook",
+    b"\x1f\x8b": "compressed",
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF",
+}
+"""By the first bytes of the file."""
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -67,6 +75,7 @@ def check_encoding(file: BinaryIO, encoding: str | None) -> str:
     Raises:
         ImportFailed: the file cannot be decoded; the message names the first faulty line.
     """
+    _refuse_other_formats(file)
     if encoding is None:
         _refuse_utf16(file)
     codec = _codec(encoding or "utf-8")
@@ -97,6 +106,14 @@ def _codec(encoding: str) -> str:
             f"--encoding {encoding} is unknown: use utf-8, utf-16, windows-1252, or another name that Python knows"
         ) from None
     return "utf-8-sig" if name == "utf-8" else name
+
+
+def _refuse_other_formats(file: BinaryIO) -> None:
+    file.seek(0)
+    start = file.read(max(map(len, OTHER_FORMATS)))
+    for first, title in OTHER_FORMATS.items():
+        if start.startswith(first):
+            raise ImportFailed(f"The file is {title}, not CSV: save or extract it as CSV, and import that file")
 
 
 def _refuse_utf16(file: BinaryIO) -> None:

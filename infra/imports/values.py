@@ -33,6 +33,9 @@ WHOLE_ID = re.compile(r"(0|[1-9][0-9]*)([.,]0+)?")
 """A whole number, also as spreadsheets and data frames write a column of numbers and empty cells: 12345.0."""
 MAX_EXACT_ID = 2**53
 LONG_ID = 10_000
+MISSING_IDS = frozenset({"null", "nan", "none", "nil", "n/a", "na", "undefined", "-", "--", "?"})
+"""Words for a missing value. As an id, they would be one person with the data of many."""
+SPREADSHEET_ERROR = re.compile(r"#(N/A|NV|[^\W\d_]+(/0)?[!?]|#+)")
 SPACED = re.compile(r"-?[0-9]{1,3}(?:[ \u00a0\u2009\u202f'’][0-9]{3})+(?:[.,][0-9]+)?")
 """An amount with spaces or apostrophes between thousands."""
 OTHER_SEPARATOR = {".": ",", ",": "."}
@@ -105,6 +108,16 @@ TYPES: Mapping[str, Callable[[str], Any]] = {
 """Conversion by the type of a metadata column, such as `metadata.points:number`."""
 
 
+def refuse_error(text: str) -> None:
+    """Refuse the text of a cell with an error.
+
+    Raises:
+        ValueError: a spreadsheet has written an error, such as #NAME?, or a number that was wider than its column.
+    """
+    if SPREADSHEET_ERROR.fullmatch(text):
+        raise ValueError(f"{text!r} is an error of a spreadsheet: correct the cell there, and save the file again")
+
+
 def whole_id(text: str) -> str:
     """Return the id 12345 for 12345.0 or 12345,0; any other text unchanged."""
     match = WHOLE_ID.fullmatch(text)
@@ -121,7 +134,9 @@ def exact_id(text: str, *, is_decimal: bool = False) -> str:
     Raises:
         ValueError: the external id is invalid, in scientific notation, or an unexpected decimal number.
     """
-    plain = text.strip()
+    plain = fields.trimmed(text)
+    if plain.lower() in MISSING_IDS:
+        raise ValueError(f"{plain!r} is a word for a missing value: leave the cell empty")
     if SCIENTIFIC.fullmatch(plain):
         raise ValueError(
             f"{plain!r} is in scientific notation, as spreadsheets show long numbers: format the column as text "

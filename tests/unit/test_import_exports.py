@@ -412,6 +412,33 @@ def test_columns_of_any_file_are_joined(mapping: dict[str, str]) -> None:
     assert read.rows == [{"email": "a@s.example", "fullName": "Ann Lee"}]
 
 
+def test_marks_of_spreadsheets_and_databases_are_no_part_of_a_value() -> None:
+    rows = ["externalId,fullName,metadata.zip:text", '="007","=""Ann""",\\N', """'8,\\N,="01234\"""", ""]
+    read = Read(CONSUMERS, "\n".join(rows))
+    assert read.rows == [
+        {"externalId": "007", "fullName": "Ann"},
+        {"externalId": "'8", "metadata": {"zip": "01234"}},
+    ]
+
+
+@pytest.mark.parametrize("text", ["#NAME?", "#N/A", "#REF!", "#DIV/0!", "#WERT!", "#NV", "########"])
+@pytest.mark.parametrize("field", ["externalId", "fullName", "phone"])
+def test_error_of_a_spreadsheet_is_refused(field: str, text: str) -> None:
+    columns = dict.fromkeys(("externalId", "email", "fullName", "phone"), "") | {"email": "a@s.example", field: text}
+    read = Read(CONSUMERS, f"{','.join(columns)}\n{','.join(columns.values())}\n")
+    assert read.rejects[2].startswith(f"{field}: {text!r} is an error of a spreadsheet: correct the cell there")
+
+
+@pytest.mark.parametrize("text", ["#1001", "#VIP-1!", "#a b!", "#"])
+def test_other_texts_with_a_number_sign_are_taken(text: str) -> None:
+    assert Read(CONSUMERS, f"externalId\n{text}\n").rows == [{"externalId": text}]
+
+
+def test_invisible_characters_of_headers_are_passed_over() -> None:
+    read = Read(CONSUMERS, "\ufeffexternalId\u200b,\u00a0fullName\n1,Ann\n")
+    assert read.rows == [{"externalId": "1", "fullName": "Ann"}]
+
+
 def test_missing_column_of_a_join_is_named() -> None:
     message = refusal(CONSUMERS, "First,email\n", mapping={"fullName": "First+Last+Second"})
     assert "--column names 'Last', which is not a column" in message

@@ -49,6 +49,8 @@ def read(path: Path, encoding: str | None = None) -> list[list[str]]:
         pytest.param(TABLE.replace("\n", ",,\n"), id="empty columns"),
         pytest.param(TABLE.replace("\n", ",\u00a0,\u200b \n"), id="columns of white space"),
         pytest.param(TABLE.replace(",\n", "\n"), id="short row"),
+        pytest.param(TABLE + "externalId,fullName,email\n", id="repeated header"),
+        pytest.param(TABLE.replace("2,", "\ufeffexternalId, fullName ,email,\n2,"), id="files put together"),
         pytest.param(TABLE.replace(",José,", ', "José", '), id="quotes after spaces"),
     ],
 )
@@ -110,6 +112,11 @@ def test_rows_with_an_equal_or_empty_key_continue_the_row_above() -> None:
     assert [len(chunk.records) for chunk in reader(text).chunks(1, continued_by=cell(0))] == [1, 1, 1]
 
 
+def test_rows_without_a_key_are_no_record_together() -> None:
+    joined = [(record.line, len(record.continued)) for record in records("id,item\n,a\n,b\n1,c\n,d\n", continued_by=0)]
+    assert joined == [(2, 0), (3, 0), (4, 1)]
+
+
 @pytest.mark.parametrize(
     ("encoding", "named"),
     [
@@ -133,6 +140,9 @@ def test_file_is_read_in_the_named_encoding(tmp_path: Path, encoding: str, named
 @pytest.mark.parametrize(
     ("content", "named", "message"),
     [
+        (b"PK\x03\x04" + bytes(26), None, "The file is a workbook or an archive, not CSV"),
+        (b"PK\x03\x04" + bytes(26), "windows-1252", "The file is a workbook or an archive, not CSV"),
+        (b"\x1f\x8b\x08", None, "The file is compressed, not CSV"),
         (TABLE.encode("utf-16"), None, "The file is UTF-16: import it with --encoding utf-16"),
         (TABLE.encode("utf-16-le"), None, "probably UTF-16: import it with --encoding utf-16-le"),
         (TABLE.encode("utf-16-be"), None, "probably UTF-16: import it with --encoding utf-16-be"),

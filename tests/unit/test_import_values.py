@@ -215,6 +215,12 @@ def test_id_in_scientific_notation_is_refused(text: str) -> None:
         values.exact_id(text)
 
 
+@pytest.mark.parametrize("text", ["NULL", "null", "NaN", "nan", "None", "N/A", "undefined", " - ", "-"])
+def test_word_for_a_missing_value_is_no_id(text: str) -> None:
+    with pytest.raises(ValueError, match="is a word for a missing value: leave the cell empty"):
+        values.exact_id(text)
+
+
 @pytest.mark.parametrize("text", ["1E5", "5E12", "E+11", "447401000000", "1.5", "v1.2e", "SKU-1E+05"])
 def test_other_ids_are_taken(text: str) -> None:
     assert values.exact_id(text) == text
