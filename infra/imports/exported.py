@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from infra import fields
-from infra.imports import values
+from infra.imports import amounts, ids
 from infra.imports.columns import Columns
 
 STATUSES = ("CREATED", "COMPLETED", "CANCELLED", "REFUNDED")
@@ -66,7 +66,7 @@ def convert_ids(texts: dict[str, str]) -> None:
     if "consumerExternalId" in texts:
         texts["consumerExternalId"] = texts["consumerExternalId"].partition(";")[0].strip()
     for name in ("externalId", "consumerExternalId"):
-        if name in texts and values.whole_id(texts[name]) in GUEST:
+        if name in texts and ids.whole_id(texts[name]) in GUEST:
             del texts[name]
 
 
@@ -103,8 +103,8 @@ def _items(columns: Columns, rows: Iterable[Sequence[str]]) -> list[dict[str, st
     return [
         {
             "productId": product.text(row),
-            "quantity": values.money(quantity.text(row), columns.decimal),
-            "unitAmount": values.money(price.text(row), columns.decimal) or None,
+            "quantity": amounts.money(quantity.text(row), columns.decimal),
+            "unitAmount": amounts.money(price.text(row), columns.decimal) or None,
         }
         for row in rows
         if product.text(row)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from infra import emails, fields
-from infra.imports import exported, values
+from infra.imports import amounts, exported, ids, values
 from infra.imports.columns import METADATA, Columns, texts_reader
 from infra.imports.exported import REFERENCES, STATUSES, Environment
 from infra.imports.rows import Record
@@ -52,7 +52,7 @@ def consumer_rules(environment: Environment, columns: Columns) -> dict[str, Rule
 
 
 def _id_rule(name: str, columns: Columns) -> Rule:
-    return partial(values.exact_id, is_decimal=name in columns.decimal_ids)
+    return partial(ids.exact_id, is_decimal=name in columns.decimal_ids)
 
 
 def _apply(field: fields.ConsumerField, conventions: fields.Conventions, value: str) -> Any:
@@ -91,11 +91,11 @@ def order_faults(valid: Mapping[str, str], present: Mapping[str, str], environme
     faults = []
     if "externalId" not in present:
         faults.append("externalId: required, or importing again would insert the row again")
-    amounts = {name: Decimal(valid[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in valid}
+    known = {name: Decimal(valid[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in valid}
     return faults + money_faults(
-        amounts.get("amount"),
-        amounts.get("refundedAmount"),
-        amounts.get("baseAmount"),
+        known.get("amount"),
+        known.get("refundedAmount"),
+        known.get("baseAmount"),
         local=valid.get("currencyCode") == environment.currency,
         currency=environment.currency,
     )
@@ -157,7 +157,7 @@ def check(kind: Rules, environment: Environment, columns: Columns, records: Iter
         for name, text in texts.items():
             try:
                 if text[0] == "#":
-                    values.refuse_error(text)
+                    ids.refuse_error(text)
                 valid[name] = rules[name](_clean(text))
             except ValueError as error:
                 faults.append(f"{name}: {error}")
@@ -213,7 +213,7 @@ def _number(columns: Columns, value: str) -> Any:
 
 def _with_point(columns: Columns, value: str) -> str:
     """Return an amount with a decimal point: in a file with our own names, others need `--decimal`."""
-    return values.money(value, columns.decimal) if columns.export or columns.decimal else value
+    return amounts.money(value, columns.decimal) if columns.export or columns.decimal else value
 
 
 def _timestamp(zone: str | None, formats: Sequence[str], value: str) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from infra import emails
-from infra.imports import conflicts, exported, values
+from infra.imports import amounts, conflicts, exported, ids
 from infra.imports.columns import Column, Columns, texts_reader
 from infra.imports.conflicts import RowKeys
 from infra.imports.rows import Record
@@ -57,7 +57,7 @@ def _keys(records: Iterable[Record], columns: Columns, notation: "_Notation") ->
             yield RowKeys(
                 record.line,
                 hash(external_id) if external_id else None,
-                hash(values.whole_id(external_id)) if external_id else None,
+                hash(ids.whole_id(external_id)) if external_id else None,
                 hash(emails.fold(email)) if email else None,
             )
 
@@ -78,14 +78,14 @@ class _Notation:
         """Add the texts and the cells of a record."""
         for name in ID_FIELDS:
             if name in texts and name not in self._texts:
-                match = values.WHOLE_ID.fullmatch(texts[name])
+                match = ids.WHOLE_ID.fullmatch(texts[name])
                 if not match:
                     self._texts.add(name)
                 elif match[2]:
                     self._decimals.add(name)
-        if len(self._separators) < len(values.CERTAIN):
-            amounts = (column.text(row) for column in self._amounts for row in rows)
-            self._separators.update(filter(None, map(values.decimal_separator, amounts)))
+        if len(self._separators) < len(amounts.CERTAIN):
+            texts_of_amounts = (column.text(row) for column in self._amounts for row in rows)
+            self._separators.update(filter(None, map(amounts.decimal_separator, texts_of_amounts)))
 
     def completed(self, columns: Columns) -> Columns:
         """Return the columns with the notation of the file."""

@@ -1,4 +1,4 @@
-"""Convert texts of a file: typed metadata, times, amounts of other systems, items of an order."""
+"""Convert texts of a file: typed metadata, times, items of an order."""
 
 import math
 import re
@@ -20,8 +20,6 @@ EXACT_DIGITS = 15
 LITERALS = {"true": True, "false": False, "null": None}
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-# Spreadsheets show long numbers like this; the digits are lost.
-SCIENTIFIC = re.compile(r"[+-]?([0-9]+[.,][0-9]+[eE][+-]?[0-9]+|[0-9][eE][+-][0-9]+)")
 OFFSET_TIME = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})(T|\s+)(?P<hour>[0-9]{1,2})(?P<minute>:[0-9]{2})"
     r"(?P<second>:[0-9]{2}([.,][0-9]+)?)?\s*"
@@ -29,25 +27,6 @@ OFFSET_TIME = re.compile(
     r"(\[[A-Z_/+-]+\])?",  # Java adds the name of the zone
     re.IGNORECASE,
 )
-WHOLE_ID = re.compile(r"(0|[1-9][0-9]*)([.,]0+)?")
-"""A whole number, also as spreadsheets and data frames write a column of numbers and empty cells: 12345.0."""
-MAX_EXACT_ID = 2**53
-LONG_ID = 10_000
-MISSING_IDS = frozenset({"null", "nan", "none", "nil", "n/a", "na", "undefined", "-", "--", "?"})
-"""Words for a missing value. As an id, they would be one person with the data of many."""
-SPREADSHEET_ERROR = re.compile(r"#(N/A|NV|[^\W\d_]+(/0)?[!?]|#+)")
-SPACED = re.compile(r"-?[0-9]{1,3}(?:[ \u00a0\u2009\u202f'’][0-9]{3})+(?:[.,][0-9]+)?")
-"""An amount with spaces or apostrophes between thousands."""
-OTHER_SEPARATOR = {".": ",", ",": "."}
-CERTAIN = {
-    decimal: re.compile(
-        rf"-?(?:[0-9]+{point}(?:[0-9]{{1,2}}|[0-9]{{4,}})|(?:0[0-9]*|[0-9]{{4,}}){point}[0-9]{{3}}"
-        rf"|[0-9]{{1,3}}(?:{comma}[0-9]{{2,3}})*{comma}[0-9]{{3}}{point}[0-9]+|[0-9]{{1,3}}(?:{comma}[0-9]{{3}}){{2,}})"
-    )
-    for decimal, point, comma in ((".", r"\.", ","), (",", ",", r"\."))
-}
-"""Amounts that can have only this decimal separator, by the separator."""
-AMBIGUOUS = re.compile(r"-?[1-9][0-9]{0,2}[.,][0-9]{3}")
 MAX_ITEMS = 200
 
 
@@ -106,49 +85,6 @@ TYPES: Mapping[str, Callable[[str], Any]] = {
     "list": texts,
 }
 """Conversion by the type of a metadata column, such as `metadata.points:number`."""
-
-
-def refuse_error(text: str) -> None:
-    """Refuse the text of a cell with an error.
-
-    Raises:
-        ValueError: a spreadsheet has written an error, such as #NAME?, or a number that was wider than its column.
-    """
-    if SPREADSHEET_ERROR.fullmatch(text):
-        raise ValueError(f"{text!r} is an error of a spreadsheet: correct the cell there, and save the file again")
-
-
-def whole_id(text: str) -> str:
-    """Return the id 12345 for 12345.0 or 12345,0; any other text unchanged."""
-    match = WHOLE_ID.fullmatch(text)
-    return match[1] if match else text
-
-
-def exact_id(text: str, *, is_decimal: bool = False) -> str:
-    """Return an external id.
-
-    Args:
-        text: the id.
-        is_decimal: the ids of the column are numbers, and some have decimals: 12345.0 is the id 12345.
-
-    Raises:
-        ValueError: the external id is invalid, in scientific notation, or an unexpected decimal number.
-    """
-    plain = fields.trimmed(text)
-    if plain.lower() in MISSING_IDS:
-        raise ValueError(f"{plain!r} is a word for a missing value: leave the cell empty")
-    if SCIENTIFIC.fullmatch(plain):
-        raise ValueError(
-            f"{plain!r} is in scientific notation, as spreadsheets show long numbers: format the column as text "
-            "in the spreadsheet, and save the file again"
-        )
-    match = WHOLE_ID.fullmatch(plain)
-    if match and match[2] and (int(match[1]) > MAX_EXACT_ID if is_decimal else int(match[1]) >= LONG_ID):
-        raise ValueError(
-            f"{plain!r} is a decimal number, as spreadsheets write ids: format the column as text in the "
-            "spreadsheet, and save the file again"
-        )
-    return fields.external_id(whole_id(plain) if is_decimal else text)
 
 
 @lru_cache(maxsize=1)
@@ -242,42 +178,6 @@ def _with_offset(text: str) -> str:
 def _clock(match: re.Match[str]) -> str:
     second = (match["second"] or ":00").replace(",", ".")
     return f"{match['date']}T{match['hour'].zfill(2)}{match['minute']}{second}"
-
-
-def decimal_separator(text: str) -> str | None:
-    """Return the decimal separator of an amount; None if the amount has none, or may have either."""
-    plain = _without_spaces(text)
-    return next((separator for separator, pattern in CERTAIN.items() if pattern.fullmatch(plain)), None)
-
-
-def money(text: str, decimal: str | None = None) -> str:
-    """Return an amount with a decimal point, and without separators of thousands.
-
-    A text that is not an amount is returned unchanged, and no rule accepts it.
-
-    Args:
-        text: an amount such as 1,129.00, 49,00 or 1 000.
-        decimal: the decimal separator of the file, if known.
-
-    Raises:
-        ValueError: the amount is ambiguous, such as 1.000, and the separator is not known.
-    """
-    plain = _without_spaces(text)
-    if AMBIGUOUS.fullmatch(plain) and plain == text:
-        if decimal is None:
-            raise ValueError(
-                f"{text!r} may be a whole number or have three decimals: name the decimal separator of the file by "
-                "--decimal point or --decimal comma"
-            )
-    else:
-        decimal = decimal_separator(text)
-    if decimal is None:
-        return plain
-    return plain.replace(OTHER_SEPARATOR[decimal], "").replace(decimal, ".")
-
-
-def _without_spaces(text: str) -> str:
-    return re.sub("[^0-9.,-]", "", text) if SPACED.fullmatch(text) else text
 
 
 class _Item(msgspec.Struct, rename="camel", forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from infra.imports import values
+from infra.imports import amounts, ids, values
 
 INTEGERS = st.integers(-(10**15) + 1, 10**15 - 1)
 JSON = st.one_of(st.none(), st.booleans(), INTEGERS, INTEGERS.map(lambda number: number / 1024))
@@ -187,7 +187,7 @@ def test_day_that_a_zone_left_out_is_refused() -> None:
     ],
 )
 def test_amount_gets_a_decimal_point(text: str, amount: str) -> None:
-    assert values.money(text) == amount
+    assert amounts.money(text) == amount
 
 
 @pytest.mark.parametrize(
@@ -196,51 +196,51 @@ def test_amount_gets_a_decimal_point(text: str, amount: str) -> None:
 )
 def test_ambiguous_amount_needs_the_decimal_separator(text: str, with_point: str, with_comma: str) -> None:
     with pytest.raises(ValueError, match="name the decimal separator of the file by --decimal point or"):
-        values.money(text)
-    assert values.decimal_separator(text) is None
-    assert (values.money(text, "."), values.money(text, ",")) == (with_point, with_comma)
+        amounts.money(text)
+    assert amounts.decimal_separator(text) is None
+    assert (amounts.money(text, "."), amounts.money(text, ",")) == (with_point, with_comma)
 
 
 @given(st.decimals(0, 10**9, places=2), st.sampled_from([".", ","]), st.booleans())
 def test_amount_with_two_decimals_is_certain(amount: Decimal, decimal: str, is_grouped: bool) -> None:  # noqa: FBT001
     text = f"{amount:,.2f}" if is_grouped else f"{amount:.2f}"
     written = text.translate({ord(","): ".", ord("."): ","}) if decimal == "," else text
-    assert values.decimal_separator(written) == decimal
-    assert Decimal(values.money(written)) == amount
+    assert amounts.decimal_separator(written) == decimal
+    assert Decimal(amounts.money(written)) == amount
 
 
 @pytest.mark.parametrize("text", ["4.47401E+11", "4,47401E+11", "4.47401e11", "1E+05", " 9.1E+15 ", "4.47401E-11"])
 def test_id_in_scientific_notation_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is in scientific notation"):
-        values.exact_id(text)
+        ids.exact_id(text)
 
 
 @pytest.mark.parametrize("text", ["NULL", "null", "NaN", "nan", "None", "N/A", "undefined", " - ", "-"])
 def test_word_for_a_missing_value_is_no_id(text: str) -> None:
     with pytest.raises(ValueError, match="is a word for a missing value: leave the cell empty"):
-        values.exact_id(text)
+        ids.exact_id(text)
 
 
 @pytest.mark.parametrize("text", ["1E5", "5E12", "E+11", "447401000000", "1.5", "v1.2e", "SKU-1E+05"])
 def test_other_ids_are_taken(text: str) -> None:
-    assert values.exact_id(text) == text
+    assert ids.exact_id(text) == text
 
 
 @pytest.mark.parametrize(("text", "whole"), [("12345.0", "12345"), ("12345,00", "12345"), ("7.0", "7"), ("12", "12")])
 def test_decimal_id_of_a_column_of_numbers_is_the_whole_number(text: str, whole: str) -> None:
-    assert values.exact_id(text, is_decimal=True) == whole
+    assert ids.exact_id(text, is_decimal=True) == whole
 
 
 @pytest.mark.parametrize("is_decimal", [True, False])
 def test_decimal_id_that_has_lost_digits_is_refused(is_decimal: bool) -> None:  # noqa: FBT001
     with pytest.raises(ValueError, match="is a decimal number, as spreadsheets write ids"):
-        values.exact_id("12345678901234568.0", is_decimal=is_decimal)
+        ids.exact_id("12345678901234568.0", is_decimal=is_decimal)
 
 
 def test_decimal_id_among_other_ids() -> None:
-    assert values.exact_id("2.0") == "2.0"
+    assert ids.exact_id("2.0") == "2.0"
     with pytest.raises(ValueError, match="is a decimal number, as spreadsheets write ids"):
-        values.exact_id("12345,0")
+        ids.exact_id("12345,0")
 
 
 @pytest.mark.parametrize(
