@@ -101,7 +101,7 @@ def full_name(value: str) -> str:
     """
     name = trimmed(unicodedata.normalize("NFC", value))
     # The sort order ignores invisible characters: a name of these alone would sort among the consumers without a name.
-    if not 1 <= len(name) <= 255 or all(map(_is_invisible, name)):  # noqa: PLR2004 (the limit in contract.md)
+    if not 1 <= len(name) <= 255 or all(_is_invisible(letter) or letter in FILLERS for letter in name):  # noqa: PLR2004 (the limit in contract.md)
         raise ValueError("Name must be 1 to 255 characters")
     if UNPRINTABLE.search(name):
         raise ValueError("Name must not contain control characters")

@@ -78,7 +78,7 @@ def ranking_clause(text: str, region: str | None, room: int) -> Clause:
     ranked = {"dis_max": {"queries": scored}}
     if not query.titles:
         return ranked
-    titles = _all([_word_start(query, title, region) for title in query.titles])
+    titles = _all([_title(query, title, region) for title in query.titles])
     return {"bool": {"must": [ranked], "should": [{"constant_score": {"filter": titles, "boost": TITLE_SCORE}}]}}
 
 
@@ -202,6 +202,12 @@ def _tolerant_words(query: Query) -> Sequence[str]:
     """Return the words that may have typos."""
     distinct = dict.fromkeys(word for unit in query.units for word in unit)
     return [word for word in list(distinct)[:TYPO_WORDS] if len(word) <= TYPO_LETTERS]
+
+
+def _title(query: Query, title: str, region: str | None) -> Clause:
+    """Match a title of the query in a row. `ms` is also the initials of M.S."""
+    initials = "".join(piece.key for piece in names.parts(title).pieces)
+    return _any([_word_start(query, title, region), {"term": {"forms": initials}}])
 
 
 def _clauses(field_clauses: Iterable[FieldClause]) -> list[Clause]:

@@ -44,8 +44,9 @@ HONORIFICS = ("様", "さま", "さん", "先生", "君", "くん", "ちゃん",
 """Titles after a name, without a space."""
 SHARED_HONORIFIC, MAX_CHINESE_NAME = "君", 4
 """A title in Japanese, and the end of many Chinese given names. A Chinese name has up to four characters."""
-THAI_TITLE = re.compile("(?:นางสาว|นาง|นาย|คุณ)(?=[\u0e01-\u0e2f\u0e40-\u0e44]{2})")
-"""Before a name, without a space. After it comes a letter, or a vowel written before its letter."""
+THAI_TITLE = re.compile("(?:นางสาว|นาง|นาย|คุณ(?!วุฒิ|ธรรม|ภัทร))(?=[\u0e01-\u0e2f\u0e40-\u0e44]{2})")
+"""Before a name, without a space. After it comes a letter, or a vowel written before its letter. A few names begin with
+คุณ."""
 
 
 class Forms(NamedTuple):

@@ -18,13 +18,13 @@ JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 # Floats keep this many digits; a longer number is an id.
 EXACT_DIGITS = 15
 LITERALS = {"true": True, "false": False, "null": None}
-BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+BOOLEANS = dict.fromkeys(("true", "yes", "1", "t", "y"), True) | dict.fromkeys(("false", "no", "0", "f", "n"), False)
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 OFFSET_TIME = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})(T|\s+)(?P<hour>[0-9]{1,2})(?P<minute>:[0-9]{2})"
     r"(?P<second>:[0-9]{2}([.,][0-9]+)?)?\s*"
-    r"(?P<zone>Z|UTC|GMT|(UTC|GMT)?[+-][0-9]{2}(:?[0-9]{2})?|(UTC|GMT)[+-][0-9])?"
-    r"(\[[A-Z_/+-]+\])?",  # Java adds the name of the zone
+    r"((?P<zone>Z|UTC|GMT|(UTC|GMT)?[+-][0-9]{2}(:?[0-9]{2})?|(UTC|GMT)[+-][0-9])"
+    r"(\[[A-Z0-9_/+-]+\])?)?",  # Java adds the name of the zone
     re.IGNORECASE,
 )
 MAX_ITEMS = 200
@@ -61,7 +61,7 @@ def number(text: str) -> Any:
 
 
 def boolean(text: str) -> bool:
-    """Return the boolean for true, yes or 1, and for false, no or 0.
+    """Return the boolean for true, yes or 1, and for false, no or 0; a first letter is enough.
 
     Raises:
         ValueError: the text is another word.
@@ -124,8 +124,8 @@ def moment(text: str, zone: str | None = None, formats: Sequence[str] = ()) -> d
     if not moments:
         raise ValueError(f"{text!r} does not exist in the time zone {zone}")
     if len(moments) > 1 and not is_date:
-        offsets = " or ".join(moment.astimezone(time_zone(zone)).isoformat()[-len("+00:00") :] for moment in moments)
-        raise ValueError(f"{text!r} is two times in the time zone {zone}: add an offset, {offsets}")
+        written = " or ".join(moment.astimezone(time_zone(zone)).isoformat() for moment in moments)
+        raise ValueError(f"{text!r} is two times in the time zone {zone}: write {written}")
     return fields.timestamp(moments[0].isoformat())
 
 

@@ -48,12 +48,14 @@ TYPED = {
     "MCDONALD": ["MCDONALD", "Mcdonald", "McDonald", "Mc Donald"],
     "Mc Donald": ["Mc Donald"],
     "M. Bean": ["Mbeana Bean", "Ann Bean"],
+    "ms roe": ["M.S. Roe", "Ann Roe"],
     "Dr. Bean": ["Drew Bean", "Mbeana Bean", "Ann Bean"],
 }
 
 
 def test_name_as_typed_ranks_above_its_twins(account: Account) -> None:
-    stored = ["Mc Donald", "Drew Bean", "Ann Bean", "Mbeana Bean", "Božić", "BOŽIĆ", "Bozic", "Božič"]
+    stored = ["M.S. Roe", "Ann Roe"]
+    stored += ["Mc Donald", "Drew Bean", "Ann Bean", "Mbeana Bean", "Božić", "BOŽIĆ", "Bozic", "Božič"]
     stored += ["Käthe Müller", "KÄTHE MÜLLER", "Kathe Muller", "Kaethe Mueller", "McDonald", "MCDONALD", "Mcdonald"]
     names = create_named(account, {name: {"fullName": name} for name in stored})
     for text, expected in TYPED.items():

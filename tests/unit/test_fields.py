@@ -85,7 +85,7 @@ def test_any_text_is_parsed_or_refused_with_a_message(text: str) -> None:
             assert str(error)  # noqa: PT017 (most texts raise, some do not)
 
 
-@pytest.mark.parametrize("name", ["\u200b", "\u00ad\u2060", "\ufe0f", "\u034f \u200d"])
+@pytest.mark.parametrize("name", ["\u200b", "\u00ad\u2060", "\ufe0f", "\u034f \u200d", "\u3164", "\u2800 \u115f"])
 def test_name_of_invisible_characters_is_empty(name: str) -> None:
     with pytest.raises(ValueError, match="1 to 255"):
         fields.full_name(name)

@@ -47,6 +47,7 @@ def test_text_is_split_at_spaces_without_lone_punctuation(text: str, expected: l
         ("김민준 씨", ["씨"], ["김민준"]),
         ("คุณสมชาย ใจดี", [], ["สมชาย", "ใจดี"]),
         ("คุณากร", [], ["คุณากร"]),
+        ("คุณวุฒิ ใจดี", [], ["คุณวุฒิ", "ใจดี"]),
         ("Dr. med. Anna Roth", ["Dr.", "med."], ["Anna", "Roth"]),
         ("Dr", [], ["Dr"]),
         ("Mr Mrs", ["Mr"], ["Mrs"]),
