@@ -98,6 +98,18 @@ def test_write_that_waits_too_long_for_a_row_is_told_so(account: Account) -> Non
     assert response.headers["Retry-After"]
 
 
+def test_read_that_waits_too_long_for_postgresql_is_ended(account: Account) -> None:
+    consumer = create(account.live)["id"]
+    paths = ("/orders", f"/consumers/{consumer}?include=orders")
+    with ThreadPoolExecutor() as pool:
+        with account.database.engine.begin() as transaction:
+            transaction.execute(sa.text("LOCK TABLE orders"))  # until the end of the transaction, the reads wait
+            late = list(pool.map(account.live.get, paths))
+        assert [(answer.status_code, answer.json()["code"]) for answer in late] == [(503, "database_unavailable")] * 2
+    assert all("Retry-After" in answer.headers for answer in late)
+    assert [account.live.get(path).status_code for path in paths] == [200, 200]
+
+
 def test_only_four_searches_of_an_environment_run_at_a_time(
     account: Account, neighbour: Account, servers: LocalServers
 ) -> None:
