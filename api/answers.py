@@ -28,6 +28,8 @@ class Answer(msgspec.Struct):
     """Of a write."""
     consumer_ids: Sequence[str] = ()
     """Consumers with data in the body. When one of them is deleted, a stored copy of the answer is deleted as well."""
+    stored_body: bytes | None = None
+    """Stored for retries in place of `body`, if the write deleted a consumer: without the data of the consumer."""
 
     def response(self) -> Response[Any]:
         """Build the response. A large body is compressed and sent in parts; other requests get their turn in between.
@@ -46,9 +48,9 @@ async def _parts(body: bytes) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-def ok(value: Any) -> Answer:
+def ok(value: Any, consumer_ids: Sequence[str] = ()) -> Answer:
     """Answer 200 with a value as JSON."""
-    return Answer(HTTPStatus.OK, msgspec.json.encode(value))
+    return Answer(HTTPStatus.OK, msgspec.json.encode(value), consumer_ids=consumer_ids)
 
 
 def created(value: Any, headers: dict[str, str] | None = None, consumer_ids: Sequence[str] = ()) -> Answer:

@@ -1,4 +1,5 @@
-"""Idempotency keys: the answer of a POST is stored in the transaction of the write, and replayed for 24 hours.
+"""Idempotency keys: the answer of a POST, PUT or DELETE is stored in the transaction of the write, and replayed for 24
+hours.
 
 The transaction claims the key before the write, and stores the answer after the write. A concurrent request with the
 same key therefore waits at the claim. If the first transaction commits, the second request replays the answer; if the
@@ -9,6 +10,9 @@ A stored answer can lack the body, and a replay is then an error, so that no ret
 - A consumer in the answer was deleted: a trigger (`erase_replays`) empties the answer and hashes the key, because
   clients put personal data into keys. A replay is a 410.
 - The answers of the environment exceed the bytes allowed for a day: only the key is stored. A replay is a 409.
+
+The deletion of a consumer stores its own answer without the data of the consumer (`Answer.stored_body`), and under the
+digest of the key. A replay is the 200 of the deletion: the client learns that the consumer is deleted.
 """
 
 import asyncio
@@ -33,8 +37,11 @@ from api.request import AnyRequest
 
 HEADERS = {"idempotency-key": "Idempotency-Key", "x-idempotency-key": "X-Idempotency-Key"}
 """If a request has both headers, the first counts."""
+METHODS = frozenset({"POST", "PUT", "DELETE"})
 MAX_LENGTH = 255
 REPLAYED = "Idempotent-Replayed"
+CLAIMED = 0
+"""The status of a key whose request is running. Only the transaction of this request sees the row."""
 LOCK_NOT_AVAILABLE = "55P03"
 ENCODING, GZIP = "Content-Encoding", "gzip"
 """A compressed body is stored with this header, as the release before this one answers with both unchanged."""
@@ -59,6 +66,8 @@ class Statements(NamedTuple):
     claim: sa.TextClause
     stored: sa.TextClause
     store: sa.TextClause
+    free_digest: sa.TextClause
+    hide_key: sa.TextClause
 
 
 def _statements(table: str, owner: str, store: str) -> Statements:
@@ -67,8 +76,9 @@ def _statements(table: str, owner: str, store: str) -> Statements:
     return Statements(
         claim=sa.text(f"""
             INSERT INTO {table} AS k ({owner}, key, fingerprint, status, headers, body)
-            SELECT :owner, :key, :fingerprint, 0, '{{}}', '' WHERE NOT EXISTS ({erased})
-            ON CONFLICT ({owner}, key) DO UPDATE SET fingerprint = excluded.fingerprint, created_at = present()
+            SELECT :owner, :key, :fingerprint, {CLAIMED}, '{{}}', '' WHERE NOT EXISTS ({erased})
+            ON CONFLICT ({owner}, key)
+                DO UPDATE SET fingerprint = excluded.fingerprint, status = {CLAIMED}, created_at = present()
                 WHERE k.created_at < now() - interval '24 hours'
             RETURNING true"""),
         # The key of an emptied answer sorts before all keys of clients.
@@ -77,6 +87,9 @@ def _statements(table: str, owner: str, store: str) -> Statements:
             WHERE {owner} = :owner AND (key = :key OR {is_erased}) ORDER BY key LIMIT 1"""),
         # The answer may have been emptied while the claim waited for a concurrent request with the same key.
         store=sa.text(f"{store} WHERE {owner} = :owner AND key = :key AND NOT EXISTS ({erased})"),
+        # An emptied answer older than 24 hours, which the upkeep has not deleted yet.
+        free_digest=sa.text(f"DELETE FROM {table} WHERE {owner} = :owner AND key = {ERASED_KEY}"),
+        hide_key=sa.text(f"UPDATE {table} SET key = {ERASED_KEY} WHERE {owner} = :owner AND key = :key"),
     )
 
 
@@ -120,6 +133,7 @@ class Claim(NamedTuple):
     """The id of the environment, or of the operator's key."""
     key: str
     fingerprint: bytes
+    is_delete: bool = False
 
     @property
     def values(self) -> dict[str, Any]:
@@ -127,12 +141,12 @@ class Claim(NamedTuple):
 
 
 async def claim_of(request: AnyRequest, requester: Requester) -> Claim | None:
-    """Return the claim of a POST with a key; None for all further requests.
+    """Return the claim of a write with a key; None for all further requests.
 
     Raises:
         Problem: 400 if a key is empty or too long; names the header.
     """
-    if request.method != "POST":
+    if request.method not in METHODS:
         return None
     keys = {name: request.headers[header] for header, name in HEADERS.items() if header in request.headers}
     if not keys:
@@ -150,9 +164,10 @@ async def claim_of(request: AnyRequest, requester: Requester) -> Claim | None:
         parts.append(query)  # such as `matchBy`; the release before has no POST with a query
     content = b"\0".join(parts)
     fingerprint = await _in_thread_if_long(_digest, content)
+    is_delete = request.method == "DELETE"
     if isinstance(requester, Caller):
-        return Claim(OF_ENVIRONMENT, requester.environment_id, key, fingerprint)
-    return Claim(OF_OPERATOR, requester.key_id, key, fingerprint)
+        return Claim(OF_ENVIRONMENT, requester.environment_id, key, fingerprint, is_delete)
+    return Claim(OF_OPERATOR, requester.key_id, key, fingerprint, is_delete)
 
 
 async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
@@ -164,10 +179,14 @@ async def take(connection: AsyncConnection, claim: Claim) -> Answer | None:
     """
     stored = None
     while stored is None:
-        if await _claimed(connection, claim):
+        is_claimed = await _claimed(connection, claim)
+        if is_claimed and not claim.is_delete:
             return None
         # Without a row, the key of an emptied answer has reached its 24 hours since the claim, and was deleted.
         stored = (await connection.execute(claim.statements.stored, claim.values)).one_or_none()
+        # A claim that waited for the deletion of a consumer succeeds, because the deletion has hidden its key.
+        if is_claimed and stored and stored.status == CLAIMED:
+            return None
     if stored.fingerprint != claim.fingerprint:
         message = "This Idempotency-Key was used for another request: send a new key with each new request"
         raise _conflict(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
@@ -217,7 +236,7 @@ async def store(connection: AsyncConnection, claim: Claim, answer: Answer, max_b
     """
     transaction = answer.transaction
     headers = answer.headers | ({consistency.TOKEN: f"1-{transaction.xid}"} if transaction else {})
-    body = answer.body
+    body = answer.body if answer.stored_body is None else answer.stored_body
     if len(body) > COMPRESSED_BYTES:
         body, headers = await _in_thread_if_long(_compress, body), headers | {ENCODING: GZIP}
     values = {
@@ -231,6 +250,9 @@ async def store(connection: AsyncConnection, claim: Claim, answer: Answer, max_b
     }
     if not (await connection.execute(claim.statements.store, claim.values | values)).rowcount:
         raise _deleted()
+    if answer.stored_body is not None:
+        await connection.execute(claim.statements.free_digest, claim.values)
+        await connection.execute(claim.statements.hide_key, claim.values)
 
 
 def _compress(body: bytes) -> bytes:

@@ -34,7 +34,7 @@ from api.orders.writes import newest
 from api.request import AnyRequest
 from api.route_options import route_options
 from api.transactions import Transaction
-from infra.index.documents import Consumer, ConsumerRow, consumer_json
+from infra.index.documents import Consumer, ConsumerRow, consumer_json, without_data
 
 READ = route_options("read:consumers", "reads", from_index=True)
 LOOKUP = route_options("read:consumers", "reads")
@@ -144,7 +144,14 @@ class ConsumerController(Controller):
             writes.update, caller, consumer_id, payload, if_match, state.turns, render=partial(_changed, caller)
         )
 
-    @delete("/{consumer_id:str}", opt=WRITE, status_code=200, summary="Delete a consumer, its orders and memberships")
+    @delete(
+        "/{consumer_id:str}",
+        opt=WRITE,
+        status_code=200,
+        summary="Delete a consumer, its orders and memberships",
+        description="With an `Idempotency-Key`, a retry gets the same status and the id of the deleted consumer. The "
+        "other fields are null or 0 then, because no data of the consumer are kept.",
+    )
     async def remove(
         self, request: AnyRequest, consumer_id: str, caller: Caller, transaction: Transaction
     ) -> Response[Consumer]:
@@ -232,15 +239,16 @@ def _created_batch(rows: list[ConsumerRow]) -> Answer:
 
 
 def _changed(caller: Caller, row: ConsumerRow) -> Answer:
-    return Answer(HTTPStatus.OK, consumer_json(row), {"ETag": etag(caller.seal, row.id, row.version)})
+    headers = {"ETag": etag(caller.seal, row.id, row.version)}
+    return Answer(HTTPStatus.OK, consumer_json(row), headers, consumer_ids=[row.id])
 
 
 def _changed_batch(rows: list[ConsumerRow]) -> Answer:
-    return Answer(HTTPStatus.OK, array([consumer_json(row) for row in rows]))
+    return Answer(HTTPStatus.OK, array([consumer_json(row) for row in rows]), consumer_ids=[row.id for row in rows])
 
 
 def _deleted(row: ConsumerRow) -> Answer:
-    return Answer(HTTPStatus.OK, consumer_json(row))
+    return Answer(HTTPStatus.OK, consumer_json(row), stored_body=consumer_json(without_data(row)))
 
 
 async def _orders_member(connection: AsyncConnection, caller: Caller, consumer_id: str) -> bytes:

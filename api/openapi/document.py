@@ -219,18 +219,14 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
     batch_change = endpoint.method == "PUT" and endpoint.options.limit == "batch"
     names_another = endpoint.parameters is not None and "audience_id" in endpoint.parameters.__struct_fields__
     is_possible = {
-        # Every POST takes an Idempotency-Key, possibly invalid.
-        HTTPStatus.BAD_REQUEST: endpoint.parameters
-        or endpoint.body
-        or endpoint.is_from_index
-        or endpoint.method == "POST",
+        # An Idempotency-Key may be invalid.
+        HTTPStatus.BAD_REQUEST: endpoint.parameters or endpoint.body or endpoint.is_from_index or endpoint.takes_key,
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
         HTTPStatus.NOT_FOUND: endpoint.path_names or endpoint.is_lookup or batch_change or names_another,
-        HTTPStatus.CONFLICT: endpoint.method == "POST",
-        # A POST of these resources answers with consumers, which may be deleted before a replay.
-        HTTPStatus.GONE: endpoint.is_feed
-        or (endpoint.method == "POST" and endpoint.resource in {"consumers", "orders"}),
+        HTTPStatus.CONFLICT: endpoint.takes_key,
+        # A write of these resources answers with consumers, which may be deleted before a replay.
+        HTTPStatus.GONE: endpoint.is_feed or endpoint.replays_consumers,
         HTTPStatus.PRECONDITION_FAILED: endpoint.is_of_consumer and endpoint.method in {"PUT", "DELETE"},
         HTTPStatus.REQUEST_TIMEOUT: endpoint.body,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: endpoint.body,

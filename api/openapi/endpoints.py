@@ -62,6 +62,17 @@ class Endpoint(NamedTuple):
         return self.options is not None and self.options.is_write
 
     @property
+    def takes_key(self) -> bool:
+        """Whether a request may have an `Idempotency-Key`."""
+        return self.is_authenticated and self.method != "GET"
+
+    @property
+    def replays_consumers(self) -> bool:
+        """Whether a stored answer has data of consumers. The deletion of a consumer stores its answer without data."""
+        is_deletion = self.method == "DELETE" and self.is_of_consumer
+        return self.takes_key and self.resource in {"consumers", "orders"} and not is_deletion
+
+    @property
     def is_from_index(self) -> bool:
         return self.options is not None and self.options.from_index
 

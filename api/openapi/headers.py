@@ -89,8 +89,9 @@ REQUEST = {
     ),
     "Idempotency-Key": _parameter(
         "Idempotency-Key",
-        "Makes retries safe: the first successful response with this key is replayed for 24 hours. After the deletion "
-        "of a consumer in the response, a retry is answered 410, and writes nothing.",
+        "Makes retries safe: the first successful response with this key is replayed for 24 hours. Another method, "
+        "path, query or body with the key is a 409. After the deletion of a consumer in the response, a retry is "
+        "answered 410, and writes nothing.",
         KEY,
         "order-17850-paid",
     ),
@@ -125,7 +126,7 @@ def request_headers(endpoint: Endpoint) -> list[dict[str, Any]]:
 def request_header_names(endpoint: Endpoint) -> list[str]:
     """Return the request headers of an endpoint, without the usual headers of HTTP."""
     names = []
-    if endpoint.is_authenticated and endpoint.method == "POST":
+    if endpoint.takes_key:
         names += ["Idempotency-Key"]
     if endpoint.is_of_consumer and (endpoint.path_names or endpoint.is_lookup):
         names += ["If-None-Match" if endpoint.method == "GET" else "If-Match"]
@@ -154,7 +155,7 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
     if endpoint.is_write and status < HTTPStatus.BAD_REQUEST:
         if not endpoint.is_for_operators:
             names += ["Index-State", "Preference-Applied", "Consistency-Token"]
-        names += ["Idempotent-Replayed"] * (endpoint.method == "POST")
+        names += ["Idempotent-Replayed"] * endpoint.takes_key
     if endpoint.is_from_index and status == HTTPStatus.OK:
         names += ["Index-Lag-Ms", "Index-Stale", "Preference-Applied"]
     if endpoint.is_feed and status == HTTPStatus.OK:

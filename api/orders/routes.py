@@ -120,11 +120,11 @@ class OrderController(Controller):
     async def update(
         self, order_id: str, payload: ObjectDraft[OrderUpdate], caller: Caller, transaction: Transaction
     ) -> Response[Order]:
-        return await transaction.run(writes.update, caller, order_id, payload, render=ok)
+        return await transaction.run(writes.update, caller, order_id, payload, render=_answer)
 
     @delete("/{order_id:str}", opt=WRITE, status_code=200, summary="Delete an order")
     async def remove(self, order_id: str, caller: Caller, transaction: Transaction) -> Response[Order]:
-        return await transaction.run(writes.delete, caller, order_id, render=ok)
+        return await transaction.run(writes.delete, caller, order_id, render=_answer)
 
 
 def _outcomes(request: AnyRequest, status: HTTPStatus) -> Callable[[list[Outcome]], Answer]:
@@ -144,6 +144,10 @@ def _upserted(outcomes: list[Outcome]) -> Answer:
     if outcome.status == "created":
         return Answer(HTTPStatus.CREATED, outcome.body, location("orders", outcome.id), consumer_ids=ids)
     return Answer(HTTPStatus.OK, outcome.body, consumer_ids=ids)
+
+
+def _answer(order: Order) -> Answer:
+    return ok(order, [order.consumer_id])
 
 
 def _created(orders: list[Order]) -> Answer:

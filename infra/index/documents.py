@@ -52,6 +52,21 @@ class ConsumerRow(NamedTuple):
         return self.email_as_sent or self.email
 
 
+def without_data(row: ConsumerRow) -> ConsumerRow:
+    """Return the row without the data of the consumer. The id and the times of the row stay."""
+    return row._replace(
+        email=None,
+        email_as_sent=None,
+        phone=None,
+        full_name=None,
+        metadata=None,
+        external_id=None,
+        total_orders=0,
+        total_order_value=Decimal(0),
+        last_order_at=None,
+    )
+
+
 COLUMNS = select_list(ConsumerRow._fields, "c", metadata="c.metadata::text")
 """Columns of `consumers AS c` for `ConsumerRow._make`."""
 

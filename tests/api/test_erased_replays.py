@@ -11,6 +11,7 @@ from api.answers import Answer
 from api.idempotency import OF_ENVIRONMENT, Claim, take
 from infra.database.engine import open_async_engine
 from tests.api.resources import count_rows, create
+from tests.endpoints import merchant_endpoints
 from tests.service import Account
 from tests.waiting import wait_until
 
@@ -28,11 +29,28 @@ WITH_CONSUMERS: dict[str, Any] = {
     "/orders/upsert": ORDER | {"externalId": "O-1"},
     "/orders/batch/upsert": [ORDER | {"externalId": "O-1"}],
 }
-WITHOUT_CONSUMERS = {"/audiences", "/audiences/{audienceId}/members"}
+CHANGES: dict[tuple[str, str], Any] = {
+    ("PUT", "/consumers/{consumerId}"): PERSON,
+    ("PUT", "/consumers/batch"): [PERSON],
+    ("PUT", "/orders/{orderId}"): {"metadata": {"ship to": "Zelda Quibble"}},
+    ("DELETE", "/orders/{orderId}"): None,
+}
+"""Changes of stored objects, whose answers have data of the person."""
+DELETION = ("DELETE", "/consumers/{consumerId}")
+WITHOUT_CONSUMERS = {
+    ("POST", "/audiences"),
+    ("PUT", "/audiences/{audienceId}"),
+    ("DELETE", "/audiences/{audienceId}"),
+    *((method, "/audiences/{audienceId}/members") for method in ("POST", "PUT", "DELETE")),
+}
+
+
+def send(account: Account, method: str, path: str, body: Any, key: str) -> httpx.Response:
+    return account.live.request(method, path, json=body, headers={"Idempotency-Key": key})
 
 
 def post(account: Account, path: str, body: Any, key: str) -> httpx.Response:
-    return account.live.post(path, json=body, headers={"Idempotency-Key": key})
+    return send(account, "POST", path, body, key)
 
 
 def written(account: Account, path: str, key: str) -> str:
@@ -55,11 +73,15 @@ def stored_answers(account: Account) -> list[sa.Row[Any]]:
         return list(connection.execute(query, {"id": account.live_environment}))
 
 
-def test_every_post_is_tested_here(account: Account) -> None:
-    """A new POST belongs to one of the two groups: its answer names consumers in `Answer.consumer_ids`, or has none."""
-    paths = account.live.get("/../../openapi.json").json()["paths"]
-    posts = {path.removeprefix("/api/v1") for path, operations in paths.items() if "post" in operations}
-    assert {path for path in posts if not path.startswith("/ops/")} == WITH_CONSUMERS.keys() | WITHOUT_CONSUMERS
+def test_every_write_is_tested_here() -> None:
+    """A new write belongs to one of the groups: its answer names consumers in `Answer.consumer_ids`, or has none."""
+    writes = {
+        (endpoint.method, endpoint.documented_path.removeprefix("/api/v1"))
+        for endpoint in merchant_endpoints()
+        if endpoint.takes_key
+    }
+    with_consumers = {("POST", path) for path in WITH_CONSUMERS} | CHANGES.keys() | {DELETION}
+    assert writes == with_consumers | WITHOUT_CONSUMERS
 
 
 @pytest.mark.parametrize("path", WITH_CONSUMERS)
@@ -81,6 +103,54 @@ def test_retry_after_a_deletion_is_410_and_writes_nothing(account: Account, path
         assert (retry.status_code, retry.json()["error"]) == (410, "Consumer deleted")
     assert (count_rows(account), count_rows(account, "orders")) == before
     assert post(account, path, [], key).status_code in {400, 409}
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+def test_retry_of_a_change_after_a_deletion_is_410(account: Account, method: str, path: str) -> None:
+    consumer = str(create(account.live, **PERSON)["id"])
+    order = create(account.live, "/orders", **ORDER)["id"]
+    body, target = CHANGES[method, path], path.format(consumerId=consumer, orderId=order)
+    if path.endswith("batch"):
+        body = [PERSON | {"id": consumer}]
+    assert send(account, method, target, body, f"change of {EMAIL}").status_code == 200
+    account.live.delete(f"/consumers/{consumer}").raise_for_status()
+    [stored] = stored_answers(account)
+    assert (stored.body, stored.headers, stored.consumer_ids) == (b"", {}, None)
+    assert EMAIL not in stored.all
+    retry = send(account, method, target, body, f"change of {EMAIL}")
+    assert (retry.status_code, retry.json()["error"]) == (410, "Consumer deleted")
+
+
+def test_retry_of_a_deletion_is_200_without_data_of_the_person(account: Account) -> None:
+    consumer = str(create(account.live, **PERSON)["id"])
+    create(account.live, "/orders", **ORDER)
+    key, path = f"removal of {EMAIL}", f"/consumers/{consumer}"
+    first = send(account, "DELETE", path, None, key)
+    assert (first.status_code, first.json()["email"], first.json()["totalOrders"]) == (200, EMAIL, 1)
+    [stored] = stored_answers(account)
+    for value in (*PERSON.values(), first.json()["lastOrderAt"]):
+        assert value not in stored.all
+        assert str(value).encode() not in stored.body
+    empty = dict.fromkeys(PERSON) | {"lastOrderAt": None, "totalOrders": 0, "totalOrderValue": 0}
+    for _ in range(2):
+        retry = send(account, "DELETE", path, None, key)
+        assert (retry.status_code, retry.headers["Idempotent-Replayed"]) == (200, "true")
+        assert retry.json() == first.json() | empty
+        assert retry.headers["Consistency-Token"] == first.headers["Consistency-Token"]
+    assert send(account, "DELETE", path, None, "another key").status_code == 404
+    assert post(account, "/consumers", PERSON, key).status_code == 409
+    assert count_rows(account) == 0
+
+
+def test_key_of_a_deletion_is_free_after_24_hours(account: Account) -> None:
+    """The emptied answers of the day before are there until the upkeep deletes them."""
+    age = "UPDATE idempotency_keys SET created_at = created_at - interval '25 hours' WHERE environment_id = :id"
+    for number in range(2):
+        path = f"/consumers/{create(account.live, externalId=str(number))['id']}"
+        assert [send(account, "DELETE", path, None, "k1").status_code for _ in range(2)] == [200, 200]
+        with account.database.engine.begin() as connection:
+            connection.execute(sa.text(age), {"id": account.live_environment})
+        assert send(account, "DELETE", path, None, "k1").status_code == 404
 
 
 def test_other_answers_are_kept(account: Account) -> None:

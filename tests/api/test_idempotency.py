@@ -1,10 +1,11 @@
-"""`Idempotency-Key` on every POST: a retry returns the first success (contract.md §1)."""
+"""`Idempotency-Key` on every POST, PUT and DELETE: a retry returns the first success (contract.md §1)."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -17,8 +18,12 @@ KEY = "Idempotency-Key"
 OUTCOME = ("etag", "consistency-token", "content-type")
 
 
+def send(account: Account, method: str, path: str, body: Any, key: str, name: str = KEY) -> httpx.Response:
+    return account.live.request(method, path, json=body, headers=[(name.encode(), key.encode("latin-1"))])
+
+
 def post(account: Account, path: str, body: Any, key: str, name: str = KEY) -> httpx.Response:
-    return account.live.post(path, json=body, headers=[(name.encode(), key.encode("latin-1"))])
+    return send(account, "POST", path, body, key, name)
 
 
 def replayable(response: httpx.Response) -> tuple[int, str, dict[str, str | None]]:
@@ -126,13 +131,72 @@ def test_query_is_a_part_of_the_request(account: Account) -> None:
     assert post(account, "/consumers/upsert?matchBy=email", body, "k1").status_code == 409
 
 
-def test_key_is_ignored_by_other_methods(account: Account) -> None:
-    first = post(account, "/consumers", {"fullName": "A"}, "k1")
-    path, headers = f"/consumers/{first.json()['id']}", {KEY: "k1"}
-    for name in ("B", "C"):
-        assert account.live.put(path, json={"fullName": name}, headers=headers).json()["fullName"] == name
-    assert account.live.get(path, headers=headers).json()["fullName"] == "C"
-    assert [account.live.delete(path, headers=headers).status_code for _ in range(2)] == [200, 404]
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/consumers/{buyer}", {"fullName": "B", "metadata": {"a": 1}}),
+        ("PUT", "/consumers/batch", [{"id": "{buyer}", "fullName": "B"}]),
+        ("PUT", "/consumers/batch?onError=continue", [{"id": "{buyer}", "fullName": "B"}, {"id": "unknown"}]),
+        ("PUT", "/orders/{order}", {"status": "CANCELLED"}),
+        ("DELETE", "/orders/{order}", None),
+        ("PUT", "/audiences/{friends}", {"name": "F"}),
+        ("PUT", "/audiences/{list}/members", {"consumerIds": ["{buyer}"]}),
+        ("DELETE", "/audiences/{friends}/members", {"consumerIds": ["{buyer}"]}),
+        ("DELETE", "/audiences/{friends}", None),
+    ],
+)
+def test_retry_of_a_change_returns_the_first_response(
+    account: Account, buyer: str, friends: str, method: str, path: str, body: Any
+) -> None:
+    synced = create(account.live, "/audiences", name="List", type="SYNCED_LIST")["id"]
+    order = create(account.live, "/orders", consumerId=buyer, amount=1)["id"]
+    account.live.post(f"/audiences/{friends}/members", json={"consumerIds": [buyer]}).raise_for_status()
+    for name, own_id in {"buyer": buyer, "order": order, "friends": friends, "list": synced}.items():
+        path = path.replace(f"{{{name}}}", str(own_id))
+        body = body and msgspec.json.decode(msgspec.json.encode(body).decode().replace(f"{{{name}}}", str(own_id)))
+    first = send(account, method, path, body, "k1")
+    assert first.is_success, first.text
+    assert not is_replay(first)
+    before = rows(account)
+    again = send(account, method, path, body, "k1")
+    assert is_replay(again)
+    assert replayable(again) == replayable(first)
+    assert rows(account) == before
+    others: list[tuple[str, str, Any]] = [
+        ("POST", "/consumers", {}),
+        ("PUT", f"/consumers/{buyer}", {"phone": None}),
+        ("DELETE", f"/consumers/{buyer}", None),
+    ]
+    assert [send(account, *other, "k1").status_code for other in others] == [409] * 3
+    assert rows(account) == before
+
+
+def test_retry_of_a_change_ignores_its_own_effect_on_the_entity_tag(account: Account) -> None:
+    made = account.live.post("/consumers", json={"fullName": "A"})
+    path, tag = f"/consumers/{made.json()['id']}", {"If-Match": made.headers["ETag"], KEY: "k1"}
+    first, again = (account.live.put(path, json={"fullName": "B"}, headers=tag) for _ in range(2))
+    assert (first.status_code, replayable(again)) == (200, replayable(first))
+    account.live.put(path, json={"fullName": "C"}).raise_for_status()
+    assert replayable(account.live.put(path, json={"fullName": "B"}, headers=tag)) == replayable(first)
+    assert account.live.get(path, headers=tag).json()["fullName"] == "C"
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_concurrent_retries_of_a_change_get_one_outcome(account: Account, method: str) -> None:
+    """A retry of a deletion waits at the claim, and finds the key hidden."""
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(3):
+            path = f"/consumers/{create(account.live, fullName='A')['id']}"
+            body = {"fullName": "B"} if method == "PUT" else None
+
+            def retry(key: str, path: str = path, body: Any = body) -> httpx.Response:
+                return send(account, method, path, body, key)
+
+            responses = list(pool.map(retry, [f"{method} {turn}"] * 8))
+            assert [response.status_code for response in responses] == [200] * 8
+            assert sorted(map(is_replay, responses)) == [False] + [True] * 7
+            assert len({response.headers["consistency-token"] for response in responses}) == 1
+            assert len({response.text for response in responses if is_replay(response)}) == 1
 
 
 @pytest.mark.parametrize("path", ["/consumers", "/consumers/batch", "/orders", "/audiences"])
