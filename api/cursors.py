@@ -22,6 +22,12 @@ EXPIRED = "Cursor has expired after 24 hours: begin again without a cursor"
 OTHER_LIST = "Invalid cursor: damaged, or issued for another filter, sort or direction"
 MEMBERS_OF = "members_of"
 """The parameter for the audience in the path of a list of members."""
+ADDED_PARAMETERS: dict[str, dict[str, Any]] = {
+    "list": {"updated_after": None, "updated_before": None},
+    "orders": {"external_id": None, "updated_after": None, "updated_before": None, "sort_by": "placedAt"},
+}
+"""By kind of list: parameters that earlier releases do not have, with their defaults. A cursor does not name a default,
+so the cursors of both releases stay valid during an upgrade."""
 CHECKSUM_BYTES = 12
 """Of the format before sealing."""
 
@@ -39,7 +45,7 @@ class _Payload(msgspec.Struct, array_like=True):
 def parameters_of(seal: Seal, kind: str, cursor: str) -> dict[str, Any] | None:
     """Return the parameters in a cursor; None if the text is no cursor of this kind, or of the release before."""
     payload = _opened(seal, kind, cursor)
-    return payload.parameters if payload else None
+    return _plain(ADDED_PARAMETERS.get(kind, {})) | payload.parameters if payload else None
 
 
 def _opened(seal: Seal, kind: str, cursor: str) -> _Payload | None:
@@ -65,10 +71,18 @@ class Cursors(NamedTuple):
     environment_id: int
 
     @property
+    def _named(self) -> dict[str, Any]:
+        """The parameters that a cursor names."""
+        defaults = ADDED_PARAMETERS.get(self.kind, {})
+        return {
+            name: value for name, value in self.parameters.items() if name not in defaults or value != defaults[name]
+        }
+
+    @property
     def list_id(self) -> bytes:
         """Identifies the list. Cursors of the release before are sealed for this id."""
         further = [self.parameters[MEMBERS_OF]] if MEMBERS_OF in self.parameters else []
-        parameters = {name: value for name, value in self.parameters.items() if name != MEMBERS_OF}
+        parameters = {name: value for name, value in self._named.items() if name != MEMBERS_OF}
         return msgspec.json.encode([self.kind, self.environment_id, parameters, *further])
 
     def encode(self, values: Sequence[Any], now: float | None = None) -> str:
@@ -81,7 +95,7 @@ class Cursors(NamedTuple):
         payload = _Payload(int(time.time() if now is None else now), list(values))
         if self.seal.makes_plain_cursors():
             return self.seal.seal("cursor", msgspec.msgpack.encode(payload), self.list_id)
-        payload.parameters = _plain(self.parameters)
+        payload.parameters = _plain(self._named)
         return self.seal.seal("cursor", msgspec.msgpack.encode(payload), self.kind.encode())
 
     def decode(self, cursor: str, now: float | None = None) -> list[Any]:
@@ -91,7 +105,7 @@ class Cursors(NamedTuple):
             CursorError: the cursor is damaged, older than 24 hours, or was issued for another list.
         """
         decoded = _opened(self.seal, self.kind, cursor)
-        if decoded and decoded.parameters != _plain(self.parameters):
+        if decoded and decoded.parameters != _plain(self._named):
             raise CursorError(OTHER_LIST)
         if not decoded:
             try:

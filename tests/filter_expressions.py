@@ -112,15 +112,14 @@ LANGUAGE += ["LESS_THAN_OR_EQUAL"]
 ALL_OPERATORS = [*LANGUAGE, "IN", "NOT_EQUALS", "NOT_CONTAINS", "NOT_IN", "NOT_EXISTS"]
 TEXTUAL = {"EQUALS", "CONTAINS", "EXISTS", "IN", "NOT_EQUALS", "NOT_CONTAINS", "NOT_IN", "NOT_EXISTS"}
 CONTAINING = {"CONTAINS", "NOT_CONTAINS"}
+TIMES = ["createdAt", "updatedAt", "lastOrderAt"]
 TEXTS = {"email": EMAILS, "phone": PHONES, "fullName": NAMES, "externalId": [*NAMES, "ext-1"]}
 
 
 @st.composite
 def conditions(draw: st.DrawFn, operators: Sequence[str] = LANGUAGE, *, rules: bool = False) -> Condition:
     """Any valid condition; with `rules`, metadata is also compared with numbers and booleans of JSON."""
-    field = draw(
-        st.sampled_from([*TEXTS, "totalOrders", "totalOrderValue", "createdAt", "lastOrderAt", *["metadata"] * 8])
-    )
+    field = draw(st.sampled_from([*TEXTS, "totalOrders", "totalOrderValue", *TIMES, *["metadata"] * 8]))
     if field == "metadata":
         field = f"metadata.{draw(paths)}"
     name: Any = draw(st.sampled_from([one for one in operators if _suits(one, field)]))

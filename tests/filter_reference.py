@@ -51,7 +51,7 @@ def _nodes(row: Row, field: str) -> Iterator[Any]:
     """Yield all values of a field."""
     if field.startswith("metadata."):
         yield from _at(row["metadata"], field.removeprefix("metadata."))
-    elif field in {"createdAt", "lastOrderAt"}:
+    elif field in {"createdAt", "updatedAt", "lastOrderAt"}:
         yield None if row[field] is None else datetime.fromisoformat(row[field])
     else:
         yield row[field]

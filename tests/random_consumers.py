@@ -12,10 +12,10 @@ from tests.filter_expressions import DATES, EMAILS, KEYS, LONG, MOMENTS, NAMES, 
 
 INSERT = sa.text("""
     INSERT INTO consumers (environment_id, email, phone, full_name, external_id, metadata, total_orders,
-        total_order_value, last_order_at, created_at)
+        total_order_value, last_order_at, created_at, updated_at)
     SELECT :environment, p->>'email', p->>'phone', p->>'fullName', p->>'externalId', NULLIF(p->'metadata', 'null'),
         (p->>'totalOrders')::int, (p->>'totalOrderValue')::numeric, (p->>'lastOrderAt')::timestamptz,
-        (p->>'createdAt')::timestamptz
+        (p->>'createdAt')::timestamptz, (p->>'updatedAt')::timestamptz
     FROM jsonb_array_elements(CAST(:people AS jsonb)) AS p""")
 WORTHS = [Decimal(number) for number in ("0", "0.0001", "5", "10", "1234.5", "89999999999999.9999", "90000000000000")]
 LARGEST = 28_000
@@ -36,6 +36,7 @@ def person(chance: Random) -> dict[str, Any]:
         "totalOrderValue": chance.choice(WORTHS),
         "lastOrderAt": chance.choice([None, *MOMENTS]),
         "createdAt": chance.choice(MOMENTS),
+        "updatedAt": chance.choice(MOMENTS),
     }
 
 

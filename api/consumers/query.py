@@ -26,7 +26,7 @@ from infra.phone_numbers import searched_digits
 from infra.wire import time
 
 Direction = Literal["asc", "desc"]
-SortField = Literal["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
+SortField = Literal["createdAt", "updatedAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
 
 NULL_SUBSTITUTED = frozenset({"fullName", "lastOrderAt"})
 """Fields sorted by the sub-fields `asc` and `desc`, each with a separate substitute for null."""
@@ -105,16 +105,23 @@ def list_query(
     region: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
+    updated_after: datetime | None = None,
+    updated_before: datetime | None = None,
     conditions: Sequence[Clause] = (),
 ) -> Clause:
     """Return the query of the list: the rows of an environment that pass all filters, without scores."""
     filters = [in_environment(environment_id)]
-    if created_after or created_before:
-        bounds = {"gte": created_after and time(created_after), "lt": created_before and time(created_before)}
-        filters.append({"range": {"createdAt": {bound: moment for bound, moment in bounds.items() if moment}}})
+    filters += _between("createdAt", created_after, created_before)
+    filters += _between("updatedAt", updated_after, updated_before)
     if search:
         filters.append(matching.filter_clause(search, region))
     return {"bool": {"filter": [*filters, *conditions]}}
+
+
+def _between(field: str, first: datetime | None, end: datetime | None) -> list[Clause]:
+    """Return the clause for times from `first` on, and before `end`; none without a bound."""
+    bounds = {name: time(bound) for name, bound in (("gte", first), ("lt", end)) if bound}
+    return [{"range": {field: bounds}}] if bounds else []
 
 
 def search_query(

@@ -52,6 +52,8 @@ async def page(
         region=caller.region,
         created_after=parameters.created_after,
         created_before=parameters.created_before,
+        updated_after=parameters.updated_after,
+        updated_before=parameters.updated_before,
         conditions=_conditions(caller, parameters.filter, audiences),
     )
     identity = parameters.list_parameters() | ({MEMBERS_OF: members_of.id} if members_of else {})

@@ -115,6 +115,11 @@ def _created(bound: str) -> msgspec.Meta:
     return msgspec.Meta(description=f"Only consumers created {bound} this time: {MOMENT_FORMAT}")
 
 
+def _updated(bound: str) -> msgspec.Meta:
+    text = f"Only consumers whose last change, the field `updatedAt`, was {bound} this time: {MOMENT_FORMAT}"
+    return msgspec.Meta(description=text)
+
+
 IncludeOfOne = Annotated[list[Literal["audiences", "orders"]], including("audiences", "orders")]
 IncludeOfMany = Annotated[list[Literal["audiences"]], including("audiences")]
 
@@ -181,6 +186,8 @@ class ListParameters(TwoWayParameters):
     )
     created_after: Annotated[Moment, _created("at or after")] | None = None
     created_before: Annotated[Moment, _created("before")] | None = None
+    updated_after: Annotated[Moment, _updated("at or after")] | None = None
+    updated_before: Annotated[Moment, _updated("before")] | None = None
     audience_id: (
         Annotated[str, msgspec.Meta(description="Only members of this audience, static or dynamic.")] | None
     ) = None

@@ -9,7 +9,7 @@ from api.error_codes import ErrorCode
 from api.errors import no_match
 from api.keyset import newest_first
 from api.orders.rows import COLUMNS, order_of
-from api.orders.schemas import Order, OrderListParameters, OrderPage
+from api.orders.schemas import Order, OrderListParameters, OrderPage, OrderSortField
 
 LONG_BYTES = "coalesce(octet_length(o.items::text), 0) + coalesce(octet_length(o.metadata::text), 0)"
 SELECT = f"SELECT {COLUMNS}, {LONG_BYTES} AS long_bytes FROM orders o WHERE o.environment_id = :environment_id"
@@ -19,8 +19,15 @@ CONDITIONS = {
     "status": "o.status = :status",
     "placed_after": "o.placed_at >= :placed_after",
     "placed_before": "o.placed_at < :placed_before",
+    "updated_after": "o.updated_at >= :updated_after",
+    "updated_before": "o.updated_at < :updated_before",
 }
 """Condition of each filter parameter."""
+KEYS: dict[OrderSortField, tuple[str, str]] = {
+    "placedAt": ("o.placed_at", "o.id"),
+    "updatedAt": ("o.updated_at", "o.id"),
+}
+"""The columns of each order, newest first."""
 
 
 LOOK_UP = sa.text(
@@ -52,7 +59,7 @@ async def page(connection: AsyncConnection, caller: Caller, parameters: OrderLis
         connection,
         " AND ".join([SELECT, *(CONDITIONS[name] for name in filters)]),
         filters | {"environment_id": caller.environment_id},
-        ("o.placed_at", "o.id"),
+        KEYS[parameters.order()],
         parameters.paging(),
         Cursors(caller.seal, parameters.kind, parameters.list_parameters(), caller.environment_id),
     )

@@ -199,6 +199,11 @@ def _placed(bound: str) -> msgspec.Meta:
     return msgspec.Meta(description=f"Only orders placed {bound} this time: {MOMENT_FORMAT}")
 
 
+def _updated(bound: str) -> msgspec.Meta:
+    text = f"Only orders whose last change, the field `updatedAt`, was {bound} this time: {MOMENT_FORMAT}"
+    return msgspec.Meta(description=text)
+
+
 _MATCH_BY = msgspec.Meta(description="The field that names the order: `externalId`, which is also the default.")
 
 
@@ -227,6 +232,9 @@ class OrderLookupParameters(Input, kw_only=True):
     ]
 
 
+OrderSortField = Literal["placedAt", "updatedAt"]
+
+
 class OrderListParameters(TwoWayParameters):
     """Parameters of the list of orders. An order must pass all filters."""
 
@@ -246,6 +254,22 @@ class OrderListParameters(TwoWayParameters):
     status: Annotated[Status, msgspec.Meta(description="Only orders with this status.")] | None = None
     placed_after: Annotated[Moment, _placed("at or after")] | None = None
     placed_before: Annotated[Moment, _placed("before")] | None = None
+    updated_after: Annotated[Moment, _updated("at or after")] | None = None
+    updated_before: Annotated[Moment, _updated("before")] | None = None
+    sort_by: (
+        Annotated[
+            OrderSortField,
+            msgspec.Meta(description="The time to sort by, by default `placedAt`. The newest comes first, ties by id."),
+        ]
+        | None
+    ) = None
+
+    def order(self) -> OrderSortField:
+        """Return the time to sort by."""
+        return self.sort_by or "placedAt"
+
+    def list_parameters(self) -> dict[str, Any]:
+        return super().list_parameters() | {"sort_by": self.order()}
 
 
 AmountText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}(\.[0-9]{1,4})?$", examples=["149.99"])]

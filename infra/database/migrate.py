@@ -22,12 +22,14 @@ from infra.errors import ExplainedError
 
 LOCK = 0x636F6E73
 """Advisory lock: if several processes start at the same time, their migrations run in sequence."""
-LOCK_MIGRATIONS = sa.text("SELECT pg_advisory_lock(:lock)")
+LOCK_MIGRATIONS = sa.text("SELECT pg_try_advisory_lock(:lock)")
 UNLOCK_MIGRATIONS = sa.text("SELECT pg_advisory_unlock(:lock)")
 LIMIT_LOCK_WAITS = sa.text("SET lock_timeout = '1s'")
 """The longest that a migration waits for a lock, and so the longest that queries wait behind a migration."""
 LOCK_ERRORS = {"55P03", "40P01"}
 """PostgreSQL's codes of a lock that was not granted in time, and of a deadlock."""
+LOCK_PAUSE_SECONDS = 0.5
+"""Pause before another attempt to get the lock of the migrations."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
 PATIENCE_SECONDS = 600.0
 """Time for all attempts. A transaction that keeps a table in use for longer has to be ended by an operator."""
@@ -70,7 +72,7 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
     try:
         with engine.connect() as connection:
             roles.require_owner(connection)
-            connection.execute(LOCK_MIGRATIONS, {"lock": LOCK})
+            _lock_migrations(connection)
             connection.execute(LIMIT_LOCK_WAITS)
             connection.commit()
             config.attributes["connection"] = connection
@@ -97,6 +99,16 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
             connection.commit()
     finally:
         engine.dispose()
+
+
+def _lock_migrations(connection: sa.Connection) -> None:
+    """Wait for the lock of the migrations.
+
+    No transaction is open meanwhile: `CREATE INDEX CONCURRENTLY` in the process with the lock would wait for it.
+    """
+    while not connection.execute(LOCK_MIGRATIONS, {"lock": LOCK}).scalar_one():
+        connection.rollback()
+        time.sleep(LOCK_PAUSE_SECONDS)
 
 
 def schema(connection: sa.Connection) -> Schema:

@@ -159,6 +159,7 @@ FIELDS = {
     "totalOrderValue": NUMBER,
     "lastOrderAt": MOMENT,
     "createdAt": MOMENT,
+    "updatedAt": MOMENT,
 }
 UNKNOWN_FIELD = f"Unknown field: use {', '.join(FIELDS)} or {METADATA}<key>"
 

@@ -33,7 +33,7 @@ OPPOSITE_COMPARISON: dict[Operator, Operator] = {
     "LESS_THAN_OR_EQUAL": "GREATER_THAN",
 }
 """The comparison for all remaining values except null."""
-NEVER_NULL = frozenset({"createdAt", *(field for field, kind in FIELDS.items() if kind is NUMBER)})
+NEVER_NULL = frozenset({"createdAt", "updatedAt", *(field for field, kind in FIELDS.items() if kind is NUMBER)})
 LIST_OPERATOR: dict[Operator, Operator] = {"EQUALS": "IN", "NOT_EQUALS": "NOT_IN"}
 
 Group = tuple[Condition, ...]

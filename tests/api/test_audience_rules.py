@@ -10,7 +10,7 @@ from tests.service import Account
 MOMENT, LATER = "2024-01-01", "2024-11-01T10:00:00+02:00"
 TEXT_FIELDS = ["email", "phone", "fullName", "externalId"]
 NUMBER_FIELDS = ["totalOrders", "totalOrderValue"]
-TIME_FIELDS = ["lastOrderAt", "createdAt"]
+TIME_FIELDS = ["lastOrderAt", "createdAt", "updatedAt"]
 COMPARING = ["GREATER_THAN", "GREATER_THAN_OR_EQUAL", "LESS_THAN", "LESS_THAN_OR_EQUAL", "BETWEEN"]
 CONTAINING = ["CONTAINS", "NOT_CONTAINS"]
 OPERATORS = ["EQUALS", "NOT_EQUALS", *COMPARING, *CONTAINING, "IN", "NOT_IN", "EXISTS", "NOT_EXISTS"]

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.answers import Answer
-from api.idempotency import OF_ENVIRONMENT, Claim, take
+from api.idempotency import OF_ENVIRONMENT, Claim, store, take
 from infra.database.engine import open_async_engine
 from tests.api.resources import count_rows, create
 from tests.endpoints import merchant_endpoints
@@ -123,7 +123,7 @@ def test_retry_of_a_change_after_a_deletion_is_410(account: Account, method: str
 
 def test_retry_of_a_deletion_is_200_without_data_of_the_person(account: Account) -> None:
     consumer = str(create(account.live, **PERSON)["id"])
-    create(account.live, "/orders", **ORDER)
+    create(account.live, "/orders", **ORDER, placedAt="2020-01-01")
     key, path = f"removal of {EMAIL}", f"/consumers/{consumer}"
     first = send(account, "DELETE", path, None, key)
     assert (first.status_code, first.json()["email"], first.json()["totalOrders"]) == (200, EMAIL, 1)
@@ -142,15 +142,44 @@ def test_retry_of_a_deletion_is_200_without_data_of_the_person(account: Account)
     assert count_rows(account) == 0
 
 
-def test_key_of_a_deletion_is_free_after_24_hours(account: Account) -> None:
+def test_key_of_a_deleted_consumer_is_free_after_24_hours(account: Account) -> None:
     """The emptied answers of the day before are there until the upkeep deletes them."""
     age = "UPDATE idempotency_keys SET created_at = created_at - interval '25 hours' WHERE environment_id = :id"
     for number in range(2):
-        path = f"/consumers/{create(account.live, externalId=str(number))['id']}"
-        assert [send(account, "DELETE", path, None, "k1").status_code for _ in range(2)] == [200, 200]
+        made = post(account, "/consumers", {"externalId": str(number)}, "creation")
+        path = f"/consumers/{made.json()['id']}"
+        assert [send(account, "DELETE", path, None, "deletion").status_code for _ in range(2)] == [200, 200]
+        assert post(account, "/consumers", {"externalId": str(number)}, "creation").status_code == 410
         with account.database.engine.begin() as connection:
             connection.execute(sa.text(age), {"id": account.live_environment})
-        assert send(account, "DELETE", path, None, "k1").status_code == 404
+        assert send(account, "DELETE", path, None, "deletion").status_code == 404
+
+
+def test_retry_of_a_running_deletion_gets_its_answer(account: Account) -> None:
+    """The retry, in another process of the API, waits at the claim, and then finds the key hidden."""
+    claim = Claim(OF_ENVIRONMENT, account.live_environment, "k1", b"", is_delete=True)
+    waiting = sa.text("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = :pid")
+
+    def is_waiting(pid: int) -> bool:
+        with account.database.engine.connect() as connection:
+            return bool(connection.execute(waiting, {"pid": pid}).scalar_one())
+
+    async def taken() -> Answer | None:
+        engine = open_async_engine(account.database.settings)
+        async with engine.connect() as first, engine.connect() as second:
+            assert await take(first, claim) is None
+            await store(first, claim, Answer(200, b"data", stored_body=b"{}"), 0)
+            pid = (await second.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one()
+            retry = asyncio.create_task(take(second, claim))
+            await asyncio.to_thread(wait_until, lambda: is_waiting(pid), what="the retry to wait")
+            await first.commit()
+            answer = await retry
+        await engine.dispose()
+        return answer
+
+    answer = asyncio.run(taken())
+    assert answer
+    assert (answer.status, answer.body) == (200, b"{}")
 
 
 def test_other_answers_are_kept(account: Account) -> None:

@@ -17,7 +17,7 @@ INSERT = sa.text("""
         'external-' || n, jsonb_build_object('tier', 'gold', 'n', n), n % 3, '2024-01-01Z'
     FROM generate_series(1, :rows) AS n""")
 RULES = [{"field": "metadata.n", "operator": "GREATER_THAN", "values": [5], "groupId": None}]
-SORTS = ["createdAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
+SORTS = ["createdAt", "updatedAt", "email", "fullName", "lastOrderAt", "totalOrderValue", "totalOrders"]
 LISTS: list[dict[str, Any]] = [
     {},
     {"first": 100, "count": "true"},

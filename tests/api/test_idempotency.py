@@ -183,7 +183,6 @@ def test_retry_of_a_change_ignores_its_own_effect_on_the_entity_tag(account: Acc
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 def test_concurrent_retries_of_a_change_get_one_outcome(account: Account, method: str) -> None:
-    """A retry of a deletion waits at the claim, and finds the key hidden."""
     with ThreadPoolExecutor(8) as pool:
         for turn in range(3):
             path = f"/consumers/{create(account.live, fullName='A')['id']}"

@@ -14,12 +14,14 @@ from tests.service import Account, Service, new_account
 
 ROWS = 10_000
 FILL = sa.text("""
-    INSERT INTO consumers (environment_id, email, full_name, created_at, total_orders, total_order_value, last_order_at)
+    INSERT INTO consumers (environment_id, email, full_name, created_at, updated_at, total_orders, total_order_value,
+        last_order_at)
     SELECT :environment,
         CASE WHEN n % 5 > 0 THEN
             (ARRAY['Ann', 'ann.', 'bob+', 'Éva', 'zoë', 'o''', 'Ωmega', '_'])[1 + n % 8] || n || '@Example.com' END,
         'Somebody q' || n % 7,
         '2024-01-01Z'::timestamptz + (n * 7919 % 40) * interval '1.001 s',
+        '2024-01-02Z'::timestamptz + (n * 31 % 40) * interval '1.001 s',
         n % 4,
         (ARRAY[0, 0.0001, 0.0002, 10, 9.9999, 1234.5, 89999999999999.9999, 90000000000000])[1 + n * 31 % 8],
         CASE WHEN n % 3 > 0 THEN (ARRAY['0001-01-02Z', '1969-12-31T23:59:59.999Z', '1970-01-01Z',
@@ -153,9 +155,16 @@ def test_listed_rows_equal_single_reads_byte_for_byte(crowd: Account) -> None:
             "created_at >= '2024-01-01T00:00:01.001Z' AND created_at < '2024-01-01T00:00:03.003Z'",
         ),
         ({"createdAfter": "2024-01-01T00:00:03Z", "createdBefore": "2024-01-01T00:00:01Z"}, "false"),
+        ({"updatedAfter": "2024-01-02T00:00:35.035Z"}, "updated_at >= '2024-01-02T00:00:35.035Z'"),
+        ({"updatedBefore": "2024-01-02T02:00:05.005+02:00"}, "updated_at < '2024-01-02T00:00:05.005Z'"),
+        (
+            {"updatedAfter": "2024-01-02T00:00:01.001Z", "createdBefore": "2024-01-01T00:00:03.003Z"},
+            "updated_at >= '2024-01-02T00:00:01.001Z' AND created_at < '2024-01-01T00:00:03.003Z'",
+        ),
+        ({"updatedAfter": "2024-01-03", "updatedBefore": "2024-01-02"}, "false"),
     ],
 )
-def test_created_after_is_inclusive_and_created_before_exclusive(
+def test_start_of_a_window_is_inclusive_and_its_end_exclusive(
     crowd: Account, window: dict[str, str], where: str
 ) -> None:
     assert walk(crowd.live, **window) == sql_ids(crowd, "createdAt", "desc", where)

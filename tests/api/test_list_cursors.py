@@ -88,6 +88,7 @@ def test_text_that_is_not_a_cursor_is_refused(few: Account, cursor: str) -> None
         {"search": "somebod"},
         {"createdAfter": "2020-01-02"},
         {"createdBefore": "2999-01-01"},
+        {"updatedAfter": "2020-01-01"},
         {"filter": "email:~e"},
         {"audienceId": "<audience>"},
     ],

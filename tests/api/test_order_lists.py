@@ -28,9 +28,11 @@ def shop(service: Service) -> Iterator[Shop]:
         INSERT INTO consumers (environment_id, external_id)
         SELECT :e, n FROM generate_series(1, 3) AS n RETURNING id""")
     orders = sa.text("""
-        INSERT INTO orders (environment_id, consumer_id, status, amount, base_amount, currency_code, placed_at)
+        INSERT INTO orders (environment_id, consumer_id, status, amount, base_amount, currency_code, placed_at,
+            updated_at)
         SELECT :e, (CAST(:buyers AS text[]))[1 + n % 3], (ARRAY['CREATED', 'COMPLETED', 'CANCELLED'])[1 + n / 7 % 3],
-            n, n, 'USD', timestamptz '2024-01-01Z' + interval '1 day' * (n * 7 % 10)
+            n, n, 'USD', timestamptz '2024-01-01Z' + interval '1 day' * (n * 7 % 10),
+            timestamptz '2024-02-01Z' + interval '1 day' * (n * 3 % 10)
         FROM generate_series(1, 150) AS n""")
     with new_account(service) as account:
         with account.database.engine.begin() as connection:
@@ -51,10 +53,10 @@ def ids(content: dict[str, Any]) -> list[str]:
     return [row["id"] for row in content["data"]]
 
 
-def sql_ids(shop: Shop, condition: str) -> list[str]:
+def sql_ids(shop: Shop, condition: str, column: str = "placed_at") -> list[str]:
     """Read the ids from PostgreSQL in the list's order."""
     query = sa.text(f"""
-        SELECT id FROM orders WHERE environment_id = :e AND {condition} ORDER BY placed_at DESC, id COLLATE "C" DESC""")
+        SELECT id FROM orders WHERE environment_id = :e AND {condition} ORDER BY {column} DESC, id COLLATE "C" DESC""")
     with shop.account.database.engine.connect() as connection:
         values = {"e": shop.account.live_environment, "buyer": shop.buyers[1]}
         return list(
@@ -71,6 +73,13 @@ CASES: list[tuple[dict[str, str], str]] = [
     ({"placedBefore": "2024-01-05T02:00:00+02:00"}, "placed_at < '2024-01-05Z'"),
     ({"placedAfter": DAY, "placedBefore": "2024-01-05T00:00:00.001Z"}, "placed_at = '2024-01-05Z'"),
     ({"placedAfter": DAY, "placedBefore": DAY}, "false"),
+    ({"updatedAfter": "2024-02-05"}, "updated_at >= '2024-02-05Z'"),
+    ({"sortBy": "updatedAt"}, "true"),
+    ({"sortBy": "placedAt", "consumerId": "1"}, "consumer_id = :buyer"),
+    (
+        {"sortBy": "updatedAt", "consumerId": "1", "updatedBefore": "2024-02-05", "placedAfter": DAY},
+        "consumer_id = :buyer AND updated_at < '2024-02-05Z' AND placed_at >= '2024-01-05Z'",
+    ),
     (
         {"consumerId": "1", "status": "COMPLETED", "placedAfter": "2024-01-02", "placedBefore": "2024-01-09"},
         "consumer_id = :buyer AND status = 'COMPLETED' AND placed_at >= '2024-01-02Z' AND placed_at < '2024-01-09Z'",
@@ -84,7 +93,7 @@ def test_paging_both_ways_returns_every_order_once_in_order(
     shop: Shop, parameters: dict[str, str], condition: str, size: int
 ) -> None:
     parameters = parameters | ({"consumerId": shop.buyers[1]} if "consumerId" in parameters else {})
-    expected = sql_ids(shop, condition)
+    expected = sql_ids(shop, condition, "updated_at" if parameters.get("sortBy") == "updatedAt" else "placed_at")
     for size_name, cursor_name, cursor_field, flags in (
         ("first", "after", "endCursor", ("hasNextPage", "hasPreviousPage")),
         ("last", "before", "startCursor", ("hasPreviousPage", "hasNextPage")),
@@ -153,8 +162,12 @@ def test_cursor_of_another_list_is_refused(shop: Shop, name: str) -> None:
         {"status": "COMPLETED"},
         {"status": "CREATED", "consumerId": shop.buyers[0]},
         {"placedAfter": DAY},
+        {"updatedAfter": DAY},
+        {"sortBy": "updatedAt"},
     ):
         assert faults(account.live.get("/orders", params=other | {name: cursor})).keys() == {name}
+    default = account.live.get("/orders", params=same | {"sortBy": "placedAt"})
+    assert default.json()["data"] == complete.json()["data"]
     assert faults(account.test.get("/orders", params=same)).keys() == {name}
     for path in ("/audiences", "/consumers"):
         assert faults(account.live.get(path, params={name: cursor})).keys() == {name}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 import sqlalchemy as sa
@@ -31,15 +31,19 @@ def environment(servers: LocalServers) -> Iterator[Environment]:
 @pytest.fixture
 def outdated(environment: Environment) -> Environment:
     """The database before the migration that adds a column to `generations`."""
+    downgrade(environment, "0013")
+    return environment
+
+
+def downgrade(environment: Environment, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     engine = sa.create_engine(sqlalchemy_url(environment.url))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "0013")
+        command.downgrade(config, revision)
         connection.commit()
     engine.dispose()
-    return environment
 
 
 def read_schema(environment: Environment) -> Schema:
@@ -65,6 +69,33 @@ def test_migration_lets_queries_pass_while_the_table_is_in_use(outdated: Environ
         upgrade.result()
     assert read_schema(outdated).is_current
     assert "in use by a long transaction" in attempts[0]
+
+
+def test_index_is_built_beside_writes_and_a_second_migration(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build waits for open transactions, and no write waits for the build."""
+    monkeypatch.setattr(migrate, "PATIENCE_SECONDS", 5.0)
+    downgrade(environment, "0023")
+    consumer = environment.consumer()
+    # As an interrupted build leaves it.
+    environment.run("CREATE INDEX orders_by_update ON orders (updated_at)")
+    environment.run("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'orders_by_update'::regclass")
+    is_valid: LiteralString = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('orders_by_update')"
+    waits: LiteralString = "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database()"
+    second: LiteralString = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE %s"
+    with ThreadPoolExecutor(2) as pool, environment.connect() as writer:
+        with writer.transaction():
+            writer.execute("UPDATE orders SET status = 'COMPLETED'")
+            upgrades = [pool.submit(migrate.upgrade, environment.url) for _ in range(2)]
+            wait_until(lambda: environment.rows(waits), what="the build of the index")
+            wait_until(lambda: environment.rows(second, "%advisory_lock%"), what="the second migration")
+            environment.order(consumer)
+            assert environment.rows(is_valid) != [(True,)]
+        for upgrade in upgrades:
+            upgrade.result()
+    assert environment.value(is_valid)
+    assert read_schema(environment).is_current
 
 
 def test_migration_gives_up_with_a_remedy(outdated: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cursors import IDLE_SECONDS, CursorError, Cursors, parameters_of
+from api.cursors import ADDED_PARAMETERS, IDLE_SECONDS, CursorError, Cursors, parameters_of
 from api.seals import Seal
 from tests.seals import fixed_seal, upgraded_seal
 
@@ -103,3 +103,17 @@ def test_cursor_of_the_release_before_is_accepted() -> None:
         cursors.decode(cursor, now=1001 + IDLE_SECONDS)
     with pytest.raises(CursorError, match="damaged"):
         cursors._replace(parameters={"search": "abc"}).decode(cursor, now=1000)
+
+
+@pytest.mark.parametrize("seal", [fixed_seal(), upgraded_seal()])
+def test_cursor_does_not_name_defaults_of_added_parameters(seal: Seal) -> None:
+    """The release before has no such parameters, and refuses cursors with other parameters than it knows."""
+    before = Cursors(seal, "orders", {"status": "CREATED"}, 1)
+    now = before._replace(parameters=ADDED_PARAMETERS["orders"] | {"status": "CREATED"})
+    assert now.encode(["a"], 1000) == before.encode(["a"], 1000)
+    sorted_by_update = now._replace(parameters=dict(now.parameters) | {"sort_by": "updatedAt"})
+    with pytest.raises(CursorError):
+        before.decode(sorted_by_update.encode(["a"], 1000), now=1000)
+    for cursors in (now, sorted_by_update):
+        if named := parameters_of(seal, "orders", cursors.encode(["a"], 1000)):
+            assert named == {"status": "CREATED", "sort_by": cursors.parameters["sort_by"]}

@@ -1,0 +1,24 @@
+"""An index for lists of orders by the time of their last change.
+
+Revision ID: 0024
+"""
+
+from alembic import op
+
+revision = "0024"
+down_revision = "0023"
+
+
+def upgrade() -> None:
+    # Orders are written while the index is built. The build waits for transactions that began earlier, and blocks no
+    # query meanwhile, so it may wait as long as the migrations may take. Without a transaction, SET is for the session.
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = '10min'")
+        # An interrupted build leaves an index that is not valid.
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS orders_by_update")
+        op.execute("CREATE INDEX CONCURRENTLY orders_by_update ON orders (environment_id, updated_at DESC, id DESC)")
+        op.execute("SET lock_timeout = '1s'")
+
+
+def downgrade() -> None:
+    op.execute("DROP INDEX orders_by_update")
