@@ -76,7 +76,7 @@ def test_index_is_built_beside_writes_and_a_second_migration(
 ) -> None:
     """The build waits for open transactions, and no write waits for the build."""
     monkeypatch.setattr(migrate, "PATIENCE_SECONDS", 5.0)
-    downgrade(environment, "0023")
+    downgrade(environment, "0024")
     consumer = environment.consumer()
     # As an interrupted build leaves it.
     environment.run("CREATE INDEX orders_by_update ON orders (updated_at)")

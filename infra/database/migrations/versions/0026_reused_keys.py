@@ -3,13 +3,13 @@ r"""The digest of an idempotency key may be taken by an answer of the day before
 A key is free 24 hours after its use, and the upkeep deletes its row later. If the consumers of both answers are deleted
 in between, the second deletion failed: the digest of the key was already stored.
 
-Revision ID: 0025
+Revision ID: 0026
 """
 
 from alembic import op
 
-revision = "0025"
-down_revision = "0024"
+revision = "0026"
+down_revision = "0025"
 
 # As in migration 0013, with the deletion of the earlier answer.
 ERASE = r"""
