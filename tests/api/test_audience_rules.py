@@ -110,7 +110,7 @@ def test_valid_rule_value_is_accepted(account: Account, field: str, operator: st
         ("metadata." + "x" * 400, "EXISTS", [], "field"),
         ("Email", "EXISTS", [], "field"),
         ("id", "EXISTS", [], "field"),
-        ("updatedAt", "EXISTS", [], "field"),
+        ("updated_at", "EXISTS", [], "field"),
         ("", "EXISTS", [], "field"),
         (5, "EXISTS", [], "field"),
         ("email", "equals", ["a"], "operator"),

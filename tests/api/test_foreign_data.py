@@ -28,6 +28,7 @@ LISTS: list[dict[str, Any]] = [
     {"search": "442079460007"},
     {"search": "external-7"},
     {"createdAfter": "2000-01-01", "createdBefore": "2999-01-01", "count": "true"},
+    {"updatedAfter": "2000-01-01", "updatedBefore": "2999-01-01", "count": "true"},
     {"filter": "fullName:~same OR metadata.tier:gold OR NOT email:*", "count": "true"},
     {"filter": 'email:ann7@example.com OR phone:"020 7946 0007" OR externalId:external-7', "count": "true"},
     {"audienceId": "<static>", "count": "true"},

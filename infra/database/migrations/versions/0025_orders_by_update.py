@@ -16,8 +16,7 @@ def upgrade() -> None:
         op.execute("SET lock_timeout = '10min'")
         # An interrupted build leaves an index that is not valid.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS orders_by_update")
-        # Ascending, because new entries at the end of a page leave full pages behind. The list reads it backward.
-        op.execute("CREATE INDEX CONCURRENTLY orders_by_update ON orders (environment_id, updated_at, id)")
+        op.execute("CREATE INDEX CONCURRENTLY orders_by_update ON orders (environment_id, updated_at DESC, id DESC)")
         op.execute("SET lock_timeout = '1s'")
 
 
