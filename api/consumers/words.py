@@ -25,7 +25,8 @@ SCHEME = re.compile(r"(?<!\S)([<(\"']*)(?:mailto|tel|sms|callto):", re.IGNORECAS
 MAIL_HEADERS = re.compile(r"(@[^\s?]+)\?[^\s>]*")
 """Headers in a link to an address: `?subject=Hello`."""
 TITLES_OF_LANGUAGES = """
-    Mr Mrs Ms Mx Dr Prof Smt Frau Fräulein Dipl-Ing Hr Fru Frøken Frk Mevr Mevrouw Dhr Meneer
+    Mr Mrs Ms Mx Dr Prof Smt MUDr JUDr PhDr RNDr
+    Frau Fräulein Dr-Ing Dipl-Ing Dipl-Kfm Hr Fru Frøken Frk Mevr Mevrouw Dhr Meneer
     Mme Mlle Mademoiselle Sr Sra Srta Dra Profa Señor Señora Señorita
     Dott Dottssa Dottor Dottore Dottoressa Signora Signorina Sigra
     г-н г-жа господин госпожа κος κα κύριος κυρία السيد السيدة الدكتور श्रीमती"""
@@ -36,9 +37,11 @@ FIRST_TITLES_OF_LANGUAGES = """
 FIRST_TITLES = frozenset(map(plain, FIRST_TITLES_OF_LANGUAGES.split()))
 """Titles that are family names too. They are titles only before the whole name."""
 DOTTED_TITLES = frozenset(
-    {"m", "mm", "me", "mw", "fr", "sig", "ing", "avv", "rev", "hon", "mag", "dipl", "med", "pr", "mgr", "lic"}
+    {"m", "mm", "me", "mw", "fr", "sig", "ing", "avv", "rev", "hon", "mag", "dipl", "pr", "mgr", "lic"}
 )
 """Words that are titles only with a dot and before the whole name, as in `M. Dupont`. Others may be initials."""
+FIELDS_OF_DOCTORS = frozenset({"med", "rer", "nat", "phil", "jur", "habil", "oec", "pol", "theol", "vet", "dent"})
+"""With a dot and after another title, as in `Dr. rer. nat.`"""
 INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*\.?")
 HONORIFICS = ("様", "さま", "さん", "先生", "君", "くん", "ちゃん", "女士", "小姐", "님", "씨")
 """Titles after a name, without a space."""
@@ -154,7 +157,10 @@ def _without_titles(candidates: Sequence[str]) -> tuple[Sequence[str], Sequence[
     for number, word in enumerate(candidates):
         is_last = number == len(candidates) - 1
         following = "" if is_last else candidates[number + 1]
-        title, name = _split_title(word, is_first=is_first, has_initial=bool(titles or INITIALS.fullmatch(following)))
+        is_before_initial = bool(INITIALS.fullmatch(following))
+        title, name = _split_title(
+            word, is_first=is_first, is_after_title=bool(titles), is_before_initial=is_before_initial
+        )
         if title and is_last and not name:
             title, name = "", word
         titles += [title] if title else []
@@ -165,20 +171,24 @@ def _without_titles(candidates: Sequence[str]) -> tuple[Sequence[str], Sequence[
     return titles, [_without_honorific(word) for word in kept]
 
 
-def _split_title(word: str, *, is_first: bool, has_initial: bool) -> tuple[str, str]:
+def _split_title(word: str, *, is_first: bool, is_after_title: bool, is_before_initial: bool) -> tuple[str, str]:
     """Return the title in a word, and the rest of the word: `Dr.` and `Smith` for `Dr.Smith`.
 
     Args:
         word: the word.
         is_first: whether no word of the name is before.
-        has_initial: whether a single letter is an initial, because a title is before or an initial follows.
+        is_after_title: whether a title is before. A single letter is then an initial.
+        is_before_initial: whether an initial is next. A single letter is then an initial too.
     """
     inner = word.strip(",;:()")
     if "@" in word or (len(inner.rstrip(".")) > 1 and INITIALS.fullmatch(inner)):
         return "", word
     bare = plain(inner).replace(".", "")
-    is_dotted = bare in DOTTED_TITLES and inner.endswith(".") and not (len(bare) == 1 and has_initial)
-    if bare in TITLES or (is_first and (bare in FIRST_TITLES or is_dotted)):
+    is_initial = len(bare) == 1 and (is_after_title or is_before_initial)
+    is_dotted = bare in DOTTED_TITLES or (is_after_title and bare in FIELDS_OF_DOCTORS)
+    if bare in TITLES or (
+        is_first and (bare in FIRST_TITLES or (is_dotted and inner.endswith(".") and not is_initial))
+    ):
         return word, ""
     first, dot, rest = word.partition(".")
     if dot and rest[:1].isalpha() and len(rest) > 2 and plain(first) in TITLES:  # noqa: PLR2004

@@ -48,5 +48,19 @@ def money(text: str, decimal: str | None = None) -> str:
     return plain.replace(OTHER_SEPARATOR[decimal], "").replace(decimal, ".")
 
 
+def with_point(text: str) -> str:
+    """Return an amount of a file that has a decimal point and no separators of thousands.
+
+    Raises:
+        ValueError: the amount has a comma, or spaces between thousands.
+    """
+    if text != _without_spaces(text) or ("," in text and (AMBIGUOUS.fullmatch(text) or decimal_separator(text))):
+        raise ValueError(
+            f"{text!r} has a decimal comma or separators of thousands: name the decimal separator of the file by "
+            "--decimal point or --decimal comma"
+        )
+    return text
+
+
 def _without_spaces(text: str) -> str:
     return re.sub("[^0-9.,-]", "", text) if SPACED.fullmatch(text) else text

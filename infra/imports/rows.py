@@ -143,7 +143,9 @@ class Reader:
         return Unread(line, last - line + 1)
 
     def _is_header(self, cells: list[str]) -> bool:
-        """Return whether a row repeats the header, as where files were put together."""
+        """Return whether a row repeats the header, or the line above, as where files were put together."""
+        if cells[0].strip(fields.ENDS).lower() == "sep=":
+            return _is_blank(cells[1:])
         if cells[0].strip(fields.ENDS) != self._names[0]:
             return False
         return [cell.strip(fields.ENDS) for cell in _without_blank_end(cells)] == self._names

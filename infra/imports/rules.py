@@ -213,7 +213,7 @@ def _number(columns: Columns, value: str) -> Any:
 
 def _with_point(columns: Columns, value: str) -> str:
     """Return an amount with a decimal point: in a file with our own names, others need `--decimal`."""
-    return amounts.money(value, columns.decimal) if columns.export or columns.decimal else value
+    return amounts.money(value, columns.decimal) if columns.export or columns.decimal else amounts.with_point(value)
 
 
 def _timestamp(zone: str | None, formats: Sequence[str], value: str) -> str:

@@ -484,6 +484,7 @@ def test_own_file_has_a_decimal_point_unless_another_is_named() -> None:
     text = 'externalId,consumerEmail,amount\n1,a@s.example,1.000\n2,a@s.example,"2,50"\n'
     read = Read(ORDERS, text)
     assert ([row["amount"] for row in read.rows], list(read.rejects)) == (["1.000"], [3])
+    assert "--decimal point or --decimal comma" in read.rejects[3]
     assert [row["amount"] for row in Read(ORDERS, text, decimal=",").rows] == ["1000", "2.50"]
 
 

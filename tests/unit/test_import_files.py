@@ -49,7 +49,7 @@ def read(path: Path, encoding: str | None = None) -> list[list[str]]:
         pytest.param(TABLE.replace("\n", ",,\n"), id="empty columns"),
         pytest.param(TABLE.replace("\n", ",\u00a0,\u200b \n"), id="columns of white space"),
         pytest.param(TABLE.replace(",\n", "\n"), id="short row"),
-        pytest.param(TABLE + "externalId,fullName,email\n", id="repeated header"),
+        pytest.param(TABLE + "sep=,\nexternalId,fullName,email\n", id="repeated header"),
         pytest.param(TABLE.replace("2,", "\ufeffexternalId, fullName ,email,\n2,"), id="files put together"),
         pytest.param(TABLE.replace(",José,", ', "José", '), id="quotes after spaces"),
     ],

@@ -208,6 +208,17 @@ def test_ambiguous_amount_needs_the_decimal_separator(text: str, with_point: str
     assert (amounts.money(text, "."), amounts.money(text, ",")) == (with_point, with_comma)
 
 
+@pytest.mark.parametrize("text", ["2,50", "1,000", "1,234.50", "1 234.50", "1.234,50", "1'000"])
+def test_amount_of_an_own_file_has_a_point_alone(text: str) -> None:
+    with pytest.raises(ValueError, match="--decimal point or --decimal comma"):
+        amounts.with_point(text)
+
+
+@pytest.mark.parametrize("text", ["1.000", "5", "1e3", "-1", "x", "1,2,3", ""])
+def test_other_text_of_an_own_file_is_unchanged(text: str) -> None:
+    assert amounts.with_point(text) == text
+
+
 @given(st.decimals(0, 10**9, places=2), st.sampled_from([".", ","]), st.booleans())
 def test_amount_with_two_decimals_is_certain(amount: Decimal, decimal: str, is_grouped: bool) -> None:  # noqa: FBT001
     text = f"{amount:,.2f}" if is_grouped else f"{amount:.2f}"

@@ -59,6 +59,10 @@ def test_text_is_split_at_spaces_without_lone_punctuation(text: str, expected: l
         ("Müller Dr. Hans", ["Dr."], ["Müller", "Hans"]),
         ("MM. Dupont", ["MM."], ["Dupont"]),
         ("Dupont, M. Jean", ["M."], ["Dupont,", "Jean"]),
+        ("Dr. rer. nat. Anna Roth", ["Dr.", "rer.", "nat."], ["Anna", "Roth"]),
+        ("Dr.-Ing. Anna Roth", ["Dr.-Ing."], ["Anna", "Roth"]),
+        ("MUDr. Jana Malá", ["MUDr."], ["Jana", "Malá"]),
+        ("Phil. Roth", [], ["Phil.", "Roth"]),
         # Initials.
         ("M.S. Dhoni", [], ["M.S.", "Dhoni"]),
         ("M. S. Dhoni", [], ["M.", "S.", "Dhoni"]),
