@@ -54,3 +54,18 @@ def test_rejected_order_can_be_imported_again_with_all_its_rows(shop: ImportEnvi
     counts = shop.orders(errors)
     assert (counts.inserted, counts.continued) == (2, 2)
     assert {len(items) for (items,) in shop.stored("items", "orders")} == {2}
+
+
+def test_notation_of_the_whole_file_counts_in_every_chunk(shop: ImportEnvironment) -> None:
+    counts = shop.consumers("externalId,email\n12.0,ann@shop.example\n7.0,bob@shop.example\n", chunk_rows=1)
+    assert (counts.inserted, counts.decimal_ids) == (2, ["externalId"])
+    head, *rows = SHOPIFY_ORDERS.replace("eve@", "bob@").splitlines(keepends=True)
+    scattered = [rows[0], rows[2], rows[3], rows[1]]
+    last = '#3,bob@shop.example,paid,GBP,"1.000",2024-03-31 02:30:00 +0100,1,Mug,"1,50",M\n'
+    text = head + "".join(scattered).replace("5.00", "5").replace("0.00", "0") + last
+    assert (counts := shop.orders(text, chunk_rows=1)).rejected == 2
+    assert [line for line, _ in shop.errors()] == ["2", "5"]
+    assert shop.errors()[0][1].startswith("externalId: lines 2 and 5 begin rows of the same order")
+    assert (counts.inserted, counts.continued) == (2, 1)
+    assert shop.stored("external_id, amount", "orders") == [("#2", 10), ("#3", 1000)]
+    assert shop.stored("external_id") == [("12",), ("7",)]
