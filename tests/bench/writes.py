@@ -24,7 +24,7 @@ from tests.bench import wire
 from tests.bench.bench import Bench
 from tests.bench.clients import Clients, HTTPClient, Open, SQLClient, run
 from tests.bench.shop import Shop, key
-from tests.bench.timing import by_turns, spread, tail
+from tests.bench.timing import Work, by_turns, spread, tail
 from tests.bench.trigrams import Statement
 from tests.bench.wire import Connection
 
@@ -155,8 +155,9 @@ def measure(bench: Bench) -> None:
             connection.execute(RECORD_CHANGES, {"environment_id": writer.environment})
         with shop.indexing():
             shop.settled()
-            report.say(f"POST /consumers with running workers; milliseconds, {TURNS} requests.")
-            report.table(["OpenSearch", "median (p10–p90)", "p99"], [*beside_outages(bench.servers, shop, writer)])
+            report.say(f"POST /consumers and GET /health/ready with running workers; milliseconds, {TURNS} requests.")
+            head = ["OpenSearch", "POST: median (p10–p90)", "p99", "ready: median (p10–p90)", "p99"]
+            report.table(head, [*beside_outages(bench.servers, shop, writer)])
             shop.settled()
 
 
@@ -229,20 +230,24 @@ def beside_outages(servers: LocalServers, shop: Shop, writer: Writer) -> Iterato
     """Yield a row for each state of OpenSearch."""
     search = servers.opensearch
     with Connection(shop.service.url) as api:
-        yield ["running", *_posted(api, writer)]
+        yield ["running", *_answered(api, writer)]
         os.kill(search.pid, signal.SIGSTOP)
         try:
-            yield ["hanging", *_posted(api, writer)]
+            yield ["hanging", *_answered(api, writer)]
         finally:
             os.kill(search.pid, signal.SIGCONT)
         search.kill()
         try:
-            yield ["killed", *_posted(api, writer)]
+            yield ["killed", *_answered(api, writer)]
         finally:
             search.spawn()
             wait_ready([search])
 
 
-def _posted(api: Connection, writer: Writer) -> list[str]:
-    times = by_turns({"post": lambda _: api.ask(writer.post(next_number())[0])}, TURNS)["post"]
-    return [f"{spread(times):.2f}", f"{tail(times):.1f}"]
+def _answered(api: Connection, writer: Writer) -> list[str]:
+    ready = wire.get(writer.url, "/health/ready", writer.key)
+    ways: dict[str, Work] = {
+        "post": lambda _: api.ask(writer.post(next_number())[0]),
+        "ready": lambda _: api.ask(ready),
+    }
+    return [text for times in by_turns(ways, TURNS).values() for text in (f"{spread(times):.2f}", f"{tail(times):.1f}")]
