@@ -45,6 +45,25 @@ decode = msgspec.json.Decoder(float_hook=_finite).decode
 """Decode JSON of a client. Raises `msgspec.MsgspecError`, or `UnicodeDecodeError`."""
 
 
+def _as_stored(text: str) -> msgspec.Raw:
+    """Return a number with a point or an exponent as `jsonb` stores the number: `1.50` stays, `1e2` becomes `100`."""
+    number = Decimal(text)
+    return msgspec.Raw(format(number or abs(number), "f").encode())
+
+
+_decode_exactly = msgspec.json.Decoder(float_hook=_as_stored).decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def is_same_json(one: bytes | msgspec.Raw, other: bytes | msgspec.Raw) -> bool:
+    """Return whether PostgreSQL stores two JSON texts as the same `jsonb`, and so shows them alike.
+
+    The order of members, white space and escapes do not count. `1`, `1.0`, `1.00` and `true` are four values, and every
+    digit counts, unlike in comparisons of Python's values.
+    """
+    return _encode_sorted(_decode_exactly(one)) == _encode_sorted(_decode_exactly(other))
+
+
 @contextmanager
 def collection_paused() -> Iterator[None]:
     """Pause the garbage collector for a short time in which JSON is decoded.
