@@ -26,6 +26,7 @@ VALIDATION_FAILED = "Validation failed"
 INVALID_CURSOR = "Invalid cursor: send `endCursor` or `startCursor` of a page unchanged"
 MAX_FAULTS = 100
 """A response lists at most so many faults."""
+UNLISTED = "{} more faults are not listed"
 MAX_FAULT_TEXT = 500
 """Characters of a fault's field, and of its message."""
 
@@ -139,7 +140,7 @@ class Problem(Exception):  # noqa: N818 (a response to the sender, not a failure
         super().__init__(error)
         faults = details if isinstance(details, Faults) else Faults(details)
         if message is None and faults.count > MAX_FAULTS:
-            message = f"{faults.count - MAX_FAULTS} more faults are not listed"
+            message = UNLISTED.format(faults.count - MAX_FAULTS)
         self.status, self.error, self.message, self.details = status, error, message, tuple(faults.listed)
         self.headers = headers or {}
         self.code = code or CODES[status]

@@ -18,12 +18,12 @@ def merge(stored: str | None, patch: msgspec.Raw) -> msgspec.Raw:
     """
     try:
         with collection_paused():
-            merged = _merge(msgspec.Raw((stored or "{}").encode()), decode(patch))
+            merged = _merge(msgspec.Raw(stored.encode()) if stored else None, decode(patch))
             result = msgspec.json.encode(merged)
         # Spaces in the text of the database at most double the size.
         if len(result) > 2 * fields.METADATA_BYTES:
             raise ValueError(fields.TOO_LARGE)
-        fields.metadata(decode(result))
+        fields.metadata(decode(result) if stored else merged)
     except RecursionError:  # decoded with fewer frames on the stack, so the limit of the interpreter is reached here
         raise ValueError(fields.TOO_DEEP) from None
     return msgspec.Raw(result)

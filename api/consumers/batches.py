@@ -1,6 +1,6 @@
 """Writes that decide item by item: upserts, and batches with `onError=continue` (contract.md §2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
-from api.batch_results import Outcome, Status
+from api.batch_results import Outcome, Status, failed_items
 from api.consumers.schemas import ConsumerCreate, ConsumerUpdate, ConsumerUpdateItem, MatchBy
-from api.consumers.uniqueness import UNIQUE, find_faults, key, release, stored_key
+from api.consumers.uniqueness import UNIQUE, find_failures, find_faults, key, release, stored_key
 from api.consumers.writes import (
     FIELDS,
     INSERT,
@@ -25,36 +25,40 @@ from api.consumers.writes import (
 from api.drafts import Draft
 from api.error_codes import ErrorCode
 from api.errors import Fault, ItemFault
+from api.reserved_values import RESERVED
 from api.transactions import ValueTaken
 from api.turns import Steps, Turns
 from infra import emails
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import new_ids
-from infra.index.documents import ConsumerRow, consumer_json
+from infra.index.documents import COLUMNS, ConsumerRow, consumer_json
 from infra.merge_patch import merge
 from infra.unique_values import Claim
-from infra.wire import decode
+from infra.wire import is_same_json
 
-# A separate subquery for each item uses the index of the column.
-FIND_BY: dict[MatchBy, sa.TextClause] = {
-    "externalId": sa.text(f"""
-        SELECT w.item, w.key, (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
-                               AND c.external_id = w.key) AS id
-        FROM unnest(CAST(:items AS int[]), CAST(:keys AS text[])) AS w (item, key)"""),
-    "email": sa.text(f"""
-        SELECT w.item, w.key, (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
-                               AND c.email_key = w.key COLLATE "C") AS id
-        FROM (SELECT item, lower(key COLLATE pg_c_utf8) AS key
-              FROM unnest(CAST(:items AS int[]), CAST(:keys AS text[])) AS v (item, key)) w"""),
-}
+
+def _lock_by(column: str) -> sa.TextClause:
+    """Return the statement that locks the consumers with some values.
+
+    PostgreSQL compares a row again if it had to wait for the row, so each row has its value under the lock.
+    """
+    return sa.text(f"""
+        SELECT {COLUMNS}, c.{column} FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
+            AND c.{column} = ANY(CAST(:keys AS text[])) AND {RESERVED}
+        ORDER BY c.id FOR NO KEY UPDATE""")
+
+
+LOCK_BY: dict[MatchBy, sa.TextClause] = {"externalId": _lock_by("external_id"), "email": _lock_by("email_key")}
 
 
 class Target(NamedTuple):
     """The row that an item changes, or None for a new consumer."""
 
     row: ConsumerRow | None = None
-    faults: Sequence[Fault] = ()
-    """Faults that forbid both."""
+    fault: Fault | None = None
+    """Forbids both."""
+    repeat: Fault | None = None
+    """The fault if an earlier item with the same target is stored."""
 
 
 class _Values(NamedTuple):
@@ -90,37 +94,18 @@ async def upsert(
         for index, item in enumerate(draft.items)
         if item and index not in draft.item_faults and isinstance(value := getattr(item, column), str)
     }
-    owners = await _owners(connection, caller, draft, by, keys)
+    values = {"environment_id": caller.environment_id, "keys": list(keys.values()), "reserved": reserved_of(draft)}
+    rows = {row[-1]: ConsumerRow._make(row[:-1]) for row in await connection.execute(LOCK_BY[by], values)}
+    required = Fault(by, f"Required, because {by} names the consumer", ErrorCode.REQUIRED)
+    repeated = Fault(by, "An earlier item has the same value", ErrorCode.DUPLICATE)
     targets, seen = dict[int, Target](), set[str]()
     for index in range(len(draft.items)):
-        if index in owners:
-            key, row = owners[index]
-            repeated = [Fault(by, "An earlier item has the same value", ErrorCode.DUPLICATE)] if key in seen else []
-            targets[index] = Target(row, repeated)
-            seen.add(key)
+        if index in keys:
+            targets[index] = Target(rows.get(keys[index]), repeat=repeated if keys[index] in seen else None)
+            seen.add(keys[index])
         elif index not in draft.item_faults:
-            fault = Fault(by, f"Required, because {by} names the consumer", ErrorCode.REQUIRED)
-            targets[index] = Target(faults=[fault])
-    return await _write(connection, caller, draft, targets, turns, go_on=go_on)
-
-
-async def _owners(
-    connection: AsyncConnection, caller: Caller, draft: Draft[Any], by: MatchBy, keys: Mapping[int, str]
-) -> dict[int, tuple[str, ConsumerRow | None]]:
-    """Lock the consumers with some values; return the compared value and the row of each item.
-
-    Raises:
-        ValueTaken: a consumer got another value before it was locked.
-    """
-    values = {"environment_id": caller.environment_id, "items": list(keys), "keys": list(keys.values())}
-    found = (await connection.execute(FIND_BY[by], values)).all()
-    rows = await lock(connection, caller, [row.id for row in found if row.id], draft)
-    [unique] = [unique for unique in UNIQUE if unique.name == by]
-    owners = {row.item: (keys[row.item], rows.get(row.id)) for row in found}
-    for value, owner in owners.values():
-        if owner and stored_key(unique, owner) not in {None, value}:
-            raise ValueTaken
-    return owners
+            targets[index] = Target(fault=required)
+    return await _write(connection, caller, draft, targets, turns, go_on=go_on, by=by)
 
 
 async def create(
@@ -137,15 +122,14 @@ async def update(
     """Change the consumers of items without faults; return the outcomes in the order of the request."""
     ids = {index: item.id for index, item in enumerate(draft.items) if item and index not in draft.item_faults}
     rows = await lock(connection, caller, list(ids.values()), draft)
+    repeated = Fault("id", "Duplicate id in this batch", ErrorCode.DUPLICATE)
     targets, seen = dict[int, Target](), set[str]()
     for index, consumer_id in ids.items():
-        if consumer_id in seen:
-            targets[index] = Target(faults=[Fault("id", "Duplicate id in this batch", ErrorCode.DUPLICATE)])
-        elif consumer_id not in rows:
+        if consumer_id not in rows:
             fault = Fault("id", f"Unknown consumer {consumer_id[:64]}", ErrorCode.CONSUMER_NOT_FOUND)
-            targets[index] = Target(faults=[fault])
+            targets[index] = Target(fault=fault)
         else:
-            targets[index] = Target(rows[consumer_id])
+            targets[index] = Target(rows[consumer_id], repeat=repeated if consumer_id in seen else None)
         seen.add(consumer_id)
     return await _write(connection, caller, draft, targets, turns, go_on=True)
 
@@ -158,57 +142,67 @@ async def _write(
     turns: Turns,
     *,
     go_on: bool,
+    by: MatchBy | None = None,
 ) -> list[Outcome]:
-    values = await turns.run(_values(draft, targets))
-    found = [
-        *(ItemFault(index, fault) for index, target in targets.items() for fault in target.faults),
-        *values.faults,
-    ]
-    taken, released = await _taken(connection, caller, values.claims, go_on=go_on)
-    found += taken
+    """Store the items without faults; without `go_on`, all or none. `by` is the field that names new consumers."""
+    found = [ItemFault(index, target.fault) for index, target in targets.items() if target.fault]
+    if not go_on:
+        found += [ItemFault(index, target.repeat) for index, target in targets.items() if target.repeat]
+    refused = {item.index for item in found}
+    values = await turns.run(_values(draft, {index: targets[index] for index in targets if index not in refused}))
+    if go_on:
+        failures = await find_failures(connection, caller, values.claims)
+        taken, released = failures.faults, failures.released
+        for index in failures.repeats:
+            repeat = targets[index].repeat
+            assert repeat, "an earlier item has the same row"
+            found.append(ItemFault(index, repeat))
+    else:
+        taken, released = await find_faults(connection, caller, _by_column(values.claims, len(draft.items)))
+    if any(item.fault.existing_id and item.fault.field == by and not targets[item.index].row for item in taken):
+        raise ValueTaken
+    found += [*values.faults, *taken]
     if not go_on:
         draft.refuse(found)
-    faults: dict[int, list[Fault]] = {index: list(listed.listed) for index, listed in draft.item_faults.items()}
-    for item in found:
-        faults.setdefault(item.index, []).append(item.fault)
+    failed = failed_items(draft, found)
     await release(connection, caller, released)
-    new, changed = (
-        {index: row for index, row in rows.items() if index not in faults} for rows in (values.new, values.changed)
-    )
-    inserted = await store(connection, INSERT, caller, list(new.values()), reserved=reserved_of(draft))
-    with_metadata = [row["id"] for row in changed.values() if "metadata" in row]
-    updated = await store(connection, UPDATE, caller, list(changed.values()), with_metadata=with_metadata)
-    stored = {index: _outcome("created", row) for index, row in zip(new, inserted, strict=True)}
-    for index, row in zip(changed, updated, strict=True):
-        before = targets[index].row
-        assert before, "a changed consumer"
-        complete = row if row.id in with_metadata else row._replace(metadata=before.metadata)
-        stored[index] = _outcome("updated", complete)
+    stored = await _store(connection, caller, draft, targets, values, failed)
     return [
-        Outcome("failed", faults=faults[index])
-        if index in faults
+        Outcome("failed", faults=failed[index])
+        if index in failed
         else stored.get(index) or _outcome("unchanged", targets[index].row)
         for index in range(len(draft.items))
     ]
 
 
-async def _taken(
-    connection: AsyncConnection, caller: Caller, claims: Mapping[int, Mapping[str, Claim]], *, go_on: bool
-) -> tuple[list[ItemFault], dict[str, list[str]]]:
-    """Return a fault for each value that is taken, and the rows that give up their values.
+async def _store(
+    connection: AsyncConnection,
+    caller: Caller,
+    draft: Draft[Any],
+    targets: Mapping[int, Target],
+    values: _Values,
+    failed: Collection[int],
+) -> dict[int, Outcome]:
+    """Insert and change the rows of items that have not failed; return the outcomes by item."""
+    new, changed = (
+        {index: row for index, row in rows.items() if index not in failed} for rows in (values.new, values.changed)
+    )
+    inserted = await store(connection, INSERT, caller, list(new.values()), reserved=reserved_of(draft))
+    with_metadata = [row["id"] for row in changed.values() if "metadata" in row]
+    updated = await store(connection, UPDATE, caller, list(changed.values()), with_metadata=with_metadata)
+    outcomes = {index: _outcome("created", row) for index, row in zip(new, inserted, strict=True)}
+    for index, row in zip(changed, updated, strict=True):
+        before = targets[index].row
+        assert before, "a changed consumer"
+        complete = row if "metadata" in changed[index] else row._replace(metadata=before.metadata)
+        outcomes[index] = _outcome("updated", complete)
+    return outcomes
 
-    With `go_on`, an item with a fault keeps its old values, so these are taken for other items.
-    """
-    faults, remaining = list[ItemFault](), dict(claims)
-    while True:
-        by_column = {unique.column: [of_item[unique.column] for of_item in remaining.values()] for unique in UNIQUE}
-        found, released = await find_faults(connection, caller, by_column)
-        indexes = list(remaining)
-        faults += [ItemFault(indexes[item.index], item.fault) for item in found]
-        if not found or not go_on:
-            return faults, released
-        for index in {indexes[item.index] for item in found}:
-            del remaining[index]
+
+def _by_column(claims: Mapping[int, Mapping[str, Claim]], size: int) -> dict[str, list[Claim]]:
+    """Return the claims of all items by column. An item with a fault claims nothing."""
+    nothing = {unique.column: Claim() for unique in UNIQUE}
+    return {unique.column: [claims.get(index, nothing)[unique.column] for index in range(size)] for unique in UNIQUE}
 
 
 def _outcome(status: Status, row: ConsumerRow | None) -> Outcome:
@@ -220,37 +214,46 @@ def _values(draft: Draft[Any], targets: Mapping[int, Target]) -> Steps[_Values]:
     """Merge the items into their rows, or into new rows. An item that changes nothing gets no row."""
     values = _Values({}, {}, {}, [])
     ids = iter(new_ids("cons_", sum(target.row is None for target in targets.values())))
-    for index, target in targets.items():
-        if target.faults:
-            continue
-        row, item = target.row, draft.items[index]
+    for index, (row, _, _) in targets.items():
+        item = draft.items[index]
         assert item, "a target"
         try:
-            sent = changed_values(row, item)
-            if isinstance(item, ConsumerUpdate) and sent.get("metadata") is not None:
-                sent["metadata"] = merge(row and row.metadata, sent["metadata"])
+            changed = _changed(row, item)
         except ValueError as error:
             values.faults.append(ItemFault(index, Fault("metadata", str(error), ErrorCode.INVALID_METADATA)))
             continue
-        changed = sent if row is None else {name: value for name, value in sent.items() if not _same(value, row, name)}
-        if row is None:
-            values.new[index] = columns_of(dict.fromkeys(FIELDS) | sent) | {"id": next(ids)}
-        elif changed:
-            values.changed[index] = stored_values(row) | columns_of(dict(changed))
         claims = dict[str, Claim]()
         for unique in UNIQUE:
             before = stored_key(unique, row) if row else None
             after = key(unique, changed[unique.column]) if unique.column in changed else before
             claims[unique.column] = Claim(row.id if row else None, before, after)
         values.claims[index] = claims
+        if row is None:
+            values.new[index] = columns_of(dict.fromkeys(FIELDS) | changed) | {"id": next(ids)}
+        elif changed:
+            values.changed[index] = stored_values(row) | columns_of(changed)
         yield
     return values
 
 
-def _same(sent: Any, row: ConsumerRow, name: str) -> bool:
-    """Return whether a value is stored already. Metadata is sent as JSON, and stored as text."""
-    stored = row.address if name == "email" else getattr(row, name)
-    if isinstance(sent, msgspec.Raw):
-        same: bool = stored is not None and decode(sent) == decode(stored.encode())
-        return same
-    return bool(sent == stored)
+def _changed(row: ConsumerRow | None, item: ConsumerUpdate | ConsumerCreate) -> dict[str, Any]:
+    """Return the values of an item that are not stored already, metadata merged.
+
+    Raises:
+        ValueError: the metadata exceeds a limit.
+    """
+    changed = changed_values(row, item)
+    if row:
+        stored = {name: getattr(row, name) for name in FIELDS} | {"email": row.address}
+        changed = {name: value for name, value in changed.items() if name == "metadata" or value != stored[name]}
+    if isinstance(item, ConsumerUpdate) and changed.get("metadata") is not None:
+        changed["metadata"] = merge(row and row.metadata, changed["metadata"])
+    if row and "metadata" in changed and _is_stored(changed["metadata"], row.metadata):
+        del changed["metadata"]
+    return changed
+
+
+def _is_stored(metadata: msgspec.Raw | None, stored: str | None) -> bool:
+    if metadata is None or stored is None:
+        return metadata is None and stored is None
+    return is_same_json(metadata, stored.encode())

@@ -12,7 +12,7 @@ from api.errors import Fault, ItemFault
 from infra import emails
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.index.documents import ConsumerRow
-from infra.unique_values import Claim, judge
+from infra.unique_values import Claim, judge, settle
 
 
 class Unique(NamedTuple):
@@ -74,26 +74,58 @@ async def find_faults(
     connection: AsyncConnection, caller: Caller, claims: Mapping[str, Sequence[Claim]]
 ) -> tuple[list[ItemFault], dict[str, list[str]]]:
     """Return a fault for each value that is taken or repeated, and by column the ids of rows to release."""
+    owners = await _owners(connection, caller, claims)
+    faults, released = list[ItemFault](), dict[str, list[str]]()
+    for unique in UNIQUE:
+        verdict = judge(claims[unique.column], owners[unique.column])
+        released[unique.column] = list(verdict.released)
+        faults += [ItemFault(item, _fault(unique, owner=owner)) for item, owner in verdict.taken.items()]
+        faults += [ItemFault(item, _fault(unique, taker=first)) for item, first in verdict.repeated.items()]
+    return sorted(faults, key=lambda fault: fault.index), released
+
+
+class Failures(NamedTuple):
+    """The items of a batch that fail alone."""
+
+    faults: list[ItemFault]
+    repeats: Sequence[int]
+    """Items that would change a consumer which an earlier item of the batch changes."""
+    released: Mapping[str, Sequence[str]]
+    """By column, the ids of rows to release."""
+
+
+async def find_failures(
+    connection: AsyncConnection, caller: Caller, claims: Mapping[int, Mapping[str, Claim]]
+) -> Failures:
+    """Decide which items of a batch fail. An item that fails keeps its old values, and takes none."""
+    by_column = {unique.column: [of_item[unique.column] for of_item in claims.values()] for unique in UNIQUE}
+    settlement = settle(claims, await _owners(connection, caller, by_column))
+    uniques = {unique.column: unique for unique in UNIQUE}
+    faults = [
+        ItemFault(item, _fault(uniques[column], owner=owner, taker=taker))
+        for item, column, owner, taker in settlement.conflicts
+    ]
+    return Failures(faults, settlement.repeats, settlement.released)
+
+
+async def _owners(
+    connection: AsyncConnection, caller: Caller, claims: Mapping[str, Sequence[Claim]]
+) -> dict[str, dict[str, str]]:
+    """Return by column, for each value that an item takes, the id of the consumer that has the value."""
     values = {
         column: list({claim.after for claim in of_column if claim.after not in {None, claim.before}})
         for column, of_column in claims.items()
     }
-    if not any(values.values()):
-        return [], {}
     owners: dict[str, dict[str, str]] = {column: {} for column in values}
-    for row in await connection.execute(OWNERS, {"environment_id": caller.environment_id, **values}):
-        if row.id is not None:
-            owners[row.column][row.value] = row.id
-    faults, released = [], {}
-    for unique in UNIQUE:
-        verdict = judge(claims[unique.column], owners[unique.column])
-        released[unique.column] = list(verdict.released)
-        faults += [
-            ItemFault(item, Fault(unique.name, unique.exists, unique.code, owner))
-            for item, owner in verdict.taken.items()
-        ]
-        repeated = {item: f"Same as [{first}]" for item, first in verdict.repeated.items()}
-        faults += [
-            ItemFault(item, Fault(unique.name, message, ErrorCode.DUPLICATE)) for item, message in repeated.items()
-        ]
-    return sorted(faults, key=lambda fault: fault.index), released
+    if any(values.values()):
+        for row in await connection.execute(OWNERS, {"environment_id": caller.environment_id, **values}):
+            if row.id is not None:
+                owners[row.column][row.value] = row.id
+    return owners
+
+
+def _fault(unique: Unique, *, owner: str | None = None, taker: int | None = None) -> Fault:
+    """Return the fault of a value that a consumer has, or that another item of the batch takes."""
+    if taker is not None:
+        return Fault(unique.name, f"Same as [{taker}]", ErrorCode.DUPLICATE)
+    return Fault(unique.name, unique.exists, unique.code, owner)

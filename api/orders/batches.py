@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
-from api.batch_results import Outcome, Status
+from api.batch_results import Outcome, Status, failed_items
 from api.drafts import Draft
 from api.error_codes import ErrorCode
-from api.errors import Fault, ItemFault
+from api.errors import Fault, Faults, ItemFault
 from api.orders.rows import COLUMNS, encode, order_of, stored_items
 from api.orders.schemas import Order, OrderCreate, OrderUpsert
 from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
@@ -22,28 +22,29 @@ from api.orders.writes import (
     WRITTEN,
     LockedConsumers,
     changed_order,
-    find_taken,
+    find_owners,
     lock_consumers,
     new_rows,
+    repeated,
+    taken,
     unknown_consumer,
 )
 from api.transactions import ValueTaken
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.merge_patch import merge
-from infra.wire import decode, raw
+from infra.wire import is_same_json, raw
 
 FIND = sa.text(f"""
-    SELECT w.item, w.key, o.id, o.consumer_id FROM (
-        SELECT item, key, (SELECT o.id FROM orders o WHERE o.environment_id = {OPAQUE_ENVIRONMENT_ID}
-                           AND o.external_id = key) AS id
-        FROM unnest(CAST(:items AS int[]), CAST(:keys AS text[])) AS v (item, key)) w
-    JOIN orders o ON o.id = w.id""")
+    SELECT external_id, id, consumer_id FROM orders
+    WHERE environment_id = {OPAQUE_ENVIRONMENT_ID} AND external_id = ANY(CAST(:external_ids AS text[]))""")
+# `+ 0` keeps the planner from an index that begins with the environment: rows must be found by their ids.
 LOCK = sa.text(f"""
-    SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id = {OPAQUE_ENVIRONMENT_ID} AND o.id = ANY(:ids)
+    SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id + 0 = :environment_id AND o.id = ANY(:ids)
     ORDER BY o.id FOR UPDATE""")
 UPDATE = sa.text(f"""
     UPDATE orders o SET {", ".join(f"{column} = w.{column}" for column in SETTABLE)}, placed_at = w.placed_at
-    FROM {WRITTEN} WHERE o.environment_id = :environment_id AND o.id = w.id AND o.id = ANY(:ids) RETURNING {COLUMNS}""")
+    FROM {WRITTEN} WHERE o.environment_id + 0 = :environment_id AND o.id = w.id AND o.id = ANY(:ids)
+    RETURNING {COLUMNS}""")
 
 
 MISSING = Fault("externalId", "Required, because externalId names the order", ErrorCode.REQUIRED)
@@ -71,7 +72,8 @@ async def create(connection: AsyncConnection, caller: Caller, draft: Draft[Order
     orders = {index: order for index, order in enumerate(draft.items) if order and index not in draft.item_faults}
     locked = await lock_consumers(connection, caller, orders)
     faults = [ItemFault(index, unknown_consumer(order)) for index, order in orders.items() if index not in locked.ids]
-    faults += await find_taken(connection, caller, {index: orders[index] for index in locked.ids})
+    owners = await find_owners(connection, caller, orders)
+    faults += [ItemFault(index, taken(owner)) for index, owner in owners.items()]
     items = {index: _Item(order) for index, order in orders.items()}
     return await _store(connection, caller, draft, items, locked, faults, go_on=True)
 
@@ -93,16 +95,19 @@ async def upsert(
     """
     changes = {index: item for index, item in enumerate(draft.items) if item and index not in draft.item_faults}
     keys = {index: key for index, item in changes.items() if isinstance(key := item.external_id, str)}
-    values = {"environment_id": caller.environment_id, "items": list(keys), "keys": list(keys.values())}
-    found = {row.item: row for row in await connection.execute(FIND, values)}
+    values = {"environment_id": caller.environment_id, "external_ids": list(keys.values())}
+    owners = {row.external_id: row for row in await connection.execute(FIND, values)}
+    found = dict[int, sa.Row[Any]]()
     items, faults, seen = dict[int, _Item](), list[ItemFault](), set[str]()
     for index, change in changes.items():
         key = keys.get(index)
-        if key is None or key in seen:
+        if key is None or (key in seen and not go_on):
             faults.append(ItemFault(index, REPEATED if key else MISSING))
             continue
         seen.add(key)
-        if index not in found:
+        if key in owners:
+            found[index] = owners[key]
+        else:
             order, new_faults = _new(change, caller)
             faults += [ItemFault(index, fault) for fault in new_faults]
             if order:
@@ -115,11 +120,11 @@ async def upsert(
         for index, order in references.items()
         if index not in locked.ids and (order.consumer_id, order.consumer) != (None, None)
     ]
-    values = {"environment_id": caller.environment_id, "ids": [row.id for row in found.values()]}
+    values = {"environment_id": caller.environment_id, "ids": list({row.id for row in found.values()})}
     rows = {row.id: row for row in await connection.execute(LOCK, values)}
     for index, old in found.items():
         row = rows.get(old.id)
-        if row is None or (row.external_id, row.consumer_id) != (old.key, old.consumer_id):
+        if row is None or (row.external_id, row.consumer_id) != (old.external_id, old.consumer_id):
             raise ValueTaken
         if locked.ids.get(index, row.consumer_id) != row.consumer_id:
             faults.append(ItemFault(index, OTHER_CONSUMER))
@@ -163,42 +168,53 @@ async def _store(
     go_on: bool,
 ) -> list[Outcome]:
     """Store the items without faults."""
-    by_item: dict[int, list[Fault]] = {index: list(faults.listed) for index, faults in draft.item_faults.items()}
-    for item in found:
-        by_item.setdefault(item.index, []).append(item.fault)
-    valid = {index: items[index] for index in sorted(items) if index not in by_item}
-    excessive = _excessive_totals(valid, locked)
+    failed = failed_items(draft, found)
+    valid = {index: items[index] for index in sorted(items) if index not in failed}
+    further = _repeated_or_excessive(valid, locked)
     if not go_on:
-        draft.refuse([*found, *excessive])
-    for item in excessive:
-        by_item.setdefault(item.index, []).append(item.fault)
-        del valid[item.index]
+        draft.refuse([*found, *further])
+    failed = failed_items(draft, [*found, *further])
+    valid = {index: item for index, item in valid.items() if index not in failed}
     new = {index: item.order for index, item in valid.items() if item.row is None}
     changed = {index: item for index, item in valid.items() if item.row is not None and not _is_unchanged(item)}
-    stored = await _insert(connection, caller, new, locked) | await _update(connection, caller, changed)
-    return [_outcome(index, items, by_item, stored) for index in range(len(draft.items))]
+    # Changes come first, because they may lower the totals that new orders raise.
+    stored = await _update(connection, caller, changed) | await _insert(connection, caller, new, locked)
+    return [_outcome(index, items, failed, stored) for index in range(len(draft.items))]
 
 
 def _outcome(
-    index: int, items: Mapping[int, _Item], faults: Mapping[int, Sequence[Fault]], stored: Mapping[int, Order]
+    index: int, items: Mapping[int, _Item], failed: Mapping[int, Faults], stored: Mapping[int, Order]
 ) -> Outcome:
-    if index in faults:
-        return Outcome("failed", faults=faults[index])
+    if index in failed:
+        return Outcome("failed", faults=failed[index])
     row = items[index].row
     status: Status = "created" if row is None else "updated" if index in stored else "unchanged"
     order = stored[index] if index in stored else order_of(row)  # type: ignore[arg-type]  # a new order is stored
     return Outcome(status, order.id, encode(order), consumer_id=order.consumer_id)
 
 
-def _excessive_totals(items: Mapping[int, _Item], locked: LockedConsumers) -> list[ItemFault]:
-    """Return a fault for each item that would raise the total of its consumer above the maximum, in order."""
-    totals, faults = dict(locked.totals), list[ItemFault]()
+def _repeated_or_excessive(items: dict[int, _Item], locked: LockedConsumers) -> list[ItemFault]:
+    """Return a fault for each item with the external id of an earlier item, or with too large a total for the consumer.
+
+    The items are decided in order, and an item that fails keeps no external id from the items after. Totals count the
+    items that lower them first, because the state after the batch counts.
+    """
+    totals, faults, stored = dict(locked.totals), list[ItemFault](), dict[str | None, int]()
+    firsts = {item.order.external_id: index for index, item in reversed(items.items())}
+    lowering = {index for index in firsts.values() if items[index].added_value < 0}
+    for index in lowering:
+        totals[locked.ids[index]] += items[index].added_value
     for index, item in items.items():
-        total = totals[locked.ids[index]] + item.added_value
-        if item.added_value > 0 and total > TOTAL_MAX:
+        external_id, consumer_id = item.order.external_id, locked.ids[index]
+        total = totals[consumer_id] + (0 if index in lowering else item.added_value)
+        if external_id in stored:
+            faults.append(ItemFault(index, REPEATED if item.change else repeated(stored[external_id])))
+        elif item.added_value > 0 and total > TOTAL_MAX:
             faults.append(ItemFault(index, Fault("amount", TOTAL_EXCEEDED, ErrorCode.OUT_OF_RANGE)))
         else:
-            totals[locked.ids[index]] = total
+            totals[consumer_id] = total
+            if external_id is not None:
+                stored[external_id] = index
     return faults
 
 
@@ -215,7 +231,7 @@ def _is_unchanged(item: _Item) -> bool:
             same = Decimal(stored) == value
         elif name in {"items", "metadata"} and value is not None and stored is not None:
             written = stored_items(value) if name == "items" else value
-            same = decode(encode(written)) == decode(stored.encode())
+            same = is_same_json(encode(written), stored.encode())
         else:
             same = stored == value
         if not same:
@@ -240,14 +256,15 @@ async def _insert(
 async def _update(connection: AsyncConnection, caller: Caller, items: Mapping[int, _Item]) -> dict[int, Order]:
     if not items:
         return {}
-    rows = []
-    for item in items.values():
-        assert item.row, "a changed order"
-        [row] = new_rows(caller, [item.order], {0: item.row.consumer_id})
+    stored_rows = [item.row for item in items.values() if item.row]
+    ids = [row.id for row in stored_rows]
+    consumer_ids = dict(enumerate(row.consumer_id for row in stored_rows))
+    rows = new_rows(caller, [item.order for item in items.values()], consumer_ids)
+    for row, stored_row, item in zip(rows, stored_rows, items.values(), strict=True):
+        row["id"] = stored_row.id
         # Unchanged JSON is written back as the database's text: numbers there may be longer than Python's floats.
         unchanged = [name for name in ("items", "metadata") if getattr(item.change, name) is msgspec.UNSET]
-        rows.append(row | {name: raw(getattr(item.row, name)) for name in unchanged} | {"id": item.row.id})
-    ids = [row["id"] for row in rows]
+        row.update({name: raw(getattr(stored_row, name)) for name in unchanged})
     values = {"environment_id": caller.environment_id, "rows": encode(rows).decode(), "ids": ids}
     stored = {row.id: order_of(row) for row in await connection.execute(UPDATE, values)}
     return {index: stored[order_id] for index, order_id in zip(items, ids, strict=True)}

@@ -216,22 +216,35 @@ async def find_taken(
     connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate], *, own_id: str | None = None
 ) -> list[ItemFault]:
     """Return a fault for each external id of a stored order, and of an earlier order of the request."""
-    external_ids = [order.external_id for order in orders.values() if order.external_id is not None]
-    if not external_ids:
-        return []
-    values = {"environment_id": caller.environment_id, "external_ids": external_ids, "own_id": own_id}
-    owners: dict[str, str] = {row.external_id: row.id for row in await connection.execute(FIND_TAKEN, values)}
-    faults = []
+    owners = await find_owners(connection, caller, orders, own_id=own_id)
+    faults = [ItemFault(index, taken(owner)) for index, owner in owners.items()]
     first: dict[str, int] = {}
     for index, order in orders.items():
-        if order.external_id in owners:
-            owner = owners[order.external_id]
-            fault = Fault("externalId", EXTERNAL_ID_EXISTS, ErrorCode.EXTERNAL_ID_TAKEN, owner)
-            faults.append(ItemFault(index, fault))
-        elif order.external_id is not None and first.setdefault(order.external_id, index) != index:
-            message = f"Same as [{first[order.external_id]}]"
-            faults.append(ItemFault(index, Fault("externalId", message, ErrorCode.DUPLICATE)))
-    return faults
+        external_id = order.external_id if index not in owners else None
+        if external_id is not None and first.setdefault(external_id, index) != index:
+            faults.append(ItemFault(index, repeated(first[external_id])))
+    return sorted(faults, key=lambda item: item.index)
+
+
+async def find_owners(
+    connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate], *, own_id: str | None = None
+) -> dict[int, str]:
+    """Return the ids of stored orders with the external ids of `orders`, by the index of the order."""
+    external_ids = [order.external_id for order in orders.values() if order.external_id is not None]
+    if not external_ids:
+        return {}
+    values = {"environment_id": caller.environment_id, "external_ids": external_ids, "own_id": own_id}
+    owners: dict[str, str] = {row.external_id: row.id for row in await connection.execute(FIND_TAKEN, values)}
+    return {index: owners[order.external_id] for index, order in orders.items() if order.external_id in owners}
+
+
+def taken(owner: str) -> Fault:
+    return Fault("externalId", EXTERNAL_ID_EXISTS, ErrorCode.EXTERNAL_ID_TAKEN, owner)
+
+
+def repeated(first: int) -> Fault:
+    """Return the fault of an external id that an earlier item of the batch has."""
+    return Fault("externalId", f"Same as [{first}]", ErrorCode.DUPLICATE)
 
 
 async def _lock_order(

@@ -87,3 +87,41 @@ def test_faults_abort_a_batch_or_fail_alone(account: Account, buyer: str) -> Non
     assert statuses(plain.json()) == ["failed", "created", "failed"]
     codes = [[error["code"] for error in result["errors"]] for result in plain.json()["results"]]
     assert codes == [["external_id_taken"], [], ["consumer_not_found"]]
+
+
+def test_orders_that_fail_reserve_nothing(account: Account, buyer: str) -> None:
+    client, most = account.live, "80000000000000"
+    plain: list[Any] = [
+        {"externalId": "a", "consumerId": buyer, "amount": most},
+        {"externalId": "b", "consumerId": buyer, "amount": most},
+        {"externalId": "b", "consumerId": buyer, "amount": 1},
+        {"externalId": "b", "consumerId": buyer, "amount": 2},
+        {"externalId": "c", "consumerId": "cons_x", "amount": 1},
+        {"externalId": "c", "consumerId": buyer, "amount": 1},
+    ]
+    made = client.post("/orders/batch?onError=continue", json=plain).json()
+    assert [status[0] for status in statuses(made)] == [*"cfcffc"]
+    assert [error["message"] for error in made["results"][3]["errors"]] == ["Same as [2]"]
+    upserts = [
+        plain[4] | {"externalId": "d"},
+        plain[1] | {"externalId": "d"},
+        plain[5] | {"externalId": "d"},
+        plain[5] | {"externalId": "d"},
+        {"externalId": "b", "refundedAmount": 3},
+        {"externalId": "b", "amount": 3},
+        {"externalId": "b", "amount": 4},
+    ]
+    stored = client.post(f"{PATH}?onError=continue", json=upserts).json()
+    assert [status[0] for status in statuses(stored)] == [*"ffcffuf"]
+    assert total(account, buyer) == (4, 80000000000005)
+
+
+def test_total_of_a_batch_counts_after_the_batch(account: Account, buyer: str) -> None:
+    new = {"consumerId": buyer, "amount": "80000000000000"}
+    items = [{"externalId": "a", **new}, {"externalId": "b", **new}]
+    assert statuses(account.live.post(PATH, json=items[:1]).json()) == ["created"]
+    stored = account.live.post(PATH, json=[items[1], {"externalId": "a", "amount": 1}])
+    assert statuses(stored.json()) == ["created", "updated"]
+    assert total(account, buyer) == (2, 80000000000001)
+    refused = account.live.post(PATH, json=[{"externalId": "a", "amount": 2}, {"externalId": "c", **new}])
+    assert faults(refused).keys() == {"[1].amount"}

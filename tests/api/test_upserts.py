@@ -3,12 +3,16 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
+import sqlalchemy as sa
 
-from tests.api.resources import count_rows, create, faults, stored_version
+from tests.api.resources import count_rows, create, faults, stored_rows, stored_version
 from tests.service import Account
+from tests.unit.test_wire import DIFFERENT, SAME
 
 PATH = "/consumers/batch/upsert"
+JSON = {"Content-Type": "application/json"}
 
 
 def statuses(content: dict[str, Any]) -> list[str]:
@@ -138,3 +142,91 @@ def test_upsert_is_replayed_by_its_idempotency_key(account: Account) -> None:
     first, again = (account.live.post(PATH, json=[{"externalId": "crm-1"}], headers=headers) for _ in range(2))
     assert statuses(first.json()) == ["created"]
     assert (again.text, again.headers["Idempotent-Replayed"]) == (first.text, "true")
+
+
+def test_json_is_compared_as_postgresql_stores_it(account: Account) -> None:
+    """The version of a consumer moves by the same comparison (`*=`)."""
+    query = sa.text("SELECT CAST(ROW(CAST(:one AS jsonb)) AS record) *= CAST(ROW(CAST(:other AS jsonb)) AS record)")
+    with account.database.engine.connect() as connection:
+        for pairs, expected in ((SAME, True), (DIFFERENT, False)):
+            for one, other in pairs:
+                assert connection.execute(query, {"one": one, "other": other}).scalar_one() is expected, (one, other)
+
+
+@pytest.mark.parametrize("path", ["/consumers", "/orders"])
+def test_unchanged_means_the_same_json(account: Account, path: str) -> None:
+    client, item = account.live, {"externalId": "x-1"}
+    if path == "/orders":
+        item |= {"consumerId": create(client)["id"], "amount": "1"}
+    values = ["1", "true", "1.0", "0.1", "[1]", "[true]", '{"b":0}', '{"b":false}', "10000000000000000000000", "1e22"]
+    outcomes = []
+    for value in values:
+        body = msgspec.json.encode(item | {"metadata": {"a": msgspec.Raw(value.encode())}})
+        for _ in range(2):
+            response = client.post(f"{path}/batch/upsert", content=b"[" + body + b"]", headers=JSON)
+            outcomes += statuses(response.json())
+    assert outcomes == ["created", "unchanged", *["updated", "unchanged"] * (len(values) - 2), *["unchanged"] * 2]
+    # SQL stores more digits than a float has.
+    with account.database.engine.begin() as connection:
+        update = f"""UPDATE {path[1:]} SET metadata = '{{"a": 0.1000000000000000055}}' WHERE environment_id = :id"""
+        connection.execute(sa.text(update), {"id": account.live_environment})
+    assert statuses(client.post(f"{path}/batch/upsert", json=[item | {"metadata": {"a": 0.1}}]).json()) == ["updated"]
+
+
+def test_items_that_fail_reserve_nothing(account: Account) -> None:
+    client = account.live
+    create(client, email="taken@example.com")
+    known = create(client, externalId="known", email="known@example.com")["id"]
+    items = [
+        {"externalId": "new", "email": "taken@example.com"},
+        {"externalId": "new", "email": "new@example.com"},
+        {"externalId": "other", "email": "new@example.com"},
+        {"externalId": "other", "email": "taken@example.com"},
+        {"externalId": "other"},
+        {"externalId": "known", "email": "taken@example.com"},
+        {"externalId": "known", "email": "moved@example.com"},
+        {"externalId": "known", "email": "known@example.com"},
+    ]
+    stored = client.post(f"{PATH}?onError=continue", json=items).json()
+    assert [status[0] for status in statuses(stored)] == [*"fcffcfuf"]
+    changes = [{"id": known, "email": "taken@example.com"}, {"id": known, "fullName": "K"}, {"id": known}]
+    assert statuses(client.put("/consumers/batch?onError=continue", json=changes).json()) == [
+        "failed",
+        "updated",
+        "failed",
+    ]
+    plain = [{"externalId": "p", "email": "taken@example.com"}, {"externalId": "p"}, {"externalId": "p"}]
+    made = client.post("/consumers/batch?onError=continue", json=plain).json()
+    assert statuses(made) == ["failed", "created", "failed"]
+    assert [error["message"] for error in made["results"][2]["errors"]] == ["Same as [1]"]
+
+
+def test_answers_name_at_most_100_faults(account: Account) -> None:
+    items: list[dict[str, Any]] = [{"externalId": f"x-{n}", "email": "x", "phone": "x", "typo": 1} for n in range(60)]
+    answer = account.live.post(f"{PATH}?onError=continue", json=items)
+    assert statuses(answer.json()) == ["failed"] * 60
+    assert [len(result["errors"]) for result in answer.json()["results"]] == [3] * 20 + [1] * 40
+    assert answer.json()["message"] == "80 more faults are not listed"
+    typos = {f"typo{n}" * 20: None for n in range(200)}
+    many = account.live.post("/consumers/batch?onError=continue", json=[typos, *[{"email": "x"}] * 499])
+    assert statuses(many.json()) == ["failed"] * 500
+    assert [len(result["errors"]) for result in many.json()["results"]] == [1] * 100 + [0] * 400
+    assert many.json()["message"] == "599 more faults are not listed"
+    assert len(many.content) < 64 * 1024
+    assert "message" not in account.live.post(f"{PATH}?onError=continue", json=items[:1]).json()
+
+
+def test_second_sync_changes_nothing(account: Account) -> None:
+    people = [
+        {"externalId": f"crm-{n}", "email": f"{n}@example.com", "fullName": f"N {n}", "metadata": {"n": n, "x": None}}
+        for n in range(1_000)
+    ]
+    batches = [people[:500], people[500:]]
+    for batch in batches:
+        assert statuses(account.live.post(PATH, json=batch).json()) == ["created"] * 500
+    account.settled()
+    before = stored_rows(account.database, account.live_environment, "consumers")
+    for batch in batches:
+        assert statuses(account.live.post(PATH, json=batch).json()) == ["unchanged"] * 500
+    assert stored_rows(account.database, account.live_environment, "consumers") == before
+    assert count_rows(account, "outbox") == 0

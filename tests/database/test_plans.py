@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from api.audiences import writes as audiences
 from api.consumers import batches, uniqueness
 from api.consumers import writes as consumers
+from api.orders import batches as order_batches
 from api.orders import writes as orders
 from infra.database.engine import sqlalchemy_url
 from tests.database.conftest import Environment, new_environment
@@ -41,9 +42,13 @@ def grown(database_url: str) -> tuple[Environment, dict[str, Any]]:
         rows = new.rows(
             "SELECT id, email, external_id FROM consumers WHERE environment_id = %s LIMIT %s", new.id, BATCH
         )
+        order_rows = new.rows(
+            "SELECT id, to_json(o)::text FROM orders o WHERE environment_id = %s LIMIT %s", new.id, BATCH
+        )
     known: dict[str, Any] = dict(
         zip(("ids", "emails", "external_ids"), map(list, zip(*rows, strict=True)), strict=True)
     )
+    known |= {"order_ids": [row[0] for row in order_rows], "order_rows": f"[{','.join(row[1] for row in order_rows)}]"}
     return new, known | {"rows": json.dumps([{"id": consumer_id} for consumer_id in known["ids"]])}
 
 
@@ -57,14 +62,18 @@ ITEMS = list(range(BATCH))
         (uniqueness.OWNERS, {"email": FREE, "external_id": FREE}),
         (uniqueness.OWNERS, {"email": "emails", "external_id": "external_ids"}),
         (uniqueness.RELEASE, {"ids": "ids", "email": "ids", "external_id": "ids"}),
-        (batches.FIND_BY["externalId"], {"items": ITEMS, "keys": "external_ids"}),
-        (batches.FIND_BY["email"], {"items": ITEMS, "keys": "emails"}),
+        (batches.LOCK_BY["externalId"], {"keys": "external_ids", "reserved": []}),
+        (batches.LOCK_BY["email"], {"keys": "emails", "reserved": []}),
+        (batches.LOCK_BY["email"], {"keys": FREE, "reserved": []}),
         (consumers.LOCK, {"ids": "ids", "reserved": []}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": "ids", "emails": NONE, "external_ids": NONE}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": "emails", "external_ids": NONE}),
         (orders.FIND_CONSUMERS, {"items": ITEMS, "ids": NONE, "emails": NONE, "external_ids": "external_ids"}),
         (orders.LOCK_CONSUMERS, {"ids": "ids", "reserved": []}),
         (orders.FIND_TAKEN, {"external_ids": "external_ids", "own_id": None}),
+        (order_batches.FIND, {"external_ids": "external_ids"}),
+        (order_batches.LOCK, {"ids": "order_ids"}),
+        (order_batches.UPDATE, {"rows": "order_rows", "ids": "order_ids"}),
         (audiences.LOCK_CONSUMERS, {"ids": "ids"}),
         (
             consumers.UPDATE,
