@@ -1,4 +1,4 @@
-"""Read external ids as spreadsheets, data frames and databases write them."""
+"""Read external ids as spreadsheets, data frames and databases write them, and refuse damaged values."""
 
 import re
 
@@ -25,6 +25,19 @@ def refuse_error(text: str) -> None:
         raise ValueError(f"{text!r} is an error of a spreadsheet: correct the cell there, and save the file again")
 
 
+def refuse_scientific(text: str) -> None:
+    """Refuse a number in scientific notation.
+
+    Raises:
+        ValueError: the text is such a number.
+    """
+    if SCIENTIFIC.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is in scientific notation, as spreadsheets show long numbers: format the column as text "
+            "in the spreadsheet, and save the file again"
+        )
+
+
 def whole_id(text: str) -> str:
     """Return the id 12345 for 12345.0 or 12345,0; any other text unchanged."""
     match = WHOLE_ID.fullmatch(text)
@@ -44,11 +57,7 @@ def exact_id(text: str, *, is_decimal: bool = False) -> str:
     plain = fields.trimmed(text)
     if plain.lower() in MISSING_IDS:
         raise ValueError(f"{plain!r} is a word for a missing value: leave the cell empty")
-    if SCIENTIFIC.fullmatch(plain):
-        raise ValueError(
-            f"{plain!r} is in scientific notation, as spreadsheets show long numbers: format the column as text "
-            "in the spreadsheet, and save the file again"
-        )
+    refuse_scientific(plain)
     match = WHOLE_ID.fullmatch(plain)
     if match and match[2] and (int(match[1]) > MAX_EXACT_ID if is_decimal else int(match[1]) >= LONG_ID):
         raise ValueError(

@@ -112,7 +112,7 @@ class Reader:
         yield first
         for line in self._file:
             self._text.append(line)
-            yield line
+            yield line.removeprefix("\ufeff")  # the mark of a file put behind another
         self._ended = True
 
     def _records(self) -> Iterator[Record]:

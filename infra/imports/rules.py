@@ -204,6 +204,7 @@ def _status(value: str) -> str:
 
 
 def _amount(columns: Columns, value: str) -> str:
+    ids.refuse_scientific(value)
     return f"{fields.amount(_with_point(columns, value)):f}"
 
 

@@ -488,6 +488,13 @@ def test_own_file_has_a_decimal_point_unless_another_is_named() -> None:
     assert [row["amount"] for row in Read(ORDERS, text, decimal=",").rows] == ["1000", "2.50"]
 
 
+@pytest.mark.parametrize("text", ["1.23E+08", "1,23E+08", "5E+12", "1.5e3"])
+def test_amount_in_scientific_notation_is_refused(text: str) -> None:
+    read = Read(ORDERS, f"externalId;consumerEmail;amount\n1;a@s.example;{text}\n2;a@s.example;1e3\n")
+    assert read.rejects[2].startswith(f"amount: {text!r} is in scientific notation")
+    assert [row["amount"] for row in read.rows] == ["1000"]
+
+
 @pytest.mark.parametrize(
     ("sent", "stored", "rejected"),
     [

@@ -51,6 +51,7 @@ def read(path: Path, encoding: str | None = None) -> list[list[str]]:
         pytest.param(TABLE.replace(",\n", "\n"), id="short row"),
         pytest.param(TABLE + "sep=,\nexternalId,fullName,email\n", id="repeated header"),
         pytest.param(TABLE.replace("2,", "\ufeffexternalId, fullName ,email,\n2,"), id="files put together"),
+        pytest.param(TABLE + '\ufeff"externalId","fullName","email"\n', id="files with marks put together"),
         pytest.param(TABLE.replace(",José,", ', "José", '), id="quotes after spaces"),
     ],
 )
