@@ -1,10 +1,11 @@
 """Convert the texts of another system's export to texts of the fields."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 import msgspec
 
-from infra import fields
+from infra import emails, fields
 from infra.imports import amounts, ids
 from infra.imports.columns import Columns
 
@@ -90,10 +91,22 @@ def _contradictions(columns: Columns, rows: Sequence[Sequence[str]]) -> list[str
     faults = []
     for column in columns.fields:
         if column.name in (*REFERENCES, "amount"):
-            texts = list(dict.fromkeys(text for row in rows if (text := column.text(row))))
+            texts = {_comparable(column.name, text): text for row in rows if (text := column.text(row))}
             if len(texts) > 1:
-                faults.append(f"{column.name}: the rows of this order have {' and '.join(map(repr, texts[:2]))}")
+                shown = " and ".join(map(repr, list(texts.values())[:2]))
+                faults.append(f"{column.name}: the rows of this order have {shown}")
     return faults
+
+
+def _comparable(name: str, text: str) -> object:
+    """Return a value that is equal for texts of the same consumer, or of the same amount."""
+    if name == "consumerEmail":
+        return emails.fold(text)
+    if name == "amount":
+        separator = amounts.decimal_separator(text)
+        plain = amounts.money(text) if separator else text
+        return Decimal(plain) if fields.DECIMAL.fullmatch(plain) else text
+    return ids.whole_id(text)
 
 
 def _items(columns: Columns, rows: Iterable[Sequence[str]]) -> list[dict[str, str | None]]:

@@ -12,7 +12,8 @@ MAX_EXACT_ID = 2**53
 LONG_ID = 10_000
 MISSING_IDS = frozenset({"null", "nan", "none", "nil", "n/a", "na", "undefined", "-", "--", "?"})
 """Words for a missing value. As an id, they would be one person with the data of many."""
-SPREADSHEET_ERROR = re.compile(r"#(N/A|NV|[^\W\d_]+(/0)?[!?]|#+)")
+SPREADSHEET_ERROR = re.compile(r"#(N/A|NV|[^\W\d_]+(/0)?[!?]|#+)|(.* )?#(N/A|DIV/0!|[A-Z]{3,}[!?])( .*)?", re.DOTALL)
+"""An error alone, or in capitals beside other text, as where columns are joined."""
 
 
 def refuse_error(text: str) -> None:

@@ -188,6 +188,11 @@ def test_orders_are_joined_by_the_first_column_with_a_number() -> None:
     assert [(row["externalId"], len(row["items"])) for row in read.rows] == [("7", 2), ("8", 1)]
 
 
+def test_rows_of_an_order_may_write_the_same_value_in_two_ways() -> None:
+    read = Read(ORDERS, SHOPIFY_ORDERS + '#1,A@s.example,paid,,GBP,1,1.50\n#1,a@S.example,paid,,GBP,1,"1,5"\n')
+    assert [row["amount"] for row in read.rows] == ["1.50"]
+
+
 def test_named_system_continues_rows_of_a_file_with_field_names() -> None:
     read = Read(ORDERS, "externalId,consumerEmail,amount\n#1,a@s.example,50.00\n#1,,\n", system="shopify")
     assert read.rows == [{"externalId": "#1", "consumerEmail": "a@s.example", "amount": "50.00"}]
@@ -429,7 +434,12 @@ def test_error_of_a_spreadsheet_is_refused(field: str, text: str) -> None:
     assert read.rejects[2].startswith(f"{field}: {text!r} is an error of a spreadsheet: correct the cell there")
 
 
-@pytest.mark.parametrize("text", ["#1001", "#VIP-1!", "#a b!", "#"])
+def test_error_in_a_joined_name_is_refused() -> None:
+    read = Read(CONSUMERS, "Record ID,First Name,Last Name,Email\n1,#NAME?,Lee,\n2,Ann,#N/A,\n3,Ann #1,Lee,\n")
+    assert list(read.rejects) == [2, 3]
+
+
+@pytest.mark.parametrize("text", ["#1001", "#VIP-1!", "#a b!", "#", "Ann #new!", "C#N/A", "a #N/Ab"])
 def test_other_texts_with_a_number_sign_are_taken(text: str) -> None:
     assert Read(CONSUMERS, f"externalId\n{text}\n").rows == [{"externalId": text}]
 
