@@ -12,7 +12,7 @@ from kombu.entity import Exchange, Queue
 from redis import Redis
 
 from infra.database import installation
-from infra.redis_client import Server, open_redis, server_of
+from infra.redis_client import Server, broker_url, open_redis, server_of
 from infra.settings import Settings
 
 LIVE, BULK, REBUILD = "live", "bulk", "rebuild"
@@ -77,7 +77,7 @@ def celery(settings: Settings) -> Celery:
         InstallationMissing, DBAPIError: see `installation.id_of`.
     """
     server = server_of(settings)
-    app = Celery("indexer", broker=server.url)
+    app = Celery("indexer", broker=broker_url(server))
     app.conf.update(
         # The nameless exchange delivers a message to the list with the name of the queue. No further key has to exist
         # in Redis, so FLUSHALL removes nothing essential.

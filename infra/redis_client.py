@@ -9,7 +9,7 @@ Certificates are always verified: with the authorities of `REDIS_CA`, or the sys
 
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import redis.asyncio
 import redis.asyncio.sentinel
@@ -59,6 +59,13 @@ def server_of(settings: Settings) -> Server:
         options["ssl_ca_certs"] = settings.redis_ca
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     return Server(url, options, is_encrypted, sentinels, service, login | tls | {"ssl": is_encrypted, "retry": None})
+
+
+def broker_url(server: Server) -> str:
+    """Return the address for Celery: login, host and database. Celery fails on further options in an address."""
+    scheme, netloc = urlsplit(server.url)[:2]
+    login = ":".join(quote(server.options.get(name) or "", safe="") for name in ("username", "password"))
+    return f"{scheme}://{login}@{netloc.rpartition('@')[2]}/{server.options.get('db', 0)}"
 
 
 def open_redis(settings: Settings, *, seconds: float, **options: Any) -> Redis:

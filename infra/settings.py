@@ -25,6 +25,13 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Limit = Annotated[int, msgspec.Meta(ge=0)]
 Shards = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 POSTGRESQL = r"^postgres(ql)?://"
+FORMS = {
+    "DATABASE_URL": "postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+    "DATABASE_SESSION_URL": "postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
+    "REDIS_URL": "redis://:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS",
+    "OPENSEARCH_URL": "https://USER:PASSWORD@HOST:PORT or http://HOST:PORT, for each node, separated by commas",
+}
+"""Forms of addresses, for messages."""
 
 CLUSTER = re.compile(r"^rediss?[+]?cluster", re.IGNORECASE)
 NO_CLUSTER = (
@@ -208,4 +215,7 @@ def _explain(problem: str) -> str:
         name = problem.split("`")[1].upper()
         return f"{name} is not set, and no local servers run here: start them with `make up`, or set {name}"
     reason, _, path = problem.partition(" - at `$.")
-    return f"{path.rstrip('`').upper()} is invalid: {reason[0].lower()}{reason[1:]}"
+    name = path.rstrip("`").upper()
+    if name in FORMS:
+        return f"{name} is invalid: expected {FORMS[name]}"
+    return f"{name} is invalid: {reason[0].lower()}{reason[1:]}"

@@ -22,7 +22,8 @@ def doctor(*, only: Only = None, json: Json = False) -> None:
     """
     chosen = [check for check in catalog.ALL if checks.name_of(check).startswith(only or "")]
     if not chosen:
-        raise typer.BadParameter("no check has a name that begins so", param_hint="--only")
+        subjects = ", ".join(dict.fromkeys(checks.name_of(check).partition(".")[0] for check in catalog.ALL))
+        raise typer.BadParameter(f"no check has a name that begins so: use one of {subjects}", param_hint="--only")
     results = []
     for result in checks.run(chosen, load()):
         results.append(result)

@@ -123,7 +123,8 @@ def _print_parked(current: status.Status) -> None:
 
 def _generation(row: status.Generation, search: str) -> Iterable[object]:
     yield from (row.index_name, "lost" if row.lost_at else row.state, row.document_version)
-    yield "as declared" if row.is_as_declared else "differs: consumers index rebuild"
+    differs = "differs: consumers index rebuild" if row.state == "live" else "differs"
+    yield "as declared" if row.is_as_declared else differs
     yield row.index or search
     yield None if row.aliases is None else row.aliases or "none"
     yield row.documents

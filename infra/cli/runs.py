@@ -82,7 +82,8 @@ def progress_line(run: Run) -> str:
         return f"run {run.id} waits for a worker"
     rate = run.compared / max(run.seconds, 0.001)
     differences = "" if run.kind == "reindex" else f"{run.differences:,} differ, "
-    return f"{run.compared:,} of {run.total or 0:,} consumers, {differences}{rate:,.0f}/s"
+    total = f" of {run.total:,}" if run.total else ""
+    return f"{run.compared:,}{total} consumers, {differences}{rate:,.0f}/s"
 
 
 def summary_line(run: Run) -> str:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from infra import settings
 from infra.database.engine import open_engine
+from infra.database.failures import connection_failure
 from infra.errors import ExplainedError
 from infra.index.ownership import refuse_foreign_index
 
@@ -49,7 +50,7 @@ def database_errors_as_one_line() -> Iterator[None]:
     except UnicodeEncodeError as error:
         raise DatabaseError("an argument is not UTF-8") from error
     except sa.exc.OperationalError as error:
-        raise DatabaseError(f"the database (DATABASE_URL) cannot be used: {_first_line(error)}") from error
+        raise DatabaseError(f"the database (DATABASE_URL) cannot be used: {connection_failure(error)}") from error
     except sa.exc.ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) == INSUFFICIENT_PRIVILEGE:
             raise DatabaseError(

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from infra import logs
 from infra.database.engine import open_engine
+from infra.database.failures import connection_failure
 from infra.database.installation import UNDEFINED_TABLE, InstallationMissing
 from infra.index.client import open_client
 from infra.redis_client import open_redis
@@ -159,6 +160,9 @@ def _explained(error: Exception) -> Finding:
             finding = _unanswered("Redis", "REDIS_URL", error)
         case sa.exc.ProgrammingError() if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
             finding = Finding("The database lacks a table of this release", "Run `consumers migrate`")
+        case sa.exc.OperationalError() if getattr(error.orig, "sqlstate", None) is None:
+            problem = f"The database did not answer this check ({connection_failure(error)})"
+            finding = Finding(problem, "Start the server, or correct DATABASE_URL and the rights of its user")
         case sa.exc.SQLAlchemyError():
             finding = _unanswered("The database", "DATABASE_URL", error)
         case OSError():

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from infra import logs
+from infra.database.failures import connection_failure
 from infra.doctor.checks import SECONDS, Check, Finding, Servers
 from infra.redis_client import refuse_cluster
 
@@ -28,7 +28,7 @@ def database_hosts(servers: Servers) -> Iterator[Finding]:
                 psycopg.connect(**(parameters | {"host": host, "port": port})).close()
             except psycopg.OperationalError as error:
                 yield Finding(
-                    f"The host {host} of {variable} does not answer ({logs.error_kind(error)})",
+                    f"The host {host} of {variable} does not answer ({connection_failure(error)})",
                     f"Start PostgreSQL there, or correct {variable}",
                 )
         if settings.database_session_url is None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from infra.doctor.checks import Check, Finding, Servers
 from infra.index import isolation, naming
 
+NODE_LEFT = "NODE_LEFT"
 MAJORITY_NODES = 3
 """A smaller number of cluster managers has no majority without one of them."""
 
@@ -58,7 +59,9 @@ def copies(servers: Servers) -> Iterator[Finding]:
             reason = unassigned[0].get("unassigned.reason") or "unknown"
             yield Finding(
                 f"{len(unassigned)} of {len(shards)} shard copies of {index} are not assigned to a node ({reason})",
-                f"See GET _cluster/allocation/explain, and set INDEX_REPLICAS below the number of data nodes ({nodes})",
+                "Start the node. After a minute, OpenSearch makes the copy on another node, if there is one"
+                if reason == NODE_LEFT
+                else f"See GET _cluster/allocation/explain, and set INDEX_REPLICAS below the number of nodes ({nodes})",
             )
         if nodes > 1 and not any(shard["prirep"] == "r" for shard in shards):
             yield Finding(

@@ -12,6 +12,7 @@ from infra.local.valkey import PROGRAMS
 from tests.waiting import wait_until
 
 PASSWORD = "secret"
+SENTINEL_PASSWORD = "watchers"
 SERVICE = "the-queue"
 
 
@@ -25,8 +26,8 @@ class ValkeyServer(Server):
 
     @property
     def url(self) -> str:
-        login = "" if self._is_sentinel else f":{PASSWORD}@"
-        return f"redis://{login}{LOOPBACK}:{self.port}/0"
+        password = SENTINEL_PASSWORD if self._is_sentinel else PASSWORD
+        return f"redis://:{password}@{LOOPBACK}:{self.port}/0"
 
     def prepare(self) -> None:
         own = {"bind": LOOPBACK, "port": str(self.port), "save": '""', "dir": str(self._config.parent)}
@@ -56,6 +57,8 @@ def replica(name: str, folder: Path, primary: ValkeyServer) -> ValkeyServer:
 
 def sentinel(name: str, folder: Path, primary: ValkeyServer) -> ValkeyServer:
     settings = {
+        "requirepass": SENTINEL_PASSWORD,
+        "sentinel sentinel-pass": SENTINEL_PASSWORD,
         f"sentinel monitor {SERVICE}": f"{LOOPBACK} {primary.port} 1",
         f"sentinel auth-pass {SERVICE}": PASSWORD,
         f"sentinel down-after-milliseconds {SERVICE}": "500",
@@ -79,10 +82,10 @@ class Sentinels:
     @property
     def url(self) -> str:
         hosts = ",".join(f"{LOOPBACK}:{watcher.port}" for watcher in self.watchers)
-        return f"redis+sentinel://:{PASSWORD}@{hosts}/{SERVICE}/3"
+        return f"redis+sentinel://:{PASSWORD}@{hosts}/{SERVICE}/3?sentinel_password={SENTINEL_PASSWORD}"
 
     def is_ready(self) -> bool:
-        with redis.Redis(LOOPBACK, self.watchers[0].port) as client:
+        with redis.Redis.from_url(self.watchers[0].url) as client:
             state = client.sentinel_master(SERVICE)
         return int(state["num-slaves"]) == 1
 

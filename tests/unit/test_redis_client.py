@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from kombu.connection import Connection
 
-from infra.redis_client import server_of
+from infra.redis_client import broker_url, server_of
 from infra.settings import load
 
 ADDRESSES = {"DATABASE_URL": "postgresql://there", "OPENSEARCH_URL": "http://there"}
@@ -38,6 +39,23 @@ def test_url_gives_server_and_sentinels(
     assert {"db": 0} | server.options == options
     assert (server.sentinels, server.service, server.is_encrypted) == (sentinels, service, False)
     assert server.sentinel_options == sentinel_options | {"ssl": False, "retry": None}
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "login", "database"),
+    [
+        ("redis://there", "there", (None, None), "0"),
+        ("redis://user:p%40ss@there:6380/2?health_check_interval=5", "there", ("user", "p@ss"), "2"),
+        ("redis://there?username=user&password=p%40ss&db=2", "there", ("user", "p@ss"), "2"),
+        ("redis+sentinel://:p%40ss@one,other/queue/3?sentinel_password=x", "one", (None, "p@ss"), "3"),
+    ],
+)
+def test_celery_reads_login_and_database_and_no_other_option(
+    url: str, host: str, login: tuple[str | None, str | None], database: str
+) -> None:
+    address = broker_url(server_of(load(ADDRESSES | {"REDIS_URL": url})))
+    broker = Connection(address)  # type: ignore[no-untyped-call]  # kombu is partly typed
+    assert (broker.hostname, broker.userid, broker.password, broker.virtual_host) == (host, *login, database)
 
 
 @pytest.mark.parametrize("scheme", ["rediss://there", "rediss+sentinel://there/queue"])
