@@ -7,10 +7,11 @@ A request may need several searches. All together have `REQUEST_SECONDS`, after 
 search. Searches have a cost, known before they are sent, and need a place in the environment's budget.
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from opensearchpy import AsyncOpenSearch
@@ -23,12 +24,14 @@ from api.errors import RETRY_AFTER_SECONDS, Problem, invalid_cursor
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
 from infra.index.hits import Hit, SearchResponse
-from infra.index.transports import CONFIRMED
+from infra.index.transports import CONFIRMED, AsyncNodes
 
 REQUEST_SECONDS = 5.0
 """Time for all searches of a request together, waits for a place included."""
 GRACE_SECONDS = 0.5
 """How much longer the client waits, so that OpenSearch reports the end of the time and a node is not taken as dead."""
+RETRY_SECONDS = 0.2
+"""Pause before a search is repeated while the nodes elect a cluster manager."""
 EXPENSIVE = 450
 """A search with this cost takes OpenSearch about 40 ms, ten times as long as a usual search."""
 
@@ -66,8 +69,16 @@ async def search(index: Index, body: Clause) -> Any:
 async def _search_in_turn(index: Index, bodies: Sequence[Clause]) -> list[Any]:
     """Search one after the other, because simultaneous searches of a request would delay other requests."""
     expensive = sum(cost(body["query"]) for body in bodies) >= EXPENSIVE
-    async with index.budget.search(index.requester, expensive=expensive):
-        return [await _search(index, body) for body in bodies]
+    while True:
+        try:
+            async with index.budget.search(index.requester, expensive=expensive):
+                return [await _search(index, body) for body in bodies]
+        except TransportError as error:
+            nodes = cast("AsyncNodes", index.client.transport)
+            if time.monotonic() + RETRY_SECONDS > index.ends_at or not nodes.may_recover(error):
+                raise
+        # Without a place, which a search of a healthy node may use.
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _search(index: Index, body: Clause) -> Any:

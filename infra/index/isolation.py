@@ -36,15 +36,15 @@ CHECKS = "cluster.fault_detection.{}_check.{}"
 PUBLISH = "cluster.publish.timeout"
 RECOMMENDED = {
     BLOCK: "all",
-    PUBLISH: "3500ms",
-    CHECKS.format("leader", "interval"): "250ms",
-    CHECKS.format("leader", "timeout"): "500ms",
+    PUBLISH: "2600ms",
+    CHECKS.format("leader", "interval"): "200ms",
+    CHECKS.format("leader", "timeout"): "400ms",
     CHECKS.format("leader", "retry_count"): "3",
-    CHECKS.format("follower", "interval"): "250ms",
-    CHECKS.format("follower", "timeout"): "800ms",
+    CHECKS.format("follower", "interval"): "200ms",
+    CHECKS.format("follower", "timeout"): "600ms",
     CHECKS.format("follower", "retry_count"): "3",
 }
-"""The settings in opensearch.yml: a node gives up after 2 to 2.25 seconds, and is removed after 2.9 to 3.15 seconds.
+"""The settings in opensearch.yml: a node gives up after 1.6 to 1.8 seconds, and is removed after 2.2 to 2.4 seconds.
 
 The publication timeout is longer than the follower checks, so a new cluster manager removes the one before right after
 its first publication. Otherwise another change may be published first, and wait for the timeout again.
@@ -131,12 +131,12 @@ def period(check: str, settings: Mapping[str, str]) -> Period:
     The longest time begins right after a successful check; the shortest time begins right before a check.
 
     >>> period("leader", RECOMMENDED)
-    Period(shortest=2.0, longest=2.25)
+    Period(shortest=1.6, longest=1.8)
     """
     values = {part: settings.get(CHECKS.format(check, part), default) for part, default in DEFAULTS.items()}
     interval, retries = _seconds(values["interval"]), int(values["retry_count"])
     shortest = retries * _seconds(values["timeout"]) + (retries - 1) * interval
-    return Period(shortest, shortest + interval)
+    return Period(round(shortest, 3), round(shortest + interval, 3))
 
 
 def _seconds(value: str) -> float:

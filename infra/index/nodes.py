@@ -13,6 +13,7 @@ A node that was frozen or cut off serves its old documents until it notices that
   every second, and uses a node again only after the node answered all probes for this time.
 - A read that must contain a write is confirmed: after the answer, another node asks the cluster manager whether the
   answering node belongs to the cluster. Until the cluster manager removes a node, no write succeeds without its copy.
+  While the cluster manager does not answer, the views of all other nodes confirm the read.
 """
 
 import itertools
@@ -136,11 +137,43 @@ class Nodes(Generic[AnyTransport]):
         return node.id in max(views, key=lambda view: view.version).nodes
 
 
+def is_in_all_views(node_id: str | None, views: Mapping[str | None, View | None]) -> bool:
+    """Whether the views of other nodes show that no write succeeded without the copy of a node.
+
+    The cluster manager applies its decision to remove a node as the last one: every other node has applied the removal
+    before, or has not answered for the publication timeout. Before this timeout ends, a node that does not reach the
+    cluster manager has none in its view (`isolation.py`). So the node still belongs to the cluster if each node but
+    the cluster manager has a cluster manager and lists the node.
+
+    Args:
+        node_id: of the node; None if unknown.
+        views: by id of the node, read after the answer to confirm; None for a node that did not answer.
+    """
+    answered = {each for each, view in views.items() if view is not None} | {node_id}
+    return len(answered) > 1 and all(
+        view is None
+        or (
+            view.cluster_manager_node is not None
+            and node_id in view.nodes
+            and view.nodes.keys() - {view.cluster_manager_node} <= answered
+        )
+        for view in views.values()
+    )
+
+
 def is_node_at_fault(error: TransportError) -> bool:
     """Whether a failed request makes a node suspect, and not the request or the index."""
     if isinstance(error, NoAnswer):
         return True
     return error.status_code == SERVICE_UNAVAILABLE and error.error in NO_MANAGER
+
+
+def is_unavailable(error: TransportError) -> bool:
+    """Whether a search failed because no node has a copy that can be searched, and not because of the search."""
+    if isinstance(error, NoAnswer) or error.status_code in GATEWAY_ERRORS:
+        return True
+    # The last copy that OpenSearch tried was at a node that left the cluster.
+    return "node_disconnected_exception" in str(error.info)
 
 
 def is_answer(error: TransportError) -> bool:

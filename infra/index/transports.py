@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -21,21 +21,29 @@ from infra.index.nodes import (
     Nodes,
     View,
     is_answer,
+    is_in_all_views,
     is_node_at_fault,
+    is_unavailable,
     make_nodes,
     may_repeat,
     separate_timeout,
 )
 
-VIEW = "/_cluster/state/cluster_manager_node,nodes"
+VIEW = "/_cluster/state/version,cluster_manager_node,nodes"
 VIEW_PARAMETERS = {"local": "true", "filter_path": "version,cluster_manager_node,nodes.*.name"}
 LOCAL_NODE = "/_nodes/_local"
 MEMBERS = "/_cluster/state/nodes"
-MEMBERS_PARAMETERS = {"filter_path": "nodes.*.name", "cluster_manager_timeout": "1s"}
+MEMBERS_PARAMETERS = {"filter_path": "nodes.*.name", "cluster_manager_timeout": "500ms"}
+CONFIRMATION_SECONDS = 0.5
+"""Timeout of the questions that confirm a read."""
 PATIENCE_SECONDS = 1.0
 """A longer request of a synchronous client has the nodes probed. Most requests take less time."""
 LOOK_SECONDS = 0.1
 """Time between two looks at the result of the probes."""
+RETURN_SECONDS = 0.2
+"""Time between two probes of a node while no node is in use: reads fail until a probe succeeds."""
+ELECTION_SECONDS = 8.0
+"""An election takes less time, with the opening of the shards."""
 CONFIRMED = "confirmed"
 """Parameter of a request whose answer must come from a node that belongs to the cluster."""
 
@@ -120,8 +128,9 @@ class SyncNodes:
         probes = [threading.Thread(target=self._probe, args=[node], name="probe", daemon=True) for node in left_out]
         for probe in probes:
             probe.start()
-        for probe in probes:
-            probe.join()
+        # A node that hangs must not delay the use of a node that answers.
+        while any(probe.is_alive() for probe in probes) and not any(node.in_use for node in left_out):
+            time.sleep(LOOK_SECONDS)
 
     def _probe_soon(self, node: Node[Transport]) -> None:
         if time.monotonic() - node.probed_at >= PROBE_SECONDS:
@@ -146,8 +155,13 @@ class AsyncNodes:
         nodes = make_nodes(AsyncTransport, hosts, options)
         self._nodes = Nodes(nodes, timeout=timeout, attempt_seconds=attempt_seconds)
         self.serializer = nodes[0].transport.serializer
-        self._probe_wanted = asyncio.Event()
-        self._probes: asyncio.Task[None] | None = None
+        self._suspicions = {node: asyncio.Event() for node in nodes}
+        """Set by a failed request: a reason to probe the node at once."""
+        self._probes: list[asyncio.Task[None]] = []
+        self._limits: dict[Node[AsyncTransport], set[asyncio.Timeout]] = {node: set() for node in nodes}
+        """The running requests at each node."""
+        self._searched_at = 0.0
+        """When the last search succeeded."""
 
     async def perform_request(
         self,
@@ -163,31 +177,44 @@ class AsyncNodes:
 
         With the parameter `CONFIRMED`, the answer is from a node that belongs to the cluster after the answer.
         """
-        if self._probes is None:
-            self._probes = asyncio.create_task(self._probe_regularly())
+        if not self._probes:
+            self._probes = [asyncio.create_task(self._probe_regularly(node)) for node in self._nodes.all]
         own, timeout = separate_timeout(params, timeout)
         is_confirmed = own.pop(CONFIRMED, False) and len(self._nodes.all) > 1
         failure: TransportError | None = None
         for node, seconds in self._nodes.attempts(timeout):
             try:
-                answer = await node.transport.perform_request(method, url, dict(own), body, seconds, ignore, headers)
-                if is_confirmed:
-                    await self._confirm(node)
+                async with self._until_left_out(node):
+                    answer = await node.transport.perform_request(
+                        method, url, dict(own), body, seconds, ignore, headers
+                    )
+                    if is_confirmed:
+                        await self._confirm(node)
             except TransportError as error:
                 failure = error
                 if is_node_at_fault(error):
-                    self._probe_wanted.set()
+                    self._suspicions[node].set()
                 if not may_repeat(error, method, url):
                     raise
             else:
+                if url.endswith("/_search"):
+                    self._searched_at = time.monotonic()
                 return answer
         assert failure
         raise failure
 
+    def may_recover(self, error: TransportError) -> bool:
+        """Whether a failed search may succeed within seconds: the nodes elect a cluster manager, or open the shards.
+
+        A search that fails for longer has another reason, and so has a search without any node that answers probes.
+        """
+        is_recent = time.monotonic() - self._searched_at < ELECTION_SECONDS
+        return is_unavailable(error) and is_recent and any(node.view for node in self._nodes.all)
+
     async def close(self) -> None:
-        if self._probes:
-            self._probes.cancel()
-            await asyncio.gather(self._probes, return_exceptions=True)
+        for probes in self._probes:
+            probes.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
         for node in self._nodes.all:
             await node.transport.close()
             await node.prober.close()
@@ -201,38 +228,67 @@ class AsyncNodes:
         """Number of nodes out of use."""
         return sum(not node.in_use for node in self._nodes.all)
 
+    @asynccontextmanager
+    async def _until_left_out(self, node: Node[AsyncTransport]) -> AsyncIterator[None]:
+        """End a request at a node that is taken out of use, while another node is in use.
+
+        Raises:
+            ConnectionTimeout: the request was ended.
+        """
+        limit = asyncio.timeout(None)
+        self._limits[node].add(limit)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            raise ConnectionTimeout("TIMEOUT", f"{node.address} is out of use", None) from None
+        finally:
+            self._limits[node].discard(limit)
+
+    def _end_requests(self) -> None:
+        """End the requests at nodes out of use, if another node is in use."""
+        if self.left_out == len(self._nodes.all):
+            return
+        for node, limits in self._limits.items():
+            while limits and not node.in_use:
+                limits.pop().reschedule(0)
+
     async def _confirm(self, node: Node[AsyncTransport]) -> None:
         """Ask the cluster manager whether a node belongs to the cluster, through another node if one is in use.
 
+        While the cluster manager does not answer, the views of all other nodes decide.
+
         Raises:
-            NoAnswer: the node does not belong to the cluster, or the cluster manager does not answer.
+            NoAnswer: the node does not belong to the cluster, or too few nodes answer.
             AuthorizationException: the user lacks the right to read the members.
         """
-        others = [each for each in self._nodes.all if each.in_use and each is not node]
         if node.id is None:
             await self._probe(node)
+        others = [each for each in self._nodes.all if each.in_use and each is not node]
         for other in others or [node]:
             with suppress(NoAnswer):
-                parameters = dict(MEMBERS_PARAMETERS)
-                answer = await other.transport.perform_request("GET", MEMBERS, parameters, timeout=PROBE_SECONDS)
-                members = msgspec.json.decode(answer, type=View).nodes
-                if node.id in members:
+                if node.id in (await _ask(other, MEMBERS, MEMBERS_PARAMETERS)).nodes:
                     return
                 break
+        else:
+            views = await asyncio.gather(*(_view(other) for other in others))
+            if is_in_all_views(node.id, dict(zip((other.id for other in others), views, strict=True))):
+                return
         raise NoAnswer("N/A", f"{node.address} does not belong to the cluster", None)
 
-    async def _probe_regularly(self) -> None:
+    async def _probe_regularly(self, node: Node[AsyncTransport]) -> None:
+        suspicion, several = self._suspicions[node], len(self._nodes.all) > 1
         while True:
-            several = len(self._nodes.all) > 1
-            if several or self._probe_wanted.is_set() or self.left_out:
-                self._probe_wanted.clear()
-                await asyncio.gather(*map(self._probe, self._nodes.all))
-                for node in self._nodes.all:
-                    healthy = self._nodes.belongs_to_cluster(node)
-                    self._nodes.record_probe(node, healthy=healthy, probation_seconds=PROBATION_SECONDS)
+            if several or suspicion.is_set() or not node.in_use:
+                suspicion.clear()
+                await self._probe(node)
+                healthy = self._nodes.belongs_to_cluster(node)
+                self._nodes.record_probe(node, healthy=healthy, probation_seconds=PROBATION_SECONDS)
+                self._end_requests()
+            is_any_in_use = self.left_out < len(self._nodes.all)
             with suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_SECONDS):
-                    await self._probe_wanted.wait()
+                async with asyncio.timeout(PROBE_SECONDS if is_any_in_use else RETURN_SECONDS):
+                    await suspicion.wait()
 
     async def _probe(self, node: Node[AsyncTransport]) -> None:
         """Read the view of a node, and its id."""
@@ -246,3 +302,16 @@ class AsyncNodes:
             # After a restart the node may have another id.
             node.id = node.view = None
             node.is_answering = is_answer(error)
+
+
+async def _ask(node: Node[AsyncTransport], url: str, parameters: Mapping[str, str]) -> View:
+    """Read a part of the state of the cluster through a node, as a step of a confirmation."""
+    answer = await node.transport.perform_request("GET", url, dict(parameters), timeout=CONFIRMATION_SECONDS)
+    return msgspec.json.decode(answer, type=View)
+
+
+async def _view(node: Node[AsyncTransport]) -> View | None:
+    """Read the view of a node, as a step of a confirmation; None without an answer."""
+    with suppress(TransportError):
+        return await _ask(node, VIEW, VIEW_PARAMETERS)
+    return None

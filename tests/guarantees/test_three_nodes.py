@@ -1,18 +1,25 @@
 """A cluster of three OpenSearch nodes: after a node is killed, no change is lost, and requests soon succeed."""
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import sqlalchemy as sa
+from opensearchpy.exceptions import ConnectionError as NoAnswer
 
 from infra.index import isolation, naming
+from infra.index.client import open_reader
+from infra.index.transports import CONFIRMED, MEMBERS, AsyncNodes
 from infra.local.servers import THROWAWAY, LocalServers
 from tests.guarantees.index_comparison import assert_index_soon_equals_database
 from tests.guarantees.random_client import RandomClient
 from tests.guarantees.test_rebuilds import finished_rebuild, send_request
+from tests.indexer.proxy import Proxy
 from tests.opensearch_nodes import Node, pick_ports, started_nodes
 from tests.service import Account, Service, new_account, new_database
 from tests.waiting import wait_until
@@ -75,7 +82,31 @@ def test_settings_of_nodes_that_are_cut_off_are_checked(clustered: Account) -> N
     assert {problem.node for problem in problems} == {"node0", "node1", "node2"}
     texts = " ".join(problem.problem for problem in problems if problem.node == "node0")
     assert f"{isolation.BLOCK} is write" in texts
-    assert "serves reads for up to 30.75 seconds, but is replaced after 2.9" in texts
+    assert "serves reads for up to 30.6 seconds, but is replaced after 2.2" in texts
+
+
+def test_other_nodes_confirm_a_read_while_the_cluster_manager_does_not_answer(
+    clustered: Account, nodes: list[Node]
+) -> None:
+    async def read() -> None:
+        async with open_reader(settings) as client:
+            reader: object = client.transport
+            assert isinstance(reader, AsyncNodes)
+            await client.search(**confirmed)
+            for node in reader.all:
+                node.id = "removed"
+            with pytest.raises(NoAnswer, match="does not belong to the cluster"):
+                await client.search(**confirmed)
+
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(Proxy(node.url)) for node in nodes]
+        for proxy in proxies:
+            proxy.refused = f"GET {MEMBERS}?".encode()
+        addresses = ",".join(proxy.address for proxy in proxies)
+        settings = msgspec.structs.replace(clustered.database.settings, opensearch_url=addresses)
+        alias = naming.read_alias(settings.index_prefix)
+        confirmed: dict[str, Any] = {"index": alias, "body": {"size": 0}, "params": {CONFIRMED: True}}
+        asyncio.run(read())
 
 
 def test_killed_primary_node_loses_nothing_and_stops_nothing(

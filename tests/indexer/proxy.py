@@ -22,6 +22,8 @@ class Proxy:
         self._running.set()
         self.hanging_connections = 0
         """Number of next connections that are accepted and never get a response."""
+        self.refused: bytes | None = None
+        """A text: a request with this text ends its connection."""
         self.port = 0
         self.open()
         self.address = address.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{self.port}")
@@ -71,5 +73,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while content := source.recv(1 << 16):
                 self._running.wait()
+                if self.refused and self.refused in content:
+                    source.shutdown(socket.SHUT_RDWR)
+                    break
                 target.sendall(content)
             target.shutdown(socket.SHUT_RDWR)

@@ -4,6 +4,7 @@ The nodes are proxies in front of one server, because only their connections mat
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +24,7 @@ from api.request import AnyRequest
 from api.search import Index
 from api.search import search as search_as_api
 from infra.database.engine import open_async_engine
+from infra.index import transports
 from infra.index.client import TIMEOUT_SECONDS, open_reader, open_writer
 from infra.index.transports import CONFIRMED, AsyncNodes, SyncNodes
 from infra.settings import Settings
@@ -31,6 +33,7 @@ from tests.indexer.proxy import Proxy
 from tests.seals import fixed_seal
 
 READS = 12
+LONG_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -61,6 +64,12 @@ async def search(client: AsyncOpenSearch, pipeline: Pipeline) -> None:
 async def until_left_out(nodes: AsyncNodes, number: int) -> None:
     async with asyncio.timeout(30):
         while nodes.left_out != number:  # noqa: ASYNC110 (the client has no event for it)
+            await asyncio.sleep(0.02)
+
+
+async def until_probed(nodes: AsyncNodes) -> None:
+    async with asyncio.timeout(30):
+        while not all(node.view for node in nodes.all):  # noqa: ASYNC110 (the client has no event for it)
             await asyncio.sleep(0.02)
 
 
@@ -106,13 +115,23 @@ def test_reads_fail_at_once_while_no_node_answers(pipeline: Pipeline, proxies: l
         with pytest.raises(NoAnswer):
             await search(client, pipeline)
         await until_left_out(nodes, 1)
-        with pytest.raises(NoAnswer, match="no node answers"):
+        with pytest.raises(NoAnswer, match="no node answers") as failure:
             await search(client, pipeline)
+        assert not nodes.may_recover(failure.value)
         proxies[0].thaw()
         await until_left_out(nodes, 0)
         await search(client, pipeline)
 
     with_reader(at(pipeline, proxies[:1]), use)
+
+
+def test_views_of_the_nodes_can_be_compared(pipeline: Pipeline, proxies: list[Proxy]) -> None:
+    async def use(client: AsyncOpenSearch, nodes: AsyncNodes) -> None:
+        await search(client, pipeline)
+        await until_probed(nodes)
+        assert all(node.view and node.view.version > 0 for node in nodes.all)
+
+    with_reader(at(pipeline, proxies), use)
 
 
 def test_slow_search_does_not_take_its_node_out_of_use(pipeline: Pipeline, proxies: list[Proxy]) -> None:
@@ -182,6 +201,33 @@ def test_searches_of_a_request_with_a_token_are_confirmed(pipeline: Pipeline, pr
     with_reader(at(pipeline, proxies), use)
 
 
+def test_search_waits_while_nodes_without_a_searchable_copy_answer(
+    pipeline: Pipeline, proxies: list[Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "ELECTION_SECONDS", LONG_SECONDS)
+    body = {"query": {"match_all": {}}, "size": 0}
+
+    async def use(client: AsyncOpenSearch, nodes: AsyncNodes) -> None:
+        index = index_of_request(pipeline, client, [])._replace(ends_at=time.monotonic() + LONG_SECONDS)
+        await search_as_api(index, body)
+        await until_probed(nodes)
+        for proxy in proxies:
+            proxy.refused = b"/_search"
+        with pytest.raises(NoAnswer) as failure:
+            await search(client, pipeline)
+        assert nodes.may_recover(failure.value)
+        searching = asyncio.create_task(search_as_api(index, body))
+        with pytest.raises(NoAnswer):
+            await search(client, pipeline)
+        for proxy in proxies:
+            proxy.refused = None
+        await searching
+        monkeypatch.setattr(transports, "ELECTION_SECONDS", 0)
+        assert not nodes.may_recover(failure.value), "searches have failed for too long"
+
+    with_reader(at(pipeline, proxies), use)
+
+
 def test_drain_passes_over_a_frozen_node(pipeline: Pipeline, proxies: list[Proxy]) -> None:
     writer = open_writer(at(pipeline, proxies))
     through = pipeline._replace(writer=writer)
@@ -209,6 +255,22 @@ def test_request_leaves_a_node_that_a_probe_takes_out_of_use(pipeline: Pipeline,
     assert client.count(index=pipeline.index_name)["count"] == 0
     proxies[0].thaw()
     client.close()
+
+
+def test_search_leaves_a_node_that_a_probe_takes_out_of_use(pipeline: Pipeline, proxies: list[Proxy]) -> None:
+    async def use() -> None:
+        # Without the probe, the attempt at the first node takes all the time of the request.
+        async with AsyncOpenSearch(
+            [proxy.address for proxy in proxies[:2]],
+            transport_class=AsyncNodes,  # type: ignore[arg-type]  # has the methods that the client calls
+            timeout=TIMEOUT_SECONDS,
+            attempt_seconds=TIMEOUT_SECONDS,
+        ) as client:
+            await search(client, pipeline)
+
+    proxies[0].freeze()
+    asyncio.run(use())
+    proxies[0].thaw()
 
 
 def test_document_alone_is_not_blamed_for_a_timeout(pipeline: Pipeline, proxies: list[Proxy]) -> None:

@@ -8,8 +8,8 @@ from infra.index.isolation import PUBLISH, RECOMMENDED, Period, period
 @pytest.mark.parametrize(
     ("check", "settings", "expected"),
     [
-        ("leader", RECOMMENDED, Period(2.0, 2.25)),
-        ("follower", RECOMMENDED, Period(2.9, 3.15)),
+        ("leader", RECOMMENDED, Period(1.6, 1.8)),
+        ("follower", RECOMMENDED, Period(2.2, 2.4)),
         ("leader", {}, Period(32.0, 33.0)),
         ("follower", {"cluster.fault_detection.follower_check.timeout": "1m"}, Period(182.0, 183.0)),
     ],

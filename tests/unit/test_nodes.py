@@ -5,13 +5,24 @@ from opensearchpy import Transport
 from opensearchpy.exceptions import AuthorizationException, ConnectionTimeout, TransportError
 from opensearchpy.exceptions import ConnectionError as NoAnswer
 
-from infra.index.nodes import Node, Nodes, is_answer, is_node_at_fault, may_repeat
+from infra.index.nodes import (
+    Node,
+    Nodes,
+    View,
+    is_answer,
+    is_in_all_views,
+    is_node_at_fault,
+    is_unavailable,
+    may_repeat,
+)
 
 TIMEOUT = ConnectionTimeout("TIMEOUT", "", None)
 REFUSED = NoAnswer("N/A", "", None)
 WITHOUT_MANAGER = TransportError(503, "cluster_block_exception", {})
 WITHOUT_SHARD = TransportError(503, "search_phase_execution_exception", {})
 OVERLOADED = TransportError(429, "circuit_breaking_exception", {})
+NODE_LEFT = TransportError(500, "search_phase_execution_exception", {"root_cause": "node_disconnected_exception"})
+TOO_LONG = TransportError(500, "search_phase_execution_exception", {"root_cause": "too_many_nested_clauses"})
 FORBIDDEN = AuthorizationException(403, "security_exception", {})
 
 
@@ -50,6 +61,50 @@ def test_missing_right_takes_no_node_out_of_use() -> None:
     assert is_answer(FORBIDDEN)
     assert not is_answer(TIMEOUT)
     assert not is_answer(WITHOUT_MANAGER)
+
+
+def test_search_is_repeated_only_while_no_copy_can_be_searched() -> None:
+    errors = (TIMEOUT, REFUSED, WITHOUT_MANAGER, WITHOUT_SHARD, NODE_LEFT, TOO_LONG, OVERLOADED, FORBIDDEN)
+    assert [is_unavailable(error) for error in errors] == [True] * 5 + [False] * 3
+
+
+def view(*members: str, manager: str | None = "manager") -> View:
+    return View(1, manager, dict.fromkeys(members))
+
+
+WHOLE = view("reader", "other", "manager")
+FOUR = view("reader", "other", "manager", "fourth")
+
+
+@pytest.mark.parametrize(
+    ("views", "confirmed"),
+    [
+        ({"other": WHOLE}, True),
+        ({"other": WHOLE, "manager": None}, True),
+        ({"other": WHOLE, "manager": WHOLE}, True),
+        ({}, False),
+        ({"other": None, "manager": None}, False),
+        # The manager has removed the node, but answers with a delay.
+        ({"other": view("other", "manager"), "manager": None}, False),
+        ({"other": WHOLE, "manager": view("other", "manager")}, False),
+        # Without a manager the node knows nothing about removals.
+        ({"other": view("reader", "other", "manager", manager=None)}, False),
+        # A fourth node may hold the primary, and know about the removal first.
+        ({"other": FOUR}, False),
+        ({"other": FOUR, "fourth": FOUR}, True),
+        # The other node is the manager.
+        ({"other": view("reader", "other", manager="other")}, True),
+    ],
+)
+def test_views_of_all_nodes_but_the_manager_confirm_a_node(
+    views: dict[str | None, View | None],
+    confirmed: bool,  # noqa: FBT001 (a parameter)
+) -> None:
+    assert is_in_all_views("reader", views) is confirmed
+
+
+def test_node_without_known_id_is_not_confirmed() -> None:
+    assert not is_in_all_views(None, {"other": WHOLE})
 
 
 def three_nodes() -> Nodes[Transport]:
