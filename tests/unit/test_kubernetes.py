@@ -4,7 +4,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ VERSIONS = ("1.30", "1.37")
 NAME = "app.kubernetes.io/name"
 COMPONENT = "app.kubernetes.io/component"
 PROCESSES = ("api", "worker-live", "worker-bulk", "beat")
+NOW = 1_800_000_000
 ADDRESSES = {"DATABASE_URL": "postgresql://d", "REDIS_URL": "redis://r", "OPENSEARCH_URL": "http://o"}
 
 
@@ -164,17 +164,21 @@ def test_process_is_probed_spread_and_may_be_moved(name: str) -> None:
     assert (scaler is None) == ("replicas" in WORKLOADS[name]["spec"])
 
 
-@pytest.mark.parametrize(("age", "is_alive"), [(0, True), (9, True), (15, False), (None, False)])
+@pytest.mark.parametrize(("age", "is_alive"), [(0, True), (9, True), (10, False), (15, False), (None, False)])
 @pytest.mark.parametrize("name", PROCESSES[1:])
 def test_probe_looks_at_the_age_of_the_file(tmp_path: Path, name: str, age: int | None, *, is_alive: bool) -> None:
-    file = tmp_path / "alive"
+    file, clock = tmp_path / "alive", tmp_path / "date"
+    # A clock that stands still: the real one can reach the next second before the probe reads it.
+    clock.write_text(f"#!/bin/sh\necho {NOW}\n")
+    clock.chmod(0o700)
     if age is not None:
         file.touch()
-        os.utime(file, (time.time() - age,) * 2)
+        os.utime(file, (NOW - age,) * 2)
     for probe in ("startupProbe", "livenessProbe"):
         shell, option, script = PODS[name]["spec"]["containers"][0][probe]["exec"]["command"]
         command = [shell, option, script.replace("/tmp/alive", str(file))]
-        assert (subprocess.run(command, capture_output=True, check=False).returncode == 0) == is_alive
+        probed = subprocess.run(command, env={"PATH": f"{tmp_path}:{os.defpath}"}, capture_output=True, check=False)
+        assert (probed.returncode == 0) == is_alive
 
 
 def test_all_pods_need_fewer_connections_than_the_documented_limit() -> None:
