@@ -35,6 +35,7 @@ TABLES = """
     CREATE TABLE members (audience_id text COLLATE "C", consumer_id text COLLATE "C")"""
 SORTED = {
     "createdAt": "created_at",
+    "updatedAt": "updated_at",
     "email": "email_key",
     "fullName": "full_name",
     "lastOrderAt": "last_order_at",
@@ -124,7 +125,8 @@ def page(
     order = f"ORDER BY {column} {way} {nulls}, id {way} LIMIT %s"
     if not position:
         return f"{ROW} {order}", [environment, SIZE]
-    value = {"createdAt": "to_timestamp(%s / 1000.0)", "totalOrderValue": "%s / 10000.0"}.get(sort_by, "%s")
+    time = "to_timestamp(%s / 1000.0)"
+    value = {"createdAt": time, "updatedAt": time, "totalOrderValue": "%s / 10000.0"}.get(sort_by, "%s")
     after = f"({column}, id) {'>' if way == 'asc' else '<'} ({value}, %s)"
     return f"{ROW} AND {after} {order}", [environment, position[-2], position[-1], SIZE]
 

@@ -44,9 +44,9 @@ async def _body() -> bytes:
     return b"{}"
 
 
-def keyed(key: str) -> Request[Any, Any, Any]:
+def keyed(key: str, method: str = "POST") -> Request[Any, Any, Any]:
     request = SimpleNamespace(
-        method="POST",
+        method=method,
         scope=REQUEST.scope | {"path": "/consumers", "query_string": b""},
         headers=Headers({"idempotency-key": key}),
         url=SimpleNamespace(path="/consumers"),
@@ -294,10 +294,11 @@ def test_failed_request_leaves_no_key(
     assert (stored_ids(environment), later.attempts) == ([later.result], 1)
 
 
-def test_answers_beyond_the_bytes_of_a_day_are_not_repeated(environment: Environment) -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_answers_beyond_the_bytes_of_a_day_are_not_repeated(environment: Environment, method: str) -> None:
     """Each answer is the id of a consumer, with 31 bytes."""
     for _ in range(2):
-        first, second, third = (write(environment, request=keyed(key), max_stored_bytes=70) for key in "abc")
+        first, second, third = (write(environment, request=keyed(key, method), max_stored_bytes=70) for key in "abc")
         assert len(stored_ids(environment)) == 3
     assert stored_ids(environment)[:2] == [first.result, second.result]
     assert isinstance(third.result, Problem)

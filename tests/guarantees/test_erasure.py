@@ -33,7 +33,8 @@ def leave_traces(account: Account) -> str:
         assert consumer in [row["id"] for row in rows]
     client.get("/consumers", params={"search": "quibblewick", "filter": f'email:"{EMAIL}"'}).raise_for_status()
     assert client.get("/consumers/search", params={"q": NAME, "colour": EMAIL}).status_code == 400
-    client.put(f"/consumers/{consumer}", json={"fullName": f"{NAME} II"}).raise_for_status()
+    key = {"Idempotency-Key": f"change of {EMAIL}"}
+    client.put(f"/consumers/{consumer}", json={"fullName": f"{NAME} II"}, headers=key).raise_for_status()
     for other in others:
         client.delete(f"/consumers/{other['id']}").raise_for_status()
     with account.database.engine.begin() as connection:
@@ -61,12 +62,14 @@ def test_deleted_person_leaves_no_trace(account: Account, service: Service, serv
     account.settled()
     before = {place.kind for place in places(service, servers)}
     assert before == {"table", "index"}
-    account.live.delete(f"/consumers/{consumer}").raise_for_status()
+    deletion = {"Idempotency-Key": f"deletion of {EMAIL}"}
+    account.live.delete(f"/consumers/{consumer}", headers=deletion).raise_for_status()
     account.settled()
     # The next test searches the files of the same index, because OpenSearch keeps deleted documents for some seconds.
     assert {place for place in places(service, servers) if place.kind != "index"} == set()
     retry = account.live.post("/consumers", json=PERSON, headers={"Idempotency-Key": SIGN_UP})
     assert (retry.status_code, retry.json()["error"]) == (410, "Consumer deleted")
+    assert account.live.delete(f"/consumers/{consumer}", headers=deletion).json()["id"] == consumer
 
 
 def test_deleted_organization_leaves_no_trace(
