@@ -58,8 +58,8 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
     Args:
         database_url: with the role that owns the tables.
         grant_to: a role that gets the rights on the tables, for all other processes and commands.
-        report: receives a line if the schema is of a later release, and a line for each attempt that found a table in
-            use.
+        report: receives a line if the schema is of a later release, if another process migrates the database, and for
+            each attempt that found a table in use.
 
     Raises:
         RoleError: the role in the URL may not change the schema, or the role `grant_to` does not exist.
@@ -72,7 +72,7 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
     try:
         with engine.connect() as connection:
             roles.require_owner(connection)
-            _lock_migrations(connection)
+            _lock_migrations(connection, report)
             connection.execute(LIMIT_LOCK_WAITS)
             connection.commit()
             config.attributes["connection"] = connection
@@ -101,13 +101,17 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
         engine.dispose()
 
 
-def _lock_migrations(connection: sa.Connection) -> None:
+def _lock_migrations(connection: sa.Connection, report: Callable[[str], None]) -> None:
     """Wait for the lock of the migrations.
 
     No transaction is open meanwhile: `CREATE INDEX CONCURRENTLY` in the process with the lock would wait for it.
     """
+    is_reported = False
     while not connection.execute(LOCK_MIGRATIONS, {"lock": LOCK}).scalar_one():
         connection.rollback()
+        if not is_reported:
+            report("another process migrates the database: waiting until it is done")
+            is_reported = True
         time.sleep(LOCK_PAUSE_SECONDS)
 
 
