@@ -11,7 +11,7 @@ A write that creates rows inserts first, and explains a conflict later (a change
 4. The query may find nothing, because the conflicting row has been deleted meanwhile. Then the write is tried again.
 
 Concurrent writes of the same value wait for each other (`api/reserved_values.py`), so a change of stored rows finds the
-value taken. A change beside a write of many rows, or beside SQL, may meet a taken value later, and is treated alike.
+value taken. A unique violation is still possible beside a write of many rows, or beside SQL, and is treated alike.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from api.consumers.uniqueness import UNIQUE, find_faults, key, release, stored_k
 from api.drafts import BatchDraft, Draft, ObjectDraft
 from api.error_codes import ErrorCode
 from api.errors import Fault, ItemFault, Problem, not_found
-from api.reserved_values import RESERVED, reserved, unless_taken
+from api.reserved_values import RESERVED, reserved
 from api.transactions import ValueTaken
 from api.turns import Steps, Turns
 from infra import emails
@@ -57,12 +57,11 @@ _CHANGED = select_list(ConsumerRow._fields, "c", metadata=f"CASE WHEN {_HAS_META
 # `+ 0` keeps the planner from an index on the environment alone: rows must be found by their ids, even if the
 # environment is empty according to the statistics. The list of ids tells the planner how many rows there are.
 # Metadata that does not change is neither sent nor stored again nor returned, because it may have 16 KiB.
-CHANGE = sa.text(f"""
+UPDATE = sa.text(f"""
     UPDATE consumers c SET {", ".join(f"{column} = w.{column}" for column in SETTABLE if column != "metadata")},
         metadata = CASE WHEN {_HAS_METADATA} THEN w.metadata ELSE c.metadata END
     FROM {WRITTEN} WHERE c.environment_id + 0 = :environment_id AND c.id = w.id AND c.id = ANY(:ids)
-    RETURNING c.*""")
-UPDATE = unless_taken(CHANGE, _CHANGED)
+    RETURNING {_CHANGED}""")
 GET = sa.text(f"SELECT {COLUMNS} FROM consumers c WHERE c.environment_id = :environment_id AND c.id = :id")
 # Every write locks consumers in the order of their ids: otherwise two writes could deadlock.
 LOCK = sa.text(f"""
@@ -283,7 +282,7 @@ async def store(
         others: further parameters of the statement.
 
     Raises:
-        ValueTaken: a unique value is taken. The caller must roll back.
+        ValueTaken: an insert skipped a row. The caller must roll back.
     """
     if not values:
         return []

@@ -16,7 +16,7 @@ from api.errors import Fault, ItemFault, not_found
 from api.orders.rows import COLUMNS, encode, order_of, stored_items
 from api.orders.schemas import Order, OrderCreate, OrderUpdate
 from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
-from api.reserved_values import RESERVED, reserved, unless_taken
+from api.reserved_values import RESERVED, reserved
 from api.transactions import ValueTaken
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.ids import is_id, new_ids
@@ -65,11 +65,9 @@ LOCK_ORDER = sa.text(f"{GET.text} FOR UPDATE")
 NEWEST = sa.text(f"""
     SELECT {COLUMNS} FROM orders o WHERE o.environment_id = :environment_id AND o.consumer_id = :consumer_id
     ORDER BY o.placed_at DESC, o.id DESC LIMIT :number""")
-# `+ 0` keeps the planner from an index that begins with the environment: the row must be found by its id.
-CHANGE = sa.text(f"""
+UPDATE = sa.text(f"""
     UPDATE orders o SET {", ".join(f"{column} = w.{column}" for column in SETTABLE)}, placed_at = w.placed_at
-    FROM {WRITTEN} WHERE o.environment_id + 0 = :environment_id AND o.id = w.id AND o.id = ANY(:ids) RETURNING o.*""")
-UPDATE = unless_taken(CHANGE, COLUMNS)
+    FROM {WRITTEN} WHERE o.environment_id = :environment_id AND o.id = w.id AND o.id = :id RETURNING {COLUMNS}""")
 DELETE = sa.text("DELETE FROM orders WHERE environment_id = :environment_id AND id = :id")
 
 
@@ -125,7 +123,6 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, dra
 
     Raises:
         Problem: 404; 400 for the faults of `create`, or if the change names another consumer.
-        ValueTaken: the external id is taken since; the next attempt finds the order that has it.
     """
     row, total = await _lock_order(connection, caller, order_id, draft.value.external_id)
     changed, faults = changed_order(row, draft.value, caller, is_valid=not draft.faults)
@@ -138,10 +135,8 @@ async def update(connection: AsyncConnection, caller: Caller, order_id: str, dra
     # Unchanged JSON is written back as the database's text: numbers there may be longer than Python's floats.
     unchanged = [name for name in ("items", "metadata") if getattr(draft.value, name) is msgspec.UNSET]
     new |= {name: raw(getattr(row, name)) for name in unchanged} | {"id": order_id}
-    values = {"environment_id": caller.environment_id, "ids": [order_id], "rows": encode([new]).decode()}
-    if not (stored := (await connection.execute(UPDATE, values)).one_or_none()):
-        raise ValueTaken
-    return order_of(stored)
+    values = {"environment_id": caller.environment_id, "id": order_id, "rows": encode([new]).decode()}
+    return order_of((await connection.execute(UPDATE, values)).one())
 
 
 async def delete(connection: AsyncConnection, caller: Caller, order_id: str) -> Order:

@@ -6,27 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import sqlalchemy as sa
 
 from infra.imports.kinds import CONSUMERS
 from infra.imports.run import Counts, connect, find_environment, run
 from infra.local.servers import LocalServers
 from tests.api.resources import create, faults
 from tests.service import Account
-from tests.waiting import wait_until
 
 Faults = set[tuple[int, str]]
 PEOPLE = 2_000
-STORE_CONSUMER = "INSERT INTO consumers (environment_id, email) VALUES (:environment, :value)"
-STORE_ORDER = """
-    INSERT INTO orders (environment_id, consumer_id, amount, base_amount, currency_code, external_id)
-    SELECT :environment, id, 1, 1, 'USD', :value FROM consumers
-    WHERE environment_id = :environment AND email IS NOT NULL LIMIT 1"""
-SOMEONE_WAITS = sa.text(
-    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
-)
 
 
 @pytest.fixture
@@ -108,37 +97,3 @@ def test_taken_values_are_no_failed_statements(
     assert sum(count.inserted for count in counts) == PEOPLE
     assert all(count.rejected == 1 for count in counts)
     assert "ERROR" not in new_log_lines()
-
-
-def beside(account: Account, statement: str, value: str, change: Callable[[], httpx.Response]) -> httpx.Response:
-    """Send a change while a transaction stores the same unique value. Commit the transaction once the change waits."""
-    with ThreadPoolExecutor(1) as pool, account.database.engine.begin() as transaction:
-        transaction.execute(sa.text(statement), {"environment": account.live_environment, "value": value})
-        response = pool.submit(change)
-        wait_until(lambda: transaction.execute(SOMEONE_WAITS).scalar_one(), what="the change")
-    return response.result()
-
-
-def test_value_that_sql_takes_meanwhile_is_no_failed_statement(
-    account: Account, new_log_lines: Callable[[], str]
-) -> None:
-    names = [{"fullName": f"C {number}"} for number in range(70)]
-    ids = [each["id"] for each in account.live.post("/consumers/batch", json=names).json()]
-    order = create(account.live, "/orders", consumerId=ids[0], amount=1)["id"]
-    batch = [{"id": each, "email": f"f{number}@example.com"} for number, each in enumerate(ids)]
-    put = account.live.put
-    responses = [
-        beside(
-            account,
-            STORE_CONSUMER,
-            "e@example.com",
-            lambda: put(f"/consumers/{ids[0]}", json={"email": "E@example.com"}),
-        ),
-        beside(account, STORE_CONSUMER, "f1@example.com", lambda: put("/consumers/batch", json=batch)),
-        beside(account, STORE_ORDER, "O-1", lambda: put(f"/orders/{order}", json={"externalId": "O-1"})),
-    ]
-    errors = ["Email already exists", "Email already exists", "External ID already exists"]
-    assert [(response.status_code, response.json()["error"]) for response in responses] == [
-        (400, error) for error in errors
-    ]
-    assert "duplicate key" not in new_log_lines()

@@ -75,7 +75,10 @@ ITEMS = list(range(BATCH))
         (order_batches.LOCK, {"ids": "order_ids"}),
         (order_batches.UPDATE, {"rows": "order_rows", "ids": "order_ids"}),
         (audiences.LOCK_CONSUMERS, {"ids": "ids"}),
-        (consumers.CHANGE, {"rows": "rows", "ids": "ids", "with_metadata": []}),
+        (
+            consumers.UPDATE,
+            {"rows": "rows", "ids": "ids", "with_metadata": []},
+        ),
     ],
 )
 def test_batch_in_a_new_environment_reads_only_its_own_rows(
