@@ -53,6 +53,7 @@ from api.scopes import authorize
 from api.seals import Seals
 from api.server.slots import max_connections
 from api.server_metrics import ServerCollector
+from api.stalls import Stalls
 from api.stopping import Stopping
 from api.storage import require_storage
 from api.transactions import Transaction, Transactions
@@ -207,7 +208,6 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     seals = Seals(app.state.engine)
     await seals.start()
     app.state.api_keys = Keys(app.state.engine, seals)
-    storing_last_uses = asyncio.create_task(app.state.api_keys.store_last_uses_regularly())
     app.state.task_queue = TaskQueue(chosen)
     wake_ups = WakeUpSender(app.state.task_queue)
     watching_engine = open_watching_engine(chosen)
@@ -220,6 +220,10 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     # slow query of the metrics must not make a process unready.
     writing_engine, metrics_engine = (open_async_engine(chosen, pool_size=1) for _ in range(2))
     await _report_health(app.state, Readiness(app.state, writing_engine, watching_engine), metrics_engine)
+    stalls = Stalls(app.state.engine, partial(app.state.readiness.is_up, "database"))
+    background = [
+        asyncio.create_task(each) for each in (app.state.api_keys.store_last_uses_regularly(), stalls.watch())
+    ]
     Stopping(
         app.state.readiness,
         [app.state.freshness.stop_waiting, app.state.changes.stop_waiting],
@@ -235,7 +239,8 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        storing_last_uses.cancel()
+        for task in background:
+            task.cancel()
         wake_ups.close()
         await app.state.readiness.close()
         await app.state.freshness.close()
