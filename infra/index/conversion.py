@@ -6,13 +6,14 @@ documents of the present version, and converts them to the former version only. 
 the conversion here by the conversion of the new version to the version before.
 """
 
-import unicodedata
-from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
-from infra.index import mapping, names
+from infra.fields import CONSUMER_FIELDS
+from infra.index import mapping
+from infra.index.folding import fold
+from infra.index.terms import AFTER_NUMBERS, METADATA, terms
 
 FIELDS = frozenset(mapping.MAPPING["properties"])
 FORMER_VERSION = mapping.DOCUMENT_VERSION - 1
@@ -32,8 +33,7 @@ class Form(Protocol):
 
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_text = msgspec.json.Decoder(str | None).decode
-_former_parts = partial(names.parts, normalized=partial(unicodedata.normalize, "NFKC"))
+_decode_value = msgspec.json.Decoder(str | None).decode
 
 
 def convert(source: bytes, form: Form) -> bytes:
@@ -43,13 +43,14 @@ def convert(source: bytes, form: Form) -> bytes:
         return source
     content = _decode(source)
     if is_former and "row" in content:
-        content |= _former_forms(content)
+        content |= _former_terms(content["row"])
     return msgspec.json.encode({name: value for name, value in content.items() if name in form.fields})
 
 
-def _former_forms(content: dict[str, msgspec.Raw]) -> dict[str, Any]:
-    """Return the fields that documents of version 5 have with other terms: an acute accent without a letter splits a
-    name, instead of being an apostrophe.
-    """
-    forms = names.forms(_decode_text(content["fullName"]), _decode_text(content["email"]), _former_parts)
-    return {"forms": forms.whole, "formStarts": forms.starts}
+def _former_terms(row: msgspec.Raw) -> dict[str, Any]:
+    """Return the fields that documents of version 4 have with other terms: no dates, and accents for CONTAINS."""
+    consumer = _decode(row)
+    metadata = bytes(consumer[METADATA]).decode()
+    values = {field.name: _decode_value(consumer[field.name]) for field in CONSUMER_FIELDS}
+    former = terms(values, None if metadata == "null" else metadata, contained=fold)
+    return {"numbers": [term for term in former.numbers if AFTER_NUMBERS not in term], "contents": former.contents}

@@ -13,7 +13,7 @@ import msgspec
 
 from infra.index.analysis import ANALYSIS
 
-DOCUMENT_VERSION = 6
+DOCUMENT_VERSION = 5
 """Must rise with every change to the content of documents. A generation keeps the version of the code that built it: a
 worker converts documents to the former version (`conversion.py`), and never writes a generation with a higher version.
 """

@@ -8,7 +8,7 @@ analyzer of the index takes part.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -133,24 +133,24 @@ def compatible(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFC", text).translate(SPACING_APOSTROPHES))
 
 
-def parts(text: str, normalized: Callable[[str], str] = compatible) -> Parts:
+def parts(text: str) -> Parts:
     """Split a name, or the words of a query, into pieces."""
     pieces: list[Piece] = []
     words: list[int] = []
-    for number, word in enumerate((text if text.isascii() else normalized(text)).split()):
+    for number, word in enumerate((text if text.isascii() else compatible(text)).split()):
         of_word = _pieces_of_word(word)
         pieces += of_word
         words += [number] * len(of_word)
     return Parts(pieces[:MAX_PIECES], words[:MAX_PIECES])
 
 
-def forms(name: str | None, address: str | None, split: Callable[[str], Parts] = parts) -> Forms:
+def forms(name: str | None, address: str | None) -> Forms:
     """Return the forms of a consumer's name and e-mail address.
 
     >>> forms("Anna O'Quill", None)
     Forms(whole=['quill', 'oquill', 'annao'], starts=['quill', 'oquill'])
     """
-    whole, starts = _of_name(name, split) if name else ([], [])
+    whole, starts = _of_name(name) if name else ([], [])
     if address and not SET_OF_APOSTROPHES.isdisjoint(address):
         starts = [*starts, *_of_address(address)]
     return Forms(whole, starts)
@@ -185,7 +185,7 @@ def as_sent(name: str) -> str | None:
     return None if name == name.title() else AS_SENT + name
 
 
-def _of_name(name: str, split: Callable[[str], Parts]) -> Forms:
+def _of_name(name: str) -> Forms:
     if KOREAN_NAME.fullmatch(name):
         return Forms(given := _korean_given_names(name), given)
     if UNIFIED_HAN_NAME.fullmatch(name):
@@ -195,7 +195,7 @@ def _of_name(name: str, split: Callable[[str], Parts]) -> Forms:
         of_first, of_second = _pieces_of_word(first), _pieces_of_word(second)
         if len(of_first) == len(of_second) == 1:
             return _of_two_pieces(name, *of_first, *of_second)
-    return forms_of_any_name(name, split)
+    return forms_of_any_name(name)
 
 
 def _of_two_pieces(name: str, first: Piece, second: Piece) -> Forms:
@@ -207,9 +207,9 @@ def _of_two_pieces(name: str, first: Piece, second: Piece) -> Forms:
     return Forms([*own, *joined, *([AS_SENT, sent] if sent else ())], own + joined if len(first.key) <= SHORT else own)
 
 
-def forms_of_any_name(name: str, split: Callable[[str], Parts] = parts) -> Forms:
+def forms_of_any_name(name: str) -> Forms:
     """Return the forms of a name. `forms` returns the same, faster for most names."""
-    pieces, words = of_name = split(name)
+    pieces, words = of_name = parts(name)
     starts = [form for piece in pieces for form in piece.forms]
     whole: list[str] = []
     for begin, end, text, spelling in spans(of_name):
