@@ -27,8 +27,8 @@ MARK_IN_NUMBER = re.compile(r"(?:[0-9][^0-9x#]*){3,}[x#][^0-9]*[0-9]")
 """A mark after the number, with digits, that is not at the end of the text."""
 SECOND_PLUS = re.compile(r"(?:[0-9][^0-9+]*){3,}\+")
 SPACED_DASH = re.compile(r"\s-\s")
-FULL_NUMBER, LOCAL_NUMBER = 7, 6
-"""Digits from which a part between spaced dashes, or between slashes, is a number of its own."""
+FULL_NUMBER = 7
+"""Digits from which a part between spaced dashes is a number of its own."""
 MAX_AREA_CODE, MAX_TRUNK_AREA_CODE, MAX_COUNTRY_AND_AREA_CODE = 4, 6, 10
 """Digits before a slash: of an area code, of one that begins with 0, and of one after a country code."""
 # Years of the Gregorian, the Persian, the Islamic and the Thai calendar.
@@ -51,8 +51,6 @@ SCIENTIFIC_ADVICE = (
 EXTENSION_ADVICE = (
     "Invalid phone number: there must be only one extension, of at most 15 digits at the end, such as +442079460000 x12"
 )
-NUMBERS_ADVICE = "Invalid phone number: the text has two numbers. Send one of them, such as +442079460000"
-DATE_ADVICE = "Invalid phone number: the text is a date. Send a number such as +442079460000"
 TWO_FORMS = {
     # Mexico: mobile numbers had a 1 for calls from abroad, and 044, 045 or 01 for calls within the country, until 2020.
     52: (re.compile(r"(?:044|045|01|1)?([2-9][0-9]{9})"), (r"\1", r"1\1")),
@@ -94,23 +92,14 @@ def stored(text: str, region: str | None) -> str:
         return text
     text = TEL.sub("", text, count=1) if TEL.match(text) else text
     written = read(text)
-    if written is None or (fault := _written_fault(written)):
-        raise ValueError(fault if written else _fault(text))
+    if written is None or MARK_IN_NUMBER.search(written.number):
+        raise ValueError(EXTENSION_ADVICE if written else _fault(text))
     number = _parse(written, region)
     if number is None:
         return text
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) + (
         f" x{number.extension}" if number.extension else ""
     )
-
-
-def _written_fault(written: PhoneText) -> str | None:
-    """Return the fault of a text that has the characters of a phone number."""
-    if MARK_IN_NUMBER.search(written.number):
-        return EXTENSION_ADVICE
-    if _is_date(written.number):
-        return DATE_ADVICE
-    return NUMBERS_ADVICE if _has_two_numbers(written.number) else None
 
 
 def _is_date(number: str) -> bool:
@@ -123,8 +112,6 @@ def _is_date(number: str) -> bool:
 
 def _has_two_numbers(number: str) -> bool:
     if SECOND_PLUS.search(number):
-        return True
-    if _has_odd_slash(number) and sum(digits >= LOCAL_NUMBER for digits in map(_count_digits, number.split("/"))) > 1:
         return True
     first, *others = map(_count_digits, SPACED_DASH.split(number))
     is_full = first > MAX_COUNTRY_AND_AREA_CODE if _is_international(number) else first >= FULL_NUMBER
@@ -199,10 +186,12 @@ def parse(text: str, region: str | None) -> PhoneNumber | None:
 
 
 def _parse(written: PhoneText, region: str | None) -> PhoneNumber | None:
-    if MARK.search(written.number.rstrip("x# ")) or _has_odd_slash(written.number):
+    text = written.number.rstrip("x# ")
+    # The library would read a date, or two numbers, as one long number.
+    if MARK.search(text) or _has_odd_slash(text) or _has_two_numbers(text) or _is_date(text):
         return None
     try:
-        number = phonenumbers.parse(written.number, region)
+        number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         return None
     if phonenumbers.is_possible_number_with_reason(number) == ValidationResult.IS_POSSIBLE:
