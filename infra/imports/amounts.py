@@ -32,7 +32,7 @@ def money(text: str, decimal: str | None = None) -> str:
         decimal: the decimal separator of the file, if known.
 
     Raises:
-        ValueError: the amount is ambiguous, such as 1.000, and the separator is not known.
+        ValueError: the amount is ambiguous, such as 1.000, and the separator is not known; or it has another one.
     """
     plain = _without_spaces(text)
     if AMBIGUOUS.fullmatch(plain) and plain == text:
@@ -42,7 +42,12 @@ def money(text: str, decimal: str | None = None) -> str:
                 "--decimal point or --decimal comma"
             )
     else:
-        decimal = decimal_separator(text)
+        of_file, decimal = decimal, decimal_separator(text)
+        if of_file and decimal == OTHER_SEPARATOR[of_file]:
+            raise ValueError(
+                f"{text!r} has another decimal separator than the file: correct the amount, or name the separator of "
+                "the file by --decimal point or --decimal comma"
+            )
     if decimal is None:
         return plain
     return plain.replace(OTHER_SEPARATOR[decimal], "").replace(decimal, ".")

@@ -9,7 +9,6 @@ SCIENTIFIC = re.compile(r"[+-]?([0-9]+[.,][0-9]+[eE][+-]?[0-9]+|[0-9][eE][+-][0-
 WHOLE_ID = re.compile(r"(0|[1-9][0-9]*)([.,]0+)?")
 """A whole number, also as spreadsheets and data frames write a column of numbers and empty cells: 12345.0."""
 MAX_EXACT_ID = 2**53
-LONG_ID = 10_000
 MISSING_IDS = frozenset({"null", "nan", "none", "nil", "n/a", "na", "undefined", "-", "--", "?"})
 """Words for a missing value. As an id, they would be one person with the data of many."""
 SPREADSHEET_ERROR = re.compile(r"#(N/A|NV|[^\W\d_]+(/0)?[!?]|#+)|(.* )?#(N/A|DIV/0!|[A-Z]{3,}[!?])( .*)?", re.DOTALL)
@@ -60,7 +59,8 @@ def exact_id(text: str, *, is_decimal: bool = False) -> str:
         raise ValueError(f"{plain!r} is a word for a missing value: leave the cell empty")
     refuse_scientific(plain)
     match = WHOLE_ID.fullmatch(plain)
-    if match and match[2] and (int(match[1]) > MAX_EXACT_ID if is_decimal else int(match[1]) >= LONG_ID):
+    # Beside other ids, 12.0 is refused at any size: without these ids the same row would have the id 12.
+    if match and match[2] and not (is_decimal and int(match[1]) <= MAX_EXACT_ID):
         raise ValueError(
             f"{plain!r} is a decimal number, as spreadsheets write ids: format the column as text in the "
             "spreadsheet, and save the file again"

@@ -208,6 +208,14 @@ def test_ambiguous_amount_needs_the_decimal_separator(text: str, with_point: str
     assert (amounts.money(text, "."), amounts.money(text, ",")) == (with_point, with_comma)
 
 
+@pytest.mark.parametrize(
+    ("text", "decimal"), [("12.50", ","), ("1,234.50", ","), ("1,234,567", ","), ("2,50", "."), ("1.234,5", ".")]
+)
+def test_amount_with_another_separator_than_the_file_is_refused(text: str, decimal: str) -> None:
+    with pytest.raises(ValueError, match="has another decimal separator than the file"):
+        amounts.money(text, decimal)
+
+
 @pytest.mark.parametrize("text", ["2,50", "1,000", "1,234.50", "1 234.50", "1.234,50", "1'000"])
 def test_amount_of_an_own_file_has_a_point_alone(text: str) -> None:
     with pytest.raises(ValueError, match="--decimal point or --decimal comma"):
@@ -255,10 +263,10 @@ def test_decimal_id_that_has_lost_digits_is_refused(is_decimal: bool) -> None:  
         ids.exact_id("12345678901234568.0", is_decimal=is_decimal)
 
 
-def test_decimal_id_among_other_ids() -> None:
-    assert ids.exact_id("2.0") == "2.0"
+@pytest.mark.parametrize("text", ["12345,0", "2.0"])
+def test_decimal_id_among_other_ids_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is a decimal number, as spreadsheets write ids"):
-        ids.exact_id("12345,0")
+        ids.exact_id(text)
 
 
 @pytest.mark.parametrize(
