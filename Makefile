@@ -20,7 +20,7 @@ PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	--durations=15 --durations-min=5
 
-CACHE := .pytest_cache/v/cache/lastfailed
+LAST_RUN := .pytest_cache/v
 
 .PHONY: up check test again cluster clients bench lint lock
 .SILENT:
@@ -38,9 +38,11 @@ test: $(INSTALLED)
 	$(foreach part,$(filter-out $(PARTS),$(CHOSEN)),$(error ONLY=$(part): no such part; the parts are $(PARTS)))
 	exec $(PYTEST) $(CHOSEN:%=tests/%)
 
-# Failed tests that have not passed since, without other tests beside them, if they are at most three.
+# Failed tests that have not passed since, without other tests beside them, if they are at most three, and if the last run
+# was complete: its status is 1 then.
 again: $(INSTALLED)
-	$(BIN)/python -c 'import json, sys; sys.exit(len(json.load(open("$(CACHE)"))) > 3)'
+	test "$$(cat $(LAST_RUN)/run/status)" = 1
+	$(BIN)/python -c 'import json, sys; sys.exit(len(json.load(open("$(LAST_RUN)/cache/lastfailed"))) > 3)'
 	exec $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 # Tests with several servers of a kind, each for minutes: `make test` leaves them out.

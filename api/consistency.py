@@ -32,7 +32,7 @@ CONTENT_BEFORE_EPOCHS = struct.Struct(">Q")
 UNSEALED_TOKEN = re.compile(r"1-([0-9]{1,19})")
 """The format before sealing; `api/idempotency.py` stores tokens in this format."""
 MAX_WAIT_SECONDS = 10
-MAX_TOKENS = 100
+MAX_TOKENS = 20
 """Tokens in a request."""
 DEFAULT_WAIT_SECONDS = 2
 RETRY_AFTER_SECONDS = 1

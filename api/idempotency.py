@@ -78,7 +78,8 @@ def _statements(table: str, owner: str, store: str) -> Statements:
             INSERT INTO {table} AS k ({owner}, key, fingerprint, status, headers, body)
             SELECT :owner, :key, :fingerprint, {CLAIMED}, '{{}}', '' WHERE NOT EXISTS ({erased})
             ON CONFLICT ({owner}, key)
-                DO UPDATE SET fingerprint = excluded.fingerprint, status = {CLAIMED}, created_at = present()
+                DO UPDATE SET fingerprint = excluded.fingerprint, status = {CLAIMED}, created_at = present(),
+                    headers = '{{}}', body = '', consumer_ids = NULL
                 WHERE k.created_at < now() - interval '24 hours'
             RETURNING true"""),
         # The key of an emptied answer sorts before all keys of clients.

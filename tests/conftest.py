@@ -32,6 +32,12 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the exit status for `make again`, which repeats the failed tests of a complete run only."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.cache.set("run/status", int(exitstatus))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder for the temporary files of all processes, because a killed process leaves its files behind."""

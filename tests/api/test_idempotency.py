@@ -263,6 +263,13 @@ def age(account: Account, hours: float) -> None:
         connection.execute(older, {"s": hours * 3600, "id": account.live_environment})
 
 
+def test_reused_key_may_delete_the_consumer_of_its_first_use(account: Account) -> None:
+    path = f"/consumers/{post(account, '/consumers', {'fullName': 'A'}, 'k1').json()['id']}"
+    age(account, 24.1)
+    for _ in range(2):
+        assert account.live.delete(path, headers={KEY: "k1"}).status_code == 200
+
+
 def test_key_may_be_reused_after_24_hours(account: Account) -> None:
     first = post(account, "/consumers", {"fullName": "A"}, "k1")
     age(account, 23.9)

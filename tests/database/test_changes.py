@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.database.conftest import Environment
+from tests.waiting import wait_until
 
 OLD = "changes_20200106"
 PARTITIONS = """
@@ -14,6 +15,16 @@ PARTITIONS = """
 
 def partitions(environment: Environment) -> list[str]:
     return [name for (name,) in environment.rows(PARTITIONS)]
+
+
+def keep(environment: Environment) -> None:
+    """Keep the partitions. A call gives up if another session uses the table, such as that of autovacuum."""
+
+    def is_dropped() -> bool:
+        environment.run("SELECT keep_changes(30)")
+        return OLD not in partitions(environment)
+
+    wait_until(is_dropped, what="the drop of the old partition")
 
 
 @pytest.fixture
@@ -30,9 +41,9 @@ def old(environment: Environment) -> Iterator[Environment]:
 
 def test_old_partition_is_dropped_and_four_weeks_are_ready(old: Environment) -> None:
     old.consumer()
-    old.run("SELECT keep_changes(30)")
-    kept = partitions(old)
-    assert (OLD not in kept, len(kept)) == (True, 4)
+    keep(old)
+    # One more if a week has begun since the migration.
+    assert len(partitions(old)) in {4, 5}
     assert old.rows("SELECT resource, kind FROM changes WHERE environment_id = %s", old.id) == [
         ("consumers", "created")
     ]
@@ -51,13 +62,13 @@ def test_snapshot_is_recorded_although_a_writer_delays_the_drop(old: Environment
         old.run("SELECT keep_changes(30)")
         assert OLD in partitions(old)
         assert old.value("SELECT count(*) FROM change_snapshots") == 1
-    old.run("SELECT keep_changes(30)")
-    assert OLD not in partitions(old)
+    keep(old)
     assert old.value("SELECT count(*) FROM change_snapshots") == 1
 
 
 def test_change_without_a_partition_fails_no_write(environment: Environment) -> None:
-    this_week = partitions(environment)[0]
+    environment.run("SELECT keep_changes(30)")
+    this_week = environment.value("SELECT 'changes_' || to_char(date_trunc('week', now(), 'UTC'), 'YYYYMMDD')")
     with environment.connect() as connection, connection.transaction(force_rollback=True):
         connection.execute(f"DROP TABLE {this_week}".encode())
         connection.execute("INSERT INTO consumers (environment_id) VALUES (%s)", (environment.id,))
