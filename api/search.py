@@ -4,7 +4,8 @@
 checked before the search, in `api/consistency.py`.
 
 A request may need several searches. All together have `REQUEST_SECONDS`, after which OpenSearch stops the running
-search. Searches have a cost, known before they are sent, and need a place in the environment's budget.
+search. While the nodes of OpenSearch elect a cluster manager, a search is repeated, for longer if necessary. Searches
+have a cost, known before they are sent, and need a place in the environment's budget.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 from opensearchpy import AsyncOpenSearch
-from opensearchpy.exceptions import RequestError, TransportError
+from opensearchpy.exceptions import ConnectionTimeout, RequestError, TransportError
 
 from api.auth import Requester
 from api.budget import Budget
@@ -24,6 +25,7 @@ from api.errors import RETRY_AFTER_SECONDS, Problem, invalid_cursor
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
 from infra.index.hits import Hit, SearchResponse
+from infra.index.nodes import is_unavailable
 from infra.index.transports import CONFIRMED, AsyncNodes
 
 REQUEST_SECONDS = 5.0
@@ -32,6 +34,8 @@ GRACE_SECONDS = 0.5
 """How much longer the client waits, so that OpenSearch reports the end of the time and a node is not taken as dead."""
 RETRY_SECONDS = 0.2
 """Pause before a search is repeated while the nodes elect a cluster manager."""
+LAST_SECONDS = 1.0
+"""Time for the last repetition."""
 EXPENSIVE = 450
 """A search with this cost takes OpenSearch about 40 ms, ten times as long as a usual search."""
 
@@ -75,10 +79,13 @@ async def _search_in_turn(index: Index, bodies: Sequence[Clause]) -> list[Any]:
                 return [await _search(index, body) for body in bodies]
         except TransportError as error:
             nodes = cast("AsyncNodes", index.client.transport)
-            if time.monotonic() + RETRY_SECONDS > index.ends_at or not nodes.may_recover(error):
+            until = nodes.repeats_until(error)
+            is_slow = isinstance(error, ConnectionTimeout) and time.monotonic() >= index.ends_at
+            if is_slow or time.monotonic() >= until:
                 raise
-        # Without a place, which a search of a healthy node may use.
+        # Without a place, because other searches of the environment may succeed.
         await asyncio.sleep(RETRY_SECONDS)
+        index = index._replace(ends_at=max(index.ends_at, until, time.monotonic() + LAST_SECONDS))
 
 
 async def _search(index: Index, body: Clause) -> Any:
@@ -97,7 +104,8 @@ async def _search(index: Index, body: Clause) -> Any:
     try:
         return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=params)
     except TransportError as error:
-        if time.monotonic() >= index.ends_at and error.error == "search_phase_execution_exception":
+        is_stopped = error.error == "search_phase_execution_exception" and not is_unavailable(error)
+        if is_stopped and time.monotonic() >= index.ends_at:
             raise _too_slow() from None
         # A valid request can break OpenSearch's limits in two ways only: too many clauses, or refused sort values. If
         # OpenSearch notices too many clauses late, the status is 500 instead of 400.

@@ -203,13 +203,15 @@ class AsyncNodes:
         assert failure
         raise failure
 
-    def may_recover(self, error: TransportError) -> bool:
-        """Whether a failed search may succeed within seconds: the nodes elect a cluster manager, or open the shards.
+    def repeats_until(self, error: TransportError) -> float:
+        """Return until when a failed search should be repeated, on the monotonic clock; 0 for a search that should not.
 
-        A search that fails for longer has another reason, and so has a search without any node that answers probes.
+        The nodes may elect a cluster manager, or open the shards. A search that fails for longer has another reason,
+        and so has a search without any node that answers probes.
         """
-        is_recent = time.monotonic() - self._searched_at < ELECTION_SECONDS
-        return is_unavailable(error) and is_recent and any(node.view for node in self._nodes.all)
+        if is_unavailable(error) and any(node.view for node in self._nodes.all):
+            return self._searched_at + ELECTION_SECONDS
+        return 0.0
 
     async def close(self) -> None:
         for probes in self._probes:
