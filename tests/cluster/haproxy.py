@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 
 PROGRAM = shutil.which("haproxy") or shutil.which("haproxy", path=f"{Path(sys.executable).parent}:/usr/sbin")
 DOCUMENTED = re.compile(r"```haproxy\n(.*?)```", re.DOTALL)
-APIS = ("10.0.0.11:8000", "10.0.0.12:8000")
+APIS = ("10.0.0.1:8000", "10.0.0.2:8000")
 
 
 class Haproxy:
@@ -50,6 +50,10 @@ class Haproxy:
             self._process = subprocess.Popen([PROGRAM, "-db", "-f", self._file], stdout=log, stderr=log)
         wait_until(self._answers, what="HAProxy")
         return self
+
+    def is_logged(self, text: str) -> bool:
+        """Return whether a line about the state of an API has the text."""
+        return text in (self._folder / "haproxy.log").read_text()
 
     def _answers(self) -> bool:
         try:

@@ -3,6 +3,7 @@
 Writes fail only without PostgreSQL, reads only without PostgreSQL or OpenSearch, and a restart fails no request.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -32,6 +33,8 @@ CLIENTS = 4
 REQUESTS = 40
 """Requests of each kind that must succeed between two steps."""
 PATIENCE_SECONDS = 120
+ANSWERS = 6
+"""As many in a row show that no request goes to an API that hangs."""
 
 
 class Failure(NamedTuple):
@@ -104,6 +107,11 @@ class Deployment(NamedTuple):
             for done in running:
                 done.result()
 
+    def get(self, path: str) -> httpx.Response:
+        """Send a request through HAProxy, on a connection of its own."""
+        headers = {"Authorization": self.account.live.headers["Authorization"]}
+        return httpx.get(f"{self.haproxy.url}/api/v1{path}", headers=headers, verify=self.haproxy.tls)
+
     def restart(self, service: Service, name: str) -> None:
         """Stop a process and start it again, as docs/upgrading.md says."""
         service.stop(name)
@@ -170,9 +178,17 @@ def test_fault_of_a_server_fails_only_requests_that_need_it(deployment: Deployme
                     f"a failed request: {kind}",
                 )
             wait_for_successes(clients, *({"write", "read"} - failing))
+            if (name, fault) == ("postgres", "stopped"):
+                wait_until(
+                    lambda: deployment.haproxy.is_logged("0 active and 2 backup servers left"), what="the checks"
+                )
+                assert deployment.get("/consumers").json()["error"] == "Database unavailable"
         wait_for_successes(clients, "write", "read")
     failures = {failure for client in clients for failure in client.failures}
     assert {failure for failure in failures if failure.kind not in failing} == set()
+    if fault == "stopped":
+        # The API answers, not the proxy: the error names the server that is away.
+        assert {failure for failure in failures if "unavailable" not in failure.answer} == set()
     assert_index_soon_equals_database(deployment.account.database, timeout=120)
 
 
@@ -183,6 +199,9 @@ def test_restart_of_every_process_fails_no_request(deployment: Deployment) -> No
                 deployment.restart(service, name)
                 wait_for_successes(clients, "write", "read")
     assert [failure for client in clients for failure in client.failures] == []
+    for api in ("api1", "api2"):
+        # Noticed before the port was closed.
+        assert deployment.haproxy.is_logged(f"Server api/{api} is DOWN, reason: Layer7 wrong status, code: 503")
     assert_index_soon_equals_database(deployment.account.database, timeout=120)
 
 
@@ -194,6 +213,26 @@ def test_restart_of_the_apis_answers_waiting_requests(deployment: Deployment) ->
             deployment.restart(service, "api")
     assert [failure for client in clients for failure in client.failures] == []
     assert_index_soon_equals_database(deployment.account.database, timeout=120)
+
+
+def test_hanging_api_gets_no_further_request(deployment: Deployment) -> None:
+    second = deployment.services[1]
+
+    def is_answered() -> bool:
+        try:
+            return deployment.get("/orders").is_success
+        except httpx.TransportError:
+            return False
+
+    second.signal("api", signal.SIGSTOP)
+    try:
+        wait_until(
+            lambda: deployment.haproxy.is_logged("Server api/api2 is DOWN, reason: Layer7 timeout"), what="the check"
+        )
+        wait_until(lambda: all(is_answered() for _ in range(ANSWERS)), what=f"{ANSWERS} answers in a row")
+    finally:
+        second.signal("api", signal.SIGCONT)
+    wait_until(lambda: httpx.get(f"{second.url}/health/ready").is_success, what="a ready API")
 
 
 def test_proxy_forwards_what_merchants_use_and_nothing_else(deployment: Deployment) -> None:
