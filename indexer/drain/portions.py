@@ -22,7 +22,7 @@ from infra.index import documents
 NOW = sa.text("SELECT now()")
 
 ROUND_BYTES = 4 * 1024 * 1024
-WRITE_SECONDS, SHARED_WRITE_SECONDS = 0.2, 0.05
+WRITE_SECONDS, SHARED_WRITE_SECONDS = 0.2, 0.02
 """Time with writes to the live generation from which a round ends. While several environments are active, a round ends
 sooner, once each environment of the round had a turn."""
 READ_ROWS, READ_BYTES = 250, 512 * 1024
