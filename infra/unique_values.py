@@ -76,7 +76,9 @@ class Settlement(NamedTuple):
     """By column: the ids of the rows that must give up their value before it is taken."""
 
 
-def settle(items: Mapping[int, Mapping[str, Claim]], owners: Mapping[str, Mapping[str, str]]) -> Settlement:
+def settle(
+    items: Mapping[int, Mapping[str, Claim]], rows: Mapping[int, str], owners: Mapping[str, Mapping[str, str]]
+) -> Settlement:
     """Decide which items of a batch are stored if the others fail alone.
 
     An item that fails takes no value, and its row keeps the old values. So an item is stored only together with the
@@ -84,13 +86,14 @@ def settle(items: Mapping[int, Mapping[str, Claim]], owners: Mapping[str, Mappin
     later item of a row is decided after all other items, so it gives up its values too late for them.
 
     Args:
-        items: by index in the batch, the claims by column. Several items may have the same row.
+        items: by index in the batch, the claims by column. A column without a claim keeps its value.
+        rows: by index, the ids of stored rows. Several items may have the same row.
         owners: by column, for values that items take, the id of the row that has the value before the batch.
     """
-    settling = _Settling(items, owners)
+    settling = _Settling(items, rows, owners)
     queues: dict[str | int, deque[int]] = {}
     for index in items:
-        queues.setdefault(settling.row_id(index) or index, deque()).append(index)
+        queues.setdefault(rows.get(index, index), deque()).append(index)
     turn = list(queues)
     while turn:
         indexes = [queues[row].popleft() for row in turn]
@@ -105,8 +108,10 @@ def settle(items: Mapping[int, Mapping[str, Claim]], owners: Mapping[str, Mappin
 class _Settling:
     """The state of `settle`. Each item is decided once, so the work grows with the number of items."""
 
-    def __init__(self, items: Mapping[int, Mapping[str, Claim]], owners: Mapping[str, Mapping[str, str]]) -> None:
-        self._items, self._owners = items, owners
+    def __init__(
+        self, items: Mapping[int, Mapping[str, Claim]], rows: Mapping[int, str], owners: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        self._items, self._rows, self._owners = items, rows, owners
         self.conflicts = list[Conflict]()
         self.stored = set[int]()
         self.released: dict[str, set[str]] = {column: set() for column in owners}
@@ -115,12 +120,9 @@ class _Settling:
         self._takers = dict[tuple[str, str], int]()
         """By column and value: the stored item that takes the value."""
 
-    def row_id(self, index: int) -> str | None:
-        return next(iter(self._items[index].values())).id
-
     def decide(self, indexes: Sequence[int]) -> None:
         """Store or refuse items, each of another row."""
-        self._item_of_row |= {row: index for index in indexes if (row := self.row_id(index))}
+        self._item_of_row |= {self._rows[index]: index for index in indexes if index in self._rows}
         for group in groups({index: self._givers(index) for index in indexes}):
             taken = [(column, value, owner) for index in group for column, value, owner in self._taken(index)]
             is_repeated = len({(column, value) for column, value, _ in taken}) < len(taken)
@@ -150,7 +152,8 @@ class _Settling:
     def _giver(self, column: str, value: str, owner: str | None) -> int | None:
         """Return the item by which the owner gives up a value."""
         index = self._item_of_row.get(owner) if owner else None
-        return index if index is not None and self._items[index][column].after != value else None
+        claim = self._items[index].get(column) if index is not None else None
+        return index if claim and claim.after != value else None
 
     def _conflicts(self, index: int, together: Collection[int] = ()) -> Iterator[Conflict]:
         """Yield the conflicts of an item with stored items, and with rows that keep a value.

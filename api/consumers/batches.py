@@ -67,7 +67,7 @@ class _Values(NamedTuple):
     new: dict[int, dict[str, Any]]
     changed: dict[int, dict[str, Any]]
     claims: dict[int, dict[str, Claim]]
-    """The unique values by column."""
+    """By column, the unique values that change."""
     faults: list[ItemFault]
 
 
@@ -151,7 +151,8 @@ async def _write(
     refused = {item.index for item in found}
     values = await turns.run(_values(draft, {index: targets[index] for index in targets if index not in refused}))
     if go_on:
-        failures = await find_failures(connection, caller, values.claims)
+        rows = {index: row.id for index in values.claims if (row := targets[index].row)}
+        failures = await find_failures(connection, caller, values.claims, rows)
         taken, released = failures.faults, failures.released
         for index in failures.repeats:
             repeat = targets[index].repeat
@@ -201,8 +202,11 @@ async def _store(
 
 def _by_column(claims: Mapping[int, Mapping[str, Claim]], size: int) -> dict[str, list[Claim]]:
     """Return the claims of all items by column. An item with a fault claims nothing."""
-    nothing = {unique.column: Claim() for unique in UNIQUE}
-    return {unique.column: [claims.get(index, nothing)[unique.column] for index in range(size)] for unique in UNIQUE}
+    nothing, nowhere = Claim(), dict[str, Claim]()
+    return {
+        unique.column: [claims.get(index, nowhere).get(unique.column, nothing) for index in range(size)]
+        for unique in UNIQUE
+    }
 
 
 def _outcome(status: Status, row: ConsumerRow | None) -> Outcome:
@@ -222,12 +226,11 @@ def _values(draft: Draft[Any], targets: Mapping[int, Target]) -> Steps[_Values]:
         except ValueError as error:
             values.faults.append(ItemFault(index, Fault("metadata", str(error), ErrorCode.INVALID_METADATA)))
             continue
-        claims = dict[str, Claim]()
-        for unique in UNIQUE:
-            before = stored_key(unique, row) if row else None
-            after = key(unique, changed[unique.column]) if unique.column in changed else before
-            claims[unique.column] = Claim(row.id if row else None, before, after)
-        values.claims[index] = claims
+        values.claims[index] = {
+            unique.column: Claim(row and row.id, row and stored_key(unique, row), key(unique, changed[unique.column]))
+            for unique in UNIQUE
+            if unique.column in changed
+        }
         if row is None:
             values.new[index] = columns_of(dict.fromkeys(FIELDS) | changed) | {"id": next(ids)}
         elif changed:

@@ -30,17 +30,19 @@ UNIQUE = (
     Unique("email", "email", "Email already exists", ErrorCode.EMAIL_TAKEN),
     Unique("externalId", "external_id", "External ID already exists", ErrorCode.EXTERNAL_ID_TAKEN),
 )
-# A separate subquery for each value uses the index of the column.
+# A separate subquery for each value uses the index of the column. Most values have no owner, and are not returned.
 OWNERS = sa.text(f"""
-    SELECT 'email' AS "column", w.value, (
-        SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
-            AND c.email_key = lower(w.value COLLATE pg_c_utf8) COLLATE "C") AS id
-    FROM unnest(CAST(:email AS text[])) AS w (value)
-    UNION ALL
-    SELECT 'external_id', w.value, (
-        SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
-            AND c.external_id = w.value)
-    FROM unnest(CAST(:external_id AS text[])) AS w (value)""")
+    WITH owners AS MATERIALIZED (
+        SELECT 'email' AS "column", w.value, (
+            SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
+                AND c.email_key = lower(w.value COLLATE pg_c_utf8) COLLATE "C") AS id
+        FROM unnest(CAST(:email AS text[])) AS w (value)
+        UNION ALL
+        SELECT 'external_id', w.value, (
+            SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
+                AND c.external_id = w.value)
+        FROM unnest(CAST(:external_id AS text[])) AS w (value))
+    SELECT * FROM owners WHERE id IS NOT NULL""")
 # The values of rows that other rows of the batch take over (`infra/unique_values.py`).
 RELEASE = sa.text("""
     UPDATE consumers SET
@@ -95,11 +97,21 @@ class Failures(NamedTuple):
 
 
 async def find_failures(
-    connection: AsyncConnection, caller: Caller, claims: Mapping[int, Mapping[str, Claim]]
+    connection: AsyncConnection, caller: Caller, claims: Mapping[int, Mapping[str, Claim]], rows: Mapping[int, str]
 ) -> Failures:
-    """Decide which items of a batch fail. An item that fails keeps its old values, and takes none."""
-    by_column = {unique.column: [of_item[unique.column] for of_item in claims.values()] for unique in UNIQUE}
-    settlement = settle(claims, await _owners(connection, caller, by_column))
+    """Decide which items of a batch fail. An item that fails keeps its old values, and takes none.
+
+    Args:
+        connection: in a transaction.
+        caller: the environment.
+        claims: by item, the claims of the columns that change.
+        rows: by item, the ids of stored consumers.
+    """
+    by_column = {
+        unique.column: [of_item[unique.column] for of_item in claims.values() if unique.column in of_item]
+        for unique in UNIQUE
+    }
+    settlement = settle(claims, rows, await _owners(connection, caller, by_column))
     uniques = {unique.column: unique for unique in UNIQUE}
     faults = [
         ItemFault(item, _fault(uniques[column], owner=owner, taker=taker))
@@ -118,9 +130,10 @@ async def _owners(
     }
     owners: dict[str, dict[str, str]] = {column: {} for column in values}
     if any(values.values()):
-        for row in await connection.execute(OWNERS, {"environment_id": caller.environment_id, **values}):
-            if row.id is not None:
-                owners[row.column][row.value] = row.id
+        for column, value, owner in await connection.execute(
+            OWNERS, {"environment_id": caller.environment_id, **values}
+        ):
+            owners[column][value] = owner
     return owners
 
 

@@ -28,16 +28,14 @@ EXTERNAL_ID_EXISTS = "External ID already exists"
 # A separate subquery for each way to name a consumer uses the index of the column.
 FIND_CONSUMERS = sa.text(f"""
     SELECT w.item, CASE
-        WHEN w.id IS NOT NULL THEN
-            (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID} AND c.id = w.id)
         WHEN w.email IS NOT NULL THEN
             (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
              AND c.email_key = lower(w.email COLLATE pg_c_utf8) COLLATE "C")
         ELSE
             (SELECT c.id FROM consumers c WHERE c.environment_id = {OPAQUE_ENVIRONMENT_ID}
              AND c.external_id = w.external_id) END AS id
-    FROM unnest(CAST(:items AS int[]), CAST(:ids AS text[]), CAST(:emails AS text[]), CAST(:external_ids AS text[]))
-        AS w (item, id, email, external_id)""")
+    FROM unnest(CAST(:items AS int[]), CAST(:emails AS text[]), CAST(:external_ids AS text[]))
+        AS w (item, email, external_id)""")
 # Consumers are locked before any of their orders, and in the order of their ids: otherwise a write of orders and a
 # delete of a consumer could deadlock.
 LOCK_CONSUMERS = sa.text(f"""
@@ -163,23 +161,24 @@ def _by_index(draft: Draft[OrderCreate]) -> dict[int, OrderCreate]:
 async def lock_consumers(
     connection: AsyncConnection, caller: Caller, orders: Mapping[int, OrderCreate]
 ) -> LockedConsumers:
+    """Lock the consumers of orders, and the external ids of the orders."""
     environment = {"environment_id": caller.environment_id}
-    result = await connection.execute(
-        FIND_CONSUMERS,
-        environment
-        | {
-            "items": list(orders),
-            "ids": [order.consumer_id for order in orders.values()],
-            "emails": [order.consumer.email if order.consumer else None for order in orders.values()],
-            "external_ids": [order.consumer.external_id if order.consumer else None for order in orders.values()],
-        },
-    )
-    ids = {row.item: row.id for row in result if row.id is not None}
-    values = {"ids": list(set(ids.values())), "reserved": reserved(order.external_id for order in orders.values())}
-    rows = await connection.execute(LOCK_CONSUMERS, environment | values)
+    ids = {index: order.consumer_id for index, order in orders.items() if order.consumer_id is not None}
+    references = {index: order.consumer for index, order in orders.items() if order.consumer and index not in ids}
+    if references:
+        values = {
+            "items": list(references),
+            "emails": [reference.email for reference in references.values()],
+            "external_ids": [reference.external_id for reference in references.values()],
+        }
+        found = await connection.execute(FIND_CONSUMERS, environment | values)
+        ids |= {row.item: row.id for row in found if row.id is not None}
+    reserved_ids = reserved(order.external_id for order in orders.values())
+    locking = {"ids": list(set(ids.values())), "reserved": reserved_ids}
+    rows = await connection.execute(LOCK_CONSUMERS, environment | locking)
     totals = {row.id: row.total_order_value for row in rows}
-    # A consumer deleted between the two statements is unknown.
-    return LockedConsumers({item: consumer_id for item, consumer_id in ids.items() if consumer_id in totals}, totals)
+    # An id of another environment is unknown, and so is a consumer deleted between the two statements.
+    return LockedConsumers({index: ids[index] for index in orders if ids.get(index) in totals}, totals)
 
 
 def _consumer_faults(

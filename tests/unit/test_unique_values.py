@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.unique_values import Claim, groups, judge, settle
+from infra.unique_values import Claim, Settlement, groups, judge, settle
 
 VALUES = st.none() | st.sampled_from("abcdef")
 
@@ -94,7 +94,7 @@ def is_possible(stored: Stored, items: Items, indexes: set[int]) -> bool:
 @given(items_that_may_fail())
 def test_items_fail_only_where_they_must(batch: tuple[Stored, Items]) -> None:
     stored, items = batch
-    settlement = settle(items, owners_of(stored))
+    settlement = settled(items, owners_of(stored))
     failed = {conflict.item for conflict in settlement.conflicts}.union(settlement.repeats)
     kept = items.keys() - failed
     assert is_possible(stored, items, kept)
@@ -124,11 +124,21 @@ def test_settled_items_are_a_batch_without_faults(batch: tuple[Stored, Items]) -
     stored, items = batch
     rows = [claims["email"].id for claims in items.values() if claims["email"].id]
     verdicts = [judge([claims[column] for claims in items.values()], owners_of(stored)[column]) for column in COLUMNS]
-    settlement = settle(items, owners_of(stored))
+    settlement = settled(items, owners_of(stored))
     if len(set(rows)) == len(rows) and not any(verdict.taken or verdict.repeated for verdict in verdicts):
         assert not settlement.conflicts
         released = [sorted(settlement.released[column]) for column in COLUMNS]
         assert released == [sorted(verdict.released) for verdict in verdicts]
+
+
+def settled(items: Items, owners: Mapping[str, Mapping[str, str]]) -> Settlement:
+    """Settle the items, without claims for values that stay."""
+    rows = {index: row_id for index, claims in items.items() if (row_id := claims["email"].id)}
+    changes = {
+        index: {column: claim for column, claim in claims.items() if claim.after != claim.before}
+        for index, claims in items.items()
+    }
+    return settle(changes, rows, owners)
 
 
 def claims(row_id: str | None = None, email: tuple[str | None, str | None] = (None, None), key: Any = None) -> Any:
@@ -152,7 +162,7 @@ def claims(row_id: str | None = None, email: tuple[str | None, str | None] = (No
 )
 def test_items_that_fail(items: list[Any], failed: set[int]) -> None:
     owners = {"email": {name: f"row {name}" for name in "abcd"}, "externalId": {"k c": "row c"}}
-    settlement = settle(dict(enumerate(items)), owners)
+    settlement = settled(dict(enumerate(items)), owners)
     assert {conflict.item for conflict in settlement.conflicts}.union(settlement.repeats) == failed
 
 
