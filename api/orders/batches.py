@@ -19,7 +19,7 @@ from api.orders.values import TOTAL_EXCEEDED, TOTAL_MAX, value_of
 from api.orders.writes import (
     INSERT,
     SETTABLE,
-    WRITTEN,
+    UPDATE,
     LockedConsumers,
     changed_order,
     find_owners,
@@ -41,10 +41,6 @@ FIND = sa.text(f"""
 LOCK = sa.text(f"""
     SELECT {COLUMNS}, o.value FROM orders o WHERE o.environment_id + 0 = :environment_id AND o.id = ANY(:ids)
     ORDER BY o.id FOR UPDATE""")
-UPDATE = sa.text(f"""
-    UPDATE orders o SET {", ".join(f"{column} = w.{column}" for column in SETTABLE)}, placed_at = w.placed_at
-    FROM {WRITTEN} WHERE o.environment_id + 0 = :environment_id AND o.id = w.id AND o.id = ANY(:ids)
-    RETURNING {COLUMNS}""")
 
 
 MISSING = Fault("externalId", "Required, because externalId names the order", ErrorCode.REQUIRED)
@@ -267,4 +263,6 @@ async def _update(connection: AsyncConnection, caller: Caller, items: Mapping[in
         row.update({name: raw(getattr(stored_row, name)) for name in unchanged})
     values = {"environment_id": caller.environment_id, "rows": encode(rows).decode(), "ids": ids}
     stored = {row.id: order_of(row) for row in await connection.execute(UPDATE, values)}
+    if len(stored) < len(ids):
+        raise ValueTaken
     return {index: stored[order_id] for index, order_id in zip(items, ids, strict=True)}
