@@ -263,6 +263,4 @@ async def _update(connection: AsyncConnection, caller: Caller, items: Mapping[in
         row.update({name: raw(getattr(stored_row, name)) for name in unchanged})
     values = {"environment_id": caller.environment_id, "rows": encode(rows).decode(), "ids": ids}
     stored = {row.id: order_of(row) for row in await connection.execute(UPDATE, values)}
-    if len(stored) < len(ids):
-        raise ValueTaken
     return {index: stored[order_id] for index, order_id in zip(items, ids, strict=True)}

@@ -72,7 +72,7 @@ ITEMS = list(range(BATCH))
         (orders.FIND_TAKEN, {"external_ids": "external_ids", "own_id": None}),
         (order_batches.FIND, {"external_ids": "external_ids"}),
         (order_batches.LOCK, {"ids": "order_ids"}),
-        (orders.CHANGE, {"rows": "order_rows", "ids": "order_ids"}),
+        (orders.UPDATE, {"rows": "order_rows", "ids": "order_ids"}),
         (audiences.LOCK_CONSUMERS, {"ids": "ids"}),
         (
             consumers.UPDATE,
