@@ -80,8 +80,9 @@ async def _search_in_turn(index: Index, bodies: Sequence[Clause]) -> list[Any]:
         except TransportError as error:
             nodes = cast("AsyncNodes", index.client.transport)
             until = nodes.repeats_until(error)
-            is_slow = isinstance(error, ConnectionTimeout) and time.monotonic() >= index.ends_at
-            if is_slow or time.monotonic() >= until:
+            is_late = isinstance(error, ConnectionTimeout) and time.monotonic() >= index.ends_at
+            # A search that is slow while others succeed must not be repeated.
+            if (is_late and nodes.searches_succeed) or time.monotonic() >= until:
                 raise
         # Without a place, because other searches of the environment may succeed.
         await asyncio.sleep(RETRY_SECONDS)

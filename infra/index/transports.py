@@ -44,6 +44,8 @@ RETURN_SECONDS = 0.2
 """Time between two probes of a node while no node is in use: reads fail until a probe succeeds."""
 ELECTION_SECONDS = 8.0
 """An election takes less time, with the opening of the shards."""
+SUCCESS_SECONDS = 2.5
+"""Without any successful search for this long, searches that time out are not slow, but wait for a copy."""
 CONFIRMED = "confirmed"
 """Parameter of a request whose answer must come from a node that belongs to the cluster."""
 
@@ -212,6 +214,11 @@ class AsyncNodes:
         if is_unavailable(error) and any(node.view for node in self._nodes.all):
             return self._searched_at + ELECTION_SECONDS
         return 0.0
+
+    @property
+    def searches_succeed(self) -> bool:
+        """Whether a search succeeded just now. The check of the readiness searches every second."""
+        return time.monotonic() - self._searched_at < SUCCESS_SECONDS
 
     async def close(self) -> None:
         for probes in self._probes:
