@@ -1,6 +1,6 @@
 # OpenSearch with one plugin, which knows every script's words: the same files as in `make up`. The other plugins of the
 # image are removed; one of them, Query Insights, stores queries with names and addresses for a week.
-FROM maven:3.9.9-eclipse-temurin-21 AS plugin
+FROM maven:3.9.9-eclipse-temurin-21@sha256:3a4ab3276a087bf276f79cae96b1af04f53731bec53fb2e651aca79e4b10211e AS plugin
 WORKDIR /plugin
 COPY opensearch-plugin.sha256 /
 RUN for artifact in org.opensearch.plugin:analysis-icu-client:3.8.0 org.apache.lucene:lucene-analysis-icu:10.5.0 \
@@ -13,7 +13,7 @@ RUN for artifact in org.opensearch.plugin:analysis-icu-client:3.8.0 org.apache.l
         name=analysis-icu classname=org.opensearch.plugin.analysis.icu.AnalysisICUPlugin > plugin-descriptor.properties
 
 
-FROM opensearchproject/opensearch:3.8.0
+FROM opensearchproject/opensearch:3.8.0@sha256:bcc1797519726ceb6d651d4a3e60b7c30da91793914a8dfe75fd441d4f641509
 # The keystore holds nothing. OpenSearch would create it at its start, in a file system that is then read-only.
 RUN rm -rf /usr/share/opensearch/plugins/* && /usr/share/opensearch/bin/opensearch-keystore create
 COPY --from=plugin /plugin /usr/share/opensearch/plugins/analysis-icu

