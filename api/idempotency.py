@@ -70,7 +70,7 @@ class Statements(NamedTuple):
     hide_key: sa.TextClause
 
 
-def _statements(table: str, owner: str, store: str) -> Statements:
+def _statements(table: str, owner: str, store: str, emptied: str) -> Statements:
     is_erased = f"key = {ERASED_KEY} AND created_at >= now() - interval '24 hours'"
     erased = f"SELECT FROM {table} WHERE {owner} = :owner AND {is_erased}"
     return Statements(
@@ -79,7 +79,7 @@ def _statements(table: str, owner: str, store: str) -> Statements:
             SELECT :owner, :key, :fingerprint, {CLAIMED}, '{{}}', '' WHERE NOT EXISTS ({erased})
             ON CONFLICT ({owner}, key)
                 DO UPDATE SET fingerprint = excluded.fingerprint, status = {CLAIMED}, created_at = present(),
-                    headers = '{{}}', body = '', consumer_ids = NULL
+                    {emptied}
                 WHERE k.created_at < now() - interval '24 hours'
             RETURNING true"""),
         # The key of an emptied answer sorts before all keys of clients.
@@ -122,8 +122,11 @@ STORE_OF_ENVIRONMENT = f"""
         UNION ALL SELECT {HTTPStatus.CONFLICT}, '{{}}', '', NULL WHERE NOT EXISTS (SELECT FROM counted))"""
 STORE_OF_OPERATOR = """
     UPDATE operator_idempotency_keys SET status = :status, headers = CAST(:headers AS jsonb), body = :body"""
-OF_ENVIRONMENT = _statements("idempotency_keys", "environment_id", STORE_OF_ENVIRONMENT)
-OF_OPERATOR = _statements("operator_idempotency_keys", "operator_key_id", STORE_OF_OPERATOR)
+EMPTIED = "headers = '{}', body = ''"
+OF_ENVIRONMENT = _statements(
+    "idempotency_keys", "environment_id", STORE_OF_ENVIRONMENT, f"{EMPTIED}, consumer_ids = NULL"
+)
+OF_OPERATOR = _statements("operator_idempotency_keys", "operator_key_id", STORE_OF_OPERATOR, EMPTIED)
 
 
 class Claim(NamedTuple):
