@@ -300,7 +300,8 @@ def test_answers_beyond_the_bytes_of_a_day_are_not_repeated(environment: Environ
     for _ in range(2):
         first, second, third = (write(environment, request=keyed(key, method), max_stored_bytes=70) for key in "abc")
         assert len(stored_ids(environment)) == 3
-    assert stored_ids(environment)[:2] == [first.result, second.result]
+    before = set(stored_ids(environment))
+    assert {first.result, second.result} < before
     assert isinstance(third.result, Problem)
     assert (third.result.status, third.attempts, third.woken) == (409, 0, 0)
     assert "took effect" in (third.result.message or "")
@@ -311,7 +312,7 @@ def test_answers_beyond_the_bytes_of_a_day_are_not_repeated(environment: Environ
     )
     environment.run("UPDATE idempotency_counts SET day = day - 1 WHERE environment_id = %s", environment.id)
     results = [write(environment, request=keyed("d"), max_stored_bytes=70).result for _ in range(2)]
-    assert results == [stored_ids(environment)[-1]] * 2
+    assert results == [*(set(stored_ids(environment)) - before)] * 2
 
 
 def stored_under(environment: Environment, keys: Sequence[str], max_bytes: int = 0) -> list[int]:
