@@ -47,7 +47,7 @@ again: $(INSTALLED)
 
 # Tests with several servers of a kind, each for minutes: `make test` leaves them out.
 cluster: $(INSTALLED)
-	exec $(BIN)/python -m pytest -m cluster --durations=15 tests/cluster
+	exec $(BIN)/python -m pytest -m cluster --numprocesses 2 --dist loadfile --durations=15 tests/cluster
 
 # Clients generated from the OpenAPI document, built and run: needs the package registries, and node, npm and go. A test
 # without its tools is skipped, and says so.
@@ -68,8 +68,8 @@ lint: $(INSTALLED)
 lock: $(INSTALLED)
 	$(BIN)/python -m venv .venv/locking
 	.venv/locking/bin/python -m pip --quiet --disable-pip-version-check install uv
-	$(COMPILE) pyproject.toml --extra local --group dev --upgrade --output-file requirements.lock
-	$(COMPILE) pyproject.toml --constraint requirements.lock --output-file infra/docker/service.lock
+	$(COMPILE) pyproject.toml --extra aws --extra local --group dev --upgrade --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra aws --constraint requirements.lock --output-file infra/docker/service.lock
 	echo hatchling | $(COMPILE) - --constraint requirements.lock --output-file infra/docker/build.lock
 
 $(INSTALLED): requirements.lock pyproject.toml

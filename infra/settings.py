@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """File with the certificates of the authorities that OpenSearch's certificate is verified with; for `https://`."""
     opensearch_certificate: str | None = None
     """File with the certificate and the private key of this client, if OpenSearch asks for a certificate."""
+    opensearch_aws_region: str | None = None
+    """Region of a managed domain of AWS: requests are signed with the credentials that the tools of AWS use."""
     host: str = "127.0.0.1"
     """Address the API listens on."""
     port: Port = 8000

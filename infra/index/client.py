@@ -1,13 +1,21 @@
 """Clients of OpenSearch, for a single node or several (`nodes.py`)."""
 
 import ssl
+from collections.abc import Callable
 from typing import Any
 
-from opensearchpy import AsyncOpenSearch, JSONSerializer, OpenSearch
+from opensearchpy import (
+    AsyncHttpConnection,
+    AsyncOpenSearch,
+    AWSV4SignerAsyncAuth,
+    JSONSerializer,
+    OpenSearch,
+    Urllib3AWSV4SignerAuth,
+)
 from opensearchpy.exceptions import OpenSearchException
 
 from infra.index.transports import AsyncNodes, SyncNodes
-from infra.settings import Settings
+from infra.settings import Settings, SettingsError
 
 OpenSearchError = OpenSearchException
 """Any failed request to OpenSearch, for code that catches failures but does not use the client library."""
@@ -39,6 +47,31 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def _signed(settings: Settings, sign: Callable[[Any, str], Any], **options: Any) -> dict[str, Any]:
+    """Return the options of a client that signs its requests for AWS (SigV4); none without OPENSEARCH_AWS_REGION.
+
+    Args:
+        settings: with the region.
+        sign: makes the signer from the credentials and the region.
+        options: of a client that signs.
+
+    Raises:
+        SettingsError: there are no credentials, or the library for signatures is not installed.
+    """
+    if settings.opensearch_aws_region is None:
+        return {}
+    try:
+        from botocore.session import get_session  # type: ignore[import-untyped]  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise SettingsError("OPENSEARCH_AWS_REGION needs botocore: install `consumers[aws]`") from None
+    if (credentials := get_session().get_credentials()) is None:
+        raise SettingsError(
+            "OPENSEARCH_AWS_REGION is set, but there are no credentials of AWS: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or give the machine a role"
+        )
+    return {"http_auth": sign(credentials, settings.opensearch_aws_region), **options}
+
+
 def open_client(settings: Settings, seconds: float = TIMEOUT_SECONDS) -> OpenSearch:
     """Open the client of the commands. Responses are decoded, and wait for up to `seconds`."""
     return _open(settings, seconds)
@@ -56,6 +89,7 @@ def _open(settings: Settings, seconds: float = TIMEOUT_SECONDS, **options: Any) 
         ssl_context=tls(settings),
         timeout=seconds,
         attempt_seconds=ATTEMPT_SECONDS,
+        **_signed(settings, Urllib3AWSV4SignerAuth),
         **options,
     )
 
@@ -70,4 +104,5 @@ def open_reader(settings: Settings) -> AsyncOpenSearch:
         attempt_seconds=READ_ATTEMPT_SECONDS,
         serializer=TextSerializer(),
         pool_maxsize=64,
+        **_signed(settings, AWSV4SignerAsyncAuth, connection_class=AsyncHttpConnection),
     )

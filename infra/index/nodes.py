@@ -195,11 +195,15 @@ def separate_timeout(params: Mapping[str, Any] | None, timeout: float | None) ->
     return own, own.pop("request_timeout", None) or timeout
 
 
+OF_EVERY_CONNECTION = frozenset({"ssl_context", "http_auth", "connection_class"})
+"""The options of a client that its probes need as well."""
+
+
 def make_nodes(
     kind: Callable[..., AnyTransport], hosts: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
 ) -> list[Node[AnyTransport]]:
     once: dict[str, Any] = {"max_retries": 0, "retry_on_status": ()}
-    probing = {name: option for name, option in options.items() if name == "ssl_context"} | once
+    probing = {name: option for name, option in options.items() if name in OF_EVERY_CONNECTION} | once
     return [
         Node(
             f"{host['host']}:{host.get('port', '')}",
