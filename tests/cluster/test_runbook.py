@@ -224,6 +224,8 @@ def test_round_that_postgresql_delays_is_repeated(site: Site) -> None:
 def test_requests_are_503_while_postgresql_is_away(site: Site) -> None:
     with stopped(site.servers.postgres):
         site.wait_for_line("_postponed", "OperationalError")
+        # A list may still know the age of its data for a second or two.
+        wait_until(lambda: site.account.live.get("/consumers").is_error, what="a failed list")
         answers = [site.account.live.post("/consumers", json={"fullName": "A"}), site.account.live.get("/consumers")]
         assert [(each.status_code, each.json()["error"]) for each in answers] == [(503, "Database unavailable")] * 2
         wait_until(lambda: "consumers_database_up 0.0" in site.metrics(), what="the metric")
