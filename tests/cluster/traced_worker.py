@@ -1,4 +1,4 @@
-"""A worker whose log has each task: served, or revoked because it expired. Run as `celery -A tests.cluster.traced_worker`."""
+"""A worker whose log has each task: served, or revoked because it expired."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from indexer.worker import app as app  # noqa: PLC0414 (the command looks for it
 log = structlog.get_logger()
 
 
-@task_success.connect
+@task_success.connect  # type: ignore[untyped-decorator]
 def _served(sender: Any, **_: Any) -> None:
     log.info("task_served", task=sender.name)
 
 
-@task_revoked.connect
+@task_revoked.connect  # type: ignore[untyped-decorator]
 def _revoked(request: Any, **_: Any) -> None:
     log.info("task_revoked", task=request.task)
