@@ -9,7 +9,6 @@ import pytest
 
 from infra import queue
 from infra.local.servers import LocalServers
-from tests.cluster import traced_worker
 from tests.cluster.clocks import needs_compiler, shift_library, shifted
 from tests.service import PatientService, Service, new_account, new_database
 from tests.waiting import wait_until
@@ -23,7 +22,10 @@ class SkewedService(PatientService):
     """A service whose processes have different clocks, and whose workers log each task."""
 
     COMMANDS = PatientService.COMMANDS | {
-        name: [argument.replace("indexer.worker", traced_worker.__name__) for argument in PatientService.COMMANDS[name]]
+        name: [
+            argument.replace("indexer.worker", "tests.cluster.traced_worker")
+            for argument in PatientService.COMMANDS[name]
+        ]
         for name in ("worker", "background")
     }
     clocks: Mapping[str, int]
