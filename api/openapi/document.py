@@ -4,10 +4,12 @@ The signature of a route declares the types of parameters, body and answer; the 
 module adds the conventions of contract.md §1 for all routes of a kind: headers, errors, authentication.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from litestar.routes import BaseRoute
 
 from api.error_codes import ErrorCode
@@ -43,6 +45,8 @@ or 503, retry as `Retry-After` says. A 403 says `Storage limit reached` if the e
 
 Document = dict[str, Any]
 
+REFERENCE = re.compile(r'"#/components/(\w+)/([^"]+)"')
+
 
 def document(routes: Sequence[BaseRoute], *, for_operators: bool = False) -> Document:
     """Build the document for operators, or for merchants, which also has the routes without a key."""
@@ -55,7 +59,7 @@ def document(routes: Sequence[BaseRoute], *, for_operators: bool = False) -> Doc
         paths.setdefault(endpoint.documented_path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     used = {tag for endpoint in documented for tag in endpoint.tags}
     scheme = "operatorKey" if for_operators else "key"
-    return {
+    built: Document = {
         "openapi": "3.1.0",
         "info": {
             "title": "Consumers API: operations" if for_operators else "Consumers API",
@@ -68,7 +72,7 @@ def document(routes: Sequence[BaseRoute], *, for_operators: bool = False) -> Doc
         "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in used],
         "paths": paths,
         "components": {
-            "headers": COMPONENTS["headers"],
+            "headers": dict(COMPONENTS["headers"]),
             "parameters": {name: COMPONENTS["parameters"][name] for name in _header_names(documented)},
             "securitySchemes": {scheme: COMPONENTS["securitySchemes"][scheme]},
             "schemas": schemas.components_without(
@@ -76,6 +80,27 @@ def document(routes: Sequence[BaseRoute], *, for_operators: bool = False) -> Doc
             ),
         },
     }
+    _remove_unused(built)
+    return built
+
+
+def _remove_unused(built: Document) -> None:
+    """Remove headers and schemas without a reference, also those that only a removed one refers to.
+
+    A component without use is a fault for linters. Generators would make a type of it.
+    """
+    while True:
+        references = set(REFERENCE.findall(msgspec.json.encode(built).decode()))
+        unused = [
+            (kind, name)
+            for kind in ("headers", "schemas")
+            for name in built["components"][kind]
+            if (kind, name) not in references
+        ]
+        if not unused:
+            return
+        for kind, name in unused:
+            del built["components"][kind][name]
 
 
 def _header_names(documented: Sequence[Endpoint]) -> list[str]:

@@ -1,5 +1,6 @@
 """The OpenAPI documents built from the routes: the rules that let generators of client libraries accept them."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -74,6 +75,15 @@ def test_every_reference_leads_to_a_component(openapi: dict[str, Any]) -> None:
     for reference in references:
         _, components, kind, name = reference.split("/")
         assert name in openapi[components][kind], reference
+
+
+@BOTH
+def test_every_component_is_used(openapi: dict[str, Any]) -> None:
+    text = json.dumps(openapi)
+    for kind in ("headers", "parameters", "schemas"):
+        unused = [name for name in openapi["components"][kind] if f'"#/components/{kind}/{name}"' not in text]
+        assert openapi["components"][kind]
+        assert not unused
 
 
 @BOTH
