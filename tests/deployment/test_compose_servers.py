@@ -1,6 +1,7 @@
 """Passwords of compose.yaml, on the servers of the tests: the SQL of the role, and the command of Valkey."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def test_valkey_of_compose_needs_its_password(tmp_path: Path) -> None:
     environ = os.environ | {"VALKEYCLI_AUTH": "abc123", "PATH": f"{program.parent}:{os.environ['PATH']}"}
     arguments = [shell, option, f"{script} --port {port} --bind {ports.LOOPBACK}"]
     with (
-        subprocess.Popen(arguments, env=environ, cwd=tmp_path, stdout=subprocess.DEVNULL) as server,
+        subprocess.Popen(
+            arguments, env=environ, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
+        ) as server,
         redis.Redis(port=port, password="abc123") as client,
         redis.Redis(port=port) as stranger,
     ):
@@ -68,4 +71,4 @@ def test_valkey_of_compose_needs_its_password(tmp_path: Path) -> None:
                 stranger.ping()
             assert b"abc123" not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGTERM)  # the shell may have started Valkey as a process of its own
