@@ -14,11 +14,15 @@ CLIENTS = -1
 IsCut = Callable[[int, int], bool]
 
 
-class Link:
-    """A connection through a proxy, from a local port to a node."""
+Ports = tuple[int, int]
+"""The ports of a connection: of its source, and of its target. Connections to two targets may have one source port."""
 
-    def __init__(self, port: int, target: int) -> None:
-        self.port, self.target = port, target
+
+class Link:
+    """A connection through a proxy to a node."""
+
+    def __init__(self, ports: Ports, target: int) -> None:
+        self.ports, self.target = ports, target
         self.is_open = asyncio.Event()
 
 
@@ -48,7 +52,7 @@ class CuttingProxies:
         """Forward a port to a port of a node; return the forwarded port."""
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            link = Link(writer.get_extra_info("peername")[1], node)
+            link = Link((writer.get_extra_info("peername")[1], writer.get_extra_info("sockname")[1]), node)
             self._links.add(link)
             with suppress(OSError):
                 await self._apply([link])
@@ -77,9 +81,9 @@ class CuttingProxies:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _apply(self, links: list[Link]) -> None:
-        owners = await asyncio.to_thread(owners_of_ports, self.pids) if self._is_cut else {}
+        owners = await asyncio.to_thread(owners_of_connections, self.pids) if self._is_cut else {}
         for link in links:
-            if self._is_cut and self._is_cut(owners.get(link.port, CLIENTS), link.target):
+            if self._is_cut and self._is_cut(owners.get(link.ports, CLIENTS), link.target):
                 link.is_open.clear()
             else:
                 link.is_open.set()
@@ -103,19 +107,20 @@ async def _pump(link: Link, source: asyncio.StreamReader, target: asyncio.Stream
     target.close()
 
 
-def owners_of_ports(pids: Mapping[int, int]) -> dict[int, int]:
-    """Return the node of each local port that a node has a connection from.
+def owners_of_connections(pids: Mapping[int, int]) -> dict[Ports, int]:
+    """Return the node of each connection of a node.
 
     Args:
         pids: process group of each node.
     """
-    ports = {}
+    ports = dict[str, Ports]()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
-            ports[f"socket:[{fields[9]}]"] = int(fields[1].rpartition(":")[2], 16)
+            source, target = (int(address.rpartition(":")[2], 16) for address in fields[1:3])
+            ports[f"socket:[{fields[9]}]"] = source, target
     nodes = {group: number for number, group in pids.items()}
-    owners: dict[int, int] = {}
+    owners: dict[Ports, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if (number := nodes.get(os.getpgid(int(folder.name)))) is not None:
