@@ -12,7 +12,7 @@ from litestar.response import Stream
 
 from api.freshness import TransactionId
 from api.request import AnyRequest
-from api.seals import Seal
+from infra.seals import Seal
 
 VERSION_BYTES = 8
 PART_BYTES = 256 * 1024

@@ -22,11 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.error_codes import ErrorCode
 from api.errors import Problem
 from api.request import AnyRequest
-from api.seals import Seal, Seals
+from api.seals import Seals
 from infra.accounts import operators
 from infra.accounts.key_secrets import may_exist, secret_hash
 from infra.accounts.keys import CACHE_SECONDS
 from infra.logs import error_kind
+from infra.seals import Seal
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -8,7 +8,6 @@
 
 import asyncio
 import re
-import struct
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import NamedTuple, TypeVar
@@ -19,16 +18,13 @@ from api.error_codes import ErrorCode
 from api.errors import Fault, Problem, invalid
 from api.freshness import Freshness, TransactionId, Write
 from api.request import AnyRequest
-from api.seals import Seal, SealError
+from infra.seals import Seal, SealError
+from infra.tokens import CONTENT, CONTENT_BEFORE_EPOCHS, sealed_token
 
 Result = TypeVar("Result")
 
 STALE = {"Index-Stale": "true"}
 TOKEN = "Consistency-Token"  # noqa: S105 (a header's name)
-CONTENT = struct.Struct(">QQ16s")
-"""The content of a token: the transaction's number, a position in the WAL, and the id of the epoch."""
-CONTENT_BEFORE_EPOCHS = struct.Struct(">Q")
-"""The content of the release before."""
 UNSEALED_TOKEN = re.compile(r"1-([0-9]{1,19})")
 """The format before sealing; `api/idempotency.py` stores tokens in this format."""
 MAX_WAIT_SECONDS = 10
@@ -61,13 +57,7 @@ class Preferences(NamedTuple):
 
 def encode_token(seal: Seal, transaction: TransactionId) -> str:
     """Return the consistency token of a write."""
-    if seal.makes_short_tokens():
-        return seal.seal("token", CONTENT_BEFORE_EPOCHS.pack(int(transaction.xid)))
-    assert transaction.epoch
-    assert transaction.lsn
-    high, low = transaction.lsn.split("/")
-    lsn = int(high, 16) << 32 | int(low, 16)
-    return seal.seal("token", CONTENT.pack(int(transaction.xid), lsn, UUID(transaction.epoch).bytes))
+    return sealed_token(seal, transaction.xid, transaction.epoch, transaction.lsn)
 
 
 def decode_token(seal: Seal, token: str) -> TransactionId:

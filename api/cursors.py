@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.errors import INVALID_CURSOR
-from api.seals import Seal, SealError
+from infra.seals import Seal, SealError
 
 IDLE_SECONDS = 24 * 3600
 EXPIRED = "Cursor has expired after 24 hours: begin again without a cursor"

@@ -13,9 +13,9 @@ from api.auth import Requester
 from api.cursors import CursorError, Cursors, parameters_of
 from api.error_codes import ErrorCode
 from api.errors import Fault, invalid, invalid_cursor
-from api.seals import Seal
 from api.validation import Input
 from infra import fields
+from infra.seals import Seal
 
 DEFAULT_SIZE = 20
 

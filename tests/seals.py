@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from api.seals import Keyring, Seal
 from infra.database import sealing_keys
 from infra.database.sealing_keys import SECRET_BYTES, SealingKey
+from infra.seals import Keyring, Seal
 
 SECRET = bytes(range(SECRET_BYTES))
 OTHER_SECRET = SECRET[::-1]

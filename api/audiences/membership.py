@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import search
-from api.audiences.rows import VISIBLE, decode_rules
-from api.audiences.rules import expression
+from api.audiences.rows import VISIBLE
 from api.audiences.schemas import AudienceReference
 from api.auth import Caller
 from api.budget import Budget
@@ -22,6 +21,7 @@ from api.errors import Fault, invalid, not_found
 from infra.database.rows import select_list
 from infra.filters.clauses import Clause, clause
 from infra.filters.conditions import MAX_CLAUSES, clauses_of
+from infra.filters.stored_rules import decode, expression
 from infra.ids import is_id
 
 MAX_INCLUDED_CLAUSES = 9_000
@@ -167,7 +167,7 @@ def compile_rules(rules: str, region: str | None) -> Compiled:
 
 
 def _compile(rules: str, region: str | None) -> Compiled:
-    whole = expression(decode_rules(rules))
+    whole = expression(decode(rules))
     return Compiled(clause(whole, region), clauses_of(whole))
 
 

@@ -22,10 +22,6 @@ from infra.filters.conditions import (
     PRESENCE,
     TOO_MANY_CLAUSES,
     UNKNOWN_FIELD,
-    AllOf,
-    AnyOf,
-    Condition,
-    Expression,
     Kind,
     Operator,
     Value,
@@ -36,6 +32,7 @@ from infra.filters.conditions import (
     read_value,
 )
 from infra.filters.rules import groups
+from infra.filters.stored_rules import expression
 from infra.wire import time
 
 MAX_RULES, MAX_VALUES = 50, 100
@@ -100,20 +97,6 @@ class Rule(Input, kw_only=True):
                 yield Fault("values", fault, ErrorCode.INVALID_RULE)
             if fault := contained_fault(self.operator, converted):
                 yield Fault("values[0]", fault, ErrorCode.INVALID_RULE)
-
-    def condition(self) -> Condition:
-        """Return the rule as a condition. The rule must have no faults."""
-        kind = kind_of(self.field)
-        assert kind
-        return Condition(self.field, self.operator, [read_value(kind, self.operator, value) for value in self.values])
-
-
-def expression(rules: Sequence[Rule]) -> Expression:
-    """Return the expression of an audience's rules."""
-    by_group: dict[str | None, list[Expression]] = {}
-    for rule in rules:
-        by_group.setdefault(rule.group_id, []).append(rule.condition())
-    return AnyOf([AllOf(conditions) for conditions in by_group.values()])
 
 
 def rules_of_filter(text: str) -> list[Rule]:

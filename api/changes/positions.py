@@ -14,7 +14,7 @@ import msgspec
 
 from api.error_codes import ErrorCode
 from api.errors import Fault, invalid
-from api.seals import Seal, SealError
+from infra.seals import Seal, SealError
 
 BEGIN = ("0", "")
 """The position before every row of a walk."""

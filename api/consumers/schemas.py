@@ -16,10 +16,10 @@ from api.errors import Fault, invalid_cursor
 from api.field_types import Email, ExternalId, Filter, FullName, Metadata, MetadataChange, Phone, filter_faults
 from api.pages import MOMENT_FORMAT, Moment, PageParameters, TwoWayParameters, including
 from api.scopes import FieldScope
-from api.seals import Seal
 from api.validation import Input
 from infra import fields
 from infra.phone_numbers import INVALID, searched_digits
+from infra.seals import Seal
 
 
 class ConsumerCreate(Input):

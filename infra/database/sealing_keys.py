@@ -1,4 +1,4 @@
-"""The keys that seal tokens, entity tags and cursors (`api/seals.py`).
+"""The keys that seal tokens, entity tags and cursors (`infra/seals.py`).
 
 A migration makes the first key, and `consumers migrate` replaces a lost key. Texts sealed with a lost key are invalid;
 nothing else depends on a key.

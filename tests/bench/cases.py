@@ -8,13 +8,14 @@ import msgspec
 import sqlalchemy as sa
 
 from api import search
-from api.audiences.rules import Rule, expression
+from api.audiences.rules import Rule
 from api.consumers import query, windows
 from api.consumers.query import Direction, Order, SortField
 from api.consumers.schemas import ListParameters
 from api.cursors import Cursors
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
+from infra.filters.stored_rules import expression
 from infra.index import naming
 from tests.bench import trigrams, wire
 from tests.bench.shop import DYNAMIC, Environment, Shop

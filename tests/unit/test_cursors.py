@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cursors import ADDED_PARAMETERS, IDLE_SECONDS, CursorError, Cursors, parameters_of
-from api.seals import Seal
+from infra.seals import Seal
 from tests.seals import fixed_seal, upgraded_seal
 
 kinds = st.sampled_from(["list", "search"])

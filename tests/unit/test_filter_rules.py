@@ -9,10 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from api.audiences.rules import MAX_RULES, MAX_VALUES, Rule, expression, rules_of_filter
+from api.audiences.rules import MAX_RULES, MAX_VALUES, Rule, rules_of_filter
 from infra.filters.conditions import AllOf, AnyOf, Condition, Expression
 from infra.filters.language import FilterError, parse
 from infra.filters.rules import TooManyRulesError, groups
+from infra.filters.stored_rules import expression
 from tests.filter_expressions import conditions, expressions, written
 from tests.filter_reference import holds
 from tests.random_consumers import person

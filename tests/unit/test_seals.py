@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from api.answers import etag, etags, is_match, is_none_match
 from api.consistency import decode_token, encode_token
 from api.freshness import TransactionId
-from api.seals import Keyring, Purpose, SealError
 from infra.database.sealing_keys import SealingKey
+from infra.seals import Keyring, Purpose, SealError
 from tests.seals import OTHER_SECRET, SECRET, fixed_seal, upgraded_seal
 
 CONSUMER = "cons_01JBK3Q8X5W5V0B6T1R2M3N4P5"
