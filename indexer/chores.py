@@ -20,7 +20,8 @@ log = structlog.get_logger()
 
 ERASE_SECONDS = 2.0
 """Longest time of an erasure: short, because the tasks of the bulk lane wait in the same worker."""
-SCHEDULE = {queue.UPKEEP: 5.0, queue.WATCH: 5.0, queue.ERASE: 5.0, queue.PURGE: 30.0, queue.MEASURE: 60.0}
+SCHEDULE = {queue.UPKEEP: 5.0, queue.WATCH: 5.0, queue.ERASE: 5.0, queue.PURGE: 30.0}
+SCHEDULE |= dict.fromkeys((queue.MEASURE, queue.EXPIRE), 60.0)
 """Seconds between two starts of a chore. `WATCH` compares the next consumers of the endless verification."""
 
 
@@ -84,13 +85,14 @@ class Chores:
 class Timetable:
     """Starts each chore when due, in place of a worker."""
 
-    def __init__(self, chores: Chores, watch: Callable[[], None]) -> None:
+    def __init__(self, chores: Chores, watch: Callable[[], None], expire_exports: Callable[[], None]) -> None:
         self._chores: dict[str, Callable[[], object]] = {
             queue.UPKEEP: chores.delete_expired,
             queue.WATCH: watch,
             queue.ERASE: chores.erase,
             queue.PURGE: chores.purge,
             queue.MEASURE: chores.measure,
+            queue.EXPIRE: expire_exports,
         }
         self._due: dict[str, float] = {}
 

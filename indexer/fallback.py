@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from indexer.chores import Chores, Timetable
 from indexer.drain.loop import Drainer
+from indexer.exports.exporter import Exporter
 from indexer.liveness import signs_of_life
 from indexer.rebuild.builder import Builder
 from indexer.verify.runs import Runner
@@ -81,16 +82,16 @@ def _is_silent(connection: sa.Connection, lane: str) -> bool:
 
 
 class Substitute:
-    """Does all further work of the bulk lane's worker while the worker is silent: rebuilds, runs, and the chores.
+    """Does all further work of the bulk lane's worker while it is silent: rebuilds, runs, exports, and the chores.
 
     None of it may depend on Redis: an index may be lost while Redis is unavailable, and expired rows must go.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._engine = open_engine(settings, name="reconcile")
-        self._builder, self._runner = Builder(settings), Runner.open(settings)
+        self._builder, self._runner, self._exporter = Builder(settings), Runner.open(settings), Exporter(settings)
         chores = Chores(self._engine, open_writer(settings), open_redis(settings, seconds=1), settings)
-        self._timetable = Timetable(chores, self._runner.watch)
+        self._timetable = Timetable(chores, self._runner.watch, self._exporter.expire)
 
     def run(self) -> None:
         """Look forever."""
@@ -109,6 +110,7 @@ class Substitute:
         except sa.exc.DBAPIError:
             return False
         self._timetable.work()
+        self._exporter.work()
         return any([self._builder.work(TURN_SECONDS), self._runner.work(TURN_SECONDS)])
 
 

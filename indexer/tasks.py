@@ -1,4 +1,4 @@
-"""The indexer's Celery tasks: drain, rebuild, verify and reindex, upkeep.
+"""The indexer's Celery tasks: drain, rebuild, verify and reindex, exports, upkeep.
 
 Most tasks are wake-ups without data: the task looks for work in the database, so any wake-up may be lost, repeated or
 late. A request, such as `indexer.rebuild`, becomes a row in the database, and wake-ups follow. The names of the tasks
@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from indexer.chores import Chores
 from indexer.drain.loop import Drainer
+from indexer.exports.exporter import Exporter
 from indexer.rebuild.builder import Builder
 from indexer.verify.reindex import count_chosen
 from indexer.verify.runs import Runner
@@ -81,6 +82,11 @@ def _builder() -> Builder:
 @cache
 def _runner() -> Runner:
     return Runner.open(SETTINGS)
+
+
+@cache
+def _exporter() -> Exporter:
+    return Exporter(SETTINGS)
 
 
 @cache
@@ -240,6 +246,21 @@ def continue_run() -> None:
 def watch() -> None:
     """Compare the next consumers of the watch, the endless verification."""
     _runner().watch()
+
+
+# Exports
+
+
+@app.task(name=queue.EXPORT)  # type: ignore[untyped-decorator]  # Celery ships no types
+def export() -> None:
+    """Start the next export in a process of its own, unless one runs on this machine."""
+    _exporter().work()
+
+
+@app.task(name=queue.EXPIRE)  # type: ignore[untyped-decorator]  # Celery ships no types
+def expire_exports() -> None:
+    """Delete the files of expired exports, and files without an export."""
+    _exporter().expire()
 
 
 # Upkeep

@@ -35,10 +35,11 @@ WAITING = sa.text(f"""
                 OR state = 'kept' AND (wanted IS NOT NULL OR keep_until <= now())
                 OR state = 'dropped' AND removed_at IS NULL)
             OR EXISTS (SELECT FROM generation_misses) AS building,
-        EXISTS (SELECT FROM verifications WHERE finished_at IS NULL AND kind <> 'watch') AS running""")
+        EXISTS (SELECT FROM verifications WHERE finished_at IS NULL AND kind <> 'watch') AS running,
+        EXISTS (SELECT FROM exports WHERE state IN ('queued', 'running')) AS exporting""")
 FLOOR_SECONDS = 1.0
 """Pause between two moves of the outbox's floors."""
-TASKS = {"bulk": queue.DRAIN_BULK, "building": queue.BUILD, "running": queue.COMPARE}
+TASKS = {"bulk": queue.DRAIN_BULK, "building": queue.BUILD, "running": queue.COMPARE, "exporting": queue.EXPORT}
 
 
 class WorkFinder:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberDesc
 
-E164 = re.compile(r"\+([1-9][0-9]{5,16})")
-"""The begin of a number in E.164: an extension may follow."""
+E164 = re.compile(r"\+([1-9][0-9]{5,16})(?: x[0-9]+)?")
+"""A number in E.164, with or without an extension, as it is stored."""
 NO_COUNTRY = "001"
 """The library's name of a calling code that belongs to no country, such as +800."""
 KINDS = (
@@ -36,7 +36,7 @@ def country_of(phone: str) -> str | None:
     >>> country_of("+442079460111 x12")
     'GB'
     """
-    match = E164.match(phone)
+    match = E164.fullmatch(phone)
     if not match:
         return None
     digits = match[1]

@@ -25,8 +25,9 @@ VERIFY, REPAIR, REINDEX = "indexer.verify", "indexer.repair", "indexer.reindex"
 """Tasks to request a run. `COMPARE` continues requested runs, `WATCH` the endless verification."""
 RETRY_PARKED = "indexer.retry_parked"
 COMPARE, WATCH = "indexer.compare", "indexer.watch"
+EXPORT, EXPIRE = "indexer.export", "indexer.expire_exports"
 
-QUEUES = {DRAIN: LIVE} | dict.fromkeys((DRAIN_BULK, UPKEEP, PURGE, ERASE, MEASURE), BULK)
+QUEUES = {DRAIN: LIVE} | dict.fromkeys((DRAIN_BULK, UPKEEP, PURGE, ERASE, MEASURE, EXPORT, EXPIRE), BULK)
 QUEUES |= dict.fromkeys((BUILD, COMPARE, WATCH), REBUILD)
 """The queue of each wake-up."""
 

@@ -116,6 +116,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """MiB of responses stored for idempotency keys, per environment and day; 0 is unlimited."""
     changes_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 30
     """Days that the feeds of changes go back."""
+    exports_url: Annotated[str, msgspec.Meta(pattern=r"^(file|s3|gs|az)://")] | None = None
+    """Store for the files of exports, the same for API and workers: `file:///FOLDER` for a shared folder, or
+    `s3://BUCKET/PREFIX` for an S3-compatible store, whose access is in the usual variables (AWS_ACCESS_KEY_ID, …).
+    Without a store, there are no exports."""
+    exports_hours: Annotated[int, msgspec.Meta(ge=1, le=720)] = 24
+    """Hours that the files of an export are kept."""
     liveness_file: str | None = None
     """File that a worker or beat touches each second while it advances, for probes; each process needs its own."""
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)$")] = "info"

@@ -1,0 +1,58 @@
+"""The process of an export: started by a worker for a single export, and ended with the worker.
+
+A process of its own gives its memory back, and a worker that stops or is killed takes the process with it. (Celery's
+workers are daemonic processes and may not use `multiprocessing`.)
+"""
+
+import os
+import pickle
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from indexer.exports.claims import ClaimedExport
+from indexer.exports.heartbeat import Heartbeat
+from indexer.exports.run import Resources, run
+from infra import logs
+from infra.database.engine import open_engine
+from infra.exports.store import open_store
+from infra.settings import Settings
+
+NICENESS = 10
+"""The API and the drains get the processor first."""
+PRIVATE = 0o077
+"""Files are readable by this user alone."""
+
+
+def main() -> None:
+    """Make the export that the parent sends, in the folder that the parent sends."""
+    settings: Settings
+    export: ClaimedExport
+    folder: Path
+    settings, export, folder = pickle.load(sys.stdin.buffer)  # noqa: S301 (from the parent)
+    threading.Thread(target=_end_with_parent, args=[sys.stdin.buffer], daemon=True).start()
+    logs.configure(settings.log_level)
+    os.nice(NICENESS)
+    os.umask(PRIVATE)
+    # Temporary files of a process that was killed. The lock that the parent holds excludes any other process.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # A connection for the heartbeat, and two for the export.
+    engine = open_engine(settings, name="export", pool_size=3)
+    heartbeat = Heartbeat(engine, export)
+    try:
+        run(Resources(settings, engine, open_store(settings), folder), export, heartbeat)
+    finally:
+        heartbeat.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_parent(pipe: BinaryIO) -> None:
+    pipe.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

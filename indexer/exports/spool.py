@@ -1,0 +1,99 @@
+"""Temporary files with the rows of an export, as text: written while the snapshot is held, converted afterwards.
+
+A slow conversion, a slow store or a slow client must not hold a snapshot, because a held snapshot keeps PostgreSQL from
+removing dead rows. So the rows are only copied as long as the transaction runs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import psycopg
+
+from indexer.exports.failures import require_space
+from infra.exports.tables import PHONE_COUNTRY, Column, Table, read_order, select
+from infra.phone_countries import country_of
+
+PART_ROWS = 1_000_000
+"""Maximum of rows in a part, and so in a file of the export."""
+CHECK_ROWS = 10_000
+"""Rows between two checks of the disk and of the claim."""
+BUFFER_BYTES = 1024 * 1024
+
+
+class Spool(NamedTuple):
+    """The temporary files of a table."""
+
+    columns: Sequence[Column]
+    """In the order of the export."""
+    parts: list[Path]
+    rows: int
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.stat().st_size for part in self.parts)
+
+    def joined(self, further: "Spool") -> "Spool":
+        """Return both spools as one, without a part that is empty beside others."""
+        parts = [part for part in self.parts + further.parts if part.stat().st_size]
+        return Spool(self.columns, parts or self.parts, self.rows + further.rows)
+
+
+class Writer:
+    """Writes rows into parts of at most `PART_ROWS`. There is a part even without a row, for the columns."""
+
+    def __init__(self, folder: Path, name: str, advance: Callable[[int], None]) -> None:
+        """Begin the first part.
+
+        Args:
+            folder: of the spool.
+            name: of the table, part of the names.
+            advance: receives the number of rows every `CHECK_ROWS` rows; may raise.
+        """
+        self._folder, self._name, self._advance = folder, name, advance
+        self.parts: list[Path] = []
+        self.rows = 0
+        self._file = self._begin()
+
+    def write_all(self, rows: Iterator[bytes]) -> None:
+        """Write rows, each of them a line of CSV, and close the last part."""
+        try:
+            for row in rows:
+                if self.rows and not self.rows % CHECK_ROWS:
+                    require_space(self._folder)
+                    self._advance(CHECK_ROWS)
+                    if not self.rows % PART_ROWS:
+                        self._file.close()
+                        self._file = self._begin()
+                self._file.write(row)
+                self.rows += 1
+        finally:
+            self._file.close()
+        self._advance(self.rows % CHECK_ROWS)
+
+    def _begin(self) -> BinaryIO:
+        part = self._folder / f"{self._name}-{len(self.parts) + 1:04}.spool"
+        self.parts.append(part)
+        return part.open("wb", buffering=BUFFER_BYTES)
+
+
+def copy_table(
+    connection: psycopg.Connection[Any],
+    table: Table,
+    columns: Sequence[Column],
+    environment_id: int,
+    write: Callable[[Iterator[bytes]], None],
+) -> None:
+    """Copy the rows of a table in the transaction of the connection."""
+    query = f"COPY ({select(table, columns, environment_id)}) TO STDOUT (FORMAT csv)"
+    has_phone = read_order(columns)[0] is PHONE_COUNTRY
+    with connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
+        # PostgreSQL sends a message for each row.
+        rows = map(bytes, copy)
+        write(map(_with_country, rows) if has_phone else rows)
+
+
+def _with_country(row: bytes) -> bytes:
+    """Replace the phone number at the begin of a row by its country. Neither needs quotes."""
+    phone, _, rest = row.partition(b",")
+    return (country_of(phone.decode()) or "").encode() + b"," + rest if phone else row
