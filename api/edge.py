@@ -36,6 +36,8 @@ NOT_CANONICAL = re.compile(rb"//|/\.\.?(?:/|$)|%(?:2[DdEeFf]|3[0-9]|4[1-9A-Fa-f]
 
 Such a path could name a resource in a way that a rule of a proxy does not foresee.
 """
+IS_HEAD = "is_head"
+"""The key in the scope's state for whether the method is HEAD: a large body need not be read."""
 PROBES = frozenset({"/health/live", "/health/ready", "/metrics"})
 """Routes whose requests are logged at the level debug: each balancer sends one every few seconds."""
 SAFE_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -62,7 +64,7 @@ def edge(app: ASGIApp, metrics: Metrics, operations_port: int) -> ASGIApp:
         started, status, body = time.perf_counter(), CLIENT_GONE, RequestBody(scope, receive)
         request_id = _request_id(scope)
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        state["request_id"], state[IS_HEAD] = request_id, method == "HEAD"
         state[OPERATIONS] = scope["server"] is not None and scope["server"][1] == operations_port
 
         async def send_with_headers(message: Message) -> None:

@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     )
     ORDER_NOT_FOUND = "order_not_found", "404. The environment has no such order."
     AUDIENCE_NOT_FOUND = "audience_not_found", "404. The environment has no such audience."
+    EXPORT_NOT_FOUND = "export_not_found", "404. The environment has no such export, or the export has no such file."
     METHOD_NOT_ALLOWED = "method_not_allowed", "405. The path has other methods: the header `Allow` names them."
     REQUEST_TIMEOUT = "request_timeout", "408. The request arrived too slowly."
     CONFLICT = "conflict", "409. The state of the object does not allow this: `message` says why."
@@ -51,6 +52,10 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_IN_USE = (
         "idempotency_key_in_use",
         "409. A request with the `Idempotency-Key` is in progress: repeat this request later.",
+    )
+    TOO_MANY_EXPORTS = (
+        "too_many_exports",
+        "409. The environment has as many exports as allowed: delete one, or wait until one expires.",
     )
     CONSUMER_DELETED = (
         "consumer_deleted",
@@ -64,6 +69,7 @@ class ErrorCode(StrEnum):
     BODY_TOO_LARGE = "body_too_large", "413. The body is larger than the endpoint allows."
     URI_TOO_LONG = "uri_too_long", "414. The path and the query are longer than 32 KiB."
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", "415. The body is not declared as JSON."
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable", "416. The `Range` begins behind the end of the file."
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded", "429. Too many requests in this minute: wait as `Retry-After` says."
     TOO_MANY_CONCURRENT_REQUESTS = (
         "too_many_concurrent_requests",
@@ -73,6 +79,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error", "500. A fault of the service: quote the `requestId` to support."
     DATABASE_UNAVAILABLE = "database_unavailable", "503. Wait as `Retry-After` says, then retry."
     SEARCH_UNAVAILABLE = "search_unavailable", "503. Wait as `Retry-After` says, then retry."
+    EXPORTS_UNAVAILABLE = "exports_unavailable", "503. The store of the exports does not answer, or there is none."
 
     # Faults in `details`.
     REQUIRED = "required", "A fault. The field or parameter is missing."
@@ -117,6 +124,7 @@ CODES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ErrorCode.BODY_TOO_LARGE,
     HTTPStatus.REQUEST_URI_TOO_LONG: ErrorCode.URI_TOO_LONG,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: ErrorCode.RANGE_NOT_SATISFIABLE,
     HTTPStatus.TOO_MANY_REQUESTS: ErrorCode.RATE_LIMIT_EXCEEDED,
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ErrorCode.HEADERS_TOO_LARGE,
     HTTPStatus.INTERNAL_SERVER_ERROR: ErrorCode.INTERNAL_ERROR,

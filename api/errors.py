@@ -201,7 +201,7 @@ def unavailable(server: str) -> Problem:
     )
 
 
-PREFIXES = {"Consumer": "cons_", "Order": "ord_", "Audience": "aud_"}
+PREFIXES = {"Consumer": "cons_", "Order": "ord_", "Audience": "aud_", "Export": "exp_"}
 SENTENCES = {
     HTTPStatus.BAD_REQUEST: VALIDATION_FAILED,
     HTTPStatus.NOT_FOUND: "Not found",
@@ -211,6 +211,7 @@ SENTENCES = {
     HTTPStatus.REQUEST_URI_TOO_LONG: "URI too long",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "Request headers too large",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Content-Type must be application/json",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "Range not satisfiable",
 }
 
 

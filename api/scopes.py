@@ -43,7 +43,7 @@ class FieldScope(NamedTuple):
     def applies_to(self, request_value: msgspec.Struct) -> bool:
         """Return whether a body or the parameters of a query have the field."""
         sent = getattr(request_value, self.field)
-        if sent is None or sent is msgspec.UNSET:
+        if sent is None or sent is msgspec.UNSET or sent is False:
             return False
         return self.value is None or self.value in sent
 
@@ -62,7 +62,7 @@ def authorize(request: AnyRequest, options: RouteOptions) -> None:
         raise _forbidden(NOT_FOR_OPERATORS)
     else:
         for scope in options.scopes:
-            _require(request, scope)
+            require(request, scope)
 
 
 def authorize_fields(request: AnyRequest, request_value: msgspec.Struct, scopes: Iterable[FieldScope]) -> None:
@@ -73,10 +73,15 @@ def authorize_fields(request: AnyRequest, request_value: msgspec.Struct, scopes:
     """
     for required in scopes:
         if required.applies_to(request_value):
-            _require(request, required.scope, f", required for {required.name(type(request_value))}")
+            require(request, required.scope, f", required for {required.name(type(request_value))}")
 
 
-def _require(request: AnyRequest, scope: Scope, reason: str = "") -> None:
+def require(request: AnyRequest, scope: Scope, reason: str = "") -> None:
+    """Require a scope of the key. `reason` continues the sentence of the message.
+
+    Raises:
+        Problem: 403.
+    """
     if scope not in caller_of(request).scopes:
         raise _forbidden(f"This key lacks the scope {scope}{reason}")
 

@@ -66,7 +66,7 @@ def error_example(status: HTTPStatus, resource: str, *, is_feed: bool = False) -
         return EXPIRED
     code = {"code": CODES[status]}
     if status == HTTPStatus.NOT_FOUND:
-        noun = resource.removesuffix("s") if resource in {"consumers", "orders", "audiences"} else "consumer"
+        noun = resource.removesuffix("s") if resource in {"consumers", "orders", "audiences", "exports"} else "consumer"
         return {"error": f"{noun.capitalize()} not found", "code": ErrorCode(f"{noun}_not_found")}
     if status == HTTPStatus.FORBIDDEN and resource == "ops":
         return code | ERRORS[status] | {"message": ONLY_FOR_OPERATORS}

@@ -24,7 +24,7 @@ LOCK = 0x6578706F
 
 LOCK_CLAIMS = sa.text("SELECT pg_advisory_xact_lock(:lock)")
 CLAIM = sa.text("""
-    UPDATE exports x SET claim = x.claim + 1, attempts = x.attempts + 1, state = 'running', progress = 0,
+    UPDATE exports x SET claim = x.claim + 1, attempts = x.attempts + 1, state = 'running', progress = 0, rows_read = 0,
         heartbeat_at = clock_timestamp(), started_at = coalesce(x.started_at, present())
     WHERE id = (
         SELECT w.id FROM exports w WHERE w.state IN ('queued', 'running')
@@ -40,7 +40,7 @@ CLAIM = sa.text("""
          ORDER BY before.requested_at DESC LIMIT 1),
         (SELECT stored_mib * 1048576::bigint FROM environments e WHERE e.id = x.environment_id)) AS expected_bytes""")
 BEAT = sa.text("""
-    UPDATE exports SET heartbeat_at = clock_timestamp(), progress = :progress
+    UPDATE exports SET heartbeat_at = clock_timestamp(), progress = :progress, rows_read = :rows_read
     WHERE id = :id AND claim = :claim AND state = 'running'""")
 FINISH = sa.text("""
     UPDATE exports SET state = 'done', progress = 1, as_of = :as_of, members_as_of = :members_as_of, xid = :xid,
@@ -102,13 +102,13 @@ def claim(engine: sa.Engine) -> ClaimedExport | None:
     return None if row is None else msgspec.convert(row, ClaimedExport, from_attributes=True)
 
 
-def beat(engine: sa.Engine, export: ClaimedExport, progress: float) -> None:
+def beat(engine: sa.Engine, export: ClaimedExport, progress: float, rows_read: int) -> None:
     """Renew the heartbeat, and record the progress.
 
     Raises:
         ClaimLost: see there.
     """
-    _record(engine, BEAT, export, progress=progress)
+    _record(engine, BEAT, export, progress=progress, rows_read=rows_read)
 
 
 def finish(engine: sa.Engine, export: ClaimedExport, result: Result, hours: int) -> None:

@@ -26,19 +26,19 @@ class Heartbeat:
             export: claimed by this process.
         """
         self._engine, self._export = engine, export
-        self._progress = 0.0
+        self._progress, self._rows = 0.0, 0
         self._is_lost = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
-    def advance(self, progress: float) -> None:
-        """Note the progress, from 0 to 1.
+    def advance(self, progress: float, rows: int | None = None) -> None:
+        """Note the progress, from 0 to 1, and the number of rows read.
 
         Raises:
             ClaimLost: the export was deleted, or another worker has claimed it.
         """
-        self._progress = progress
+        self._progress, self._rows = progress, self._rows if rows is None else rows
         if self._is_lost:
             raise ClaimLost
 
@@ -49,7 +49,7 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):
             try:
-                claims.beat(self._engine, self._export, self._progress)
+                claims.beat(self._engine, self._export, self._progress, self._rows)
             except ClaimLost:
                 self._is_lost = True
                 return

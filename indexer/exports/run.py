@@ -88,7 +88,11 @@ def _make(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat) -> 
         require_space(disk, SPACE_FACTOR * export.expected_bytes)
     began = time.monotonic()
     taken = snapshot.take(
-        resources.settings, resources.engine, export, folder, lambda share: heartbeat.advance(share * COPIED)
+        resources.settings,
+        resources.engine,
+        export,
+        folder,
+        lambda share, rows: heartbeat.advance(share * COPIED, rows),
     )
     log.info("export_copied", export=export.id, seconds=round(time.monotonic() - began, 1))
     members_as_of = None

@@ -96,7 +96,7 @@ class Snapshot(NamedTuple):
 
 
 def take(
-    settings: Settings, engine: sa.Engine, export: ClaimedExport, folder: Path, progress: Callable[[float], None]
+    settings: Settings, engine: sa.Engine, export: ClaimedExport, folder: Path, progress: Callable[[float, int], None]
 ) -> Snapshot:
     """Take a snapshot, and copy the rows of the export into the folder.
 
@@ -105,7 +105,7 @@ def take(
         engine: for the second transaction.
         export: to make.
         folder: of the spool; empty.
-        progress: receives the share of the rows that are copied; may raise.
+        progress: receives the share of the rows that are copied, and their number; may raise.
 
     Raises:
         psycopg.Error, DBAPIError: the database is unavailable.
@@ -132,7 +132,7 @@ def _read(
     connection: psycopg.Connection[Any],
     export: ClaimedExport,
     folder: Path,
-    progress: Callable[[float], None],
+    progress: Callable[[float, int], None],
     as_of: datetime,
     organization: Organization,
     mark: Mark,
@@ -146,7 +146,7 @@ def _read(
     def advance(rows: int) -> None:
         nonlocal copied
         copied += rows
-        progress(min(1.0, copied / total))
+        progress(min(1.0, copied / total), copied)
 
     spools: dict[str, Spool] = {}
 

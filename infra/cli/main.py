@@ -1,4 +1,4 @@
-"""The command `consumers`: manage organizations, keys, imports and the index, and set up a deployment."""
+"""The command `consumers`: manage organizations, keys, imports, exports and the index, and set up a deployment."""
 
 import gc
 import sys
@@ -15,6 +15,7 @@ COMMANDS = {
     "key": "keys",
     "operator": "operators",
     "import": "imports",
+    "export": "exports",
     "index": "index",
     "migrate": "setup",
     "demo": "setup",

@@ -1,4 +1,4 @@
-"""`consumers org create`, `list`, `limits` and `delete`."""
+"""`consumers org create`, `list`, `limits`, `attributes` and `delete`."""
 
 import shlex
 import sys
@@ -13,6 +13,7 @@ from infra.accounts.keys import CACHE_SECONDS
 from infra.accounts.organizations import Organization, OrganizationError
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
+from infra.exports import attributes
 
 app = typer.Typer(no_args_is_help=True, help="Manage organizations. Each has a live and a test environment.")
 
@@ -28,6 +29,8 @@ Region = Annotated[
 Yes = Annotated[
     str | None, typer.Option("--yes", metavar="NAME", help="The name again, for scripts: without a question.")
 ]
+Declared = Annotated[list[str] | None, typer.Argument(metavar="[metadata.KEY:TYPE]...", help="The attributes.")]
+NoAttributes = Annotated[bool, typer.Option("--none", help="Remove all declarations.")]
 Limit = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Requests a minute; 0 is no limit.")]
 StoredMib = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="MiB of stored rows; 0 is no limit.")]
 
@@ -89,6 +92,34 @@ def limits(
         print_json(changed)
     else:
         _print([changed])
+
+
+@app.command("attributes")
+def declare_attributes(
+    name: Name, declared: Declared = None, *, none: NoAttributes = False, json: Json = False
+) -> None:
+    """Declare paths of metadata as attributes for analysts, or print them.
+
+    Each is metadata.KEY:TYPE with the type text, number or boolean, for
+    example metadata.country:text metadata.points:number. Further keys, after
+    dots, lead into objects. The declarations replace all earlier ones.
+
+    Exports without personal data show attributes, and no other metadata:
+    declare only paths whose values identify no person.
+
+    Exit status: 0, or 1 if a declaration is invalid or the organization does
+    not exist.
+    """
+    if declared and none:
+        raise typer.BadParameter("not allowed with attributes", param_hint="--none")
+    with transaction() as connection:
+        if declared or none:
+            attributes.declare(connection, name, attributes.parse(declared or []))
+        current = attributes.declared(connection, name)
+    if json:
+        print_json(current)
+    else:
+        print_table(("ATTRIBUTE", "TYPE", "COLUMN"), ((each.path, each.type, each.column) for each in current))
 
 
 @app.command()

@@ -32,6 +32,7 @@ def upgrade() -> None:
             heartbeat_at timestamptz,
             retry_at timestamptz,
             progress real NOT NULL DEFAULT 0,
+            rows_read bigint NOT NULL DEFAULT 0,
             -- The snapshot: its time, and a transaction that began after it.
             as_of moment,
             xid text,
