@@ -159,12 +159,18 @@ class Service:
     ) -> None:
         """Take the database; `root` is the folder of the code, which may be of another release."""
         self.database, self._folder, self._root = database, folder, root
-        self._environ = database.environ | UNLIMITED_ADDRESSES | NO_STOP_DELAY | dict(environ)
+        exports = {"EXPORTS_URL": self.exports_url}
+        self._environ = database.environ | exports | UNLIMITED_ADDRESSES | NO_STOP_DELAY | dict(environ)
         self._running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.database.settings.port}"
+
+    @property
+    def exports_url(self) -> str:
+        """The store for the files of exports."""
+        return (self._folder / "exports").as_uri()
 
     @property
     def operations_url(self) -> str:

@@ -46,7 +46,7 @@ async def download(request: AnyRequest, settings: Settings, export: Export, name
     tag = f'"{file.sha256}"'
     headers = {"ETag": tag, "Accept-Ranges": "bytes"}
     if is_none_match(entity_tags(request, "if-none-match"), [tag]):
-        return Response(None, status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     start, end, status = _range(request, file, tag)
     if status == HTTPStatus.PARTIAL_CONTENT:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"

@@ -212,7 +212,7 @@ def _responses(endpoint: Endpoint, schemas: Schemas) -> Document:
     responses: Document = {str(success): _answer(endpoint, success, endpoint.answer, schemas)}
     for status, annotation in endpoint.further_answers.items():
         responses[str(status)] = _answer(endpoint, status, annotation, schemas)
-    if endpoint.is_of_consumer and endpoint.method == "GET":
+    if endpoint.is_download or (endpoint.is_of_consumer and endpoint.method == "GET"):
         not_modified = HTTPStatus.NOT_MODIFIED
         responses["304"] = {"description": not_modified.phrase, "headers": answer_headers(endpoint, not_modified)}
     for error in _errors(endpoint):
@@ -231,7 +231,8 @@ def _responses(endpoint: Endpoint, schemas: Schemas) -> Document:
 
 def _answer(endpoint: Endpoint, status: int, annotation: Any, schemas: Schemas) -> Document:
     media = str(getattr(endpoint.handler.media_type, "value", endpoint.handler.media_type) or JSON).partition(";")[0]
-    schema = {"type": "string"} if annotation is bytes else schemas.of(annotation)
+    text = {"type": "string", "format": "binary"} if endpoint.is_download else {"type": "string"}
+    schema = text if annotation is bytes else schemas.of(annotation)
     content = _with_example({"schema": schema}, annotation)
     phrase = HTTPStatus(status).phrase
     return {"description": phrase, "headers": answer_headers(endpoint, HTTPStatus(status)), "content": {media: content}}
@@ -256,6 +257,7 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         HTTPStatus.REQUEST_TIMEOUT: endpoint.body,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: endpoint.body,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE: endpoint.body,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: endpoint.is_download,
         HTTPStatus.TOO_MANY_REQUESTS: True,
         HTTPStatus.INTERNAL_SERVER_ERROR: True,
         HTTPStatus.SERVICE_UNAVAILABLE: True,

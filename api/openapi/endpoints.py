@@ -137,6 +137,11 @@ class Endpoint(NamedTuple):
         """Whether the answer is a single consumer: only consumers have an entity tag."""
         return isinstance(self.answer, type) and issubclass(self.answer, Consumer)
 
+    @property
+    def is_download(self) -> bool:
+        """Whether the answer is a file, of which a range can be read."""
+        return self.is_authenticated and self.answer is bytes
+
     def _annotation(self, parameter: str) -> Any:
         definition = self.handler.parsed_fn_signature.parameters.get(parameter)
         return definition and definition.annotation

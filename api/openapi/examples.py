@@ -41,6 +41,10 @@ ERRORS: dict[HTTPStatus, dict[str, Any]] = {
         "message": 'The current ETag is "ARLtAZyWe9n9HYRNjSOCKWJs_aTG5sV6yQ": read the consumer again, and send the '
         "ETag with its quotes",
     },
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: {
+        "error": "Range not satisfiable",
+        "message": "The file has 52428800 bytes",
+    },
     HTTPStatus.TOO_MANY_REQUESTS: {"error": "Rate limit exceeded", "retryAfter": 30},
     HTTPStatus.INTERNAL_SERVER_ERROR: {"error": "Internal server error"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"error": "Database unavailable"},

@@ -45,7 +45,11 @@ ANSWER = {
     "X-RateLimit-Reset": _header("Start of the next minute, in Unix seconds.", COUNT, 1730455260),
     "Retry-After": _header("Seconds to wait before a retry.", COUNT, 30),
     "WWW-Authenticate": _header("The scheme for the `Authorization` header.", TEXT, "Bearer", required=True),
-    "ETag": _header("The version of the consumer; with `include`, a weak digest of the response.", TEXT, ETAG),
+    "ETag": _header(
+        "The version of the consumer; with `include`, a weak digest of the response. Of a file, its SHA-256.",
+        TEXT,
+        ETAG,
+    ),
     "Consistency-Token": _header(
         "Identifies this write. Send it with a read that must contain the write.", TEXT, TOKEN
     ),
@@ -54,6 +58,9 @@ ANSWER = {
         {"type": "string", "enum": ["searchable", "pending"]},
         "searchable",
     ),
+    "Accept-Ranges": _header("A range of the file can be read.", {"type": "string", "const": "bytes"}, "bytes"),
+    "Content-Range": _header("The range in the response, and the size of the file.", TEXT, "bytes 0-1023/52428800"),
+    "Content-Disposition": _header("The name of the file.", TEXT, 'attachment; filename="orders-0001.parquet"'),
     "Index-Stale": _header(
         "The response does not contain the write of the `Consistency-Token`.",
         TRUE,
@@ -96,6 +103,15 @@ REQUEST = {
         "order-17850-paid",
     ),
     "If-Match": _parameter("If-Match", "Entity tags, or `*`. 412 if none matches the consumer's `ETag`.", TEXT, ETAG),
+    "Range": _parameter(
+        "Range",
+        "A range of bytes of the file, to continue a download. Several are ignored.",
+        TEXT,
+        "bytes=1024-",
+    ),
+    "If-Range": _parameter(
+        "If-Range", "The `ETag` of the file that the `Range` belongs to. Of another file, all is sent.", TEXT, ETAG
+    ),
     "If-None-Match": _parameter(
         "If-None-Match", "Entity tags. 304 if one matches the `ETag` of the response.", TEXT, ETAG
     ),
@@ -130,6 +146,8 @@ def request_header_names(endpoint: Endpoint) -> list[str]:
         names += ["Idempotency-Key"]
     if endpoint.is_of_consumer and (endpoint.path_names or endpoint.is_lookup):
         names += ["If-None-Match" if endpoint.method == "GET" else "If-Match"]
+    if endpoint.is_download:
+        names += ["Range", "If-Range", "If-None-Match"]
     if endpoint.is_from_index:
         names += ["Consistency-Token", "Prefer"]
     if endpoint.is_write and not endpoint.is_for_operators:
@@ -148,6 +166,8 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
         names += ["WWW-Authenticate"]
     if endpoint.is_of_consumer and endpoint.method != "DELETE" and status < HTTPStatus.BAD_REQUEST:
         names += ["ETag"]
+    if endpoint.is_download:
+        names += _download_headers(status)
     if status == HTTPStatus.CREATED and endpoint.options and not endpoint.options.batch_key:
         names += ["Location"]
     if status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
@@ -161,3 +181,10 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
     if endpoint.is_feed and status == HTTPStatus.OK:
         names += ["Preference-Applied"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _download_headers(status: HTTPStatus) -> list[str]:
+    names = ["ETag", "Accept-Ranges"] * (status < HTTPStatus.BAD_REQUEST)
+    names += ["Content-Disposition"] * (status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})
+    names += ["Content-Range"] * (status in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
+    return names

@@ -45,6 +45,7 @@ NAMES = {
     "Rule": "AudienceRule",
     "Run": "IndexRun",
     "Status": "IndexStatus",
+    "Sums": "ExportSums",
     "Totals": "IndexerTotals",
     "Verification": "IndexVerification",
     "Verifications": "IndexVerifications",
@@ -115,6 +116,8 @@ def _structs(infos: Iterable[Any]) -> Iterator[type[Any]]:
             yield from _structs([info.type])
         elif isinstance(info, inspect.UnionType):
             yield from _structs(info.types)
+        elif isinstance(info, inspect.DictType):
+            yield from _structs([info.value_type])
         elif isinstance(info, inspect.CollectionType):
             yield from _structs([info.item_type])
 

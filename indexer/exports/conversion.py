@@ -56,7 +56,6 @@ class Converter:
                 # Row groups are limited in bytes only so; a single thread keeps the order all the same.
                 "preserve_insertion_order": "false",
                 "autoinstall_known_extensions": "false",
-                "enable_progress_bar": "false",
             }
         )
         self._database.execute("SET TimeZone = 'UTC'")

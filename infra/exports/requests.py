@@ -23,7 +23,8 @@ RECORD_DAYS = 365
 # An export has expired at its time, even if its files are deleted a little later.
 COLUMNS = """
     x.id, x.environment_id, x.key_id, x.tables, x.format, x.personal, x.claim, x.progress, x.rows_read, x.as_of,
-    x.members_as_of, x.xid, x.epoch::text AS epoch, x.lsn::text AS lsn, x.sums, x.error, x.requested_at, x.finished_at, x.expires_at,
+    x.members_as_of, x.xid, x.epoch::text AS epoch, x.lsn::text AS lsn, x.sums, x.error, x.requested_at,
+    x.finished_at, x.expires_at,
     CASE WHEN x.state = 'done' AND x.expires_at <= clock_timestamp() THEN 'expired' ELSE x.state END AS state,
     CASE WHEN x.state = 'done' AND x.expires_at > clock_timestamp() THEN x.files ELSE '[]' END AS files"""
 OF_ENVIRONMENT = f"SELECT {COLUMNS} FROM exports x WHERE x.environment_id = :environment_id"
