@@ -82,16 +82,16 @@ def _is_silent(connection: sa.Connection, lane: str) -> bool:
 
 
 class Substitute:
-    """Does all further work of the bulk lane's worker while it is silent: rebuilds, runs, exports, and the chores.
+    """Does all further work of the bulk lane's worker while it is silent: rebuilds, runs, and the chores.
 
     None of it may depend on Redis: an index may be lost while Redis is unavailable, and expired rows must go.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._engine = open_engine(settings, name="reconcile")
-        self._builder, self._runner, self._exporter = Builder(settings), Runner.open(settings), Exporter(settings)
+        self._builder, self._runner = Builder(settings), Runner.open(settings)
         chores = Chores(self._engine, open_writer(settings), open_redis(settings, seconds=1), settings)
-        self._timetable = Timetable(chores, self._runner.watch, self._exporter.expire)
+        self._timetable = Timetable(chores, self._runner.watch, Exporter(settings).expire)
 
     def run(self) -> None:
         """Look forever."""
@@ -110,7 +110,6 @@ class Substitute:
         except sa.exc.DBAPIError:
             return False
         self._timetable.work()
-        self._exporter.work()
         return any([self._builder.work(TURN_SECONDS), self._runner.work(TURN_SECONDS)])
 
 

@@ -48,18 +48,18 @@ class Exporter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine = open_engine(settings, name="exports")
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def work(self) -> None:
         """Start the next export, unless one runs on this machine. Never raises if a server is unavailable."""
-        if self._settings.exports_url is None or (self._process and self._process.poll() is None):
+        if self._settings.exports_url is None or (self.process and self.process.poll() is None):
             return
-        self._process = None
+        self.process = None
         try:
             with _lock_of_machine() as lock:
                 if lock is not None and (export := claims.claim(self._engine)):
                     if export.attempts <= MAX_ATTEMPTS:
-                        self._process = self._start(export, lock)
+                        self.process = self._start(export, lock)
                     else:
                         self._end(export)
         except (DBAPIError, OSError, ClaimLost) as error:
