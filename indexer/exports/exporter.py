@@ -29,6 +29,8 @@ from infra.settings import Settings
 
 log = structlog.get_logger()
 
+MODULE = process.__name__
+"""The module of the process."""
 FOLDER, LOCK, SPOOL = f"consumers-exports-{os.getuid()}", "lock", "spool"
 """Names below the folder for temporary files (TMPDIR)."""
 
@@ -67,7 +69,7 @@ class Exporter:
 
     def _start(self, export: ClaimedExport, lock: int) -> subprocess.Popen[bytes]:
         started = subprocess.Popen(  # noqa: S603 (this project's module)
-            [sys.executable, "-m", process.__name__],
+            [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,

@@ -74,8 +74,11 @@ class ExportStore:
         Raises:
             BaseError, OSError: see `STORE_ERRORS`.
         """
-        prefixes = self._store.list_with_delimiter(self._installation_id)["common_prefixes"]
-        return {prefix.rpartition("/")[2] for prefix in prefixes}
+        if self.folder:
+            # A killed upload leaves a temporary file, which the library does not list.
+            return {path.name for path in (self.folder / self._installation_id).glob("*")}
+        pages = self._store.list(self._installation_id)
+        return {item["path"].split("/")[1] for page in pages for item in page}
 
     def delete(self, export_id: str, *, but_claim: int | None = None) -> None:
         """Delete the files of an export, except those of an attempt.
@@ -84,7 +87,6 @@ class ExportStore:
             BaseError, OSError: see `STORE_ERRORS`.
         """
         if self.folder:
-            # A killed upload leaves a temporary file, which the library does not list.
             for attempt in (self.folder / self._installation_id / export_id).glob("*"):
                 if attempt.name != str(but_claim):
                     shutil.rmtree(attempt)

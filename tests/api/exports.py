@@ -26,6 +26,7 @@ def request_export(client: httpx.Client, **fields: Any) -> Fields:
         return export if export["state"] in {"done", "failed", "expired"} else None
 
     export = wait_until(ended, timeout=60, what="the export", interval=0.1)
+    assert export
     assert export["state"] == "done", export
     return export
 

@@ -17,14 +17,14 @@ from tests.api.resources import create
 from tests.cli import consumers_command
 from tests.service import Account, Service
 
-PERSONAL = {
+PERSONAL: dict[str, Any] = {
     "email": "Ann.Secret@tiny.example",
     "phone": "+442079460111",
     "fullName": 'Ann "Q" Secretname, of Nowhere 🎉',
     "externalId": "secret-customer-17",
     "metadata": {"note": "secretnote", "tier": "gold", "points": 12.5, "vip": True, "address": {"city": "Secretville"}},
 }
-ORDER = {
+ORDER: dict[str, Any] = {
     "amount": "99999999999.9999",
     "baseAmount": "0.0001",
     "currencyCode": "EUR",

@@ -20,6 +20,7 @@ SAMPLES: dict[str, Any] = {
     "consumer": {"email": "a@example.com"},
     "rules": [],
     "filter": "email:*",
+    "personal": True,
 }
 """A value for each field with a scope of its own."""
 

@@ -23,6 +23,7 @@ from infra.local.servers import KEEPING, LocalServers
 from infra.settings import ROOT
 from tests.bench import (
     drain,
+    exports,
     fairness,
     freshness,
     growth,
@@ -47,6 +48,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "reads": reads.measure,
     "sizes": sizes.measure,
     "rebuild": rebuild.measure,
+    "export": exports.measure,
     "upkeep": upkeep.measure,
     "writes": writes.measure,
     "freshness": freshness.measure,

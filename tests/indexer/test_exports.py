@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import msgspec
 import pytest
 import sqlalchemy as sa
@@ -33,6 +35,12 @@ INSERT = sa.text("""
 LOSE = sa.text(
     "UPDATE exports SET heartbeat_at = clock_timestamp() - interval '1 hour', retry_at = NULL WHERE id = :id"
 )
+
+# Each statement changes every consumer.
+ORDERS = """
+    INSERT INTO orders (environment_id, consumer_id, amount, base_amount, currency_code, placed_at)
+    SELECT :e, id, 1.25, 1.25, 'USD', timestamptz '2024-01-01Z' + random() * interval '1 year'
+    FROM consumers WHERE environment_id = :e ORDER BY id"""
 
 
 class Exports:
@@ -92,7 +100,7 @@ def halted(exports: Exports, step: str) -> Iterator[subprocess.Popen[bytes]]:
         there = Path(folder) / "there"
         patch.setenv("HALT_BEFORE", step)
         patch.setenv("HALT_FILE", str(there))
-        patch.setattr(exporter.process, "__name__", halting_export.__name__)
+        patch.setattr(exporter, "MODULE", halting_export.__name__)
         exports.exporter.work()
         process = exports.exporter.process
         assert process
@@ -119,6 +127,34 @@ def test_export_killed_at_any_step_lists_nothing_and_begins_anew(exports: Export
         assert (done.state, done.claim) == ("done", 2), step
         assert [file.rows for file in done.files] == [7, 7, 0, None, None], step
         assert sorted(file.name for file in done.files) == exports.stored(export_id), step
+
+
+def test_tables_agree_while_orders_arrive(exports: Exports) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            exports.execute(ORDERS, e=exports.environment)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        done = [exports.finish(exports.request()) for _ in range(4)]
+    finally:
+        stop.set()
+        writer.join()
+    for export in done:
+        assert export.state == "done"
+        files = f"{exports.store.folder}/*/{export.id}/*"
+        differing = duckdb.execute(f"""
+            SELECT count(*) FROM '{files}/consumers-*.parquet' c LEFT JOIN (
+                SELECT consumer_id, count(*) AS orders, sum(value) AS value, min(placed_at) AS first,
+                    max(placed_at) AS last
+                FROM '{files}/orders-*.parquet' WHERE counts GROUP BY 1) o ON o.consumer_id = c.id
+            WHERE (total_orders, total_order_value, first_order_at, last_order_at) IS DISTINCT FROM (
+                coalesce(orders, 0), coalesce(value, 0), first, last)""")
+        assert differing.fetchall() == [(0,)]
+    assert len({export.sums["orders"]["rows"] for export in done}) > 1
 
 
 def test_late_process_cannot_list_files_of_a_deleted_export(exports: Exports) -> None:
