@@ -56,7 +56,8 @@ class Exporter:
         """Start the next export, unless one runs on this machine. Never raises if a server is unavailable."""
         if self._settings.exports_url is None or (self.process and self.process.poll() is None):
             return
-        self.process = None
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
         try:
             with _lock_of_machine() as lock:
                 if lock is not None and (export := claims.claim(self._engine)):

@@ -104,8 +104,10 @@ def halted(exports: Exports, step: str) -> Iterator[subprocess.Popen[bytes]]:
         exports.exporter.work()
         process = exports.exporter.process
         assert process
-        wait_until(there.exists, what="the step")
-        yield process
+        assert process.stdin
+        with process.stdin:
+            wait_until(there.exists, what="the step")
+            yield process
 
 
 def test_export_killed_at_any_step_lists_nothing_and_begins_anew(exports: Exports) -> None:
