@@ -166,8 +166,7 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
         names += ["WWW-Authenticate"]
     if endpoint.is_of_consumer and endpoint.method != "DELETE" and status < HTTPStatus.BAD_REQUEST:
         names += ["ETag"]
-    if endpoint.is_download:
-        names += _download_headers(status)
+    names += _download_headers(endpoint, status)
     if status == HTTPStatus.CREATED and endpoint.options and not endpoint.options.batch_key:
         names += ["Location"]
     if status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
@@ -183,7 +182,9 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _download_headers(status: HTTPStatus) -> list[str]:
+def _download_headers(endpoint: Endpoint, status: HTTPStatus) -> list[str]:
+    if not endpoint.is_download:
+        return []
     names = ["ETag", "Accept-Ranges"] * (status < HTTPStatus.BAD_REQUEST)
     names += ["Content-Disposition"] * (status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})
     names += ["Content-Range"] * (status in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
