@@ -115,6 +115,9 @@ class Exporter:
         except (DBAPIError, StoreMissingError, *STORE_ERRORS) as error:
             log.warning("exports_not_expired", reason=logs.error_kind(error))
 
+    def close(self) -> None:
+        self._engine.dispose()
+
 
 def _folder() -> Path:
     """Return the folder for temporary files, of this user alone."""

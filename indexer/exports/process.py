@@ -10,7 +10,6 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from typing import BinaryIO
 
 from indexer.exports.claims import ClaimedExport
 from indexer.exports.heartbeat import Heartbeat
@@ -32,7 +31,7 @@ def main() -> None:
     export: ClaimedExport
     folder: Path
     settings, export, folder = pickle.load(sys.stdin.buffer)  # noqa: S301 (from the parent)
-    threading.Thread(target=_end_with_parent, args=[sys.stdin.buffer], daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=[sys.stdin.fileno()], daemon=True).start()
     logs.configure(settings.log_level)
     os.nice(NICENESS)
     os.umask(PRIVATE)
@@ -49,8 +48,10 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end_with_parent(pipe: BinaryIO) -> None:
-    pipe.read()
+def _end_with_parent(pipe: int) -> None:
+    """End when the pipe closes. A buffered reader would hold its lock when the interpreter ends."""
+    while os.read(pipe, 1):
+        pass
     os._exit(1)
 
 

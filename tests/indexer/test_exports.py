@@ -87,10 +87,12 @@ class Exports:
 
 
 @pytest.fixture
-def exports(quiet: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exports:
+def exports(quiet: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exports]:
     for name, value in quiet.environ.items():
         monkeypatch.setenv(name, value)
-    return Exports(quiet, tmp_path)
+    environment = Exports(quiet, tmp_path)
+    yield environment
+    environment.exporter.close()
 
 
 @contextmanager
