@@ -20,6 +20,8 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import health, metrics
+from api.analytics.points import Points
+from api.analytics.routes import AnalyticsController
 from api.audiences.routes import AudienceController
 from api.auth import Keys, caller_of, requester_of
 from api.bodies import may_be_large, turns_of
@@ -124,7 +126,8 @@ def route_handlers() -> list[ControllerRouterHandler]:
     api = Router(
         "/api/v1",
         route_handlers=[
-            *(AudienceController, MembersController, ConsumerController, OrderController, ExportController),
+            *(AudienceController, MembersController, ConsumerController, OrderController),
+            *(ExportController, AnalyticsController),
             *(changes.router, index_router, StateController, VerifyController, ReindexController, retry_parked),
         ],
         before_request=admit,
@@ -198,7 +201,7 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.search = open_reader(chosen)
     app.state.index_owner = IndexOwner(chosen, app.state.search)
     await app.state.index_owner.start()
-    app.state.first_pages = FirstPages()
+    app.state.first_pages, app.state.points = FirstPages(), Points()
     app.state.turns, app.state.room = Turns(), Room()
     app.state.redis = open_async_redis(chosen, seconds=1, retry=None)
     app.state.metrics.watch(app.state.engine)

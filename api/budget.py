@@ -22,6 +22,8 @@ from api.error_codes import ErrorCode
 from api.errors import TOO_MANY_REQUESTS, Problem
 
 RETRY_AFTER_SECONDS = 1
+QUESTIONS = 2
+"""Live questions of all environments that run at a time: they may keep a processor of OpenSearch busy for seconds."""
 SEARCH_WAIT_SECONDS = 2.0
 """How long a search waits for a place."""
 PAUSE = 2
@@ -190,6 +192,8 @@ class Budget:
         self._searches = Gate(searches, SEARCH_WAIT_SECONDS, "searches of an environment")
         self._expensive = Gate(1, SEARCH_WAIT_SECONDS, "expensive searches of an environment")
         self._connections = Gate(connections, WRITE_WAIT_SECONDS, "database queries of an environment")
+        self._questions = Gate(1, SEARCH_WAIT_SECONDS, "live questions of an environment")
+        self._all_questions = Gate(QUESTIONS, SEARCH_WAIT_SECONDS, "live questions of all environments")
         self._activity = _Activity()
         self._rows = Gate(1, WRITE_WAIT_SECONDS, "writes of the same object")
         self._batches = Gate(1, BATCH_WAIT_SECONDS, "batches of an environment")
@@ -223,6 +227,12 @@ class Budget:
                 asyncio.get_running_loop().call_later(pause, self._expensive.leave, key)
             else:
                 self._expensive.leave(key)
+
+    @asynccontextmanager
+    async def question(self, requester: Requester) -> AsyncIterator[None]:
+        """Hold the only place of the environment for live questions, and one of all environments."""
+        async with self._questions.admit(requester.counted_as), self._all_questions.admit(""):
+            yield
 
     @asynccontextmanager
     async def connection(self, requester: Requester) -> AsyncIterator[AsyncConnection]:

@@ -79,6 +79,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error", "500. A fault of the service: quote the `requestId` to support."
     DATABASE_UNAVAILABLE = "database_unavailable", "503. Wait as `Retry-After` says, then retry."
     SEARCH_UNAVAILABLE = "search_unavailable", "503. Wait as `Retry-After` says, then retry."
+    QUESTION_TOO_SLOW = "question_too_slow", "504. The live question took too long: ask for less, or use an export."
     EXPORTS_UNAVAILABLE = "exports_unavailable", "503. The store of the exports does not answer, or there is none."
 
     # Faults in `details`.
@@ -105,6 +106,7 @@ class ErrorCode(StrEnum):
     INVALID_CURSOR = "invalid_cursor", "A fault. The cursor is damaged, expired, or of another list."
     INVALID_TOKEN = "invalid_token", "A fault. Not a `Consistency-Token` of this environment."
     INVALID_FILTER = "invalid_filter", "A fault. The filter has an error at the position in `message`."
+    NOT_ALLOWED_HERE = "not_allowed_here", "A fault. The live question says something that is not in the list."
     INVALID_RULE = "invalid_rule", "A fault. The rule makes no sense for its field."
     NOT_COMBINABLE = "not_combinable", "A fault. The field or parameter excludes another: send one of the two."
     NOT_CHANGEABLE = "not_changeable", "A fault. The field cannot change after creation."
@@ -129,5 +131,6 @@ CODES = {
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ErrorCode.HEADERS_TOO_LARGE,
     HTTPStatus.INTERNAL_SERVER_ERROR: ErrorCode.INTERNAL_ERROR,
     HTTPStatus.SERVICE_UNAVAILABLE: ErrorCode.DATABASE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT: ErrorCode.QUESTION_TOO_SLOW,
 }
 """The code of an error by its status, unless the error has a code of its own."""

@@ -39,6 +39,8 @@ class RouteOptions(NamedTuple):
     """For a list of ids alone: the key of the list in the body."""
     may_hold_ids: bool = False
     """Whether the body may hold a list of ids beside other members."""
+    body_is_optional: bool = False
+    """Whether no body is the same as an empty object."""
 
     @property
     def max_body_bytes(self) -> int:
@@ -56,10 +58,12 @@ def route_options(
     from_index: bool = False,
     batch_key: str | None = None,
     ids_key: str | None = None,
+    body_is_optional: bool = False,
 ) -> dict[str, Any]:
     """Build the `opt` of a route for merchants. Most routes require a single scope."""
     required = scopes if isinstance(scopes, tuple) else (scopes,)
-    return {KEY: RouteOptions(required, limit, from_index, batch_key, ids_key=ids_key)}
+    options = RouteOptions(required, limit, from_index, batch_key, ids_key=ids_key, body_is_optional=body_is_optional)
+    return {KEY: options}
 
 
 def operator_options(limit: Category, *, may_hold_ids: bool = False) -> dict[str, Any]:

@@ -130,6 +130,59 @@ def _too_slow() -> Problem:
     return Problem(status, "Search unavailable", code=code, message=message, headers=headers)
 
 
+async def ask(index: Index, body: Clause, *, seconds: float, pit: str | None = None, count: bool = False) -> Any:
+    """Search or count for a live question; return the response as JSON text. A part of the answer is no answer.
+
+    Raises:
+        Problem: 400 if OpenSearch refuses the question; 504 if the time has ended.
+        OpenSearchException: the index cannot answer.
+    """
+    params: dict[str, Any] = {"request_timeout": seconds + GRACE_SECONDS}
+    if not count:
+        params |= {"cancel_after_time_interval": f"{int(seconds * 1000)}ms", "allow_partial_search_results": "false"}
+    if pit is None:
+        params |= {"routing": index.routing, "preference": "_local"}
+    began = time.monotonic()
+    try:
+        if count:
+            return await index.client.count(index=index.alias, body=msgspec.json.encode(body), params=params)
+        whole = None if pit else index.alias
+        return await index.client.search(index=whole, body=msgspec.json.encode(body), params=params)
+    except TransportError as error:
+        if time.monotonic() >= began + seconds:
+            message = f"The question took more than {seconds:.0f} seconds: ask for less, or use an export"
+            status, code = HTTPStatus.GATEWAY_TIMEOUT, ErrorCode.QUESTION_TOO_SLOW
+            raise Problem(status, "Question too slow", code=code, message=message) from None
+        if pit is not None and error.status_code == HTTPStatus.NOT_FOUND:
+            message = "The point in time has ended: make another"
+            raise Problem(HTTPStatus.NOT_FOUND, "Not found", message=message) from None
+        if not isinstance(error, RequestError) or "index_closed" in str(error):
+            raise
+        message = "The index refuses this question: ask for less, or use an export"
+        raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message=message) from None
+
+
+async def open_point_in_time(index: Index, keep_alive: str) -> str:
+    """Hold the index as it is now for a while; return the id of this point in time.
+
+    Raises:
+        OpenSearchException: the index cannot answer.
+    """
+    params = {"keep_alive": keep_alive, "routing": index.routing}
+    created: Any = await index.client.create_pit(index=index.alias, params=params)
+    pit: str = msgspec.json.decode(created)["pit_id"]
+    return pit
+
+
+async def close_points_in_time(index: Index, pits: Sequence[str]) -> None:
+    """Release points in time.
+
+    Raises:
+        OpenSearchException: the index cannot answer.
+    """
+    await index.client.delete_pit(body={"pit_id": list(pits)})
+
+
 async def satisfied(
     index: Index, environment_id: int, ids: Sequence[str], clauses: Iterable[Mapping[str, Clause]]
 ) -> dict[str, set[str]]:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from infra.database.sealing_keys import SealingKey
 
-Purpose: TypeAlias = Literal["token", "etag", "cursor", "changes"]
+Purpose: TypeAlias = Literal["token", "etag", "cursor", "changes", "pit"]
 
 
 class SealError(ValueError):

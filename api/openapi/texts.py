@@ -5,6 +5,7 @@ TAGS = {
     "Orders": "Orders of consumers. Orders with status `CREATED` or `COMPLETED` count in the consumer's totals.",
     "Audiences": "Groups of consumers: with stored members, or with rules, so that membership follows the data.",
     "Exports": "Complete copies of the tables for analysts, as files, at one moment of the database.",
+    "Live questions": "Searches and aggregations of the consumers in OpenSearch's own language, without personal data.",
     "Service": "Health checks and this documentation. Requests need no key.",
     "Operations": "The index behind lists and searches: status, rebuilds, verification and repair.",
 }

@@ -17,7 +17,9 @@ from infra import emails, phone_numbers
 from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
 from infra.index import names
+from infra.index.attributes import attributes, email_domain
 from infra.index.terms import terms
+from infra.phone_countries import country_of
 from infra.phones import parse_plain
 from infra.wire import JSONObject, Time, time, without_trailing_zeros
 
@@ -139,6 +141,9 @@ class Document(msgspec.Struct, rename="camel"):
     created_at: str
     updated_at: str
     audience_ids: Sequence[str]
+    email_domain: str | None
+    phone_country: str | None
+    attributes: Sequence[str]
     texts: Sequence[str]
     numbers: Sequence[str]
     contents: Sequence[str]
@@ -197,6 +202,9 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             created_at=consumer.created_at,
             updated_at=consumer.updated_at,
             audience_ids=audience_ids,
+            email_domain=email_domain(email_key),
+            phone_country=country_of(row.phone) if row.phone else None,
+            attributes=attributes(row.metadata),
             texts=compared.texts,
             numbers=compared.numbers,
             contents=compared.contents,

@@ -84,6 +84,10 @@ MAPPING: dict[str, Any] = {
         "createdAt": {"type": "date", "format": DATE_FORMAT},
         "updatedAt": {"type": "date", "format": DATE_FORMAT},
         "audienceIds": KEYWORD,
+        # For analysts (`attributes.py`).
+        "emailDomain": KEYWORD,
+        "phoneCountry": KEYWORD,
+        "attributes": KEYWORD | {"index": False},
         # Terms of conditions (`terms.py`).
         "texts": KEYWORD | {"doc_values": False},
         "numbers": KEYWORD | {"doc_values": False},

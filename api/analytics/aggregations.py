@@ -1,0 +1,77 @@
+"""Aggregations of live questions: what may be said is a list, and the buckets are counted before anything is sent.
+
+OpenSearch has no limit that protects its heap: the memory of an aggregation follows the values of its field, and two
+small bodies can end a node. So each aggregation declares how many buckets it may make, and the numbers along a path are
+multiplied (docs/decisions/0045-live-questions.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from api.analytics.buckets import Buckets
+from api.analytics.fields import Field, Refused
+from api.analytics.metrics import Metrics
+from api.analytics.queries import Queries, single
+from api.analytics.values import Place
+from infra.exports.attributes import Attribute
+
+MAX_BUCKETS = 10_000
+MAX_AGGREGATIONS, MAX_LEVELS = 20, 3
+
+
+class Aggregation(NamedTuple):
+    """An aggregation that was sent, as far as its answer has to be converted."""
+
+    kind: str
+    field: Field | None
+    inner: Mapping[str, "Aggregation"]
+    is_keyed: bool
+
+
+Shape = Mapping[str, Aggregation]
+
+
+class Aggregations:
+    """Checks the aggregations of a body, and converts them for the index. `shape` describes them afterwards."""
+
+    def __init__(self, queries: Queries, attributes: Sequence[Attribute]) -> None:
+        self._number = self._buckets = 0
+        self._kinds = Metrics(attributes).kinds | Buckets(queries, attributes).kinds
+
+    def convert(self, value: Any, place: Place) -> tuple[dict[str, Any], Shape]:
+        """Return aggregations for the index, and their shape.
+
+        Raises:
+            Refused: an aggregation is not in the list, or has too many buckets.
+        """
+        if not isinstance(value, dict) or not value:
+            raise Refused(place.path, "Must be an object with aggregations")
+        if place.level > MAX_LEVELS:
+            raise Refused(place.path, f"Aggregations are at most {MAX_LEVELS} levels deep")
+        converted: dict[str, Any] = {}
+        shape: dict[str, Aggregation] = {}
+        for name, aggregation in value.items():
+            converted[name], shape[name] = self._one(aggregation, place._replace(path=f"{place.path}.{name}"))
+        return converted, shape
+
+    def _one(self, value: Any, place: Place) -> tuple[dict[str, Any], Aggregation]:
+        self._number += 1
+        if self._number > MAX_AGGREGATIONS:
+            raise Refused(place.path, f"A body has at most {MAX_AGGREGATIONS} aggregations")
+        given = dict(value) if isinstance(value, dict) else {}
+        nested = [given.pop(name) for name in ("aggs", "aggregations") if name in given]
+        kind, content = single(given, place.path)
+        if kind not in self._kinds or len(nested) > 1:
+            raise Refused(f"{place.path}.{kind}", f"Not allowed here: use {', '.join(self._kinds)}, and aggs once")
+        checked = self._kinds[kind](content, place._replace(path=f"{place.path}.{kind}"))
+        around = place.buckets * max(checked.buckets, 1)
+        self._buckets += place.buckets * checked.buckets
+        if around > MAX_BUCKETS or self._buckets > MAX_BUCKETS:
+            raise Refused(place.path, f"A body may have {MAX_BUCKETS} buckets at most, and this one may have more")
+        converted: dict[str, Any] = {kind: checked.body}
+        inner: Shape = {}
+        if nested:
+            if not checked.buckets:
+                raise Refused(f"{place.path}.aggs", f"{kind} has no buckets to aggregate in")
+            converted["aggs"], inner = self.convert(nested[0], Place(f"{place.path}.aggs", place.level + 1, around))
+        return converted, Aggregation(kind, checked.field, inner, checked.is_keyed)

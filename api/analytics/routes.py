@@ -1,0 +1,129 @@
+"""The endpoints of live questions: OpenSearch's own paths below `/analytics`, read-only (contract.md §6)."""
+
+from typing import Any
+
+import msgspec
+from litestar import Controller, Response, delete, get, post
+from litestar.datastructures import State
+
+from api.analytics import asking, points
+from api.analytics.asking import Asked
+from api.analytics.fields import ATTRIBUTES, KINDS, Kind
+from api.analytics.schemas import (
+    CapabilityParameters,
+    DeletedPoints,
+    LiveAnswer,
+    LiveCapabilities,
+    LiveCount,
+    LiveCountAnswer,
+    LiveFields,
+    LiveInfo,
+    LiveParameters,
+    LiveSearch,
+    PointInTime,
+    PointParameters,
+    PointsToDelete,
+)
+from api.answers import ok
+from api.auth import Caller
+from api.error_codes import ErrorCode
+from api.errors import Fault, invalid
+from api.request import AnyRequest
+from api.route_options import route_options
+from infra.exports.attributes import Attribute
+
+READ = route_options("read:analytics", "reads")
+ASK = route_options("read:analytics", "reads", from_index=True, body_is_optional=True)
+TYPES: dict[Kind, str] = {"count": "integer", "money": "double", "date": "date"}
+"""Types of fields in OpenSearch; every other field is a keyword."""
+
+
+class AnalyticsController(Controller):
+    path = "/analytics"
+    tags = ("Live questions",)
+
+    @get("/", opt=READ, summary="Tell clients of OpenSearch what they talk to")
+    async def info(self) -> Response[LiveInfo]:
+        return ok(LiveInfo(**LiveInfo.example)).response()
+
+    @post("/consumers/_search", opt=ASK, status_code=200, summary="Search and aggregate the consumers")
+    async def search(
+        self, request: AnyRequest, payload: LiveSearch, parameters: LiveParameters, caller: Caller, state: State
+    ) -> Response[LiveAnswer]:
+        body = _sent(payload) | _sent(parameters)
+        return (await asking.search(Asked(request, state, caller), body)).response()
+
+    @post("/_search", opt=ASK, status_code=200, summary="Search the consumers at a point in time")
+    async def search_point(
+        self, request: AnyRequest, payload: LiveSearch, parameters: LiveParameters, caller: Caller, state: State
+    ) -> Response[LiveAnswer]:
+        body = _sent(payload) | _sent(parameters)
+        if "pit" not in body:
+            raise invalid(Fault("pit", "Required here: /analytics/consumers/_search needs none", ErrorCode.REQUIRED))
+        return (await asking.search(Asked(request, state, caller), body)).response()
+
+    @post("/consumers/_count", opt=ASK, status_code=200, summary="Count consumers")
+    async def count(
+        self, request: AnyRequest, payload: LiveCount, caller: Caller, state: State
+    ) -> Response[LiveCountAnswer]:
+        return (await asking.count(Asked(request, state, caller), _sent(payload))).response()
+
+    @get("/consumers/_mapping", opt=READ, summary="List the fields and their types")
+    async def mapping(self, request: AnyRequest, caller: Caller, state: State) -> Response[LiveFields]:
+        attributes = await Asked(request, state, caller).attributes()
+        properties = {name: {"type": kind} for name, kind in _types(attributes).items()}
+        return ok(LiveFields({"mappings": {"properties": properties}})).response()
+
+    @post("/consumers/_field_caps", opt=ASK, status_code=200, summary="List the fields, and what can be done with each")
+    async def capabilities(
+        self, request: AnyRequest, parameters: CapabilityParameters, caller: Caller, state: State
+    ) -> Response[LiveCapabilities]:
+        del parameters
+        attributes = await Asked(request, state, caller).attributes()
+        fields = {
+            name: {kind: {"type": kind, "searchable": _is_searchable(name), "aggregatable": _is_aggregatable(name)}}
+            for name, kind in _types(attributes).items()
+        }
+        return ok(LiveCapabilities(["consumers"], fields)).response()
+
+    @post("/consumers/_search/point_in_time", opt=ASK, status_code=200, summary="Hold the index as it is now")
+    async def create_point(
+        self, request: AnyRequest, parameters: PointParameters, caller: Caller, state: State
+    ) -> Response[PointInTime]:
+        del parameters
+        asked = Asked(request, state, caller)
+        return ok(PointInTime(await state.points.open(asked.open_index(), caller))).response()
+
+    @delete("/_search/point_in_time", opt=READ, status_code=200, summary="Release points in time")
+    async def delete_points(
+        self, request: AnyRequest, payload: PointsToDelete, caller: Caller, state: State
+    ) -> Response[DeletedPoints]:
+        pits = [points.opened(caller.seal, text) for text in payload.pit_id]
+        if faults := [
+            Fault(f"pit_id[{index}]", "Not a point in time of this environment", ErrorCode.NOT_ALLOWED_HERE)
+            for index, pit in enumerate(pits)
+            if pit is None
+        ]:
+            raise invalid(*faults)
+        await state.points.close(Asked(request, state, caller).open_index(), caller, [pit for pit in pits if pit])
+        return ok(DeletedPoints([{"pit_id": text, "successful": True} for text in payload.pit_id])).response()
+
+
+def _sent(value: msgspec.Struct) -> dict[str, Any]:
+    """Return the members that were sent, by their names in the request."""
+    names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+    members = {encoded: getattr(value, name) for name, encoded in names}
+    return {name: member for name, member in members.items() if member is not msgspec.UNSET and member is not None}
+
+
+def _types(attributes: list[Attribute]) -> dict[str, str]:
+    known = {name: TYPES.get(kind, "keyword") for name, kind in KINDS.items()}
+    return known | {f"{ATTRIBUTES}{attribute.path}": "keyword" for attribute in attributes}
+
+
+def _is_searchable(name: str) -> bool:
+    return KINDS.get(name) not in {"group", "presence"}
+
+
+def _is_aggregatable(name: str) -> bool:
+    return KINDS.get(name) != "presence"
