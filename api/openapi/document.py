@@ -142,7 +142,8 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> Document:
     if options := endpoint.options:
         operation["security"] = [{"operatorKey" if options.for_operators else "key": []}]
     if endpoint.body:
-        operation["requestBody"] = {"required": True, "content": {JSON: _request(endpoint, schemas)}}
+        is_required = not (endpoint.options and endpoint.options.body_is_optional)
+        operation["requestBody"] = {"required": is_required, "content": {JSON: _request(endpoint, schemas)}}
     return operation
 
 
@@ -249,7 +250,12 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         HTTPStatus.BAD_REQUEST: endpoint.parameters or endpoint.body or endpoint.is_from_index or endpoint.takes_key,
         HTTPStatus.UNAUTHORIZED: True,
         HTTPStatus.FORBIDDEN: True,
-        HTTPStatus.NOT_FOUND: endpoint.path_names or endpoint.is_lookup or batch_change or names_another,
+        # A point in time may have ended.
+        HTTPStatus.NOT_FOUND: endpoint.path_names
+        or endpoint.is_lookup
+        or batch_change
+        or names_another
+        or endpoint.is_question,
         HTTPStatus.CONFLICT: endpoint.takes_key,
         # A write of these resources answers with consumers, which may be deleted before a replay.
         HTTPStatus.GONE: endpoint.is_feed or endpoint.replays_consumers,
@@ -261,5 +267,6 @@ def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:
         HTTPStatus.TOO_MANY_REQUESTS: True,
         HTTPStatus.INTERNAL_SERVER_ERROR: True,
         HTTPStatus.SERVICE_UNAVAILABLE: True,
+        HTTPStatus.GATEWAY_TIMEOUT: endpoint.is_question,
     }
     yield from (status for status, may_be in is_possible.items() if may_be)

@@ -64,13 +64,18 @@ class Endpoint(NamedTuple):
     @property
     def takes_key(self) -> bool:
         """Whether a request may have an `Idempotency-Key`."""
-        return self.is_authenticated and self.method != "GET"
+        return self.is_write and self.method != "GET"
 
     @property
     def replays_consumers(self) -> bool:
         """Whether a stored answer has data of consumers. The deletion of a consumer stores its answer without data."""
         is_deletion = self.method == "DELETE" and self.is_of_consumer
         return self.takes_key and self.resource in {"consumers", "orders"} and not is_deletion
+
+    @property
+    def is_question(self) -> bool:
+        """Whether the answer is that of a live question."""
+        return self.resource == "analytics" and self.is_from_index
 
     @property
     def is_from_index(self) -> bool:

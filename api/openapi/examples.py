@@ -48,6 +48,10 @@ ERRORS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.TOO_MANY_REQUESTS: {"error": "Rate limit exceeded", "retryAfter": 30},
     HTTPStatus.INTERNAL_SERVER_ERROR: {"error": "Internal server error"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"error": "Database unavailable"},
+    HTTPStatus.GATEWAY_TIMEOUT: {
+        "error": "Question too slow",
+        "message": "The question took more than 10 seconds: ask for less, or use an export",
+    },
 }
 EXPIRED = {
     "error": "Changes expired",
@@ -69,6 +73,12 @@ def error_example(status: HTTPStatus, resource: str, *, is_feed: bool = False) -
     if is_feed and status == HTTPStatus.GONE:
         return EXPIRED
     code = {"code": CODES[status]}
+    if status == HTTPStatus.NOT_FOUND and resource == "analytics":
+        return {
+            "error": "Not found",
+            "code": ErrorCode.NOT_FOUND,
+            "message": "The point in time has ended: make another",
+        }
     if status == HTTPStatus.NOT_FOUND:
         noun = resource.removesuffix("s") if resource in {"consumers", "orders", "audiences", "exports"} else "consumer"
         return {"error": f"{noun.capitalize()} not found", "code": ErrorCode(f"{noun}_not_found")}

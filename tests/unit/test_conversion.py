@@ -16,7 +16,7 @@ from tests.unit.test_documents import NOBODY, ROW
 
 class Form(NamedTuple):
     document_version: int = FORMER_VERSION
-    fields: frozenset[str] = FIELDS - {"forms", "formStarts"}
+    fields: frozenset[str] = FIELDS - {"attributes", "emailDomain", "forms", "formStarts", "phoneCountry"}
 
 
 METADATA = json.dumps(

@@ -78,6 +78,9 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
         "createdAt": "0001-01-02T03:04:05.006Z",
         "updatedAt": "2024-11-01T10:00:00.999Z",
         "audienceIds": ["aud_1"],
+        "emailDomain": "example.com",
+        "phoneCountry": "GB",
+        "attributes": ["b\x001.10", "a\x0012345678901234567890"],
         "texts": [
             *("email", "email\0josé@example.com", "phone", "phone\0+442079460958"),
             *("fullName", "fullName\0josé", "externalId", "externalId\0x1", "metadata.b", "metadata.a"),
@@ -96,7 +99,7 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
 def test_nulls_of_a_document_are_present() -> None:
     document: dict[str, Any] = json.loads(documents.document(NOBODY, []))
     assert [name for name, value in document.items() if value is None] == [
-        *("email", "phone", "fullName", "nameRuns", "externalId", "lastOrderAt"),
+        *("email", "phone", "fullName", "nameRuns", "externalId", "lastOrderAt", "emailDomain", "phoneCountry"),
     ]
     assert document.keys() <= mapping.MAPPING["properties"].keys()
 

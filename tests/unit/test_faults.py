@@ -117,5 +117,11 @@ def test_every_code_is_used() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ErrorCode"
     }
-    by_resource = {"CONSUMER_NOT_FOUND", "ORDER_NOT_FOUND", "AUDIENCE_NOT_FOUND", "SEARCH_UNAVAILABLE"}
+    by_resource = {
+        "CONSUMER_NOT_FOUND",
+        "ORDER_NOT_FOUND",
+        "AUDIENCE_NOT_FOUND",
+        "EXPORT_NOT_FOUND",
+        "SEARCH_UNAVAILABLE",
+    }
     assert {code.name for code in ErrorCode} - used - by_resource == set()
