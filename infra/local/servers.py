@@ -49,7 +49,7 @@ class LocalServers:
     """Context manager that runs PostgreSQL, Valkey and OpenSearch on one data folder.
 
     A server with an address in the environment (DATABASE_URL, REDIS_URL, OPENSEARCH_URL) is used as it is and not
-    started. While the servers run, `servers.json` in the folder holds the addresses.
+    started. While the servers run, `servers.json` in the folder holds the addresses, and that of a store for exports.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class LocalServers:
                     for server in self.running.values():
                         server.spawn()
                     wait_ready(list(self.running.values()), on_ready=self._on_ready, movable=True)
-                data_folder.write_private(self._addresses_file, json.dumps(self.addresses))
+                addresses = self.addresses | {"exports_url": (self._folder / "exports").as_uri()}
+                data_folder.write_private(self._addresses_file, json.dumps(addresses))
         except BaseException:
             self.stop()
             raise
