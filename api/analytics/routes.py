@@ -34,6 +34,7 @@ from infra.exports.attributes import Attribute
 
 READ = route_options("read:analytics", "reads")
 ASK = route_options("read:analytics", "reads", from_index=True, body_is_optional=True)
+OPEN = route_options("read:analytics", "reads", body_is_optional=True)
 TYPES: dict[Kind, str] = {"count": "integer", "money": "double", "date": "date"}
 """Types of fields in OpenSearch; every other field is a keyword."""
 
@@ -74,7 +75,9 @@ class AnalyticsController(Controller):
         properties = {name: {"type": kind} for name, kind in _types(attributes).items()}
         return ok(LiveFields({"mappings": {"properties": properties}})).response()
 
-    @post("/consumers/_field_caps", opt=ASK, status_code=200, summary="List the fields, and what can be done with each")
+    @post(
+        "/consumers/_field_caps", opt=OPEN, status_code=200, summary="List the fields, and what can be done with each"
+    )
     async def capabilities(
         self, request: AnyRequest, parameters: CapabilityParameters, caller: Caller, state: State
     ) -> Response[LiveCapabilities]:
@@ -86,7 +89,7 @@ class AnalyticsController(Controller):
         }
         return ok(LiveCapabilities(["consumers"], fields)).response()
 
-    @post("/consumers/_search/point_in_time", opt=ASK, status_code=200, summary="Hold the index as it is now")
+    @post("/consumers/_search/point_in_time", opt=OPEN, status_code=200, summary="Hold the index as it is now")
     async def create_point(
         self, request: AnyRequest, parameters: PointParameters, caller: Caller, state: State
     ) -> Response[PointInTime]:

@@ -7,6 +7,7 @@ an export runs: the process inherits the lock, and the kernel releases it howeve
 import fcntl
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -97,10 +98,13 @@ class Exporter:
         claims.fail(self._engine, export, NOT_READ)
 
     def expire(self) -> None:
-        """Delete the files of exports that have expired, and all files without an export."""
+        """Delete the files of exports that have expired, all files without an export, and temporary files."""
         if self._settings.exports_url is None:
             return
         try:
+            with _lock_of_machine() as lock:
+                if lock is not None:  # no export runs, so a killed one has left the files
+                    shutil.rmtree(_folder() / SPOOL, ignore_errors=True)
             store = open_store(self._settings)
             # Listed before the rows are read: a row is there before its files.
             stored = sorted(store.exports())

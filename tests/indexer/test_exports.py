@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import duckdb
@@ -182,7 +182,11 @@ def test_files_are_deleted_with_their_time_or_their_organization(exports: Export
     exports.execute("UPDATE exports SET expires_at = now() WHERE id = :id", id=first)
     assert (exports.find(first).state, exports.find(first).files) == ("expired", [])
     exports.execute("DELETE FROM exports WHERE id = :id", id=second)
+    temporary = Path(gettempdir()) / exporter.FOLDER / exporter.SPOOL / "consumers-0001.spool"
+    temporary.parent.mkdir(parents=True)
+    temporary.touch()
     exports.exporter.expire()
+    assert not temporary.exists()
     assert exports.stored(first) + exports.stored(second) == []
 
 

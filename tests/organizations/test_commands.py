@@ -47,6 +47,8 @@ def test_new_organization_has_both_environments(consumers: ConsumersCommand, dat
         (["org", "create", "a\udcff"], "printable"),
         (["org", "create", "a" * 256], "1 to 255"),
         (["org", "limits", "nobody", "--reads", "1"], "no organization 'nobody'"),
+        (["org", "attributes", "nobody", "metadata.tier:text"], "no organization 'nobody'"),
+        (["org", "attributes", "twin", "metadata.tier"], "metadata.KEY:TYPE"),
         (["key", "create", "nobody", "--mode", "live"], "no organization 'nobody'"),
         (["key", "create", "twin", "--mode", "live", "--scopes", "read:all"], "unknown scopes: read:all"),
         (["key", "create", "twin", "--mode", "live", "--scopes", ","], "needs a scope"),
@@ -210,3 +212,14 @@ def test_organization_being_deleted_is_listed_and_refused(
         refused = consumers(*arguments)
         assert (refused.code, refused.out) == (1, "")
         assert "is being deleted" in refused.err
+
+
+def test_attributes_are_replaced_shown_and_removed(consumers: ConsumersCommand, org: str) -> None:
+    declared = consumers("org", "attributes", org, "metadata.address.city:text", "metadata.points:number")
+    assert declared.code == 0
+    assert "attr_address_city" in declared.out
+    shown = consumers("org", "attributes", org, "--json")
+    assert json.loads(shown.out) == [{"path": "address.city", "type": "text"}, {"path": "points", "type": "number"}]
+    assert json.loads(consumers("org", "attributes", org, "metadata.vip:boolean", "--json").out)[0]["path"] == "vip"
+    assert json.loads(consumers("org", "attributes", org, "--none", "--json").out) == []
+    assert consumers("org", "attributes", org, "metadata.vip:boolean", "--none").code == 2
