@@ -1,7 +1,7 @@
-"""Aggregations of live questions: what may be said is a list, and the buckets are counted before anything is sent.
+"""Aggregations of live questions: a list of kinds, and the buckets are counted before anything is sent.
 
 OpenSearch has no limit that protects its heap: the memory of an aggregation follows the values of its field, and two
-small bodies can end a node. So each aggregation declares how many buckets it may make, and the numbers along a path are
+small bodies can end a node. So each aggregation declares a maximum of buckets, and the maxima along a path are
 multiplied (docs/decisions/0045-live-questions.md).
 """
 
@@ -20,7 +20,7 @@ MAX_AGGREGATIONS, MAX_LEVELS = 20, 3
 
 
 class Aggregation(NamedTuple):
-    """An aggregation that was sent, as far as its answer has to be converted."""
+    """A requested aggregation, as far as the answer has to be converted."""
 
     kind: str
     field: Field | None
@@ -32,7 +32,7 @@ Shape = Mapping[str, Aggregation]
 
 
 class Aggregations:
-    """Checks the aggregations of a body, and converts them for the index. `shape` describes them afterwards."""
+    """Checks the aggregations of a body, and converts them for the index."""
 
     def __init__(self, queries: Queries, attributes: Sequence[Attribute]) -> None:
         self._number = self._buckets = 0

@@ -26,7 +26,7 @@ from infra.index.naming import read_alias, routing
 
 SECONDS = 10.0
 NEEDED = ("attributes", "emailDomain", "phoneCountry")
-"""Fields that an index of an earlier release lacks."""
+"""Fields missing in an index of an earlier release."""
 DECLARED = sa.text("""
     SELECT o.attributes,
         coalesce((SELECT fields @> CAST(:fields AS text[]) FROM generations WHERE state = 'live'), false)
@@ -75,8 +75,8 @@ async def search(asked: Asked, body: dict[str, Any]) -> Answer:
     """Answer a search.
 
     Raises:
-        Problem: 400 for a body that says something that is not in the list; 404 for a point in time that has ended;
-            429 while another question of the environment runs; 504 if the answer takes too long.
+        Problem: 400 for a member outside the list; 404 for an ended point in time; 429 while another question of the
+            environment runs; 504 if the answer takes too long.
         OpenSearchException: the index cannot answer.
     """
     attributes = await asked.attributes()

@@ -32,7 +32,7 @@ def count(body: Any, attributes: Sequence[Attribute], region: str | None) -> Cla
     """Return the query of a count.
 
     Raises:
-        Refused: the body says something that is not in the list.
+        Refused: a member is not in the list.
     """
     given = members(body, "body", "query")
     return Queries(attributes, region).clause(given.get("query", {"match_all": {}}), "query")
@@ -42,7 +42,7 @@ def search(body: Any, attributes: Sequence[Attribute], region: str | None) -> Se
     """Return a search.
 
     Raises:
-        Refused: the body says something that is not in the list, or would cost too much.
+        Refused: a member is not in the list, or the question would cost too much.
     """
     given = members(body, "body", *SEARCH)
     if "aggs" in given and "aggregations" in given:

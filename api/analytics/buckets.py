@@ -1,4 +1,4 @@
-"""Buckets of live questions. Each kind declares how many it may make, before anything is sent."""
+"""Buckets of live questions. Each kind declares a maximum, before anything is sent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,7 @@
-"""The fields that live questions may name. None identifies a person.
+"""The fields of live questions. None identifies a person.
 
-A field that may be asked about but not shown, such as the e-mail address, allows `exists` alone. The domain of an
-address can be grouped by, and not searched for: a search would tell whether a guessed person is a consumer.
+Of the e-mail address and other personal data, a question can only ask whether a value exists. The domain of an address
+can be grouped by, and not searched for: a search would confirm a guess about a person.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MAX_NUMBER = 10**18
 
 
 class Refused(Exception):  # noqa: N818 (an answer to the sender)
-    """Something that may not be said, with its place in the body."""
+    """A member that is not allowed, with the place in the body."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class Field(NamedTuple):
 
     @property
     def unit(self) -> int:
-        """What a value of the question is multiplied by in the index."""
+        """The factor between a value of a question and the value in the index."""
         return MONEY_UNIT if self.kind == "money" else 1
 
 
@@ -64,7 +64,7 @@ SHOWN = ("id", "audienceIds", "phoneCountry", "totalOrders", "totalOrderValue", 
 
 
 def find(name: Any, path: str, attributes: Sequence[Attribute], *kinds: Kind) -> Field:
-    """Return a field, which must be of one of the kinds.
+    """Return a field of one of the kinds.
 
     Raises:
         Refused: there is no such field, or it is of another kind.

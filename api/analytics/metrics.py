@@ -10,7 +10,7 @@ from api.analytics.values import Checked, Place
 from infra.exports.attributes import Attribute
 
 SMALL_BUCKETS = 100
-"""Buckets that may each have a cardinality or percentiles, whose memory is large."""
+"""Maximum of buckets around a cardinality or percentiles: both need much memory in each bucket."""
 PRECISION, COMPRESSION = 3000, 1000
 """OpenSearch's highest precision of a cardinality; with this compression, percentiles are wrong by 0.04 % at most."""
 PERCENTS = [1, 5, 25, 50, 75, 95, 99]

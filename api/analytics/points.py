@@ -1,7 +1,7 @@
-"""Points in time of live questions: a client walks through the index as it was at one moment.
+"""Points in time of live questions: a client walks through the index of a single moment.
 
-The id of OpenSearch would open the index to a search without a filter of the environment, and names the index. So a
-client gets it sealed, for its environment alone.
+With the id of OpenSearch, a search would need no filter of the environment. So a client gets a sealed id, for the
+environment of the key alone.
 """
 
 import time
@@ -21,7 +21,7 @@ MAX_POINTS = 2
 
 
 class Points:
-    """The points in time that this process has opened, with the ends of their time."""
+    """The open points in time of this process, with their ends."""
 
     def __init__(self) -> None:
         self._open: dict[int, dict[str, float]] = {}
@@ -57,7 +57,7 @@ class Points:
         await close_points_in_time(index, pits)
 
     def renew(self, caller: Caller, pit: str) -> None:
-        """Note that a search has prolonged a point in time."""
+        """Note the new end of a point in time after a search."""
         points = self._open.get(caller.environment_id, {})
         if pit in points:
             points[pit] = time.monotonic() + KEEP_SECONDS

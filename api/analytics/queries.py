@@ -1,4 +1,4 @@
-"""Queries of live questions: what may be said is a list, and everything else is refused (contract.md §6)."""
+"""Queries of live questions: a list of kinds, and everything else is refused (contract.md §6)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,7 +43,7 @@ class Queries:
         """Return the clause of a query.
 
         Raises:
-            Refused: the query says something that is not in the list, or is too long or too deep.
+            Refused: a member is not in the list, or the query is too long or too deep.
         """
         kind, content = single(value, path)
         if kind not in self._kinds:
@@ -168,7 +168,7 @@ def single(value: Any, path: str) -> tuple[str, Any]:
 
 
 def members(value: Any, path: str, *names: str) -> dict[str, Any]:
-    """Return an object that has only certain members.
+    """Return an object with only certain members.
 
     Raises:
         Refused: the value is no object, or has another member.

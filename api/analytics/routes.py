@@ -43,7 +43,7 @@ class AnalyticsController(Controller):
     path = "/analytics"
     tags = ("Live questions",)
 
-    @get("/", opt=READ, summary="Tell clients of OpenSearch what they talk to")
+    @get("/", opt=READ, summary="Describe the server to clients of OpenSearch")
     async def info(self) -> Response[LiveInfo]:
         return ok(LiveInfo(**LiveInfo.example)).response()
 
@@ -75,9 +75,7 @@ class AnalyticsController(Controller):
         properties = {name: {"type": kind} for name, kind in _types(attributes).items()}
         return ok(LiveFields({"mappings": {"properties": properties}})).response()
 
-    @post(
-        "/consumers/_field_caps", opt=OPEN, status_code=200, summary="List the fields, and what can be done with each"
-    )
+    @post("/consumers/_field_caps", opt=OPEN, status_code=200, summary="List the fields, and the uses of each")
     async def capabilities(
         self, request: AnyRequest, parameters: CapabilityParameters, caller: Caller, state: State
     ) -> Response[LiveCapabilities]:

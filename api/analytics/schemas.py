@@ -10,7 +10,7 @@ Anything = dict[str, Any]
 
 
 class LiveSearch(Input):
-    """A search. What may be said in each member is a list (docs/analysts.md); anything else is a 400 that names it."""
+    """A search. The allowed queries and aggregations are a list (docs/analysts.md); a 400 names any other member."""
 
     query: Any = msgspec.UNSET
     """A query."""
@@ -107,7 +107,7 @@ class LiveCountAnswer(msgspec.Struct):
     """The answer to a count."""
 
     count: int
-    """Consumers that match the query, exactly."""
+    """The exact number of matching consumers."""
 
     example: ClassVar[Anything] = {"count": 4811}
 
@@ -122,7 +122,7 @@ class PointInTime(msgspec.Struct):
 
 
 class DeletedPoints(msgspec.Struct):
-    """The points in time that are deleted."""
+    """The deleted points in time."""
 
     pits: list[Anything]
     """The ids."""
@@ -131,7 +131,7 @@ class DeletedPoints(msgspec.Struct):
 
 
 class LiveFields(msgspec.Struct):
-    """The fields that can be asked for."""
+    """The fields of questions."""
 
     consumers: Anything
     """The mapping."""
@@ -140,7 +140,7 @@ class LiveFields(msgspec.Struct):
 
 
 class LiveCapabilities(msgspec.Struct):
-    """The fields, and what can be done with each."""
+    """The fields, and the uses of each."""
 
     indices: list[str]
     """Always `consumers`."""
@@ -154,14 +154,14 @@ class LiveCapabilities(msgspec.Struct):
 
 
 class LiveInfo(msgspec.Struct):
-    """The server, as clients ask for it first."""
+    """The server, for the first request of a client."""
 
     name: str
     """This service."""
     cluster_name: str
     """This service."""
     version: Anything
-    """The language is that of this version of OpenSearch."""
+    """The version of OpenSearch with the same language."""
     tagline: str
     """Where to read more."""
 

@@ -13,7 +13,7 @@ MAX_MILLISECONDS = 10**14
 
 
 class Place(NamedTuple):
-    """Where an aggregation is: its path in the body, its level, and how many buckets are around it."""
+    """The place of an aggregation: path in the body, level, and maximum of buckets around."""
 
     path: str
     level: int = 1
@@ -26,7 +26,7 @@ class Checked(NamedTuple):
     body: Any
     field: Field | None
     buckets: int = 0
-    """How many buckets it may have; 0: it is a metric."""
+    """Maximum of buckets; 0 for a metric."""
     is_keyed: bool = False
     """Whether the answer has an object in place of a list."""
 

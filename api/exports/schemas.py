@@ -20,7 +20,7 @@ SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
 class ExportCreate(Input):
-    """What to export."""
+    """A request for an export."""
 
     field_scopes = (FieldScope("personal", "read:consumers"),)
     example: ClassVar[dict[str, Any]] = {"tables": list(TABLES), "format": "parquet", "personal": False}
@@ -51,9 +51,9 @@ class ExportFile(msgspec.Struct, rename="camel"):
     name: str
     """The name of the file."""
     table: TableName | None
-    """The table; null for a file that describes the others."""
+    """The table; null for the files with descriptions."""
     rows: int | None
-    """Number of rows; null for a file that describes the others."""
+    """Number of rows; null for the files with descriptions."""
     bytes: int
     """Size of the file."""
     sha256: str
@@ -104,17 +104,17 @@ class Export(msgspec.Struct, rename="camel"):
     personal: bool
     """Whether the export has personal data."""
     key_id: str | None
-    """The key that requested the export; null for the operator of the service."""
+    """The key of the request; null for the operator of the service."""
     requested_at: Time
     """Time of the request."""
     finished_at: Time | None
     """Time of the end."""
     as_of: Time | None
-    """The moment of the database: every change that was committed by then is in the export, and no later change."""
+    """The moment of the database: the export has every change committed by then, and no later change."""
     members_as_of: Time | None
-    """The moment of the index that the members of dynamic audiences are of; null without such audiences."""
+    """The moment of the index for members of dynamic audiences; null without such audiences."""
     consistency_token: str | None
-    """Send it as `Consistency-Token` with a list that must contain at least what the export contains."""
+    """The `Consistency-Token` for a list with at least the changes of the export."""
     sums: dict[str, Sums]
     """Numbers of rows and sums by table."""
     files: list[ExportFile]
@@ -148,7 +148,7 @@ class ExportPage(msgspec.Struct, rename="camel"):
     """A page of exports, newest first."""
 
     data: list[Export]
-    """The exports: also those without files, as a record of who exported what."""
+    """The exports, also without files: a record for audits."""
     page_info: PageInfo
 
     example: ClassVar[dict[str, Any]] = {"data": [Export.example], "pageInfo": PageInfo.example}

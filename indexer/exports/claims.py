@@ -1,8 +1,8 @@
 """Claim, record and end exports: the writes of workers to the table `exports`.
 
-A worker claims an export as a whole: an export that was killed half-way begins anew, because its snapshot is gone. The
-heartbeat shows that the worker is alive. Claims of an export are numbered, and a worker with an old number, or of a
-deleted export, cannot record anything.
+A worker claims an export as a whole: after a kill half-way, the export begins anew, because the snapshot is gone. The
+heartbeat shows a living worker. Claims of an export are numbered, and a worker with an old number, or of a deleted
+export, cannot record anything.
 """
 
 from datetime import datetime
@@ -15,7 +15,7 @@ from infra.exports.requests import ExportFile, Format
 from infra.exports.tables import TableName
 
 LOST_SECONDS = 30
-"""A claim without a heartbeat for so long is lost: its worker was killed."""
+"""Seconds without a heartbeat until a claim is lost: the worker was killed."""
 MAX_ATTEMPTS = 5
 RETRY_SECONDS = 10
 """Pause after the first failed attempt; each further pause is longer by as much."""
@@ -79,7 +79,7 @@ class ClaimedExport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished export records."""
+    """The result of an export."""
 
     as_of: datetime
     members_as_of: datetime | None
@@ -92,7 +92,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def claim(engine: sa.Engine) -> ClaimedExport | None:
-    """Claim the export that has waited longest, or whose worker was killed; None if there is none.
+    """Claim the longest waiting export, or an export of a killed worker; None if there is none.
 
     An environment has a single running export.
     """

@@ -1,7 +1,7 @@
 """Convert temporary files to the files of an export: typed Parquet (zstd), or CSV, by DuckDB.
 
-DuckDB reads and writes a part at a time with little memory, and needs no connection to any server. Every file is read
-again after it was written: the numbers of rows and the sums must be those of PostgreSQL.
+DuckDB reads and writes a part at a time with little memory, and needs no connection to any server. Every written file
+is read again: the numbers of rows and the sums must be those of PostgreSQL.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from infra.exports.tables import MIN_DOMAIN_CONSUMERS, SHOWN_DOMAINS, Column, Ta
 
 MEMORY = "256MB"
 ROW_GROUP_ROWS, ROW_GROUP_BYTES = 122_880, "32MB"
-"""A row group is written when it has so many rows or bytes."""
+"""Maximum of rows and of bytes of a row group."""
 WRITE = {
     "parquet": f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}, ROW_GROUP_SIZE_BYTES "
     f"'{ROW_GROUP_BYTES}'",
@@ -125,7 +125,7 @@ class Converter:
 
 
 def _spooled(parts: Sequence[Path], columns: Sequence[Column]) -> str:
-    """Return the SQL expression that reads parts of a spool. The text `""` is empty, and no text is null."""
+    """Return the SQL expression for the rows of parts of a spool. The text `""` is empty, and no text is null."""
     paths = "[" + ", ".join(literal(str(part)) for part in parts) + "]"
     return (
         f"read_csv({paths}, auto_detect = false, header = false, delim = ',', quote = '\"', escape = '\"', "

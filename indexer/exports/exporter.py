@@ -1,7 +1,7 @@
 """Start exports: a worker claims an export, and starts a process for it (`process.py`).
 
-A machine makes one export at a time, because an export needs a processor and the disk. A lock on a file shows that
-an export runs: the process inherits the lock, and the kernel releases it however the process ends.
+A machine makes a single export at a time, because an export needs a processor and the disk. A running export holds a
+lock on a file: the process inherits the lock, and the kernel releases the lock however the process ends.
 """
 
 import fcntl
@@ -35,8 +35,8 @@ MODULE = process.__name__
 FOLDER, LOCK, SPOOL = f"consumers-exports-{os.getuid()}", "lock", "spool"
 """Names below the folder for temporary files (TMPDIR)."""
 
-# Files of exports that are not listed here are deleted: the export has expired, was deleted or failed, its environment
-# was deleted, or an attempt was killed.
+# Files of all further exports are deleted: the export has expired, was deleted or failed, or the environment was
+# deleted.
 EXPIRE = sa.text("""
     UPDATE exports SET state = 'expired', files = '[]' WHERE state = 'done' AND expires_at <= clock_timestamp()""")
 FORGET = sa.text(f"""
@@ -46,7 +46,7 @@ KEPT = sa.text("SELECT id FROM exports WHERE state IN ('queued', 'running', 'don
 
 
 class Exporter:
-    """Starts the exports of this process, one after the other."""
+    """Starts the exports of this process in turn."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -103,7 +103,7 @@ class Exporter:
             return
         try:
             with _lock_of_machine() as lock:
-                if lock is not None:  # no export runs, so a killed one has left the files
+                if lock is not None:  # no export runs, so the files are those of a killed process
                     shutil.rmtree(_folder() / SPOOL, ignore_errors=True)
             store = open_store(self._settings)
             # Listed before the rows are read: a row is there before its files.
@@ -134,9 +134,9 @@ def _folder() -> Path:
 
 @contextmanager
 def _lock_of_machine() -> Iterator[int | None]:
-    """Take the lock; yield its file descriptor, or None while an export runs on this machine.
+    """Take the lock; yield the file descriptor, or None while an export runs on this machine.
 
-    A process that inherits the descriptor holds the lock on.
+    A process with the inherited descriptor keeps the lock.
     """
     descriptor = os.open(_folder() / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:

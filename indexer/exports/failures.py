@@ -1,11 +1,11 @@
-"""Failures of an export, and the sentences that merchants see."""
+"""Failures of an export, with sentences for merchants."""
 
 import errno
 import shutil
 from pathlib import Path
 
 RESERVE_BYTES = 256 * 1024 * 1024
-"""Space that an export leaves free, on the disk of the worker and on that of a shared folder."""
+"""Free space left by an export, on the disk of the worker and on the disk of a shared folder."""
 SPACE_FACTOR = 3
 """Space needed, as a multiple of the temporary files of the last export: these, the files, and room to grow."""
 NO_SPACE = "The service has too little disk space for this export: ask the operator, or request it again later"
@@ -34,5 +34,5 @@ def require_space(folder: Path, needed_bytes: int = 0) -> None:
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether an error says that a disk is full."""
+    """Return whether an error is that of a full disk."""
     return (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}) or "No space left" in str(error)

@@ -1,4 +1,4 @@
-"""The heartbeat of an export: a thread that shows every few seconds that the process is alive."""
+"""The heartbeat of an export: a thread records a sign of life every few seconds."""
 
 import threading
 
@@ -16,7 +16,7 @@ BEAT_SECONDS = 2.0
 
 
 class Heartbeat:
-    """Records heartbeat and progress of an export until it is stopped, or the claim is lost."""
+    """Records heartbeat and progress of an export, until stopped or until the claim is lost."""
 
     def __init__(self, engine: sa.Engine, export: ClaimedExport) -> None:
         """Begin.

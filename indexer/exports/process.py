@@ -1,7 +1,7 @@
 """The process of an export: started by a worker for a single export, and ended with the worker.
 
-A process of its own gives its memory back, and a worker that stops or is killed takes the process with it. (Celery's
-workers are daemonic processes and may not use `multiprocessing`.)
+A separate process gives its memory back, and ends with a stopped or killed worker. (Celery's workers are daemonic
+processes and may not use `multiprocessing`.)
 """
 
 import os
@@ -26,7 +26,7 @@ PRIVATE = 0o077
 
 
 def main() -> None:
-    """Make the export that the parent sends, in the folder that the parent sends."""
+    """Make the export sent by the parent, in the folder sent by the parent."""
     settings: Settings
     export: ClaimedExport
     folder: Path
@@ -35,7 +35,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     os.nice(NICENESS)
     os.umask(PRIVATE)
-    # Temporary files of a process that was killed. The lock that the parent holds excludes any other process.
+    # Temporary files of a killed process. The lock of the parent excludes any other process.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # A connection for the heartbeat, and two for the export.

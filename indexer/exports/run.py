@@ -1,11 +1,11 @@
 """Make an export, from the snapshot to the list of its files. Runs in a process of its own (`process.py`).
 
 The steps are: copy the rows into temporary files, ask the index for members of dynamic audiences, convert, check, store
-the files, list them. A process that is killed at any step leaves nothing that is listed; another process begins anew.
+the files, list them. A process killed at any step has listed nothing, and another process begins anew.
 """
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +42,7 @@ from infra.wire import time as written_time
 log = structlog.get_logger()
 
 TRANSIENT = (psycopg.Error, DBAPIError, OpenSearchException, duckdb.Error, IndexBehind, Differs, *STORE_ERRORS)
-"""Failures after which another attempt may succeed."""
+"""Failures that may be gone at the next attempt."""
 COPIED, CONVERTED, STORED = 0.5, 0.9, 1.0
 """The progress at the end of a step."""
 
@@ -64,7 +64,6 @@ def run(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat) -> No
     try:
         result = _make(resources, export, heartbeat)
         claims.finish(resources.engine, export, result, resources.settings.exports_hours)
-        resources.store.delete(export.id, but_claim=export.claim)
     except ClaimLost:
         log.warning("export_taken_over", export=export.id)
     except ExportFailed as error:
@@ -76,6 +75,8 @@ def run(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat) -> No
             _postpone(resources.engine, export, error)
     else:
         log.info("export_done", export=export.id, seconds=round(time.monotonic() - began, 1), **_rows(result))
+        with suppress(*STORE_ERRORS):  # otherwise they are deleted with the export
+            resources.store.delete(export.id, but_claim=export.claim)
 
 
 def _rows(result: Result) -> dict[str, int]:

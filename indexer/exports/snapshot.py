@@ -1,9 +1,9 @@
 """Read all rows of an export in a single snapshot of PostgreSQL.
 
-1. A read-only transaction takes the snapshot. Its time is that of the statement that took it, so the snapshot has every
-   change that was committed by that time.
+1. A read-only transaction takes the snapshot. The time of the snapshot is the arrival of the first statement, so the
+   snapshot has every change committed by then.
 2. A second transaction gets a number after the snapshot was taken. The numbers of all transactions in the snapshot are
-   lower, so a read with the consistency token of this transaction finds every change of the export.
+   lower, so a read with the consistency token of the second transaction finds every change of the export.
 3. The rows are counted, summed and copied, and the transaction ends.
 """
 
@@ -26,7 +26,7 @@ from infra.exports.tables import ALL, CONSUMERS, TableName, columns_of
 from infra.settings import Settings
 
 MAX_SECONDS = 600
-"""The longest that a snapshot is held, also by a worker that is frozen."""
+"""Longest time of a snapshot, also of a frozen worker."""
 # The aggregation of the first orders needs more than the usual memory for its hash table.
 LIMITS = f"SET LOCAL transaction_timeout = '{MAX_SECONDS}s'; SET LOCAL work_mem = '64MB'"
 BEGIN = """
@@ -53,7 +53,7 @@ SUMS: dict[TableName, str] = {
 CONSUMER_IDS = CONSUMERS._replace(
     columns=CONSUMERS.columns[:1], source="FROM consumers c WHERE c.environment_id = {environment} ORDER BY c.id"
 )
-"""The ids alone, to keep only members that are in the snapshot."""
+"""The ids alone, to keep only members in the snapshot."""
 
 
 class Organization(NamedTuple):
@@ -67,7 +67,7 @@ class Organization(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A transaction that began after the snapshot was taken."""
+    """A transaction with a number from after the snapshot."""
 
     xid: str
     epoch: str
@@ -105,7 +105,7 @@ def take(
         engine: for the second transaction.
         export: to make.
         folder: of the spool; empty.
-        progress: receives the share of the rows that are copied, and their number; may raise.
+        progress: receives the share of copied rows, and their number; may raise.
 
     Raises:
         psycopg.Error, DBAPIError: the database is unavailable.

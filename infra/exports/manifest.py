@@ -1,4 +1,4 @@
-"""`manifest.json`: what an export is, and the check sums of its files."""
+"""`manifest.json`: the description of an export, and the check sums of its files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from infra.exports.tables import TableName
 
 MANIFEST, SCRIPT = "manifest.json", "analytics.sql"
 SCHEMA_VERSION = 1
-"""Moves with each change of a column or a type that readers may notice. New columns do not move it."""
+"""Moves when a column is removed or has another type, and stays for a new column."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -24,11 +24,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     currency: str
     """Currency of all values without a currency of their own."""
     as_of: str
-    """The moment of the database: every change that was committed by then is in the files."""
+    """The moment of the database: the files have every change committed by then."""
     members_as_of: str | None
-    """The moment of the index that the members of dynamic audiences are of; null without such audiences."""
+    """The moment of the index for members of dynamic audiences; null without such audiences."""
     consistency_token: str
-    """Send it with a list that must contain at least what the export contains."""
+    """The token for a list with at least the changes of the export."""
     tables: Sequence[TableName]
     format: Format
     personal: bool

@@ -18,7 +18,7 @@ State = Literal["queued", "running", "done", "failed", "expired"]
 MAX_KEPT = 10
 """Exports of an environment that wait, run, or have files."""
 RECORD_DAYS = 365
-"""How long the row of an export is kept: the record of who exported what."""
+"""Days that the row of an export is kept, as a record for audits."""
 
 # An export has expired at its time, even if its files are deleted a little later.
 COLUMNS = """
@@ -36,7 +36,7 @@ COUNT_KEPT = sa.text("""
 INSERT = sa.text("""
     INSERT INTO exports (id, environment_id, key_id, tables, format, personal)
     VALUES (:id, :environment_id, :key_id, :tables, :format, :personal)""")
-# A worker of the export notices that its claim is gone.
+# The new number of the claim stops a worker.
 DELETE = sa.text("""
     UPDATE exports SET claim = claim + 1, finished_at = coalesce(finished_at, present()), expires_at = present(),
         state = CASE state WHEN 'failed' THEN state ELSE 'expired' END, files = '[]'
@@ -52,7 +52,7 @@ class ExportFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     name: str
     table: TableName | None
-    """None for a file that describes the others."""
+    """None for the files with descriptions."""
     rows: int | None
     bytes: int
     sha256: str
@@ -141,8 +141,8 @@ def find(connection: sa.Connection, environment_id: int, export_id: str) -> Expo
 def delete(connection: sa.Connection, environment_id: int, export_id: str) -> Export | None:
     """Stop an export, or delete its files; return what remains of it, or None if there is no such export.
 
-    The row stays, as a record of who exported what. The indexer deletes the files within a minute; they are not listed
-    from the commit on.
+    The row stays, as a record for audits. The files are not listed from the commit on, and the indexer deletes them
+    within a minute.
     """
     values = {"environment_id": environment_id, "id": export_id}
     if connection.execute(DELETE, values).one_or_none() is None:

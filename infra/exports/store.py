@@ -1,7 +1,7 @@
 """The store for the files of exports: a folder, or an S3-compatible store (EXPORTS_URL).
 
 API and workers use the same store, and may run on different machines. A file has the path
-`INSTALLATION/EXPORT/ATTEMPT/NAME`. Each attempt writes into a folder of its own, and its files are listed in the row of
+`INSTALLATION/EXPORT/ATTEMPT/NAME`. Each attempt writes into a separate folder, and all files are listed in the row of
 the export at once, after the last file. So no half file is ever listed.
 """
 
@@ -21,7 +21,7 @@ from infra.settings import Settings
 STORE_ERRORS = (BaseError, OSError)
 """Errors of the store: it does not answer, refuses access, lacks space, or has no such file."""
 PART_BYTES = 1024 * 1024
-"""Bytes of a download that are read at a time."""
+"""Bytes of a download read at a time."""
 FOLDER_MODE = 0o700
 NOT_CONFIGURED = "exports need a store for their files: set EXPORTS_URL, the same for the API and the workers"
 
@@ -37,7 +37,7 @@ class ExportStore:
     """The files of all exports of an installation."""
 
     def __init__(self, store: ObjectStore, installation_id: str, folder: Path | None) -> None:
-        """Take the store, the id of the installation, and the folder of a store that is a folder."""
+        """Take the store, the id of the installation, and the folder if the store is a folder."""
         self._store, self._installation_id, self.folder = store, installation_id, folder
 
     def put(self, export_id: str, claim: int, file: Path) -> None:
@@ -69,7 +69,7 @@ class ExportStore:
         return _parts(result.stream(PART_BYTES))
 
     def exports(self) -> set[str]:
-        """Return the ids of the exports that have files, complete or not.
+        """Return the ids of the exports with files, complete or not.
 
         Raises:
             BaseError, OSError: see `STORE_ERRORS`.

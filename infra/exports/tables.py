@@ -1,8 +1,8 @@
-"""The tables of an export: columns, types, units, and the SQL that reads them. The field dictionary is made of this.
+"""The tables of an export: columns, types, units, and SQL. The field dictionary is made of these declarations.
 
 The rows are read by `COPY … TO STDOUT (FORMAT csv)`, column by column as text (`Column.read`), and typed afterwards by
-DuckDB (`Column.typed`). A column that identifies a person is read only for an export with personal data, so that no
-file of any other export holds such a value, temporary files included.
+DuckDB (`Column.typed`). A column with personal data is read only for an export with personal data, so no file of
+another export holds such a value, temporary files included.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ MONEY = "DECIMAL(19,4)"
 TIME = "TIMESTAMPTZ"
 OTHER_DOMAIN = "(other)"
 MIN_DOMAIN_CONSUMERS = 5
-"""A domain of fewer consumers is not shown, because it may be that of a person."""
+"""A domain of fewer consumers is not shown, because it may belong to a person."""
 SHOWN_DOMAINS = "shown_domains"
-"""The table of DuckDB with the domains that are shown without personal data."""
+"""The table of DuckDB with the domains shown without personal data."""
 
 
 class Column(NamedTuple):
@@ -28,12 +28,12 @@ class Column(NamedTuple):
     type: str
     """The type in DuckDB and Parquet."""
     read: str
-    """The SQL expression that PostgreSQL evaluates."""
+    """The SQL expression for PostgreSQL."""
     text: str
     """The description, with the unit."""
     is_personal: bool = False
     typed: str | None = None
-    """The SQL expression that DuckDB evaluates, of the text `{0}`; None: the text has the form of the type."""
+    """The SQL expression for DuckDB, of the text `{0}`; None: the text has the form of the type."""
 
     @property
     def is_text(self) -> bool:
@@ -48,7 +48,7 @@ class Table(NamedTuple):
     text: str
     columns: tuple[Column, ...]
     source: str
-    """What follows `SELECT columns`, with `{environment}` for the number of the environment."""
+    """The part of the statement after `SELECT columns`, with `{environment}` for the number of the environment."""
 
 
 def _items() -> str:
@@ -63,7 +63,7 @@ def _items() -> str:
 PHONE_COUNTRY = Column(
     "phone_country",
     "VARCHAR",
-    # Replaced by the country while the row is copied (`indexer/exports/spool.py`), so it is read first.
+    # Replaced by the country while the row is copied (`indexer/exports/spool.py`), so read first.
     r"substring(c.phone FROM '^\+[1-9][0-9]{5,16}(?=$| x)')",
     "Country of the phone number, as two letters of ISO 3166. Null for numbers that are not in E.164.",
 )
