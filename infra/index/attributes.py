@@ -4,16 +4,16 @@ None of these is looked up: live questions group by them (`api/analytics/`). An 
 text, number and boolean in metadata. A question can reach only those that the organization has declared.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 MAX_VALUES = 100
 """Attributes of a document."""
-MAX_BYTES = 256
-"""Bytes of a path and value together. A longer value is left out."""
+MAX_LENGTH = 128
+"""Characters of a path and value together. A longer value is left out."""
 
+_WORDS = {True: "true", False: "false"}
 _decode = msgspec.json.Decoder(float_hook=str).decode
 
 
@@ -25,7 +25,8 @@ def attributes(metadata: str | None) -> list[str]:
     """
     if metadata is None:
         return []
-    found = (text for text in _texts("", _decode(metadata)) if len(text.encode()) <= MAX_BYTES)
+    found = list[str]()
+    _add(found, "", _decode(metadata))
     return list(dict.fromkeys(found))[:MAX_VALUES]
 
 
@@ -34,14 +35,13 @@ def email_domain(key: str | None) -> str | None:
     return key.rpartition("@")[2] or None if key else None
 
 
-def _texts(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(f"{path}.{key}" if path else key, inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(path, inner)
-    elif isinstance(value, bool):
-        yield f"{path}\0{'true' if value else 'false'}"
-    elif value is not None:
-        yield f"{path}\0{value}"
+def _add(found: list[str], path: str, value: Any) -> None:
+    """Add the attributes of an object, with the path of the object and a dot, or nothing, before each key."""
+    for key, inner in value.items():
+        for each in inner if isinstance(inner, list) else (inner,):
+            if isinstance(each, dict):
+                _add(found, f"{path}{key}.", each)
+            elif each is not None and not isinstance(each, list):
+                text = f"{path}{key}\0{_WORDS.get(each, each) if isinstance(each, bool) else each}"
+                if len(text) <= MAX_LENGTH:
+                    found.append(text)
