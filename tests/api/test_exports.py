@@ -140,8 +140,11 @@ def test_export_equals_the_tables_in_both_directions(account: Account, tmp_path:
     assert dict(countries) == {"+442079460111": "GB", "12 34": None, "+15555550000 x12": "US"}
     assert described == (0,)
     assert export["sums"]["orders"]["rows"] == 62
+    listed = account.live.get("/consumers", headers={"Consistency-Token": export["consistencyToken"]})
+    assert (listed.status_code, listed.headers.get("Index-Stale")) == (200, None)
     manifest = json.loads((tmp_path / "export/manifest.json").read_text("utf-8"))
     assert manifest["asOf"] == export["asOf"]
+    assert manifest["consistencyToken"] == export["consistencyToken"]
     assert {file["name"] for file in manifest["files"]} | {"manifest.json"} == {f["name"] for f in export["files"]}
 
 
