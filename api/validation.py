@@ -289,8 +289,9 @@ def _rules(annotation: Any) -> _Rules:
                 is_list=isinstance(part.type, inspect.ListType),
             )
         plain = part.type if isinstance(part, inspect.Metadata) else part
-        if isinstance(plain, inspect.LiteralType):
-            return _Rules(choices=tuple(map(str, plain.values)))
+        chosen = plain.item_type if isinstance(plain, inspect.ListType) else plain
+        if isinstance(chosen, inspect.LiteralType):
+            return _Rules(choices=tuple(map(str, chosen.values)))
         if isinstance(part, inspect.StructType):
             return _Rules(struct=part.cls)
         if isinstance(part, inspect.ListType) and isinstance(part.item_type, inspect.StructType):

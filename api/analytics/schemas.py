@@ -77,13 +77,13 @@ class PointParameters(Input):
 class PointsToDelete(Input):
     """Points in time to delete."""
 
-    pit_id: list[str] = msgspec.field(name="pit_id")
+    pit_id: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] = msgspec.field(name="pit_id")
     """The ids."""
 
     example: ClassVar[Anything] = {"pit_id": ["AXxaCbjIBnxI…"]}
 
 
-class LiveAnswer(msgspec.Struct):
+class LiveAnswer(msgspec.Struct, omit_defaults=True):
     """The answer to a search."""
 
     took: int

@@ -34,6 +34,8 @@ CLAIM = sa.text("""
                 SELECT FROM exports other WHERE other.environment_id = w.environment_id AND other.state = 'running'
                     AND other.id <> w.id AND other.heartbeat_at > clock_timestamp() - :lost * interval '1 second')
         ORDER BY w.requested_at, w.id LIMIT 1)
+        -- Checked again after a wait for the row: a request may have deleted the export.
+        AND x.state IN ('queued', 'running')
     RETURNING id, environment_id, key_id, tables, format, personal, claim, attempts, coalesce(
         (SELECT spool_bytes FROM exports before
          WHERE before.environment_id = x.environment_id AND before.spool_bytes IS NOT NULL

@@ -17,7 +17,7 @@ from infra.exports.analytics import literal, quoted, read, struct
 from infra.exports.requests import ExportFile, Format
 from infra.exports.tables import MIN_DOMAIN_CONSUMERS, SHOWN_DOMAINS, Column, TableName, read_order
 
-MEMORY = "256MB"
+MEMORY = "224MB"
 ROW_GROUP_ROWS, ROW_GROUP_BYTES = 122_880, "32MB"
 """Maximum of rows and of bytes of a row group."""
 WRITE = {

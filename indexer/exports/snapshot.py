@@ -43,10 +43,10 @@ DYNAMIC = """
 SUMS: dict[TableName, str] = {
     "consumers": """
         SELECT count(*) AS rows, coalesce(sum(total_orders), 0) AS "totalOrders",
-            coalesce(sum(total_order_value), 0)::text AS "totalOrderValue"
+            trim_scale(coalesce(sum(total_order_value), 0))::text AS "totalOrderValue"
         FROM consumers WHERE environment_id = %s""",
     "orders": """
-        SELECT count(*) AS rows, count(*) FILTER (WHERE counts) AS counting, coalesce(sum(value), 0)::text AS value
+        SELECT count(*) AS rows, count(*) FILTER (WHERE counts) AS counting, trim_scale(coalesce(sum(value), 0))::text AS value
         FROM orders WHERE environment_id = %s""",
     "audiences": "SELECT count(*) AS rows FROM audiences WHERE environment_id = %s AND deleted_at IS NULL",
 }

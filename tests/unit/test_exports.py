@@ -1,8 +1,13 @@
 """Parts of exports without servers: columns, attributes, ranges, and the field dictionary."""
 
+from typing import Any
+
 import pytest
 
+from api.auth import Requester
 from api.exports.ranges import NotSatisfiable, requested
+from api.exports.schemas import ExportCreate
+from api.validation import Checker
 from infra.accounts.organizations import OrganizationError
 from infra.exports.analytics import script
 from infra.exports.attributes import Attribute, parse
@@ -39,6 +44,22 @@ def test_range_of_a_download(header: str | None, expected: tuple[int, int] | Non
 def test_range_without_a_byte_of_the_file(header: str) -> None:
     with pytest.raises(NotSatisfiable):
         requested(header, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"tables": ["members", "AAA"]}, "tables[1]", "Must be audiences, consumers, members or orders"),
+        ({"tables": []}, "tables", "Must have at least 1 items"),
+        ({"tables": ["orders", "orders"]}, "tables", "Must name each table once"),
+        ({"format": "xlsx"}, "format", "Must be csv or parquet"),
+        ({"personal": "yes"}, "personal", "Must be true or false, not text"),
+    ],
+)
+def test_faults_of_a_request_are_named(body: dict[str, Any], field: str, message: str) -> None:
+    checker = Checker(Requester(key_id="key_1"))
+    checker.check_object(body, ExportCreate)
+    assert [(fault.field, fault.message) for fault in checker.faults.listed] == [(field, message)]
 
 
 def test_attributes_are_parsed_with_their_columns() -> None:
