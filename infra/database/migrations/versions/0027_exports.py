@@ -1,12 +1,12 @@
 """Exports for analysts, and the attributes of consumers that an organization has declared for them.
 
-Revision ID: 0028
+Revision ID: 0027
 """
 
 from alembic import op
 
-revision = "0028"
-down_revision = "0027"
+revision = "0027"
+down_revision = "0026"
 
 
 def upgrade() -> None:
