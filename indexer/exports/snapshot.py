@@ -46,7 +46,8 @@ SUMS: dict[TableName, str] = {
             trim_scale(coalesce(sum(total_order_value), 0))::text AS "totalOrderValue"
         FROM consumers WHERE environment_id = %s""",
     "orders": """
-        SELECT count(*) AS rows, count(*) FILTER (WHERE counts) AS counting, trim_scale(coalesce(sum(value), 0))::text AS value
+        SELECT count(*) AS rows, count(*) FILTER (WHERE counts) AS counting,
+               trim_scale(coalesce(sum(value), 0))::text AS value
         FROM orders WHERE environment_id = %s""",
     "audiences": "SELECT count(*) AS rows FROM audiences WHERE environment_id = %s AND deleted_at IS NULL",
 }
