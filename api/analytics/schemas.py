@@ -69,9 +69,16 @@ class CapabilityParameters(Input):
 class PointParameters(Input):
     """Parameters of a point in time."""
 
-    keep_alive: Annotated[str, msgspec.Meta(description="Ignored: a point in time is kept for 2 minutes.")] | None = (
-        msgspec.field(name="keep_alive", default=None)
-    )
+    keep_alive: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                pattern="^[0-9]{1,9}(ms|s|m|h|d)$",
+                description="A time such as `1m`. Ignored: a point in time is kept for 2 minutes.",
+            ),
+        ]
+        | None
+    ) = msgspec.field(name="keep_alive", default=None)
 
 
 class PointsToDelete(Input):

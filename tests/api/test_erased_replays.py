@@ -42,6 +42,8 @@ WITHOUT_CONSUMERS = {
     ("PUT", "/audiences/{audienceId}"),
     ("DELETE", "/audiences/{audienceId}"),
     *((method, "/audiences/{audienceId}/members") for method in ("POST", "PUT", "DELETE")),
+    ("POST", "/exports"),
+    ("DELETE", "/exports/{exportId}"),
 }
 
 
