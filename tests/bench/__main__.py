@@ -28,7 +28,6 @@ from tests.bench import (
     freshness,
     growth,
     held,
-    large,
     machine,
     neighbours,
     pgsync,
@@ -62,12 +61,11 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "stalls": stalls.measure,
     "pgsync": pgsync.measure,
     "held": held.measure,
-    "large": large.measure,
     "relevance": lambda bench: add_output(bench, relevance.main),
 }
 
-ON_REQUEST = {"relevance", "held", "large"}
-"""Parts that run only if named in ONLY: the first does not measure speed, the others repeat parts or fill the disk."""
+ON_REQUEST = {"relevance", "held"}
+"""Parts that run only if named in ONLY: the first does not measure speed, and the second fills the disk."""
 
 
 def main() -> int:
