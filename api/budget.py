@@ -24,6 +24,8 @@ from api.errors import TOO_MANY_REQUESTS, Problem
 RETRY_AFTER_SECONDS = 1
 QUESTIONS = 2
 """Live questions of all environments that run at a time: they may keep a processor of OpenSearch busy for seconds."""
+QUESTION_PAUSE = 2
+"""Pause after a live question, as a multiple of the time it took."""
 SEARCH_WAIT_SECONDS = 2.0
 """How long a search waits for a place."""
 PAUSE = 2
@@ -230,9 +232,29 @@ class Budget:
 
     @asynccontextmanager
     async def question(self, requester: Requester) -> AsyncIterator[None]:
-        """Hold the only place of the environment for live questions, and one of all environments."""
-        async with self._questions.admit(requester.counted_as), self._all_questions.admit(""):
+        """Hold the only place of the environment for live questions, and one of all environments.
+
+        If different environments are active, both places stay taken for a while after the question.
+        """
+        key = requester.counted_as
+        self._activity.note(key)
+        await self._questions.enter(key)
+        try:
+            await self._all_questions.enter("")
+        except BaseException:
+            self._questions.leave(key)
+            raise
+        began = time.monotonic()
+        try:
             yield
+        finally:
+            is_alone = not self._activity.others_since(key, began)
+            pause = 0.0 if is_alone else QUESTION_PAUSE * (time.monotonic() - began)
+            for gate, of in ((self._questions, key), (self._all_questions, "")):
+                if pause:
+                    asyncio.get_running_loop().call_later(pause, gate.leave, of)
+                else:
+                    gate.leave(of)
 
     @asynccontextmanager
     async def connection(self, requester: Requester) -> AsyncIterator[AsyncConnection]:

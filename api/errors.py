@@ -201,6 +201,12 @@ def unavailable(server: str) -> Problem:
     )
 
 
+LIVE = "/api/v1/analytics/"
+PATHS = "The paths of the API begin with /api/v1: /docs lists them"
+LIVE_PATHS = (
+    "Live questions have no such path: use consumers/_search, consumers/_count, consumers/_mapping, "
+    "consumers/_field_caps, consumers/_search/point_in_time, or _search with a point in time"
+)
 PREFIXES = {"Consumer": "cons_", "Order": "ord_", "Audience": "aud_", "Export": "exp_"}
 SENTENCES = {
     HTTPStatus.BAD_REQUEST: VALIDATION_FAILED,
@@ -251,7 +257,7 @@ def from_framework(request: AnyRequest, error: HTTPException) -> Response[ErrorB
         change = ". Use PUT to change some fields of an object" if request.method == "PATCH" else ""
         message = f"This path has the methods {headers['allow']}{change}"
     elif status == HTTPStatus.NOT_FOUND:
-        message = "The paths of the API begin with /api/v1: /docs lists them"
+        message = LIVE_PATHS if request.url.path.startswith(LIVE) else PATHS
     return render(request, Problem(status, sentence, message=message, headers=headers))
 
 

@@ -21,7 +21,7 @@ from opensearchpy.exceptions import ConnectionTimeout, RequestError, TransportEr
 from api.auth import Requester
 from api.budget import Budget
 from api.error_codes import ErrorCode
-from api.errors import RETRY_AFTER_SECONDS, Problem, invalid_cursor
+from api.errors import RETRY_AFTER_SECONDS, TOO_MANY_REQUESTS, Problem, invalid_cursor
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
 from infra.index.hits import Hit, SearchResponse
@@ -130,22 +130,22 @@ def _too_slow() -> Problem:
     return Problem(status, "Search unavailable", code=code, message=message, headers=headers)
 
 
-async def ask(index: Index, body: Clause, *, seconds: float, pit: str | None = None, count: bool = False) -> Any:
-    """Search or count for a live question; return the response as JSON text. A part of the answer is no answer.
+async def ask(index: Index, body: Clause, *, seconds: float, pit: str | None = None) -> Any:
+    """Search for a live question; return the response as JSON text. A part of the answer is no answer.
 
     Raises:
-        Problem: 400 if OpenSearch refuses the question; 504 if the time has ended.
+        Problem: 400 if OpenSearch refuses the question; 404 if the point in time has ended; 504 if the time has ended.
         OpenSearchException: the index cannot answer.
     """
-    params: dict[str, Any] = {"request_timeout": seconds + GRACE_SECONDS}
-    if not count:
-        params |= {"cancel_after_time_interval": f"{int(seconds * 1000)}ms", "allow_partial_search_results": "false"}
+    params: dict[str, Any] = {
+        "request_timeout": seconds + GRACE_SECONDS,
+        "cancel_after_time_interval": f"{int(seconds * 1000)}ms",
+        "allow_partial_search_results": "false",
+    }
     if pit is None:
         params |= {"routing": index.routing, "preference": "_local"}
     began = time.monotonic()
     try:
-        if count:
-            return await index.client.count(index=index.alias, body=msgspec.json.encode(body), params=params)
         whole = None if pit else index.alias
         return await index.client.search(index=whole, body=msgspec.json.encode(body), params=params)
     except TransportError as error:
@@ -156,10 +156,20 @@ async def ask(index: Index, body: Clause, *, seconds: float, pit: str | None = N
         if pit is not None and error.status_code == HTTPStatus.NOT_FOUND:
             message = "The point in time has ended: make another"
             raise Problem(HTTPStatus.NOT_FOUND, "Not found", message=message) from None
+        if error.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            raise _too_busy() from None
         if not isinstance(error, RequestError) or "index_closed" in str(error):
             raise
         message = "The index refuses this question: ask for less, or use an export"
         raise Problem(HTTPStatus.BAD_REQUEST, "Validation failed", message=message) from None
+
+
+def _too_busy() -> Problem:
+    """Build the 429 for a question that OpenSearch refuses, to protect its memory or its queue."""
+    message = "The index has no room for this question now: repeat it later, or ask for less"
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    status, code = HTTPStatus.TOO_MANY_REQUESTS, ErrorCode.TOO_MANY_CONCURRENT_REQUESTS
+    return Problem(status, TOO_MANY_REQUESTS, code=code, message=message, headers=headers)
 
 
 async def open_point_in_time(index: Index, keep_alive: str) -> str:

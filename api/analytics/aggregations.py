@@ -1,21 +1,21 @@
-"""Aggregations of live questions: a list of kinds, and the buckets are counted before anything is sent.
+"""Aggregations of live questions: a list of kinds, and the costs are known before anything is sent.
 
 OpenSearch has no limit that protects its heap: the memory of an aggregation follows the values of its field, and two
-small bodies can end a node. So each aggregation declares a maximum of buckets, and the maxima along a path are
-multiplied (docs/decisions/0045-live-questions.md).
+small bodies can end a node. So each aggregation has a cost, known before it is sent (`costs.py`).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from api.analytics import values
 from api.analytics.buckets import Buckets
+from api.analytics.costs import Costs
 from api.analytics.fields import Field, Refused
 from api.analytics.metrics import Metrics
 from api.analytics.queries import Queries, single
 from api.analytics.values import Place
 from infra.exports.attributes import Attribute
 
-MAX_BUCKETS = 10_000
 MAX_AGGREGATIONS, MAX_LEVELS = 20, 3
 
 
@@ -35,7 +35,8 @@ class Aggregations:
     """Checks the aggregations of a body, and converts them for the index."""
 
     def __init__(self, queries: Queries, attributes: Sequence[Attribute]) -> None:
-        self._number = self._buckets = 0
+        self._number = 0
+        self._costs = Costs()
         self._kinds = Metrics(attributes).kinds | Buckets(queries, attributes).kinds
 
     def convert(self, value: Any, place: Place) -> tuple[dict[str, Any], Shape]:
@@ -51,7 +52,8 @@ class Aggregations:
         converted: dict[str, Any] = {}
         shape: dict[str, Aggregation] = {}
         for name, aggregation in value.items():
-            converted[name], shape[name] = self._one(aggregation, place._replace(path=f"{place.path}.{name}"))
+            path = f"{place.path}.{name}"
+            converted[values.name(name, path)], shape[name] = self._one(aggregation, place._replace(path=path))
         return converted, shape
 
     def _one(self, value: Any, place: Place) -> tuple[dict[str, Any], Aggregation]:
@@ -64,14 +66,17 @@ class Aggregations:
         if kind not in self._kinds or len(nested) > 1:
             raise Refused(f"{place.path}.{kind}", f"Not allowed here: use {', '.join(self._kinds)}, and aggs once")
         checked = self._kinds[kind](content, place._replace(path=f"{place.path}.{kind}"))
-        around = place.buckets * max(checked.buckets, 1)
-        self._buckets += place.buckets * checked.buckets
-        if around > MAX_BUCKETS or self._buckets > MAX_BUCKETS:
-            raise Refused(place.path, f"A body may have {MAX_BUCKETS} buckets at most, and this one may have more")
+        self._costs.add(checked, place)
         converted: dict[str, Any] = {kind: checked.body}
         inner: Shape = {}
         if nested:
             if not checked.buckets:
                 raise Refused(f"{place.path}.aggs", f"{kind} has no buckets to aggregate in")
-            converted["aggs"], inner = self.convert(nested[0], Place(f"{place.path}.aggs", place.level + 1, around))
+            within = Place(
+                f"{place.path}.aggs",
+                place.level + 1,
+                place.buckets * checked.buckets,
+                place.overlap * checked.overlap,
+            )
+            converted["aggs"], inner = self.convert(nested[0], within)
         return converted, Aggregation(kind, checked.field, inner, checked.is_keyed)

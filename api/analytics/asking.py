@@ -11,8 +11,9 @@ from litestar.datastructures import State
 
 from api import consistency
 from api.analytics import answers, bodies, points
-from api.analytics.bodies import Search
-from api.analytics.fields import FIELDS, Refused
+from api.analytics.bodies import DEFAULT_FORM, Form, Search
+from api.analytics.connections import while_connected
+from api.analytics.fields import Refused
 from api.answers import Answer
 from api.auth import Caller
 from api.error_codes import ErrorCode
@@ -21,7 +22,6 @@ from api.request import AnyRequest
 from api.search import Index, ask, in_environment
 from infra.exports.attributes import Attribute
 from infra.filters.clauses import Clause
-from infra.index.documents import MONEY_UNIT
 from infra.index.naming import read_alias, routing
 
 SECONDS = 10.0
@@ -71,7 +71,7 @@ class Asked(NamedTuple):
         return msgspec.convert(stored, list[Attribute])
 
 
-async def search(asked: Asked, body: dict[str, Any]) -> Answer:
+async def search(asked: Asked, body: dict[str, Any], form: Form = DEFAULT_FORM) -> Answer:
     """Answer a search.
 
     Raises:
@@ -80,21 +80,15 @@ async def search(asked: Asked, body: dict[str, Any]) -> Answer:
         OpenSearchException: the index cannot answer.
     """
     attributes = await asked.attributes()
-    question = _checked(lambda: bodies.search(body, attributes, asked.caller.region))
+    question = _checked(lambda: bodies.search(body, attributes, asked.caller.region))._replace(form=form)
     pit = _pit(asked.caller, question)
     content = question.options | {"query": _within(asked.caller, question.query)}
     if pit is not None:
         content["pit"] = {"id": pit, "keep_alive": points.KEEP_ALIVE}
-
-    async def run() -> Any:
-        async with asked.state.budget.question(asked.caller):
-            return await ask(asked.open_index(), content, seconds=SECONDS, pit=pit)
-
-    response, headers = await consistency.read(asked.request, asked.caller, asked.state.freshness, run)
+    response, headers = await _answered(asked, content, pit)
     if pit is not None:
         asked.state.points.renew(asked.caller, pit)
-    answer = _answer(msgspec.json.decode(response), question)
-    return Answer(HTTPStatus.OK, answers.encode(answer), headers)
+    return Answer(HTTPStatus.OK, await asked.state.turns.run(answers.answer(response, question)), headers)
 
 
 async def count(asked: Asked, body: dict[str, Any]) -> Answer:
@@ -105,14 +99,21 @@ async def count(asked: Asked, body: dict[str, Any]) -> Answer:
     """
     attributes = await asked.attributes()
     query = _checked(lambda: bodies.count(body, attributes, asked.caller.region))
+    content = {"query": _within(asked.caller, query), "size": 0, "track_total_hits": True}
+    response, headers = await _answered(asked, content)
+    found = msgspec.json.decode(response)["hits"]["total"]["value"]
+    return Answer(HTTPStatus.OK, answers.encode({"count": found, "_shards": answers.SHARDS}), headers)
+
+
+async def _answered(asked: Asked, content: Clause, pit: str | None = None) -> tuple[Any, dict[str, str]]:
+    """Ask the index; return the response and the headers. The question ends with the connection of the client."""
 
     async def run() -> Any:
         async with asked.state.budget.question(asked.caller):
-            content = {"query": _within(asked.caller, query)}
-            return await ask(asked.open_index(), content, seconds=SECONDS, count=True)
+            return await ask(asked.open_index(), content, seconds=SECONDS, pit=pit)
 
-    response, headers = await consistency.read(asked.request, asked.caller, asked.state.freshness, run)
-    return Answer(HTTPStatus.OK, answers.encode({"count": msgspec.json.decode(response)["count"]}), headers)
+    reading = consistency.read(asked.request, asked.caller, asked.state.freshness, run)
+    return await while_connected(asked.request, reading)
 
 
 def _checked(check: Callable[[], Result]) -> Result:
@@ -134,39 +135,6 @@ def _pit(caller: Caller, question: Search) -> str | None:
     if pit is None:
         raise invalid(Fault("pit.id", "Not a point in time of this environment", ErrorCode.NOT_ALLOWED_HERE))
     return pit
-
-
-def _answer(response: dict[str, Any], question: Search) -> dict[str, Any]:
-    hits = response["hits"]
-    answer = {
-        "took": response["took"],
-        "timed_out": False,
-        "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0},
-        "hits": {
-            **({"total": hits["total"]} if "total" in hits else {}),
-            "max_score": None,
-            "hits": [_hit(hit, question) for hit in hits["hits"]],
-        },
-    }
-    if question.shape:
-        answer["aggregations"] = answers.aggregations(response["aggregations"], question.shape)
-    if question.pit is not None:
-        answer["pit_id"] = question.pit
-    return answer
-
-
-def _hit(hit: dict[str, Any], question: Search) -> dict[str, Any]:
-    shown: dict[str, Any] = {"_index": "consumers", "_id": hit["_id"], "_score": None}
-    if "_source" in hit:
-        source = hit["_source"]
-        if "totalOrderValue" in source:
-            source["totalOrderValue"] = answers.money(source["totalOrderValue"], MONEY_UNIT)
-        shown["_source"] = source
-    if "sort" in hit:
-        units = [FIELDS[name].unit if name in FIELDS else 1 for name in question.sorted_by]
-        values = hit["sort"]
-        shown["sort"] = [answers.money(value, unit) for value, unit in zip(values, units, strict=False)]
-    return shown
 
 
 def _outdated() -> Problem:

@@ -4,16 +4,30 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from api.analytics.aggregations import Aggregations, Shape
-from api.analytics.fields import FIELDS, SHOWN, Kind, Refused, find, value_of
+from api.analytics.fields import FIELDS, SHOWN, Field, Kind, Refused, find, moment, number, text
 from api.analytics.queries import Queries, members, single
-from api.analytics.values import Place, whole
+from api.analytics.values import Place, integer, whole
 from infra.exports.attributes import Attribute
 from infra.filters.clauses import Clause
+from infra.wire import time
 
 MAX_SIZE = 10_000
 SEARCH = ("query", "aggs", "aggregations", "size", "from", "sort", "search_after", "_source", "track_total_hits", "pit")
 SORTED: tuple[Kind, ...] = ("keyword", "count", "money", "date")
 MAX_SORTS = 4
+BY_POSITION = {"_doc", "_shard_doc"}
+
+
+class Form(NamedTuple):
+    """The form of the answer, as parameters choose it."""
+
+    total_as_number: bool = False
+    """Whether the total is a number, in place of an object."""
+    typed_keys: bool = False
+    """Whether the name of an aggregation has the type before it."""
+
+
+DEFAULT_FORM = Form()
 
 
 class Search(NamedTuple):
@@ -26,6 +40,7 @@ class Search(NamedTuple):
     sorted_by: tuple[str, ...]
     pit: str | None
     """The sealed id of a point in time."""
+    form: Form = DEFAULT_FORM
 
 
 def count(body: Any, attributes: Sequence[Attribute], region: str | None) -> Clause:
@@ -68,8 +83,7 @@ def _paging(given: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(options["track_total_hits"], bool):
         options["track_total_hits"] = whole(options["track_total_hits"], "track_total_hits", 2**31 - 1)
     for name, default in (("size", 10), ("from", 0)):
-        value = given.get(name, default)
-        options[name] = 0 if value == 0 and not isinstance(value, bool) else whole(value, name, MAX_SIZE)
+        options[name] = whole(given.get(name, default), name, MAX_SIZE, least=0)
     if options["size"] + options["from"] > MAX_SIZE:
         raise Refused("from", f"from and size are at most {MAX_SIZE} together: use search_after, or an export")
     if "search_after" in given:
@@ -89,26 +103,31 @@ def _sort(value: Any, attributes: Sequence[Attribute]) -> tuple[list[Any], tuple
             order = members(order, path, "order").get("order", "asc")
         if order not in ("asc", "desc"):
             raise Refused(path, "The order is asc or desc")
-        if name not in {"_doc", "_shard_doc"}:
-            find(name, path, attributes, *SORTED)
+        if name in BY_POSITION:
+            # The values would tell how many documents all merchants have.
+            raise Refused(path, "Not allowed: sort by id, or by createdAt and id, which are read as fast")
+        find(name, path, attributes, *SORTED)
         converted.append({name: {"order": order}})
         names.append(name)
     return converted, tuple(names)
 
 
 def _after(value: Any, sorted_by: Sequence[str]) -> list[Any]:
-    if not isinstance(value, list) or len(value) != len(sorted_by):
+    if not isinstance(value, list) or not value or len(value) != len(sorted_by):
         raise Refused("search_after", "Must be the sort values of a hit, with the same sort")
     return [
-        value_of(FIELDS[name], each, f"search_after[{index}]") if name in FIELDS and each is not None else _plain(each)
+        _position(FIELDS[name], each, f"search_after[{index}]")
         for index, (name, each) in enumerate(zip(sorted_by, value, strict=True))
     ]
 
 
-def _plain(value: Any) -> Any:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63):
-        raise Refused("search_after", "Must be the sort values of a hit, unchanged")
-    return value
+def _position(field: Field, value: Any, path: str) -> Any:
+    """Return a sort value for the index. A missing time has a number beyond all times, a missing text null."""
+    if field.is_number:
+        return number(value, path, field.unit)
+    if field.kind == "date":
+        return time(moment(value, path)) if isinstance(value, str) else integer(value, path)
+    return None if value is None else text(value, path)
 
 
 def _source(value: Any) -> Any:
@@ -121,7 +140,7 @@ def _source(value: Any) -> Any:
     names = value if isinstance(value, list) else [value]
     if not all(isinstance(name, str) and name in SHOWN for name in names):
         raise Refused("_source", f"Must be true, false, or a list of {', '.join(SHOWN)}")
-    return names or False
+    return [name for name in SHOWN if name in names] or False
 
 
 def _pit(given: dict[str, Any]) -> str | None:

@@ -4,17 +4,24 @@ Of the e-mail address and other personal data, a question can only ask whether a
 can be grouped by, and not searched for: a search would confirm a guess about a person.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from infra import fields
 from infra.exports.attributes import Attribute
 from infra.index.documents import MONEY_UNIT
+from infra.wire import time
 
 Kind = Literal["keyword", "group", "presence", "count", "money", "date", "attribute"]
 ATTRIBUTES = "attributes."
 MAX_NUMBER = 10**18
+MAX_TEXT = 256
+MAX_DIGITS = 64
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+RELATIVE = re.compile(r"now([+-][0-9]{1,4}[yMwdhms]){0,2}(/[yMwdhm])?")
 
 
 class Refused(Exception):  # noqa: N818 (an answer to the sender)
@@ -92,42 +99,53 @@ def number(value: Any, path: str, unit: int = 1) -> int | float:
     Raises:
         Refused: the value is no number, or too large.
     """
+    is_number = isinstance(value, int | float | str) and not isinstance(value, bool)
+    if is_number and not (isinstance(value, int) and abs(value) > MAX_NUMBER):
+        written = str(value)
+        if len(written) <= MAX_DIGITS and fields.DECIMAL.fullmatch(written):
+            exact = Decimal(written) * unit
+            if abs(exact) <= MAX_NUMBER:
+                return int(exact) if exact == int(exact) else float(exact)
+    raise Refused(path, f"Must be a number of at most {MAX_NUMBER // unit:,}")
+
+
+def moment(value: Any, path: str) -> datetime:
+    """Return a time: RFC 3339, a date (midnight in UTC), or milliseconds since 1970.
+
+    Raises:
+        Refused: the value is no time in the years 1 to 9999.
+    """
     try:
-        exact = Decimal(str(value)) * unit if isinstance(value, int | float | str) else None
-    except InvalidOperation:
-        exact = None
-    if exact is None or isinstance(value, bool) or not exact.is_finite() or abs(exact) > MAX_NUMBER:
-        raise Refused(path, "Must be a number")
-    return int(exact) if exact == int(exact) else float(exact)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = (EPOCH + timedelta(milliseconds=value)).isoformat()
+        return fields.timestamp(value if isinstance(value, str) else "")
+    except (ValueError, OverflowError):
+        message = "Must be a time in RFC 3339, a date, or milliseconds since 1970, in the years 1 to 9999"
+        raise Refused(path, message) from None
 
 
-def moment(value: Any, path: str) -> Any:
-    """Return a time: RFC 3339, a date, or milliseconds.
+def bound(value: Any, path: str) -> str:
+    """Return an end of a range of times, for the index. Such an end may be relative to the present (`now-30d/d`).
 
     Raises:
         Refused: the value is no time.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER:
+    if isinstance(value, str) and value.startswith("now"):
+        if RELATIVE.fullmatch(value):
+            return value
+        raise Refused(path, "A time relative to now has the form now-30d, or now-1M/d to round down to the day")
+    return time(moment(value, path))
+
+
+def text(value: Any, path: str) -> str:
+    """Return a text to look up.
+
+    Raises:
+        Refused: the value is no text, or too long.
+    """
+    if isinstance(value, str) and len(value) <= MAX_TEXT:
         return value
-    try:
-        return fields.timestamp(value).isoformat(timespec="milliseconds") if isinstance(value, str) else _no_time()
-    except ValueError:
-        raise Refused(path, "Must be a time in RFC 3339, a date, or a number of milliseconds") from None
-
-
-def _no_time() -> None:
-    raise ValueError
-
-
-def value_of(field: Field, value: Any, path: str) -> Any:
-    """Return a value of a field as the index has it."""
-    if field.is_number:
-        return number(value, path, field.unit)
-    if field.kind == "date":
-        return moment(value, path)
-    if isinstance(value, str) and len(value) <= fields.METADATA_KEY_LENGTH * 4:
-        return value
-    raise Refused(path, "Must be a text")
+    raise Refused(path, f"Must be a text of at most {MAX_TEXT} characters")
 
 
 def _listed(names: Any) -> str:

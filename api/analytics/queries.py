@@ -3,13 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from api.analytics.fields import Field, Kind, Refused, find, value_of
+from api.analytics.fields import FIELDS, Field, Kind, Refused, bound, find, moment, text
 from infra.exports.attributes import Attribute
 from infra.filters.clauses import Clause
 from infra.filters.clauses import clause as condition_clause
 from infra.filters.conditions import Condition, Operator, kind_of, read_value
+from infra.wire import time
 
 MAX_CLAUSES, MAX_DEPTH, MAX_VALUES = 256, 8, 1000
+VALUES_PER_CLAUSE = 10
+"""Values of a list are looked up together."""
+PREFIX_CLAUSES = 16
+"""OpenSearch reads all values that begin so: of a million ids, for as long as this number of other clauses."""
 OCCURRENCES = ("must", "filter", "should", "must_not")
 BOUNDS: dict[str, Operator] = {
     "gt": "GREATER_THAN",
@@ -90,21 +95,24 @@ class Queries:
         field = self._field(name, path)
         if isinstance(value, dict):
             value = members(value, f"{path}.{name}", "value").get("value")
-        if field.kind == "attribute":
-            return self._condition(field, "EQUALS", [value], f"{path}.{name}")
-        return {"term": {field.indexed: value_of(field, value, f"{path}.{name}")}}
+        if field.kind == "keyword":
+            return {"term": {field.indexed: text(value, f"{path}.{name}")}}
+        return self._condition(field, "EQUALS", [value], f"{path}.{name}")
 
     def _terms(self, content: Any, path: str, _: int) -> Clause:
         name, values = single(content, path)
-        field = self._field(name, path)
+        return self._in(self._field(name, path), values, f"{path}.{name}")
+
+    def _in(self, field: Field, values: Any, path: str) -> Clause:
         # An object would be a look-up of terms in another document.
         if not isinstance(values, list) or len(values) > MAX_VALUES:
-            raise Refused(f"{path}.{name}", f"Must be a list of at most {MAX_VALUES} values")
-        self._count(path, len(values) // 10)
-        if field.kind == "attribute":
-            return self._condition(field, "IN", values, f"{path}.{name}") if values else {"match_none": {}}
-        converted = [value_of(field, value, f"{path}.{name}[{index}]") for index, value in enumerate(values)]
-        return {"terms": {field.indexed: converted}}
+            raise Refused(path, f"Must be a list of at most {MAX_VALUES} values")
+        self._count(path, len(values) // VALUES_PER_CLAUSE)
+        if not values:
+            return {"match_none": {}}
+        if field.kind == "keyword":
+            return {"terms": {field.indexed: [text(value, f"{path}[{index}]") for index, value in enumerate(values)]}}
+        return self._condition(field, "IN", values, path)
 
     def _range(self, content: Any, path: str, _: int) -> Clause:
         name, bounds = single(content, path)
@@ -112,14 +120,13 @@ class Queries:
         given = members(bounds, f"{path}.{name}", *BOUNDS)
         if not given:
             raise Refused(f"{path}.{name}", f"Must have one of {', '.join(BOUNDS)}")
+        if field.kind == "date":
+            ends = {end: bound(value, f"{path}.{name}.{end}") for end, value in given.items()}
+            return {"range": {field.indexed: ends}}
+        parts = [self._condition(field, BOUNDS[end], [value], f"{path}.{name}.{end}") for end, value in given.items()]
         if field.kind == "attribute":
-            parts = [
-                self._condition(field, BOUNDS[bound], [value], f"{path}.{name}.{bound}")
-                for bound, value in given.items()
-            ]
             return {"bool": {"filter": parts}}
-        converted = {bound: value_of(field, value, f"{path}.{name}.{bound}") for bound, value in given.items()}
-        return {"range": {field.indexed: converted}}
+        return {"range": {field.indexed: {end: value for part in parts for end, value in part["range"][name].items()}}}
 
     def _exists(self, content: Any, path: str, _: int) -> Clause:
         name = members(content, path, "field").get("field")
@@ -131,27 +138,31 @@ class Queries:
 
     def _ids(self, content: Any, path: str, _: int) -> Clause:
         values = members(content, path, "values").get("values")
-        return self._terms({"id": values}, path, 0)
+        return self._in(FIELDS["id"], values, f"{path}.values")
 
     def _prefix(self, content: Any, path: str, _: int) -> Clause:
         name, value = single(content, path)
         field = find(name, f"{path}.{name}", self._attributes, "keyword")
         if isinstance(value, dict):
             value = members(value, f"{path}.{name}", "value").get("value")
-        return {"prefix": {field.indexed: value_of(field, value, f"{path}.{name}")}}
+        self._count(path, PREFIX_CLAUSES - 1)
+        return {"prefix": {field.indexed: text(value, f"{path}.{name}")}}
 
     def _field(self, name: str, path: str) -> Field:
         return find(name, f"{path}.{name}", self._attributes, *SEARCHED)
 
     def _condition(self, field: Field, operator: Operator, values: list[Any], path: str) -> Clause:
+        """Return the clause of a condition as in filters: exact, also for values beyond those of the index."""
         kind = kind_of(field.indexed)
-        assert kind, "declared paths are fields"
-        if operator == "IN" and len(values) > MAX_VALUES // 10:
-            raise Refused(path, f"Must be a list of at most {MAX_VALUES // 10} values")
-        try:
-            converted = [read_value(kind, operator, value) for value in values]
-        except ValueError as error:
-            raise Refused(path, str(error)) from None
+        assert kind, "fields and declared paths have a kind"
+        converted = []
+        for index, value in enumerate(values):
+            each = f"{path}[{index}]" if operator == "IN" else path
+            try:
+                plain = time(moment(value, each)) if field.kind == "date" else value
+                converted.append(read_value(kind, operator, plain))
+            except ValueError as error:
+                raise Refused(each, str(error)) from None
         return condition_clause(Condition(field.indexed, operator, converted), self._region)
 
 
@@ -162,7 +173,7 @@ def single(value: Any, path: str) -> tuple[str, Any]:
         Refused: the value is not an object with one member.
     """
     if not isinstance(value, dict) or len(value) != 1:
-        raise Refused(path, "Must be an object with one member")
+        raise Refused(path, "Must be an object with exactly one member")
     [(name, content)] = value.items()
     return name, content
 

@@ -1,6 +1,6 @@
 """Bodies and answers of live questions, in OpenSearch's own language. Names are OpenSearch's, in snake case."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -51,23 +51,89 @@ class LiveCount(Input):
     example: ClassVar[Anything] = {"query": {"range": {"totalOrders": {"gte": 2}}}}
 
 
+def _named(name: str) -> Any:
+    return msgspec.field(name=name, default=None)
+
+
+EVERYWHERE = frozenset({
+    "allow_no_indices", "error_trace", "expand_wildcards", "filter_path", "human", "ignore_throttled",
+    "ignore_unavailable", "preference", "pretty", "routing",
+})  # fmt: skip
+"""Parameters that clients add to any request, and that change neither the rows nor the meaning of an answer."""
+IN_SEARCHES = frozenset({
+    "allow_partial_search_results", "batched_reduce_size", "cancel_after_time_interval", "ccs_minimize_roundtrips",
+    "max_concurrent_shard_requests", "phase_took", "pre_filter_shard_size", "request_cache", "search_type", "timeout",
+})  # fmt: skip
+"""Further parameters of searches: an answer is always complete, and scores do not exist."""
+BY_QUERY = "send the query in the body: docs/analysts.md lists the queries"
+BY_POINT = "use a point in time and search_after: docs/analysts.md has an example"
+Source = Annotated[str, msgspec.Meta(description="The body, for clients that send none.")]
+SourceType = Annotated[Literal["application/json"], msgspec.Meta(description="The type of `source`.")]
+
+
+class CountParameters(Input):
+    """Parameters of a count."""
+
+    ignored = EVERYWHERE
+    elsewhere = dict.fromkeys(("q", "df", "analyzer", "default_operator", "lenient", "analyze_wildcard"), BY_QUERY)
+
+    source: Source | None = None
+    source_content_type: SourceType | None = _named("source_content_type")
+
+
 class LiveParameters(Input):
     """Parameters of a search, in place of the members of the body."""
 
+    ignored = EVERYWHERE | IN_SEARCHES
+    elsewhere = CountParameters.elsewhere | dict.fromkeys(("scroll", "scroll_id"), BY_POINT)
+
     size: Annotated[int, msgspec.Meta(ge=0, le=10_000, description="Number of hits.")] | None = None
-    track_total_hits: Annotated[bool, msgspec.Meta(description="Whether hits are counted.")] | None = msgspec.field(
-        name="track_total_hits", default=None
+    from_: Annotated[int, msgspec.Meta(ge=0, le=10_000, description="Hits to leave out.")] | None = _named("from")
+    sort: Annotated[str, msgspec.Meta(description="Fields to sort by, such as `totalOrders:desc,id`.")] | None = None
+    track_total_hits: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                pattern="^(true|false|[1-9][0-9]{0,8})$",
+                description="`true`, `false`, or the number up to which hits are counted.",
+            ),
+        ]
+        | None
+    ) = _named("track_total_hits")
+    shown: Annotated[str, msgspec.Meta(description="Fields of the hits to show, or `false`.")] | None = _named(
+        "_source"
     )
+    shown_fields: Annotated[str, msgspec.Meta(description="Fields of the hits to show.")] | None = _named(
+        "_source_includes"
+    )
+    total_as_number: Annotated[bool, msgspec.Meta(description="Show the total as a number.")] | None = _named(
+        "rest_total_hits_as_int"
+    )
+    typed_keys: Annotated[bool, msgspec.Meta(description="Put the type before names of aggregations.")] | None = _named(
+        "typed_keys"
+    )
+    source: Source | None = None
+    source_content_type: SourceType | None = _named("source_content_type")
+
+
+class FieldsParameters(Input):
+    """Parameters of the mapping."""
+
+    ignored = EVERYWHERE | {"local", "master_timeout", "cluster_manager_timeout"}
 
 
 class CapabilityParameters(Input):
     """Parameters of the list of fields."""
 
-    fields: Annotated[str, msgspec.Meta(description="Ignored: all fields are listed.")] | None = None
+    ignored = EVERYWHERE | {"include_unmapped"}
+
+    fields: Annotated[str, msgspec.Meta(description="Names of fields, separated by commas, with `*`.")] | None = None
 
 
 class PointParameters(Input):
     """Parameters of a point in time."""
+
+    ignored = EVERYWHERE | {"allow_partial_pit_creation"}
 
     keep_alive: (
         Annotated[
@@ -78,7 +144,19 @@ class PointParameters(Input):
             ),
         ]
         | None
-    ) = msgspec.field(name="keep_alive", default=None)
+    ) = _named("keep_alive")
+
+
+class InfoParameters(Input):
+    """Parameters of the description."""
+
+    ignored = EVERYWHERE
+
+
+class NoBody(Input):
+    """An empty object, or no body."""
+
+    example: ClassVar[Anything] = {}
 
 
 class PointsToDelete(Input):

@@ -103,8 +103,11 @@ class Endpoint(NamedTuple):
 
     @property
     def body(self) -> Any:
-        """The type of the body: a struct, or a list of structs for a batch; None if the endpoint takes no body."""
-        annotation = self._annotation("payload")
+        """The type of the body: a struct, or a list of structs for a batch; None if the endpoint takes no body.
+
+        The body of a GET is not documented, because OpenAPI gives it no meaning, and generators refuse it.
+        """
+        annotation = None if self.method == "GET" else self._annotation("payload")
         draft = get_origin(annotation)
         if draft is None:
             return annotation

@@ -166,6 +166,36 @@ def test_expensive_searches_pause_while_other_environments_are_active(
 
 
 @pytest.mark.parametrize("others_are_active", [False, True])
+def test_questions_run_one_by_one_and_pause_while_others_are_active(
+    monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
+) -> None:
+    monkeypatch.setattr(budget, "SEARCH_WAIT_SECONDS", SOON)
+    monkeypatch.setattr(budget, "QUESTION_PAUSE", 10**9)
+
+    async def work() -> None:
+        gates = Budget(cast("AsyncEngine", None), searches=4, connections=1)
+        first, second, third = (requester(number) for number in (1, 2, 3))
+
+        async def is_refused(asking: Caller) -> bool:
+            with suppress(Problem):
+                async with gates.question(asking):
+                    return False
+            return True
+
+        async with gates.question(first):
+            assert await is_refused(first)
+            async with gates.search(second if others_are_active else first, expensive=False):
+                pass
+        assert await is_refused(first) == others_are_active
+        if not others_are_active:
+            async with gates.question(second), gates.question(third):
+                assert await is_refused(first)
+                assert await is_refused(second)
+
+    run(work)
+
+
+@pytest.mark.parametrize("others_are_active", [False, True])
 def test_waiting_writes_of_a_row_pause_while_others_are_active(
     monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
 ) -> None:
