@@ -147,7 +147,7 @@ def opensearch_home(
     with disk_full_errors(cache), _locked(cache):
         if not home.exists():
             require_space(cache, UNPACKED + 2 * sum(artifact.size for artifact in EVERYTHING))
-            files = [_fetch(artifact, cache, progress, repositories) for artifact in EVERYTHING]
+            files = [fetch(artifact, cache, progress, repositories) for artifact in EVERYTHING]
             _unpack(files, home)
             for file in files:
                 file.unlink()
@@ -168,7 +168,17 @@ def _locked(cache: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(artifact: Artifact, cache: Path, progress: Progress, repositories: Mapping[str, str] | None) -> Path:
+def fetch(
+    artifact: Artifact,
+    cache: Path,
+    progress: Progress = no_progress,
+    repositories: Mapping[str, str] | None = None,
+) -> Path:
+    """Return the file of an artifact in the cache folder; download it if it is missing.
+
+    Raises:
+        LocalError: the download failed, or the digest is wrong.
+    """
     file = cache / artifact.filename
     if not file.exists():
         # jgo writes to the final file name from the start, so each download has a temporary folder.

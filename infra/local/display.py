@@ -55,7 +55,7 @@ class Display:
 
 
 def welcome(settings: Settings, key: str, line: Callable[[str], None]) -> None:
-    """Print address, key and three commands to try."""
+    """Print address, key and commands to try."""
     address = f"http://{settings.host}:{settings.port}"
     consumers = f"{address}/api/v1/consumers"
     authorized = f"-H 'Authorization: Bearer {key}'"
@@ -69,6 +69,8 @@ def welcome(settings: Settings, key: str, line: Callable[[str], None]) -> None:
         f"  curl '{consumers}?sortBy=totalOrderValue&first=3' {authorized}",
         f"  curl {consumers} {authorized} {body}",
         f"  curl '{consumers}/search?q=zoe%20angstrom' {authorized}",
+        "Export all data for DuckDB, pandas and BI tools (docs/analysts.md):",
+        "  .venv/bin/consumers export --org demo --out export",
         "Ctrl-C stops everything.",
     ):
         line(text)

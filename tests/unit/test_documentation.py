@@ -68,7 +68,9 @@ def commands(text: str) -> set[tuple[str, ...]]:
     return {tuple(match.split()) for match in found}
 
 
-@pytest.mark.parametrize("page", ["backup", "deploying", "operations", "scaling", "upgrading"])
+@pytest.mark.parametrize(
+    "page", ["analysts", "analysts-tools", "backup", "deploying", "operations", "scaling", "upgrading"]
+)
 def test_documented_commands_exist(page: str) -> None:
     documented = commands((ROOT / f"docs/{page}.md").read_text("utf-8"))
     assert documented

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import psycopg
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from infra.accounts import keys, organizations
 from infra.accounts.organizations import Mode
 from infra.database.engine import open_engine
 from infra.local.folder import write_private
+from infra.local.sample.audiences import Audience, audiences
 from infra.local.sample.consumers import Consumer, persons
 from infra.local.sample.orders import BASE_CURRENCY, Order, orders
 from infra.settings import Settings
@@ -19,8 +21,14 @@ from infra.settings import Settings
 NAME = "demo"
 MODE: Mode = "live"
 LOCK = 0x64656D6F
+Row: TypeAlias = Consumer | Order | Audience
 CHUNK = 1_000
 """Rows of a statement: the triggers hold all rows in memory."""
+
+INSERT_MEMBERS = sa.text("""
+    INSERT INTO audience_members (environment_id, audience_id, consumer_id)
+    SELECT :environment_id, a.id, c.id FROM audiences a JOIN consumers c ON c.environment_id = a.environment_id
+    WHERE a.environment_id = :environment_id AND a.type = 'STATIC' AND c.metadata -> 'tags' ? a.name""")
 
 
 def ensure_demo(settings: Settings, folder: Path) -> str:
@@ -43,18 +51,18 @@ def ensure_demo(settings: Settings, folder: Path) -> str:
 
 
 def load(connection: sa.Connection, environment_id: int) -> None:
-    """Insert all sample consumers and their orders."""
+    """Insert all sample consumers, their orders, and the audiences."""
     connection.execute(sa.text("SET LOCAL consumers.lane = 'bulk'"))
     people = list(persons())
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     _copy(raw, environment_id, Consumer, [person.consumer for person in people])
     _copy(raw, environment_id, Order, list(orders(people)))
+    _copy(raw, environment_id, Audience, audiences())
+    connection.execute(INSERT_MEMBERS, {"environment_id": environment_id})
 
 
-def _copy(
-    connection: psycopg.Connection, environment_id: int, kind: type[Consumer | Order], rows: Sequence[Consumer | Order]
-) -> None:
+def _copy(connection: psycopg.Connection, environment_id: int, kind: type[Row], rows: Sequence[Row]) -> None:
     statement = f"COPY {kind.__name__.lower()}s (environment_id, {', '.join(kind._fields)}) FROM STDIN"
     for start in range(0, len(rows), CHUNK):
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
