@@ -40,6 +40,17 @@ class _Payload(msgspec.Struct, array_like=True):
     issued_at: int
     values: list[str | int | float | None]
     parameters: dict[str, Any] = {}
+    spacing: list[str | int | float | None] = []
+    """Ignored by the release before."""
+
+
+class Position(NamedTuple):
+    """The row of a cursor."""
+
+    values: list[Any]
+    """The row's sort values, as returned by the index."""
+    spacing: Sequence[str | float | None] = ()
+    """How the rows lie around the row (`api/consumers/windows.py`); empty if unknown."""
 
 
 def parameters_of(seal: Seal, kind: str, cursor: str) -> dict[str, Any] | None:
@@ -85,21 +96,24 @@ class Cursors(NamedTuple):
         parameters = {name: value for name, value in self._named.items() if name != MEMBERS_OF}
         return msgspec.json.encode([self.kind, self.environment_id, parameters, *further])
 
-    def encode(self, values: Sequence[Any], now: float | None = None) -> str:
+    def encode(
+        self, values: Sequence[Any], now: float | None = None, spacing: Sequence[str | float | None] = ()
+    ) -> str:
         """Return the cursor of a row.
 
         Args:
             values: the row's sort values, as returned by the index.
             now: Unix time in seconds.
+            spacing: as in `Position`.
         """
-        payload = _Payload(int(time.time() if now is None else now), list(values))
+        issued_at = int(time.time() if now is None else now)
         if self.seal.makes_plain_cursors():
-            return self.seal.seal("cursor", msgspec.msgpack.encode(payload), self.list_id)
-        payload.parameters = _plain(self._named)
+            return self.seal.seal("cursor", msgspec.msgpack.encode([issued_at, values, {}]), self.list_id)
+        payload = [issued_at, values, _plain(self._named), *([spacing] if spacing else [])]
         return self.seal.seal("cursor", msgspec.msgpack.encode(payload), self.kind.encode())
 
-    def decode(self, cursor: str, now: float | None = None) -> list[Any]:
-        """Return the sort values of the cursor's row.
+    def decode(self, cursor: str, now: float | None = None) -> Position:
+        """Return the cursor's row.
 
         Raises:
             CursorError: the cursor is damaged, older than 24 hours, or was issued for another list.
@@ -114,7 +128,7 @@ class Cursors(NamedTuple):
                 raise CursorError(INVALID_CURSOR) from None
         if decoded.issued_at + IDLE_SECONDS < (time.time() if now is None else now):
             raise CursorError(EXPIRED)
-        return decoded.values
+        return Position(decoded.values, decoded.spacing)
 
     def _open(self, cursor: str) -> bytes:
         try:

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.cursors import Cursors
+from api.cursors import Cursors, Position
 from api.errors import invalid_cursor
 from api.pages import PageInfo, Paging
 
@@ -48,7 +48,7 @@ async def newest_first(
     moment, key = keys
     if position := paging.position(cursors, len(keys)):
         select += f" AND ({moment}, {key}) {'>' if paging.backward else '<'} (:position_time, :position_id)"
-        bound = zip(("position_time", "position_id"), _convert(position, paging), strict=True)
+        bound = zip(("position_time", "position_id"), _convert(position.values, paging), strict=True)
         values = values | dict(bound)
     direction = "ASC" if paging.backward else "DESC"
     select += f" ORDER BY {moment} {direction}, {key} {direction} LIMIT :size"
@@ -61,7 +61,7 @@ async def newest_first(
     has_more = bool(found) and found[0].page_rows > len(rows)
     if paging.backward:
         rows = rows[::-1]
-    positions = [[getattr(row, names[0]).isoformat(), getattr(row, names[1])] for row in rows]
+    positions = [Position([getattr(row, names[0]).isoformat(), getattr(row, names[1])]) for row in rows]
     return rows, paging.page_info(cursors, positions, has_more=has_more)
 
 

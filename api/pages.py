@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 import msgspec
 
 from api.auth import Requester
-from api.cursors import CursorError, Cursors, parameters_of
+from api.cursors import CursorError, Cursors, Position, parameters_of
 from api.error_codes import ErrorCode
 from api.errors import Fault, invalid, invalid_cursor
 from api.validation import Input
@@ -67,8 +67,8 @@ class Paging(msgspec.Struct):
     before: str | None = None
     backward: bool = False
 
-    def position(self, cursors: Cursors, length: int) -> list[Any] | None:
-        """Return the cursor's position, the sort values of a row; None without a cursor.
+    def position(self, cursors: Cursors, length: int) -> Position | None:
+        """Return the cursor's position; None without a cursor.
 
         Args:
             cursors: of the list; a cursor of another list is refused.
@@ -84,19 +84,20 @@ class Paging(msgspec.Struct):
             position = cursors.decode(cursor)
         except CursorError as error:
             raise invalid(Fault(name, str(error), ErrorCode.INVALID_CURSOR)) from None
-        if len(position) != length:
+        if len(position.values) != length:
             raise invalid_cursor(name)
         return position
 
-    def page_info(self, cursors: Cursors, positions: Sequence[Sequence[Any]], *, has_more: bool) -> PageInfo:
+    def page_info(self, cursors: Cursors, positions: Sequence[Position], *, has_more: bool) -> PageInfo:
         """Describe the page.
 
         Args:
             cursors: of the list.
-            positions: the sort values of the page's rows, in list order.
+            positions: of the page's first and last row, and any between, in list order.
             has_more: whether the list continues past the page in the direction of the walk.
         """
-        ends = [cursors.encode(end) for end in (positions[0], positions[-1])] if positions else [None, None]
+        both = (positions[0], positions[-1]) if positions else (None, None)
+        ends = [end and cursors.encode(end.values, spacing=end.spacing) for end in both]
         return PageInfo(
             start_cursor=ends[0],
             end_cursor=ends[1],

@@ -1,18 +1,19 @@
 """The read path: pages of consumers from OpenSearch. A row is sent as the indexed bytes."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from api.consumers import query, windows
-from api.consumers.windows import FirstPages
-from api.cursors import Cursors
+from api.consumers.windows import FirstPages, Row, Spacing, Walk
+from api.cursors import Cursors, Position
 from api.errors import invalid_cursor
 from api.pages import Paging, render
 from api.search import Index, search
 from infra.filters.clauses import Clause
-from infra.index.hits import Hits, SearchResponse, SourceHit
+from infra.index.hits import SearchResponse, SourceHit
+from infra.index.mapping import NO_TIMES
 
 
 class Source(msgspec.Struct, rename="camel"):
@@ -20,9 +21,16 @@ class Source(msgspec.Struct, rename="camel"):
     audience_ids: list[str]
 
 
+class Name(msgspec.Struct, rename="camel"):
+    """The name in a row."""
+
+    full_name: str | None
+
+
 Hit = SourceHit[Source]
 
-_decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
+decode = msgspec.json.Decoder(SearchResponse[Hit]).decode
+_decode_name = msgspec.json.Decoder(Name).decode
 
 
 class PageRequest(NamedTuple):
@@ -33,6 +41,20 @@ class PageRequest(NamedTuple):
     paging: Paging
     cursors: Cursors
     with_total: bool = False
+
+    @property
+    def is_unfiltered(self) -> bool:
+        """Whether the list has all rows of the environment."""
+        return self.rows == query.list_query(self.cursors.environment_id)
+
+    @property
+    def walk(self) -> Walk | None:
+        """The order in the direction of the page; None for a search, which is ordered by score."""
+        order = self.order
+        if order.sort_by is None:
+            return None
+        ascending = (order.direction == "asc") != self.paging.backward
+        return Walk(self.cursors.environment_id, order.sort_by, ascending, self.paging.backward)
 
 
 ExtraMembers = Callable[[Index, Sequence[Hit]], Awaitable[Iterable[bytes]]]
@@ -50,33 +72,24 @@ async def page(
         Problem: 400 for a damaged or expired cursor, or a cursor of another list.
         OpenSearchException: the index cannot answer.
     """
-    order, paging, cursors = request.order, request.paging, request.cursors
-    # Ordered by creation, a cursor also carries the width of its window, as the last value.
-    position = paging.position(cursors, order.position_length + bool(order.creation_direction))
-    width = _pop_width(position) if position and order.creation_direction else 0
-    body = query.page(
-        request.rows, order, paging.size, position, backward=paging.backward, with_total=request.with_total
-    )
-    found = await _search(index, body, _window(first_pages, request, position, width), paging.size)
-    has_more = len(found.hits) > paging.size
-    positions = [hit.sort[len(order.prefix) :] for hit in found.hits]
-    if positions and order.creation_direction:
-        times = [values[0] for values in positions]
-        if has_more and not position and windows.is_ascending(order, backward=paging.backward):
-            first_pages.learn(cursors.list_id, times)
-        width = windows.next_width(times, width)
-        positions = [[*values, width] for values in positions]
-    hits = found.hits[: paging.size]
-    rows = [bytes(hit.source.row) for hit in hits]
-    if extra_members and hits:
-        rows = _extended(rows, await extra_members(index, hits))
-        has_more = has_more or len(rows) < len(hits)
-    positions = positions[: len(rows)]
+    paging = request.paging
+    position = _position(request)
+    hits, is_large = await _search(index, first_pages, request, position)
+    has_more = len(hits) > paging.size
+    shown = hits[: paging.size]
+    rows = [bytes(hit.source.row) for hit in shown]
+    if extra_members and shown:
+        rows = _extended(rows, await extra_members(index, shown))
+        has_more = has_more or len(rows) < len(shown)
+    total = None
+    if request.with_total:
+        # Counting is faster without sorting. A list with a single page was counted by its search.
+        total = len(rows) if position is None and not has_more else await count(index, request.rows)
+    both = list(ends(request, position, hits, len(rows), is_large=is_large))
     if paging.backward:
         rows.reverse()
-        positions.reverse()
-    info = paging.page_info(cursors, positions, has_more=has_more)
-    return render(rows, info, found.total.value if found.total else None)
+        both.reverse()
+    return render(rows, paging.page_info(request.cursors, both, has_more=has_more), total)
 
 
 def _extended(rows: list[bytes], extra: Iterable[bytes]) -> list[bytes]:
@@ -97,33 +110,87 @@ async def count(index: Index, rows: Clause) -> int:
     Raises:
         OpenSearchException: the index cannot answer.
     """
-    response = _decode(await search(index, query.count(rows)))
+    response = decode(await search(index, query.count(rows)))
     assert response.hits.total
     return response.hits.total.value
 
 
-async def _search(index: Index, body: Clause, window: Clause | None, size: int) -> Hits[Hit]:
-    """Search the page in the window; if the page is not full, search among all rows."""
-    if window is not None:
-        hits = _decode(await search(index, query.within(body, window))).hits
-        if len(hits.hits) > size:
-            return hits
-    return _decode(await search(index, body)).hits
+async def _search(
+    index: Index, first_pages: FirstPages, request: PageRequest, position: Position | None
+) -> tuple[list[Hit], bool]:
+    """Search the rows of the page and the next row. Also return whether the list is large."""
+    size, walk, cursors = request.paging.size, request.walk, request.cursors
+    values = position.values[: request.order.position_length] if position else None
+    body = query.page(request.rows, request.order, size, values, backward=request.paging.backward)
+    if walk is None:
+        return decode(await search(index, body)).hits.hits, False
+    searched = windows_after(walk, position) if position else first_pages.windows(cursors.list_id, walk, size)
+    hits: list[Hit] = []
+    is_large = True
+    for window in searched:
+        hits = decode(await search(index, query.within(body, window))).hits.hits
+        if len(hits) > size:
+            break
+    else:
+        found = decode(await search(index, body | {"track_total_hits": windows.LARGE})).hits
+        hits, is_large = found.hits, bool(found.total and found.total.value >= windows.LARGE)
+    if position is None:
+        last = end(request.order, walk, hits, size) if is_large and len(hits) > size else None
+        first_pages.learn(cursors.list_id, walk, size, last, is_unfiltered=request.is_unfiltered)
+    return hits, is_large
 
 
-def _window(first_pages: FirstPages, request: PageRequest, position: list[Any] | None, width: int) -> Clause | None:
-    """Return the window to search first (see `windows`); None if there is none."""
-    if request.order.creation_direction is None or request.with_total:
-        return None
-    ascending = windows.is_ascending(request.order, backward=request.paging.backward)
-    if position:
-        return windows.from_position(position, width, ascending=ascending)
-    return first_pages.window(request.cursors.list_id) if ascending else None
+def windows_after(walk: Walk, position: Position) -> Iterator[Clause]:
+    """Return the windows after a position."""
+    at = _spacing(position)
+    return walk.windows(Row(position.values[1], at.value), at) if at else iter(())
 
 
-def _pop_width(position: list[Any]) -> int:
-    """Remove the window's width from a cursor's values, and return the width."""
-    width = position.pop()
-    if not isinstance(width, int) or not isinstance(position[0], int):
+def _spacing(position: Position | None) -> Spacing | None:
+    """Return the spacing that a cursor carries."""
+    return Spacing(*position.spacing) if position and position.spacing else None  # type: ignore[arg-type]  # by `ends`
+
+
+def ends(
+    request: PageRequest, position: Position | None, hits: Sequence[Hit], shown: int, *, is_large: bool
+) -> Iterator[Position]:
+    """Yield the positions of the first and the last row of the page; none for an empty page."""
+    order, walk = request.order, request.walk
+    before = _spacing(position)
+    for number in (0, shown - 1) if shown else ():
+        values = hits[number].sort[len(order.prefix) :]
+        spacing = end(order, walk, hits, number, before.width if before else 0)[1] if walk and is_large else None
+        if order.sort_by == "createdAt":
+            # The release before requires the width of the window.
+            values = [*values, spacing.width if spacing else 0]
+        yield Position(values, spacing or ())
+
+
+def end(order: query.Order, walk: Walk, hits: Sequence[Hit], number: int, width: float = 0) -> tuple[Row, Spacing]:
+    """Return a hit as a row, with the spacing at it."""
+    row, other = (_row(order, hits[each]) for each in (number, windows.half_a_page(number, len(hits))))
+    return row, walk.spacing(row, other, width)
+
+
+def _row(order: query.Order, hit: Hit) -> Row:
+    """Return a hit as a row of the order."""
+    value = hit.sort[len(order.prefix)]
+    if order.sort_by == "fullName":
+        value = _decode_name(hit.source.row).full_name
+    elif order.sort_by == "lastOrderAt" and value in NO_TIMES:
+        value = None
+    return Row(hit.id, value)
+
+
+def _position(request: PageRequest) -> Position | None:
+    """Return the position of the cursor; None without a cursor.
+
+    Raises:
+        Problem: 400 for a damaged or expired cursor, or a cursor of another list.
+    """
+    is_by_creation = request.order.sort_by == "createdAt"
+    # Ordered by creation, a cursor of the release before also has the width of its window, as the last value.
+    position = request.paging.position(request.cursors, request.order.position_length + is_by_creation)
+    if position and is_by_creation and not all(isinstance(position.values[number], int) for number in (0, -1)):
         raise invalid_cursor()
-    return width
+    return position

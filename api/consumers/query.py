@@ -40,16 +40,14 @@ class Order(NamedTuple):
 
     clauses: list[dict[str, dict[str, str]]]
     prefix: list[str]
+    sort_by: SortField | None = None
+    """The field of a list; None for a search."""
+    direction: Direction = "desc"
 
     @property
     def position_length(self) -> int:
         """The number of sort values in a row's position."""
         return len(self.clauses) - len(self.prefix)
-
-    @property
-    def creation_direction(self) -> str | None:
-        """`asc` or `desc` if rows are ordered by creation; else None."""
-        return self.clauses[-self.position_length].get("createdAt", {}).get("order")
 
 
 def list_order(environment_id: int, sort_by: SortField, direction: Direction) -> Order:
@@ -59,8 +57,8 @@ def list_order(environment_id: int, sort_by: SortField, direction: Direction) ->
     clauses = [{field: options | {"missing": "_last"} if sort_by in NULLABLE_KEYWORDS else options}, {"id": options}]
     if (sort_by, direction) == ("createdAt", "desc"):
         # With the environment in front, this is the storage order of the index: pages are read, not sorted.
-        return Order([{"environmentId": {"order": "asc"}}, *clauses], [str(environment_id)])
-    return Order(clauses, [])
+        return Order([{"environmentId": {"order": "asc"}}, *clauses], [str(environment_id)], sort_by, direction)
+    return Order(clauses, [], sort_by, direction)
 
 
 def search_order() -> Order:
@@ -76,7 +74,6 @@ def page(
     position: Sequence[Any] | None,
     *,
     backward: bool = False,
-    with_total: bool = False,
 ) -> Clause:
     """Return the body for a page, plus one row that shows whether the list continues.
 
@@ -86,7 +83,6 @@ def page(
         size: number of rows on the page.
         position: sort values of the row just before the page (or, backward, just after the page).
         backward: walk against the order; the rows come back in reverse.
-        with_total: count all rows, exactly.
     """
     clauses = order.clauses
     if backward:
@@ -94,7 +90,7 @@ def page(
             {field: {name: REVERSED[value] for name, value in options.items()} for field, options in clause.items()}
             for clause in clauses
         ]
-    body = {"query": rows, "sort": clauses, "size": size + 1, "track_total_hits": with_total}
+    body = {"query": rows, "sort": clauses, "size": size + 1, "track_total_hits": False}
     return body if position is None else body | {"search_after": [*order.prefix, *position]}
 
 

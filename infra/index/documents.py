@@ -16,6 +16,7 @@ import phonenumbers
 from infra import emails, phone_numbers
 from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
+from infra.ids import id_time
 from infra.index import names
 from infra.index.attributes import attributes, email_domain
 from infra.index.terms import terms
@@ -23,6 +24,8 @@ from infra.phone_countries import country_of
 from infra.phones import parse_plain
 from infra.wire import JSONObject, Time, time, without_trailing_zeros
 
+MERGED = "\ufffe"
+"""Collation compares the text before this character, then the text after it."""
 MONEY_UNIT = 10_000
 """Money is indexed as a `long` of ten-thousandths, because paging by a `scaled_float` loses rows."""
 
@@ -123,6 +126,7 @@ class Document(msgspec.Struct, rename="camel"):
 
     row: msgspec.Raw
     id: str
+    id_time: int
     environment_id: str
     version: int
     deleted: bool
@@ -131,6 +135,7 @@ class Document(msgspec.Struct, rename="camel"):
     phone_digits: Sequence[str]
     phone_reversed: Sequence[str]
     full_name: str | None
+    name_order: str | None
     name_runs: str | None
     forms: Sequence[str]
     form_starts: Sequence[str]
@@ -184,6 +189,7 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
         Document(
             row=msgspec.Raw(_encode(consumer)),
             id=row.id,
+            id_time=id_time(row.id),
             environment_id=str(row.environment_id),
             version=row.version,
             deleted=False,
@@ -192,6 +198,7 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             phone_digits=digits,
             phone_reversed=reversed_digits(digits),
             full_name=row.full_name,
+            name_order=None if row.full_name is None else name_order(row.environment_id, row.full_name),
             name_runs=_name_runs(row.full_name),
             forms=forms.whole,
             form_starts=forms.starts,
@@ -251,6 +258,11 @@ def reversed_digits(digits: Sequence[str]) -> list[str]:
     """
     first = digits[0] if digits else ""
     return [form[::-1] for form in digits if form is first or not first.endswith(form[1:])]
+
+
+def name_order(environment_id: int, name: str) -> str:
+    """Return the text of `nameOrder`: its order is that of the environments, and within each that of the names."""
+    return f"{environment_id}{MERGED}{name}"
 
 
 def _name_runs(name: str | None) -> str | None:

@@ -34,6 +34,8 @@ def _sorted(kind: str, first: str, last: str, **options: Any) -> dict[str, Any]:
     return {"asc": field | {"null_value": last}, "desc": field | {"null_value": first}}
 
 
+NO_TIMES = (-62_167_219_200_000, 253_402_300_800_000)
+"""Substitutes for a time that is null: the years 0 and 10000, beyond every stored time, in milliseconds since 1970."""
 DATE_FORMAT = "strict_date_time||epoch_millis"
 KEYWORD: dict[str, Any] = {"type": "keyword"}
 
@@ -43,6 +45,8 @@ MAPPING: dict[str, Any] = {
     "properties": {
         "row": {"type": "object", "enabled": False},
         "id": KEYWORD,
+        # The time in the id, for ranges of ids.
+        "idTime": {"type": "long"},
         "environmentId": KEYWORD,
         "version": {"type": "long"},
         "deleted": {"type": "boolean"},
@@ -67,6 +71,8 @@ MAPPING: dict[str, Any] = {
                 **_sorted("icu_collation_keyword", "", "\uffff"),
             }
         },
+        # The environment and the name, for ranges of names in an environment (`api/consumers/windows.py`).
+        "nameOrder": {"type": "icu_collation_keyword", "doc_values": False},
         # Names in scripts without spaces, else null. The tokenizer seldom splits the start of a word like the word.
         "nameRuns": _text("run_starts", "runs"),
         # Further words to find a name by, and parts of addresses, as they are looked up (`names.py`).
@@ -75,11 +81,10 @@ MAPPING: dict[str, Any] = {
         "externalId": KEYWORD | {"fields": {"folded": KEYWORD | {"normalizer": "folded"}}},
         "totalOrders": {"type": "integer"},
         "totalOrderValue": {"type": "long"},
-        # Null is substituted by the years 0 and 10000, beyond every stored time.
         "lastOrderAt": {
             "type": "date",
             "format": DATE_FORMAT,
-            "fields": _sorted("date", "-62167219200000", "253402300800000", format=DATE_FORMAT),
+            "fields": _sorted("date", *map(str, NO_TIMES), format=DATE_FORMAT),
         },
         "createdAt": {"type": "date", "format": DATE_FORMAT},
         "updatedAt": {"type": "date", "format": DATE_FORMAT},

@@ -9,10 +9,13 @@ import sqlalchemy as sa
 
 from api import search
 from api.audiences.rules import Rule
-from api.consumers import query, windows
+from api.consumers import fetch, query
+from api.consumers.fetch import PageRequest
 from api.consumers.query import Direction, Order, SortField
 from api.consumers.schemas import ListParameters
-from api.cursors import Cursors
+from api.consumers.windows import FirstPages
+from api.cursors import Cursors, Position
+from api.pages import Paging
 from infra.filters import language
 from infra.filters.clauses import Clause, clause
 from infra.filters.stored_rules import expression
@@ -25,9 +28,12 @@ from tests.seals import stored_seal
 SIZE = 20
 LARGE = 50_000
 """From this number of consumers on, a sample of 1 in 1,024 is enough to find the middle of an order; else 1 in 32."""
-WITHOUT_WINDOW = ", raw without window"
-"""The API searches a time window first; the raw search beside it searches all rows."""
 SEARCH_PARAMETERS = {"allow_partial_search_results": "false"}
+SORTED: Sequence[tuple[SortField, Direction]] = (
+    *(("createdAt", "desc"), ("totalOrderValue", "desc"), ("totalOrderValue", "asc")),
+    *(("fullName", "asc"), ("fullName", "desc")),
+)
+"""Orders of filtered lists."""
 NAMES = ("jose", "smith", "emily", "garcia", "oliver", "muller", "kowalski", "zoe")
 FILTERS = {
     "metadata equality": ("metadata.loyalty.tier:gold", "metadata.country:IE", "metadata.source:store"),
@@ -74,59 +80,75 @@ class QuestionBuilder:
         response = self._shop.database.search.search(index=self._alias, body=body, request_timeout=120)
         return list(response["hits"]["hits"])
 
-    def middle(self, order: Order) -> list[Any]:
-        """Return the sort values of a row near the middle of an order."""
+    def middle(self, order: Order) -> Position:
+        """Return the position of a row near the middle of an order."""
         some = {"wildcard": {"id": "*00" if self._shop.size > LARGE else "*0"}}
         rows = query.list_query(self.environment.id, conditions=[some])
         hits = self.hits({"query": rows, "sort": order.clauses, "size": 10_000, "_source": False})
-        return list(hits[len(hits) // 2]["sort"])
+        return Position(hits[len(hits) // 2]["sort"][len(order.prefix) :])
 
-    def page(
-        self,
-        sort_by: SortField,
-        direction: Direction,
-        *,
-        deep: bool = False,
-        backward: bool = False,
-        whole: bool = False,
-    ) -> Question:
-        """Build a page of the list at the beginning (backward: at the end) or in the middle.
-
-        Args:
-            sort_by: the field.
-            direction: of the order.
-            deep: the page is in the middle.
-            backward: read against the order.
-            whole: the raw search covers all rows, even if the API searches a window.
-        """
+    def page(self, sort_by: SortField, direction: Direction, *, deep: bool = False, backward: bool = False) -> Question:
+        """Build a page of the list at the beginning (backward: at the end) or in the middle."""
         order = query.list_order(self.environment.id, sort_by, direction)
-        position = self.middle(order)[len(order.prefix) :] if deep else None
-        rows = query.list_query(self.environment.id)
-        body = query.page(rows, order, SIZE, position, backward=backward)
-        parameters: dict[str, Any] = {"sortBy": sort_by, "sortDir": direction}
-        parameters["last" if backward else "first"] = SIZE
+        list_parameters = ListParameters(sort_by=sort_by, sort_dir=direction)
+        seal = stored_seal(self._shop.database.engine, self.environment.id)
+        cursors = Cursors(seal, "list", list_parameters.list_parameters(), self.environment.id)
+        rows, paging = query.list_query(self.environment.id), Paging(SIZE, backward=backward)
+        request = PageRequest(rows, order, paging, cursors)
+        parameters: dict[str, Any] = {"sortBy": sort_by, "sortDir": direction, "last" if backward else "first": SIZE}
+        position = None
+        if deep:
+            # A walk reaches a page in the middle by the cursor of the page before.
+            position = self.end(request, self.middle(order))
+            parameters["before" if backward else "after"] = cursors.encode(position.values, spacing=position.spacing)
+        values = position.values[: order.position_length] if position else None
+        sql = trigrams.page(self.environment.id, sort_by, direction, values, backward=backward)
+        return self.question("", parameters, self.body(request, position), sql=sql)
+
+    def end(self, request: PageRequest, position: Position) -> Position:
+        """Return the position at which the page after a position ends."""
+        body = query.page(request.rows, request.order, SIZE, position.values, backward=request.paging.backward)
+        *_, end = fetch.ends(request, None, self.found(body), SIZE, is_large=True)
+        return end
+
+    def body(self, request: PageRequest, position: Position | None = None) -> Clause:
+        """Return the body of the search that the API sends for a page, if it read the page before as well."""
+        walk = request.walk
+        assert walk
+        values = position.values[: request.order.position_length] if position else None
+        body = query.page(request.rows, request.order, SIZE, values, backward=request.paging.backward)
         if position:
-            values = position
-            if order.creation_direction:
-                moments = [hit["sort"][-2] for hit in self.hits(body)]
-                values = [*position, width := windows.next_width(moments, 0)]
-                ascending = windows.is_ascending(order, backward=backward)
-                if not whole:
-                    body = query.within(body, windows.from_position(position, width, ascending=ascending))
-            list_parameters = ListParameters(sort_by=sort_by, sort_dir=direction)
-            seal = stored_seal(self._shop.database.engine, self.environment.id)
-            cursors = Cursors(seal, "list", list_parameters.list_parameters(), self.environment.id)
-            parameters["before" if backward else "after"] = cursors.encode(values)
-        sql = trigrams.page(self.environment.id, sort_by, direction, position, backward=backward)
-        return self.question("", parameters, body, sql=sql)
+            searched = fetch.windows_after(walk, position)
+        else:
+            memory, hits = FirstPages(), self.found(body)
+            last = fetch.end(request.order, walk, hits, SIZE) if len(hits) > SIZE else None
+            memory.learn(b"", walk, SIZE, last, is_unfiltered=False)
+            searched = memory.windows(b"", walk, SIZE)
+        windowed = (query.within(body, window) for window in searched)
+        return next((each for each in windowed if len(self.found(each)) > SIZE), body)
+
+    def found(self, body: Clause) -> list[fetch.Hit]:
+        """Return the hits of a search as the API has them."""
+        response = self._shop.database.search.search(index=self._alias, body=body, request_timeout=120)
+        return fetch.decode(msgspec.json.encode(response)).hits.hits
 
     def filtered(
-        self, parameters: dict[str, Any], sql: Statement | None = None, *, counted: bool = False, **filters: Any
+        self,
+        parameters: dict[str, Any],
+        sql: Statement | None = None,
+        *,
+        counted: bool = False,
+        order: tuple[SortField, Direction] = ("createdAt", "desc"),
+        **filters: Any,
     ) -> Question:
         """Build the first page of a filtered list."""
-        order = query.list_order(self.environment.id, "createdAt", "desc")
         rows = query.list_query(self.environment.id, **filters)
-        return self.question("", parameters, query.page(rows, order, SIZE, None, with_total=counted), sql=sql)
+        seal = stored_seal(self._shop.database.engine, self.environment.id)
+        cursors = Cursors(seal, "list", {}, self.environment.id)
+        request = PageRequest(rows, query.list_order(self.environment.id, *order), Paging(SIZE), cursors)
+        bodies = [self.body(request), *([query.count(rows)] if counted else [])]
+        parameters = parameters | dict(zip(("sortBy", "sortDir"), order, strict=True))
+        return self.question("", parameters, *bodies, sql=sql)
 
     def first_hits(self, q: str | None = None, *, typo: bool = False, **exact: str) -> Question:
         """Build the first page of a search."""
@@ -158,18 +180,16 @@ def cases(shop: Shop) -> Iterator[Case]:
     for sort_by in get_args(SortField):
         for direction in get_args(Direction)[::-1]:
             name, default = f"list {sort_by} {direction}", (sort_by, direction) == ("createdAt", "desc")
-            beside = WITHOUT_WINDOW if (sort_by, direction) == ("createdAt", "asc") else ""
             busy = default or (sort_by, direction) == ("totalOrderValue", "desc")
-            yield Case(f"{name}{beside}", [large.page(sort_by, direction)], busy)
+            yield Case(name, [large.page(sort_by, direction)], busy)
             yield Case(f"{name}, deep", [large.page(sort_by, direction, deep=True)], default)
-    yield Case(f"list createdAt asc, deep{WITHOUT_WINDOW}", [large.page("createdAt", "asc", deep=True, whole=True)])
-    yield Case(f"list createdAt desc, end{WITHOUT_WINDOW}", [large.page("createdAt", "desc", backward=True)])
-    yield Case("list createdAt desc, backward", [large.page("createdAt", "desc", deep=True, backward=True)])
-    yield Case("small list createdAt desc", [small.page("createdAt", "desc")])
-    yield Case("small list createdAt desc, deep", [small.page("createdAt", "desc", deep=True)])
-    yield Case(f"small list createdAt asc{WITHOUT_WINDOW}", [small.page("createdAt", "asc")])
-    yield Case("small list createdAt asc, deep", [small.page("createdAt", "asc", deep=True)])
+            yield Case(f"{name}, end", [large.page(sort_by, direction, backward=True)])
+            yield Case(f"{name}, backward", [large.page(sort_by, direction, deep=True, backward=True)])
+    for direction in get_args(Direction)[::-1]:
+        yield Case(f"small list createdAt {direction}", [small.page("createdAt", direction)])
+        yield Case(f"small list createdAt {direction}, deep", [small.page("createdAt", direction, deep=True)])
     yield from _filtered(large)
+    yield from _filtered_and_sorted(large)
     yield from _searches(large)
 
 
@@ -201,6 +221,20 @@ def _filtered(large: QuestionBuilder) -> Iterator[Case]:
     ]
     yield Case("audienceId, dynamic", dynamic, busy=True)
     yield Case("include=audiences, 20 dynamic", [large.including()], busy=True)
+
+
+def _filtered_and_sorted(large: QuestionBuilder) -> Iterator[Case]:
+    """Yield lists with each kind of filter in several orders. PostgreSQL has no index for these."""
+    tier, static = FILTERS["metadata equality"][0], large.environment.static
+    filters: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "search=": ({"search": NAMES[1]}, {"search": NAMES[1]}),
+        "filter=": ({"filter": tier}, {"conditions": [clause(language.parse(tier), None)]}),
+        "audienceId": ({"audienceId": static}, {"conditions": [search.in_audience(static)]}),
+    }
+    for name, (parameters, arguments) in filters.items():
+        for order in SORTED:
+            question = large.filtered(parameters, order=order, **arguments)
+            yield Case(f"{name} by {' '.join(order)}", [question])
 
 
 def _searches(large: QuestionBuilder) -> Iterator[Case]:

@@ -121,7 +121,7 @@ def page(
         return None
     if backward:
         way = "asc" if direction == "desc" else "desc"
-    nulls = "NULLS LAST" if sort_by in NULLABLE else ""
+    nulls = f"NULLS {'FIRST' if backward else 'LAST'}" if sort_by in NULLABLE else ""
     order = f"ORDER BY {column} {way} {nulls}, id {way} LIMIT %s"
     if not position:
         return f"{ROW} {order}", [environment, SIZE]

@@ -13,10 +13,13 @@ from infra.index.conversion import FIELDS, FORMER_VERSION, convert
 from infra.index.terms import number_term, path_code
 from tests.unit.test_documents import NOBODY, ROW
 
+ADDED = {"attributes", "emailDomain", "forms", "formStarts", "idTime", "nameOrder", "phoneCountry"}
+"""Fields that the former version does not have."""
+
 
 class Form(NamedTuple):
     document_version: int = FORMER_VERSION
-    fields: frozenset[str] = FIELDS - {"attributes", "emailDomain", "forms", "formStarts", "phoneCountry"}
+    fields: frozenset[str] = FIELDS - ADDED
 
 
 METADATA = json.dumps(

@@ -23,7 +23,18 @@ values = st.lists(
 def test_cursor_decodes_to_its_values(
     cursors: Cursors, position: list[str | int | float | None], now: int, idle: int
 ) -> None:
-    assert cursors.decode(cursors.encode(position, now), now + idle) == position
+    assert cursors.decode(cursors.encode(position, now), now + idle) == (position, [])
+
+
+def test_cursor_carries_the_spacing_of_its_row_beside_the_values() -> None:
+    """The release before reads the first three elements."""
+    cursors = Cursors(fixed_seal(), "list", {}, 1)
+    cursor = cursors.encode(["a", 5], 1000, ["a", 3, None])
+    assert cursors.decode(cursor, 1000) == (["a", 5], ["a", 3, None])
+    payload = msgspec.msgpack.decode(fixed_seal().open("cursor", cursor, b"list"))
+    assert payload == [1000, ["a", 5], {}, ["a", 3, None]]
+    upgraded = cursors._replace(seal=upgraded_seal())
+    assert upgraded.decode(upgraded.encode(["a", 5], 1000, ["a", 3, None]), 1000) == (["a", 5], [])
 
 
 @given(lists, values)
@@ -76,7 +87,7 @@ def test_any_other_text_is_refused(seal: Seal, text: str) -> None:
 def test_cursor_expires_after_a_day() -> None:
     cursors = Cursors(fixed_seal(), "list", {}, 1)
     cursor = cursors.encode(["a"], now=1000)
-    assert cursors.decode(cursor, now=1000 + IDLE_SECONDS) == ["a"]
+    assert cursors.decode(cursor, now=1000 + IDLE_SECONDS).values == ["a"]
     with pytest.raises(CursorError, match="expired"):
         cursors.decode(cursor, now=1001 + IDLE_SECONDS)
 
@@ -98,7 +109,7 @@ def test_cursor_without_parameters_is_made_for_a_day_after_an_upgrade() -> None:
 def test_cursor_of_the_release_before_is_accepted() -> None:
     cursors = Cursors(fixed_seal(), "list", {"search": "ab"}, 1)
     cursor = released_cursor(cursors, 1000)
-    assert cursors.decode(cursor, now=1000) == ["a", 5]
+    assert cursors.decode(cursor, now=1000).values == ["a", 5]
     with pytest.raises(CursorError, match="expired"):
         cursors.decode(cursor, now=1001 + IDLE_SECONDS)
     with pytest.raises(CursorError, match="damaged"):

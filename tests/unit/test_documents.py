@@ -60,6 +60,7 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
     del document["row"]
     assert document == {
         "id": ROW.id,
+        "idTime": 1_717_915_615_232,
         "environmentId": "7",
         "version": 3,
         "deleted": False,
@@ -68,6 +69,7 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
         "phoneDigits": ["442079460958", "02079460958", "2079460958"],
         "phoneReversed": ["859064970244"],
         "fullName": "José",
+        "nameOrder": "7\ufffeJosé",
         "nameRuns": None,
         "forms": [],
         "formStarts": [],
@@ -99,7 +101,8 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
 def test_nulls_of_a_document_are_present() -> None:
     document: dict[str, Any] = json.loads(documents.document(NOBODY, []))
     assert [name for name, value in document.items() if value is None] == [
-        *("email", "phone", "fullName", "nameRuns", "externalId", "lastOrderAt", "emailDomain", "phoneCountry"),
+        *("email", "phone", "fullName", "nameOrder", "nameRuns", "externalId", "lastOrderAt"),
+        *("emailDomain", "phoneCountry"),
     ]
     assert document.keys() <= mapping.MAPPING["properties"].keys()
 
