@@ -4,16 +4,10 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from opensearchpy import (
-    AsyncHttpConnection,
-    AsyncOpenSearch,
-    AWSV4SignerAsyncAuth,
-    JSONSerializer,
-    OpenSearch,
-    Urllib3AWSV4SignerAuth,
-)
+from opensearchpy import AsyncOpenSearch, AWSV4SignerAsyncAuth, JSONSerializer, OpenSearch, Urllib3AWSV4SignerAuth
 from opensearchpy.exceptions import OpenSearchException
 
+from infra.index.connections import HttpConnection
 from infra.index.transports import AsyncNodes, SyncNodes
 from infra.settings import Settings, SettingsError
 
@@ -47,13 +41,12 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _signed(settings: Settings, sign: Callable[[Any, str], Any], **options: Any) -> dict[str, Any]:
+def _signed(settings: Settings, sign: Callable[[Any, str], Any]) -> dict[str, Any]:
     """Return the options of a client that signs its requests for AWS (SigV4); none without OPENSEARCH_AWS_REGION.
 
     Args:
         settings: with the region.
         sign: makes the signer from the credentials and the region.
-        options: of a client that signs.
 
     Raises:
         SettingsError: there are no credentials, or the library for signatures is not installed.
@@ -69,7 +62,7 @@ def _signed(settings: Settings, sign: Callable[[Any, str], Any], **options: Any)
             "OPENSEARCH_AWS_REGION is set, but there are no credentials of AWS: set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give the machine a role"
         )
-    return {"http_auth": sign(credentials, settings.opensearch_aws_region), **options}
+    return {"http_auth": sign(credentials, settings.opensearch_aws_region)}
 
 
 def open_client(settings: Settings, seconds: float = TIMEOUT_SECONDS) -> OpenSearch:
@@ -104,5 +97,6 @@ def open_reader(settings: Settings) -> AsyncOpenSearch:
         attempt_seconds=READ_ATTEMPT_SECONDS,
         serializer=TextSerializer(),
         pool_maxsize=64,
-        **_signed(settings, AWSV4SignerAsyncAuth, connection_class=AsyncHttpConnection),
+        connection_class=HttpConnection,
+        **_signed(settings, AWSV4SignerAsyncAuth),
     )
