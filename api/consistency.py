@@ -128,7 +128,10 @@ async def read(
         Problem: 400 for an invalid token; 503 if the index does not contain the write and the request is strict.
     """
     headers = await _wait_for_token(request, caller, freshness)
-    lag, result = await asyncio.gather(freshness.lag(caller.environment_id), search())
+    if known_lag := freshness.known_lag(caller.environment_id):
+        lag, result = known_lag, await search()
+    else:
+        lag, result = await asyncio.gather(freshness.lag(caller.environment_id), search())
     if lag.is_index_lost and STALE.keys().isdisjoint(headers):
         # An incomplete index lacks writes that were searchable before.
         headers |= _stale(request, headers)

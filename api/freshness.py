@@ -147,6 +147,11 @@ class Freshness:
             if not wait.requests and self._waits.get(write) is wait:
                 del self._waits[write]
 
+    def known_lag(self, environment_id: int) -> Lag | None:
+        """Return the lag of an environment, if it was measured within `LAG_SECONDS`."""
+        measured = self._lags.get(environment_id)
+        return measured.lag if measured and time.monotonic() < measured.until else None
+
     async def lag(self, environment_id: int) -> Lag:
         """Return how far the index is behind, for an environment.
 
@@ -155,9 +160,8 @@ class Freshness:
         Raises:
             SQLAlchemyError: the database does not answer.
         """
-        measured = self._lags.get(environment_id)
-        if measured and time.monotonic() < measured.until:
-            return measured.lag
+        if lag := self.known_lag(environment_id):
+            return lag
         if environment_id not in self._lag_requests:
             self._lag_requests[environment_id] = asyncio.get_running_loop().create_future()
         answer = self._lag_requests[environment_id]

@@ -102,8 +102,10 @@ async def _search(index: Index, body: Clause) -> Any:
         "request_timeout": seconds + GRACE_SECONDS,
         CONFIRMED: index.is_confirmed,
     }
+    path, content = f"/{index.alias}/_search", msgspec.json.encode(body)
     try:
-        return await index.client.search(index=index.alias, body=msgspec.json.encode(body), params=params)
+        # Without the client's method for searches, which takes 3 % of the processor time of a list.
+        return await index.client.transport.perform_request("POST", path, params=params, body=content)
     except TransportError as error:
         is_stopped = error.error == "search_phase_execution_exception" and not is_unavailable(error)
         if is_stopped and time.monotonic() >= index.ends_at:

@@ -70,6 +70,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._slots, self._period = _slots_of_process()
         self._socket: asyncio.Transport
+        self.transport: _ResponseTransport
         self._in_headers = self._in_body = False
         self._ignores_input = False
         """Whether the request is refused, or the connection closes: further bytes of the client are dropped."""
@@ -81,7 +82,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(transport)
-        self._socket, self.transport = transport, _ClosingTransport(transport, self)
+        self._socket, self.transport = transport, _ResponseTransport(transport, self)
         self._slots.take(transport)
         self._start_reading_timer()
 
@@ -153,6 +154,7 @@ class Connection(HttpToolsProtocol):
         self._in_body = False
 
     def on_response_complete(self) -> None:
+        self.transport.flush()
         if self._in_body and self.expect_100_continue and not self._body_bytes:
             self.hang_up()  # the client waits for "100 Continue", and may send no body
         super().on_response_complete()
@@ -293,16 +295,32 @@ class Connection(HttpToolsProtocol):
         return _SUBSTITUTE + data[len(method) :]
 
 
-class _ClosingTransport(asyncio.Transport):
-    """The transport of a connection, for uvicorn's code: closing is left to `Connection.hang_up`."""
+class _ResponseTransport(asyncio.Transport):
+    """The transport of a connection, for uvicorn's code: closing is left to `Connection.hang_up`.
+
+    uvicorn writes head and body of a response one after the other. They are sent together, because each call of the
+    system to send takes as much time as a tenth of a short request.
+    """
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         super().__init__()
         self._transport, self._connection = transport, connection
-        self.write = transport.write  # type: ignore[method-assign]
+        self._unsent: list[bytes] = []
         self._is_closing = False
 
+    def write(self, data: bytes) -> None:  # type: ignore[override]  # as uvicorn
+        if not self._unsent:
+            self._connection.loop.call_soon(self.flush)
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if self._unsent and not self._transport.is_closing():
+            self._transport.writelines(self._unsent)
+        self._unsent = []
+
     def close(self) -> None:
+        self.flush()
         self._is_closing = True
         self._connection.hang_up()
 
