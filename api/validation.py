@@ -219,7 +219,7 @@ class Checker:
         try:
             if rules.parse and raw is not None:
                 return rules.parse(raw, self._requester)
-            value = msgspec.convert(raw, field.info.type, strict=not self._is_query)
+            value = field.convert(raw, strict=not self._is_query)
             if value is None and self._is_query:  # msgspec converts the text `null`
                 raise ValueError("Invalid value")
             return rules.check(value, self._requester) if rules.check and value is not None else value
@@ -270,12 +270,28 @@ class _Rules(msgspec.Struct, frozen=True):
 class _Field(NamedTuple):
     info: msgspec.structs.FieldInfo
     rules: _Rules
+    holder: type[Any]
+    """A type with the single field `value`, of the field's type: msgspec prepares only such types once."""
+
+    def convert(self, raw: Any, *, strict: bool) -> Any:
+        """Convert a value to the field's type.
+
+        Raises:
+            ValidationError: the value has another type, or breaks a constraint.
+        """
+        try:
+            return msgspec.convert({"value": raw}, self.holder, strict=strict).value
+        except msgspec.ValidationError:
+            return msgspec.convert(raw, self.info.type, strict=strict)  # fails again, without `value` in its path
 
 
 @cache
 def _fields(struct: Any) -> Mapping[str, _Field]:
     """Return the fields of a type by their names in JSON."""
-    return {info.encode_name: _Field(info, _rules(info.type)) for info in msgspec.structs.fields(struct)}
+    return {
+        info.encode_name: _Field(info, _rules(info.type), msgspec.defstruct("Holder", [("value", info.type)]))
+        for info in msgspec.structs.fields(struct)
+    }
 
 
 def _rules(annotation: Any) -> _Rules:
