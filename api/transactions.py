@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 import sqlalchemy as sa
 import structlog
 from litestar import Response
+from psycopg import sql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,6 +36,7 @@ from api.freshness import Freshness, TransactionId
 from api.request import AnyRequest, request_id_of
 from api.route_options import options_of
 from api.wake_ups import WakeUp
+from infra.database import driver
 from infra.logs import error_kind
 
 log = structlog.get_logger()
@@ -55,11 +57,10 @@ LOCK_TIMEOUT = "5s"
 
 # A write of 10,000 rows may take longer than reads may take. The message puts a record of the transaction into the WAL,
 # and tells the position: whatever is restored or promoted up to there knows the number of the transaction.
-BEGIN = sa.text("""
-    SELECT set_config('consumers.request_id', :request_id, true), set_config('lock_timeout', :lock_timeout, true),
-        set_config('statement_timeout', '0', true), pg_current_xact_id()::text AS xid,
-        (current_epoch(CAST(:seen_epoch AS uuid))).id::text AS epoch,
-        pg_logical_emit_message(true, 'consumers', '')::text AS lsn""")
+BEGIN = sql.SQL("""
+    SELECT set_config('consumers.request_id', {request_id}, true), set_config('lock_timeout', {lock_timeout}, true),
+        set_config('statement_timeout', '0', true), pg_current_xact_id()::text,
+        (current_epoch(CAST({seen_epoch} AS uuid))).id::text, pg_logical_emit_message(true, 'consumers', '')::text""")
 SETTLE_SECONDS = 5.0
 """How long to look for the stored answer after a COMMIT without an answer."""
 SETTLE_PAUSE_SECONDS = 0.1
@@ -67,6 +68,21 @@ COMMIT_ATTEMPTS = 3
 """The maximum of attempts of a request with an idempotency key if COMMIT gets no answer."""
 ENDED_BEFORE_COMMIT = "25P03"
 """The SQLSTATE of a session that the server ended while the transaction was idle, so before COMMIT arrived."""
+
+
+async def begin(
+    connection: AsyncConnection, request_id: str | None = None, seen_epoch: str | None = None
+) -> TransactionId:
+    """Begin the transaction of a write.
+
+    Args:
+        connection: without a transaction.
+        request_id: of the request, for the changes of rows.
+        seen_epoch: the last epoch that the process has seen.
+    """
+    values = {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT, "seen_epoch": seen_epoch}
+    literals = {name: sql.Literal(value) for name, value in values.items()}
+    return TransactionId(*(await driver.begin(connection, BEGIN.format(**literals)))[-3:])
 
 
 class CommitUnanswered(Exception):  # noqa: N818 (names what happened; the transaction may be committed)
@@ -185,10 +201,9 @@ class Transactions:
         return answer
 
     async def _begin(self, connection: AsyncConnection, request_id: str | None) -> TransactionId:
-        values = {"request_id": request_id, "lock_timeout": LOCK_TIMEOUT, "seen_epoch": self._seen_epoch}
-        begun = (await connection.execute(BEGIN, values)).one()
-        self._seen_epoch = begun.epoch
-        return TransactionId(begun.xid, begun.epoch, begun.lsn)
+        transaction = await begin(connection, request_id, self._seen_epoch)
+        self._seen_epoch = transaction.epoch
+        return transaction
 
     async def _replayed(
         self, connection: AsyncConnection, claim: idempotency.Claim, transaction: TransactionId

@@ -69,7 +69,6 @@ async def find(budget: Budget, caller: Caller, audience_id: str) -> Audience:
     """
     if is_id("aud_", audience_id):
         async with budget.connection(caller) as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             values = {"environment_id": caller.environment_id, "id": audience_id}
             if row := (await connection.execute(FIND, values)).one_or_none():
                 return Audience._make(row)
@@ -85,7 +84,6 @@ async def of_consumer(connection: AsyncConnection, caller: Caller, consumer_id: 
 async def of_rows(budget: Budget, caller: Caller, stored_ids: Sequence[str]) -> list[Audience]:
     """Return the audiences that the rows of a page may be in: those with `stored_ids`, and all dynamic ones."""
     async with budget.connection(caller) as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
         values = {"environment_id": caller.environment_id, "ids": stored_ids}
         return [Audience._make(row) for row in await connection.execute(OF_ROWS, values)]
 

@@ -165,8 +165,8 @@ class ConsumerController(Controller):
         include = parameters.include
         consistency.requested_writes(request, caller)
         async with state.budget.connection(caller) as connection:
-            # The consumer and the included objects must be of the same moment.
-            await connection.execution_options(isolation_level="REPEATABLE READ" if include else "AUTOCOMMIT")
+            if include:  # the consumer and the included objects must be of the same moment
+                await connection.execution_options(isolation_level="REPEATABLE READ")
             row = await writes.get(connection, caller, consumer_id)
             possible = await membership.of_consumer(connection, caller, consumer_id) if "audiences" in include else []
             orders = await _orders_member(connection, caller, consumer_id) if "orders" in include else b""

@@ -19,6 +19,7 @@ from api.reserved_values import RESERVED, reserved
 from api.transactions import ValueTaken
 from api.turns import Steps, Turns
 from infra import emails
+from infra.database import driver
 from infra.database.engine import OPAQUE_ENVIRONMENT_ID
 from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
@@ -107,8 +108,8 @@ async def get(connection: AsyncConnection, caller: Caller, consumer_id: str) -> 
         Problem: 404 if the environment has no such consumer.
     """
     _require_id(consumer_id)
-    result = await connection.execute(GET, {"environment_id": caller.environment_id, "id": consumer_id})
-    return _row_or_404(result.one_or_none())
+    rows = await driver.fetch_all(connection, GET, {"environment_id": caller.environment_id, "id": consumer_id})
+    return _row_or_404(rows[0] if rows else None)
 
 
 async def update(
@@ -195,7 +196,7 @@ async def lock(
 ) -> dict[str, ConsumerRow]:
     """Lock consumers, and the unique values of the draft."""
     values = {"environment_id": caller.environment_id, "ids": list(ids), "reserved": reserved_of(draft)}
-    rows = await connection.execute(LOCK, values)
+    rows = await driver.fetch_all(connection, LOCK, values)
     return {row[0]: ConsumerRow._make(row) for row in rows}
 
 
@@ -288,7 +289,8 @@ async def store(
         return []
     ids = [value["id"] for value in values]
     parameters = {"environment_id": caller.environment_id, "rows": msgspec.json.encode(values).decode(), "ids": ids}
-    rows = {row[0]: ConsumerRow._make(row) for row in await connection.execute(statement, parameters | others)}
+    stored = await driver.fetch_all(connection, statement, parameters | others)
+    rows = {row[0]: ConsumerRow._make(row) for row in stored}
     if len(rows) < len(ids):
         raise ValueTaken
     return [rows[consumer_id] for consumer_id in ids]

@@ -93,7 +93,10 @@ def _connect_args(database_url: str) -> dict[str, Any]:
 
 
 def open_async_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine:
-    """Open the API's connections for requests. An unusable connection is replaced before use.
+    """Open the API's connections for requests, with autocommit. An unusable connection is replaced before use.
+
+    Most reads are a single statement, and a transaction around it takes two round trips more. A write begins its
+    transaction itself (`driver.begin`).
 
     Args:
         settings: with the address of the database.
@@ -102,8 +105,9 @@ def open_async_engine(settings: Settings, pool_size: int | None = None) -> Async
     pool_size = pool_size or settings.database_pool
     # With cached plans: the statements of a request are few and short, so the time to plan would be noticeable.
     if settings.database_session_url is None:
-        return _with_sessions(settings.database_url, pool_size, REQUESTS)
-    # The pooler gives each transaction to any session: prepared statements and settings would be those of another.
+        return _with_sessions(settings.database_url, pool_size, REQUESTS, isolation_level="AUTOCOMMIT")
+    # The pooler gives each transaction to any session: prepared statements and settings would be those of another. So
+    # there is no autocommit, and each transaction begins with the settings.
     connect_args = _connect_args(settings.database_url) | {"prepare_threshold": None}
     del connect_args["options"]
     engine = _async_engine(

@@ -13,7 +13,7 @@ from api.audiences.schemas import Members, MembersChanged
 from api.audiences.writes import add_members, remove_members, replace_members
 from api.auth import Caller, Keys
 from api.seals import Seals
-from api.transactions import BEGIN, LOCK_TIMEOUT
+from api.transactions import begin
 from infra.accounts.key_secrets import new_secret
 from infra.database import engine
 from infra.database.engine import open_async_engine
@@ -107,14 +107,13 @@ def test_read_that_takes_too_long_is_canceled_and_a_write_is_not(
 ) -> None:
     assert engine.REQUESTS["statement_timeout"] == "10s"
     monkeypatch.setitem(engine.REQUESTS, "statement_timeout", "500ms")
-    values = {"request_id": None, "lock_timeout": LOCK_TIMEOUT, "seen_epoch": None}
 
     async def sleep(seconds: float, *, is_write: bool) -> None:
         opened = open_async_engine(settings_of(environment))
         try:
             async with opened.connect() as connection:
                 if is_write:
-                    await connection.execute(BEGIN, values)
+                    await begin(connection)
                 await connection.execute(sa.text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
         finally:
             await opened.dispose()
