@@ -17,8 +17,10 @@ from infra.exports.analytics import literal, quoted, read, struct
 from infra.exports.requests import ExportFile, Format
 from infra.exports.tables import MIN_DOMAIN_CONSUMERS, SHOWN_DOMAINS, Column, TableName, read_order
 
-MEMORY = "224MB"
-ROW_GROUP_ROWS, ROW_GROUP_BYTES = 122_880, "32MB"
+MEMORY = "160MB"
+BUFFER = f", buffer_size = {4 * 1024 * 1024}"
+"""The buffers of a CSV file: by default, 32 MB each."""
+ROW_GROUP_ROWS, ROW_GROUP_BYTES = 122_880, "8MB"
 """Maximum of rows and of bytes of a row group."""
 WRITE = {
     "parquet": f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}, ROW_GROUP_SIZE_BYTES "
@@ -74,7 +76,7 @@ class Converter:
         files = []
         for number, part in enumerate(spool.parts, 1):
             file = self._folder / f"{name}-{number:04}.{self._format}"
-            rows = f"SELECT {expressions} FROM {_spooled([part], spool.columns)}"
+            rows = f"SELECT {expressions} FROM {_spooled(part, spool.columns)}"
             self._database.execute(f"COPY ({rows}) TO {literal(str(file))} ({WRITE[self._format]})")
             files.append(file)
             progress()
@@ -82,14 +84,14 @@ class Converter:
 
     def keep_members(self, dynamic: Spool, consumers: Spool) -> Spool:
         """Return a spool with the members that are consumers of the snapshot."""
-        ids = f"SELECT id FROM {_spooled(consumers.parts, consumers.columns)}"
-        parts, kept = list[Path](), 0
+        ids = f"SELECT id FROM {_spooled(consumers.files, consumers.columns)}"
+        parts, kept = list[list[Path]](), 0
         for part in dynamic.parts:
-            target = part.with_name(f"kept-{part.name}")
-            rows = f"SELECT * FROM {_spooled([part], dynamic.columns)} WHERE consumer_id IN ({ids})"
+            target = part[0].with_name(f"kept-{part[0].name}")
+            rows = f"SELECT * FROM {_spooled(part, dynamic.columns)} WHERE consumer_id IN ({ids})"
             copied = self._database.execute(f"COPY ({rows}) TO {literal(str(target))} (FORMAT csv, HEADER false)")
             kept += copied.fetchall()[0][0]
-            parts.append(target)
+            parts.append([target])
         return Spool(dynamic.columns, parts, kept)
 
     def check(
@@ -107,7 +109,7 @@ class Converter:
         expressions = ", ".join(["count(*)", *(f"coalesce({each}, 0)" for each in chosen.values())])
         rows = [
             self._database.execute(
-                f"SELECT {expressions} FROM {read(self._format, literal(str(file)), columns)}"
+                f"SELECT {expressions} FROM {read(self._format, literal(str(file)), columns, BUFFER)}"
             ).fetchone()
             or ()
             for file in files
@@ -120,16 +122,16 @@ class Converter:
     def _find_shown_domains(self, spool: Spool) -> None:
         self._database.execute(f"""
             CREATE OR REPLACE TEMP TABLE {SHOWN_DOMAINS} AS
-            SELECT email_domain AS domain FROM {_spooled(spool.parts, spool.columns)}
+            SELECT email_domain AS domain FROM {_spooled(spool.files, spool.columns)}
             WHERE email_domain IS NOT NULL GROUP BY 1 HAVING count(*) >= {MIN_DOMAIN_CONSUMERS}""")
 
 
-def _spooled(parts: Sequence[Path], columns: Sequence[Column]) -> str:
-    """Return the SQL expression for the rows of parts of a spool. The text `""` is empty, and no text is null."""
-    paths = "[" + ", ".join(literal(str(part)) for part in parts) + "]"
+def _spooled(files: Sequence[Path], columns: Sequence[Column]) -> str:
+    """Return the SQL expression for the rows of files of a spool. The text `""` is empty, and no text is null."""
+    paths = "[" + ", ".join(literal(str(file)) for file in files) + "]"
     return (
         f"read_csv({paths}, auto_detect = false, header = false, delim = ',', quote = '\"', escape = '\"', "
-        f"nullstr = '', allow_quoted_nulls = false, parallel = false, "
+        f"nullstr = '', allow_quoted_nulls = false, parallel = false{BUFFER}, "
         f"columns = {struct(read_order(columns), typed=False)})"
     )
 

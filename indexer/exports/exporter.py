@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from indexer.exports import claims, process
 from indexer.exports.claims import MAX_ATTEMPTS, ClaimedExport, ClaimLost
-from indexer.exports.failures import NOT_READ
+from indexer.exports.failures import UNFINISHED
 from infra import logs
 from infra.database.engine import open_engine
 from infra.exports.requests import RECORD_DAYS
@@ -78,6 +78,7 @@ class Exporter:
             pass_fds=[lock],
         )
         assert started.stdin
+        os.setpriority(os.PRIO_PROCESS, started.pid, process.NICENESS)
         # The pipe stays open: the process ends when this process does.
         pickle.dump((self._settings, export, _folder() / SPOOL), started.stdin)
         started.stdin.flush()
@@ -95,7 +96,7 @@ class Exporter:
     def _end(self, export: ClaimedExport) -> None:
         """End an export whose processes were killed again and again."""
         log.error("export_failed", export=export.id, attempt=export.attempts, reason="its processes were killed")
-        claims.fail(self._engine, export, NOT_READ)
+        claims.fail(self._engine, export, UNFINISHED)
 
     def expire(self) -> None:
         """Delete the files of exports that have expired, all files without an export, and temporary files."""
@@ -127,7 +128,8 @@ def _folder() -> Path:
     """Return the folder for temporary files, of this user alone."""
     folder = Path(tempfile.gettempdir()) / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    # Without following a symbolic link, which another user may have made.
+    if folder.lstat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user")
     return folder
 

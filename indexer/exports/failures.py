@@ -9,7 +9,7 @@ RESERVE_BYTES = 256 * 1024 * 1024
 SPACE_FACTOR = 3
 """Space needed, as a multiple of the temporary files of the last export: these, the files, and room to grow."""
 NO_SPACE = "The service has too little disk space for this export: ask the operator, or request it again later"
-NOT_READ = "The service could not read all data for this export: request it again later"
+UNFINISHED = "The service could not finish this export: request it again later, or ask the operator"
 
 
 class ExportFailed(Exception):  # noqa: N818 (names what happened to the export, as the caller treats it)

@@ -6,21 +6,20 @@ processes and may not use `multiprocessing`.)
 
 import os
 import pickle
-import shutil
 import sys
 import threading
 from pathlib import Path
 
 from indexer.exports.claims import ClaimedExport
 from indexer.exports.heartbeat import Heartbeat
-from indexer.exports.run import Resources, run
+from indexer.exports.run import run
 from infra import logs
 from infra.database.engine import open_engine
-from infra.exports.store import open_store
 from infra.settings import Settings
 
 NICENESS = 10
-"""The API and the drains get the processor first."""
+"""While the rows are copied: the API and the drains get the processor first, but a held snapshot must end soon."""
+LOWEST_NICENESS = 19
 PRIVATE = 0o077
 """Files are readable by this user alone."""
 
@@ -33,19 +32,21 @@ def main() -> None:
     settings, export, folder = pickle.load(sys.stdin.buffer)  # noqa: S301 (from the parent)
     threading.Thread(target=_end_with_parent, args=[sys.stdin.fileno()], daemon=True).start()
     logs.configure(settings.log_level)
-    os.nice(NICENESS)
     os.umask(PRIVATE)
-    # Temporary files of a killed process. The lock of the parent excludes any other process.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     # A connection for the heartbeat, and two for the export.
     engine = open_engine(settings, name="export", pool_size=3)
     heartbeat = Heartbeat(engine, export)
     try:
-        run(Resources(settings, engine, open_store(settings), folder), export, heartbeat)
+        run(settings, engine, folder, export, heartbeat, when_copied=_yield_to_others)
     finally:
         heartbeat.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _yield_to_others() -> None:
+    """Let this thread work only while no other process wants the processor or, as the kernel derives, the disk."""
+    os.setpriority(os.PRIO_PROCESS, 0, LOWEST_NICENESS)
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _end_with_parent(pipe: int) -> None:

@@ -4,7 +4,9 @@ The steps are: copy the rows into temporary files, ask the index for members of 
 the files, list them. A process killed at any step has listed nothing, and another process begins anew.
 """
 
+import shutil
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from indexer.exports import claims, snapshot
 from indexer.exports.claims import MAX_ATTEMPTS, ClaimedExport, ClaimLost, Result
 from indexer.exports.conversion import Converter, Differs, described
-from indexer.exports.failures import NO_SPACE, NOT_READ, SPACE_FACTOR, ExportFailed, is_full, require_space
+from indexer.exports.failures import NO_SPACE, SPACE_FACTOR, UNFINISHED, ExportFailed, is_full, require_space
 from indexer.exports.heartbeat import Heartbeat
 from indexer.exports.members import IndexBehind, MemberReader
 from indexer.exports.snapshot import Snapshot
@@ -30,7 +32,7 @@ from infra.database import sealing_keys
 from infra.exports import analytics
 from infra.exports.manifest import MANIFEST, SCRIPT, Manifest, encoded
 from infra.exports.requests import ExportFile
-from infra.exports.store import STORE_ERRORS, ExportStore
+from infra.exports.store import STORE_ERRORS, ExportStore, open_store
 from infra.exports.tables import MEMBERS
 from infra.index import naming
 from infra.index.client import open_writer
@@ -58,32 +60,58 @@ class Resources(NamedTuple):
     """For temporary files; of this export alone."""
 
 
-def run(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat) -> None:
-    """Make a claimed export, or record the failure. Never raises an error of the servers or of the disk."""
+def run(
+    settings: Settings,
+    engine: sa.Engine,
+    folder: Path,
+    export: ClaimedExport,
+    heartbeat: Heartbeat,
+    *,
+    when_copied: Callable[[], None],
+) -> None:
+    """Make a claimed export, or record the failure. Never raises an error of the servers or of the disk.
+
+    Args:
+        settings: with the addresses of the servers and of the store.
+        engine: with room for two connections.
+        folder: for temporary files; created, and deleted at the end. No other export uses the folder at the same time.
+        export: claimed by this process.
+        heartbeat: of the export.
+        when_copied: called after the snapshot has ended.
+    """
     began = time.monotonic()
     try:
-        result = _make(resources, export, heartbeat)
-        claims.finish(resources.engine, export, result, resources.settings.exports_hours)
+        _remove(folder)  # temporary files of a killed process
+        folder.mkdir(parents=True)
+        resources = Resources(settings, engine, open_store(settings), folder)
+        result = _make(resources, export, heartbeat, when_copied)
+        claims.finish(engine, export, result, settings.exports_hours)
     except ClaimLost:
         log.warning("export_taken_over", export=export.id)
     except ExportFailed as error:
-        _end(resources.engine, export, str(error), error.reason)
+        _end(engine, export, str(error), error.reason)
     except TRANSIENT as error:
         if is_full(error):
-            _end(resources.engine, export, NO_SPACE, logs.error_kind(error))
+            _end(engine, export, NO_SPACE, logs.error_kind(error))
         else:
-            _postpone(resources.engine, export, error)
+            _postpone(engine, export, error)
     else:
         log.info("export_done", export=export.id, seconds=round(time.monotonic() - began, 1), **_rows(result))
         with suppress(*STORE_ERRORS):  # otherwise they are deleted with the export
             resources.store.delete(export.id, but_claim=export.claim)
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rows(result: Result) -> dict[str, int]:
     return {table: sums["rows"] for table, sums in result.sums.items()}
 
 
-def _make(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat) -> Result:
+def _make(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat, when_copied: Callable[[], None]) -> Result:
     folder = resources.folder
     for disk in filter(None, (folder, resources.store.folder)):
         require_space(disk, SPACE_FACTOR * export.expected_bytes)
@@ -96,6 +124,7 @@ def _make(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat) -> 
         lambda share, rows: heartbeat.advance(share * COPIED, rows),
     )
     log.info("export_copied", export=export.id, seconds=round(time.monotonic() - began, 1))
+    when_copied()
     members_as_of = None
     with closing(Converter(folder, export.format, personal=export.personal)) as converter:
         if taken.dynamic:
@@ -204,7 +233,7 @@ def _postpone(engine: sa.Engine, export: ClaimedExport, error: Exception) -> Non
     """Return the export to the queue; after `MAX_ATTEMPTS`, end it."""
     reason = f"{type(error).__name__}: {error}" if isinstance(error, Differs) else logs.error_kind(error)
     if export.attempts >= MAX_ATTEMPTS:
-        _end(engine, export, NOT_READ, reason)
+        _end(engine, export, UNFINISHED, reason)
         return
     log.warning("export_postponed", export=export.id, attempt=export.attempts, reason=reason)
     try:

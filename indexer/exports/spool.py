@@ -18,6 +18,9 @@ PART_ROWS = 1_000_000
 """Maximum of rows in a part, and so in a file of the export."""
 CHECK_ROWS = 10_000
 """Rows between two checks of the disk and of the claim."""
+VECTOR_ROWS, VECTOR_BYTES = 2048, 4 * 1024 * 1024
+"""DuckDB reads so many rows of a file at once, however long they are. A file ends when so many bytes have been written
+for them: 16 KiB of metadata in each row would need several times 32 MiB of memory."""
 BUFFER_BYTES = 1024 * 1024
 
 
@@ -26,16 +29,21 @@ class Spool(NamedTuple):
 
     columns: Sequence[Column]
     """In the order of the export."""
-    parts: list[Path]
+    parts: list[list[Path]]
+    """The files of each part."""
     rows: int
 
     @property
+    def files(self) -> list[Path]:
+        return [file for part in self.parts for file in part]
+
+    @property
     def bytes(self) -> int:
-        return sum(part.stat().st_size for part in self.parts)
+        return sum(file.stat().st_size for file in self.files)
 
     def joined(self, further: "Spool") -> "Spool":
         """Return both spools as one, without a part that is empty beside others."""
-        parts = [part for part in self.parts + further.parts if part.stat().st_size]
+        parts = [part for part in self.parts + further.parts if part[0].stat().st_size]
         return Spool(self.columns, parts or self.parts, self.rows + further.rows)
 
 
@@ -51,9 +59,10 @@ class Writer:
             advance: receives the number of rows every `CHECK_ROWS` rows; may raise.
         """
         self._folder, self._name, self._advance = folder, name, advance
-        self.parts: list[Path] = []
+        self.parts: list[list[Path]] = [[]]
         self.rows = 0
-        self._file = self._begin()
+        self._vector_rows = self._vector_bytes = 0
+        self._file = self._begin_file()
 
     def write_all(self, rows: Iterator[bytes]) -> None:
         """Write rows, each of them a line of CSV, and close the last part."""
@@ -63,18 +72,33 @@ class Writer:
                     require_space(self._folder)
                     self._advance(CHECK_ROWS)
                     if not self.rows % PART_ROWS:
-                        self._file.close()
-                        self._file = self._begin()
+                        self.parts.append([])
+                        self._change_file()
+                if self._vector_bytes >= VECTOR_BYTES:
+                    self._change_file()
                 self._file.write(row)
                 self.rows += 1
+                self._count(len(row))
         finally:
             self._file.close()
         self._advance(self.rows % CHECK_ROWS)
 
-    def _begin(self) -> BinaryIO:
-        part = self._folder / f"{self._name}-{len(self.parts) + 1:04}.spool"
-        self.parts.append(part)
-        return part.open("wb", buffering=BUFFER_BYTES)
+    def _count(self, length: int) -> None:
+        self._vector_rows += 1
+        self._vector_bytes += length
+        if self._vector_rows == VECTOR_ROWS:
+            self._vector_rows = self._vector_bytes = 0
+
+    def _change_file(self) -> None:
+        self._file.close()
+        self._file = self._begin_file()
+
+    def _begin_file(self) -> BinaryIO:
+        self._vector_rows = self._vector_bytes = 0
+        part = self.parts[-1]
+        file = self._folder / f"{self._name}-{len(self.parts):04}-{len(part) + 1:05}.spool"
+        part.append(file)
+        return file.open("wb", buffering=BUFFER_BYTES)
 
 
 def copy_table(

@@ -31,19 +31,20 @@ def files_of(table: str, file_format: Format) -> str:
     return f"{table}-*.{file_format}"
 
 
-def read(file_format: Format, files: str, columns: Sequence[Column]) -> str:
+def read(file_format: Format, files: str, columns: Sequence[Column], csv_options: str = "") -> str:
     """Return the SQL expression that reads files of an export with the exact types.
 
     Args:
         file_format: of the files.
         files: an SQL expression: a text with a pattern, or a list of texts.
         columns: of the table.
+        csv_options: further options for CSV, each after a comma.
     """
     if file_format == "parquet":
         return f"read_parquet({files})"
     return (
         f"read_csv({files}, auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', "
-        f"nullstr = '', allow_quoted_nulls = false, parallel = false, columns = {struct(columns)})"
+        f"nullstr = '', allow_quoted_nulls = false, parallel = false{csv_options}, columns = {struct(columns)})"
     )
 
 

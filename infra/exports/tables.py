@@ -2,7 +2,7 @@
 
 The rows are read by `COPY … TO STDOUT (FORMAT csv)`, column by column as text (`Column.read`), and typed afterwards by
 DuckDB (`Column.typed`). A column with personal data is read only for an export with personal data, so no file of
-another export holds such a value, temporary files included.
+another export holds such a value, temporary files included. Domains of few consumers are replaced by DuckDB.
 """
 
 from collections.abc import Sequence
@@ -198,8 +198,8 @@ def _attribute(attribute: Attribute) -> Column:
     value = _value(attribute.path)
     kinds = {
         "text": ("VARCHAR", "'string', 'number', 'boolean'", None),
-        # Metadata stored by SQL may have a number out of range.
-        "number": ("DOUBLE", "'number'", "TRY_CAST({0} AS DOUBLE)"),
+        # Metadata stored by SQL may have a number out of range, which would be infinite.
+        "number": ("DOUBLE", "'number'", "CASE WHEN isfinite(TRY_CAST({0} AS DOUBLE)) THEN {0}::DOUBLE END"),
         "boolean": ("BOOLEAN", "'boolean'", None),
     }
     kind, allowed, typed = kinds[attribute.type]
