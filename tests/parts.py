@@ -10,7 +10,7 @@ from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 LONGEST_FIRST = ("guarantees", "relevance", "local", "indexer", "api")
 """Parts with files that run for a minute and more. Each file runs in one process, so long ones must not begin last."""
 
-WITH_OWN_SERVERS = ("mixed_writes", "older_files", "outages", "real_histories", "rebuilds")
+WITH_OWN_SERVERS = ("export_crashes", "mixed_writes", "older_files", "outages", "real_histories", "rebuilds")
 """Files that share the fixture `own_servers`: they run in one process, because a start of these servers takes long."""
 
 

@@ -11,6 +11,7 @@ from litestar import Response
 from litestar.response import Stream
 
 from api.answers import entity_tags, is_none_match
+from api.auth import Caller
 from api.edge import IS_HEAD
 from api.error_codes import ErrorCode
 from api.errors import RETRY_AFTER_SECONDS, Problem, not_found
@@ -34,7 +35,7 @@ MEDIA_TYPES = {
 _store = cache(open_store)
 
 
-async def download(request: AnyRequest, settings: Settings, export: Export, name: str) -> Response[Any]:
+async def download(request: AnyRequest, settings: Settings, caller: Caller, export: Export, name: str) -> Response[Any]:
     """Return the response with a file, or a range of it.
 
     Raises:
@@ -53,16 +54,20 @@ async def download(request: AnyRequest, settings: Settings, export: Export, name
     headers |= {"Content-Length": str(end - start), "Content-Disposition": f'attachment; filename="{name}"'}
     parts: AsyncIterator[bytes] | tuple[()] = ()
     try:
-        if not request.scope["state"].get(IS_HEAD):
-            store = await asyncio.to_thread(_store, settings)
+        store = await asyncio.to_thread(_store, settings)
+        if request.scope["state"].get(IS_HEAD):
+            await store.require(export.id, export.claim, name)
+        else:
             parts = await store.open(export.id, export.claim, name, start, end)
+            log.info("export_downloaded", export=export.id, file=name, key=caller.key_id, personal=export.personal)
     except FileNotFoundError:
         raise not_found("Export") from None
     except STORE_ERRORS as error:
         log.error("export_store_failed", export=export.id, reason=error_kind(error))  # noqa: TRY400 (its kind says enough)
         raise unavailable("The store of the exports does not answer: repeat the request later") from None
-    media_type = MEDIA_TYPES[name[name.rindex(".") :]]
-    return Stream(parts, status_code=status, headers=headers, media_type=media_type)
+    # A header, because the media type of the route would replace that of a stream.
+    headers["Content-Type"] = MEDIA_TYPES[name[name.rindex(".") :]]
+    return Stream(parts, status_code=status, headers=headers)
 
 
 def unavailable(message: str) -> Problem:

@@ -4,13 +4,14 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 import structlog
 from litestar import Controller, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.openapi.datastructures import ResponseSpec
 
-from api.answers import Answer, ok
+from api.answers import Answer, location, ok
 from api.auth import Caller
 from api.error_codes import ErrorCode
 from api.errors import Problem
@@ -80,8 +81,7 @@ class ExportController(Controller):
             export = await connection.run_sync(rows.find, caller, export_id)
         if export.personal:
             require(request, "read:consumers", ", required for an export with personal data")
-        response: Response[Any] = await downloads.download(request, state.settings, export, name)
-        log.info("export_downloaded", export=export.id, file=name, key=caller.key_id, personal=export.personal)
+        response: Response[Any] = await downloads.download(request, state.settings, caller, export, name)
         return response
 
 
@@ -118,6 +118,4 @@ def _delete(connection: sa.Connection, caller: Caller, export_id: str) -> Export
 
 
 def _accepted(export: Export) -> Answer:
-    answer = ok(export)
-    answer.status = HTTPStatus.ACCEPTED
-    return answer
+    return Answer(HTTPStatus.ACCEPTED, msgspec.json.encode(export), location("exports", export.id))

@@ -167,7 +167,7 @@ def answer_headers(endpoint: Endpoint, status: HTTPStatus) -> dict[str, Any]:
     if endpoint.is_of_consumer and endpoint.method != "DELETE" and status < HTTPStatus.BAD_REQUEST:
         names += ["ETag"]
     names += _download_headers(endpoint, status)
-    if status == HTTPStatus.CREATED and endpoint.options and not endpoint.options.batch_key:
+    if _creates(endpoint, status):
         names += ["Location"]
     if status in {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         names += ["Retry-After"]
@@ -189,3 +189,10 @@ def _download_headers(endpoint: Endpoint, status: HTTPStatus) -> list[str]:
     names += ["Content-Disposition"] * (status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT})
     names += ["Content-Range"] * (status in {HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE})
     return names
+
+
+def _creates(endpoint: Endpoint, status: HTTPStatus) -> bool:
+    """Return whether the response names the path of a new resource. A batch has no path of its own."""
+    is_single = endpoint.options is not None and not endpoint.options.batch_key
+    is_accepted = status == HTTPStatus.ACCEPTED and not endpoint.is_for_operators
+    return is_single and (status == HTTPStatus.CREATED or is_accepted)

@@ -36,11 +36,11 @@ COUNT_KEPT = sa.text("""
 INSERT = sa.text("""
     INSERT INTO exports (id, environment_id, key_id, tables, format, personal)
     VALUES (:id, :environment_id, :key_id, :tables, :format, :personal)""")
-# The new number of the claim stops a worker.
+# The new number of the claim stops a worker. An export that is over already stays as it is, for audits.
 DELETE = sa.text("""
-    UPDATE exports SET claim = claim + 1, finished_at = coalesce(finished_at, present()), expires_at = present(),
-        state = CASE state WHEN 'failed' THEN state ELSE 'expired' END, files = '[]'
-    WHERE environment_id = :environment_id AND id = :id RETURNING id""")
+    UPDATE exports SET state = 'expired', files = '[]', claim = claim + 1,
+        finished_at = coalesce(finished_at, present()), expires_at = least(expires_at, present())
+    WHERE environment_id = :environment_id AND id = :id AND state IN ('queued', 'running', 'done')""")
 
 
 class ExportError(ExplainedError):
@@ -144,7 +144,5 @@ def delete(connection: sa.Connection, environment_id: int, export_id: str) -> Ex
     The row stays, as a record for audits. The files are not listed from the commit on, and the indexer deletes them
     within a minute.
     """
-    values = {"environment_id": environment_id, "id": export_id}
-    if connection.execute(DELETE, values).one_or_none() is None:
-        return None
+    connection.execute(DELETE, {"environment_id": environment_id, "id": export_id})
     return find(connection, environment_id, export_id)

@@ -7,6 +7,7 @@ the export at once, after the last file. So no half file is ever listed.
 
 import shutil
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -23,6 +24,11 @@ STORE_ERRORS = (BaseError, OSError)
 PART_BYTES = 1024 * 1024
 """Bytes of a download read at a time."""
 FOLDER_MODE = 0o700
+UPLOADS = 4
+"""Parts of a file uploaded at the same time: 5 MiB of memory each."""
+CONNECT_SECONDS, SILENCE_SECONDS, RETRY_SECONDS = 5, 15, 10
+ENDLESS = timedelta(days=1)
+"""A download lasts as long as the client reads, so only the silence of the store is limited."""
 NOT_CONFIGURED = "exports need a store for their files: set EXPORTS_URL, the same for the API and the workers"
 
 
@@ -46,7 +52,7 @@ class ExportStore:
         Raises:
             BaseError, OSError: see `STORE_ERRORS`.
         """
-        self._store.put(self._path(export_id, claim, file.name), file)
+        self._store.put(self._path(export_id, claim, file.name), file, max_concurrency=UPLOADS)
 
     def get(self, export_id: str, claim: int, name: str, target: Path) -> None:
         """Copy a file of an export to a path.
@@ -59,7 +65,7 @@ class ExportStore:
                 file.write(part)
 
     async def open(self, export_id: str, claim: int, name: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """Return the parts of a range of a file, `end` excluded. The first part is read before this returns.
+        """Return the parts of a range of a file, `end` excluded.
 
         Raises:
             BaseError, OSError: see `STORE_ERRORS`; FileNotFoundError if the file has been deleted.
@@ -67,6 +73,14 @@ class ExportStore:
         path = self._path(export_id, claim, name)
         result = await self._store.get_async(path, options={"range": (start, end)})
         return _parts(result.stream(PART_BYTES))
+
+    async def require(self, export_id: str, claim: int, name: str) -> None:
+        """Check that the store has a file.
+
+        Raises:
+            BaseError, OSError: see `STORE_ERRORS`; FileNotFoundError if the file has been deleted.
+        """
+        await self._store.head_async(self._path(export_id, claim, name))
 
     def exports(self) -> set[str]:
         """Return the ids of the exports with files, complete or not.
@@ -119,7 +133,21 @@ def open_store(settings: Settings) -> ExportStore:
         raise StoreMissingError
     installation_id = installation.id_of(settings)
     if not settings.exports_url.startswith("file:"):
-        return ExportStore(from_url(settings.exports_url), installation_id, None)
+        return ExportStore(_remote(settings.exports_url), installation_id, None)
     folder = Path(url2pathname(urlsplit(settings.exports_url).path))
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     return ExportStore(from_url(settings.exports_url, automatic_cleanup=True), installation_id, folder)
+
+
+def _remote(url: str) -> ObjectStore:
+    """Open a store that is not a folder. Every request is repeated for a while if the store fails."""
+    return from_url(
+        url,
+        client_options={
+            "allow_http": True,  # if the operator's address of the store says so
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "read_timeout": timedelta(seconds=SILENCE_SECONDS),
+            "timeout": ENDLESS,
+        },
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+    )

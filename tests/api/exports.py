@@ -15,20 +15,31 @@ from tests.waiting import wait_until
 Fields = dict[str, Any]
 
 
-def request_export(client: httpx.Client, **fields: Any) -> Fields:
-    """Request an export, wait for its end, and return it."""
+def begin_export(client: httpx.Client, **fields: Any) -> Fields:
+    """Request an export, and return it as it is then."""
     response = client.post("/exports", json=fields)
     assert response.status_code == 202, response.text
-    path = f"/exports/{response.json()['id']}"
+    export: Fields = response.json()
+    assert response.headers["Location"] == f"/api/v1/exports/{export['id']}"
+    return export
+
+
+def await_export(client: httpx.Client, export: Fields) -> Fields:
+    """Wait for the end of an export, and return it."""
 
     def ended() -> Fields | None:
-        export: Fields = client.get(path).raise_for_status().json()
-        return export if export["state"] in {"done", "failed", "expired"} else None
+        current: Fields = client.get(f"/exports/{export['id']}").raise_for_status().json()
+        return current if current["state"] in {"done", "failed", "expired"} else None
 
-    export = wait_until(ended, timeout=60, what="the export", interval=0.1)
-    assert export
-    assert export["state"] == "done", export
-    return export
+    done = wait_until(ended, timeout=60, what="the export", interval=0.1)
+    assert done
+    assert done["state"] == "done", done
+    return done
+
+
+def request_export(client: httpx.Client, **fields: Any) -> Fields:
+    """Request an export, and return it when it is done."""
+    return await_export(client, begin_export(client, **fields))
 
 
 def download(client: httpx.Client, export: Fields, folder: Path) -> None:

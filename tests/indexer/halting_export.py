@@ -8,16 +8,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from indexer.exports import claims, conversion, process, run, snapshot
+from indexer.exports import claims, process
+from indexer.exports.conversion import Converter
+from indexer.exports.spool import Writer
 from infra.exports.store import ExportStore
 
 STEPS: dict[str, tuple[Any, str]] = {
-    "copy": (snapshot, "take"),
-    "convert": (conversion.Converter, "convert"),
-    "store": (run, "_store"),
-    "finish": (claims, "finish"),
+    "copying": (Writer, "write_all"),
+    "convert": (Converter, "convert"),
     "last file": (ExportStore, "put"),
+    "finish": (claims, "finish"),
 }
+"""Halts before these functions: with an open snapshot, after it, with stored files, and with all of them stored."""
 
 
 def main() -> None:
@@ -28,6 +30,7 @@ def main() -> None:
     def halting(*arguments: Any, **options: Any) -> Any:
         # The manifest is stored last.
         if name != "put" or arguments[-1].name == "manifest.json":
+            setattr(owner, name, function)
             Path(os.environ["HALT_FILE"]).touch()
             signal.pause()
         return function(*arguments, **options)

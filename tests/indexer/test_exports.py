@@ -1,115 +1,41 @@
-"""Exports whose process is killed, whose claim is lost, or whose files nothing lists."""
+"""Exports whose process is killed, whose claim is lost, whose disk is full, or whose files nothing lists."""
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any
 
 import duckdb
-import msgspec
 import pytest
-import sqlalchemy as sa
 
 from indexer.exports import claims, exporter, failures
-from indexer.exports.exporter import Exporter
-from indexer.exports.heartbeat import Heartbeat
-from indexer.exports.run import Resources, run
-from infra.accounts import organizations
+from indexer.exports.conversion import Converter
+from indexer.exports.spool import Writer
 from infra.exports import requests
-from infra.exports.store import open_store
-from infra.exports.tables import TABLES
+from infra.exports.store import ExportStore
 from tests.indexer import halting_export
+from tests.indexer.exports import LOSE_CLAIMS, Exports, halted
 from tests.service import Database
-from tests.waiting import wait_until
-
-INSERT = sa.text("""
-    WITH c AS (INSERT INTO consumers (environment_id, email) SELECT :e, n || '@example.com' FROM generate_series(1, 7) n
-               RETURNING id)
-    INSERT INTO orders (environment_id, consumer_id, amount, base_amount, currency_code)
-    SELECT :e, id, 5, 5, 'USD' FROM c""")
-LOSE = sa.text(
-    "UPDATE exports SET heartbeat_at = clock_timestamp() - interval '1 hour', retry_at = NULL WHERE id = :id"
-)
 
 # Each statement changes every consumer.
 ORDERS = """
     INSERT INTO orders (environment_id, consumer_id, amount, base_amount, currency_code, placed_at)
     SELECT :e, id, 1.25, 1.25, 'USD', timestamptz '2024-01-01Z' + random() * interval '1 year'
     FROM consumers WHERE environment_id = :e ORDER BY id"""
-
-
-class Exports:
-    """An environment with rows, the exporter of a worker, and the store."""
-
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.settings = msgspec.structs.replace(database.settings, exports_url=(folder / "store").as_uri())
-        self.engine, self.exporter, self.store = database.engine, Exporter(self.settings), open_store(self.settings)
-        with self.engine.begin() as connection:
-            organizations.create(connection, "shop")
-            self.environment = organizations.environment_id(connection, "shop", "live")
-            connection.execute(INSERT, {"e": self.environment})
-
-    def request(self) -> str:
-        with self.engine.begin() as connection:
-            return requests.request(
-                connection, self.environment, tables=TABLES[:3], file_format="parquet", personal=False, key_id=None
-            ).id
-
-    def find(self, export_id: str) -> requests.Export:
-        with self.engine.connect() as connection:
-            export = requests.find(connection, self.environment, export_id)
-        assert export
-        return export
-
-    def finish(self, export_id: str) -> requests.Export:
-        """Make the next export in the process of the test."""
-        claimed = claims.claim(self.engine)
-        assert claimed
-        heartbeat = Heartbeat(self.engine, claimed)
-        with TemporaryDirectory() as folder:
-            run(Resources(self.settings, self.engine, self.store, Path(folder)), claimed, heartbeat)
-        heartbeat.stop()
-        return self.find(export_id)
-
-    def execute(self, statement: str, **values: Any) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(sa.text(statement), values)
-
-    def stored(self, export_id: str) -> list[str]:
-        """Return the names of all stored files of an export, of all attempts."""
-        assert self.store.folder
-        return sorted(path.name for path in self.store.folder.glob(f"*/{export_id}/*/*"))
+SMALL_DISK_MIB = failures.RESERVE_BYTES // 2**20 + 64
 
 
 @pytest.fixture
-def exports(quiet: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exports]:
-    for name, value in quiet.environ.items():
-        monkeypatch.setenv(name, value)
-    environment = Exports(quiet, tmp_path)
+def exports(quiet: Database, tmp_path: Path) -> Iterator[Exports]:
+    environment = Exports(quiet, (tmp_path / "store").as_uri())
     yield environment
     environment.exporter.close()
-
-
-@contextmanager
-def halted(exports: Exports, step: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the next export in a process that halts before a step."""
-    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        there = Path(folder) / "there"
-        patch.setenv("HALT_BEFORE", step)
-        patch.setenv("HALT_FILE", str(there))
-        patch.setattr(exporter, "MODULE", halting_export.__name__)
-        exports.exporter.work()
-        process = exports.exporter.process
-        assert process
-        assert process.stdin
-        with process.stdin:
-            wait_until(there.exists, what="the step")
-            yield process
 
 
 def test_export_killed_at_any_step_lists_nothing_and_begins_anew(exports: Exports) -> None:
@@ -126,11 +52,10 @@ def test_export_killed_at_any_step_lists_nothing_and_begins_anew(exports: Export
         killed = exports.find(export_id)
         assert (killed.state, killed.files) == ("running", []), step
         assert claims.claim(exports.engine) is None  # until its heartbeat is old
-        exports.execute("UPDATE exports SET heartbeat_at = heartbeat_at - interval '1 hour'")
+        exports.execute(LOSE_CLAIMS)
         done = exports.finish(export_id)
-        assert (done.state, done.claim) == ("done", 2), step
-        assert [file.rows for file in done.files] == [7, 7, 0, None, None], step
-        assert sorted(file.name for file in done.files) == exports.stored(export_id), step
+        assert done.claim == 2, step
+        exports.assert_complete(done)
 
 
 def test_tables_agree_while_orders_arrive(exports: Exports) -> None:
@@ -198,4 +123,78 @@ def test_export_without_space_or_with_too_many_kills_fails_with_a_reason(exports
     killed = exports.request()
     exports.execute("UPDATE exports SET attempts = :n WHERE id = :id", n=claims.MAX_ATTEMPTS, id=killed)
     exports.exporter.work()
-    assert (exports.find(killed).state, exports.find(killed).error) == ("failed", failures.NOT_READ)
+    assert (exports.find(killed).state, exports.find(killed).error) == ("failed", failures.UNFINISHED)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with a little more space than an export leaves free."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MIB}m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk needs the right to mount: run the tests as root on Linux")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free)
+
+
+def fill_before(patch: pytest.MonkeyPatch, disk: Path, owner: type, name: str) -> None:
+    """Fill the disk at the first call of a method."""
+    method = getattr(owner, name)
+
+    def filling(*arguments: Any) -> Any:
+        patch.setattr(owner, name, method)
+        fill(disk)
+        return method(*arguments)
+
+    patch.setattr(owner, name, filling)
+
+
+def assert_fails_for_lack_of_space(exports: Exports, disk: Path, folder: Path) -> None:
+    """Check that the export fails, and that the next one works after the disk has space again."""
+    failed = exports.finish(exports.request(), folder)
+    assert (failed.state, failed.error, failed.files) == ("failed", failures.NO_SPACE, [])
+    exports.exporter.expire()
+    assert exports.stored(failed.id) == []
+    (disk / "filler").unlink()
+    exports.assert_complete(exports.finish(exports.request(), folder))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Writer, "write_all"), (Converter, "convert")], ids=["copying", "converting"]
+)
+def test_export_fails_while_the_disk_for_temporary_files_is_full(
+    exports: Exports, small_disk: Path, owner: type, name: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        fill_before(patch, small_disk, owner, name)
+        assert_fails_for_lack_of_space(exports, small_disk, small_disk)
+
+
+def test_export_fails_while_the_disk_of_the_store_is_full(quiet: Database, small_disk: Path, tmp_path: Path) -> None:
+    exports = Exports(quiet, (small_disk / "store").as_uri())
+    fill(small_disk)
+    assert_fails_for_lack_of_space(exports, small_disk, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        fill_before(patch, small_disk, ExportStore, "put")
+        patch.setattr("indexer.exports.run.require_space", lambda *_: None)  # the disk fills up afterwards
+        assert_fails_for_lack_of_space(exports, small_disk, tmp_path)
+    exports.exporter.close()
+
+
+def test_process_frees_a_full_disk(exports: Exports, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    export_id = exports.request()
+    with halted(exports, "convert") as process:
+        spool = small_disk / exporter.FOLDER / exporter.SPOOL
+        assert list(spool.iterdir())
+        fill(small_disk)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(30) == 0
+    assert (exports.find(export_id).state, exports.find(export_id).error) == ("failed", failures.NO_SPACE)
+    assert not spool.exists()
