@@ -24,8 +24,11 @@ from api.errors import TOO_MANY_REQUESTS, Problem
 RETRY_AFTER_SECONDS = 1
 QUESTIONS = 2
 """Live questions of all environments that run at a time: they may keep a processor of OpenSearch busy for seconds."""
-QUESTION_PAUSE = 2
+QUESTION_PAUSE, LONGEST_QUESTION_PAUSE_SECONDS = 2, 3.0
 """Pause after a live question, as a multiple of the time it took."""
+QUESTION_WAIT_SECONDS = 4.0
+"""How long a live question waits for a place: longer than the pause, so that a client that asks one question after the
+other is never refused."""
 SEARCH_WAIT_SECONDS = 2.0
 """How long a search waits for a place."""
 PAUSE = 2
@@ -194,8 +197,8 @@ class Budget:
         self._searches = Gate(searches, SEARCH_WAIT_SECONDS, "searches of an environment")
         self._expensive = Gate(1, SEARCH_WAIT_SECONDS, "expensive searches of an environment")
         self._connections = Gate(connections, WRITE_WAIT_SECONDS, "database queries of an environment")
-        self._questions = Gate(1, SEARCH_WAIT_SECONDS, "live questions of an environment")
-        self._all_questions = Gate(QUESTIONS, SEARCH_WAIT_SECONDS, "live questions of all environments")
+        self._questions = Gate(1, QUESTION_WAIT_SECONDS, "live questions of an environment")
+        self._all_questions = Gate(QUESTIONS, QUESTION_WAIT_SECONDS, "live questions of all environments")
         self._activity = _Activity()
         self._rows = Gate(1, WRITE_WAIT_SECONDS, "writes of the same object")
         self._batches = Gate(1, BATCH_WAIT_SECONDS, "batches of an environment")
@@ -250,6 +253,7 @@ class Budget:
         finally:
             is_alone = not self._activity.others_since(key, began)
             pause = 0.0 if is_alone else QUESTION_PAUSE * (time.monotonic() - began)
+            pause = min(pause, LONGEST_QUESTION_PAUSE_SECONDS)
             for gate, of in ((self._questions, key), (self._all_questions, "")):
                 if pause:
                     asyncio.get_running_loop().call_later(pause, gate.leave, of)

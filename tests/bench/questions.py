@@ -1,6 +1,7 @@
 """Random live questions: none may end OpenSearch, or be an error of the service, and lists beside must stay fast."""
 
 import json
+import re
 import statistics
 import threading
 import time
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from api.analytics import bodies
 from api.analytics.fields import Refused
 from infra.exports.attributes import Attribute
+from infra.local.sample.people import PEOPLE
 from tests.bench.bench import Bench
 from tests.bench.report import progress
 from tests.bench.shop import Shop
@@ -37,6 +39,10 @@ def _filters(number: int) -> dict[str, Any]:
     return {"filters": {"filters": {str(n): EVERYBODY for n in range(number)}}}
 
 
+PERSONAL = re.compile(r'[^\s"]@[^\s"]|\+[0-9]{6}|"C-[0-9]')
+"""An address, a phone number, or an external id of the population."""
+WORD = re.compile(r"\w+")
+NAMES = {part.text for group in PEOPLE for part in (*group.given, *group.family) if len(part.text) > 3}
 HEAVY: list[dict[str, Any]] = [
     {"a": _filters(20) | {"aggs": {f"m{n}": {"sum": VALUE} for n in range(4)}}},
     {"a": _filters(4) | {"aggs": {f"m{n}": {"percentiles": VALUE} for n in range(2)}}},
@@ -66,22 +72,39 @@ def query(random: Random, depth: int = 0) -> dict[str, Any]:
         {"terms": {"totalOrders": random.sample(range(40), 5)}},
         {"range": {random.choice(NUMBERS): {"gte": random.randint(0, 20)}}},
         {"range": {random.choice(DATES): {"lt": f"2025-{random.randint(1, 12):02}-01"}}},
-        {"exists": {"field": random.choice(["email", "phone", "fullName", *DATES])}},
-        {"prefix": {"id": "cons_01JBK"}},
+        {"exists": {"field": random.choice(["email", "phone", "fullName", "externalId", "attributes.tags", *DATES])}},
+        {"range": {random.choice(DATES): {"gte": random.choice(["now-30d/d", "now-1y", "now/M"])}}},
+        {"term": {f"attributes.{random.choice(ATTRIBUTES).path}": random.choice(["GB", "gold", "vip", 100, True])}},
+        {
+            "range": {
+                "attributes.loyalty.points": {"gte": random.randint(0, 2_000), "lt": random.choice([1e9, "1e400"])}
+            }
+        },
+        {"terms": {"id": [f"cons_{n:026}" for n in range(random.randint(0, 50))]}},
+        {"constant_score": {"filter": {"term": {"totalOrders": random.choice([0, 1.5, 10**30, -1])}}}},
+        {"prefix": {"id": random.choice(["cons_01JBK", "c", ""])}},
     ]
     return random.choice(queries)
 
 
 def metric(random: Random) -> dict[str, Any]:
-    field = random.choice(NUMBERS)
-    kind = random.choice(["sum", "avg", "min", "max", "stats", "extended_stats", "cardinality", "percentiles"])
-    return {kind: {"field": random.choice(["id", field]) if kind == "cardinality" else field}}
+    field = {"field": random.choice(NUMBERS)}
+    return random.choice(
+        [
+            *({kind: field} for kind in ("sum", "avg", "min", "max", "stats", "extended_stats", "percentiles")),
+            {"cardinality": {"field": random.choice(["id", "audienceIds", *NUMBERS, *DATES])}},
+            {"value_count": {"field": random.choice(["id", "phoneCountry", *DATES])}},
+            {"max": {"field": random.choice(DATES)}},
+            {"percentile_ranks": field | {"values": [0, "12.3456", 1e9], "keyed": random.random() < 0.5}},
+            {"percentiles": field | {"percents": [99.9, 0, 50, 100], "keyed": random.random() < 0.5}},
+        ]
+    )
 
 
 def buckets(random: Random, level: int) -> dict[str, Any]:
     """Return a random aggregation with buckets. Many are too large, and are refused."""
-    year = random.randint(1, 100)
-    bounds = {"min": "2024-01-01", "max": f"20{24 + year % 30}-12-31"}
+    year = random.randint(1, 60)
+    bounds = {"min": "2024-01-01", "max": f"20{24 + year % 6}-12-31"}
     choice: dict[str, Any] = random.choice(
         [
             {"terms": {"field": "phoneCountry", "size": random.choice([10, 300])}},
@@ -90,21 +113,52 @@ def buckets(random: Random, level: int) -> dict[str, Any]:
             {"date_histogram": {"field": random.choice(DATES), "calendar_interval": "day", "hard_bounds": bounds}},
             {"date_histogram": {"field": random.choice(DATES), "calendar_interval": "month"}},
             {"histogram": {"field": "totalOrderValue", "interval": 50, "hard_bounds": {"min": 0, "max": 50 * year}}},
-            {"filters": {"filters": {str(n): query(random, 2) for n in range(random.randint(1, 20))}}},
-            {"adjacency_matrix": {"filters": {str(n): query(random, 2) for n in range(random.randint(1, 10))}}},
+            {"filters": {"filters": {str(n): query(random, 2) for n in range(random.randint(1, 8))}}},
+            {"adjacency_matrix": {"filters": {str(n): query(random, 2) for n in range(random.randint(1, 5))}}},
             {"range": {"field": "totalOrders", "ranges": [{"from": n, "to": n + 2} for n in range(year % 50)] or [{}]}},
-            {
-                "composite": {
-                    "size": 1000,
-                    "sources": [{"a": {"terms": {"field": random.choice(["id", "totalOrders"])}}}],
-                }
-            },
+            {"date_range": {"field": random.choice(DATES), "ranges": [{"from": "now-1y/d"}, {"to": 0}], "keyed": True}},
+            {"range": {"field": "totalOrderValue", "keyed": True, "ranges": [{"key": "ü&%", "from": -1, "to": "0.5"}]}},
+            {"missing": {"field": random.choice(["phoneCountry", "emailDomain", "audienceIds", "lastOrderAt"])}},
+            {"filter": query(random)},
+            {"composite": {"size": random.choice([1, 1000]), **_sources(random)}},
         ]
     )
-    inner = {f"m{n}": metric(random) for n in range(random.randint(0, 4))}
-    if level < 3 and random.random() < 0.6:
+    inner = {f"m{n}": metric(random) for n in range(random.randint(0, 3))}
+    if level < 3 and random.random() < 0.4:
         inner["b"] = buckets(random, level + 1)
     return choice | ({"aggs": inner} if inner else {})
+
+
+def _sources(random: Random) -> dict[str, Any]:
+    """Return the sources of a composite, and sometimes a position."""
+    order = {"order": random.choice(["asc", "desc"])}
+    sources: dict[str, tuple[dict[str, Any], Any]] = {
+        "i": ({"terms": {"field": random.choice(["id", "audienceIds"]), **order}}, "cons_5"),
+        "o": ({"terms": {"field": "totalOrders", **order}}, random.choice([-1, 3, 2**60])),
+        "c": (
+            {"terms": {"field": "phoneCountry", "missing_bucket": True, **order}},
+            random.choice([None, "GB", "\uffff"]),
+        ),
+        "d": ({"date_histogram": {"field": "lastOrderAt", "calendar_interval": "1w", **order}}, 1_730_000_000_000),
+    }
+    names = random.sample(sorted(sources), random.randint(1, 3))
+    after = {"after": {name: sources[name][1] for name in names}} if random.random() < 0.5 else {}
+    return {"sources": [{name: sources[name][0]} for name in names], **after}
+
+
+def _page(random: Random) -> dict[str, Any]:
+    """Return a size, and sometimes a sort with a position, or a choice of fields."""
+    sort: list[tuple[str, Any]] = [
+        ("createdAt", random.choice([0, -(2**63), 2**63 - 1, "2025-01-01"])),
+        ("lastOrderAt", random.choice([2**63 - 1, 1_730_000_000_000])),
+        ("totalOrderValue", random.choice(["0.0001", 1e9, -5])),
+        ("phoneCountry", random.choice([None, "GB"])),
+        ("audienceIds", random.choice([None, ""])),
+    ]
+    chosen = [*random.sample(sort, random.randint(0, 3)), ("id", "cons_01JBK")]
+    ordered = {"sort": [{name: random.choice(["asc", "desc"])} for name, _ in chosen]}
+    after = {"search_after": [position for _, position in chosen]} if random.random() < 0.5 else {}
+    return {"size": random.choice([0, 0, 0, 10, 1000]), **random.choice([{}, ordered | after, {"_source": ["id"]}])}
 
 
 def body(random: Random) -> dict[str, Any]:
@@ -119,8 +173,8 @@ def body(random: Random) -> dict[str, Any]:
 def _any_body(random: Random) -> dict[str, Any]:
     if random.random() < 0.1:
         return {"size": 0, "query": random.choice([EVERYBODY, query(random)]), "aggs": random.choice(HEAVY)}
-    aggs = {f"a{n}": buckets(random, 1) for n in range(random.randint(1, 4))}
-    return {"size": random.choice([0, 0, 10, 1000]), "query": query(random), "aggs": aggs}
+    aggs = {f"a{n}": buckets(random, 1) for n in range(random.randint(1, 3))}
+    return {"query": query(random), "aggs": aggs, "track_total_hits": random.choice([True, False, 100])} | _page(random)
 
 
 def measure(bench: Bench) -> None:
@@ -161,6 +215,8 @@ def _asked_beside(shop: Shop, work: Callable[[], list[float]]) -> tuple[list[tup
                 drawn, began = body(random), time.monotonic()
                 answer = client.post("/analytics/consumers/_search", json=drawn)
                 asked.append((answer.status_code, (time.monotonic() - began) * 1000))
+                assert not PERSONAL.search(answer.text), answer.text[:2000]
+                assert NAMES.isdisjoint(WORD.findall(answer.text)), answer.text[:2000]
                 if answer.status_code not in {200, 429}:
                     progress(f"{answer.status_code} {answer.text[:300]} for {json.dumps(drawn)[:2000]}")
 

@@ -169,8 +169,9 @@ def test_expensive_searches_pause_while_other_environments_are_active(
 def test_questions_run_one_by_one_and_pause_while_others_are_active(
     monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
 ) -> None:
-    monkeypatch.setattr(budget, "SEARCH_WAIT_SECONDS", SOON)
+    monkeypatch.setattr(budget, "QUESTION_WAIT_SECONDS", SOON)
     monkeypatch.setattr(budget, "QUESTION_PAUSE", 10**9)
+    monkeypatch.setattr(budget, "LONGEST_QUESTION_PAUSE_SECONDS", NEVER)
 
     async def work() -> None:
         gates = Budget(cast("AsyncEngine", None), searches=4, connections=1)
