@@ -8,12 +8,20 @@ ULID_TEXT = re.compile(r"[0-9A-Z]{26}")
 CONSUMER, TIME_LENGTH = "cons_", 10
 BASE32 = str.maketrans("ABCDEFGHJKMNPQRSTVWXYZ", "ABCDEFGHIJKLMNOPQRSTUV".lower())
 """From the digits of a ULID, which has no I, L, O and U, to the digits of `int`."""
+DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+LAST_DIGITS = [first + second for first in DIGITS for second in DIGITS]
+"""The last two digits of consecutive ULIDs: 1,024 ids need a single conversion."""
 
 
 def new_ids(prefix: str, count: int) -> list[str]:
     """Make ids in ascending order: consecutive ULIDs from a single time and random number."""
-    first = int(ULID())
-    return [f"{prefix}{ULID.from_int(first + number)}" for number in range(count)]
+    ids: list[str] = []
+    number = int(ULID())
+    while len(ids) < count:
+        start, end = f"{prefix}{ULID.from_int(number)}"[: -len(LAST_DIGITS[0])], number % len(LAST_DIGITS)
+        ids += [start + last for last in LAST_DIGITS[end : end + count - len(ids)]]
+        number += len(LAST_DIGITS) - end
+    return ids
 
 
 def is_id(prefix: str, text: str) -> bool:

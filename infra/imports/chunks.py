@@ -29,10 +29,11 @@ CONSTRAINTS = {
 }
 # Tables may grow a thousandfold during an import, statistics follow late, and triggers keep their plans: index scans
 # are always right. LIMIT 1 and lists of ids keep the planner from reading a whole environment in the other statements.
-# Compiling a statement (jit) takes longer than running it on one chunk.
+# Compiling a statement (jit) takes longer than running it on one chunk. The check of a foreign key keeps its plan: with
+# the setting of the session, PostgreSQL would plan the check again for each row.
 SETTINGS = """
 SELECT set_config('consumers.lane', 'bulk', true), set_config('enable_seqscan', 'off', true),
-    set_config('jit', 'off', true)
+    set_config('jit', 'off', true), set_config('plan_cache_mode', 'auto', true)
 """
 
 Store = Callable[[Db, Environment], Outcome]

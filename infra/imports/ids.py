@@ -9,6 +9,8 @@ SCIENTIFIC = re.compile(r"[+-]?([0-9]+[.,][0-9]+[eE][+-]?[0-9]+|[0-9][eE][+-][0-
 WHOLE_ID = re.compile(r"(0|[1-9][0-9]*)([.,]0+)?")
 """A whole number, also as spreadsheets and data frames write a column of numbers and empty cells: 12345.0."""
 MAX_EXACT_ID = 2**53
+ORDINARY_ID = re.compile(r"[1-9][0-9]*|[A-Za-z][A-Za-z_-]*[0-9][A-Za-z0-9_-]*")
+"""Ids that no rule changes or refuses, unless they are too long: a whole number, or letters and digits."""
 MISSING_IDS = frozenset({"null", "nan", "none", "nil", "n/a", "na", "undefined", "-", "--", "?"})
 """Words for a missing value. As an id, they would be one person with the data of many."""
 SPREADSHEET_ERROR = re.compile(r"#(N/A|NV|[^\W\d_]+(/0)?[!?]|#+)|(.* )?#(N/A|DIV/0!|[A-Z]{3,}[!?])( .*)?", re.DOTALL)
@@ -54,6 +56,8 @@ def exact_id(text: str, *, is_decimal: bool = False) -> str:
     Raises:
         ValueError: the external id is invalid, in scientific notation, or an unexpected decimal number.
     """
+    if ORDINARY_ID.fullmatch(text):
+        return fields.external_id(text)
     plain = fields.trimmed(text)
     if plain.lower() in MISSING_IDS:
         raise ValueError(f"{plain!r} is a word for a missing value: leave the cell empty")

@@ -4,7 +4,6 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from psycopg import sql
-from psycopg.rows import class_row
 
 from infra.ids import new_ids
 from infra.imports.exported import REFERENCES, Environment
@@ -16,8 +15,7 @@ CREATE TEMP TABLE staging (
     row int PRIMARY KEY, consumer_id text COLLATE "C", consumer_external_id text COLLATE "C", email text,
     external_id text COLLATE "C", status text, amount numeric, refunded_amount numeric, currency_code text,
     base_amount numeric, items jsonb, placed_at timestamptz(3), metadata jsonb,
-    email_key text COLLATE "C" GENERATED ALWAYS AS ({email_key}) STORED,
-    order_id text COLLATE "C", owner_id text COLLATE "C"
+    email_key text COLLATE "C" GENERATED ALWAYS AS ({email_key}) STORED
 ) ON COMMIT DELETE ROWS
 """)
 
@@ -42,23 +40,20 @@ WHERE id = ANY (ARRAY (
 ORDER BY id FOR NO KEY UPDATE
 """
 
-# Complete the staged rows with the stored values, or with the defaults of a new order.
-RESOLVE = sql.SQL("""
-UPDATE staging s SET
-    order_id = o.order_id, owner_id = coalesce(o.owner_id, o.named_id), status = o.status, amount = o.amount,
-    refunded_amount = o.refunded_amount, currency_code = o.currency_code, placed_at = o.placed_at,
-    items = o.items, metadata = o.metadata, base_amount = coalesce(s.base_amount, CASE
-        WHEN o.currency_code = %(currency)s THEN o.amount
-        WHEN (o.currency_code, o.amount) = (o.old_currency_code, o.old_amount) THEN o.old_base_amount END)
-FROM (
-    SELECT s.row, o.id AS order_id, o.consumer_id AS owner_id, coalesce(i.id, x.id, e.id) AS named_id,
-        coalesce(s.status, o.status, 'COMPLETED') AS status, coalesce(s.amount, o.amount) AS amount,
-        coalesce(s.refunded_amount, o.refunded_amount, 0) AS refunded_amount,
-        coalesce(s.currency_code, o.currency_code, %(currency)s) AS currency_code,
-        coalesce(s.items, o.items) AS items, coalesce(s.placed_at, o.placed_at, present()) AS placed_at,
-        coalesce(coalesce(o.metadata, '{{}}') || s.metadata, o.metadata) AS metadata,
-        o.amount AS old_amount, o.currency_code AS old_currency_code, o.base_amount AS old_base_amount
-    FROM staging s
+# Store the staged rows, completed with the stored values or with the defaults of a new order. A row that may have a
+# fault is returned instead, unless it has been checked.
+STORE = sql.SQL("""
+WITH resolved AS MATERIALIZED (
+    SELECT s.row, w.new_id, s.external_id, o.id AS order_id, o.consumer_id AS owner_id,
+        coalesce(i.id, x.id, e.id) AS named_id,
+        CASE WHEN s.consumer_id IS NOT NULL THEN 0 WHEN s.consumer_external_id IS NOT NULL THEN 1
+             WHEN s.email IS NOT NULL THEN 2 END AS reference,
+        m.status, m.amount, m.refunded_amount, m.currency_code, m.items, m.placed_at, m.metadata,
+        coalesce(s.base_amount, CASE
+            WHEN m.currency_code = %(currency)s THEN m.amount
+            WHEN (m.currency_code, m.amount) = (o.currency_code, o.amount) THEN o.base_amount END) AS base_amount,
+        o.metadata IS NOT NULL AND s.metadata IS NOT NULL AS is_merged
+    FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS w (row, new_id) JOIN staging s ON s.row = w.row
     LEFT JOIN LATERAL (
         SELECT id FROM consumers WHERE environment_id = %(environment)s AND id = s.consumer_id LIMIT 1
     ) i ON true
@@ -71,36 +66,56 @@ FROM (
     LEFT JOIN LATERAL (
         SELECT * FROM orders WHERE environment_id = %(environment)s AND external_id = s.external_id LIMIT 1
     ) o ON true
-    WHERE s.row = ANY (%(rows)s)
-) o
-WHERE o.row = s.row
-RETURNING s.row, o.order_id, o.owner_id, o.named_id,
-    CASE WHEN s.consumer_id IS NOT NULL THEN 0 WHEN s.consumer_external_id IS NOT NULL THEN 1
-         WHEN s.email IS NOT NULL THEN 2 END AS reference,
-    s.amount, s.refunded_amount, s.base_amount, s.currency_code,
-    (SELECT metadata FROM (SELECT s.metadata) AS merged (metadata) WHERE {suspect}) AS metadata
+    CROSS JOIN LATERAL (
+        SELECT coalesce(s.status, o.status, 'COMPLETED') AS status, coalesce(s.amount, o.amount) AS amount,
+            coalesce(s.refunded_amount, o.refunded_amount, 0) AS refunded_amount,
+            coalesce(s.currency_code, o.currency_code, %(currency)s) AS currency_code,
+            coalesce(s.items, o.items) AS items, coalesce(s.placed_at, o.placed_at, present()) AS placed_at,
+            coalesce(coalesce(o.metadata, '{{}}') || s.metadata, o.metadata) AS metadata
+    ) m
+), sound AS MATERIALIZED (
+    SELECT * FROM resolved WHERE %(checked)s OR (
+        CASE WHEN order_id IS NULL THEN named_id IS NOT NULL ELSE reference IS NULL OR named_id = owner_id END
+        AND refunded_amount <= amount
+        AND base_amount = CASE WHEN currency_code = %(currency)s THEN amount ELSE base_amount END
+        AND NOT (is_merged AND ({suspect}))
+    )
+), updated AS (
+    UPDATE orders o SET
+        status = s.status, amount = s.amount, refunded_amount = s.refunded_amount, currency_code = s.currency_code,
+        base_amount = s.base_amount, items = s.items, placed_at = s.placed_at, metadata = s.metadata
+    FROM sound s
+    WHERE o.id = s.order_id AND o.id = ANY (ARRAY (SELECT order_id FROM sound WHERE order_id IS NOT NULL)) AND
+        (o.status, o.amount, o.refunded_amount, o.currency_code, o.base_amount, o.items, o.placed_at, o.metadata)
+        IS DISTINCT FROM
+        (s.status, s.amount, s.refunded_amount, s.currency_code, s.base_amount, s.items, s.placed_at, s.metadata)
+    RETURNING 1
+), inserted AS (
+    INSERT INTO orders (id, environment_id, consumer_id, external_id, status, amount, refunded_amount, currency_code,
+        base_amount, items, placed_at, metadata)
+    SELECT new_id, %(environment)s, named_id, external_id, status, amount, refunded_amount, currency_code,
+        base_amount, items, placed_at, metadata
+    FROM sound WHERE order_id IS NULL
+    ON CONFLICT DO NOTHING RETURNING 1
+)
+SELECT c.new, c.inserted, c.known, c.updated,
+    r.row, r.order_id, r.owner_id, r.named_id, r.reference, r.amount, r.refunded_amount, r.base_amount, r.currency_code,
+    CASE WHEN r.is_merged THEN r.metadata END AS metadata
+FROM (
+    SELECT (SELECT count(*) FROM sound WHERE order_id IS NULL) AS new, (SELECT count(*) FROM inserted) AS inserted,
+        (SELECT count(*) FROM sound WHERE order_id IS NOT NULL) AS known, (SELECT count(*) FROM updated) AS updated
+) c LEFT JOIN resolved r ON r.row NOT IN (SELECT row FROM sound)
 """).format(suspect=sql.SQL(SUSPECT_METADATA))
 
-UPDATE = """
-UPDATE orders o SET
-    status = s.status, amount = s.amount, refunded_amount = s.refunded_amount, currency_code = s.currency_code,
-    base_amount = s.base_amount, items = s.items, placed_at = s.placed_at, metadata = s.metadata
-FROM staging s
-WHERE s.row = ANY (%(rows)s) AND o.id = s.order_id
-    AND o.id = ANY (ARRAY (SELECT order_id FROM staging WHERE row = ANY (%(rows)s))) AND
-    (o.status, o.amount, o.refunded_amount, o.currency_code, o.base_amount, o.items, o.placed_at, o.metadata)
-    IS DISTINCT FROM
-    (s.status, s.amount, s.refunded_amount, s.currency_code, s.base_amount, s.items, s.placed_at, s.metadata)
-"""
 
-INSERT = """
-INSERT INTO orders (id, environment_id, consumer_id, external_id, status, amount, refunded_amount, currency_code,
-    base_amount, items, placed_at, metadata)
-SELECT m.id, %(environment)s, s.owner_id, s.external_id, s.status, s.amount, s.refunded_amount, s.currency_code,
-    s.base_amount, s.items, s.placed_at, s.metadata
-FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS m (row, id) JOIN staging s ON s.row = m.row
-ORDER BY s.row ON CONFLICT DO NOTHING
-"""
+class Stored(NamedTuple):
+    """Numbers of the rows that were stored."""
+
+    new: int
+    inserted: int
+    """Fewer than `new` if a concurrent transaction took an external id."""
+    known: int
+    updated: int
 
 
 class Resolved(NamedTuple):
@@ -155,23 +170,28 @@ def faults(row: Resolved, currency: str) -> list[str]:
     return problems + metadata_faults(row.metadata)
 
 
-def _store_wave(connection: Db, environment: Environment, rows: list[int]) -> Outcome:
-    parameters = {"environment": environment.id, "currency": environment.currency, "rows": rows}
-    resolved = sorted(connection.cursor(row_factory=class_row(Resolved)).execute(RESOLVE, parameters))
-    outcome = Outcome()
-    new: list[int] = []
-    known: list[int] = []
-    for row in resolved:
+def _store_wave(connection: Db, environment: Environment, rows: list[int], *, checked: bool = False) -> Outcome:
+    """Store rows without common orders; with `checked`, `faults` has found none in the rows."""
+    parameters = {
+        "environment": environment.id,
+        "currency": environment.currency,
+        "rows": rows,
+        "ids": new_ids("ord_", len(rows)),
+        "checked": checked,
+    }
+    results = connection.execute(STORE, parameters).fetchall()
+    numbers = len(Stored._fields)
+    stored = Stored._make(results[0][:numbers])
+    if stored.inserted < stored.new:
+        raise ValueTaken
+    outcome = Outcome(stored.inserted, stored.updated, stored.known - stored.updated)
+    suspects = [Resolved._make(result[numbers:]) for result in results if result[numbers] is not None]
+    sound: list[int] = []
+    for row in sorted(suspects):
         if problems := faults(row, environment.currency):
             outcome.rejects[row.row] = "; ".join(problems)
         else:
-            (known if row.order_id else new).append(row.row)
-    if known:
-        outcome.updated = connection.execute(UPDATE, {"rows": known}).rowcount
-        outcome.unchanged = len(known) - outcome.updated
-    if new:
-        parameters = {"environment": environment.id, "rows": new, "ids": new_ids("ord_", len(new))}
-        outcome.inserted = connection.execute(INSERT, parameters).rowcount
-        if outcome.inserted < len(new):
-            raise ValueTaken
+            sound.append(row.row)
+    if sound:
+        outcome.add(_store_wave(connection, environment, sound, checked=True))
     return outcome

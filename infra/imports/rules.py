@@ -1,5 +1,6 @@
 """Check records by the rules of `infra.fields`, in pure functions for use in several processes."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
@@ -14,6 +15,8 @@ from infra.imports.exported import REFERENCES, STATUSES, Environment
 from infra.imports.rows import Record
 
 Rule = Callable[[str], Any]
+ORDINARY_AMOUNT = re.compile(r"(0|[1-9][0-9]{0,10})(\.[0-9]{1,4})?")
+"""Amounts with a decimal point that no rule changes or refuses."""
 Row = tuple[Any, ...]
 """A row of the staging table: position in the chunk, a value for each of the kind's columns, metadata as JSON."""
 
@@ -71,7 +74,8 @@ def consumer_faults(_: Mapping[str, str], present: Mapping[str, str], _environme
 
 
 def order_rules(_: Environment, columns: Columns) -> dict[str, Rule]:
-    amount = partial(_amount, columns)
+    has_point = columns.decimal == "." or not (columns.decimal or columns.export)
+    amount = partial(_amount, columns, has_point=has_point)
     return {
         "consumerId": fields.external_id,
         "consumerExternalId": _id_rule("consumerExternalId", columns),
@@ -91,7 +95,9 @@ def order_faults(valid: Mapping[str, str], present: Mapping[str, str], environme
     faults = []
     if "externalId" not in present:
         faults.append("externalId: required, or importing again would insert the row again")
-    known = {name: Decimal(valid[name]) for name in ("amount", "refundedAmount", "baseAmount") if name in valid}
+    if "refundedAmount" not in valid and "baseAmount" not in valid:
+        return faults
+    known = {name: Decimal(valid[name]) for name in exported.AMOUNTS if name in valid}
     return faults + money_faults(
         known.get("amount"),
         known.get("refundedAmount"),
@@ -146,6 +152,8 @@ def check(kind: Rules, environment: Environment, columns: Columns, records: Iter
     read_texts, read_metadata = texts_reader(columns.fields), texts_reader(columns.metadata, trim=False)
     conversions: dict[str, Callable[[str], Any]] = {**values.TYPES, "number": partial(_number, columns)}
     types = {column.name: conversions[column.kind] for column in columns.metadata}
+    has_references = not columns.export and len(columns.names & set(REFERENCES)) > 1
+    stored_names = (*kind.columns, *kind.added)
     for position, record in enumerate(records):
         if record.fault:
             checked.rejects[position] = record.fault
@@ -161,16 +169,16 @@ def check(kind: Rules, environment: Environment, columns: Columns, records: Iter
                 valid[name] = rules[name](_clean(text))
             except ValueError as error:
                 faults.append(f"{name}: {error}")
-        if not columns.export and len(texts.keys() & set(REFERENCES)) > 1:
+        if has_references and len(texts.keys() & set(REFERENCES)) > 1:
             faults.append(f"only one of {', '.join(REFERENCES)} can name the consumer")
         faults += kind.faults(valid, texts, environment)
-        metadata, metadata_faults = _metadata(types, read_metadata(cells))
+        metadata, metadata_faults = _metadata(types, read_metadata(cells)) if types else (None, [])
         faults += metadata_faults
         if faults:
             checked.rejects[position] = "; ".join(faults)
         else:
             stored = kind.complete(valid)
-            checked.rows.append((position, *map(stored.get, (*kind.columns, *kind.added)), metadata))
+            checked.rows.append((position, *map(stored.get, stored_names), metadata))
     return checked
 
 
@@ -203,7 +211,9 @@ def _status(value: str) -> str:
     return value
 
 
-def _amount(columns: Columns, value: str) -> str:
+def _amount(columns: Columns, value: str, *, has_point: bool) -> str:
+    if has_point and ORDINARY_AMOUNT.fullmatch(value):
+        return value
     ids.refuse_scientific(value)
     return f"{fields.amount(_with_point(columns, value)):f}"
 

@@ -1,8 +1,8 @@
 """Run an import: read the file, check its rows, store chunk after chunk."""
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -10,21 +10,24 @@ import msgspec
 from psycopg.rows import class_row
 
 from infra.database.engine import open_connection
-from infra.imports import rules, sources
+from infra.imports import rules, sorting, sources
 from infra.imports.chunks import Chunks
+from infra.imports.columns import Columns
 from infra.imports.errors_file import ErrorsFile
 from infra.imports.exported import Environment
 from infra.imports.formats import AS_SHOWN, Format, assign_columns
-from infra.imports.kinds import Kind
+from infra.imports.kinds import ORDERS, Kind
 from infra.imports.processes import checked
 from infra.imports.rows import CHUNK_ROWS, Chunk, Reader, Record
 from infra.imports.rules import Checked, Row
 from infra.imports.sources import ImportFailed, Source
 from infra.imports.staging import Db, Outcome
-from infra.imports.survey import Survey, survey
+from infra.imports.survey import Survey, survey, survey_notation
 
 # Checking a smaller file takes less time than starting a process.
-SINGLE_PROCESS_BYTES = 1024 * 1024
+SINGLE_PROCESS_BYTES = 4 * 1024 * 1024
+# A smaller file has few chunks, whatever the order of its rows.
+SORTED_BYTES = 1024 * 1024
 MAX_PROCESSES = 8
 
 
@@ -104,9 +107,11 @@ def run(
         psycopg.Error: the database failed; chunks committed before the failure stay.
     """
     with sources.opened(path, form.encoding) as source:
-        if processes is None:
-            processes = 0 if source.size <= SINGLE_PROCESS_BYTES else min(os.cpu_count() or 1, MAX_PROCESSES)
         assigned, contradictory = _survey(source, kind, form)
+        if processes is None:
+            # An order with our own names is checked in less time than it takes to send it to another process.
+            is_short = source.size <= SINGLE_PROCESS_BYTES or (kind is ORDERS and not assigned.export)
+            processes = 0 if is_short else min(os.cpu_count() or 1, MAX_PROCESSES)
         counts = Counts(
             export=assigned.export.name if assigned.export else None,
             ignored=list(assigned.ignored),
@@ -118,9 +123,8 @@ def run(
             check = partial(rules.check, kind.rules, environment, assigned)
             with (
                 ErrorsFile(errors_path, reader.header, delimiter=reader.delimiter, encoding=source.encoding) as errors,
-                closing(
-                    checked(reader.chunks(chunk_rows, continued_by=assigned.continued_by), check, processes)
-                ) as ready,
+                _chunks(reader, source, kind, assigned, chunk_rows) as chunks,
+                closing(checked(chunks, check, processes)) as ready,
             ):
                 storing = _Storing(Chunks(connection, kind, environment, dry_run=dry_run), errors, counts)
                 for chunk, result in ready:
@@ -167,14 +171,34 @@ class _Storing:
 
 
 def _survey(source: Source, kind: Kind, form: Format) -> Survey:
-    """Return the columns of the file, and the reason for each line that contradicts other lines."""
+    """Return the columns of the file, and the reason for each line that contradicts other lines.
+
+    The keys of all rows are collected only where rows can contradict each other, because that takes longer.
+    """
     with source.text() as text:
         reader = Reader(text, form.delimiter)
         assigned = assign_columns(reader.header, kind, form)
         if not assigned.names.intersection(kind.required):
             raise ImportFailed(f"The file needs a column {' or '.join(kind.required)}")
         has_people = kind.has_people and assigned.names.issuperset({"externalId", "email"})
-        return survey(reader.records(assigned.continued_by), assigned, has_people=has_people)
+        if not has_people and not assigned.continued_by:
+            surveyed = survey_notation(reader.records(), assigned)
+            if not surveyed.decimal_ids:
+                return Survey(surveyed, {})
+    with source.text() as text:
+        records = Reader(text, form.delimiter).records(assigned.continued_by)
+        return survey(records, assigned, has_people=has_people)
+
+
+def _chunks(
+    reader: Reader, source: Source, kind: Kind, columns: Columns, rows: int
+) -> AbstractContextManager[Iterator[Chunk]]:
+    """Read the chunks of a file. Orders of a large file are sorted by consumer."""
+    column = sorting.reference(columns) if kind is ORDERS and source.size > SORTED_BYTES else None
+    if column is None:
+        return nullcontext(reader.chunks(rows, continued_by=columns.continued_by))
+    records = reader.records(columns.continued_by)
+    return sorting.sorted_chunks(records, columns, column, rows, source.size)
 
 
 def _without(result: Checked, records: list[Record], contradictory: Mapping[int, str]) -> Checked:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -76,6 +77,9 @@ def waves(keys: Mapping[int, Sequence[Hashable]]) -> list[list[int]]:
     Args:
         keys: row → keys of the records it may touch; at least one key a row.
     """
+    all_keys = list(chain.from_iterable(keys.values()))
+    if len(set(all_keys)) == len(all_keys):
+        return [list(keys)] if keys else []
     parent: dict[Hashable, Hashable] = {}
 
     def group(key: Hashable) -> Hashable:

@@ -44,7 +44,19 @@ def survey(records: Iterable[Record], columns: Columns, *, has_people: bool) -> 
         return Survey(surveyed, found.reasons)
 
 
-def _keys(records: Iterable[Record], columns: Columns, notation: "_Notation") -> Iterator[RowKeys]:
+def survey_notation(records: Iterable[Record], columns: Columns) -> Columns:
+    """Return the columns with the notation of the file. Reads only as many records as decide it."""
+    notation = _Notation(columns)
+    for _ in _texts(records, columns, notation):
+        if notation.is_decided:
+            break
+    return notation.completed(columns)
+
+
+def _texts(
+    records: Iterable[Record], columns: Columns, notation: "_Notation"
+) -> Iterator[tuple[Record, dict[str, str]]]:
+    """Yield each record without a fault, with the texts of its ids and addresses; add the record to the notation."""
     read_keys = texts_reader([column for column in columns.fields if column.name in {*ID_FIELDS, "email"}])
     for record in records:
         if not record.fault:
@@ -53,13 +65,18 @@ def _keys(records: Iterable[Record], columns: Columns, notation: "_Notation") ->
             if columns.export:
                 exported.convert_ids(texts)
             notation.add(texts, [cells, *map(columns.row, record.continued)])
-            external_id, email = texts.get("externalId"), texts.get("email")
-            yield RowKeys(
-                record.line,
-                hash(external_id) if external_id else None,
-                hash(ids.whole_id(external_id)) if external_id else None,
-                hash(emails.fold(email)) if email else None,
-            )
+            yield record, texts
+
+
+def _keys(records: Iterable[Record], columns: Columns, notation: "_Notation") -> Iterator[RowKeys]:
+    for record, texts in _texts(records, columns, notation):
+        external_id, email = texts.get("externalId"), texts.get("email")
+        yield RowKeys(
+            record.line,
+            hash(external_id) if external_id else None,
+            hash(ids.whole_id(external_id)) if external_id else None,
+            hash(emails.fold(email)) if email else None,
+        )
 
 
 class _Notation:
@@ -73,6 +90,13 @@ class _Notation:
         self._separators: set[str] = set()
         """Decimal separators of the amounts that can have only one."""
         self._amounts = _amounts(columns) if columns.export and not columns.decimal else []
+        self._id_fields = columns.names.intersection(ID_FIELDS)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether no further record can change the notation."""
+        is_ambiguous = len(self._separators) == len(amounts.CERTAIN)
+        return self._texts >= self._id_fields and (is_ambiguous or not self._amounts)
 
     def add(self, texts: dict[str, str], rows: Sequence[Sequence[str]]) -> None:
         """Add the texts and the cells of a record."""

@@ -112,6 +112,8 @@ def moment(text: str, zone: str | None = None, formats: Sequence[str] = ()) -> d
         ValueError: the text is not a valid time, or has no offset and `zone` is None, or the clocks of the zone show
             the time twice or never.
     """
+    if not formats and ":" in text and fields.RFC3339.fullmatch(text):
+        return fields.timestamp(text)
     local = _local(text, zone is not None, formats)
     if local is None:
         return fields.timestamp(_with_offset(text))

@@ -152,6 +152,21 @@ def test_later_row_of_the_same_order_wins(shop: ImportEnvironment, chunk_rows: i
     assert shop.stored(TOTALS) == [(1, 4, "2024-01-02 00:00:00+00"), (1, 2, "2024-01-02 00:00:00+00")]
 
 
+def test_large_file_has_the_result_of_its_rows_in_order(shop: ImportEnvironment) -> None:
+    note = "x" * 15_000
+    rows = [f"{number % 2 + 1},O{number % 60},{number},{note}" for number in range(90)]
+    text = "consumerExternalId,externalId,amount,metadata.note\n" + "\n".join(["3,P,1,", *rows, "1,Q,-1,"])
+    counts = shop.orders(text, chunk_rows=40)
+    assert (counts.read, counts.inserted, counts.updated, counts.rejected) == (92, 60, 30, 2)
+    # The rows are stored by consumer.
+    assert shop.errors() == [["93", "amount: Must be 0 or more"], ["2", "consumerExternalId: unknown consumer"]]
+    amounts = {f"O{number % 60}": number for number in range(90)}
+    assert dict(shop.stored("external_id, amount", "orders")) == amounts
+    for consumer, totals in zip((0, 1), shop.stored("total_orders, total_order_value"), strict=True):
+        of_consumer = [amount for amount in amounts.values() if amount % 2 == consumer]
+        assert totals == (len(of_consumer), sum(of_consumer))
+
+
 def test_only_the_order_past_the_total_limit_is_rejected(shop: ImportEnvironment) -> None:
     most = 90_000_000_000_000
     rows = [f"1,S{n},1" for n in range(50)]

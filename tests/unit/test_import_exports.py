@@ -13,7 +13,7 @@ from infra.imports.formats import Format, assign_columns
 from infra.imports.kinds import CONSUMERS, ORDERS, Kind
 from infra.imports.rows import Reader
 from infra.imports.sources import ImportFailed
-from infra.imports.survey import survey
+from infra.imports.survey import survey, survey_notation
 
 SHOP = Environment(1, "GBP", "GB")
 
@@ -30,6 +30,8 @@ class Read:
         assigned = assign_columns(reader.header, kind, Format(**options))
         has_people = kind.has_people and assigned.names.issuperset({"externalId", "email"})
         self.columns, self.rejects = survey(reader.records(assigned.continued_by), assigned, has_people=has_people)
+        if not has_people and not assigned.continued_by:
+            assert survey_notation(opened(text).records(), assigned) == self.columns
         self.rows: list[dict[str, Any]] = []
         for chunk in opened(text).chunks(continued_by=self.columns.continued_by):
             checked = rules.check(kind.rules, SHOP, self.columns, chunk.records)

@@ -1,6 +1,7 @@
 """Texts of import files become values: typed metadata, times, amounts."""
 
 import re
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from infra.imports import amounts, ids, values
+from infra import fields
+from infra.imports import amounts, ids, rules, values
 
 INTEGERS = st.integers(-(10**15) + 1, 10**15 - 1)
 JSON = st.one_of(st.none(), st.booleans(), INTEGERS, INTEGERS.map(lambda number: number / 1024))
@@ -291,3 +293,24 @@ def test_items_are_stored_as_the_api_stores_them() -> None:
     assert msgspec.json.decode(values.items('[{"productId": "a", "quantity": "2", "unitAmount": 1.50}]')) == [
         {"productId": "a", "variantId": None, "quantity": 2, "unitAmount": "1.5"}
     ]
+
+
+@given(st.from_regex(ids.ORDINARY_ID, fullmatch=True).filter(lambda text: len(text) <= 255))
+def test_ordinary_id_breaks_no_rule(text: str) -> None:
+    assert text.lower() not in ids.MISSING_IDS
+    ids.refuse_scientific(text)
+    assert ids.whole_id(text) == text == ids.exact_id(text)
+
+
+@given(st.from_regex(rules.ORDINARY_AMOUNT, fullmatch=True))
+def test_ordinary_amount_is_stored_as_written(text: str) -> None:
+    ids.refuse_scientific(text)
+    assert f"{fields.amount(amounts.with_point(text)):f}" == text == amounts.money(text, ".")
+
+
+@given(st.integers(-(10**10), 10**11), st.integers(-14 * 60, 14 * 60), st.sampled_from(["T", " "]))
+def test_time_is_the_same_in_another_notation_of_its_offset(seconds: int, minutes: int, separator: str) -> None:
+    moment = datetime(1970, 1, 1, tzinfo=timezone(timedelta(minutes=minutes))) + timedelta(seconds=seconds)
+    text = moment.isoformat(separator, "milliseconds")
+    other = f"{text[:-6].replace('.', ',')} GMT{text[-6:].replace(':', '')}"
+    assert values.moment(text) == values.moment(other) == values.moment(text, "Europe/London")
