@@ -52,15 +52,21 @@ def consumers() -> None:
     """
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
 def main() -> None:
     # Imports create many objects and no garbage: the collector would take a quarter of their time for nothing.
     gc.disable()
     named = [name for name in sys.argv[1:2] if name in COMMANDS]
-    app = command_line(*(named or COMMANDS))
-    gc.enable()
     try:
+        app = command_line(*(named or COMMANDS))
+        gc.enable()
         with discarded():
             app()
     except ExplainedError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

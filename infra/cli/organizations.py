@@ -14,6 +14,7 @@ from infra.accounts.organizations import Organization, OrganizationError
 from infra.cli.output import Json, print_json, print_table
 from infra.cli.transaction import transaction
 from infra.exports import attributes
+from infra.exports.attributes import METADATA
 
 app = typer.Typer(no_args_is_help=True, help="Manage organizations. Each has a live and a test environment.")
 
@@ -29,7 +30,7 @@ Region = Annotated[
 Yes = Annotated[
     str | None, typer.Option("--yes", metavar="NAME", help="The name again, for scripts: without a question.")
 ]
-Declared = Annotated[list[str] | None, typer.Argument(metavar="[metadata.KEY:TYPE]...", help="The attributes.")]
+Declared = Annotated[list[str] | None, typer.Argument(metavar="metadata.KEY:TYPE", help="The attributes.")]
 NoAttributes = Annotated[bool, typer.Option("--none", help="Remove all declarations.")]
 Limit = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Requests a minute; 0 is no limit.")]
 StoredMib = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="MiB of stored rows; 0 is no limit.")]
@@ -119,7 +120,9 @@ def declare_attributes(
     if json:
         print_json(current)
     else:
-        print_table(("ATTRIBUTE", "TYPE", "COLUMN"), ((each.path, each.type, each.column) for each in current))
+        print_table(
+            ("ATTRIBUTE", "TYPE", "COLUMN"), ((METADATA + each.path, each.type, each.column) for each in current)
+        )
 
 
 @app.command()

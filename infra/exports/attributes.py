@@ -21,7 +21,8 @@ COLUMN_PREFIX = "attr_"
 Type = Literal["text", "number", "boolean"]
 TYPES: tuple[Type, ...] = get_args(Type)
 NOT_IN_NAMES = re.compile(r"\W")
-EXPECTED = "use metadata.KEY:TYPE, for example metadata.country:text, with the type text, number or boolean"
+EXPECTED = f"use metadata.KEY:TYPE, such as metadata.country:text, with the type {', '.join(TYPES)}"
+TOO_DEEP = f"a path has at most {METADATA_DEPTH} keys, of at most {METADATA_KEY_LENGTH} characters each"
 
 SET = sa.text("UPDATE organizations SET attributes = CAST(:attributes AS jsonb) WHERE id = :id")
 READ = sa.text("SELECT attributes FROM organizations WHERE id = :id")
@@ -53,8 +54,10 @@ def parse(texts: Iterable[str]) -> list[Attribute]:
     for attribute in attributes:
         # The names of columns are compared without case, as SQL does.
         if other := columns.get(attribute.column.lower()):
+            if other == attribute.path:
+                raise OrganizationError(f"{METADATA}{other} is declared twice: declare it once")
             raise OrganizationError(
-                f"metadata.{attribute.path} and metadata.{other} would both be the column {attribute.column}: "
+                f"{METADATA}{attribute.path} and {METADATA}{other} would both be the column {attribute.column}: "
                 "declare one of the two"
             )
         columns[attribute.column.lower()] = attribute.path
@@ -65,9 +68,11 @@ def _parse(text: str) -> Attribute:
     name, colon, kind = text.rpartition(":")
     path = name.removeprefix(METADATA)
     keys = path.split(".")
-    is_path = name.startswith(METADATA) and all(0 < len(key) <= METADATA_KEY_LENGTH for key in keys)
+    is_path = name.startswith(METADATA) and all(keys) and path.isprintable()
+    if is_path and (len(keys) > METADATA_DEPTH or max(map(len, keys)) > METADATA_KEY_LENGTH):
+        raise OrganizationError(f"the attribute {text!r} is invalid: {TOO_DEEP}")
     for known in TYPES:
-        if colon and is_path and len(keys) <= METADATA_DEPTH and path.isprintable() and kind == known:
+        if colon and is_path and kind == known:
             return Attribute(path, known)
     raise OrganizationError(f"the attribute {text!r} is invalid: {EXPECTED}")
 

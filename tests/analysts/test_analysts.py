@@ -15,6 +15,7 @@ from tests.analysts import answers, jdbc, pages
 from tests.analysts.answers import Row, comparable
 from tests.analysts.notebooks import fields_of, run
 from tests.api.exports import opened
+from tests.cli import consumers_command
 from tests.service import Account, Service
 
 QUESTIONS = pages.questions()
@@ -194,6 +195,24 @@ def test_own_index_filled_from_an_export_has_exact_sums(
         assert len(search.indices.get(index=f"{name}-*")) == 2
     finally:
         search.indices.delete(index=f"{name}-*")
+
+
+def test_command_keeps_the_files_in_the_folder_only(
+    service: Service, shop: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consumers = consumers_command(shop.database, monkeypatch, capsys)
+    monkeypatch.setenv("EXPORTS_URL", service.exports_url)
+    (tmp_path / "file").touch()
+    before = shop.live.get("/exports").json()["data"]
+    refused = consumers("export", "--org", shop.name, "--out", str(tmp_path / "file/out"))
+    assert (refused.code, refused.err.count("give another folder in --out")) == (1, 1)
+    assert shop.live.get("/exports").json()["data"] == before
+    out = tmp_path / "new/out"
+    done = consumers("export", "--org", shop.name, "--out", str(out), "--table", "audiences", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads((out / "manifest.json").read_text("utf-8"))
+    newest = shop.live.get("/exports").json()["data"][0]
+    assert (newest["state"], newest["files"], newest["sums"]) == ("expired", [], {"audiences": {"rows": 3}})
 
 
 @pytest.mark.parametrize("notebook", pages.notebooks(), ids=lambda path: path.stem)
