@@ -5,6 +5,7 @@
 
 import marimo
 
+__generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="Live questions")
 
 with app.setup:
