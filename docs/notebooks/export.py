@@ -79,9 +79,9 @@ def _(database):
               FROM consumers WHERE total_orders > 0)
         GROUP BY ALL ORDER BY ALL
     """).df()
-    _cells = alt.Chart(rfm, title="Recency, frequency, money").encode(
-        x=alt.X("recency:O", title="recency: 5 is the fifth who bought last"),
-        y=alt.Y("frequency:O", sort="descending", title="orders: 5 or more are 5"),
+    _cells = alt.Chart(rfm, title="Recency, frequency, money", width=300, height=240).encode(
+        x=alt.X("recency:O", title="fifth of the buyers by the last order, 5 is the newest"),
+        y=alt.Y("frequency:O", sort="descending", title="orders, at most 5"),
     )
     _cells.mark_rect().encode(color=alt.Color("money:Q", title="mean value")) + _cells.mark_text().encode(
         text="buyers:Q"
