@@ -352,7 +352,7 @@ def test_exports_of_other_environments_and_other_names_do_not_exist(made: Made, 
             assert response.status_code == 404, (unknown, response.status_code)
 
 
-def test_command_writes_the_same_files_which_are_then_deleted(
+def test_command_writes_the_same_files_and_deletes_the_export(
     service: Service,
     made: Made,
     tmp_path: Path,
@@ -369,11 +369,13 @@ def test_command_writes_the_same_files_which_are_then_deleted(
         made.shop.assert_equals(database)
     assert consumers(*command).code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    export = json.loads(result.out)
-    path = f"/exports/{export['id']}"
-    listed = made.live.get(path).json()
-    assert (listed["keyId"], listed["state"]) == (None, "done")
-    file = path_of(listed["files"][0])
+    record = made.live.get(f"/exports/{json.loads(result.out)['id']}").json()
+    assert (record["keyId"], record["state"], record["files"]) == (None, "expired", [])
+
+
+def test_deleted_export_has_no_files(made: Made) -> None:
+    listed = await_export(made.live, begin_export(made.live, format="csv", tables=["consumers"]))
+    path, file = f"/exports/{listed['id']}", path_of(listed["files"][0])
     assert made.live.head(file).headers["Content-Type"] == MEDIA_TYPES["consumers-0001.csv"]
     deleted = made.live.delete(path).json()
     assert (deleted["state"], deleted["files"]) == ("expired", [])
