@@ -79,6 +79,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 		echo 'Python lacks its module venv: install it (Debian, Ubuntu: the package python3-venv)' >&2; exit 1; }
 	echo 'Installing what requirements.lock names into .venv …'
 	$(PYTHON) -m venv .venv
-	$(PIP) install --require-hashes --requirement requirements.lock
+	$(PIP) install --no-compile --require-hashes --requirement requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
+	# pip compiles with one processor. The next steps need not wait: a module that is not compiled yet is compiled at import.
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib >.venv/compiled 2>&1 &

@@ -84,8 +84,9 @@ def upgrade(database_url: str, *, grant_to: str | None = None, report: Callable[
                     "release before that one runs on this schema; an earlier release may not"
                 )
             else:
-                _upgrade_patiently(config, connection, report)
-                connection.commit()
+                if not current.is_current:
+                    _upgrade_patiently(config, connection, report)
+                    connection.commit()
                 if kept := addresses.store_under_keys(connection):
                     report(
                         f"{len(kept)} e-mail addresses have another spelling of an address in use: both are kept. "

@@ -62,6 +62,7 @@ class LocalServers:
         progress: artifacts.Progress = artifacts.no_progress,
         on_ready: Callable[[Server], None] = lambda _: None,
         starting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        waits_for_opensearch: bool = True,
     ) -> None:
         """Configure the servers.
 
@@ -73,6 +74,7 @@ class LocalServers:
             progress: shows downloads.
             on_ready: called for each server when it is ready.
             starting: context for the start, such as a display.
+            waits_for_opensearch: whether the block begins when OpenSearch is ready too, as it takes longest.
         """
         self._folder = folder
         self._profile = profile
@@ -85,6 +87,7 @@ class LocalServers:
         self._progress = progress
         self._on_ready = on_ready
         self._starting = starting
+        self._waits_for_opensearch = waits_for_opensearch
         self.running: dict[str, Server] = {}
         """Started servers by the name of their address, in start order."""
 
@@ -111,11 +114,14 @@ class LocalServers:
             with data_folder.disk_full_errors(self._folder):
                 for name, make in self._makers().items():
                     if name not in self._existing:
+                        # At once: the next server may have to be downloaded.
                         self.running[name] = make()
+                        self.running[name].spawn()
                 with self._starting():
-                    for server in self.running.values():
-                        server.spawn()
-                    wait_ready(list(self.running.values()), on_ready=self._on_ready, movable=True)
+                    waited = dict(self.running)
+                    if not self._waits_for_opensearch:
+                        waited.pop("opensearch_url", None)
+                    wait_ready(list(waited.values()), on_ready=self._on_ready, movable=True)
                 addresses = self.addresses | {"exports_url": (self._folder / "exports").as_uri()}
                 data_folder.write_private(self._addresses_file, json.dumps(addresses))
         except BaseException:
@@ -127,6 +133,16 @@ class LocalServers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def wait_for_opensearch(self) -> None:
+        """Wait until OpenSearch is ready, if it was started here.
+
+        Raises:
+            LocalError: OpenSearch ended, or is not ready in time.
+        """
+        wait_ready(
+            [server for name, server in self.running.items() if name == "opensearch_url"], on_ready=self._on_ready
+        )
 
     def stop(self) -> None:
         """Stop the started servers in reverse order."""

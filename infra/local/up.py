@@ -1,10 +1,11 @@
 """`make up`: start everything on this machine, and restart a process that ends or hangs.
 
 1. Start PostgreSQL, Valkey and OpenSearch (`servers.py`).
-2. Migrate the database, and create the first index.
-3. Start API, workers and beat (`services.py`).
-4. Load the sample data (`sample/`).
-5. Restart every process that ends or makes no progress, until Ctrl-C (`watch.py`).
+2. Migrate the database.
+3. Start API, workers and beat (`services.py`), while OpenSearch starts. They work without OpenSearch until it is ready.
+4. Create the first index.
+5. Load the sample data (`sample/`).
+6. Restart every process that ends or makes no progress, until Ctrl-C (`watch.py`).
 """
 
 import os
@@ -85,13 +86,15 @@ def _run(folder: Path, lock: int, display: Display) -> None:
         progress=display.download,
         on_ready=lambda server: display.line(f"{server.name} is ready"),
         starting=lambda: display.step("Starting the servers …"),
+        waits_for_opensearch=False,
     ) as servers:
         settings = load(_with_addresses(servers.addresses))
-        with display.step("Bringing the database and the index up to date …"):
+        with display.step("Bringing the database up to date …"):
             migrate.upgrade(settings.session_url, report=display.line)
-            as_declared = first_generation.ensure(settings)
         with _started(services(folder, settings, [lock])) as own:
             with display.step("Starting the API and the workers …"):
+                servers.wait_for_opensearch()
+                as_declared = first_generation.ensure(settings)
                 wait_until_ready(own, settings)
             with display.step("Loading the sample data …"):
                 key = sample.ensure_demo(settings, folder)
