@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 MODULE = process.__name__
 """The module of the process."""
+NICENESS = 10
+"""The API and the drains get the processor first, but a held snapshot must end soon."""
 FOLDER, LOCK, SPOOL = f"consumers-exports-{os.getuid()}", "lock", "spool"
 """Names below the folder for temporary files (TMPDIR)."""
 
@@ -78,7 +80,7 @@ class Exporter:
             pass_fds=[lock],
         )
         assert started.stdin
-        os.setpriority(os.PRIO_PROCESS, started.pid, process.NICENESS)
+        _lower_priority(started.pid)
         # The pipe stays open: the process ends when this process does.
         pickle.dump((self._settings, export, _folder() / SPOOL), started.stdin)
         started.stdin.flush()
@@ -122,6 +124,13 @@ class Exporter:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _lower_priority(pid: int) -> None:
+    os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+    # Linux may divide the processor between sessions first (sched(7), autogroups), and the process has its own session.
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICENESS), "utf-8")
 
 
 def _folder() -> Path:

@@ -17,9 +17,6 @@ from infra import logs
 from infra.database.engine import open_engine
 from infra.settings import Settings
 
-NICENESS = 10
-"""While the rows are copied: the API and the drains get the processor first, but a held snapshot must end soon."""
-LOWEST_NICENESS = 19
 PRIVATE = 0o077
 """Files are readable by this user alone."""
 
@@ -37,16 +34,9 @@ def main() -> None:
     engine = open_engine(settings, name="export", pool_size=3)
     heartbeat = Heartbeat(engine, export)
     try:
-        run(settings, engine, folder, export, heartbeat, when_copied=_yield_to_others)
+        run(settings, engine, folder, export, heartbeat)
     finally:
         heartbeat.stop()
-
-
-def _yield_to_others() -> None:
-    """Let this thread work only while no other process wants the processor or, as the kernel derives, the disk."""
-    os.setpriority(os.PRIO_PROCESS, 0, LOWEST_NICENESS)
-    if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _end_with_parent(pipe: int) -> None:

@@ -6,7 +6,6 @@ the files, list them. A process killed at any step has listed nothing, and anoth
 
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
@@ -60,15 +59,7 @@ class Resources(NamedTuple):
     """For temporary files; of this export alone."""
 
 
-def run(
-    settings: Settings,
-    engine: sa.Engine,
-    folder: Path,
-    export: ClaimedExport,
-    heartbeat: Heartbeat,
-    *,
-    when_copied: Callable[[], None],
-) -> None:
+def run(settings: Settings, engine: sa.Engine, folder: Path, export: ClaimedExport, heartbeat: Heartbeat) -> None:
     """Make a claimed export, or record the failure. Never raises an error of the servers or of the disk.
 
     Args:
@@ -77,14 +68,13 @@ def run(
         folder: for temporary files; created, and deleted at the end. No other export uses the folder at the same time.
         export: claimed by this process.
         heartbeat: of the export.
-        when_copied: called after the snapshot has ended.
     """
     began = time.monotonic()
     try:
         _remove(folder)  # temporary files of a killed process
         folder.mkdir(parents=True)
         resources = Resources(settings, engine, open_store(settings), folder)
-        result = _make(resources, export, heartbeat, when_copied)
+        result = _make(resources, export, heartbeat)
         claims.finish(engine, export, result, settings.exports_hours)
     except ClaimLost:
         log.warning("export_taken_over", export=export.id)
@@ -111,7 +101,7 @@ def _rows(result: Result) -> dict[str, int]:
     return {table: sums["rows"] for table, sums in result.sums.items()}
 
 
-def _make(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat, when_copied: Callable[[], None]) -> Result:
+def _make(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat) -> Result:
     folder = resources.folder
     for disk in filter(None, (folder, resources.store.folder)):
         require_space(disk, SPACE_FACTOR * export.expected_bytes)
@@ -124,7 +114,6 @@ def _make(resources: Resources, export: ClaimedExport, heartbeat: Heartbeat, whe
         lambda share, rows: heartbeat.advance(share * COPIED, rows),
     )
     log.info("export_copied", export=export.id, seconds=round(time.monotonic() - began, 1))
-    when_copied()
     members_as_of = None
     with closing(Converter(folder, export.format, personal=export.personal)) as converter:
         if taken.dynamic:

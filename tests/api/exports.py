@@ -31,7 +31,7 @@ def await_export(client: httpx.Client, export: Fields) -> Fields:
         current: Fields = client.get(f"/exports/{export['id']}").raise_for_status().json()
         return current if current["state"] in {"done", "failed", "expired"} else None
 
-    done = wait_until(ended, timeout=60, what="the export", interval=0.1)
+    done = wait_until(ended, timeout=180, what="the export", interval=0.1)
     assert done
     assert done["state"] == "done", done
     return done

@@ -8,7 +8,7 @@ import pytest
 
 from infra.local.servers import LocalServers
 from tests.guarantees.conftest import start
-from tests.indexer.exports import LOSE_CLAIMS, Exports, halted
+from tests.indexer.exports import LOSE_CLAIMS, PATIENCE_SECONDS, Exports, halted
 from tests.indexer.halting_export import STEPS
 from tests.service import new_database
 
@@ -30,7 +30,7 @@ def test_export_survives_a_killed_database_at_any_step(exports: Exports, own_ser
         if not is_away:
             start(own_servers.postgres)
         process.send_signal(signal.SIGUSR1)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     if is_away:
         start(own_servers.postgres)
     export = exports.find(export_id)

@@ -24,6 +24,8 @@ from tests.service import Database
 from tests.waiting import wait_until
 
 CONSUMERS = 7
+PATIENCE_SECONDS = 120
+"""For a step of the process, which has a low priority."""
 INSERT = sa.text("""
     WITH c AS (
         INSERT INTO consumers (environment_id, email) SELECT :e, n || '@example.com' FROM generate_series(1, :n) n
@@ -63,7 +65,7 @@ class Exports:
         assert claimed
         heartbeat = Heartbeat(self.engine, claimed)
         spool = (folder or Path(gettempdir())) / "spool"
-        run(self.settings, self.engine, spool, claimed, heartbeat, when_copied=lambda: None)
+        run(self.settings, self.engine, spool, claimed, heartbeat)
         heartbeat.stop()
         assert not spool.exists()
         return self.find(export_id)
@@ -91,11 +93,11 @@ def halted(exports: Exports, step: str) -> Iterator[Popen[bytes]]:
         patch.setenv("HALT_BEFORE", step)
         patch.setenv("HALT_FILE", str(there))
         patch.setattr(exporter, "MODULE", halting_export.__name__)
-        process = wait_until(lambda: _started(exports.exporter), what="the process")
+        process = wait_until(lambda: _started(exports.exporter), PATIENCE_SECONDS, "the process")
         assert process
         assert process.stdin
         with process.stdin:
-            wait_until(there.exists, what="the step")
+            wait_until(there.exists, PATIENCE_SECONDS, "the step")
             yield process
 
 

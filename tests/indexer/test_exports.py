@@ -20,7 +20,7 @@ from indexer.exports.spool import Writer
 from infra.exports import requests
 from infra.exports.store import ExportStore
 from tests.indexer import halting_export
-from tests.indexer.exports import LOSE_CLAIMS, Exports, halted
+from tests.indexer.exports import LOSE_CLAIMS, PATIENCE_SECONDS, Exports, halted
 from tests.service import Database
 
 # Each statement changes every consumer.
@@ -48,7 +48,7 @@ def test_export_killed_at_any_step_lists_nothing_and_begins_anew(exports: Export
                 process.stdin.close()  # as if the worker was killed
             else:
                 os.kill(process.pid, signal.SIGKILL)
-            process.wait(30)
+            process.wait(PATIENCE_SECONDS)
         killed = exports.find(export_id)
         assert (killed.state, killed.files) == ("running", []), step
         assert claims.claim(exports.engine) is None  # until its heartbeat is old
@@ -92,7 +92,7 @@ def test_late_process_cannot_list_files_of_a_deleted_export(exports: Exports) ->
         with exports.engine.begin() as connection:
             requests.delete(connection, exports.environment, export_id)
         process.send_signal(signal.SIGUSR1)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     assert (exports.find(export_id).state, exports.find(export_id).files) == ("expired", [])
     exports.exporter.expire()
     assert exports.stored(export_id) == []
@@ -195,6 +195,6 @@ def test_process_frees_a_full_disk(exports: Exports, small_disk: Path, monkeypat
         assert list(spool.iterdir())
         fill(small_disk)
         process.send_signal(signal.SIGUSR1)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     assert (exports.find(export_id).state, exports.find(export_id).error) == ("failed", failures.NO_SPACE)
     assert not spool.exists()
