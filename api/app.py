@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from api import health, metrics
+from api import health, metrics, rounds
 from api.analytics.points import Points
 from api.analytics.routes import AnalyticsController
 from api.audiences.routes import AudienceController
@@ -226,7 +226,12 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     await _report_health(app.state, Readiness(app.state, writing_engine, watching_engine), metrics_engine)
     stalls = Stalls(app.state.engine, partial(app.state.readiness.is_up, "database"))
     background = [
-        asyncio.create_task(each) for each in (app.state.api_keys.store_last_uses_regularly(), stalls.watch())
+        asyncio.create_task(each)
+        for each in (
+            app.state.api_keys.store_last_uses_regularly(),
+            stalls.watch(),
+            rounds.hear(chosen, app.state.redis, app.state.freshness),
+        )
     ]
     Stopping(
         app.state.readiness,

@@ -108,7 +108,8 @@ async def wait_after_write(
     preferences = preferences_of(request)._replace(strict=False)
     if preferences.wait is None:
         return {}
-    is_searchable = await freshness.wait_until_searchable(Write(caller.environment_id, transaction), preferences.wait)
+    write = Write(caller.environment_id, transaction)
+    is_searchable = await freshness.wait_until_searchable(write, preferences.wait, is_new=True)
     state = "searchable" if is_searchable else "pending"
     return {"Index-State": state, "Preference-Applied": preferences.applied()}
 

@@ -3,7 +3,8 @@
 An outbox row exists exactly while the change may not be searchable. So the outbox tells both, without OpenSearch:
 
 1. A request registers a write, and sleeps without a database connection.
-2. The ticker, a task of the process, checks all registered writes in a single statement, again and again.
+2. The ticker, a task of the process, checks all registered writes in a single statement: after each round of the drain
+   (`api/rounds.py`), after a new request, and from time to time.
 3. A write is searchable when the outbox has no rows left of the write, nor of earlier changes in the environment
    (`SEARCHABLE` has the exceptions).
 
@@ -28,8 +29,9 @@ from infra.database.floors import LANE_FLOORS, REFUSED, floor, rows_of_environme
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.01
+"""Pause between checks, unless a round is heard. A new request waits for its first check for at most as long."""
 LONG_TICK_SECONDS = 0.05
-"""Pause between checks if no request arrived for `PATIENCE_SECONDS`: a long wait may end a little later."""
+"""Pause if rounds are heard, or if no request arrived for `PATIENCE_SECONDS`: a long wait may end a little later."""
 PATIENCE_SECONDS = 0.5
 LAG_SECONDS = 0.2
 """A measured lag is used again for this long."""
@@ -117,21 +119,31 @@ class Freshness:
         self._engine = engine
         self._waits: dict[Write, _Wait] = {}
         self._ticker: asyncio.Task[None] | None = None
-        self._last_arrival = 0.0
+        self._last_arrival = self._last_check = 0.0
+        self._due = asyncio.Event()
+        self.hears_rounds = False
+        """Whether `check_soon` is called after each round of the drain."""
         self._lags: dict[int, _Measured] = {}
         self._lag_requests: dict[int, asyncio.Future[Lag]] = {}
         self._lag_measurement: asyncio.Task[None] | None = None
         self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def wait_until_searchable(self, write: Write, seconds: float) -> bool:
+    async def wait_until_searchable(self, write: Write, seconds: float, *, is_new: bool = False) -> bool:
         """Wait until a write is searchable, at most `seconds`; return whether that was reached. Check at least once.
 
         After `stop_waiting` the check is the end of the wait.
+
+        Args:
+            write: to wait for.
+            seconds: longest wait.
+            is_new: whether the write was committed just now. Then the first check can wait for the end of a round.
         """
         loop = asyncio.get_running_loop()
         wait = self._waits.get(write)
         if wait is None:
             wait = self._waits[write] = _Wait(loop.create_future(), loop.create_future())
+            if not is_new:
+                loop.call_later(max(0.0, self._last_check + TICK_SECONDS - time.monotonic()), self.check_soon)
         wait.requests += 1
         self._last_arrival = time.monotonic()
         if self._ticker is None or self._ticker.done():
@@ -169,6 +181,10 @@ class Freshness:
             self._lag_measurement = asyncio.create_task(self._measure())
         return await asyncio.shield(answer)
 
+    def check_soon(self) -> None:
+        """Have the registered writes checked at once."""
+        self._due.set()
+
     def stop_waiting(self) -> None:
         """End all waits, because the process ends: the writes count as not searchable."""
         self._stopped.set_result(None)
@@ -183,7 +199,8 @@ class Freshness:
     async def _tick(self) -> None:
         """Check all registered writes, again and again, until no request waits."""
         while self._waits:
-            started = time.monotonic()
+            self._due.clear()
+            self._last_check = started = time.monotonic()
             writes = list(self._waits)
             searchable = await self._searchable(writes)
             for write in writes:
@@ -194,9 +211,11 @@ class Freshness:
                     wait.searchable.set_result(None)
                 if not wait.checked.done():
                     wait.checked.set_result(None)
-            is_patient = started - self._last_arrival > PATIENCE_SECONDS
+            is_patient = self.hears_rounds or started - self._last_arrival > PATIENCE_SECONDS
             pause = LONG_TICK_SECONDS if is_patient else TICK_SECONDS
-            await asyncio.sleep(max(pause, time.monotonic() - started))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(pause, time.monotonic() - started)):
+                    await self._due.wait()
 
     async def _searchable(self, writes: Sequence[Write]) -> set[Write]:
         """Return the searchable writes; an empty set while the database does not answer."""

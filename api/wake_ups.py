@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from infra.queue import DRAIN, TaskQueue
+from infra.queue import TaskQueue
 
 log = structlog.get_logger()
 
@@ -44,9 +44,10 @@ class WakeUpSender:
     def _run(self) -> None:
         is_reachable = True
         while self._wanted.wait() and not self._closed:
+            is_urgent = self._urgent.is_set()
             self._urgent.clear()
             self._wanted.clear()
-            if (was_sent := self._task_queue.send(DRAIN)) != is_reachable:
+            if (was_sent := self._task_queue.wake_drain(now=is_urgent)) != is_reachable:
                 is_reachable = was_sent
                 log.warning("queue_recovered" if is_reachable else "queue_unreachable")
             self._urgent.wait(PAUSE_SECONDS)

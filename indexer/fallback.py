@@ -28,7 +28,7 @@ POLL_SECONDS = 1.0
 SILENT_SECONDS = 4.0
 """A worker without a query for this time is silent.
 
-An active worker queries the database every second, or every two seconds while the index is unavailable.
+An active worker queries the database every two seconds at least.
 """
 TURN_SECONDS = 1.0
 """Longest time for a lane before the next lane gets a turn."""

@@ -6,7 +6,7 @@ from celery.beat import ScheduleEntry, Scheduler
 
 from indexer.liveness import signs_of_life
 from infra import settings
-from infra.queue import TaskQueue
+from infra.queue import DRAIN, TaskQueue
 
 
 class SleepingScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no types
@@ -35,4 +35,7 @@ class SleepingScheduler(Scheduler):  # type: ignore[misc]  # Celery ships no typ
         """Send the wake-up of an entry."""
         if advance:
             self.reserve(entry)
-        self._task_queue.send(entry.task)
+        if entry.task == DRAIN:
+            self._task_queue.wake_drain()
+        else:
+            self._task_queue.send(entry.task)

@@ -20,9 +20,11 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from indexer.chores import Chores
-from indexer.drain.loop import Drainer
+from indexer.drain.follow import Bell, Follower
+from indexer.drain.loop import DRAIN_SECONDS, Drainer
 from indexer.exports.exporter import Exporter
 from indexer.rebuild.builder import Builder
+from indexer.stopping import is_stopping
 from indexer.verify.reindex import count_chosen
 from indexer.verify.runs import Runner
 from indexer.worker import SETTINGS, app
@@ -38,8 +40,6 @@ from infra.redis_client import open_redis
 
 log = structlog.get_logger()
 
-DRAIN_SECONDS = 10.0
-"""Longest time a drain task works. If more rows wait, the next task continues."""
 BUILD_SECONDS = 3.0
 """Longest time a build task works: short, because the tasks of the bulk lane wait in the same worker."""
 RUN_SECONDS = 2.0
@@ -54,7 +54,25 @@ BUILD_NICENESS = 10
 @cache
 def _drainer(lane: str) -> Drainer:
     # The lane names the session, so other processes can see the activity of the lane (infra/database/activity.py).
-    return Drainer(open_engine(SETTINGS, name=lane), _writer(), lane, part=lane)
+    announce = _task_queue().announce_round
+    assistant = Drainer(open_engine(SETTINGS, name=f"{lane}-assistant"), open_writer(SETTINGS), lane, announce=announce)
+    return Drainer(_lane_engine(lane), _writer(), lane, part=lane, assistant=assistant, announce=announce)
+
+
+@cache
+def _lane_engine(lane: str) -> sa.Engine:
+    return open_engine(SETTINGS, name=lane)
+
+
+@cache
+def _follower() -> Follower:
+    # Without repetitions: a change must not wait for them.
+    redis = open_redis(SETTINGS, seconds=1, retry=None)
+
+    def open_bell() -> Bell:
+        return Bell(redis, queue.key_prefix(SETTINGS))
+
+    return Follower(_lane_engine(queue.LIVE), _drainer(queue.LIVE), open_bell, is_stopping)
 
 
 @cache
@@ -114,8 +132,9 @@ def _delete_mark(task: Task, **_: Any) -> None:
 
 @app.task(name=queue.DRAIN)  # type: ignore[untyped-decorator]  # Celery ships no types
 def drain() -> None:
-    """Index the changes of the live lane."""
-    _drainer(queue.LIVE).catch_up(DRAIN_SECONDS)
+    """Index the changes of the live lane, and follow the lane; send the next wake-up while there may be changes."""
+    if _follower().follow():
+        _task_queue().send(queue.DRAIN, waiting=1)
 
 
 @app.task(name=queue.DRAIN_BULK)  # type: ignore[untyped-decorator]  # Celery ships no types

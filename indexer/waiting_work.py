@@ -1,8 +1,9 @@
-"""Look for waiting work four times a second, and wake the workers for the work. Move the floors of the outbox.
+"""Look for waiting work each second, and wake the workers for the work. Move the floors of the outbox.
 
 A query in beat's process costs far less than the task for each kind of work, so an idle service uses little processor
-time. The API wakes the drain itself. The query discovers changes by SQL, and work with a lost wake-up. Beat also sends
-every task periodically without the query, but less often.
+time. The worker of the lane `live` finds its changes itself (`indexer/drain/follow.py`). The query discovers changes
+that it has not indexed, for any reason, changes of the lane `bulk`, and work with a lost wake-up. Beat also sends every
+task periodically without the query, but less often.
 """
 
 import threading
@@ -17,18 +18,19 @@ from indexer.liveness import signs_of_life
 from infra import logs, queue
 from infra.database import epochs
 from infra.database.engine import open_engine
-from infra.database.floors import USE_INDEX_ORDER, first_waiting
+from infra.database.floors import first_waiting
 from infra.settings import Settings
 
 log = structlog.get_logger()
 
-LOOK_SECONDS = 0.25
-TASK_SECONDS = 1.0
-"""Shortest time between two wake-ups for the same kind of work, except the live lane."""
+LOOK_SECONDS = 1.0
+LATE = "interval '1 second'"
+"""Age of a change of the lane `live` from which it needs another worker than the one that follows the lane."""
 
+# `is_late` is null if no change waits.
 # `building` holds whenever `indexer.rebuild.builder.Builder.step` may have a step to take.
 WAITING = sa.text(f"""
-    SELECT ({first_waiting("true", "'live'")}) IS NOT NULL AS live,
+    SELECT ({first_waiting(f"created_at < clock_timestamp() - {LATE}", "'live'")}) AS is_late,
         ({first_waiting("true", "'bulk'")}) IS NOT NULL AS bulk,
         EXISTS (
             SELECT FROM generations WHERE state IN ('filling', 'refreshed')
@@ -37,8 +39,6 @@ WAITING = sa.text(f"""
             OR EXISTS (SELECT FROM generation_misses) AS building,
         EXISTS (SELECT FROM verifications WHERE finished_at IS NULL AND kind <> 'watch') AS running,
         EXISTS (SELECT FROM exports WHERE state IN ('queued', 'running')) AS exporting""")
-FLOOR_SECONDS = 1.0
-"""Pause between two moves of the outbox's floors."""
 TASKS = {"bulk": queue.DRAIN_BULK, "building": queue.BUILD, "running": queue.COMPARE, "exporting": queue.EXPORT}
 
 
@@ -48,10 +48,8 @@ class WorkFinder:
     def __init__(self, settings: Settings) -> None:
         self._engine = open_engine(settings, name="waiting-work")
         self._queue = queue.TaskQueue(settings)
-        self._sent_at: dict[str, float] = {}
         self._epoch: epochs.Epoch | None = None
         self._floors = Floors()
-        self._floors_moved_at = -FLOOR_SECONDS
 
     def run(self) -> None:
         """Look for work forever."""
@@ -62,7 +60,6 @@ class WorkFinder:
                 self.look()
             except DBAPIError as error:
                 log.warning("look_postponed", reason=logs.error_kind(error))
-                time.sleep(TASK_SECONDS)
             time.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
@@ -71,26 +68,20 @@ class WorkFinder:
         Raises:
             DBAPIError: the database is unavailable.
         """
-        self._move_floors()
-        with self._engine.begin() as connection:
-            self._check_epoch(connection)
-            connection.execute(USE_INDEX_ORDER)
-            waiting = connection.execute(WAITING).mappings().one()
-        if waiting["live"]:
-            self._queue.send(queue.DRAIN)
-        for kind, task in TASKS.items():
-            if waiting[kind] and time.monotonic() >= self._sent_at.get(kind, 0.0) + TASK_SECONDS:
-                self._sent_at[kind] = time.monotonic()
-                self._queue.send(task)
-
-    def _move_floors(self) -> None:
-        """Move the floors if that is due. After a pause of beat, each scan is slow until the floors have caught up."""
-        is_behind = time.monotonic() >= self._floors_moved_at + FLOOR_SECONDS
+        is_behind = True
         while is_behind:
-            self._floors_moved_at = time.monotonic()
             with self._engine.begin() as connection:
                 self._check_epoch(connection)
-                is_behind = self._floors.move(connection)
+                # After a pause of beat, each scan is slow until the floors have caught up.
+                if not (is_behind := self._floors.move(connection)):
+                    waiting = connection.execute(WAITING).mappings().one()
+        if waiting["is_late"]:
+            self._queue.send(queue.DRAIN)
+        elif waiting["is_late"] is not None:
+            self._queue.wake_drain()
+        for kind, task in TASKS.items():
+            if waiting[kind]:
+                self._queue.send(task)
 
     def _check_epoch(self, connection: sa.Connection) -> None:
         """Forget the candidates for floors if the server is another one: their numbers and writers are not its own."""

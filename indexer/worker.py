@@ -32,9 +32,9 @@ app.conf.update(
     imports=["indexer.tasks"],
     beat_schedule={
         # Seconds. `waiting_work.py` wakes waiting work sooner. The drains also show that workers are active
-        # (`fallback.py`).
+        # (`fallback.py`). The drain of the lane `live` starts once, and follows the lane.
         "drain": {"task": queue.DRAIN, "schedule": 1.0},
-        "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": 1.0},
+        "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": 2.0},
         "compare": {"task": queue.COMPARE, "schedule": 10.0},
         "build": {"task": queue.BUILD, "schedule": 10.0},
     }

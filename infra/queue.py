@@ -4,12 +4,14 @@ Messages are wake-ups without data: the work itself is in the database. Any mess
 waiting work all the time and sends the wake-up again.
 """
 
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from infra.database import installation
 from infra.redis_client import Server, broker_url, open_redis, server_of
@@ -36,6 +38,13 @@ DRAIN_MARK_SECONDS, MARK_SECONDS = 2, 15
 than a wake-up waits while every process of the worker is busy."""
 MAX_WAITING = 10
 """A queue with this number of messages gets no wake-up, so wake-ups do not accumulate while a worker is absent."""
+
+BELL = "bell"
+"""Channel in Redis, after the prefix, which the worker of the lane `live` listens to while it follows the outbox."""
+ROUNDS = "rounds"
+"""Channel in Redis, after the prefix, in which the worker of the lane `live` announces the end of each round."""
+NOW, SOON = b"now", b"soon"
+"""Messages of the bell: a client waits until the change is searchable, or no client waits."""
 
 WAIT_SECONDS = 0.05
 """How long a sender waits for Redis."""
@@ -170,16 +179,39 @@ class TaskQueue:
         app.conf.broker_transport_options |= {"socket_timeout": WAIT_SECONDS, "socket_connect_timeout": WAIT_SECONDS}
         return app
 
-    def send(self, task: str) -> bool:
-        """Send a wake-up, unless a wake-up of this task waits. False if Redis is unavailable."""
+    def wake_drain(self, *, now: bool = False) -> bool:
+        """Tell a worker that follows the outbox about new changes; send a wake-up if there is none.
+
+        Args:
+            now: whether a client waits until the change is searchable.
+
+        Returns:
+            False if Redis is unavailable.
+        """
+        try:
+            if self._redis.publish(self._key_prefix + BELL, NOW if now else SOON):
+                return True
+        except NoPermissionError:
+            pass  # a user of Redis without channels
+        except Exception:  # noqa: BLE001 (as in `send`)
+            return False
+        return self.send(DRAIN)
+
+    def announce_round(self) -> None:
+        """Tell the API that a round of the lane `live` has ended. If this is lost, clients wait for 50 ms longer."""
+        with suppress(Exception):
+            self._redis.publish(self._key_prefix + ROUNDS, b"")
+
+    def send(self, task: str, *, waiting: int = MAX_WAITING) -> bool:
+        """Send a wake-up, unless one of this task waits, or so many messages wait. False if Redis is unavailable."""
         name = QUEUES[task]
         seconds = DRAIN_MARK_SECONDS if task in {DRAIN, DRAIN_BULK} else MARK_SECONDS
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.set(self._key_prefix + mark(task), "1", nx=True, ex=seconds)
                 pipeline.llen(self._key_prefix + name)
-                is_first, waiting = pipeline.execute()
-            if is_first and waiting < MAX_WAITING:
+                is_first, messages = pipeline.execute()
+            if is_first and messages < waiting:
                 self._celery.send_task(task, queue=name)
         except Exception:  # noqa: BLE001 (a lost wake-up must not fail a write, so any error of Redis or the client counts)
             return False

@@ -136,7 +136,7 @@ def database_at(
 
 
 CELERY = ("celery", "-A", "indexer.worker")
-ALONE = ("--without-gossip", "--without-mingle")
+ALONE = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 class Service:

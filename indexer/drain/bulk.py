@@ -58,9 +58,14 @@ class Item(msgspec.Struct):
         return self.status == CONFLICT
 
     @property
+    def is_written(self) -> bool:
+        """Whether the request has written this version of the document."""
+        return self.status < 300  # noqa: PLR2004 (HTTP's successes)
+
+    @property
     def is_indexed(self) -> bool:
         """Whether the index holds this version of the document, or a newer version."""
-        return self.status < 300 or self.is_conflict  # noqa: PLR2004 (HTTP's successes)
+        return self.is_written or self.is_conflict
 
     @property
     def is_server_error(self) -> bool:
@@ -103,7 +108,14 @@ class Response(msgspec.Struct):
     """For each action of the request a dictionary with a single key, the type of the action."""
 
 
-def write(client: OpenSearch, alias: str, batch: Sequence[Document], seconds: float | None = None) -> list[Item]:
+def write(
+    client: OpenSearch,
+    alias: str,
+    batch: Sequence[Document],
+    seconds: float | None = None,
+    *,
+    is_searchable: bool = False,
+) -> list[Item]:
     """Write documents; return an answer for each document, in order.
 
     OpenSearch keeps the indexed document if its version is newer (`external_gte`).
@@ -113,11 +125,12 @@ def write(client: OpenSearch, alias: str, batch: Sequence[Document], seconds: fl
         alias: the write alias of the index.
         batch: the documents.
         seconds: timeout of each request; the client's own timeout if None.
+        is_searchable: whether each request refreshes the shards in which it has written a document.
 
     Raises:
         OpenSearchException: a request failed or timed out. Documents of earlier requests are written.
     """
-    params = _timeout(seconds)
+    params = _timeout(seconds) | ({"refresh": "true"} if is_searchable else {})
     return [item for lines in _requests(batch) for item in send(client, alias, lines, params)]
 
 

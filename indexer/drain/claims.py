@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import sqlalchemy as sa
 
 from infra.database.floors import (
+    INDEX_ORDER,
     LANE_FLOORS,
     REFUSED,
     USE_INDEX_ORDER,
@@ -18,6 +19,7 @@ from infra.database.floors import (
     is_near,
     rows_of_consumer,
     rows_of_environment,
+    use_settings,
 )
 from infra.index.documents import AUDIENCE_IDS, COLUMNS, ConsumerRow
 from infra.index.generations import BARRIER, State
@@ -153,6 +155,9 @@ CLAIM_FAR = sa.text(f"""
 CLAIM = sa.text(
     _SHARE.format(environments="unnest(CAST(:environments AS int[]), CAST(:after AS bigint[])) AS e (id, after)")
 )
+# A round does not wait for the disk: after a crash of the server, rows that it deleted are there again, and are indexed
+# again. The floors and every write wait.
+USE_ROUND_SETTINGS = use_settings(INDEX_ORDER | {"synchronous_commit": "off"})
 LONGEST_WAITING = sa.text(first_waiting("environment_id", ":lane"))
 IS_WAITING = sa.text(f"SELECT ({first_waiting('true', ':lane')}) IS NOT NULL")
 # A trigger puts these rows at the end of the lane.
@@ -210,7 +215,7 @@ def claim(connection: sa.Connection, lane: str, rows: int = ROWS, after: int = 0
     Environments get equal shares, beginning with the next environment above `after`, and `SHARES` of them fill the
     claim. If fewer environments wait, the remaining rows go to environments with more rows, again in equal shares.
     """
-    connection.execute(USE_INDEX_ORDER)
+    connection.execute(USE_ROUND_SETTINGS)
     connection.execute(RELEASE_RETRIES, {"lane": lane, "rows": rows})
     share = -(-rows // SHARES)
     values = {"lane": lane, "rows": rows, "share": share, "after": after, "resting": resting}

@@ -52,6 +52,8 @@ class Portions:
         """The documents of all portions so far."""
         self.bytes = 0
         self.failures: list[Failure] = []
+        self.is_single = False
+        """Whether the portion made last is the only portion of the round."""
         self._is_shared = turns.rests.is_shared
 
     def __iter__(self) -> Iterator[list[Document]]:
@@ -67,6 +69,7 @@ class Portions:
                 seconds += time.monotonic() - started
             if self.bytes >= ROUND_BYTES or self._is_long_enough(seconds):
                 break
+        self.is_single = not self.batch and not (small.documents and large.documents)
         for portion in (small, large):
             if portion.documents:
                 yield self._flush(portion)

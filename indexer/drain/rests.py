@@ -5,6 +5,7 @@ round, but without rests the rounds of a backlog would follow each other without
 never rests, and at most one environment rests at a time, so the backlogs of two environments use the whole capacity.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,10 +19,11 @@ REST = 2
 
 
 class Rests:
-    """The rests of a lane's environments, in a process."""
+    """The rests of a lane's environments, for the threads of a process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._active: dict[int, float] = {}
         """The time of the last round by environment, the latest last."""
         self._environment, self._until = 0, 0.0
@@ -35,16 +37,18 @@ class Rests:
     def is_shared(self) -> bool:
         """Whether several environments are active."""
         earliest = self._clock() - ACTIVE_SECONDS
-        while self._active and next(iter(self._active.values())) < earliest:
-            del self._active[next(iter(self._active))]
-        return len(self._active) > 1
+        with self._lock:
+            while self._active and next(iter(self._active.values())) < earliest:
+                del self._active[next(iter(self._active))]
+            return len(self._active) > 1
 
     def note_changes(self, environments: Iterable[int]) -> None:
         """Note the environments with changes in a round, at its beginning."""
         now = self._clock()
-        for environment in environments:
-            self._active.pop(environment, None)
-            self._active[environment] = now
+        with self._lock:
+            for environment in environments:
+                self._active.pop(environment, None)
+                self._active[environment] = now
 
     def note_round(self, indexed: Counter[int], seconds: float, *, left: int) -> None:
         """Note the end of a round.

@@ -10,7 +10,7 @@ A round is a transaction with six steps. Each step is a function:
    consumer is a tombstone.
 4. `write_documents` writes the documents to the live generation. A `standby.Writer` writes the same documents to a
    standby generation at the same time.
-5. `refresh` makes the documents searchable.
+5. `make_searchable` refreshes the index. If the documents fit in a single request, this request has refreshed it.
 6. `forget` deletes the outbox rows of all searchable changes. The rows of a refused document stay in the outbox, are
    retried later, and are parked after five failures.
 
@@ -113,8 +113,10 @@ def drain_round(
                     raise IndexUnavailable("the round took too long before its write")
                 for writer in writers:
                     writer.write(portion)
-                items += write_documents(connection, client, live, portion, is_alone=claim.is_single)
-        refresh(client, live.index_name)
+                items += write_documents(
+                    connection, client, live, portion, is_alone=claim.is_single, is_searchable=portions.is_single
+                )
+        make_searchable(client, live, items, is_refreshed=portions.is_single)
         misses = standby.collect_misses(writers)
         counts = forget(connection, lane, claim, portions.batch, items, portions.failures, misses)
         counters.record(connection, lane, counts)
@@ -149,7 +151,13 @@ def targets(connection: sa.Connection) -> tuple[Generation, list[Generation]]:
 
 
 def write_documents(
-    connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Document], *, is_alone: bool
+    connection: sa.Connection,
+    client: OpenSearch,
+    live: Generation,
+    batch: list[Document],
+    *,
+    is_alone: bool,
+    is_searchable: bool,
 ) -> list[Item]:
     """Write the documents to the live generation; return an answer for each document.
 
@@ -160,12 +168,14 @@ def write_documents(
         batch: the documents.
         is_alone: whether the only document is the cause if the request is refused, while unchanged documents can be
             written.
+        is_searchable: whether the documents must be searchable afterwards.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index is the cause of the failure, and not a document.
     """
+    alias = naming.write_alias(live.index_name)
     try:
-        items = write(client, naming.write_alias(live.index_name), convert_all(batch, live))
+        items = write(client, alias, convert_all(batch, live), is_searchable=is_searchable)
     except OpenSearchException as error:
         # Without an answer a node or the network is the cause, even if the next node takes other documents.
         if not is_alone or isinstance(error, NoAnswer) or not _accepts_control_documents(connection, client, live):
@@ -196,6 +206,19 @@ def _accepts_control_documents(connection: sa.Connection, client: OpenSearch, li
     except OpenSearchException:
         return False
     return any(item.is_indexed for item in items)
+
+
+def make_searchable(client: OpenSearch, live: Generation, items: Sequence[Item], *, is_refreshed: bool) -> None:
+    """Refresh the live generation, unless the only request of the round has done so, and has written every document.
+
+    A request refreshes the shards with a new document only. If another drain has written a newer document, it may have
+    been killed before its refresh. A refresh also fails if the index, and not its documents, is at fault.
+
+    Raises:
+        IndexUnavailable, OpenSearchException: the refresh failed.
+    """
+    if not (is_refreshed and items and all(item.is_written for item in items)):
+        refresh(client, live.index_name)
 
 
 def forget(

@@ -2,8 +2,8 @@
 
 A promoted, restored or replaced server begins a new epoch. The SQL function `current_epoch` compares the newest row of
 the table `epochs` with the server, and inserts a row if the server is not the one that began the newest epoch. It runs
-before every statement that changes consumers, at the start of every request's transaction, and several times a second
-in beat's process. So no process keeps an epoch in memory for its decisions.
+before every statement that changes consumers, at the start of every request's transaction, and each second in
+beat's process. So no process keeps an epoch in memory for its decisions.
 
 A process passes on the epoch that it saw last. If the server does not know this epoch, the process has come back from
 a server with another history, and a new epoch begins as well.

@@ -8,6 +8,9 @@ A row waits until it is deleted or refused. A refused row, whether it is parked 
 floor. When it waits again, a trigger gives it a new `seq`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import sqlalchemy as sa
 
 WAITING = "parked_at IS NULL AND retry_at IS NULL"
@@ -77,5 +80,12 @@ INDEX_ORDER = {"enable_sort": "off", "enable_bitmapscan": "off", "enable_seqscan
 The planner counts visible rows only. So it would read an index from its beginning and sort the few rows that are left,
 and that is the walk through deleted rows.
 """
-USE_INDEX_ORDER = sa.select(*(sa.func.set_config(name, value, True) for name, value in INDEX_ORDER.items()))  # noqa: FBT003 (PostgreSQL's function)
+
+
+def use_settings(settings: Mapping[str, str], *, is_local: bool = True) -> sa.Select[Any]:
+    """Return a statement that makes settings for the transaction, or for the session."""
+    return sa.select(*(sa.func.set_config(name, value, is_local) for name, value in settings.items()))
+
+
+USE_INDEX_ORDER = use_settings(INDEX_ORDER)
 """Makes these settings for the transaction."""

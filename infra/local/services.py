@@ -111,7 +111,7 @@ def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list
     workers = {
         name: (
             *(*celery, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(max(minimum, settings.worker_processes))),
-            *("--without-gossip", "--without-mingle"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         )
         # Live changes never wait behind bulk work, nor an import behind the verification of a rebuild.
         for name, queues, minimum in (("live", "live", 1), ("bulk", "bulk,rebuild", 2))

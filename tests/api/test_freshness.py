@@ -6,6 +6,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from infra import queue
+from infra.redis_client import open_redis
 from tests.api.freshness import (
     FUTURE,
     READS,
@@ -33,6 +35,14 @@ def test_waiting_write_responds_once_it_is_searchable(resources: Resources, kind
     assert response.headers["Index-State"] == "searchable"
     assert response.headers["Preference-Applied"] == "wait=10"
     assert not is_stale(resources.account.live, response.headers[TOKEN])
+
+
+def test_worker_announces_its_rounds(service: Service, account: Account) -> None:
+    settings = service.database.settings
+    with open_redis(settings, seconds=5) as redis, redis.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe(queue.key_prefix(settings) + queue.ROUNDS)
+        account.live.post("/consumers", json={"fullName": "Ann Lee"}).raise_for_status()
+        wait_until(lambda: channel.get_message(timeout=0.1), what="the end of a round")
 
 
 @pytest.mark.parametrize("kind", WRITES)

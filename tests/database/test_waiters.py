@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api import freshness as module
 from api.freshness import LAGS, SEARCHABLE, Freshness, TransactionId, Write
 from infra.database.engine import open_async_engine
 from tests.service import Database
@@ -97,6 +99,27 @@ def test_all_waiting_requests_share_one_statement_per_tick(quiet: Database) -> N
             assert not any(waiter.done() for waiter in waiters[1:WAITERS])
             await asyncio.to_thread(delete_outbox_rows, quiet)
             assert all(await asyncio.gather(*waiters))
+
+    asyncio.run(wait())
+
+
+def test_announced_round_and_new_request_are_checked_at_once(quiet: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONG_TICK_SECONDS", 2 * LONG)
+    searchable, pending = waiting_changes(quiet, 2)
+
+    async def wait() -> None:
+        async with watched(quiet) as own:
+            own.freshness.hears_rounds = True
+            waiter = asyncio.create_task(own.freshness.wait_until_searchable(pending, 2 * LONG, is_new=True))
+            await own.wait_for_checks(1)
+            await asyncio.to_thread(delete_outbox_rows, quiet, "version < 2")
+            async with asyncio.timeout(LONG):
+                assert await own.freshness.wait_until_searchable(searchable, 2 * LONG)
+            assert not waiter.done()
+            await asyncio.to_thread(delete_outbox_rows, quiet)
+            own.freshness.check_soon()
+            async with asyncio.timeout(LONG):
+                assert await waiter
 
     asyncio.run(wait())
 

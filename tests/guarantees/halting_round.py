@@ -19,7 +19,7 @@ STEPS = {
     "claim": (claims, "claim"),
     "read": (portions, "read_documents"),
     "write": (drain, "write_documents"),
-    "refresh": (drain, "refresh"),
+    "refresh": (drain, "make_searchable"),
     "forget": (drain, "forget"),
 }
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -114,11 +115,19 @@ def test_late_write_after_a_restart_cannot_revive_consumer(deployment: Deploymen
     assert_index_soon_equals_database(deployment.account.database)
 
 
+def threads_in(pid: int) -> set[str]:
+    """Return the states of a process's threads; `T` is stopped."""
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")}
+
+
 def test_frozen_opensearch_blocks_no_write_and_reads_are_stale(deployment: Deployment) -> None:
     deployment.create("Before")
     deployment.account.settled()
-    os.killpg(deployment.servers.opensearch.pid, signal.SIGSTOP)
+    opensearch = deployment.servers.opensearch.pid
+    os.killpg(opensearch, signal.SIGSTOP)
     try:
+        # On a busy machine, threads go on until the signal is delivered.
+        wait_until(lambda: threads_in(opensearch) <= {"T"}, what="the end of all threads' work")
         written = deployment.create("Frozen", prefer="wait=1")
         assert written.headers["Index-State"] == "pending"
         token = {"Consistency-Token": written.headers["Consistency-Token"]}
@@ -129,7 +138,7 @@ def test_frozen_opensearch_blocks_no_write_and_reads_are_stale(deployment: Deplo
         assert (state["search"], state["isSearchable"]) == ("unavailable", None)
         assert state["change"]["version"] == state["databaseVersion"]
     finally:
-        os.killpg(deployment.servers.opensearch.pid, signal.SIGCONT)
+        os.killpg(opensearch, signal.SIGCONT)
     deployment.wait_for("Frozen")
     deployment.wait_for_readiness(READY, READY)
     assert_index_soon_equals_database(deployment.account.database)

@@ -19,7 +19,7 @@ STEPS = {
     "aimed": (claims, "targets"),
     "read": (portions, "read_documents"),
     "written": (drain, "write_documents"),
-    "refreshed": (drain, "refresh"),
+    "refreshed": (drain, "make_searchable"),
     "forgotten": (claims, "delete_indexed"),
 }
 

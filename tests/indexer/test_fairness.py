@@ -57,10 +57,10 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     write = drain.write_documents
 
     def write_and_record(
-        connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Document], *, is_alone: bool
+        connection: sa.Connection, client: OpenSearch, live: Generation, batch: list[Document], **options: bool
     ) -> list[Item]:
         sizes.append([len(document.source) for document in batch])
-        return write(connection, client, live, batch, is_alone=is_alone)
+        return write(connection, client, live, batch, **options)
 
     monkeypatch.setattr(drain, "write_documents", write_and_record)
     return sizes
