@@ -1,6 +1,6 @@
 """Connections to a node of OpenSearch, for the asynchronous client: HTTP/1.1 over asyncio, parsed by httptools.
 
-The connections of opensearch-py use aiohttp, which takes most of the processor time of a short search
+The connections of opensearch-py use aiohttp, and take four times as much processor time for a search
 (docs/decisions/0050-processor-time-of-requests.md). This class keeps the interface and the errors of opensearch-py.
 """
 
