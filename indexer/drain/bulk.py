@@ -1,7 +1,7 @@
 """Write documents to OpenSearch in `_bulk` requests, and interpret the answers."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -131,7 +131,7 @@ def write(
         OpenSearchException: a request failed or timed out. Documents of earlier requests are written.
     """
     params = _timeout(seconds) | ({"refresh": "true"} if is_searchable else {})
-    return [item for lines in _requests(batch) for item in send(client, alias, lines, params)]
+    return [item for lines in requests(batch) for item in send(client, alias, lines, params)]
 
 
 def send(client: OpenSearch, alias: str, lines: Sequence[bytes], params: dict[str, Any]) -> list[Item]:
@@ -203,7 +203,8 @@ def _timeout(seconds: float | None) -> dict[str, Any]:
     return {"request_timeout": seconds} if seconds else {}
 
 
-def _requests(batch: Sequence[Document]) -> Iterator[list[bytes]]:
+def requests(batch: Iterable[Document], size_bytes: int = MAX_REQUEST_BYTES) -> Iterator[list[bytes]]:
+    """Divide documents into requests of about a size; yield the lines of each."""
     lines: list[bytes] = []
     size = 0
     for document in batch:
@@ -215,7 +216,7 @@ def _requests(batch: Sequence[Document]) -> Iterator[list[bytes]]:
         }
         lines += [msgspec.json.encode({"index": action}), document.source]
         size += len(document.source)
-        if size >= MAX_REQUEST_BYTES:
+        if size >= size_bytes:
             yield lines
             lines, size = [], 0
     if lines:

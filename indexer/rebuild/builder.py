@@ -18,6 +18,7 @@ carries out rollbacks, and removes old generations. `docs/rebuild-states.md` has
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import NamedTuple, assert_never
@@ -92,6 +93,7 @@ class Builder:
     def __init__(self, settings: Settings, name: str = "rebuild") -> None:
         self._engine = open_engine(settings, pool_size=3, name=name)
         self._writer, self._client = open_writer(settings), open_client(settings)
+        self._sender = ThreadPoolExecutor(1, "rebuild-sender")
         self._pool = ComparisonPool(settings, self._engine, self._writer)
         self._prefix, self._replicas = settings.index_prefix, settings.index_replicas
         self._rows = ROWS
@@ -114,6 +116,7 @@ class Builder:
 
     def close(self) -> None:
         self._pool.close()
+        self._sender.shutdown()
         self._engine.dispose()
         self._writer.close()
         self._client.close()
@@ -138,7 +141,7 @@ class Builder:
         started = time.monotonic()
         try:
             with self._engine.connect() as connection:
-                if not fill.write_page(connection, self._writer, self._rows):
+                if not fill.write_page(connection, self._writer, self._sender, self._rows):
                     return False
         except fill.RefusedError as error:
             transitions.abandon(self._engine, building.id, str(error))

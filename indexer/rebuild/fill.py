@@ -5,23 +5,27 @@ is written again. Changes made meanwhile reach the index by the drains: the inde
 document, whichever writer comes last.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import sqlalchemy as sa
 from opensearchpy import OpenSearch
 from sqlalchemy.exc import DBAPIError
 
 from indexer.drain import claims, standby
-from indexer.drain.bulk import Document, Item, convert_all, raise_if_unavailable, write
+from indexer.drain.bulk import Document, Item, raise_if_unavailable, requests, send
 from indexer.drain.claims import Generation
 from infra import logs
 from infra.index import documents, mapping, naming
+from infra.index.conversion import convert
 
 SLICE_ROWS = 4_000
 """Consumers of a slice. Small slices let all workers finish at about the same time."""
 PAGE_BYTES = 8 * 1024 * 1024
 """Approximate size of a page: a page of large documents has fewer rows, because live changes wait for the page."""
+REQUEST_BYTES = 1024 * 1024
+"""Approximate size of a request. The first documents of a page are made while no request is sent."""
 HOPELESS_DOCUMENTS = 20
 """If a page of at least this many documents is refused as a whole, the index would refuse all further documents too."""
 
@@ -53,17 +57,24 @@ class RefusedError(Exception):
     """The new index refuses every document, so the rebuild cannot succeed."""
 
 
-class Page(NamedTuple):
-    """The consumers of a page."""
+class Page:
+    """The consumers of a page, noted while their documents are made; without the sources."""
 
-    documents: list[Document]
-    failures: dict[str, str]
-    """By consumer id, the reason why no document could be made."""
-    failed: list[Document]
-    """The consumers of `failures`, each with an empty source."""
-    last_id: str | None
-    is_last: bool
-    """Whether the page has all remaining consumers of the slice."""
+    def __init__(self) -> None:
+        self.written: list[Document] = []
+        self.failed: list[Document] = []
+        self.failures: dict[str, str] = {}
+        """By consumer id, the reason why no document could be made."""
+        self.is_cut = False
+        """Whether the page has reached its size before its last row."""
+
+    @property
+    def last_id(self) -> str | None:
+        return max((document.consumer_id for document in (*self.written[-1:], *self.failed[-1:])), default=None)
+
+    def add_failure(self, key: tuple[int, str, int], reason: str) -> None:
+        self.failed.append(Document(*key, b""))
+        self.failures[key[1]] = reason
 
 
 def divide_table(connection: sa.Connection, generation_id: int) -> None:
@@ -71,10 +82,16 @@ def divide_table(connection: sa.Connection, generation_id: int) -> None:
     connection.execute(DIVIDE, {"generation_id": generation_id, "rows": SLICE_ROWS})
 
 
-def write_page(connection: sa.Connection, client: OpenSearch, rows: int) -> bool:
+def write_page(connection: sa.Connection, client: OpenSearch, sender: Executor, rows: int) -> bool:
     """Write a page of a free slice, up to `rows` consumers, in a transaction; return False if no slice is free.
 
     Consumers without a document, or with a refused document, become misses.
+
+    Args:
+        connection: for the transaction.
+        client: with answers as JSON text.
+        sender: sends the requests, one at a time.
+        rows: maximum of consumers.
 
     Raises:
         IndexUnavailable, OpenSearchException: the index cannot be written at present.
@@ -86,50 +103,67 @@ def write_page(connection: sa.Connection, client: OpenSearch, rows: int) -> bool
         if (part := connection.execute(LOCK_SLICE, values).one_or_none()) is None:
             return False
         generation = Generation.from_row(part)
-        page = _read(connection, {"position": part.position, "until_id": part.until_id, "rows": rows})
-        items = write(client, naming.write_alias(part.index_name), convert_all(page.documents, generation))
-        misses = standby.Misses(generation, page.failures | _refused(page.documents, items))
-        standby.record_misses(connection, [misses], [*page.documents, *page.failed])
-        count = len(page.documents) + len(page.failed)
-        progress = {"position": page.last_id or part.position, "documents": count, "done": page.is_last}
+        page = Page()
+        read = _read(connection, page, {"position": part.position, "until_id": part.until_id, "rows": rows})
+        alias, made = naming.write_alias(part.index_name), _documents(read, page, generation)
+        items = _answers(sender.submit(send, client, alias, lines, {}) for lines in requests(made, REQUEST_BYTES))
+        misses = standby.Misses(generation, page.failures | _refused(page.written, items))
+        standby.record_misses(connection, [misses], [*page.written, *page.failed])
+        count = len(page.written) + len(page.failed)
+        is_done = not page.is_cut and count < rows
+        progress = {"position": page.last_id or part.position, "documents": count, "done": is_done}
         connection.execute(ADVANCE, progress | {"generation_id": part.id, "number": part.number})
     return True
 
 
-def _read(connection: sa.Connection, values: Mapping[str, Any]) -> Page:
-    """Read the rows of a page, and make their documents."""
+def _read(connection: sa.Connection, page: Page, values: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
+    """Read the rows of a page. A single row that cannot be read is a failure of the page."""
     try:
         with connection.begin_nested():
-            rows = connection.execute(PAGE, values).all()
+            return connection.execute(PAGE, values).all()
     except DBAPIError as error:
         if error.connection_invalidated or values["rows"] != 1:
             raise
-        unreadable = connection.execute(VERSIONS, values)
-        failed = [Document(row.environment_id, row.id, row.version, b"") for row in unreadable]
-        failures = {document.consumer_id: logs.error_kind(error) for document in failed}
-        return Page([], failures, failed, failed[-1].consumer_id, is_last=False)
-    page: list[Document] = []
-    failures, failed, last_id, size = {}, [], None, 0
+        for row in connection.execute(VERSIONS, values):
+            page.add_failure((row.environment_id, row.id, row.version), logs.error_kind(error))
+        return []
+
+
+def _documents(rows: Sequence[sa.Row[Any]], page: Page, generation: Generation) -> Iterator[Document]:
+    """Make the documents of the rows, in the form of the generation, up to the size of a page, and note them."""
+    size = 0
     for row in rows:
         consumer, audience_ids = claims.StoredConsumer.from_row(row)
         key = (consumer.environment_id, consumer.id, consumer.version)
-        try:
-            page.append(Document(*key, documents.document(consumer, audience_ids)))
-            size += len(page[-1].source)
-        except Exception as error:  # noqa: BLE001 (the remaining rows of the page are written after any error)
-            failures[consumer.id] = type(error).__name__
-            failed.append(Document(*key, b""))
-        last_id = consumer.id
         if size >= PAGE_BYTES:
-            return Page(page, failures, failed, last_id, is_last=False)
-    return Page(page, failures, failed, last_id, is_last=len(rows) < values["rows"])
+            page.is_cut = True
+            return
+        try:
+            source = convert(documents.document(consumer, audience_ids), generation)
+        except Exception as error:  # noqa: BLE001 (the remaining rows of the page are written after any error)
+            page.add_failure(key, type(error).__name__)
+        else:
+            page.written.append(Document(*key, b""))
+            size += len(source)
+            yield Document(*key, source)
 
 
-def _refused(page: list[Document], items: list[Item]) -> dict[str, str]:
+def _answers(requests: Iterable[Future[list[Item]]]) -> list[Item]:
+    """Return the answers for all documents, in order. The next request is made while a request is sent."""
+    items: list[Item] = []
+    sent: Future[list[Item]] | None = None
+    for request in requests:
+        if sent:
+            items += sent.result()
+        sent = request
+    return items + sent.result() if sent else items
+
+
+def _refused(written: list[Document], items: list[Item]) -> dict[str, str]:
     """By consumer id, the reason why the index refused the document."""
     raise_if_unavailable(items)
     refused = {
-        document.consumer_id: item.error_kind for document, item in zip(page, items, strict=True) if item.is_refused
+        document.consumer_id: item.error_kind for document, item in zip(written, items, strict=True) if item.is_refused
     }
     if len(items) >= HOPELESS_DOCUMENTS and len(refused) == len(items):
         raise RefusedError(f"every document is refused: {items[0].error_kind}")

@@ -7,6 +7,7 @@ from typing import Any
 from opensearchpy import AsyncOpenSearch, AWSV4SignerAsyncAuth, JSONSerializer, OpenSearch, Urllib3AWSV4SignerAuth
 from opensearchpy.exceptions import OpenSearchException
 
+from infra.index.bytes_connections import BytesConnection
 from infra.index.connections import HttpConnection
 from infra.index.transports import AsyncNodes, SyncNodes
 from infra.settings import Settings, SettingsError
@@ -22,7 +23,7 @@ READ_ATTEMPT_SECONDS = 1.5
 
 
 class TextSerializer(JSONSerializer):
-    """Leaves responses as JSON text, to be decoded once, by the caller's type."""
+    """Leaves responses as JSON, to be decoded once, by the caller's type."""
 
     def loads(self, s: str) -> Any:
         return s
@@ -71,8 +72,8 @@ def open_client(settings: Settings, seconds: float = TIMEOUT_SECONDS) -> OpenSea
 
 
 def open_writer(settings: Settings) -> OpenSearch:
-    """Open the client of the indexer. Responses are JSON text."""
-    return _open(settings, serializer=TextSerializer())
+    """Open the client of the indexer. Responses are the bytes of JSON."""
+    return _open(settings, serializer=TextSerializer(), connection_class=BytesConnection)
 
 
 def _open(settings: Settings, seconds: float = TIMEOUT_SECONDS, **options: Any) -> OpenSearch:
