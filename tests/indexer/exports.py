@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 
 CONSUMERS = 7
 PATIENCE_SECONDS = 120
-"""For a step of the process, which has a low priority."""
+"""For a step of the process."""
 INSERT = sa.text("""
     WITH c AS (
         INSERT INTO consumers (environment_id, email) SELECT :e, n || '@example.com' FROM generate_series(1, :n) n
@@ -93,6 +93,7 @@ def halted(exports: Exports, step: str) -> Iterator[Popen[bytes]]:
         patch.setenv("HALT_BEFORE", step)
         patch.setenv("HALT_FILE", str(there))
         patch.setattr(exporter, "MODULE", halting_export.__name__)
+        patch.setattr(exporter, "_lower_priority", lambda _: None)  # beside other tests, the process would be slow
         process = wait_until(lambda: _started(exports.exporter), PATIENCE_SECONDS, "the process")
         assert process
         assert process.stdin
