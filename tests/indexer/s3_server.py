@@ -79,7 +79,7 @@ class S3Server:
 
     def _stop(self) -> None:
         assert self._process
-        self._process.terminate()
+        self._process.kill()
         self._process.wait()
 
     def _answers(self) -> bool:

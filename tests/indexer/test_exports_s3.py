@@ -4,11 +4,14 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from msgspec.json import encode
 
+from indexer.exports.conversion import described
 from infra.accounts import keys
 from infra.exports.store import STORE_ERRORS, open_store
 from tests.indexer.exports import CONSUMERS, LOSE_CLAIMS, Exports
@@ -17,6 +20,8 @@ from tests.service import NO_CERTIFICATES, Database, Service
 
 LARGE_BYTES = 12 * 2**20 + 1
 """More than two parts of an upload."""
+STREAMED_BYTES = 48 * 2**20
+"""More than the buffers between the store and a client hold."""
 
 
 @pytest.fixture
@@ -83,28 +88,54 @@ def test_export_waits_for_a_store_that_refuses_or_is_away(s3: S3Server, exports:
     assert s3.objects() == []
 
 
-def test_download_is_503_while_the_store_is_away(s3: S3Server, exports: Exports, tmp_path: Path) -> None:
+@contextmanager
+def running_api(s3: S3Server, exports: Exports, folder: Path) -> Iterator[httpx.Client]:
+    """Run an API with the store, and yield a client of an analyst."""
     with exports.engine.begin() as connection:
         key = keys.create(connection, "shop", "live", scopes=["read:analytics"]).key
-    api = Service(exports.database, tmp_path, s3.environ)
+    service = Service(exports.database, folder, s3.environ)
+    service.start("api")
     headers = {"Authorization": f"Bearer {key}"}
-    with s3.running():
+    try:
+        with httpx.Client(
+            base_url=f"{service.url}/api/v1/exports", headers=headers, timeout=60, verify=NO_CERTIFICATES
+        ) as client:
+            yield client
+    finally:
+        service.close()
+
+
+def until_cut(parts: Iterator[bytes]) -> bytes:
+    """Return the parts of a download before an interruption."""
+    received = b""
+    with suppress(httpx.TransportError):
+        for part in parts:
+            received += part
+    return received
+
+
+def test_download_while_the_store_fails(s3: S3Server, exports: Exports, tmp_path: Path) -> None:
+    file = tmp_path / "consumers-0002.parquet"
+    file.write_bytes(os.urandom(STREAMED_BYTES))
+    entry = described(file, "consumers", 0)
+    with s3.running(), running_api(s3, exports, tmp_path) as client:
         done = exports.finish(exports.request())
-        path = f"{api.url}/api/v1/exports/{done.id}/files/{done.files[0].name}"
-        api.start("api")
-        try:
-            with httpx.Client(headers=headers, timeout=60, verify=NO_CERTIFICATES) as client:
-                whole = client.get(path)
-                assert hashlib.sha256(whole.content).hexdigest() == done.files[0].sha256
-                part = client.get(path, headers={"Range": "bytes=5-9"})
-                assert (part.status_code, part.content) == (206, whole.content[5:10])
-                with s3.away():
-                    for method in ("GET", "HEAD"):
-                        refused = client.request(method, path)
-                        assert refused.status_code == 503
-                        assert int(refused.headers["Retry-After"]) > 0
-                assert client.get(path).content == whole.content
-                exports.store.delete(done.id)
-                assert [client.request(method, path).status_code for method in ("GET", "HEAD")] == [404, 404]
-        finally:
-            api.close()
+        exports.store.put(done.id, done.claim, file)
+        exports.execute("UPDATE exports SET files = files || CAST(:entry AS jsonb)", entry=encode(entry).decode())
+        paths = [f"/{done.id}/files/{name}" for name in (done.files[0].name, entry.name)]
+        assert hashlib.sha256(client.get(paths[0]).content).hexdigest() == done.files[0].sha256
+        with client.stream("GET", paths[1]) as response:
+            parts = response.iter_raw()
+            received = next(parts)
+            with s3.away():
+                received += until_cut(parts)
+                assert len(received) < STREAMED_BYTES
+                for method in ("GET", "HEAD"):
+                    refused = client.request(method, paths[0])
+                    assert refused.status_code == 503
+                    assert int(refused.headers["Retry-After"]) > 0
+            again = {"Range": f"bytes={len(received)}-", "If-Range": response.headers["ETag"]}
+        rest = client.get(paths[1], headers=again)
+        assert (rest.status_code, hashlib.sha256(received + rest.content).hexdigest()) == (206, entry.sha256)
+        exports.store.delete(done.id)
+        assert [client.request(method, paths[0]).status_code for method in ("GET", "HEAD")] == [404, 404]
