@@ -143,6 +143,8 @@ async def ask(index: Index, body: Clause, *, seconds: float, pit: str | None = N
         "request_timeout": seconds + GRACE_SECONDS,
         "cancel_after_time_interval": f"{int(seconds * 1000)}ms",
         "allow_partial_search_results": "false",
+        # One shard of a node at a time: a question has time, and lists have not.
+        "max_concurrent_shard_requests": 1,
     }
     if pit is None:
         params |= {"routing": index.routing, "preference": "_local"}
