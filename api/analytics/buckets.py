@@ -17,7 +17,7 @@ MAX_UNBOUNDED = 3
 COUNTRIES = 260
 SEVERAL = 3
 """Values of a consumer, usually, in a field with several."""
-ATTRIBUTE_WORK = 40
+ATTRIBUTE_WORK = 50
 """So a body has at most two groups by attributes: a million different values need 100 MB of the heap."""
 FIRST_YEAR, LAST_YEAR = 1970, 2100
 """The time of a histogram without bounds."""

@@ -5,8 +5,8 @@ The maxima of an aggregation are multiplied by those of the aggregations around.
 - buckets: memory of OpenSearch, and the size of the answer;
 - numbers: the size of the answer, which this process converts;
 - sketches: metrics that need 16 KB (`cardinality`) to 250 KB (`percentiles`) in each bucket;
-- work: processor time of OpenSearch for each consumer. A unit is 15 to 50 ns, so with a million consumers, the maximum
-  takes 2 to 5 seconds.
+- work: processor time of OpenSearch for each consumer. A unit is 20 to 40 ns of a free core, so with a million
+  consumers, the maximum takes 2 to 4 seconds.
 """
 
 from api.analytics.fields import Refused

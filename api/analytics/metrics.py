@@ -14,7 +14,7 @@ PRECISION, COMPRESSION = 3000, 1000
 PERCENTS = [1, 5, 25, 50, 75, 95, 99]
 NUMBERS = {"stats": 5, "extended_stats": 17}
 """Numbers in the answer of a metric; 1 for all others."""
-SKETCH_WORK = 10
+SKETCH_WORK = 8
 SIMPLE = ("sum", "avg", "min", "max", "stats", "extended_stats")
 
 
@@ -51,7 +51,7 @@ class Metrics:
             given.get("precision_threshold", PRECISION), f"{place.path}.precision_threshold", PRECISION
         )
         body = {"field": field.indexed, "precision_threshold": threshold}
-        return Checked(body, field._replace(kind="count"), work=4 if field.is_number else 8, sketches=1)
+        return Checked(body, field._replace(kind="count"), work=4 if field.is_number else 12, sketches=1)
 
     def _percentiles(self, content: Any, place: Place) -> Checked:
         given = members(content, place.path, "field", "percents", "keyed")

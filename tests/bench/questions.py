@@ -46,8 +46,8 @@ NAMES = {part.text for group in PEOPLE for part in (*group.given, *group.family)
 HEAVY: list[dict[str, Any]] = [
     {"a": _filters(20) | {"aggs": {f"m{n}": {"sum": VALUE} for n in range(4)}}},
     {"a": _filters(4) | {"aggs": {f"m{n}": {"percentiles": VALUE} for n in range(2)}}},
-    {f"a{n}": {"percentiles": VALUE} for n in range(10)},
-    {f"a{n}": {"cardinality": {"field": "id"}} for n in range(12)},
+    {f"a{n}": {"percentiles": VALUE} for n in range(12)},
+    {f"a{n}": {"cardinality": {"field": "id"}} for n in range(8)},
     {f"a{n}": {"terms": {"field": f"attributes.{path}", "size": 1000}} for n, path in
      enumerate(("loyalty.points", "tags"))},
     {"a": {"date_histogram": ALL_DAYS, "aggs": {f"m{n}": {"stats": VALUE} for n in range(6)}}},
