@@ -51,6 +51,7 @@ MAPPING: dict[str, Any] = {
         "version": {"type": "long"},
         "deleted": {"type": "boolean"},
         "deletedAt": {"type": "date", "format": DATE_FORMAT},
+        # Indexed for ranges of addresses (`api/consumers/windows.py`).
         "email": KEYWORD
         | {
             "fields": {
