@@ -131,12 +131,16 @@ class Walk(NamedTuple):
             # Few rows have the same text, but half of the rows may have the same number.
             for factor in (1,) if isinstance(at.value, str) else (1, WIDER):
                 yield _all(self._equal(at.value), self._ids(position.id, factor * at.id_width))
+        if at.value is None:
+            return
         for factor in (1, WIDER):
-            if (end := self._end(at, factor)) is not None:
-                yield self._range(at.value, end)
+            yield self._range(at.value, self._end(at.value, factor * at.width))
+        if isinstance(at.value, str):
+            # The first word of the name or address may end here, and the next may be far away.
+            yield self._range(at.value, self._folded(at.value)[:1] + LAST * self.ascending)
 
-    def first_window(self, position: Row, at: Spacing, factor: int = 1) -> Clause | None:
-        """Return a window with every row of the list up to a position, and rows after the position, if there is one.
+    def first_window(self, position: Row, at: Spacing, factor: int = 1) -> Clause:
+        """Return a window with every row of the list up to a position, and some after the position.
 
         Args:
             position: the row.
@@ -150,8 +154,7 @@ class Walk(NamedTuple):
                 *before, _all(self._equal(None), self._ids(position.id, factor * (at.id_width or 0), whole=True))
             )
         if at.id_width is None:
-            end = self._end(at, factor)
-            return None if end is None else _any(*nulls, self._range(None, end))
+            return _any(*nulls, self._range(None, self._end(at.value, factor * at.width)))
         equal = _all(self._equal(at.value), self._ids(position.id, factor * at.id_width, whole=True))
         return _any(*nulls, self._range(None, at.value, inclusive=False), equal)
 
@@ -159,15 +162,12 @@ class Walk(NamedTuple):
     def _field(self) -> Field:
         return FIELDS[self.sort_by]
 
-    def _end(self, at: Spacing, factor: int) -> int | str | None:
-        """Return the far end of a window of sort values; None if there is none."""
-        width = factor * at.width
-        if isinstance(at.value, str):
-            return far_end(self._folded(at.value), width, ascending=self.ascending)
-        if at.value is None:
-            return None
+    def _end(self, value: int | str, width: float) -> int | str:
+        """Return the far end of a window of sort values."""
+        if isinstance(value, str):
+            return far_end(self._folded(value), width, ascending=self.ascending)
         first, last = self._field.limits
-        return max(first, min(last, at.value + int(width if self.ascending else -width)))
+        return max(first, min(last, value + int(width if self.ascending else -width)))
 
     def _folded(self, text: str) -> str:
         return folded(text) if self.sort_by == "fullName" else text

@@ -104,7 +104,7 @@ def test_window_of_a_first_page_contains_the_first_rows(listed: tuple[Walk, list
     walk, rows = listed
     number = min(place, len(rows) - 1)
     near = at(walk, rows[: number + 1], number)
-    for window in filter(None, (walk.first_window(rows[number], near, factor) for factor in (1, 32))):
+    for window in (walk.first_window(rows[number], near, factor) for factor in (1, windows.WIDER)):
         # The end of a window of texts is a guess, and may lie before the row.
         assert walk.sort_by in TEXTS or all(matches(row, walk, window) for row in rows[: number + 1])
         assert_complete(walk, window, rows)
