@@ -35,6 +35,8 @@ def lists(draw: st.DrawFn) -> tuple[Walk, list[Row]]:
         values = st.text("Aabz ", min_size=1, max_size=4)
     if FIELDS[sort_by].not_null:
         values |= st.none()
+    if draw(st.booleans()):
+        values = st.sampled_from(draw(st.lists(values, min_size=1, max_size=3)))
     times = st.integers(0, 5) | st.integers(0, 100_000)
     pairs = draw(st.lists(st.tuples(values, times), min_size=1, max_size=40))
     rows = [Row(consumer_id(moment, number), value) for number, (value, moment) in enumerate(pairs)]
