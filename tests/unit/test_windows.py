@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import product
 from typing import Any, get_args
 
 import pytest
@@ -38,7 +39,7 @@ def lists(draw: st.DrawFn) -> tuple[Walk, list[Row]]:
     if draw(st.booleans()):
         values = st.sampled_from(draw(st.lists(values, min_size=1, max_size=3)))
     times = st.integers(0, 5) | st.integers(0, 100_000)
-    pairs = draw(st.lists(st.tuples(values, times), min_size=1, max_size=40))
+    pairs = draw(st.lists(st.tuples(values, times), min_size=1, max_size=25))
     rows = [Row(consumer_id(moment, number), value) for number, (value, moment) in enumerate(pairs)]
     walk = Walk(ENVIRONMENT, sort_by, draw(st.booleans()), draw(st.booleans()))
     return walk, in_order(walk, rows)
@@ -90,7 +91,7 @@ def assert_complete(walk: Walk, window: Clause, rows: Sequence[Row]) -> None:
     assert contained == list(rows[: len(contained)])
 
 
-@given(lists(), st.integers(0, 39), st.integers(0, 10_000))
+@given(lists(), st.integers(0, 24), st.integers(0, 10_000))
 def test_window_after_a_row_contains_the_next_rows(listed: tuple[Walk, list[Row]], place: int, previous: int) -> None:
     walk, rows = listed
     number = min(place, len(rows) - 1)
@@ -101,7 +102,23 @@ def test_window_after_a_row_contains_the_next_rows(listed: tuple[Walk, list[Row]
             assert_complete(walk, window, rows[number + 1 :])
 
 
-@given(lists(), st.integers(0, 39))
+@pytest.mark.parametrize("sort_by", ["totalOrders", "lastOrderAt"])
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("from_end", [True, False])
+def test_windows_of_every_short_list_with_few_values_are_complete(
+    sort_by: SortField, *, ascending: bool, from_end: bool
+) -> None:
+    walk = Walk(ENVIRONMENT, sort_by, ascending, from_end)
+    for values in product([0, 1, 3] if sort_by == "totalOrders" else [0, 3, None], repeat=5):
+        rows = in_order(walk, [Row(consumer_id(700 * number, 0), value) for number, value in enumerate(values)])
+        for number in range(4):
+            near = at(walk, rows[: number + 2], number)
+            for window in walk.windows(rows[number], near):
+                assert_complete(walk, window, rows[number + 1 :])
+            assert_complete(walk, walk.first_window(rows[number], near), rows)
+
+
+@given(lists(), st.integers(0, 24))
 def test_window_of_a_first_page_contains_the_first_rows(listed: tuple[Walk, list[Row]], place: int) -> None:
     walk, rows = listed
     number = min(place, len(rows) - 1)
