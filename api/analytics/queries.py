@@ -131,9 +131,8 @@ class Queries:
     def _exists(self, content: Any, path: str, _: int) -> Clause:
         name = members(content, path, "field").get("field")
         field = find(name, f"{path}.field", self._attributes, *SEARCHED, "group", "presence")
-        if field.kind == "attribute":
+        if field.kind in {"attribute", "presence"}:
             return self._condition(field, "EXISTS", [], path)
-        # The names of the index without values of their own.
         return {"exists": {"field": field.indexed}}
 
     def _ids(self, content: Any, path: str, _: int) -> Clause:

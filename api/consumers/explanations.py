@@ -17,6 +17,7 @@ from api.consumers.matching import (
     form_clauses,
     prefix_clauses,
     whole_name_clause,
+    whole_name_match,
     whole_value_clauses,
     word_clauses,
 )
@@ -115,7 +116,7 @@ def _of_kind(query: Query, kind: Kind, text: str, region: str | None) -> Iterato
             if text == query.text and query.name:
                 yield FieldClause("fullName", whole_name_clause(query))
             elif query.name:
-                yield FieldClause("fullName", {"match": {"fullName.whole": text}})
+                yield FieldClause("fullName", whole_name_match(text))
             yield from whole_value_clauses(text, region)
         case "word":
             yield from word_clauses(query, text)

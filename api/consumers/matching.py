@@ -2,26 +2,29 @@
 
 Pure functions: text in, clauses out. Each tier has a constant score, so scores do not move between refreshes and
 replicas. Every unit of a query (`words.py`) must match.
+
+The clauses also search an index of the former document version, which is read between a release and the next rebuild. A
+clause for a field that an index does not have matches nothing.
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from api.consumers import words
 from api.consumers.words import Query
 from infra import emails
 from infra.filters.clauses import Clause
 from infra.filters.costs import cost
-from infra.index import names
-from infra.index.analysis import APOSTROPHES
-from infra.index.terms import text_term
+from infra.index import names, search_texts
+from infra.index.analysis import APOSTROPHES, DIGIT_STARTS
+from infra.index.folding import plain
+from infra.index.former_terms import plain_terms, text_terms
+from infra.index.search_texts import PART_END, WHOLE_NAME, address_parts
 from infra.phone_numbers import equivalents, searched_digits
 
 Field = Literal["email", "phone", "fullName", "externalId"]
 
-PART_SEPARATORS = re.compile(r"[@._+\-]+")
 ADDRESS_QUOTES = "<>()[]{}\"'“”«»,;:"
 """Characters around a copied address, as in `Ann <ann@example.com>,`."""
 TYPO_WORDS, TYPO_LETTERS = 5, 24
@@ -84,8 +87,10 @@ def ranking_clause(text: str, region: str | None, room: int) -> Clause:
 
 def whole_value_clauses(text: str, region: str | None) -> Iterator[FieldClause]:
     """Match if the whole text is the e-mail address, the phone number or the external id."""
-    yield FieldClause("email", {"match": {"email.whole": emails.fold(words.normalized(text).strip(ADDRESS_QUOTES))}})
-    yield _external_id(text)
+    address = emails.fold(words.normalized(text).strip(ADDRESS_QUOTES))
+    yield FieldClause("email", {"terms": {"texts": plain_terms("email", plain(address))}})
+    yield FieldClause("email", {"match": {"email.whole": address}})  # former version
+    yield from _external_id(text)
     yield from _phone("phoneDigits", searched_digits(text, region))
 
 
@@ -93,8 +98,10 @@ def word_clauses(query: Query, word: str) -> Iterator[FieldClause]:
     """Match a word of the name, or parts of the address."""
     if symbols := query.forms_of(word).symbols:
         yield FieldClause("fullName", _all([{"term": {"forms": symbol}} for symbol in symbols]))
-    yield FieldClause("fullName", {"match": {"fullName": {"query": word, "operator": "and"}}})
-    yield from _address_parts(word, "email.parts")
+    yield FieldClause("fullName", _name_words(word))
+    for parts in _parts_of_addresses(word):
+        yield FieldClause("email", _consecutive(parts))
+        yield FieldClause("email", _former_consecutive(parts, "email.parts"))
 
 
 def form_clauses(query: Query, word: str) -> Iterator[FieldClause]:
@@ -103,7 +110,8 @@ def form_clauses(query: Query, word: str) -> Iterator[FieldClause]:
     if keys:
         yield FieldClause("fullName", {"terms": {"forms": keys}})
     if spellings:
-        yield FieldClause("fullName", {"terms": {"fullName": spellings}})
+        yield FieldClause("fullName", {"terms": {"words": spellings}})
+        yield FieldClause("fullName", {"terms": {"fullName": spellings}})  # former version
 
 
 def prefix_clauses(query: Query, word: str, region: str | None) -> Iterator[FieldClause]:
@@ -112,7 +120,7 @@ def prefix_clauses(query: Query, word: str, region: str | None) -> Iterator[Fiel
     if symbols:
         yield from word_clauses(query, word)
         return
-    yield FieldClause("fullName", {"match": {"fullName.starts": {"query": word, "operator": "and"}}})
+    yield FieldClause("fullName", _name_words(word, ".starts"))
     if not word.isascii():
         yield FieldClause("fullName", {"match": {"nameRuns": {"query": word, "operator": "and"}}})
     if keys:
@@ -120,23 +128,33 @@ def prefix_clauses(query: Query, word: str, region: str | None) -> Iterator[Fiel
         yield FieldClause("fullName", {"terms": {"formStarts": keys}})
         yield FieldClause("email", {"terms": {"formStarts": [names.ADDRESS + keys[0]]}})
     if spellings:
-        yield FieldClause("fullName", {"terms": {"fullName.starts": spellings}})
+        yield FieldClause("fullName", {"terms": {"words.starts": spellings}})
+        yield FieldClause("fullName", {"terms": {"fullName.starts": spellings}})  # former version
     if any(map(names.SYLLABIC.match, spellings)):
         yield FieldClause("fullName", {"terms": {"nameRuns": spellings}})
-    yield from _address_parts(word, "email.starts")
+    for parts in _parts_of_addresses(word):
+        yield FieldClause("email", _consecutive(parts.removesuffix(PART_END)))
+        yield FieldClause("email", _former_consecutive(parts, "email.starts"))
     forms = searched_digits(word, region)
-    yield from _phone("phoneDigits.starts", forms)
-    yield from _phone("phoneReversed", [form[::-1] for form in forms])
+    yield from _number_starts("phoneDigits", forms)
+    yield from _number_starts("phoneReversed", [form[::-1] for form in forms])
 
 
 def whole_name_clause(query: Query) -> Clause:
     """Match if the query, with or without the titles in it, is the whole name."""
-    return _any([{"match": {"fullName.whole": text}} for text in _texts_of_name(query)])
+    return _any([whole_name_match(text) for text in _texts_of_name(query)])
+
+
+def whole_name_match(text: str) -> Clause:
+    """Match if the text is the whole name, without accents and punctuation."""
+    key = search_texts.whole_name(text)
+    former = {"match": {"fullName.whole": text}}
+    return _any([{"terms": {"texts": plain_terms("fullName", key)}}, {"term": {"forms": WHOLE_NAME + key}}, former])
 
 
 def _name_as_typed(query: Query) -> Clause:
     """Match a name with the same accents, in any case."""
-    return {"terms": {"texts": [text_term("fullName", text) for text in _texts_of_name(query)]}}
+    return {"terms": {"texts": [term for text in _texts_of_name(query) for term in text_terms("fullName", text)]}}
 
 
 def _name_in_capitals_as_typed(query: Query) -> Clause:
@@ -148,7 +166,7 @@ def _exactly_named(name: str) -> Clause:
     if sent := names.as_sent(name):
         return {"term": {"forms": sent}}
     has_usual_capitals = {"bool": {"must_not": [{"term": {"forms": names.AS_SENT}}]}}
-    return _all([{"term": {"texts": text_term("fullName", name)}}, has_usual_capitals])
+    return _all([{"terms": {"texts": text_terms("fullName", name)}}, has_usual_capitals])
 
 
 def _texts_of_name(query: Query) -> list[str]:
@@ -164,7 +182,7 @@ def _number_as_typed(text: str, region: str | None) -> Iterator[Clause]:
     """Match the phone number in the form of the text, if the line has another form too."""
     form, *others = equivalents(text, region)
     if others:
-        yield {"term": {"phone": form}}
+        yield {"terms": {"texts": text_terms("phone", form)}}
 
 
 def _all(clauses: list[Clause]) -> Clause:
@@ -195,7 +213,7 @@ def _word_or_form(query: Query, word: str, region: str | None) -> Clause:
 
 
 def _word_start(query: Query, word: str, region: str | None) -> Clause:
-    return _any(_clauses([*prefix_clauses(query, word, region), _external_id(word)]))
+    return _any(_clauses([*prefix_clauses(query, word, region), *_external_id(word)]))
 
 
 def _tolerant_words(query: Query) -> Sequence[str]:
@@ -223,8 +241,16 @@ def _clauses(field_clauses: Iterable[FieldClause]) -> list[Clause]:
     return [*clauses, *({"terms": {name: values}} for name, values in terms.items())]
 
 
-def _external_id(text: str) -> FieldClause:
-    return FieldClause("externalId", {"term": {"externalId.folded": text}})
+def _external_id(text: str) -> Iterator[FieldClause]:
+    yield FieldClause("externalId", {"terms": {"texts": plain_terms("externalId", plain(text))}})
+    yield FieldClause("externalId", {"term": {"externalId.folded": text}})  # former version
+
+
+def _name_words(word: str, sub_field: str = "", **options: Any) -> Clause:
+    """Match a word of a query as one or more words of the name. The field `fullName` is of the former version."""
+    fields = [f"{field}{sub_field}" for field in ("words", "fullName")]
+    text = search_texts.words_of_name(word)
+    return {"multi_match": {"query": text, "fields": fields, "operator": "and", **options}}
 
 
 def _typo(word: str, spellings: int) -> Clause:
@@ -232,8 +258,8 @@ def _typo(word: str, spellings: int) -> Clause:
 
     The rewrite `top_terms` makes the automata of a word once. `constant_score` makes them again for every segment.
     """
-    typos = {"fuzziness": "AUTO:4,8", "prefix_length": 1, "fuzzy_rewrite": f"top_terms_boost_{spellings}"}
-    return {"match": {"fullName": {"query": word, "operator": "and", **typos}}}
+    rewrite = f"top_terms_boost_{spellings}"
+    return _name_words(word, fuzziness="AUTO:4,8", prefix_length=1, fuzzy_rewrite=rewrite)
 
 
 def _spellings(tolerant: Sequence[str], room: int) -> int:
@@ -245,24 +271,39 @@ def _spellings(tolerant: Sequence[str], room: int) -> int:
     return max(1, min(MAX_SPELLINGS, room // max(1, parts)))
 
 
-def _address_parts(word: str, last: str) -> Iterator[FieldClause]:
-    """Match consecutive parts of the e-mail address. The sub-field `last` decides whether the last part matches whole
-    parts or their starts; the parts before must be whole.
-    """
+def _parts_of_addresses(word: str) -> Iterator[str]:
+    """Yield the parts of an address in a word, as typed and without apostrophes, each part with its end."""
     typed = emails.fold(word.strip(ADDRESS_QUOTES))
     without_apostrophes = "".join(character for character in typed if character not in APOSTROPHES)
     for text in dict.fromkeys([typed, without_apostrophes]):
-        parts = [part for part in PART_SEPARATORS.split(text) if part]
-        if parts:
-            yield FieldClause("email", _consecutive(parts, last))
+        if parts := address_parts(text):
+            yield parts
 
 
-def _consecutive(parts: Sequence[str], last: str) -> Clause:
+def _consecutive(parts: str) -> Clause:
+    """Match consecutive parts of the e-mail address. Without its end, the last part may be the start of a part."""
+    return {"prefix": {"emailParts": parts}} if " " in parts else {"term": {"emailParts.starts": parts}}
+
+
+def _former_consecutive(ended: str, last: str) -> Clause:
+    """Match consecutive parts in an index of the former version, the last one in the sub-field `last`."""
+    parts = ended.removesuffix(PART_END).split(f"{PART_END} ")
     if len(parts) == 1:
         return {"match": {last: parts[0]}}
     intervals: list[Clause] = [{"match": {"query": part}} for part in parts[:-1]]
     intervals.append({"match": {"query": parts[-1], "use_field": last}})
     return {"intervals": {"email.parts": {"all_of": {"ordered": True, "max_gaps": 0, "intervals": intervals}}}}
+
+
+def _number_starts(target: Literal["phoneDigits", "phoneReversed"], forms: Sequence[str]) -> Iterator[FieldClause]:
+    """Match the start of a number. The former version has all starts, those of `phoneReversed` in the field itself."""
+    last = DIGIT_STARTS.stop - 1
+    if indexed := [form for form in forms if len(form) <= last]:
+        yield FieldClause("phone", {"terms": {f"{target}.starts": indexed}})
+        yield from _phone(target, forms)
+    for form in forms:
+        if len(form) > last:
+            yield FieldClause("phone", {"prefix": {target: form}})
 
 
 def _phone(target: str, forms: Sequence[str]) -> Iterator[FieldClause]:

@@ -21,7 +21,7 @@ from api.consumers.matching import Field
 from api.search import in_environment
 from infra.filters.clauses import Clause
 from infra.filters.costs import MAX_CLAUSES, cost
-from infra.index.terms import text_term
+from infra.index.former_terms import text_terms
 from infra.phone_numbers import searched_digits
 from infra.wire import time
 
@@ -163,7 +163,7 @@ def _exact(field: Field, text: str, region: str | None) -> Clause:
         return {"terms": {"phoneDigits": searched_digits(text, region)}}
     if field == "externalId":
         return {"term": {field: text}}
-    return {"term": {"texts": text_term(field, text)}}
+    return {"terms": {"texts": text_terms(field, text)}}
 
 
 def _unscored(clauses: Sequence[Clause]) -> list[Clause]:

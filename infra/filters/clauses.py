@@ -4,6 +4,7 @@ Only this module knows the meaning of conditions in the index. The terms of text
 `infra/index/terms.py`.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
@@ -23,16 +24,18 @@ from infra.filters.conditions import (
     Not,
     contained_fault,
 )
+from infra.index.analysis import TEXT_END
 from infra.index.documents import MONEY_UNIT
+from infra.index.former_terms import exists_terms, former_code, text_terms
 from infra.index.terms import (
     AFTER_NUMBERS,
+    FOR_CONTAINS,
     MAX_VALUE_LENGTH,
     contained_text,
     date,
     date_term,
     number_term,
     path_code,
-    text_term,
 )
 from infra.wire import time
 
@@ -45,6 +48,9 @@ MAX_STORED = {"totalOrders": 2**31 - 1, "totalOrderValue": 10**18}
 """At least the largest possible value, and within the range of the index's integers."""
 EXACT = Context(prec=2 * MAX_VALUE_LENGTH)
 BOUNDS = {"GREATER_THAN": "gt", "GREATER_THAN_OR_EQUAL": "gte", "LESS_THAN": "lt", "LESS_THAN_OR_EQUAL": "lte"}
+RESERVED = re.compile(r"[!-/:-@\[-`{-~]")
+"""Characters with a meaning in a regular expression of OpenSearch, and further ones."""
+WILDCARDS = re.compile(r"[\\*?]")
 ROUNDING = {"gt": ROUND_FLOOR, "gte": ROUND_CEILING, "lt": ROUND_CEILING, "lte": ROUND_FLOOR}
 """Direction in which a bound between two units is rounded, so that the range keeps the same integers."""
 
@@ -116,11 +122,9 @@ def _moment(condition: Condition) -> Clause:
 def _text(condition: Condition, region: str | None) -> Clause:
     field, operator, values = condition
     if operator == "EXISTS":
-        return {"term": {"texts": field}}
+        return {"terms": {"texts": exists_terms(field)}}
     if operator == "CONTAINS":
-        return {
-            "wildcard": {"contents": {"value": f"{path_code(field)}*{_escaped(contained_text(field, values[0]))}*"}}
-        }
+        return _contains(field, contained_text(field, values[0]))
     if operator in {"EQUALS", "IN"}:
         return _equals(field, values, region)
     # `numbers` holds the numbers and dates of all fields: both ends of the range must stay within those of this field.
@@ -142,12 +146,12 @@ def _equals(field: str, values: Sequence[Any], region: str | None) -> Clause:
     texts, numbers = [], []
     for value in values:
         if isinstance(value, bool):
-            texts.append(text_term(field, "true" if value else "false"))
+            texts += text_terms(field, "true" if value else "false")
             continue
         if isinstance(value, str):
-            texts.append(text_term(field, value))
+            texts += text_terms(field, value)
         if field == "phone":
-            texts += [text_term(field, number) for number in phone_numbers.equivalents(value, region)]
+            texts += [term for number in phone_numbers.equivalents(value, region) for term in text_terms(field, number)]
         if field.startswith(METADATA) and (isinstance(value, Decimal) or fields.DECIMAL.fullmatch(value)):
             numbers.append(number_term(field, Decimal(value)))
         elif field.startswith(METADATA) and (moment := date(value)):
@@ -166,6 +170,20 @@ def _bounds(operator: str, values: Sequence[Any]) -> dict[str, Any]:
     return {BOUNDS[operator]: values[0]}
 
 
-def _escaped(text: str) -> str:
-    """Escape the special characters of a wildcard pattern."""
-    return text.replace("\\", r"\\").replace("*", r"\*").replace("?", r"\?")
+def _contains(path: str, text: str) -> Clause:
+    """Return the clause for a text of a path that contains a text."""
+    code = f"\\{FOR_CONTAINS}?{path_code(path)}"
+    pattern = f".*{TEXT_END}{code}[^{TEXT_END}]*{RESERVED.sub(_escaped, text)}.*"
+    present = {"regexp": {"allContents": {"value": pattern, "flags": "NONE"}}}
+    former = {"wildcard": {"contents": {"value": f"{former_code(path)}*{WILDCARDS.sub(_escaped, text)}*"}}}
+    return {"bool": {"should": [present, former]}}
+
+
+def _escaped(reserved: re.Match[str]) -> str:
+    """Return a reserved character of a pattern, escaped.
+
+    OpenSearch would take a backslash and the next character for one character when it chooses the trigrams of a literal
+    part of a regular expression. The repetition ends the literal part.
+    """
+    character = reserved[0]
+    return r"\\{1}" if character == "\\" and reserved.re is RESERVED else f"\\{character}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from infra.filters.clauses import Clause
 from infra.filters.conditions import SCAN_CLAUSES, SCAN_LENGTH
+from infra.index.conversion import FORMER_FIELDS
 from infra.index.terms import CODE_LENGTH
 
 MAX_CLAUSES = 1000
@@ -33,18 +34,23 @@ def cost(query: Clause) -> int:
         case "constant_score":
             return cost(body["filter"])
         case _:
-            return _leaf(kind, *body.values())
+            return _leaf(kind, body)
 
 
-def _leaf(kind: str, content: Any = None, *_: Any) -> int:
+def _leaf(kind: str, body: dict[str, Any]) -> int:
+    if not body:
+        return 1
+    field, content = next(iter(body.items()))
+    if field in FORMER_FIELDS:
+        return 0
     match kind:
         case "terms":
             return 1 + len(content) // VALUES_PER_UNIT
-        case "wildcard":
-            letters = len(content["value"]) - CODE_LENGTH - len("**")
+        case "regexp":
+            letters = len(content["value"].partition("]*")[2].replace("\\", "")) - len(".*")
             return SCAN_CLAUSES if letters < SCAN_LENGTH else CODE_LENGTH + letters
-        case "match" if isinstance(content, dict) and "fuzziness" in content:
-            letters = len(content["query"])
+        case "multi_match" if "fuzziness" in body:
+            letters = len(body["query"])
             return 1 + (UNITS_PER_LETTER * letters if letters >= TWO_TYPOS_FROM else 0)
         case _:
             return 1

@@ -17,7 +17,7 @@ from infra import emails, phone_numbers
 from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
 from infra.ids import id_time
-from infra.index import names
+from infra.index import names, search_texts
 from infra.index.attributes import attributes, email_domain
 from infra.index.terms import terms
 from infra.phone_countries import country_of
@@ -131,11 +131,13 @@ class Document(msgspec.Struct, rename="camel"):
     version: int
     deleted: bool
     email: str | None
+    email_parts: str | None
     phone: str | None
     phone_digits: Sequence[str]
     phone_reversed: Sequence[str]
     full_name: str | None
     name_order: str | None
+    words: str | None
     name_runs: str | None
     forms: Sequence[str]
     form_starts: Sequence[str]
@@ -149,9 +151,9 @@ class Document(msgspec.Struct, rename="camel"):
     email_domain: str | None
     phone_country: str | None
     attributes: Sequence[str]
-    texts: Sequence[str]
+    texts: str
     numbers: Sequence[str]
-    contents: Sequence[str]
+    all_contents: str | None
 
 
 class Tombstone(msgspec.Struct, rename="camel"):
@@ -185,6 +187,7 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
     digits = phone_digits(row.phone) if row.phone else ()
     email_key = emails.fold(row.address) if row.address else None
     forms = names.forms(row.full_name, email_key)
+    whole_name = search_texts.whole_name_form(row.full_name) if row.full_name else None
     return _encode(
         Document(
             row=msgspec.Raw(_encode(consumer)),
@@ -194,13 +197,15 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             version=row.version,
             deleted=False,
             email=email_key,
+            email_parts=search_texts.address_parts(email_key) if email_key else None,
             phone=row.phone,
             phone_digits=digits,
             phone_reversed=reversed_digits(digits),
             full_name=row.full_name,
             name_order=None if row.full_name is None else name_order(row.environment_id, row.full_name),
+            words=search_texts.words_of_name(row.full_name) if row.full_name else None,
             name_runs=_name_runs(row.full_name),
-            forms=forms.whole,
+            forms=forms.whole if whole_name is None else [*forms.whole, whole_name],
             form_starts=forms.starts,
             external_id=row.external_id,
             total_orders=row.total_orders,
@@ -212,9 +217,9 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             email_domain=email_domain(email_key),
             phone_country=country_of(row.phone) if row.phone else None,
             attributes=attributes(row.metadata),
-            texts=compared.texts,
+            texts=compared.all_texts,
             numbers=compared.numbers,
-            contents=compared.contents,
+            all_contents=compared.all_contents,
         )
     )
 

@@ -13,16 +13,20 @@ import msgspec
 
 from infra.index.analysis import ANALYSIS
 
-DOCUMENT_VERSION = 5
+DOCUMENT_VERSION = 6
 """Must rise with every change to the content of documents. A generation keeps the version of the code that built it: a
 worker converts documents to the former version (`conversion.py`), and never writes a generation with a higher version.
 """
 
 
-def _text(analyzer: str, search_analyzer: str | None = None, *, options: str = "docs") -> dict[str, Any]:
+def _text(analyzer: str, **options: Any) -> dict[str, Any]:
     """Return a text field for matching without scores."""
-    field = {"type": "text", "analyzer": analyzer, "norms": False, "index_options": options}
-    return field | {"search_analyzer": search_analyzer} if search_analyzer else field
+    return {"type": "text", "analyzer": analyzer, "norms": False, "index_options": "docs", **options}
+
+
+def _starts(analyzer: str, search_analyzer: str) -> dict[str, Any]:
+    """Return the sub-field for the starts of words."""
+    return {"starts": _text(analyzer, search_analyzer=search_analyzer)}
 
 
 def _sorted(kind: str, first: str, last: str, **options: Any) -> dict[str, Any]:
@@ -38,6 +42,12 @@ NO_TIMES = (-62_167_219_200_000, 253_402_300_800_000)
 """Substitutes for a time that is null: the years 0 and 10000, beyond every stored time, in milliseconds since 1970."""
 DATE_FORMAT = "strict_date_time||epoch_millis"
 KEYWORD: dict[str, Any] = {"type": "keyword"}
+LOOKED_UP = KEYWORD | {"doc_values": False}
+"""A keyword that queries look up, and never sort or group by."""
+UNUSED = KEYWORD | {"doc_values": False, "index": False}
+"""For the document version before."""
+GROUPED = KEYWORD | {"index": False}
+"""A keyword that queries sort or group by, and never look up."""
 
 MAPPING: dict[str, Any] = {
     "dynamic": "strict",
@@ -48,38 +58,29 @@ MAPPING: dict[str, Any] = {
         # The time in the id, for ranges of ids.
         "idTime": {"type": "long"},
         "environmentId": KEYWORD,
-        "version": {"type": "long"},
-        "deleted": {"type": "boolean"},
+        "version": {"type": "long", "index": False},
+        "deleted": {"type": "boolean", "doc_values": False},
         "deletedAt": {"type": "date", "format": DATE_FORMAT},
         # Indexed for ranges of addresses (`api/consumers/windows.py`).
-        "email": KEYWORD
-        | {
-            "fields": {
-                "whole": _text("address"),
-                "parts": _text("parts", options="positions"),
-                "starts": _text("part_starts", "parts", options="positions"),
-            }
-        },
-        "phone": KEYWORD,
-        "phoneDigits": KEYWORD | {"fields": {"starts": _text("digit_starts", "keyword")}},
-        # Suffix search. A form left out by `reversed_digits` is matched by `phoneDigits.starts`.
-        "phoneReversed": _text("digit_starts", "keyword"),
-        "fullName": _text("words", options="positions")
-        | {
-            "fields": {
-                "whole": _text("whole_name"),
-                "starts": _text("word_starts", "words"),
-                **_sorted("icu_collation_keyword", "", "\uffff"),
-            }
-        },
+        "email": KEYWORD,
+        # The address from each of its parts on.
+        "emailParts": _text("part_ends", search_analyzer="keyword") | {"fields": _starts("part_starts", "keyword")},
+        "phone": UNUSED,
+        "phoneDigits": LOOKED_UP | {"fields": _starts("digit_starts", "keyword")},
+        # Suffix search. A form left out by `reversed_digits` is matched by `phoneDigits`.
+        "phoneReversed": LOOKED_UP | {"fields": _starts("digit_starts", "keyword")},
+        # Only exists. Queries of the former version search this field too.
+        "fullName": _text("nothing") | {"fields": _sorted("icu_collation_keyword", "", "\uffff")},
         # The environment and the name, for ranges of names in an environment (`api/consumers/windows.py`).
         "nameOrder": {"type": "icu_collation_keyword", "doc_values": False},
+        "words": _text("words") | {"fields": _starts("word_starts", "words")},
         # Names in scripts without spaces, else null. The tokenizer seldom splits the start of a word like the word.
-        "nameRuns": _text("run_starts", "runs"),
-        # Further words to find a name by, and parts of addresses, as they are looked up (`names.py`).
-        "forms": KEYWORD | {"doc_values": False},
-        "formStarts": _text("form_starts", "keyword"),
-        "externalId": KEYWORD | {"fields": {"folded": KEYWORD | {"normalizer": "folded"}}},
+        "nameRuns": _text("run_starts", search_analyzer="runs"),
+        # Further words to find a name by, and parts of addresses, as they are looked up (`names.py`); the key of
+        # the whole name (`search_texts.py`).
+        "forms": LOOKED_UP,
+        "formStarts": _text("form_starts", search_analyzer="keyword"),
+        "externalId": LOOKED_UP,
         "totalOrders": {"type": "integer"},
         "totalOrderValue": {"type": "long"},
         "lastOrderAt": {
@@ -91,13 +92,13 @@ MAPPING: dict[str, Any] = {
         "updatedAt": {"type": "date", "format": DATE_FORMAT},
         "audienceIds": KEYWORD,
         # For analysts (`attributes.py`).
-        "emailDomain": KEYWORD,
+        "emailDomain": GROUPED,
         "phoneCountry": KEYWORD,
-        "attributes": KEYWORD | {"index": False},
+        "attributes": GROUPED,
         # Terms of conditions (`terms.py`).
-        "texts": KEYWORD | {"doc_values": False},
-        "numbers": KEYWORD | {"doc_values": False},
-        "contents": {"type": "wildcard", "doc_values": True},
+        "texts": _text("texts", search_analyzer="keyword"),
+        "numbers": LOOKED_UP,
+        "allContents": {"type": "wildcard", "doc_values": True, "copy_to": "texts"},
     },
 }
 
@@ -110,6 +111,8 @@ INDEX_SETTINGS: dict[str, Any] = {
     "refresh_interval": "-1",
     # By default a refresh waits up to 10 s for merges of small segments, and a round waits for its refresh.
     "merge_on_flush.enabled": False,
+    # A backslash takes five characters in the pattern of CONTAINS; the default is 1,000.
+    "max_regex_length": 2_000,
     # The default order of the list, environment by environment: a small environment is read without the large ones.
     "sort.field": ["environmentId", "createdAt", "id"],
     "sort.order": ["asc", "desc", "desc"],

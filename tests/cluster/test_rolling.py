@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
-RELEASE_BEFORE = "b1ecc69"
+RELEASE_BEFORE = "c37570e"
 """Commit of the release before this one."""
 CLIENTS = 6
 CHANGES = 150

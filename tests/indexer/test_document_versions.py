@@ -5,7 +5,6 @@ from typing import LiteralString
 
 from indexer.rebuild.builder import Builder
 from infra.index.conversion import FORMER_VERSION
-from infra.index.terms import AFTER_NUMBERS
 from tests.indexer.comparison import compare_index
 from tests.indexer.conftest import Pipeline
 from tests.indexer.rebuild_steps import (
@@ -28,15 +27,14 @@ def set_metadata(pipeline: Pipeline, consumer: str, note: str) -> None:
 
 
 def form_of(pipeline: Pipeline, index: str, consumer: str) -> str:
-    """Return the document version of a stored document, as its date among the numbers shows."""
-    numbers = stored_document(pipeline, index, consumer)["numbers"]
-    return "present" if any(AFTER_NUMBERS in term for term in numbers) else "former"
+    """Return the document version of a stored document, as the key of its whole name shows."""
+    return "present" if ".zoe lee" in stored_document(pipeline, index, consumer)["forms"] else "former"
 
 
 def built_by_the_release_before(pipeline: Pipeline) -> str:
     """Let the live index be of the former document version, and return a consumer in it."""
     pipeline.run("UPDATE generations SET document_version = :version", version=FORMER_VERSION)
-    consumer = pipeline.insert_consumer("Before")
+    consumer = pipeline.insert_consumer("Zoë-Lee")
     set_metadata(pipeline, consumer, "first")
     pipeline.drain()
     return consumer

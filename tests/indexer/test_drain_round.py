@@ -155,7 +155,7 @@ def test_round_refreshes_before_it_deletes_outbox_rows(pipeline: Pipeline) -> No
     params = {"version": str(newer.version), "version_type": "external_gte"}
     pipeline.writer.index(index=pipeline.index_name, id=consumer, body=documents.document(newer, []), params=params)
     assert pipeline.round().conflicts == 1
-    body = {"query": {"match": {"fullName": "after"}}}
+    body = {"query": {"match": {"words": "after"}}}
     assert pipeline.database.search.count(index=pipeline.index_name, body=body)["count"] == 1
 
 

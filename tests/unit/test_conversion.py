@@ -10,16 +10,17 @@ import pytest
 
 from infra.index import documents, mapping
 from infra.index.conversion import FIELDS, FORMER_VERSION, convert
-from infra.index.terms import number_term, path_code
+from infra.index.former_terms import former_code
 from tests.unit.test_documents import NOBODY, ROW
 
-ADDED = {"attributes", "emailDomain", "forms", "formStarts", "idTime", "nameOrder", "phoneCountry"}
-"""Fields that the former version does not have."""
+NEW_FIELDS = frozenset(
+    {"allContents", "attributes", "emailDomain", "emailParts", "idTime", "nameOrder", "phoneCountry", "words"}
+)
 
 
 class Form(NamedTuple):
     document_version: int = FORMER_VERSION
-    fields: frozenset[str] = FIELDS - ADDED
+    fields: frozenset[str] = FIELDS - NEW_FIELDS | {"contents"}
 
 
 METADATA = json.dumps(
@@ -32,25 +33,24 @@ METADATA = json.dumps(
         "accents": "Ünï é",
     }
 )
-RELEASED = "bf2f6ae1273b4ce248a1592555082083d3611709db9cbf740da2f0c3b00313fa"
-"""SHA-256 of the documents below, as the release with document version 4 (de39b70) made them."""
+ACCENTS = ROW._replace(metadata=None, email="zoë@example.com", full_name="Seán O'Brien, Jr.", external_id="Ünï 7")
+RELEASED = "6bc6a398864d0bf814636392f31554d994a9aa927177f4a9e2c3de640ee91ca2"
+"""SHA-256 of the documents below, as the release with document version 5 (c37570e) made them."""
 
 
 def test_documents_equal_those_of_the_release_with_the_former_version() -> None:
-    rows = (ROW, NOBODY, ROW._replace(metadata=METADATA, full_name="田中太郎"))
+    rows = (ROW, NOBODY, ROW._replace(metadata=METADATA, full_name="田中太郎"), ACCENTS)
     sources = [convert(documents.document(row, ["aud_1"]), Form()) for row in rows]
     assert sha256(b"\n".join(sources)).hexdigest() == RELEASED
 
 
-def test_former_version_has_accents_and_no_dates() -> None:
-    metadata = {"note": "Café", "day": "1990-12-31", "number": 5}
-    source = documents.document(ROW._replace(metadata=json.dumps(metadata), full_name="Zoë"), [])
+def test_former_version_has_texts_in_an_array_and_no_key_of_the_whole_name() -> None:
+    source = documents.document(ACCENTS, [])
     present, former = (msgspec.json.decode(text) for text in (source, convert(source, Form())))
-    assert path_code("metadata.note") + "cafe" in present["contents"]
-    assert path_code("metadata.note") + "café" in former["contents"]
-    assert path_code("fullName") + "zoë" in former["contents"]
-    assert (len(present["numbers"]), former["numbers"]) == (2, [number_term("metadata.number", 5)])
-    assert present.keys() - former.keys() == FIELDS - Form().fields
+    assert former["contents"][3] == former_code("externalId") + "uni 7"
+    assert former["texts"][-2:] == ["externalId", "externalId\0ünï 7"]
+    assert set(present["forms"]) - set(former["forms"]) == {".sean obrien jr"}
+    assert present.keys() - former.keys() == NEW_FIELDS
 
 
 @pytest.mark.parametrize("form", [Form(mapping.DOCUMENT_VERSION, fields) for fields in (FIELDS, FIELDS | {"later"})])
@@ -65,8 +65,8 @@ def test_tombstone_is_the_same_in_both_versions() -> None:
 
 
 def test_fields_that_the_index_does_not_declare_are_left_out() -> None:
-    source = convert(documents.document(ROW, []), Form(mapping.DOCUMENT_VERSION, FIELDS - {"contents", "numbers"}))
+    source = convert(documents.document(ROW, []), Form(mapping.DOCUMENT_VERSION, FIELDS - {"allContents", "numbers"}))
     assert msgspec.json.decode(source).keys() == msgspec.json.decode(documents.document(ROW, [])).keys() - {
-        "contents",
+        "allContents",
         "numbers",
     }

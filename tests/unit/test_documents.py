@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.index import documents, mapping
+from infra.index.analysis import TEXT_END
 from infra.index.documents import ConsumerRow
-from infra.index.terms import number_term, path_code
+from infra.index.terms import number_term, path_code, text_term
 
 ROW = ConsumerRow(
     id="cons_01HZXW0000000000000000000A",
@@ -58,6 +59,7 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
     assert text.startswith(b'{"row":' + SHOWN.encode() + b",")
     document = msgspec.json.decode(text)
     del document["row"]
+    codes = [path_code("metadata.b"), path_code("metadata.a")]
     assert document == {
         "id": ROW.id,
         "idTime": 1_717_915_615_232,
@@ -65,11 +67,13 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
         "version": 3,
         "deleted": False,
         "email": "josé@example.com",
+        "emailParts": "jose@ example@ com@",
         "phone": "+442079460958",
         "phoneDigits": ["442079460958", "02079460958", "2079460958"],
         "phoneReversed": ["859064970244"],
         "fullName": "José",
         "nameOrder": "7\ufffeJosé",
+        "words": "José",
         "nameRuns": None,
         "forms": [],
         "formStarts": [],
@@ -83,26 +87,22 @@ def test_document_has_the_response_row_and_the_search_values() -> None:
         "emailDomain": "example.com",
         "phoneCountry": "GB",
         "attributes": ["b\x001.10", "a\x0012345678901234567890"],
-        "texts": [
-            *("email", "email\0josé@example.com", "phone", "phone\0+442079460958"),
-            *("fullName", "fullName\0josé", "externalId", "externalId\0x1", "metadata.b", "metadata.a"),
-        ],
+        "texts": TEXT_END.join(
+            [*(f"!{code}" for code in ["e", "p", "n", "x", *codes]), text_term("email", "josé@example.com"), "njosé"]
+        ),
         "numbers": [
             number_term("metadata.b", Decimal("1.1")),
             number_term("metadata.a", Decimal(12345678901234567890)),
         ],
-        "contents": [
-            *(path_code("email") + "jose@example.com", path_code("phone") + "+442079460958"),
-            *(path_code("fullName") + "jose", path_code("externalId") + "x1"),
-        ],
+        "allContents": "\ufdd0~ejose@example.com\ufdd0p+442079460958\ufdd0~njose\ufdd0xx1",
     }
 
 
 def test_nulls_of_a_document_are_present() -> None:
     document: dict[str, Any] = json.loads(documents.document(NOBODY, []))
     assert [name for name, value in document.items() if value is None] == [
-        *("email", "phone", "fullName", "nameOrder", "nameRuns", "externalId", "lastOrderAt"),
-        *("emailDomain", "phoneCountry"),
+        *("email", "emailParts", "phone", "fullName", "nameOrder", "words", "nameRuns", "externalId", "lastOrderAt"),
+        *("emailDomain", "phoneCountry", "allContents"),
     ]
     assert document.keys() <= mapping.MAPPING["properties"].keys()
 

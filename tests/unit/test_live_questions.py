@@ -15,6 +15,7 @@ from api.auth import Caller
 from api.errors import Problem
 from api.turns import Steps
 from infra.exports.attributes import Attribute
+from infra.index.former_terms import exists_terms
 from tests.hostile_questions import ALL, HOSTILE
 from tests.seals import fixed_seal
 
@@ -127,7 +128,7 @@ def test_queries_are_those_of_the_index() -> None:
                 {"terms": {"totalOrders": [1, 3]}},
                 {"terms": {"id": ["c"]}},
             ],
-            "must_not": [{"exists": {"field": "email"}}],
+            "must_not": [{"terms": {"texts": exists_terms("email")}}],
             "minimum_should_match": 0,
         }
     }

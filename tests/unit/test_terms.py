@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.index.analysis import TEXT_END
 from infra.index.folding import fold, plain
 from infra.index.terms import (
     AFTER_NUMBERS,
     CODE_LENGTH,
+    FOR_CONTAINS,
     MAX_CONTENTS_BYTES,
     date,
     date_term,
+    exists_term,
     number_term,
     path_code,
     terms,
@@ -183,9 +186,9 @@ def test_short_texts_of_metadata_are_searched_before_long_texts() -> None:
     texts = contents({"a": long, "b": "Gold", "c": [True, "x" * 300, "Gold", "Gold"]})
     short = [("b", "gold"), ("c", "true"), ("c", "gold"), ("c", "x" * 300)]
     assert texts[:-1] == [path_code(f"metadata.{key}") + text for key, text in short]
-    assert (path_code("metadata.a") + plain(long)).startswith(texts[-1])
+    assert (FOR_CONTAINS + path_code("metadata.a") + plain(long)).startswith(texts[-1])
     # The cut text fills the limit, up to a part of a character.
-    assert sum(len(one.encode()) for one in texts) > MAX_CONTENTS_BYTES - 4
+    assert sum(len((TEXT_END + one).encode()) for one in texts) > MAX_CONTENTS_BYTES - 4
 
 
 def test_long_text_beside_2_kib_of_shorter_texts_is_not_searched() -> None:
@@ -198,7 +201,7 @@ def test_long_text_beside_2_kib_of_shorter_texts_is_not_searched() -> None:
 @settings(max_examples=200, deadline=None)
 def test_no_metadata_makes_a_term_too_long_for_the_index(metadata: dict[str, object]) -> None:
     terms_ = terms({}, msgspec.json.encode(metadata).decode())
-    every = [*terms_.texts, *terms_.numbers, *terms_.contents]
+    every = [*terms_.texts, *terms_.numbers, *terms_.contents, terms_.all_contents or ""]
     assert max((len(one.encode()) for one in every), default=0) <= LUCENE_BYTES
 
 
@@ -209,9 +212,36 @@ def test_no_number_makes_a_term_too_long_for_the_index(number: str) -> None:
     assert len(term) < 2000
 
 
+@pytest.mark.parametrize(
+    ("text", "texts", "contents"),
+    [
+        ("Gold", [], ["gold"]),
+        ("田中", [], ["田中"]),
+        ("Zoë", ["zoë"], ["~zoe"]),
+        ("a\ufdd0b", [], ["a\ufffeb"]),
+        ("x" * 800, [], [f"~{'x' * 800}"]),
+        ("", [], [""]),
+    ],
+)
+def test_text_without_accents_is_in_the_document_once(text: str, texts: list[str], contents: list[str]) -> None:
+    code = path_code("metadata.a")
+    terms_ = terms({}, msgspec.json.encode({"a": text}).decode())
+    assert terms_.texts == [code + one for one in texts]
+    assert terms_.contents == [f"~{code}{one[1:]}" if one.startswith("~") else code + one for one in contents]
+
+
+def test_text_left_out_or_cut_for_contains_still_counts_for_equality() -> None:
+    metadata = {f"k{number}": f"{number}{'x' * 700}" for number in range(4)}
+    terms_ = terms({}, msgspec.json.encode(metadata).decode())
+    every = {text_term(f"metadata.{key}", text) for key, text in metadata.items()}
+    assert set(terms_.texts) | {text for text in terms_.contents if not text.startswith(FOR_CONTAINS)} == every
+    assert len(terms_.contents) == 3
+
+
 def test_path_has_a_term_if_it_exists() -> None:
     terms_ = terms({"email": None, "phone": "1"}, '{"a":null,"b":{},"c":[],"d":[null],"e":{"f":[{"g":1},{"g":"X"}]}}')
     there = {"phone", "metadata.b", "metadata.c", "metadata.d", "metadata.e", "metadata.e.f", "metadata.e.f.g"}
-    assert {one for one in terms_.texts if "\0" not in one} == there
-    assert text_term("metadata.e.f.g", "x") in terms_.texts
+    assert set(terms_.paths) == there
+    assert {exists_term(path) for path in there} == set(terms_.all_texts.split(TEXT_END))
+    assert text_term("metadata.e.f.g", "x") in terms_.contents
     assert terms_.numbers == [number_term("metadata.e.f.g", Decimal(1))]
