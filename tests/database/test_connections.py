@@ -15,7 +15,7 @@ from api.auth import Caller, Keys
 from api.seals import Seals
 from api.transactions import begin
 from infra.accounts.key_secrets import new_secret
-from infra.database import engine
+from infra.database import driver, engine
 from infra.database.engine import open_async_engine
 from infra.settings import Settings, load
 from tests.database.conftest import Environment
@@ -24,6 +24,8 @@ from tests.seals import fixed_seal
 MembersChange: TypeAlias = Callable[[AsyncConnection, Caller, str, Members], Awaitable[MembersChanged]]
 
 BACKEND_PID = sa.text("SELECT pg_backend_pid()")
+RENAMED = sa.text("SELECT id FROM organizations WHERE starts_with(name, 'renamed ')")
+UPDATE = sa.text("UPDATE environments SET mode = mode RETURNING id")
 
 
 NOT_WRITABLE: LiteralString = "ALTER DATABASE {} SET default_transaction_read_only = on"
@@ -63,7 +65,23 @@ def pids_around_a_close(environment: Environment) -> tuple[int, int]:
     return asyncio.run(use())
 
 
-def test_connection_to_a_read_only_server_is_replaced(environment: Environment) -> None:
+async def update(connection: AsyncConnection) -> None:
+    await connection.execute(UPDATE)
+
+
+async def update_by_driver(connection: AsyncConnection) -> None:
+    await driver.fetch_all(connection, UPDATE, {})
+
+
+async def update_in_transaction(connection: AsyncConnection) -> None:
+    await begin(connection)
+    await update_by_driver(connection)
+
+
+@pytest.mark.parametrize("write", [update, update_by_driver, update_in_transaction])
+def test_connection_to_a_read_only_server_is_replaced(
+    environment: Environment, write: Callable[[AsyncConnection], Awaitable[object]]
+) -> None:
     """The database is read-only for sessions of before, as after a change of the primary."""
 
     async def statuses() -> list[str]:
@@ -72,8 +90,8 @@ def test_connection_to_a_read_only_server_is_replaced(environment: Environment) 
         try:
             for _ in range(3):
                 try:
-                    async with opened.begin() as connection:
-                        await connection.execute(sa.text("UPDATE environments SET mode = mode"))
+                    async with opened.connect() as connection:
+                        await write(connection)
                     outcomes.append("written")
                 except sa.exc.DBAPIError as error:
                     outcomes.append(str(getattr(error.orig, "sqlstate", None)))
@@ -86,6 +104,59 @@ def test_connection_to_a_read_only_server_is_replaced(environment: Environment) 
     name = environment.value("SELECT current_database()")
     environment.connection.execute(sql.SQL(NOT_WRITABLE).format(sql.Identifier(name)))
     assert asyncio.run(statuses()) == ["25006", "written", "written"]
+
+
+def test_statement_of_the_driver_on_a_lost_connection_fails_as_any_other(environment: Environment) -> None:
+    async def use() -> None:
+        opened = open_async_engine(settings_of(environment))
+        try:
+            async with opened.connect() as connection:
+                [(before,)] = await driver.fetch_all(connection, BACKEND_PID, {})
+                assert environment.value("SELECT pg_terminate_backend(%s, 5000)", before)
+                with pytest.raises(sa.exc.OperationalError) as lost:
+                    await driver.fetch_all(connection, BACKEND_PID, {})
+                assert lost.value.connection_invalidated
+            async with opened.connect() as connection:
+                assert await driver.fetch_all(connection, BACKEND_PID, {}) != [(before,)]
+        finally:
+            await opened.dispose()
+
+    asyncio.run(use())
+
+
+def test_connection_of_a_cancelled_statement_is_not_used_again(environment: Environment) -> None:
+    async def use() -> None:
+        opened = open_async_engine(settings_of(environment))
+        try:
+            async with opened.connect() as connection:
+                before = await driver.fetch_all(connection, BACKEND_PID, {})
+                async with asyncio.timeout(None) as limit:
+                    limit.reschedule(0)
+                    with pytest.raises(asyncio.CancelledError):
+                        await driver.fetch_all(connection, sa.text("SELECT pg_sleep(60)"), {})
+            async with opened.connect() as connection:
+                assert await driver.fetch_all(connection, BACKEND_PID, {}) != before
+        finally:
+            await opened.dispose()
+
+    asyncio.run(use())
+
+
+def test_transaction_without_commit_is_rolled_back(environment: Environment) -> None:
+    async def use() -> list[tuple[object, ...]]:
+        opened = open_async_engine(settings_of(environment))
+        try:
+            async with opened.connect() as connection:
+                await begin(connection)
+                await driver.fetch_all(
+                    connection, sa.text("UPDATE organizations SET name = 'renamed ' || name RETURNING id"), {}
+                )
+            async with opened.connect() as connection:
+                return await driver.fetch_all(connection, RENAMED, {})
+        finally:
+            await opened.dispose()
+
+    assert asyncio.run(use()) == []
 
 
 def test_connection_closed_by_the_server_is_replaced(environment: Environment) -> None:
