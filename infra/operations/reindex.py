@@ -150,7 +150,7 @@ def count_matches(client: OpenSearch, alias: str, query: Clause) -> int:
     """Count the documents matching a query.
 
     Args:
-        client: with either serializer.
+        client: of commands, or of the indexer.
         alias: the read alias.
         query: from `index_query`.
 
@@ -158,7 +158,7 @@ def count_matches(client: OpenSearch, alias: str, query: Clause) -> int:
         OpenSearchException: OpenSearch does not respond.
     """
     response: Any = client.count(index=alias, body={"query": query})
-    if isinstance(response, str):
+    if isinstance(response, bytes):
         response = msgspec.json.decode(response)
     return int(response["count"])
 
