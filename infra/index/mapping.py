@@ -98,7 +98,7 @@ MAPPING: dict[str, Any] = {
         # Terms of conditions (`terms.py`).
         "texts": _text("texts", search_analyzer="keyword"),
         "numbers": LOOKED_UP,
-        "allContents": {"type": "wildcard", "doc_values": True, "copy_to": "texts"},
+        "allContents": {"type": "wildcard", "doc_values": True, "copy_to": ["texts"]},
     },
 }
 

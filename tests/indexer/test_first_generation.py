@@ -40,7 +40,7 @@ def test_undeclared_field_is_refused(pipeline: Pipeline) -> None:
     assert pipeline.write_by_hand("x", 1, b'{"id": "x"}') == 200
     params = {"ignore": 400}
     response: Any = pipeline.writer.index(index=pipeline.index_name, id="y", body=b'{"unknown": 1}', params=params)
-    assert "strict_dynamic_mapping_exception" in response
+    assert b"strict_dynamic_mapping_exception" in response
 
 
 def test_concurrent_starts_create_one_generation(pipeline: Pipeline) -> None:
