@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from api.answers import Answer
 from api.idempotency import OF_ENVIRONMENT, Claim, store, take
+from api.transactions import begin
 from infra.database.engine import open_async_engine
 from tests.api.resources import count_rows, create
 from tests.endpoints import merchant_endpoints
@@ -169,9 +170,12 @@ def test_retry_of_a_running_deletion_gets_its_answer(account: Account) -> None:
     async def taken() -> Answer | None:
         engine = open_async_engine(account.database.settings)
         async with engine.connect() as first, engine.connect() as second:
+            await begin(first)
             assert await take(first, claim) is None
             await store(first, claim, Answer(200, b"data", stored_body=b"{}"), 0)
             pid = (await second.execute(sa.text("SELECT pg_backend_pid()"))).scalar_one()
+            await second.rollback()
+            await begin(second)
             retry = asyncio.create_task(take(second, claim))
             await asyncio.to_thread(wait_until, lambda: is_waiting(pid), what="the retry to wait")
             await first.commit()

@@ -71,7 +71,9 @@ def test_page_costs_one_search_and_its_audiences_one_more(crowd: Account) -> Non
     everybody = create(crowd.live, "/audiences", name="All", type="DYNAMIC", filter="NOT metadata.a:*")["id"]
     try:
         costs(crowd, 1, "/consumers")
-        costs(crowd, 1, "/consumers", count="true", search="person", filter="fullName:*", audienceId=everybody)
+        narrowed = {"search": "person", "filter": "fullName:*", "audienceId": everybody}
+        costs(crowd, 1, "/consumers", count="true", first=30, **narrowed)
+        costs(crowd, 2, "/consumers", count="true", **narrowed)
         costs(crowd, 1, "/consumers/search", q="person", explain="true")
         costs(crowd, 1, f"/audiences/{everybody}/members")
         costs(crowd, 1, f"/audiences/{everybody}/count")

@@ -72,7 +72,7 @@ def test_environment_is_in_its_shards_alone(pipeline: Pipeline) -> None:
 def test_document_without_routing_is_refused(pipeline: Pipeline) -> None:
     params: dict[str, Any] = {"ignore": 400}
     response: Any = pipeline.writer.index(index=pipeline.index_name, id="x", body=b'{"id": "x"}', params=params)
-    assert "routing_missing_exception" in response
+    assert b"routing_missing_exception" in response
 
 
 def test_index_equals_database_after_rebuilds_to_one_shard_and_back(pipeline: Pipeline, builder: Builder) -> None:

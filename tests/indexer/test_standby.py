@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from indexer.drain import claims
 from indexer.rebuild.builder import Builder
 from infra.index import generations, naming
+from infra.index.mapping import DOCUMENT_VERSION
 from tests.guarantees.index_comparison import assert_index_equals_database
 from tests.indexer.conftest import Pipeline
 from tests.indexer.rebuild_steps import (
@@ -53,7 +54,9 @@ FAULTS = {
     "has lost its alias": Fault(alias("remove"), alias("add")),
     "is newer than this worker": Fault(
         lambda p, index: p.run("UPDATE generations SET document_version = 99 WHERE index_name = :i", i=index),
-        lambda p, index: p.run("UPDATE generations SET document_version = 1 WHERE index_name = :i", i=index),
+        lambda p, index: p.run(
+            "UPDATE generations SET document_version = :v WHERE index_name = :i", v=DOCUMENT_VERSION, i=index
+        ),
     ),
 }
 
