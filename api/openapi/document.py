@@ -14,6 +14,7 @@ from litestar.routes import BaseRoute
 
 from api.error_codes import ErrorCode
 from api.errors import MAX_FAULTS, TOO_MANY_REQUESTS, ErrorBody
+from api.exports.downloads import MEDIA_TYPES
 from api.openapi.endpoints import Endpoint, endpoints, in_reading_order
 from api.openapi.examples import error_example, example_of
 from api.openapi.headers import COMPONENTS, answer_headers, request_header_names, request_headers
@@ -231,12 +232,19 @@ def _responses(endpoint: Endpoint, schemas: Schemas) -> Document:
 
 
 def _answer(endpoint: Endpoint, status: int, annotation: Any, schemas: Schemas) -> Document:
-    media = str(getattr(endpoint.handler.media_type, "value", endpoint.handler.media_type) or JSON).partition(";")[0]
-    text = {"type": "string", "format": "binary"} if endpoint.is_download else {"type": "string"}
-    schema = text if annotation is bytes else schemas.of(annotation)
-    content = _with_example({"schema": schema}, annotation)
+    if endpoint.is_download:
+        content = {media.partition(";")[0]: {"schema": _file_schema(media)} for media in MEDIA_TYPES.values()}
+    else:
+        media = str(getattr(endpoint.handler.media_type, "value", endpoint.handler.media_type) or JSON)
+        schema = {"type": "string"} if annotation is bytes else schemas.of(annotation)
+        content = {media.partition(";")[0]: _with_example({"schema": schema}, annotation)}
     phrase = HTTPStatus(status).phrase
-    return {"description": phrase, "headers": answer_headers(endpoint, HTTPStatus(status)), "content": {media: content}}
+    return {"description": phrase, "headers": answer_headers(endpoint, HTTPStatus(status)), "content": content}
+
+
+def _file_schema(media: str) -> Schema:
+    """Return the schema of a file of an export. The manifest is an object, and all other files are bytes."""
+    return {"type": "object", "additionalProperties": True} if media == JSON else {"type": "string", "format": "binary"}
 
 
 def _errors(endpoint: Endpoint) -> Iterator[HTTPStatus]:

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -71,6 +72,7 @@ def test_workers_do_not_listen_to_broadcasts(service: Service, account: Account,
     account.live.post("/consumers", json={"fullName": "Ann"}, headers={"Prefer": "wait=10"})
     assert service.running("worker")
     # The channels of the project carry no commands.
-    assert {name.rpartition(b":")[2].decode() for name in redis.pubsub_channels()} <= {queue.BELL, queue.ROUNDS}
+    channels: list[Any] = redis.pubsub_channels()
+    assert {name.rpartition(b":")[2].decode() for name in channels} <= {queue.BELL, queue.ROUNDS}
     assert redis.pubsub_numpat() == 0
     assert not list(redis.scan_iter("*pidbox*"))
