@@ -15,6 +15,8 @@ WHOLE_NAME = "."
 PART_END = "@"
 """Follows every part of an address."""
 HARD_SPACE = "\u00a0"
+MIDDLE_DOT = "·"
+"""Left out of addresses, as the index's `icu_folding` does: Col·lell is the part `collell`."""
 GERSHAYIM = re.compile(f'(?<=[{HEBREW}])"')
 SET_OF_APOSTROPHES = frozenset(APOSTROPHES)
 WITHOUT_APOSTROPHES = str.maketrans(dict.fromkeys(APOSTROPHES))
@@ -54,7 +56,7 @@ def address_parts(key: str) -> str:
     'zoe@ lee@ example@ com@'
     """
     if not key.isascii() or " " in key:
-        key = plain(key).replace(" ", HARD_SPACE)
+        key = plain(key).replace(MIDDLE_DOT, "").replace(" ", HARD_SPACE)
     dotted = key.replace("@", ".").replace("_", ".").replace("+", ".").replace("-", ".")
     if ".." in dotted or dotted[:1] == "." or dotted[-1:] == ".":
         dotted = ".".join(part for part in dotted.split(".") if part)
