@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
-from kombu.transport import redis
+from kombu.transport import redis, virtual
+from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 log = structlog.get_logger()
@@ -37,8 +38,25 @@ class Message(msgspec.Struct):
     properties: Properties
 
 
+class QoS(redis.QoS):
+    """Free the place of a message also if its acknowledgement fails.
+
+    A worker with a message for each process polls no queue. If the server is lost meanwhile, the acknowledgement fails,
+    and the original transport would keep the place: the worker would never poll again, nor connect again.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu is partly typed
+        except (RedisError, OSError):
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]  # kombu is partly typed
+            raise
+
+
 class Channel(redis.Channel):
     """Drop foreign elements of a queue, with a line in the log for each."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
