@@ -263,7 +263,7 @@ def test_hanging_api_process_is_replaced(site: Site) -> None:
     site.wait_for("After the replacement")
 
 
-def test_only_changes_by_sql_wait_without_beat(site: Site) -> None:
+def test_changes_by_the_api_and_by_sql_continue_without_beat(site: Site) -> None:
     insert = "INSERT INTO consumers (environment_id, full_name) VALUES (:e, 'By SQL')"
     with site.service.without("beat"):
         site.pipeline.run(insert)
@@ -271,7 +271,7 @@ def test_only_changes_by_sql_wait_without_beat(site: Site) -> None:
         wait_until(lambda: site.names("By the API") == ["By the API"], SILENCE_SECONDS, "the change by the API")
         silent = 'consumers_indexer_silent_seconds{part="clock"} +Inf'
         wait_until(lambda: silent in site.metrics(), SILENCE_SECONDS, "the silence of beat in the metrics")
-    site.wait_for("By SQL")
+        site.wait_for("By SQL")
 
 
 # Parked changes

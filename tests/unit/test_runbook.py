@@ -39,7 +39,7 @@ TESTS: dict[str, dict[str, str]] = {
         "worker `live`": "guarantees/test_kills.py::test_frozen_worker_is_replaced_and_its_late_write_harmless",
         "worker `bulk`": "guarantees/test_rebuilds.py::test_poller_rebuilds_while_the_worker_is_away",
         "one beat of two": "cluster/test_cut_nodes.py::test_frozen_process_loses_no_write_and_no_read",
-        "every beat": f"{RUNBOOK}::test_only_changes_by_sql_wait_without_beat",
+        "every beat": f"{RUNBOOK}::test_changes_by_the_api_and_by_sql_continue_without_beat",
     },
     "Parked changes": {"": f"{RUNBOOK}::test_parked_change_is_indexed_after_its_value_is_corrected"},
     "Version conflicts": {"": "indexer/test_verify_runs.py::test_restored_older_database_is_found_and_repaired"},
