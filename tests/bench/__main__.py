@@ -29,6 +29,7 @@ from tests.bench import (
     growth,
     held,
     imports,
+    large,
     machine,
     neighbours,
     pgsync,
@@ -63,11 +64,12 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "stalls": stalls.measure,
     "pgsync": pgsync.measure,
     "held": held.measure,
+    "large": large.measure,
     "relevance": lambda bench: add_output(bench, relevance.main),
 }
 
-ON_REQUEST = {"relevance", "held"}
-"""Parts that run only if named in ONLY: the first does not measure speed, and the second fills the disk."""
+ON_REQUEST = {"relevance", "held", "large"}
+"""Parts that run only if named in ONLY: the first does not measure speed, the others repeat parts or fill the disk."""
 
 
 def main() -> int:

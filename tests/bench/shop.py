@@ -41,6 +41,10 @@ class Shop(NamedTuple):
     small: Environment
     size: int
     """Number of consumers of the large environment, without the small environment."""
+    filled: float
+    """Seconds of the insertion of the rows."""
+    processes: int
+    """Number of processes of the first build."""
     built: Built
     """Times of the first build of the index."""
 
@@ -103,9 +107,10 @@ def opened(servers: LocalServers, size: int, folder: Path) -> Iterator[Shop]:
         large = _environment(account.live, account.live_environment)
         small = _environment(account.test, account.test_environment)
         taken = seconds(lambda: _fill(database, [(size, large), (SMALL, small)]))
-        built = build(database.engine, database.settings, os.cpu_count() or 1)
+        processes = os.cpu_count() or 1
+        built = build(database.engine, database.settings, processes)
         progress(f"{size:,} consumers: rows in {taken:.0f} s, index in {built.filling + built.verifying:.0f} s")
-        yield Shop(database, service, large, small, size, built)
+        yield Shop(database, service, large, small, size, taken, processes, built)
 
 
 def _environment(client: httpx.Client, number: int) -> Environment:

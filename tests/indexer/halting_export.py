@@ -1,6 +1,7 @@
 """The process of an export that halts at a step, so that a test can kill it there.
 
-HALT_BEFORE names the step. The process creates the file HALT_FILE when it has come there, and continues on SIGUSR1.
+HALT_BEFORE names the step. The process creates the file HALT_FILE when it has come there, and continues on SIGUSR1. A
+process that finds the file does not halt.
 """
 
 import os
@@ -25,17 +26,18 @@ STEPS: dict[str, tuple[Any, str]] = {
 def main() -> None:
     signal.signal(signal.SIGUSR1, lambda *_: None)
     owner, name = STEPS[os.environ["HALT_BEFORE"]]
-    function = getattr(owner, name)
+    function, there = getattr(owner, name), Path(os.environ["HALT_FILE"])
 
     def halting(*arguments: Any, **options: Any) -> Any:
         # The manifest is stored last.
         if name != "put" or arguments[-1].name == "manifest.json":
             setattr(owner, name, function)
-            Path(os.environ["HALT_FILE"]).touch()
+            there.touch()
             signal.pause()
         return function(*arguments, **options)
 
-    setattr(owner, name, halting)
+    if not there.exists():
+        setattr(owner, name, halting)
     process.main()
 
 
