@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 MODULE = process.__name__
 """The module of the process."""
-NICENESS = 10
+NICENESS = 5
 """The API and the drains get the processor first, but a held snapshot must end soon."""
 FOLDER, LOCK, SPOOL = f"consumers-exports-{os.getuid()}", "lock", "spool"
 """Names below the folder for temporary files (TMPDIR)."""

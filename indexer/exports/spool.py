@@ -5,6 +5,7 @@ removing dead rows. So the rows are only copied as long as the transaction runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -16,11 +17,14 @@ from infra.phone_countries import country_of
 
 PART_ROWS = 1_000_000
 """Maximum of rows in a part, and so in a file of the export."""
-CHECK_ROWS = 10_000
+CHECK_ROWS = 8_000
 """Rows between two checks of the disk and of the claim."""
 VECTOR_ROWS, VECTOR_BYTES = 2048, 4 * 1024 * 1024
 """DuckDB reads so many rows of a file at once, however long they are. A file ends when so many bytes have been written
 for them: 16 KiB of metadata in each row would need several times 32 MiB of memory."""
+CHUNK_ROWS = 64
+"""Rows written at once, unless they are long: a snapshot is held meanwhile. The three numbers of rows above are
+multiples."""
 BUFFER_BYTES = 1024 * 1024
 
 
@@ -67,25 +71,30 @@ class Writer:
     def write_all(self, rows: Iterator[bytes]) -> None:
         """Write rows, each of them a line of CSV, and close the last part."""
         try:
-            for row in rows:
+            while chunk := list(islice(rows, CHUNK_ROWS)):
                 if self.rows and not self.rows % CHECK_ROWS:
                     require_space(self._folder)
                     self._advance(CHECK_ROWS)
                     if not self.rows % PART_ROWS:
                         self.parts.append([])
                         self._change_file()
-                if self._vector_bytes >= VECTOR_BYTES:
-                    self._change_file()
-                self._file.write(row)
-                self.rows += 1
-                self._count(len(row))
+                joined = b"".join(chunk)
+                if len(joined) * VECTOR_ROWS <= VECTOR_BYTES * CHUNK_ROWS:
+                    self._write(joined, len(chunk))
+                else:
+                    for row in chunk:
+                        self._write(row, 1)
         finally:
             self._file.close()
         self._advance(self.rows % CHECK_ROWS)
 
-    def _count(self, length: int) -> None:
-        self._vector_rows += 1
-        self._vector_bytes += length
+    def _write(self, content: bytes, rows: int) -> None:
+        if self._vector_bytes >= VECTOR_BYTES:
+            self._change_file()
+        self._file.write(content)
+        self.rows += rows
+        self._vector_rows += rows
+        self._vector_bytes += len(content)
         if self._vector_rows == VECTOR_ROWS:
             self._vector_rows = self._vector_bytes = 0
 

@@ -31,8 +31,8 @@ def test_long_rows_are_converted_with_little_memory(tmp_path: Path, file_format:
 
 
 def test_spool_has_a_file_for_a_part_of_short_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "PART_ROWS", 10_000)
-    parts = written(tmp_path, [100] * 25_000).parts
+    monkeypatch.setattr(spool, "PART_ROWS", 16_000)
+    parts = written(tmp_path, [100] * 40_000).parts
     assert [len(part) for part in parts] == [1, 1, 1]
 
 
