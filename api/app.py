@@ -20,6 +20,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import health, metrics, rounds
+from api.analytics.places import Places
 from api.analytics.points import Points
 from api.analytics.routes import AnalyticsController
 from api.audiences.routes import AudienceController
@@ -206,7 +207,10 @@ async def connections(app: Litestar) -> AsyncIterator[None]:
     app.state.redis = open_async_redis(chosen, seconds=1, retry=None)
     app.state.metrics.watch(app.state.engine)
     app.state.isolation = isolation.Watch(chosen)
-    app.state.limits = Limits(chosen, app.state.redis)
+    app.state.limits, app.state.places = (
+        Limits(chosen, app.state.redis),
+        Places(chosen, app.state.redis, app.state.budget),
+    )
     await app.state.limits.start()
     await asyncio.to_thread(refuse_cluster, chosen)
     seals = Seals(app.state.engine)

@@ -24,9 +24,9 @@ from api.errors import TOO_MANY_REQUESTS, Problem
 RETRY_AFTER_SECONDS = 1
 QUESTIONS = 2
 """Live questions of all environments that run at a time: they may keep a processor of OpenSearch busy for seconds."""
-QUESTION_PAUSE, LONGEST_QUESTION_PAUSE_SECONDS = 2, 3.0
+QUESTION_PAUSE, LONGEST_QUESTION_PAUSE_SECONDS = 3, 4.0
 """Pause after a live question, as a multiple of the time it took."""
-QUESTION_WAIT_SECONDS = 4.0
+QUESTION_WAIT_SECONDS = 5.0
 """How long a live question waits for a place: longer than the pause, so that a client that asks one question after the
 other is never refused."""
 SEARCH_WAIT_SECONDS = 2.0
@@ -119,7 +119,7 @@ class Gate:
             raise
         if not turn.done():
             line.waiting.remove(turn)
-            raise _too_many(self._noun, self._places)
+            raise too_many(self._noun, self._places)
 
 
 class _Activity:
@@ -157,7 +157,7 @@ class Requests:
             Problem: 429 if too many requests with the key are in progress.
         """
         if self._running[key] >= self._places:
-            raise _too_many("requests of an environment", self._places)
+            raise too_many("requests of an environment", self._places)
         self._running[key] += 1
         return partial(self._leave, key)
 
@@ -167,7 +167,8 @@ class Requests:
             del self._running[key]
 
 
-def _too_many(noun: str, places: int) -> Problem:
+def too_many(noun: str, places: int) -> Problem:
+    """Build the 429 for a request without a place; the arguments are those of `Gate`."""
     message = f"Maximum of {noun} at the same time: {places}. Send fewer requests at the same time"
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     status, code = HTTPStatus.TOO_MANY_REQUESTS, ErrorCode.TOO_MANY_CONCURRENT_REQUESTS
@@ -235,7 +236,7 @@ class Budget:
 
     @asynccontextmanager
     async def question(self, requester: Requester) -> AsyncIterator[None]:
-        """Hold the only place of the environment for live questions, and one of all environments.
+        """Hold the only place of the environment for live questions in this process, and one of all environments.
 
         If different environments are active, both places stay taken for a while after the question.
         """
@@ -251,14 +252,18 @@ class Budget:
         try:
             yield
         finally:
-            is_alone = not self._activity.others_since(key, began)
-            pause = 0.0 if is_alone else QUESTION_PAUSE * (time.monotonic() - began)
-            pause = min(pause, LONGEST_QUESTION_PAUSE_SECONDS)
+            pause = self.question_pause(requester, began)
             for gate, of in ((self._questions, key), (self._all_questions, "")):
                 if pause:
                     asyncio.get_running_loop().call_later(pause, gate.leave, of)
                 else:
                     gate.leave(of)
+
+    def question_pause(self, requester: Requester, began: float) -> float:
+        """Return how many seconds the places of a question stay taken: 0 if no different environment was active."""
+        if not self._activity.others_since(requester.counted_as, began):
+            return 0.0
+        return min(QUESTION_PAUSE * (time.monotonic() - began), LONGEST_QUESTION_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def connection(self, requester: Requester) -> AsyncIterator[AsyncConnection]:

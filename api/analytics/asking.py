@@ -109,7 +109,7 @@ async def _answered(asked: Asked, content: Clause, pit: str | None = None) -> tu
     """Ask the index; return the response and the headers. The question ends with the connection of the client."""
 
     async def run() -> Any:
-        async with asked.state.budget.question(asked.caller):
+        async with asked.state.places.hold(asked.caller):
             return await ask(asked.open_index(), content, seconds=SECONDS, pit=pit)
 
     reading = consistency.read(asked.request, asked.caller, asked.state.freshness, run)
