@@ -25,10 +25,10 @@ from infra.settings import Settings
 log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
-SILENT_SECONDS = 4.0
+SILENT_SECONDS = {queue.LIVE: 4.0, queue.BULK: 10.0}
 """A worker without a query for this time is silent.
 
-An active worker queries the database every two seconds at least.
+An active worker of the lane `live` queries the database every second at least, one of the lane `bulk` every four.
 """
 TURN_SECONDS = 1.0
 """Longest time for a lane before the next lane gets a turn."""
@@ -78,7 +78,7 @@ class Poller:
 
 def _is_silent(connection: sa.Connection, lane: str) -> bool:
     seconds = activity.seconds_since_query(connection, lane, unless_cut_off=True)
-    return seconds is None or seconds > SILENT_SECONDS
+    return seconds is None or seconds > SILENT_SECONDS[lane]
 
 
 class Substitute:

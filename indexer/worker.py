@@ -34,9 +34,9 @@ app.conf.update(
         # Seconds. `waiting_work.py` wakes waiting work sooner. The drains also show that workers are active
         # (`fallback.py`). The drain of the lane `live` starts once, and follows the lane.
         "drain": {"task": queue.DRAIN, "schedule": 1.0},
-        "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": 2.0},
-        "compare": {"task": queue.COMPARE, "schedule": 10.0},
-        "build": {"task": queue.BUILD, "schedule": 10.0},
+        "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": 4.0},
+        "compare": {"task": queue.COMPARE, "schedule": 30.0},
+        "build": {"task": queue.BUILD, "schedule": 30.0},
     }
     | {task: {"task": task, "schedule": seconds} for task, seconds in SCHEDULE.items()},
     beat_max_loop_interval=1,

@@ -32,10 +32,10 @@ from infra.database.floors import INDEX_ORDER, use_settings
 log = structlog.get_logger()
 
 FOLLOW_SECONDS = 5.0
-ACTIVE_PAUSE_SECONDS, IDLE_PAUSE_SECONDS = 0.02, 0.05
-"""Time between two looks at the sequence, within `ACTIVE_SECONDS` after it grew, and later. The changes of this time
-share a round, unless a client waits."""
-ACTIVE_SECONDS = 1.0
+ACTIVE_PAUSE_SECONDS, QUIET_PAUSE_SECONDS, IDLE_PAUSE_SECONDS = 0.02, 0.05, 0.1
+"""Time between two looks at the sequence: within `ACTIVE_SECONDS` after it grew, within `QUIET_SECONDS`, and later. The
+changes of this time share a round, unless a client waits."""
+ACTIVE_SECONDS, QUIET_SECONDS = 1.0, 60.0
 LOOK_SECONDS = 0.25
 """Time between two looks at the outbox while the sequence does not grow: a long transaction commits later."""
 QUEUE_SECONDS = 1.0
@@ -134,12 +134,17 @@ class Follower:
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(KEEP_INDEX_ORDER)
             while time.monotonic() < until and not self._is_stopping():
-                is_active = time.monotonic() - self._grew_at < ACTIVE_SECONDS
-                if bell.wait(ACTIVE_PAUSE_SECONDS if is_active else IDLE_PAUSE_SECONDS):
+                if bell.wait(self._pause()):
                     return True
                 if self._may_have_changes(connection):
                     return True
         return False
+
+    def _pause(self) -> float:
+        quiet_for = time.monotonic() - self._grew_at
+        if quiet_for < ACTIVE_SECONDS:
+            return ACTIVE_PAUSE_SECONDS
+        return QUIET_PAUSE_SECONDS if quiet_for < QUIET_SECONDS else IDLE_PAUSE_SECONDS
 
     def _may_have_changes(self, connection: sa.Connection) -> bool:
         # By the driver, because SQLAlchemy takes several times as long as the query.

@@ -36,12 +36,18 @@ MAX_ATTEMPTS = 60
 """A run fails after this many attempts in a row without progress, at an attempt a second."""
 WATCH_ROWS = 1_000
 """Consumers compared by the watch at a time."""
+ROUND_SECONDS = 60
+"""Shortest time between the starts of two rounds of the watch: in a small database, a round takes a few seconds."""
 REQUESTED_KINDS: tuple[RunKind, ...] = ("verify", "repair", "reindex")
 
 STORED = sa.text("""
     SELECT document_id FROM differences WHERE verification_id = :id AND document_id > :after
     ORDER BY document_id LIMIT :rows""")
-START_WATCH = sa.text("INSERT INTO verifications (kind) VALUES ('watch') ON CONFLICT DO NOTHING")
+START_WATCH = sa.text("""
+    INSERT INTO verifications (kind) SELECT 'watch' WHERE NOT EXISTS (
+        SELECT FROM verifications
+        WHERE kind = 'watch' AND requested_at > clock_timestamp() - :seconds * interval '1 second')
+    ON CONFLICT DO NOTHING""")
 
 Portion: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
 """Limits the remaining ranges or pages to the portion to do now."""
@@ -86,10 +92,10 @@ class Runner:
         return advanced
 
     def watch(self) -> None:
-        """Compare the next `WATCH_ROWS` consumers. After the last consumer a new round begins."""
+        """Compare the next `WATCH_ROWS` consumers. A new round begins after the last, once a minute at most."""
         try:
             with self.engine.begin() as connection:
-                if connection.execute(START_WATCH).rowcount:
+                if connection.execute(START_WATCH, {"seconds": ROUND_SECONDS}).rowcount:
                     delete_old_runs(connection, "watch")
         except DBAPIError as error:
             log.warning("run_postponed", reason=logs.error_kind(error))
@@ -138,7 +144,7 @@ class Runner:
         for comparison in comparisons:
             self._record(run, index_name, comparison)
             if comparison.last is None:
-                # The watch begins its rounds anew for ever, every few seconds in a small database.
+                # The watch begins its rounds anew for ever, every minute in a small database.
                 write_line = log.debug if run.kind == "watch" and not run.causes else log.info
                 write_line("run_done", run=run.id, kind=run.kind, consumers=run.compared, **run.causes)
                 return

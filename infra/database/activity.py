@@ -1,7 +1,7 @@
 """The activity of the indexer's parts, as seen by PostgreSQL.
 
-Each process of the indexer names its sessions and queries the database every two seconds at least. A part with a recent
-query is active. A connection alone does not count, because a hanging process is connected too.
+Each process of the indexer names its sessions and queries the database every four seconds at least. A part with a
+recent query is active. A connection alone does not count, because a hanging process is connected too.
 
 A worker that cannot reach OpenSearch changes the name of its session: it is alive, but its lane needs another process.
 """

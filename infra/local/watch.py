@@ -7,7 +7,7 @@ from typing import NoReturn
 from infra.backoff import Backoff
 from infra.local.process import Process
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STABLE_SECONDS = 60.0

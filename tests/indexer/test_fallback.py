@@ -98,7 +98,7 @@ def test_lane_is_left_to_an_active_worker(pipeline: Pipeline, settings: Settings
 def test_connected_worker_without_queries_is_silent(
     pipeline: Pipeline, settings: Settings, poller: Poller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fallback, "SILENT_SECONDS", 0.2)
+    monkeypatch.setitem(fallback.SILENT_SECONDS, queue.LIVE, 0.2)
     engine = open_engine(settings, name=queue.LIVE)
     change_in_each_lane(pipeline)
     with engine.connect() as connection:

@@ -107,16 +107,17 @@ def test_bell_replaces_the_message_while_a_worker_listens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Only the bell can end such a pause.
-    monkeypatch.setattr(follow, "IDLE_PAUSE_SECONDS", LONG)
-    monkeypatch.setattr(follow, "ACTIVE_PAUSE_SECONDS", LONG)
+    pauses = ("ACTIVE_PAUSE_SECONDS", "QUIET_PAUSE_SECONDS", "IDLE_PAUSE_SECONDS")
+    for pause in pauses:
+        monkeypatch.setattr(follow, pause, LONG)
     with following(new_follower, queue_client, prefix):
         consumer = pipeline.insert_consumer()
         assert task_queue.wake_drain(now=True)
         wait_until(lambda: pipeline.visible() == {consumer}, what="the document")
         assert queue_client.llen(prefix + queue.LIVE) == 0
         # The pause of the thread must not last until its end.
-        monkeypatch.setattr(follow, "ACTIVE_PAUSE_SECONDS", 0.01)
-        monkeypatch.setattr(follow, "IDLE_PAUSE_SECONDS", 0.01)
+        for pause in pauses:
+            monkeypatch.setattr(follow, pause, 0.01)
         assert task_queue.wake_drain(now=True)
     assert task_queue.wake_drain(now=True)
     assert queue_client.llen(prefix + queue.LIVE) == 1

@@ -195,4 +195,5 @@ def test_watch_finds_a_difference_without_a_request(service: Service, account: A
             connection.execute(set_position, {"position": tampered[:-1]})
         return metrics(service)["consumers_index_differences", "missing"] > 0
 
-    wait_until(is_reported, timeout=60, what="the metric")
+    # A round begins once a minute.
+    wait_until(is_reported, timeout=120, what="the metric")
