@@ -33,7 +33,6 @@ class Node(OpenSearch):
             heap=heap,
             java_options=THROWAWAY.java_options,
             settings_of_profile=THROWAWAY.opensearch_settings,
-            has_agent=THROWAWAY.has_agent,
         )
         self.number, self._transports, self._published = number, transports, published
 

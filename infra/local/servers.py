@@ -27,21 +27,17 @@ class Profile(NamedTuple):
     java_options: tuple[str, ...] = ()
     opensearch_settings: Mapping[str, Any] = MappingProxyType({})
     """Settings in opensearch.yml beside those of every instance."""
-    has_agent: bool = True
-    """Whether OpenSearch runs with the agent that limits the files and the addresses its plugins may open."""
 
 
 KEEPING = Profile(durable=True, heap="1g")
-# OpenSearch starts in half the processor time with only the fast compiler, and again in two thirds without the agent,
-# which inspects every class. The serial collector saves a tenth of the later processor time, because other collectors
-# add code to each write of a reference. It keeps garbage until the old generation is full, so the circuit breaker must
-# not count the used memory.
+# OpenSearch starts in half the processor time with only the fast compiler. The serial collector saves a tenth of the
+# later processor time, because other collectors add code to each write of a reference. It keeps garbage until the old
+# generation is full, so the circuit breaker must not count the used memory.
 THROWAWAY = Profile(
     durable=False,
     heap="512m",
     java_options=("-XX:TieredStopAtLevel=1", "-XX:-UseG1GC", "-XX:+UseSerialGC"),
     opensearch_settings=MappingProxyType({"indices.breaker.total.use_real_memory": False}),
-    has_agent=False,
 )
 
 
@@ -168,6 +164,5 @@ class LocalServers:
             heap=self._profile.heap,
             java_options=self._profile.java_options,
             settings_of_profile=self._profile.opensearch_settings,
-            has_agent=self._profile.has_agent,
             keep_open=self._keep_open,
         )
