@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 ERASE_SECONDS = 2.0
 """Longest time of an erasure: short, because the tasks of the bulk lane wait in the same worker."""
-SCHEDULE = {queue.UPKEEP: 10.0, queue.WATCH: 5.0, queue.ERASE: 10.0, queue.PURGE: 30.0}
+SCHEDULE = {queue.UPKEEP: 5.0, queue.WATCH: 5.0, queue.ERASE: 5.0, queue.PURGE: 30.0}
 SCHEDULE |= dict.fromkeys((queue.MEASURE, queue.EXPIRE), 60.0)
 """Seconds between two starts of a chore. `WATCH` compares the next consumers of the endless verification."""
 

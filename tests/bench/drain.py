@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from opensearchpy import OpenSearch
 
 from indexer.drain import bulk, claims
 from indexer.drain.bulk import Document
-from indexer.drain.round import drain_round
-from indexer.drain.round_robin import RoundRobin
+from indexer.drain.loop import Drainer
+from infra import queue
 from infra.database.engine import open_engine
 from infra.index import documents, mapping, naming
 from infra.index.client import open_writer
@@ -29,7 +29,7 @@ from tests.bench import population
 from tests.indexer.conftest import new_pipeline
 from tests.service import Database, new_database
 
-CHANGES, TURNS = 20_000, 3
+CHANGES, TURNS, SECONDS = 20_000, 3, 60.0
 COPIED = ("id", "email", "phone", "full_name", "metadata", "external_id", "created_at")
 COPY = f"COPY consumers (environment_id, {', '.join(COPIED)}) FROM STDIN"
 CHANGE = sa.text("UPDATE consumers SET version = version + 1")
@@ -60,13 +60,19 @@ def bare_index(search: OpenSearch, name: str) -> Iterator[str]:
 class Turn:
     """A turn: all consumers are changed, and the same documents are sent to the bare index."""
 
-    def __init__(self, database: Database, client: OpenSearch, bare: str) -> None:
-        self._client, self._bare = client, bare
+    def __init__(self, database: Database, clients: Sequence[OpenSearch], bare: str) -> None:
+        """Take a client for each thread, and the name of the bare index."""
+        self._client, self._second_client, self._bare = *clients, bare
         self._live = open_engine(database.settings, name="live")
-        with database.engine.begin() as connection:
-            connection.execute(CHANGE)
+        self._database = database
+        with database.engine.connect() as connection:
             self._rows = [ConsumerRow._make(row) for row in connection.execute(ALL)]
         self._batch: list[Document] = []
+
+    def change(self) -> None:
+        """Change all consumers, for the next drain."""
+        with self._database.engine.begin() as connection:
+            connection.execute(CHANGE)
 
     def render(self) -> None:
         self._batch = [
@@ -84,10 +90,15 @@ class Turn:
             bulk.refresh(self._client, self._bare)
 
     def drain(self) -> None:
-        turns = RoundRobin()
-        with self._live.connect() as connection:
-            while drain_round(connection, self._client, turns=turns).rows:
-                pass
+        """Drain as the worker does, with a second thread."""
+        self._drain_by(Drainer(self._live, self._second_client, queue.LIVE))
+
+    def drain_by_one_thread(self) -> None:
+        self._drain_by(None)
+
+    def _drain_by(self, assistant: Drainer | None) -> None:
+        while Drainer(self._live, self._client, queue.LIVE, assistant=assistant).catch_up(SECONDS):
+            pass
         self._live.dispose()
 
     def _parts(self) -> Iterator[list[Document]]:
@@ -99,15 +110,18 @@ WORKS: dict[str, Callable[[Turn], None]] = {
     "`_bulk` alone, one refresh at the end": Turn.send,
     "`_bulk` alone, a refresh per 1,000": Turn.send_and_refresh,
     "drain": Turn.drain,
+    "drain, one thread": Turn.drain_by_one_thread,
 }
 
 
-def measure(database: Database, client: OpenSearch, bare: str) -> dict[str, list[float]]:
+def measure(database: Database, clients: Sequence[OpenSearch], bare: str) -> dict[str, list[float]]:
     """Return the seconds of each turn, by kind of work."""
     times: dict[str, list[float]] = {name: [] for name in WORKS}
     for turn in range(-1, TURNS):
-        now = Turn(database, client, bare)
+        now = Turn(database, clients, bare)
         for name, work in WORKS.items():
+            if name.startswith("drain"):
+                now.change()
             started = time.perf_counter()
             work(now)
             if turn >= 0:
@@ -124,7 +138,7 @@ def main() -> None:
         insert(database, pipeline.environment)
         bare = stack.enter_context(bare_index(database.search, f"{database.settings.index_prefix}-bare"))
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start\n")
-        times = measure(database, open_writer(database.settings), bare)
+        times = measure(database, [open_writer(database.settings) for _ in range(2)], bare)
         print(f"| {CHANGES:,} changed consumers | per second, median | slowest | fastest |\n|---|---|---|---|")
         for name, taken in times.items():
             figures = [CHANGES / each for each in (statistics.median(taken), max(taken), min(taken))]
