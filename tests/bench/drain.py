@@ -19,7 +19,7 @@ from opensearchpy import OpenSearch
 from indexer.drain import bulk, claims
 from indexer.drain.bulk import Document
 from indexer.drain.loop import Drainer
-from infra import queue
+from infra import logs, queue
 from infra.database.engine import open_engine
 from infra.index import documents, mapping, naming
 from infra.index.client import open_writer
@@ -130,6 +130,7 @@ def measure(database: Database, clients: Sequence[OpenSearch], bare: str) -> dic
 
 
 def main() -> None:
+    logs.configure("warning")  # without a line for each round
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = stack.enter_context(LocalServers(folder, KEEPING, environ={}))

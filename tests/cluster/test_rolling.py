@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
-RELEASE_BEFORE = "c37570e"
+RELEASE_BEFORE = "b850a4f"
 """Commit of the release before this one."""
 CLIENTS = 6
 CHANGES = 150
