@@ -94,15 +94,15 @@ class Places:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _leave(self, locks: Sequence[Lock], pause: float) -> None:
-        """Give the locks back, after a pause. A lock that Redis has lost ends by itself."""
-        try:
-            for lock in locks:
+        """Give the locks back, after a pause. A lock that cannot be given back ends by itself."""
+        for lock in locks:
+            try:
                 if pause:
                     await lock.extend(pause, replace_ttl=True)
                 else:
                     await lock.release()
-        except UNAVAILABLE as error:
-            log.warning("question_not_ended", reason=type(error).__name__)
+            except UNAVAILABLE as error:
+                log.warning("question_not_ended", reason=type(error).__name__)
 
     async def _opened(self) -> str:
         """Return the beginning of the keys of this installation.
