@@ -59,6 +59,7 @@ def welcome(settings: Settings, key: str, line: Callable[[str], None]) -> None:
     address = f"http://{settings.host}:{settings.port}"
     consumers = f"{address}/api/v1/consumers"
     authorized = f"-H 'Authorization: Bearer {key}'"
+    waiting = "-H 'Prefer: wait=10'"  # for the index, so that the next command finds the customer
     body = """-H 'Content-Type: application/json' -d '{"fullName": "Zoë Ångström"}'"""
     for text in (
         "",
@@ -67,7 +68,7 @@ def welcome(settings: Settings, key: str, line: Callable[[str], None]) -> None:
         f"For Prometheus: http://{settings.metrics_host}:{settings.operations_port}/metrics",
         "List the customers with the highest totals, create a customer, find the customer without accents:",
         f"  curl '{consumers}?sortBy=totalOrderValue&first=3' {authorized}",
-        f"  curl {consumers} {authorized} {body}",
+        f"  curl {consumers} {authorized} {waiting} {body}",
         f"  curl '{consumers}/search?q=zoe%20angstrom' {authorized}",
         "Export all data for DuckDB, pandas and BI tools (docs/analysts.md):",
         "  .venv/bin/consumers export --org demo --out export",
