@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 import msgspec
+import pytest
 
+from api import budget
 from api.analytics.places import Places
 from api.auth import Requester
 from api.budget import Budget
@@ -16,6 +18,8 @@ from infra.settings import Settings
 from tests.service import Account
 
 NOWHERE = "redis://127.0.0.1:1/0"
+PAUSE_SECONDS = 8.0
+"""Longer than a question waits, and short enough for the next test, whose questions need one of the two places."""
 
 
 @asynccontextmanager
@@ -57,5 +61,31 @@ def test_question_needs_no_redis(account: Account) -> None:
         async with other_process(settings) as places, places.hold(asker):
             pass
         assert (await asyncio.to_thread(ask, account.live)).status_code == 200
+
+    asyncio.run(work())
+
+
+def test_two_questions_of_all_environments_run_at_a_time(account: Account) -> None:
+    async def work() -> None:
+        async with other_process(account.database.settings) as places:
+            async with places.hold(Requester(key_id="one")), places.hold(Requester(key_id="two")):
+                assert (await asyncio.to_thread(ask, account.live)).status_code == 429
+            assert (await asyncio.to_thread(ask, account.live)).status_code == 200
+
+    asyncio.run(work())
+
+
+def test_places_stay_taken_after_a_question_beside_other_environments(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "QUESTION_PAUSE", 10**9)
+    monkeypatch.setattr(budget, "LONGEST_QUESTION_PAUSE_SECONDS", PAUSE_SECONDS)
+
+    async def work() -> None:
+        async with other_process(account.database.settings) as places:
+            asker, other = (Requester(key_id=key) for key in (str(account.live_environment), "other"))
+            async with places.hold(asker), places.hold(other):
+                pass
+            assert (await asyncio.to_thread(ask, account.live)).status_code == 429
 
     asyncio.run(work())
