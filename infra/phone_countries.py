@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberDesc
 
+from infra.phones import CALLING_CODES
+
 E164 = re.compile(r"\+([1-9][0-9]{5,16})(?: x[0-9]+)?")
 """A number in E.164, with or without an extension, as it is stored."""
 NO_COUNTRY = "001"
@@ -41,8 +43,7 @@ def country_of(phone: str) -> str | None:
         return None
     digits = match[1]
     for end in (1, 2, 3):
-        code = int(digits[:end])
-        if code in COUNTRY_CODE_TO_REGION_CODE:
+        if (code := CALLING_CODES.get(digits[:end])) is not None:
             return _country(code, digits[end:])
     return None
 

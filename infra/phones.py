@@ -16,6 +16,7 @@ PLAIN = re.compile(r"\+[1-9][0-9]{2,18}")
 MIN_DIGITS, MAX_DIGITS = 2, 17
 """Number of digits accepted by the library in a national number."""
 FIRST_GROUP = re.compile(r"(\\\d)")
+CALLING_CODES = {str(code): code for code in COUNTRY_CODE_TO_REGION_CODE}
 GROUP_OR_MARK = re.compile(r"\\(\d)|\D")
 
 
@@ -35,9 +36,8 @@ def parse_plain(number: str) -> PlainNumber | None:
     if not PLAIN.fullmatch(number):
         return None
     for end in (2, 3, 4):
-        code, national = int(number[1:end]), number[end:]
-        if code in COUNTRY_CODE_TO_REGION_CODE:
-            prefix = _country(code).prefix
+        if (code := CALLING_CODES.get(number[1:end])) is not None:
+            national, prefix = number[end:], _country(code).prefix
             is_plain = MIN_DIGITS <= len(national) <= MAX_DIGITS and not (prefix and prefix.match(national))
             return PlainNumber(code, national) if is_plain else None
     return None

@@ -14,10 +14,13 @@ import msgspec
 JSONObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 Time = Annotated[str, msgspec.Meta(examples=["2024-11-01T10:00:00.000Z"], extra_json_schema={"format": "date-time"})]
 
+WITH_SECONDS, WITH_MILLISECONDS = len("2024-11-01T10:00:00"), len("2024-11-01T10:00:00.000")
+
 
 def time(moment: datetime) -> str:
     """Return a time in RFC 3339, with milliseconds. `moment` must be in UTC, as sessions of the database are."""
-    return moment.isoformat("T", "milliseconds")[:23] + "Z"
+    text: str = msgspec.to_builtins(moment)  # five times as fast as `isoformat`
+    return f"{text[:WITH_MILLISECONDS]}Z" if "." in text else f"{text[:WITH_SECONDS]}.000Z"
 
 
 def without_trailing_zeros(value: Decimal) -> Decimal | int:

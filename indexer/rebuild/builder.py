@@ -93,7 +93,7 @@ class Builder:
     def __init__(self, settings: Settings, name: str = "rebuild") -> None:
         self._engine = open_engine(settings, pool_size=3, name=name)
         self._writer, self._client = open_writer(settings), open_client(settings)
-        self._sender = ThreadPoolExecutor(1, "rebuild-sender")
+        self._sender = ThreadPoolExecutor(fill.SENDERS, "rebuild-sender")
         self._pool = ComparisonPool(settings, self._engine, self._writer)
         self._prefix, self._replicas = settings.index_prefix, settings.index_replicas
         self._rows = ROWS

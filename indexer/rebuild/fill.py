@@ -5,8 +5,10 @@ is written again. Changes made meanwhile reach the index by the drains: the inde
 document, whichever writer comes last.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,10 +24,12 @@ from infra.index.conversion import convert
 
 SLICE_ROWS = 4_000
 """Consumers of a slice. Small slices let all workers finish at about the same time."""
+READ_ROWS = 250
+"""Consumers of a statement: the first documents of a page are soon made, and the next rows read beside the requests."""
 PAGE_BYTES = 8 * 1024 * 1024
 """Approximate size of a page: a page of large documents has fewer rows, because live changes wait for the page."""
-REQUEST_BYTES = 1024 * 1024
-"""Approximate size of a request. The first documents of a page are made while no request is sent."""
+REQUEST_BYTES, SENDERS = 512 * 1024, 2
+"""Approximate size of a request, and requests sent at a time by a process."""
 HOPELESS_DOCUMENTS = 20
 """If a page of at least this many documents is refused as a whole, the index would refuse all further documents too."""
 
@@ -90,7 +94,7 @@ def write_page(connection: sa.Connection, client: OpenSearch, sender: Executor, 
     Args:
         connection: for the transaction.
         client: with answers as JSON text.
-        sender: sends the requests, one at a time.
+        sender: sends the requests, `SENDERS` at a time.
         rows: maximum of consumers.
 
     Raises:
@@ -104,7 +108,7 @@ def write_page(connection: sa.Connection, client: OpenSearch, sender: Executor, 
             return False
         generation = Generation.from_row(part)
         page = Page()
-        read = _read(connection, page, {"position": part.position, "until_id": part.until_id, "rows": rows})
+        read = _read(connection, page, part, rows)
         alias, made = naming.write_alias(part.index_name), _documents(read, page, generation)
         items = _answers(sender.submit(send, client, alias, lines, {}) for lines in requests(made, REQUEST_BYTES))
         misses = standby.Misses(generation, page.failures | _refused(page.written, items))
@@ -116,24 +120,35 @@ def write_page(connection: sa.Connection, client: OpenSearch, sender: Executor, 
     return True
 
 
-def _read(connection: sa.Connection, page: Page, values: Mapping[str, Any]) -> Sequence[sa.Row[Any]]:
-    """Read the rows of a page. A single row that cannot be read is a failure of the page."""
-    try:
-        with connection.begin_nested():
-            return connection.execute(PAGE, values).all()
-    except DBAPIError as error:
-        if error.connection_invalidated or values["rows"] != 1:
-            raise
-        for row in connection.execute(VERSIONS, values):
-            page.add_failure((row.environment_id, row.id, row.version), logs.error_kind(error))
-        return []
+def _read(connection: sa.Connection, page: Page, part: sa.Row[Any], rows: int) -> Iterator[claims.StoredConsumer]:
+    """Read the rows of a page, `READ_ROWS` at a time: the index writes documents meanwhile.
+
+    A single row that cannot be read is a failure of the page.
+    """
+    position = part.position
+    while rows > 0:
+        wanted = min(rows, READ_ROWS)
+        values = {"position": position, "until_id": part.until_id, "rows": wanted}
+        try:
+            with connection.begin_nested() if rows == 1 else nullcontext():
+                found = connection.execute(PAGE, values).all()
+        except DBAPIError as error:
+            if error.connection_invalidated or rows != 1:
+                raise
+            for row in connection.execute(VERSIONS, values):
+                page.add_failure((row.environment_id, row.id, row.version), logs.error_kind(error))
+            return
+        consumers = [claims.StoredConsumer.from_row(row) for row in found]
+        yield from consumers
+        if len(consumers) < wanted:
+            return
+        rows, position = rows - wanted, consumers[-1].row.id
 
 
-def _documents(rows: Sequence[sa.Row[Any]], page: Page, generation: Generation) -> Iterator[Document]:
+def _documents(consumers: Iterable[claims.StoredConsumer], page: Page, generation: Generation) -> Iterator[Document]:
     """Make the documents of the rows, in the form of the generation, up to the size of a page, and note them."""
     size = 0
-    for row in rows:
-        consumer, audience_ids = claims.StoredConsumer.from_row(row)
+    for consumer, audience_ids in consumers:
         key = (consumer.environment_id, consumer.id, consumer.version)
         if size >= PAGE_BYTES:
             page.is_cut = True
@@ -149,14 +164,14 @@ def _documents(rows: Sequence[sa.Row[Any]], page: Page, generation: Generation) 
 
 
 def _answers(requests: Iterable[Future[list[Item]]]) -> list[Item]:
-    """Return the answers for all documents, in order. The next request is made while a request is sent."""
+    """Return the answers for all documents, in order. The next request is made while `SENDERS` requests are sent."""
     items: list[Item] = []
-    sent: Future[list[Item]] | None = None
+    sent = deque[Future[list[Item]]]()
     for request in requests:
-        if sent:
-            items += sent.result()
-        sent = request
-    return items + sent.result() if sent else items
+        sent.append(request)
+        if len(sent) > SENDERS:
+            items += sent.popleft().result()
+    return items + [item for request in sent for item in request.result()]
 
 
 def _refused(written: list[Document], items: list[Item]) -> dict[str, str]:

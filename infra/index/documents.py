@@ -18,7 +18,7 @@ from infra.database.rows import select_list
 from infra.fields import CONSUMER_FIELDS
 from infra.ids import id_time
 from infra.index import names, search_texts
-from infra.index.attributes import attributes, email_domain
+from infra.index.attributes import email_domain
 from infra.index.terms import terms
 from infra.phone_countries import country_of
 from infra.phones import parse_plain
@@ -216,7 +216,7 @@ def document(row: ConsumerRow, audience_ids: Sequence[str]) -> bytes:
             audience_ids=audience_ids,
             email_domain=email_domain(email_key),
             phone_country=country_of(row.phone) if row.phone else None,
-            attributes=attributes(row.metadata),
+            attributes=compared.attributes,
             texts=compared.all_texts,
             numbers=compared.numbers,
             all_contents=compared.all_contents,

@@ -5,6 +5,7 @@ test compares both, letter by letter.
 """
 
 import unicodedata
+from functools import lru_cache
 
 QUOTES = dict.fromkeys("‘’‚‛′", "'") | dict.fromkeys("“”„«»", '"')
 LETTERS = {"æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "ı": "i", "ŋ": "n", "ə": "a", "ǝ": "e", "ɛ": "e", "ɔ": "o"}
@@ -15,6 +16,10 @@ INVISIBLE_LETTERS = frozenset([*range(0x2B9, 0x2D2), 0x559, 0x640, 0x30FC])
 KEPT_MARKS = frozenset([0x345, *range(0x363, 0x370), 0xE38, 0xE39, *range(0xEB4, 0xEBB)])
 LOST_MARKS = frozenset([0x34F, *range(0xE47, 0xE4D), 0xE4E, *range(0x17C9, 0x17D2), *range(0xFE00, 0xFE10)])
 """Marks that have no combining class, and are left out nevertheless."""
+
+
+CACHED_WORDS, LONGEST_CACHED = 16_384, 64
+"""Words kept in memory, and characters of the longest text whose words are kept: many names share their words."""
 
 
 class _Plain(dict[int, str]):
@@ -32,15 +37,27 @@ def fold(text: str) -> str:
     """Return text without case, by Unicode's canonical caseless matching."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+    return " ".join(map(_cached_fold, text.split(" "))) if len(text) <= LONGEST_CACHED else _fold(text)
 
 
 def plain(text: str) -> str:
     """Return text without case, accents, width and invisible characters."""
     if text.isascii():
         return text.lower()
+    return " ".join(map(_cached_plain, text.split(" "))) if len(text) <= LONGEST_CACHED else _plain(text)
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+
+
+def _plain(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return unicodedata.normalize("NFC", decomposed.translate(_PLAIN))
+
+
+# No character joins another across a space, so a text may be folded word by word.
+_cached_fold, _cached_plain = lru_cache(CACHED_WORDS)(_fold), lru_cache(CACHED_WORDS)(_plain)
 
 
 def _plain_character(character: str) -> str:

@@ -186,12 +186,13 @@ def as_sent(name: str) -> str | None:
 
 
 def _of_name(name: str) -> Forms:
-    if KOREAN_NAME.fullmatch(name):
+    is_ascii = name.isascii()
+    if not is_ascii and KOREAN_NAME.fullmatch(name):
         return Forms(given := _korean_given_names(name), given)
-    if UNIFIED_HAN_NAME.fullmatch(name):
+    if not is_ascii and UNIFIED_HAN_NAME.fullmatch(name):
         return Forms(_han_given_names(name), [])
     first, _, second = name.partition(" ")
-    if max(name) < FIRST_SYMBOL and " " not in second:
+    if " " not in second and (is_ascii or max(name) < FIRST_SYMBOL):
         of_first, of_second = _pieces_of_word(first), _pieces_of_word(second)
         if len(of_first) == len(of_second) == 1:
             return _of_two_pieces(name, *of_first, *of_second)

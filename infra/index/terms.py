@@ -13,12 +13,13 @@ from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from infra import emails, fields
 from infra.index.analysis import TEXT_END
+from infra.index.attributes import MAX_ATTRIBUTES, attribute
 from infra.index.folding import fold, plain
 from infra.wire import time
 
@@ -34,7 +35,8 @@ MAX_CONTENTS_BYTES = 2048
 """Bytes of a consumer's metadata for CONTAINS, because the index splits every character of it into trigrams: 15 KB
 take the index 20 times as long as all further fields of a document. A text counts in UTF-8 after case folding, with the
 12 bytes of its path's code and its end."""
-WITHOUT_END = str.maketrans({TEXT_END: "\ufffe"})
+END_BYTES = len(TEXT_END.encode())
+IN_PLACE_OF_END = "\ufffe"
 FOR_CONTAINS, FOR_EXISTS = "~", "!"
 """Marks before the code of a path: a text for CONTAINS only, and the term of the path itself."""
 FIELD_CODES = {"email": "e", "phone": "p", "fullName": "n", "externalId": "x"}
@@ -49,6 +51,8 @@ CODE_LENGTH, CODE_BITS, FIRST_CODE_POINT = 3, 15, 0x5000
 
 MAX_BYTES = 4
 """Bytes of a character in UTF-8, at most."""
+LONGEST_CACHED, CACHED = 32, 16_384
+"""Characters of a text in metadata whose terms are kept in memory, and how many are kept: consumers share them."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -64,16 +68,27 @@ class Terms(msgspec.Struct):
     """Also the dates among the texts of metadata."""
     contents: list[str]
     """For CONTAINS: the code of the path with the text. Those without a mark also count for equality."""
+    attributes: list[str]
+    """Of metadata, for analysts (`attributes.py`)."""
 
     @property
     def all_texts(self) -> str:
         """The field `texts` of the document. The paths come first, because most documents have the same."""
-        return TEXT_END.join([*map(exists_term, dict.fromkeys(self.paths)), *dict.fromkeys(self.texts)])
+        return TEXT_END.join([_exist(tuple(self.paths)), *dict.fromkeys(self.texts)])
 
     @property
     def all_contents(self) -> str | None:
         """The field `allContents` of the document."""
         return TEXT_END + TEXT_END.join(self.contents) if self.contents else None
+
+
+class _Text(NamedTuple):
+    """What a text in metadata adds to the terms."""
+
+    content: str
+    text: str | None
+    date: str | None
+    attribute: str | None
 
 
 def fold_value(path: str, text: str) -> str:
@@ -97,8 +112,13 @@ def exists_term(path: str) -> str:
     return FOR_EXISTS + path_code(path)
 
 
+@lru_cache(maxsize=4096)
+def _exist(paths: tuple[str, ...]) -> str:
+    return TEXT_END.join(map(exists_term, dict.fromkeys(paths)))
+
+
 def _without_end(text: str) -> str:
-    return text if text.isascii() else text.translate(WITHOUT_END)
+    return text.replace(TEXT_END, IN_PLACE_OF_END)
 
 
 @lru_cache(maxsize=65_536)
@@ -156,19 +176,23 @@ def terms(values: Mapping[str, Any], metadata: str | None) -> Terms:
         values: values of the fields, by name; arrays are indexed like arrays in metadata.
         metadata: JSON text.
     """
-    collected = Terms([], [], [], [])
+    collected = Terms([], [], [], [], [])
     for path, value in values.items():
-        if isinstance(value, str):  # saves the call of `_add`, 3 % of the time to make a document
+        if isinstance(value, str):
+            content, text = _comparable(path, value)
             collected.paths.append(path)
-            _add_text(collected, path, value)
+            collected.contents.append(content)
+            if text is not None:
+                collected.texts.append(text)
         else:
             _add(collected, path, value)
     if metadata is not None:
-        inner = Terms([], [], [], [])
-        _add(inner, METADATA, _decode(metadata))
+        inner = Terms([], [], [], [], [])
+        _add_members(inner, METADATA, _decode(metadata))
         collected.paths += inner.paths
         collected.texts += inner.texts
         collected.numbers += dict.fromkeys(inner.numbers)
+        collected.attributes = list(dict.fromkeys(inner.attributes))[:MAX_ATTRIBUTES]
         _add_contents(collected, inner.contents)
     return collected
 
@@ -180,12 +204,12 @@ def _add_contents(collected: Terms, contents: Iterable[str]) -> None:
     """
     distinct = [*dict.fromkeys(contents)]
     left = MAX_CONTENTS_BYTES
-    if sum(map(len, distinct)) * MAX_BYTES + len(distinct) * len(TEXT_END.encode()) <= left:
+    if len("".join(distinct)) * MAX_BYTES + len(distinct) * END_BYTES <= left:
         collected.contents += distinct
         return
     for text in sorted(distinct, key=_length):
         encoded = text.removeprefix(FOR_CONTAINS).encode()
-        left -= len(TEXT_END.encode())
+        left -= END_BYTES
         if len(encoded) <= left:
             collected.contents.append(text)
         else:
@@ -201,38 +225,71 @@ def _length(text: str) -> int:
     return len(text) - text.startswith(FOR_CONTAINS)
 
 
+def _add_members(collected: Terms, path: str, members: Mapping[str, Any]) -> None:
+    for key, value in members.items():
+        _add(collected, f"{path}.{key}", value)
+
+
 def _add(collected: Terms, path: str, value: Any) -> None:
-    """Add the terms of a value: the path alone, and the content. Every element of an array has the array's path."""
+    """Add the path and the terms of its value. Every element of an array has the array's path."""
     if value is None or len(path) > MAX_PATH_LENGTH:
         return
-    if path != METADATA:
-        collected.paths.append(path)
-    if isinstance(value, str):
-        _add_text(collected, path, value)
-        if len(value) in DATE_LENGTHS and value[:4].isdecimal() and (moment := date(value)):
-            collected.numbers.append(date_term(path, moment))
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            _add(collected, f"{path}.{key}", inner)
+    collected.paths.append(path)
+    if isinstance(value, dict):
+        _add_members(collected, path, value)
     elif isinstance(value, list):
-        for inner in value:
-            _add(collected, path, inner)
-    elif isinstance(value, bool):
-        _add_text(collected, path, "true" if value else "false")
+        _add_elements(collected, path, value)
     else:
+        _add_scalar(collected, path, value)
+
+
+def _add_elements(collected: Terms, path: str, values: Iterable[Any]) -> None:
+    for value in values:
+        if isinstance(value, dict):
+            _add_members(collected, path, value)
+        elif isinstance(value, list):
+            # An array in an array has no attributes.
+            _add_elements(msgspec.structs.replace(collected, attributes=[]), path, value)
+        elif value is not None:
+            _add_scalar(collected, path, value)
+
+
+def _add_scalar(collected: Terms, path: str, value: Any) -> None:
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    if not isinstance(value, str):
         collected.numbers.append(number_term(path, value))
+        if text := attribute(path, str(value) if isinstance(value, int) else format(value, "f")):
+            collected.attributes.append(text)
+        return
+    make = _cached_text if len(value) <= LONGEST_CACHED else _text
+    content, for_equality, date_, attribute_ = make(path, value)
+    collected.contents.append(content)
+    if for_equality is not None:
+        collected.texts.append(for_equality)
+    if date_ is not None:
+        collected.numbers.append(date_)
+    if attribute_ is not None:
+        collected.attributes.append(attribute_)
 
 
-def _add_text(collected: Terms, path: str, text: str) -> None:
+def _text(path: str, text: str) -> _Text:
+    moment = date(text) if len(text) in DATE_LENGTHS and text[:4].isdecimal() else None
+    return _Text(*_comparable(path, text), date_term(path, moment) if moment else None, attribute(path, text))
+
+
+_cached_text = lru_cache(maxsize=CACHED)(_text)
+
+
+def _comparable(path: str, text: str) -> tuple[str, str | None]:
+    """Return the text for CONTAINS, and the text for equality if it is another."""
+    if path != EMAIL and len(text) <= MAX_TERM_LENGTH and text.isascii():  # most texts
+        return path_code(path) + text.lower(), None
     code, folded = path_code(path), fold_value(path, text)
     is_short = len(folded) <= MAX_TERM_LENGTH
     if is_short and folded.isascii():
-        collected.contents.append(code + folded)
-        return
+        return code + folded, None
     folded, contained = _without_end(folded), contained_text(path, text)
     if is_short and folded == contained:
-        collected.contents.append(code + folded)
-        return
-    if is_short:
-        collected.texts.append(code + folded)
-    collected.contents.append(FOR_CONTAINS + code + contained)
+        return code + folded, None
+    return FOR_CONTAINS + code + contained, code + folded if is_short else None

@@ -3,6 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
+from unicodedata import normalize
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.index.analysis import TEXT_END
-from infra.index.folding import fold, plain
+from infra.index.folding import LONGEST_CACHED, fold, plain
 from infra.index.terms import (
     AFTER_NUMBERS,
     CODE_LENGTH,
@@ -91,6 +92,14 @@ def test_dates_of_metadata_are_rfc_3339(text: str, moment: str | None) -> None:
     assert terms({}, msgspec.json.encode({"a": text}).decode()).numbers == (
         [f"metadata.a{AFTER_NUMBERS}{moment}"] if moment else []
     )
+
+
+@given(st.text(st.characters() | st.sampled_from(" \u0301\u0345\u1100\u1161\u00a0")))
+@settings(max_examples=1000)
+def test_words_are_folded_like_the_whole_text(text: str) -> None:
+    assert fold(text) == normalize("NFC", normalize("NFD", text).casefold())
+    long = text + " " * LONGEST_CACHED
+    assert plain(long).removesuffix(" " * LONGEST_CACHED) == plain(text)
 
 
 @given(st.text())
