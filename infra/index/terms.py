@@ -53,6 +53,8 @@ MAX_BYTES = 4
 """Bytes of a character in UTF-8, at most."""
 LONGEST_CACHED, CACHED = 32, 16_384
 """Characters of a text in metadata whose terms are kept in memory, and how many are kept: consumers share them."""
+MAX_CACHED_PATHS = 32
+"""Paths of a consumer whose terms are kept in memory, joined."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -74,7 +76,8 @@ class Terms(msgspec.Struct):
     @property
     def all_texts(self) -> str:
         """The field `texts` of the document. The paths come first, because most documents have the same."""
-        return TEXT_END.join([_exist(tuple(self.paths)), *dict.fromkeys(self.texts)])
+        exist = _cached_exist if len(self.paths) <= MAX_CACHED_PATHS else _exist
+        return TEXT_END.join([exist(tuple(self.paths)), *dict.fromkeys(self.texts)])
 
     @property
     def all_contents(self) -> str | None:
@@ -112,9 +115,11 @@ def exists_term(path: str) -> str:
     return FOR_EXISTS + path_code(path)
 
 
-@lru_cache(maxsize=4096)
 def _exist(paths: tuple[str, ...]) -> str:
     return TEXT_END.join(map(exists_term, dict.fromkeys(paths)))
+
+
+_cached_exist = lru_cache(maxsize=1024)(_exist)
 
 
 def _without_end(text: str) -> str:
