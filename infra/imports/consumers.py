@@ -18,7 +18,16 @@ from psycopg.rows import class_row
 from infra.ids import new_ids
 from infra.imports import rules
 from infra.imports.exported import Environment
-from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, email_key, metadata_faults, waves
+from infra.imports.staging import (
+    ENVIRONMENT,
+    SUSPECT_METADATA,
+    Db,
+    Outcome,
+    ValueTaken,
+    email_key,
+    metadata_faults,
+    waves,
+)
 from infra.unique_values import Claim, judge
 
 COLUMNS = tuple(rules.CONSUMERS.columns.values())
@@ -37,15 +46,15 @@ ALTER TABLE staging ADD PRIMARY KEY (row),
 
 # After waiting for a lock, the statement returns the current consumer, which may no longer match. A consumer that
 # begins to match during the chunk has a taken value, and the chunk is repeated.
-MATCH = """
+MATCH = f"""
 SELECT id, external_id, email_key FROM consumers
 WHERE id = ANY (ARRAY (
     SELECT c.id FROM staging s CROSS JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND external_id = s.external_id LIMIT 1) c
+        SELECT id FROM consumers WHERE environment_id = {ENVIRONMENT} AND external_id = s.external_id LIMIT 1) c
     WHERE s.row = ANY (%(rows)s)
     UNION
     SELECT c.id FROM staging s CROSS JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND email_key = s.email_key LIMIT 1) c
+        SELECT id FROM consumers WHERE environment_id = {ENVIRONMENT} AND email_key = s.email_key LIMIT 1) c
     WHERE s.row = ANY (%(rows)s)
 ))
 ORDER BY id FOR NO KEY UPDATE

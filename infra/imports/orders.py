@@ -8,7 +8,16 @@ from psycopg import sql
 from infra.ids import new_ids
 from infra.imports.exported import REFERENCES, Environment
 from infra.imports.rules import money_faults
-from infra.imports.staging import SUSPECT_METADATA, Db, Outcome, ValueTaken, email_key, metadata_faults, waves
+from infra.imports.staging import (
+    ENVIRONMENT,
+    SUSPECT_METADATA,
+    Db,
+    Outcome,
+    ValueTaken,
+    email_key,
+    metadata_faults,
+    waves,
+)
 
 STAGING = sql.SQL("""
 CREATE TEMP TABLE staging (
@@ -20,21 +29,21 @@ CREATE TEMP TABLE staging (
 """)
 
 # Lock all consumers whose totals may change, before any order.
-LOCK = """
+LOCK = f"""
 SELECT FROM consumers
 WHERE id = ANY (ARRAY (
     SELECT c.id FROM staging s CROSS JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND id = s.consumer_id LIMIT 1) c
+        SELECT id FROM consumers WHERE environment_id = {ENVIRONMENT} AND id = s.consumer_id LIMIT 1) c
     UNION
     SELECT c.id FROM staging s CROSS JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND external_id = s.consumer_external_id
+        SELECT id FROM consumers WHERE environment_id = {ENVIRONMENT} AND external_id = s.consumer_external_id
         LIMIT 1) c
     UNION
     SELECT c.id FROM staging s CROSS JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND email_key = s.email_key LIMIT 1) c
+        SELECT id FROM consumers WHERE environment_id = {ENVIRONMENT} AND email_key = s.email_key LIMIT 1) c
     UNION
     SELECT o.consumer_id FROM staging s CROSS JOIN LATERAL (
-        SELECT consumer_id FROM orders WHERE environment_id = %(environment)s AND external_id = s.external_id
+        SELECT consumer_id FROM orders WHERE environment_id = {ENVIRONMENT} AND external_id = s.external_id
         LIMIT 1) o
 ))
 ORDER BY id FOR NO KEY UPDATE
@@ -55,16 +64,16 @@ WITH resolved AS MATERIALIZED (
         o.metadata IS NOT NULL AND s.metadata IS NOT NULL AS is_merged
     FROM unnest(%(rows)s::int[], %(ids)s::text[]) AS w (row, new_id) JOIN staging s ON s.row = w.row
     LEFT JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND id = s.consumer_id LIMIT 1
+        SELECT id FROM consumers WHERE environment_id = {environment} AND id = s.consumer_id LIMIT 1
     ) i ON true
     LEFT JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND external_id = s.consumer_external_id LIMIT 1
+        SELECT id FROM consumers WHERE environment_id = {environment} AND external_id = s.consumer_external_id LIMIT 1
     ) x ON true
     LEFT JOIN LATERAL (
-        SELECT id FROM consumers WHERE environment_id = %(environment)s AND email_key = s.email_key LIMIT 1
+        SELECT id FROM consumers WHERE environment_id = {environment} AND email_key = s.email_key LIMIT 1
     ) e ON true
     LEFT JOIN LATERAL (
-        SELECT * FROM orders WHERE environment_id = %(environment)s AND external_id = s.external_id LIMIT 1
+        SELECT * FROM orders WHERE environment_id = {environment} AND external_id = s.external_id LIMIT 1
     ) o ON true
     CROSS JOIN LATERAL (
         SELECT coalesce(s.status, o.status, 'COMPLETED') AS status, coalesce(s.amount, o.amount) AS amount,
@@ -85,7 +94,7 @@ WITH resolved AS MATERIALIZED (
         status = s.status, amount = s.amount, refunded_amount = s.refunded_amount, currency_code = s.currency_code,
         base_amount = s.base_amount, items = s.items, placed_at = s.placed_at, metadata = s.metadata
     FROM sound s
-    WHERE o.id = s.order_id AND o.id = ANY (ARRAY (SELECT order_id FROM sound WHERE order_id IS NOT NULL)) AND
+    WHERE o.id = s.order_id AND
         (o.status, o.amount, o.refunded_amount, o.currency_code, o.base_amount, o.items, o.placed_at, o.metadata)
         IS DISTINCT FROM
         (s.status, s.amount, s.refunded_amount, s.currency_code, s.base_amount, s.items, s.placed_at, s.metadata)
@@ -105,7 +114,7 @@ FROM (
     SELECT (SELECT count(*) FROM sound WHERE order_id IS NULL) AS new, (SELECT count(*) FROM inserted) AS inserted,
         (SELECT count(*) FROM sound WHERE order_id IS NOT NULL) AS known, (SELECT count(*) FROM updated) AS updated
 ) c LEFT JOIN resolved r ON r.row NOT IN (SELECT row FROM sound)
-""").format(suspect=sql.SQL(SUSPECT_METADATA))
+""").format(environment=sql.SQL(ENVIRONMENT), suspect=sql.SQL(SUSPECT_METADATA))
 
 
 class Stored(NamedTuple):

@@ -1,10 +1,13 @@
 """Imports of orders, and their effect on stored orders and totals."""
 
+from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 
 import pytest
 
-from infra.imports.run import Counts
+from infra.imports import kinds
+from infra.imports.run import Counts, connect, run
 from tests.imports.import_environment import ImportEnvironment
 
 MONEY = "external_id, status, amount::text, refunded_amount::text, currency_code, base_amount::text"
@@ -13,6 +16,7 @@ NO_ZONE = (
     "placedAt: '2024-01-01T10:00:00' has no time zone: add an offset such as +01:00, or name the zone of all times by "
     "--timezone"
 )
+ORDERS = 400
 TOTALS = "total_orders, total_order_value, last_order_at::text"
 
 
@@ -192,3 +196,39 @@ def test_orders_are_imported_only_for_their_own_environment(shop: ImportEnvironm
     other = ImportEnvironment(shop.connection, shop.url, shop.path.parent)
     assert other.orders(f"consumerId,externalId,amount\n{consumer_id},A,1\n").rejected == 1
     assert shop.orders(f"consumerId,externalId,amount\n{consumer_id},A,1\n").inserted == 1
+
+
+@pytest.mark.parametrize(("reference", "column"), [("externalId", "external_id"), ("email", "email"), ("id", "id")])
+def test_each_order_of_a_new_environment_is_looked_up_in_an_index(
+    shop: ImportEnvironment, new_shop: Callable[[], ImportEnvironment], reference: str, column: str
+) -> None:
+    """The statistics of PostgreSQL name other environments only, so the planner knows nothing of this one."""
+    others = new_shop()
+    numbers = range(1_000)
+    others.consumers("externalId,email\n" + "".join(f"{n},{n}@shop.example\n" for n in numbers))
+    others.orders("consumerExternalId,externalId,amount\n" + "".join(f"{n},{n},1\n" for n in numbers))
+    others.connection.execute("ANALYZE consumers, orders")
+    shop.consumers("externalId,email\n" + "".join(f"N{n},n{n}@shop.example\n" for n in range(ORDERS)))
+    names = [
+        name
+        for (name,) in shop.rows(
+            f"SELECT {column} FROM consumers WHERE environment_id = %s AND external_id LIKE 'N%%'", shop.environment.id
+        )
+    ]
+    head = f"consumer{reference[0].upper()}{reference[1:]},externalId,amount\n"
+    shop.path.write_text(head + "".join(f"{name},O{n},1\n" for n, name in enumerate(names)))
+    for counts in (Counts(read=ORDERS, inserted=ORDERS), Counts(read=ORDERS, unchanged=ORDERS)):
+        before = _entries_read(shop)
+        with closing(connect(shop.url)) as own:
+            assert run(own, shop.path, kinds.ORDERS, shop.environment, processes=0) == counts
+            own.execute("SELECT pg_stat_force_next_flush()")
+            own.commit()
+        assert _entries_read(shop) - before < 30 * ORDERS
+
+
+def _entries_read(shop: ImportEnvironment) -> int:
+    """Return the number of entries read from all indexes of consumers and orders so far."""
+    (entries,) = shop.row(
+        "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname IN ('consumers', 'orders')"
+    )
+    return int(entries)
