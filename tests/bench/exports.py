@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import psycopg
 
 from tests.bench import memory
 from tests.bench.bench import Bench
@@ -46,8 +47,9 @@ def measure(bench: Bench) -> None:
             shop.indexing(),
             shop.account() as account,
             Connection(shop.service.url) as api,
+            psycopg.connect(shop.address, autocommit=True) as sql,
         ):
-            prober = Prober(api, Writer(shop.service.url, key(account), account.live_environment, ()))
+            prober = Prober(api, Writer(shop.service.url, key(account), account.live_environment, ()), sql)
             idle = _probed(prober, until=time.monotonic() + IDLE_SECONDS)
             made = {name: _export(shop, request, prober) for name, request in REQUESTS.items()}
         rows += [_row(size, name, each, idle) for name, each in made.items()]
