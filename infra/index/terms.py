@@ -76,8 +76,8 @@ class Terms(msgspec.Struct):
     @property
     def all_texts(self) -> str:
         """The field `texts` of the document. The paths come first, because most documents have the same."""
-        exist = _cached_exist if len(self.paths) <= MAX_CACHED_PATHS else _exist
-        return TEXT_END.join([exist(tuple(self.paths)), *dict.fromkeys(self.texts)])
+        terms_of = _cached_exist_terms if len(self.paths) <= MAX_CACHED_PATHS else _exist_terms
+        return TEXT_END.join([terms_of(tuple(self.paths)), *dict.fromkeys(self.texts)])
 
     @property
     def all_contents(self) -> str | None:
@@ -115,11 +115,11 @@ def exists_term(path: str) -> str:
     return FOR_EXISTS + path_code(path)
 
 
-def _exist(paths: tuple[str, ...]) -> str:
+def _exist_terms(paths: tuple[str, ...]) -> str:
     return TEXT_END.join(map(exists_term, dict.fromkeys(paths)))
 
 
-_cached_exist = lru_cache(maxsize=1024)(_exist)
+_cached_exist_terms = lru_cache(maxsize=1024)(_exist_terms)
 
 
 def _without_end(text: str) -> str:

@@ -16,7 +16,7 @@ NO_ZONE = (
     "placedAt: '2024-01-01T10:00:00' has no time zone: add an offset such as +01:00, or name the zone of all times by "
     "--timezone"
 )
-ORDERS = 400
+ORDERS = 1_000
 TOTALS = "total_orders, total_order_value, last_order_at::text"
 
 
