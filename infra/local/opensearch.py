@@ -18,7 +18,9 @@ from typing import Any
 from infra.index import isolation
 from infra.local import folder as data_folder
 from infra.local import java
+from infra.local.class_archive import Archiving, ClassArchive
 from infra.local.ports import LOOPBACK
+from infra.local.process import Process
 from infra.local.server import Server
 
 USER = "consumers"
@@ -28,7 +30,6 @@ OWN_OPTIONS = re.compile(r"-Xm[sx]|-Xlog|.*(HeapDump|ErrorFile|java\.io\.tmpdir)
 ALWAYS = (
     "-Dopensearch.networkaddress.cache.ttl=60",
     "-Dopensearch.networkaddress.cache.negative.ttl=10",
-    "-Xshare:auto",
     "-Xss1m",
     "-Djava.awt.headless=true",
     "-Dfile.encoding=UTF-8",
@@ -69,6 +70,7 @@ class OpenSearch(Server):
         heap: str,
         java_options: Sequence[str],
         settings_of_profile: Mapping[str, Any] = MappingProxyType({}),
+        records_classes: bool = False,
         keep_open: Sequence[int] = (),
     ) -> None:
         super().__init__("OpenSearch", folder, keep_open)
@@ -79,6 +81,8 @@ class OpenSearch(Server):
         self._heap = heap
         self._java_options = java_options
         self._settings = settings_of_profile
+        self._records_classes = records_classes
+        self._archive = ClassArchive(home, self._java, self._temporary / "classes")
         self._password = data_folder.secret(folder / "opensearch.password")
 
     @property
@@ -120,6 +124,16 @@ class OpenSearch(Server):
         (self._config / "log4j2.properties").write_text(LOGGING)
 
     def command(self) -> list[str]:
+        archive = self._archive.options(record=self._records_classes)
+        return [*self._java_command(), *archive, "org.opensearch.bootstrap.OpenSearch"]
+
+    def archiving(self) -> list[Process]:
+        """Return the process that makes a missing archive of the classes, if they were recorded."""
+        if not self._archive.is_wanted or not self._archive.recorded.exists():
+            return []
+        return [Archiving(self._archive, self._java_command(), self.log.parent)]
+
+    def _java_command(self) -> list[str]:
         return [
             str(self._java.home / "bin" / "java"),
             *self._recommended_options(),
@@ -134,7 +148,6 @@ class OpenSearch(Server):
             f"-Dopensearch.path.conf={self._config}",
             "-cp",
             f"{self._home}/lib/*",
-            "org.opensearch.bootstrap.OpenSearch",
         ]
 
     def environ(self) -> Mapping[str, str]:

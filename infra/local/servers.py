@@ -13,6 +13,7 @@ from infra.local import artifacts
 from infra.local import folder as data_folder
 from infra.local.opensearch import OpenSearch
 from infra.local.postgres import Postgres
+from infra.local.process import Process
 from infra.local.server import Server, wait_ready
 from infra.local.valkey import Valkey
 
@@ -27,9 +28,11 @@ class Profile(NamedTuple):
     java_options: tuple[str, ...] = ()
     opensearch_settings: Mapping[str, Any] = MappingProxyType({})
     """Settings in opensearch.yml beside those of every instance."""
+    records_classes: bool = False
+    """Whether OpenSearch records its classes for an archive (`class_archive.py`)."""
 
 
-KEEPING = Profile(durable=True, heap="1g")
+KEEPING = Profile(durable=True, heap="1g", records_classes=True)
 # OpenSearch starts in half the processor time with only the fast compiler. The serial collector saves a tenth of the
 # later processor time, because other collectors add code to each write of a reference. It keeps garbage until the old
 # generation is full, so the circuit breaker must not count the used memory.
@@ -140,6 +143,11 @@ class LocalServers:
             [server for name, server in self.running.items() if name == "opensearch_url"], on_ready=self._on_ready
         )
 
+    def archiving(self) -> list[Process]:
+        """Return the process that makes OpenSearch's archive of classes, if it is missing."""
+        server = self.running.get("opensearch_url")
+        return server.archiving() if isinstance(server, OpenSearch) else []
+
     def stop(self) -> None:
         """Stop the started servers in reverse order."""
         self._addresses_file.unlink(missing_ok=True)
@@ -164,5 +172,6 @@ class LocalServers:
             heap=self._profile.heap,
             java_options=self._profile.java_options,
             settings_of_profile=self._profile.opensearch_settings,
+            records_classes=self._profile.records_classes,
             keep_open=self._keep_open,
         )

@@ -22,8 +22,9 @@ from infra.local import ports, sample
 from infra.local.display import Display, welcome
 from infra.local.errors import LocalError
 from infra.local.folder import disk_full_errors, held, require_space
+from infra.local.process import Process
 from infra.local.servers import LocalServers
-from infra.local.services import Service, services, wait_until_ready, wait_until_searchable
+from infra.local.services import services, wait_until_ready, wait_until_searchable
 from infra.local.signals import interrupting
 from infra.local.watch import keep_running
 from infra.operations import first_generation, rebuild
@@ -91,7 +92,8 @@ def _run(folder: Path, lock: int, display: Display) -> None:
         settings = load(_with_addresses(servers.addresses))
         with display.step("Bringing the database up to date …"):
             migrate.upgrade(settings.session_url, report=display.line)
-        with _started(services(folder, settings, [lock])) as own:
+        own = services(folder, settings, [lock])
+        with _started(own):
             with display.step("Starting the API and the workers …"):
                 servers.wait_for_opensearch()
                 as_declared = first_generation.ensure(settings)
@@ -104,7 +106,8 @@ def _run(folder: Path, lock: int, display: Display) -> None:
             if not as_declared:
                 display.line(_rebuild(settings))
             welcome(settings, key, display.line)
-            keep_running([*servers.running.values(), *own], display.line)
+            with _started(servers.archiving()):
+                keep_running([*servers.running.values(), *own], display.line)
 
 
 def _rebuild(settings: Settings) -> str:
@@ -125,12 +128,12 @@ def _with_addresses(addresses: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _started(processes: Sequence[Service]) -> Iterator[Sequence[Service]]:
+def _started(processes: Sequence[Process]) -> Iterator[None]:
     """Start the processes; at the end stop them in reverse order, so that the API stops before the workers."""
     try:
         for process in processes:
             process.spawn()
-        yield processes
+        yield
     finally:
         for process in reversed(processes):
             process.stop()
