@@ -26,7 +26,7 @@ VERSION = "7.3.0"
 HOME = ROOT / ".local" / "bench" / f"pgsync-{VERSION}"
 TOTALS, DOCUMENTS = (Path(__file__).with_name(name) for name in ("totals.txt", "documents.txt"))
 """Plugins: the first adds the totals, the second builds this service's documents with its code."""
-PLUGIN_PACKAGES = ("msgspec", "phonenumbers")
+PLUGIN_PACKAGES = ("email-validator", "iso4217", "msgspec", "phonenumbers", "python-ulid")
 """Packages needed by the second plugin."""
 DATABASE, INDEX = "peer", "peer"
 LIMIT_SECONDS = 600
