@@ -13,12 +13,12 @@ from pathlib import Path
 from infra.local.java import Java
 from infra.local.process import Process
 
-# `$0` is the new archive, `$1` its final path, and the others are the command. The session gets the lowest priority as
-# well: `nice` compares only processes of one session.
+# `$0` is the new archive, `$1` its final path, `$2` the niceness, and the others are the command. The session gets the
+# niceness as well: that of a process counts only among the processes of a session.
 MAKE = """
-{ echo 19 >/proc/self/autogroup; } 2>/dev/null
+{ echo "$2" >/proc/self/autogroup; } 2>/dev/null
 file=$1
-shift
+shift 2
 "$@" && mv "$0" "$file"
 """
 
@@ -52,6 +52,8 @@ class ClassArchive:
 class Archiving(Process):
     """Makes the archive from the recorded classes."""
 
+    niceness = 19
+
     def __init__(self, archive: ClassArchive, java: Sequence[str], log_folder: Path) -> None:
         """Describe the process.
 
@@ -75,8 +77,8 @@ class Archiving(Process):
         # Two services on one cache folder may both make it.
         new = file.with_suffix(f".{_digest(bytes(self._archive.recorded))}")
         options = ["-Xshare:dump", f"-XX:SharedClassListFile={self._classes}", f"-XX:SharedArchiveFile={new}"]
-        java = [*self.prefix(), "nice", "-n", "19", *self._java]
-        return ["sh", "-c", MAKE, str(new), str(file), *java, *options]
+        java = [*self.prefix(), "nice", "-n", str(self.niceness), *self._java]
+        return ["sh", "-c", MAKE, str(new), str(file), str(self.niceness), *java, *options]
 
 
 def _digest(content: bytes) -> str:

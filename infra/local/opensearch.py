@@ -20,7 +20,6 @@ from infra.local import folder as data_folder
 from infra.local import java
 from infra.local.class_archive import Archiving, ClassArchive
 from infra.local.ports import LOOPBACK
-from infra.local.process import Process
 from infra.local.server import Server
 
 USER = "consumers"
@@ -127,7 +126,7 @@ class OpenSearch(Server):
         archive = self._archive.options(record=self._records_classes)
         return [*self._java_command(), *archive, "org.opensearch.bootstrap.OpenSearch"]
 
-    def archiving(self) -> list[Process]:
+    def archiving(self) -> list[Archiving]:
         """Return the process that makes a missing archive of the classes, if they were recorded."""
         if not self._archive.is_wanted or not self._archive.recorded.exists():
             return []

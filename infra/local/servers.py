@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Self
 
 from infra.local import artifacts
 from infra.local import folder as data_folder
+from infra.local.class_archive import Archiving
 from infra.local.opensearch import OpenSearch
 from infra.local.postgres import Postgres
-from infra.local.process import Process
 from infra.local.server import Server, wait_ready
 from infra.local.valkey import Valkey
 
@@ -143,7 +143,7 @@ class LocalServers:
             [server for name, server in self.running.items() if name == "opensearch_url"], on_ready=self._on_ready
         )
 
-    def archiving(self) -> list[Process]:
+    def archiving(self) -> list[Archiving]:
         """Return the process that makes OpenSearch's archive of classes, if it is missing."""
         server = self.running.get("opensearch_url")
         return server.archiving() if isinstance(server, OpenSearch) else []
