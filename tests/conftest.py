@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from infra.local.servers import THROWAWAY, LocalServers
@@ -17,6 +18,10 @@ pytest_plugins = ["tests.service", "tests.parts"]
 # A shell starts a background job with SIGINT ignored. The processes started by tests would inherit this, and no test
 # could interrupt its processes.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Other tests use the same processors, so the time of an example proves nothing.
+hypothesis.settings.register_profile("tests", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("tests")
 
 # The collector would visit the objects of imported modules and collected tests again and again: half of the time to
 # collect the tests, and a seventh of the time to run them.

@@ -5,6 +5,7 @@ service, and all later starts use it. Java checks that an archive fits its versi
 it.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -67,10 +68,12 @@ class Archiving(Process):
         self._classes = archive.recorded.with_suffix(".complete")
 
     def spawn(self) -> None:
-        # The last line may not be complete.
-        lines, _, _ = self._archive.recorded.read_text("utf-8").rpartition("\n")
-        self._classes.write_text(f"{lines}\n", "utf-8")
-        super().spawn()
+        # An error, such as a full disk, must not end the service. The next start tries again.
+        with contextlib.suppress(OSError):
+            # The last line may not be complete.
+            lines, end, _ = self._archive.recorded.read_bytes().rpartition(b"\n")
+            self._classes.write_bytes(lines + end)
+            super().spawn()
 
     def command(self) -> list[str]:
         file = self._archive.file
