@@ -82,10 +82,11 @@ $(INSTALLED): requirements.lock $(INSTALLER) pyproject.toml
 	echo 'Installing what requirements.lock names into .venv …'
 	$(PYTHON) -m venv .venv
 	# uv takes a sixth of pip's time. pip installs where uv does not run, or does not reach the packages.
+	# The address of an index may hold a password, so it is no argument.
 	index=$${PIP_INDEX_URL:-$$($(PIP) config get global.index-url 2>/dev/null)}; \
+	test -z "$$index" || export UV_DEFAULT_INDEX="$$index"; \
 	{ $(PIP) install --require-hashes --requirement $(INSTALLER) && \
-		$(UV) install --python $(BIN)/python $${index:+--default-index "$$index"} \
-			--require-hashes --requirement requirements.lock; } || \
+		$(UV) install --python $(BIN)/python --require-hashes --requirement requirements.lock; } || \
 		$(PIP) install --no-compile --require-hashes --requirement requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@

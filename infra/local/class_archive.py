@@ -54,6 +54,7 @@ class Archiving(Process):
     """Makes the archive from the recorded classes."""
 
     niceness = 19
+    """Of the process and its session: it works while nothing else needs the processors."""
 
     def __init__(self, archive: ClassArchive, java: Sequence[str], log_folder: Path) -> None:
         """Describe the process.
