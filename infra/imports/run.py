@@ -110,7 +110,7 @@ def run(
         assigned, contradictory = _survey(source, kind, form)
         if processes is None:
             # An order with our own names is checked in less time than it takes to send it to another process.
-            is_short = source.size <= SINGLE_PROCESS_BYTES or (kind is ORDERS and not assigned.export)
+            is_short = source.size <= SINGLE_PROCESS_BYTES or (kind == ORDERS and not assigned.export)
             processes = 0 if is_short else min(os.cpu_count() or 1, MAX_PROCESSES)
         counts = Counts(
             export=assigned.export.name if assigned.export else None,
@@ -194,7 +194,7 @@ def _chunks(
     reader: Reader, source: Source, kind: Kind, columns: Columns, rows: int
 ) -> AbstractContextManager[Iterator[Chunk]]:
     """Read the chunks of a file. Orders of a large file are sorted by consumer."""
-    column = sorting.reference(columns) if kind is ORDERS and source.size > SORTED_BYTES else None
+    column = sorting.reference(columns) if kind == ORDERS and source.size > SORTED_BYTES else None
     if column is None:
         return nullcontext(reader.chunks(rows, continued_by=columns.continued_by))
     records = reader.records(columns.continued_by)

@@ -2,8 +2,9 @@
 
 Variables: `SIZE=1000000` sets the number of consumers (default 100,000), `ONLY=reads,writes` selects parts,
 `CASES=deep` selects cases of `reads` by a part of their name, `ATTACK=typos,members` selects attacks of `neighbours`,
-`ATTACK_SECONDS=12` sets the time of each attack, `QUESTIONS=10000` adds live questions to `questions`, and
-`DEAD=7000000` sets the number of deleted outbox rows of `held`.
+`ATTACK_SECONDS=12` sets the time of each attack, `QUESTIONS=10000` adds live questions to `questions`,
+`ORDERS=10000000` and `ORDERS_PER_CONSUMER=10` (default 3) set the largest file of `imports`, and `DEAD=7000000` sets
+the number of deleted outbox rows of `held`.
 The report is Markdown, printed at the end, and written to `.local/bench/` after each table. A failed part is noted in
 the report and does not stop the other parts; the exit code is then 1.
 """

@@ -24,6 +24,8 @@ UNREACHED = {"reads": 2_000_000_000, "writes": 2_000_000_000, "batch": 2_000_000
 """Limits that are never reached, so that requests are counted."""
 DYNAMIC = [f"totalOrderValue:>={least} AND metadata.country:{country}" for least in range(50, 1_050, 100)
            for country in ("GB", "DE")]  # fmt: skip
+SETTLING_SECONDS = 3_600
+"""Time until millions of changes of an import are searchable."""
 INDEXING = ("worker", "background", "beat")
 
 
@@ -81,7 +83,7 @@ class Shop(NamedTuple):
         """Wait until every change is searchable."""
         empty = sa.text("SELECT NOT EXISTS (SELECT FROM outbox)")
         with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            wait_until(lambda: connection.execute(empty).scalar_one(), timeout=300, what="the index")
+            wait_until(lambda: connection.execute(empty).scalar_one(), timeout=SETTLING_SECONDS, what="the index")
 
     @contextmanager
     def account(self) -> Iterator[Account]:

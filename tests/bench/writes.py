@@ -1,6 +1,7 @@
 """Time of writes over HTTP, writes per second, and the effect of outages of OpenSearch.
 
-Times are compared with SQL for the same rows, with and without triggers, in alternation.
+Times are compared with SQL for the same rows, with and without triggers, in alternation. The ids of these rows are made
+beforehand, because the API does not leave them to PostgreSQL either.
 """
 
 import itertools
@@ -18,6 +19,7 @@ import msgspec
 import psycopg
 import sqlalchemy as sa
 
+from infra.ids import new_ids
 from infra.local.server import wait_ready
 from infra.local.servers import LocalServers
 from tests.bench import wire
@@ -35,16 +37,16 @@ CLIENTS, SPELLS, SPELL_SECONDS = (1, 4, 16), 3, 0.6
 MANY = 1_000
 """Number of consumers to change and to place orders for."""
 TABLES = ("consumers", "orders")
-INSERT = "INSERT INTO consumers (environment_id, email, phone, full_name, metadata) VALUES (%s, %s, %s, %s, %s)"
+INSERT = "INSERT INTO consumers (environment_id, id, email, phone, full_name, metadata) VALUES (%s, %s, %s, %s, %s, %s)"
 INSERT_BATCH = """
-    INSERT INTO consumers (environment_id, email, phone, full_name, metadata)
-    SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[])"""
+    INSERT INTO consumers (environment_id, id, email, phone, full_name, metadata)
+    SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[])"""
 UPDATE = """
     UPDATE consumers SET email = %s, phone = %s, full_name = %s, metadata = metadata || %s::jsonb
     WHERE environment_id = %s AND id = %s"""
 INSERT_ORDER = """
-    INSERT INTO orders (environment_id, consumer_id, amount, currency_code, base_amount)
-    VALUES (%s, %s, 12.50, 'USD', 12.50)"""
+    INSERT INTO orders (environment_id, id, consumer_id, amount, currency_code, base_amount)
+    VALUES (%s, %s, %s, 12.50, 'USD', 12.50)"""
 SELECT = "SELECT * FROM consumers WHERE environment_id = %s AND id = %s"
 RECORD_CHANGES = sa.text("UPDATE consumers SET version = version + 1 WHERE environment_id = :environment_id")
 
@@ -84,7 +86,7 @@ class Writer(NamedTuple):
         return [wire.write(self.url, self.key, "POST", "/consumers", person(number))]
 
     def insert(self, number: int) -> Statement:
-        return INSERT, (self.environment, *columns(person(number)))
+        return INSERT, (self.environment, *new_ids("cons_", 1), *columns(person(number)))
 
     def put(self, number: int) -> list[bytes]:
         return [wire.write(self.url, self.key, "PUT", f"/consumers/{self.consumer(number)}", person(number))]
@@ -97,13 +99,14 @@ class Writer(NamedTuple):
         return [wire.write(self.url, self.key, "POST", "/orders", order)]
 
     def insert_order(self, number: int) -> Statement:
-        return INSERT_ORDER, (self.environment, self.consumer(number))
+        return INSERT_ORDER, (self.environment, *new_ids("ord_", 1), self.consumer(number))
 
     def post_batch(self, number: int) -> list[bytes]:
         return [wire.write(self.url, self.key, "POST", "/consumers/batch", people(number))]
 
     def insert_batch(self, number: int) -> Statement:
-        return INSERT_BATCH, (self.environment, *map(list, zip(*map(columns, people(number)), strict=True)))
+        values = map(list, zip(*map(columns, people(number)), strict=True))
+        return INSERT_BATCH, (self.environment, new_ids("cons_", BATCH), *values)
 
     def get(self, number: int) -> list[bytes]:
         return [wire.get(self.url, f"/api/v1/consumers/{self.consumer(number)}", self.key)]
