@@ -80,12 +80,16 @@ $(INSTALLED): requirements.lock $(INSTALLER) pyproject.toml
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo 'Python lacks its module venv: install it (Debian, Ubuntu: the package python3-venv)' >&2; exit 1; }
 	echo 'Installing what requirements.lock names into .venv …'
-	$(PYTHON) -m venv .venv
-	# uv takes a sixth of pip's time. pip installs where uv does not run, or does not reach the packages.
-	# The address of an index may hold a password, so it is no argument.
-	index=$${PIP_INDEX_URL:-$$($(PIP) config get global.index-url 2>/dev/null)}; \
+	# After an interrupted installation, packages may be there in part.
+	clear=--clear; test ! -e $@ || clear=; rm -f $@; $(PYTHON) -m venv $$clear .venv
+	# uv takes a sixth of pip's time. pip installs where uv does not run, or does not reach the packages; and where pip has
+	# settings that uv does not read. The address of an index may hold a password, so it is no argument.
+	trap 'exit 130' INT; \
+	index=$${PIP_INDEX_URL:-$$($(PIP) config get global.index-url 2>/dev/null || \
+		$(PIP) config get install.index-url 2>/dev/null)}; \
 	test -z "$$index" || export UV_DEFAULT_INDEX="$$index"; \
-	{ $(PIP) install --require-hashes --requirement $(INSTALLER) && \
+	{ ! $(PIP) config list | grep -Eq '[.](no-index|extra-index-url|proxy|client-cert)=' && \
+		$(PIP) install --require-hashes --requirement $(INSTALLER) && \
 		$(UV) install --python $(BIN)/python --require-hashes --requirement requirements.lock; } || \
 		$(PIP) install --no-compile --require-hashes --requirement requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
