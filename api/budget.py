@@ -175,6 +175,24 @@ def too_many(noun: str, places: int) -> Problem:
     return Problem(status, TOO_MANY_REQUESTS, code=code, message=message, headers=headers)
 
 
+class Question:
+    """A live question that holds its places. It begins when it has all of them."""
+
+    def __init__(self, others_since: Callable[[float], bool]) -> None:
+        """Take a function that returns whether a different environment was active since a time."""
+        self._others_since = others_since
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        self._began = time.monotonic()
+
+    def pause(self) -> float:
+        """Return how many seconds the places stay taken: 0 without a beginning, or a different active environment."""
+        if self._began is None or not self._others_since(self._began):
+            return 0.0
+        return min(QUESTION_PAUSE * (time.monotonic() - self._began), LONGEST_QUESTION_PAUSE_SECONDS)
+
+
 class Budget:
     """The gates of a process. A requester without an environment, an operator, has places of its own."""
 
@@ -235,10 +253,10 @@ class Budget:
                 self._expensive.leave(key)
 
     @asynccontextmanager
-    async def question(self, requester: Requester) -> AsyncIterator[None]:
+    async def question(self, requester: Requester) -> AsyncIterator[Question]:
         """Hold the only place of the environment for live questions in this process, and one of all environments.
 
-        If different environments are active, both places stay taken for a while after the question.
+        If different environments are active, both places stay taken for a while after a question that has begun.
         """
         key = requester.counted_as
         self._activity.note(key)
@@ -248,22 +266,16 @@ class Budget:
         except BaseException:
             self._questions.leave(key)
             raise
-        began = time.monotonic()
+        question = Question(partial(self._activity.others_since, key))
         try:
-            yield
+            yield question
         finally:
-            pause = self.question_pause(requester, began)
+            pause = question.pause()
             for gate, of in ((self._questions, key), (self._all_questions, "")):
                 if pause:
                     asyncio.get_running_loop().call_later(pause, gate.leave, of)
                 else:
                     gate.leave(of)
-
-    def question_pause(self, requester: Requester, began: float) -> float:
-        """Return how many seconds the places of a question stay taken: 0 if no different environment was active."""
-        if not self._activity.others_since(requester.counted_as, began):
-            return 0.0
-        return min(QUESTION_PAUSE * (time.monotonic() - began), LONGEST_QUESTION_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def connection(self, requester: Requester) -> AsyncIterator[AsyncConnection]:

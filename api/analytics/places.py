@@ -50,14 +50,14 @@ class Places:
         Raises:
             Problem: 429 if no place is free in time.
         """
-        until = time.monotonic() + QUESTION_WAIT_SECONDS
-        async with self._budget.question(requester):
-            locks = await self._take_both(requester.counted_as, until)
-            began = time.monotonic()
+        async with self._budget.question(requester) as question:
+            # The wait for the process's own places does not count: it may include the pause of the question before.
+            locks = await self._take_both(requester.counted_as, time.monotonic() + QUESTION_WAIT_SECONDS)
+            question.begin()
             try:
                 yield
             finally:
-                await self._leave(locks, self._budget.question_pause(requester, began))
+                await self._leave(locks, question.pause())
 
     async def _take_both(self, key: str, until: float) -> list[Lock]:
         """Return the locks of a question; an empty list if Redis does not answer."""

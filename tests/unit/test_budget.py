@@ -165,10 +165,13 @@ def test_expensive_searches_pause_while_other_environments_are_active(
     run(work)
 
 
-@pytest.mark.parametrize("others_are_active", [False, True])
+@pytest.mark.parametrize(
+    ("others_are_active", "begins"), [(False, True), (True, True), (True, False)], ids=["alone", "others", "refused"]
+)
 def test_questions_run_one_by_one_and_pause_while_others_are_active(
-    monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool
+    monkeypatch: pytest.MonkeyPatch, *, others_are_active: bool, begins: bool
 ) -> None:
+    """A question that got no place of all processes never begins, so no other question waits for its pause."""
     monkeypatch.setattr(budget, "QUESTION_WAIT_SECONDS", SOON)
     monkeypatch.setattr(budget, "QUESTION_PAUSE", 10**9)
     monkeypatch.setattr(budget, "LONGEST_QUESTION_PAUSE_SECONDS", NEVER)
@@ -183,12 +186,15 @@ def test_questions_run_one_by_one_and_pause_while_others_are_active(
                     return False
             return True
 
-        async with gates.question(first):
+        async with gates.question(first) as question:
+            if begins:
+                question.begin()
             assert await is_refused(first)
             async with gates.search(second if others_are_active else first, expensive=False):
                 pass
-        assert await is_refused(first) == others_are_active
-        if not others_are_active:
+        is_paused = others_are_active and begins
+        assert await is_refused(first) == is_paused
+        if not is_paused:
             async with gates.question(second), gates.question(third):
                 assert await is_refused(first)
                 assert await is_refused(second)
