@@ -8,7 +8,7 @@ it.
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.local.java import Java
@@ -35,7 +35,10 @@ class ClassArchive:
             java: the runtime.
             recorded: file for the names of the loaded classes.
         """
-        self.file = home / f"classes-{_digest((java.home / 'release').read_bytes())}.jsa"
+        # Java refuses an archive after a copy of the jars, which changes their times.
+        jars = sorted((jar.name, jar.stat().st_size, jar.stat().st_mtime_ns) for jar in (home / "lib").glob("*.jar"))
+        made_of = (java.home / "release").read_bytes() + repr(jars).encode()
+        self.file = home / f"classes-{_digest(made_of)}.jsa"
         self.recorded = recorded
 
     @property
@@ -56,16 +59,19 @@ class Archiving(Process):
     niceness = 19
     """Of the process and its session: it works while nothing else needs the processors."""
 
-    def __init__(self, archive: ClassArchive, java: Sequence[str], log_folder: Path) -> None:
+    def __init__(
+        self, archive: ClassArchive, java: Sequence[str], environ: Mapping[str, str], log_folder: Path
+    ) -> None:
         """Describe the process.
 
         Args:
             archive: to make. OpenSearch may still record classes.
             java: command of OpenSearch without its main class.
+            environ: of OpenSearch.
             log_folder: for the output.
         """
         super().__init__("class archive", log_folder / "class-archive.log")
-        self._archive, self._java = archive, java
+        self._archive, self._java, self._environ = archive, java, environ
         self._classes = archive.recorded.with_suffix(".complete")
 
     def spawn(self) -> None:
@@ -75,6 +81,9 @@ class Archiving(Process):
             lines, end, _ = self._archive.recorded.read_bytes().rpartition(b"\n")
             self._classes.write_bytes(lines + end)
             super().spawn()
+
+    def environ(self) -> Mapping[str, str]:
+        return self._environ
 
     def command(self) -> list[str]:
         file = self._archive.file

@@ -130,7 +130,7 @@ class OpenSearch(Server):
         """Return the process that makes a missing archive of the classes, if they were recorded."""
         if not self._archive.is_wanted or not self._archive.recorded.exists():
             return []
-        return [Archiving(self._archive, self._java_command(), self.log.parent)]
+        return [Archiving(self._archive, self._java_command(), self.environ(), self.log.parent)]
 
     def _java_command(self) -> list[str]:
         return [

@@ -24,6 +24,8 @@ CATCH_UP_SECONDS = 60.0
 POLL_SECONDS = 0.05
 STARTING_SECONDS = 30.0
 CHECK_SECONDS = 3.0
+QUIET_SECONDS = 6.0
+"""Longer than between two periodic drains of a lane (`indexer/worker.py`)."""
 SILENT_SECONDS = 12.0
 """A process without progress for this long is replaced; a request to OpenSearch times out after 10 seconds."""
 
@@ -60,7 +62,7 @@ class Service(Process):
 
 
 class Indexer(Service):
-    """A worker or beat. The process queries the database each second, and is replaced when silent."""
+    """A worker or beat. The process queries the database at least every four seconds, and is replaced when silent."""
 
     def __init__(
         self,
@@ -102,7 +104,7 @@ class Indexer(Service):
                 seconds = activity.seconds_since_query(connection, self.part)
         except (redis.RedisError, SQLAlchemyError):
             return False
-        return seconds is None or seconds > CHECK_SECONDS
+        return seconds is None or seconds > QUIET_SECONDS
 
 
 def services(folder: Path, settings: Settings, keep_open: Sequence[int]) -> list[Service]:
