@@ -79,7 +79,8 @@ class Writer:
                         self.parts.append([])
                         self._change_file()
                 joined = b"".join(chunk)
-                if len(joined) * VECTOR_ROWS <= VECTOR_BYTES * CHUNK_ROWS:
+                # Row by row in a file that began within a chunk, so that vectors end where DuckDB's do.
+                if len(joined) * VECTOR_ROWS <= VECTOR_BYTES * CHUNK_ROWS and not self._vector_rows % CHUNK_ROWS:
                     self._write(joined, len(chunk))
                 else:
                     for row in chunk:

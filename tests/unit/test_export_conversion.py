@@ -40,3 +40,12 @@ def test_spool_begins_a_file_after_long_rows(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(spool, "VECTOR_BYTES", 1000)
     [part] = written(tmp_path, [5, 1000, 5, 5, 400, 400, 400, 5]).parts
     assert [len(file.read_bytes().splitlines()) for file in part] == [2, 5, 1]
+
+
+def test_file_that_began_within_a_chunk_is_not_split_without_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "VECTOR_ROWS", 128)
+    monkeypatch.setattr(spool, "VECTOR_BYTES", 64 * 128)
+    [part] = written(tmp_path, [10_000, *[5] * 1_000]).parts
+    assert [len(file.read_bytes().splitlines()) for file in part] == [1, 1_000]
