@@ -46,7 +46,8 @@ STORED = sa.text("""
 START_WATCH = sa.text("""
     INSERT INTO verifications (kind) SELECT 'watch' WHERE NOT EXISTS (
         SELECT FROM verifications
-        WHERE kind = 'watch' AND requested_at > clock_timestamp() - :seconds * interval '1 second')
+        WHERE kind = 'watch' AND requested_at > clock_timestamp() - :seconds * interval '1 second'
+            AND requested_at <= clock_timestamp())
     ON CONFLICT DO NOTHING""")
 
 Portion: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]

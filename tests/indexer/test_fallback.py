@@ -242,5 +242,15 @@ def test_chores_are_done_while_the_worker_is_silent(
     wait_until(lambda: substitute.poll() or done() == (0, 1), what="the chores")
 
 
+def test_watch_goes_on_after_the_clock_of_the_database_went_back(pipeline: Pipeline, substitute: Substitute) -> None:
+    pipeline.run("""
+        INSERT INTO verifications (kind, requested_at, finished_at)
+        VALUES ('watch', now() + interval '1 hour', now() + interval '1 hour')""")
+    wait_until(
+        lambda: substitute.poll() or pipeline.run("SELECT FROM verifications WHERE requested_at <= now()"),
+        what="a round of the watch",
+    )
+
+
 def test_every_scheduled_chore_has_a_substitute(substitute: Substitute) -> None:
     assert substitute._timetable._chores.keys() == SCHEDULE.keys()  # noqa: SLF001
