@@ -18,6 +18,8 @@ OpenSearchError = OpenSearchException
 TIMEOUT_SECONDS = 10
 ATTEMPT_SECONDS = 3.0
 """Time for a node to answer, if there is another node to try. Most requests take less than a second."""
+WRITER_THREADS = 4
+"""Connections kept to a node: the threads of a rebuild, and those of standby generations, send at the same time."""
 READ_TIMEOUT_SECONDS = 5
 READ_ATTEMPT_SECONDS = 1.5
 
@@ -73,7 +75,7 @@ def open_client(settings: Settings, seconds: float = TIMEOUT_SECONDS) -> OpenSea
 
 def open_writer(settings: Settings) -> OpenSearch:
     """Open the client of the indexer. Responses are the bytes of JSON."""
-    return _open(settings, serializer=TextSerializer(), connection_class=BytesConnection)
+    return _open(settings, serializer=TextSerializer(), connection_class=BytesConnection, pool_maxsize=WRITER_THREADS)
 
 
 def _open(settings: Settings, seconds: float = TIMEOUT_SECONDS, **options: Any) -> OpenSearch:
