@@ -5,7 +5,7 @@ none. So the task goes on for `FOLLOW_SECONDS`, and then sends the message for i
 two ways:
 
 - The bell, a channel of Redis: the API rings it after a commit, and tells whether a client waits.
-- The sequence of the outbox, which grows with each change. Its last number is read 20 to 50 times a second, which takes
+- The sequence of the outbox, which grows with each change. Its last number is read 10 to 50 times a second, which takes
   PostgreSQL a few microseconds. A transaction takes its numbers before it commits, so the outbox is looked at after a
   growth.
 

@@ -51,13 +51,13 @@ def email_key(connection: Db) -> sql.SQL:
     return sql.SQL(row[0])
 
 
-# Merged metadata that may exceed a limit: its text in the database is never shorter than the text the rule measures.
 ENVIRONMENT = "(SELECT %(environment)s::int)"
 """The environment, for look-ups in an index of environment and key.
 
 PostgreSQL plans a subquery for an environment of average size. A new environment is not in the statistics: with its
 number, PostgreSQL expects a single row in it, and reads the whole environment for each look-up.
 """
+# Merged metadata that may exceed a limit: its text in the database is never shorter than the text the rule measures.
 SUSPECT_METADATA = f"""
     octet_length(metadata::text) > {fields.METADATA_BYTES}
     OR (SELECT count(*) FROM jsonb_object_keys(metadata)) > {fields.METADATA_KEYS}
