@@ -59,7 +59,9 @@ def test_rebuild_is_requested_followed_and_rolled_back(account: Account) -> None
     accepted = account.operator.post("/ops/index/rebuild")
     assert accepted.status_code == HTTPStatus.ACCEPTED
     rebuild = accepted.json()
-    refused = account.operator.post("/ops/index/rebuild")
+    # A rebuild of a small index may end before the next request, which then begins another.
+    while (refused := account.operator.post("/ops/index/rebuild")).status_code == HTTPStatus.ACCEPTED:
+        rebuild = refused.json()
     assert refused.status_code == HTTPStatus.CONFLICT
     assert refused.json()["message"].startswith(f"{rebuild['indexName']} is already being built")
     done = wait_until(lambda: finished_rebuild(account), 60, "the rebuild")
