@@ -26,10 +26,7 @@ log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
 SILENT_SECONDS = {queue.LIVE: 4.0, queue.BULK: 10.0}
-"""A worker without a query for this time is silent.
-
-An active worker of the lane `live` queries the database every second at least, one of the lane `bulk` every four.
-"""
+"""A worker without a query for this time is silent: several `activity.PERIODIC_DRAIN_SECONDS`."""
 TURN_SECONDS = 1.0
 """Longest time for a lane before the next lane gets a turn."""
 

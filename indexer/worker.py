@@ -10,7 +10,7 @@ from indexer import celery_output, collector, fallback, liveness, supervision, w
 from indexer.chores import SCHEDULE
 from indexer.rebuild import lost_index
 from infra import logs, queue, redis_client, settings
-from infra.database import installation
+from infra.database import activity, installation
 from infra.index import generations, isolation, ownership
 
 log = structlog.get_logger()
@@ -33,8 +33,8 @@ app.conf.update(
     beat_schedule={
         # Seconds. `waiting_work.py` wakes waiting work sooner. The drains also show that workers are active
         # (`fallback.py`). The drain of the lane `live` starts once, and follows the lane.
-        "drain": {"task": queue.DRAIN, "schedule": 1.0},
-        "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": 4.0},
+        "drain": {"task": queue.DRAIN, "schedule": activity.PERIODIC_DRAIN_SECONDS[queue.LIVE]},
+        "drain_bulk": {"task": queue.DRAIN_BULK, "schedule": activity.PERIODIC_DRAIN_SECONDS[queue.BULK]},
         "compare": {"task": queue.COMPARE, "schedule": 30.0},
         "build": {"task": queue.BUILD, "schedule": 30.0},
     }

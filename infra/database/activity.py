@@ -12,6 +12,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 PREFIX = "indexer:"
+PERIODIC_DRAIN_SECONDS = {"live": 1.0, "bulk": 4.0}
+"""By lane, the seconds between two periodic drains: the longest time without a query of an active worker."""
 CUT_OFF = ":cut-off"
 """Suffix of the name while the worker does not reach OpenSearch."""
 SECONDS_SINCE_QUERY = sa.text("""

@@ -24,8 +24,8 @@ CATCH_UP_SECONDS = 60.0
 POLL_SECONDS = 0.05
 STARTING_SECONDS = 30.0
 CHECK_SECONDS = 3.0
-QUIET_SECONDS = 6.0
-"""Longer than between two periodic drains of a lane (`indexer/worker.py`)."""
+QUIET_SECONDS = 1.5 * max(activity.PERIODIC_DRAIN_SECONDS.values())
+"""A process without a query for this time is silent."""
 SILENT_SECONDS = 12.0
 """A process without progress for this long is replaced; a request to OpenSearch times out after 10 seconds."""
 

@@ -51,6 +51,16 @@ def test_rebuilt_index_equals_the_database_and_old_is_kept(
     assert_index_equals_database(pipeline.database)
 
 
+def test_senders_of_a_rebuild_keep_their_connections(
+    pipeline: Pipeline, builder: Builder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fill, "REQUEST_BYTES", 2_000)
+    insert_consumers(pipeline, 500)
+    pipeline.drain()
+    rebuild(pipeline, builder)
+    assert "Connection pool is full" not in caplog.text
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_change_in_any_phase_is_in_the_new_index(pipeline: Pipeline, builder: Builder, phase: str) -> None:
     renamed, gone, poisoned = pipeline.insert_consumer("Before"), pipeline.insert_consumer(), pipeline.insert_consumer()

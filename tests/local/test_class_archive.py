@@ -1,11 +1,14 @@
 """The archive of OpenSearch's classes: made from a running server, and used by the next start."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from infra.local import java
 from infra.local.artifacts import opensearch_home
+from infra.local.class_archive import ClassArchive
 from infra.local.opensearch import OpenSearch
 from infra.local.servers import THROWAWAY
 from tests.waiting import wait_until
@@ -35,7 +38,11 @@ def uses_archive(server: OpenSearch) -> bool:
     return ".jsa" in Path(f"/proc/{server.pid}/maps").read_text()
 
 
-def test_archive_is_made_beside_the_server_and_used_by_the_next_start(server: OpenSearch, tmp_path: Path) -> None:
+def test_archive_is_made_beside_the_server_and_used_by_the_next_start(
+    server: OpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An option for other programs, which Java would refuse beside the collector of the server.
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:+UseParallelGC")
     server.start()
     assert not uses_archive(server)
     (archiving,) = server.archiving()
@@ -53,3 +60,18 @@ def test_archive_is_made_beside_the_server_and_used_by_the_next_start(server: Op
     archive.write_bytes(archive.read_bytes()[:100_000])
     server.start()
     assert not uses_archive(server)
+
+
+def test_archive_is_made_anew_after_a_copy_of_the_jars(tmp_path: Path) -> None:
+    """Java refuses an archive of jars with other times."""
+    jar = tmp_path / "lib" / "opensearch.jar"
+    jar.parent.mkdir()
+    jar.write_bytes(b"classes")
+
+    def file() -> Path:
+        return ClassArchive(tmp_path, java.find(), tmp_path / "classes").file
+
+    before = file()
+    assert file() == before
+    os.utime(jar, (1, 1))
+    assert file() != before
